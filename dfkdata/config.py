@@ -1,0 +1,141 @@
+"""YAML -> frozen configuration. Unknown keys are refused with a suggestion, and all errors come at once.
+
+`2e-4` is a number here (YAML 1.1 loaders read it as text). Nothing is executed and no tag builds an
+object."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from dfkdata.errors import ConfigError
+from dfkdata.plugins import suggestion
+
+
+class Config(BaseModel):
+    """Base of everything that users write in YAML: immutable, no unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+C = TypeVar("C", bound=Config)
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that reads `2e-4` as a float and refuses a key written twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        twice = [key for key in keys if keys.count(key) > 1]
+        if twice:
+            raise ConfigError(f"line {node.start_mark.line + 1}: the key {twice[0]!r} is written twice")
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(\d[\d_]*\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    list("-+0123456789."),
+)
+
+
+def load_config(path: str | Path, model: type[C], overrides: Sequence[str] = ()) -> C:
+    """The configuration in `path`, with `overrides` such as "stages.0.learning_rate=1e-4" applied first.
+
+    Raises `ConfigError` that lists every fault, each with its place and, for an unknown key, the nearest
+    known one."""
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
+    data = _parse(text, str(path))
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: a configuration is a mapping of keys, this is {type(data).__name__}")
+    for override in overrides:
+        _override(data, override)
+    return bind(data, model, str(path))
+
+
+def _parse(text: str, where: str) -> Any:
+    try:
+        return yaml.load(text, Loader=_Loader)  # a SafeLoader: builds plain values only
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{where}: not YAML: {error}") from error
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from error
+
+
+def bind(data: dict[str, Any], model: type[C], where: str = "config") -> C:
+    """`data` as a `model`. Raises `ConfigError` with all faults at once."""
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        faults = [_fault(model, fault["loc"], fault["type"], fault["msg"]) for fault in error.errors()]
+        raise ConfigError("\n".join(f"{where}: {fault}" for fault in faults)) from error
+
+
+def _fault(model: type[BaseModel], loc: tuple[int | str, ...], kind: str, message: str) -> str:
+    place = ".".join(str(step) for step in loc)
+    if kind != "extra_forbidden":
+        return f"{place}: {message}"
+    known = _known_keys(model, loc[:-1])
+    key = str(loc[-1])
+    return f"{place}: unknown key{suggestion(key, known)} (known: {', '.join(known)})"
+
+
+def _known_keys(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
+    """Keys of the model that `loc` points into; walks lists, unions (by discriminator tag) and nested
+    models."""
+    current: list[type[BaseModel]] = [model]
+    for step in loc:
+        below = [
+            found
+            for candidate in current
+            if isinstance(step, str) and step in candidate.model_fields
+            for found in _models(candidate.model_fields[step].annotation)
+        ]
+        current = below or current
+    return sorted({name for candidate in current for name in candidate.model_fields})
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [found for inner in get_args(annotation) for found in _models(inner)]
+
+
+def _override(data: dict[str, Any], override: str) -> None:
+    """Apply "a.b.0.c=value" in place; the value is YAML."""
+    place, equals, value = override.partition("=")
+    if not equals:
+        raise ConfigError(
+            f"--set {override!r}: write it as key=value, for example stages.0.learning_rate=1e-4"
+        )
+    *path, last = place.split(".")
+    target: Any = data
+    for step in path:
+        target = _step(target, step, override)
+    if isinstance(target, list):
+        target[_index(target, last, override)] = _parse(value, f"--set {override}")
+    else:
+        target[last] = _parse(value, f"--set {override}")
+
+
+def _step(target: Any, step: str, override: str) -> Any:
+    if isinstance(target, list):
+        return target[_index(target, step, override)]
+    if isinstance(target, dict):
+        return target.setdefault(step, {})
+    raise ConfigError(f"--set {override!r}: {step!r} lies below a plain value")
+
+
+def _index(target: list[Any], step: str, override: str) -> int:
+    if step.isdigit() and int(step) < len(target):
+        return int(step)
+    raise ConfigError(f"--set {override!r}: {step!r} is not an index of a list of {len(target)}")

@@ -1,0 +1,101 @@
+"""A set of 62-bit digests, each with two bits of payload, at no more than 16 bytes a row.
+
+Strategy: a dict while it is small, since nothing in Python is faster; beyond `SMALL` entries 64
+open-addressing arrays that grow one at a time, so that growing never doubles the memory. An entry's place is
+proportional to its digest, so a table is nearly sorted and is laid out anew in one pass.
+Two different rows share a digest with a probability of n² / 2**63: about one in a million for three million
+rows; the row that is taken for a duplicate is then still written, whole, to `duplicates.jsonl`."""
+
+from __future__ import annotations
+
+from array import array
+
+SMALL = 250_000
+_SHARDS = 64
+_SPARE = 64  # slots behind the last home, for the cluster at the end
+_KEY = (1 << 64) - 4  # the digest's bits; the low two carry the payload
+
+
+class Seen:
+    """Digest -> payload. digest: 64 bit, of which the low two are ignored; payload: 0..3."""
+
+    def __init__(self, small: int = SMALL) -> None:
+        self._small: dict[int, int] | None = {}
+        self._limit = small
+        self._tables: list[_Table] = []
+
+    def put(self, digest: int, payload: int) -> int | None:
+        """The payload stored before; None when the digest is new, and then it is stored."""
+        digest &= _KEY
+        small = self._small
+        if small is None:
+            return self._tables[digest >> 58].put(digest, payload)
+        before = small.get(digest)
+        if before is None:
+            small[digest] = payload
+            if len(small) > self._limit:
+                self._spread(small)
+        return before
+
+    def change(self, digest: int, payload: int) -> None:
+        """Store another payload for a digest that is in the set."""
+        digest &= _KEY
+        if self._small is None:
+            self._tables[digest >> 58].change(digest, payload)
+        else:
+            self._small[digest] = payload
+
+    def __len__(self) -> int:
+        return len(self._small) if self._small is not None else sum(table.count for table in self._tables)
+
+    def _spread(self, small: dict[int, int]) -> None:
+        """From the dict into the tables."""
+        self._small = None
+        self._tables = [_Table() for _ in range(_SHARDS)]
+        while small:
+            digest, payload = small.popitem()
+            self._tables[digest >> 58].put(digest, payload)
+
+
+class _Table:
+    """One shard: entries are `digest | payload`, 0 is an empty slot, clusters run to the right."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._lay_out([], 4096)
+
+    def put(self, digest: int, payload: int) -> int | None:
+        at = self._slot(digest)
+        held = self._slots[at]
+        if held:
+            return held & 3
+        self._slots[at] = digest | payload
+        self.count += 1
+        if self.count * 4 > self._homes * 3 or at + 2 > len(self._slots):
+            self._lay_out(sorted(entry for entry in self._slots if entry), self._homes * 3 // 2)
+        return None
+
+    def change(self, digest: int, payload: int) -> None:
+        self._slots[self._slot(digest)] = digest | payload
+
+    def _slot(self, digest: int) -> int:
+        """Where `digest` is, or the empty slot where it belongs."""
+        slots = self._slots
+        at = (digest & (1 << 58) - 1) * self._homes >> 58
+        while (held := slots[at]) and held & _KEY != digest:
+            at += 1
+        return at
+
+    def _lay_out(self, entries: list[int], homes: int) -> None:
+        """A table of `homes` home slots with the sorted `entries` in it."""
+        while True:
+            self._homes, at = homes, -1
+            self._slots = array("Q", bytes(8 * (homes + _SPARE)))
+            for entry in entries:
+                at = max(at + 1, (entry & (1 << 58) - 1) * homes >> 58)
+                if at + 1 >= len(self._slots):
+                    break
+                self._slots[at] = entry
+            else:
+                return
+            homes = homes * 3 // 2

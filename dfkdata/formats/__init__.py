@@ -1,0 +1,49 @@
+"""FAMILY: one raw layout a file.
+
+A member turns one raw row into one record; files, encodings and image paths are not its business:
+
+    SCHEMA: str | None              the output schema by default; None where rows carry their answers
+    COLUMNS: tuple[frozenset, ...]  a table must have all columns of one of these sets, else it is another
+    format class Options(Config)           what a user may choose; every field has a default
+    def record(row, source, options) -> Record      raises `Fault` for a row that cannot be used
+
+`record` is pure. Image names go into `Record.images` as the row has them (or as a `data:` URI for embedded
+bytes); `reader` resolves them inside the declared roots."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dfkdata.records import Fault
+
+Row = dict[str, Any]
+
+
+def text(row: Row, name: str) -> str:
+    """The text under `name`, stripped; empty where there is none. Raises `Fault` for a value that is no
+    text."""
+    value = row.get(name)
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        hint = "write it as a string" if isinstance(value, int | float) else ""
+        raise Fault(
+            "NOT_TEXT", f"{name} is {type(value).__name__}, not text", path=name, value=value, hint=hint
+        )
+    return value.strip()
+
+
+def need(row: Row, name: str, *, hint: str = "") -> str:
+    """The non-empty text under `name`. Raises `Fault` where it is missing or blank."""
+    found = text(row, name)
+    if not found:
+        raise Fault(
+            "FIELD_EMPTY", f"{name} is missing or empty", path=name, value=row.get(name, ""), hint=hint
+        )
+    return found
+
+
+def key(row: Row, name: str) -> str:
+    """A key as text: sources number their rows and pictures as often as they name them."""
+    value = row.get(name)
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else text(row, name)

@@ -1,0 +1,175 @@
+"""Instruction, input, output: Alpaca rows and their many spellings.
+
+    {"instruction": "Translate.", "input": "I love you.", "output": "Je t'aime.", "system"?, "history"?: [[q,
+    a], ...],
+     "image"? | "images"?: path or paths, "id"?}
+
+The first non-empty text among a role's spellings counts (see ALIASES). Published converters join instruction
+and input in three ways that give different prompts; `join` says which, and the manifest records it. Images
+follow the text. Anything that is no text where text belongs is a reject: published converters turn it into an
+empty answer."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+from pydantic import field_validator
+
+from dfkdata.config import Config
+from dfkdata.formats import Row, key
+from dfkdata.records import Fault, Record
+
+SCHEMA: str | None = None
+COLUMNS = tuple(
+    frozenset({instruction, output})
+    for instruction in ("instruction", "prompt", "text", "question", "query")
+    for output in ("output", "response", "completion", "answer", "reply", "label", "labels", "gold", "target")
+)
+
+ALIASES: dict[str, tuple[str, ...]] = {
+    "instruction": ("instruction", "prompt", "text", "question", "query"),
+    "input": ("input", "context", "source", "examples"),
+    "output": ("output", "response", "completion", "answer", "reply", "label", "labels", "gold", "target"),
+    "images": ("images", "image", "img", "image_path"),
+}
+"""Role -> its spellings, in the order in which they are tried."""
+
+_STANFORD = (
+    "Below is an instruction that describes a task, paired with an input that provides further context. "
+    "Write a response that appropriately completes the request.\n\n"
+    "### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n### Response:\n"
+)
+_STANFORD_ALONE = (
+    "Below is an instruction that describes a task. "
+    "Write a response that appropriately completes the request.\n\n"
+    "### Instruction:\n{instruction}\n\n### Response:\n"
+)
+_JOINS = ("ftv", "newline", "stanford")
+
+
+class Options(Config):
+    """join: "ftv" (blank line, `Input:`, line break), "newline", "stanford", or a template with {instruction}
+    and {input}. system: a system turn for rows that have none."""
+
+    join: str = "ftv"
+    system: str = ""
+
+    @field_validator("join")
+    @classmethod
+    def _known(cls, join: str) -> str:
+        if join not in _JOINS and not ("{instruction}" in join and "{input}" in join):
+            raise ValueError(
+                f"write {', '.join(_JOINS)}, or a template that holds {{instruction}} and {{input}}"
+            )
+        return join
+
+
+def record(row: Row, source: str, options: Options) -> Record:
+    """One instruction with its answer. Raises `Fault` for what is no text, a missing answer, and rows with
+    turns."""
+    names = _names(tuple(row))
+    instruction = _first(row, names[0])
+    context = _first(row, names[1])
+    output = _first(row, names[2])
+    if not output:
+        raise _no_answer(row, names[2])
+    user = _join(instruction, context, options.join) if context or options.join == "stanford" else instruction
+    turns = [_turn("user", user), _turn("assistant", output)]
+    if not names[3]:
+        if options.system:
+            turns.insert(0, _turn("system", options.system))
+        return Record(id="", group="", source=source, messages=turns)
+    return _rich(row, source, options, turns)
+
+
+@lru_cache(maxsize=256)
+def _names(keys: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...], bool]:
+    """For rows with these keys: spellings of instruction, input and output, and whether there is more to
+    honour."""
+    found = {role: tuple(name for name in names if name in keys) for role, names in ALIASES.items()}
+    more = any(
+        name in keys for name in ("system", "history", "id", "messages", "conversations", *ALIASES["images"])
+    )
+    return found["instruction"], found["input"], found["output"], more
+
+
+def _first(row: Row, names: tuple[str, ...]) -> str:
+    """The first non-empty text under `names`; of a list of labels the first."""
+    for name in names:
+        value = row[name]
+        if type(value) is list and value and name in ("label", "labels", "gold", "target"):
+            value = value[0]
+        if type(value) is str:
+            if value := value.strip():
+                return value
+        elif value is not None:
+            hint = "write it as a string"
+            raise Fault(
+                "NOT_TEXT", f"{name} is {type(value).__name__}, not text", path=name, value=value, hint=hint
+            )
+    return ""
+
+
+def _no_answer(row: Row, names: tuple[str, ...]) -> Fault:
+    if "messages" in row or "conversations" in row:
+        hint = "read it with --from messages or --from sharegpt"
+        return Fault("FORMAT_OTHER", "the row carries turns and no instruction", path="messages", hint=hint)
+    path = names[0] if names else "output"
+    return Fault(
+        "EMPTY_ANSWER", "the row has no answer", path=path, value=row, hint="write output, or drop the row"
+    )
+
+
+def _join(instruction: str, context: str, join: str) -> str:
+    match join:
+        case "ftv":
+            return f"{instruction}\n\nInput:\n{context}" if instruction else f"Input:\n{context}"
+        case "newline":
+            return f"{instruction}\n{context}"
+        case "stanford":
+            join = _STANFORD if context else _STANFORD_ALONE
+    before, _, after = join.partition("{instruction}")
+    return before.replace("{input}", context) + instruction + after.replace("{input}", context)
+
+
+def _turn(role: str, text: str) -> dict[str, Any]:
+    return {"role": role, "content": [{"type": "text", "text": text}]}
+
+
+def _rich(row: Row, source: str, options: Options, turns: list[dict[str, Any]]) -> Record:
+    """A row with a system text, earlier turns, images or a key."""
+    system = _first(row, ("system",)) if "system" in row else ""
+    before = [_turn("system", system or options.system)] if system or options.system else []
+    images = _images(row)
+    turns[0]["content"] += [{"type": "image"} for _ in images]
+    name = key(row, "id")
+    return Record(
+        id=name,
+        keyed=bool(name),
+        group=name,
+        source=source,
+        messages=before + _history(row) + turns,
+        images=images,
+    )
+
+
+def _images(row: Row) -> tuple[str, ...]:
+    value: Any = next((row[name] for name in ALIASES["images"] if row.get(name)), [])
+    images = [value] if isinstance(value, str) else value
+    if not isinstance(images, list) or not all(isinstance(image, str) and image for image in images):
+        raise Fault("IMG_LIST", "not a path or a list of paths", path="images", value=value)
+    return tuple(images)
+
+
+def _history(row: Row) -> list[dict[str, Any]]:
+    pairs = row.get("history") or []
+    turns = []
+    for number, pair in enumerate(pairs if isinstance(pairs, list) else [pairs]):
+        if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(text, str) for text in pair):
+            hint = "write [[question, answer], ...]"
+            raise Fault(
+                "NOT_TEXT", "history is no list of pairs", path=f"history.{number}", value=pair, hint=hint
+            )
+        turns += [_turn("user", pair[0].strip()), _turn("assistant", pair[1].strip())]
+    return turns

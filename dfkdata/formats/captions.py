@@ -1,0 +1,69 @@
+"""Captions with their gold structure, one JSON object a row.
+
+    {"caption": "A long table.", "gold": {"subjects": [...], "actions": [...], "setting": "indoor"},
+     "id"?: key of the row, "image_id"?: key of the picture, "image"?: path}
+
+Rows of one picture share a group: `image_id`, else the image path, else the row's key, else the caption
+itself. A row may have a caption, an image or both. The caption is kept as `meta.text`: what the answer must
+be grounded in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from dfkdata.config import Config
+from dfkdata.formats import Row, key, text
+from dfkdata.identity import content_id
+from dfkdata.records import Fault, Record
+
+SCHEMA: str | None = "caption"
+COLUMNS = (frozenset({"caption"}), frozenset({"image"}))
+
+
+class Options(Config):
+    """caption, gold, image: the keys under which a row holds them."""
+
+    caption: str = "caption"
+    gold: str = "gold"
+    image: str = "image"
+
+
+def record(row: Row, source: str, options: Options) -> Record:
+    """One caption. Raises `Fault` for a row with neither caption nor image, and for gold that is no
+    object."""
+    caption, image = text(row, options.caption), text(row, options.image)
+    if not caption and not image:
+        raise Fault(
+            "EMPTY_USER", "neither a caption nor an image", path=options.caption, hint="give one of them"
+        )
+    gold = _gold(row, options.gold)
+    name, picture = key(row, "id"), key(row, "image_id")
+    content = content_id(caption, image, msgspec.json.encode(gold, order="sorted").decode())
+    return Record(
+        id=name or content,
+        keyed=bool(name),
+        group=picture or image or name or content_id(caption),
+        source=source,
+        fields={"caption": caption},
+        images=(image,) if image else (),
+        gold=gold,
+        meta={"text": caption} if caption else {},
+    )
+
+
+def _gold(row: Row, name: str) -> dict[str, Any]:
+    value = row.get(name)
+    if isinstance(value, str):
+        try:
+            value = msgspec.json.decode(value)
+        except msgspec.DecodeError as error:
+            hint = "write the structure as a JSON object"
+            raise Fault(
+                "GOLD_INVALID", f"{name} is not JSON: {error}", path=name, value=value, hint=hint
+            ) from error
+    if not isinstance(value, dict):
+        hint = "give the structure as a JSON object"
+        raise Fault("GOLD_INVALID", f"{name} is missing or no object", path=name, value=value, hint=hint)
+    return value

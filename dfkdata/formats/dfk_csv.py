@@ -1,0 +1,82 @@
+"""DFK posts as CSV, in the two layouts of the first DFK data sets.
+
+    images   title, link, text, img_path, label, analisis       img_path is one path or a stringified list of
+    paths legacy   image_filename, analisis_pelanggaran, label        the image is images/<image_filename>
+
+The layout is what the header says. All images of a row are kept; published adapters were trained on the first
+only, which `images_per_row: first` repeats. The answer is the analysis column and nothing else: falling back
+to the post's own text would teach copying. Rows that share a link share a group."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+from dfkdata.config import Config
+from dfkdata.formats import Row, need, text
+from dfkdata.identity import content_id
+from dfkdata.records import Fault, Record
+
+SCHEMA = "dfk_label"
+COLUMNS = (frozenset({"img_path", "label"}), frozenset({"image_filename", "label"}))
+
+
+class Options(Config):
+    """images_per_row: "all" of them in order, or only the "first"."""
+
+    images_per_row: Literal["all", "first"] = "all"
+
+
+def record(row: Row, source: str, options: Options) -> Record:
+    """One post. Raises `Fault` for an empty label or analysis, and for a list of images that cannot be
+    read."""
+    images = _images(row)
+    label = need(row, "label", hint="write one of the four labels")
+    analysis = text(row, "analisis") or text(row, "analisis_pelanggaran")
+    if not analysis:
+        hint = "write the analysis; a row without one teaches an empty answer"
+        raise Fault(
+            "EMPTY_ANSWER", "neither analisis nor analisis_pelanggaran holds text", path="analisis", hint=hint
+        )
+    link, title, post = text(row, "link"), text(row, "title"), text(row, "text")
+    name = content_id(link, title, post, *images, label, analysis)
+    meta = {"raw_label": label} | ({"link": link} if link else {})
+    return Record(
+        id=name,
+        group=link or name,
+        source=source,
+        fields={"title": title, "text": post},
+        images=images if options.images_per_row == "all" else images[:1],
+        gold={"label": label, "analisis": analysis},
+        meta=meta,
+    )
+
+
+def _images(row: Row) -> tuple[str, ...]:
+    if "img_path" in row:
+        return path_list(need(row, "img_path", hint="name the picture of the post"), "img_path")
+    return ("images/" + need(row, "image_filename", hint="name the picture of the post"),)
+
+
+_ITEM = r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\""""
+_LIST = re.compile(rf"\[\s*(?:(?:{_ITEM})\s*(?:,\s*(?:{_ITEM})\s*)*,?\s*)?\]")
+_BARE = re.compile(r"\[[^\[\]'\"{}()]+\]")
+_ESCAPE = re.compile(r"\\(.)")
+
+
+def path_list(cell: str, column: str) -> tuple[str, ...]:
+    """The paths in a cell: one bare path, or a list as Python or JSON prints it (quotes may be missing).
+
+    Raises `Fault` for an empty list and for anything in brackets that is no list of strings."""
+    if not cell.startswith("["):
+        return (cell,)
+    if _LIST.fullmatch(cell):
+        found = [_ESCAPE.sub(r"\1", item[1:-1]).strip() for item in re.findall(_ITEM, cell)]
+    elif _BARE.fullmatch(cell):
+        found = [item.strip() for item in cell[1:-1].split(",")]
+    else:
+        found = []
+    if not found or not all(found):
+        hint = "write ['images/a.jpg', 'images/b.jpg'] or one path"
+        raise Fault("IMG_LIST", "not a list of image paths", path=column, value=cell, hint=hint)
+    return tuple(found)

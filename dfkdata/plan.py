@@ -1,0 +1,74 @@
+"""What is asked of a conversion and what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from dfkdata import checks
+from dfkdata.config import Config
+from dfkdata.errors import ConfigError
+from dfkdata.plugins import suggestion
+
+
+class Plan(Config):
+    """Everything that decides the rows of a conversion; it stands in the manifest. Where files lie is no part
+    of it."""
+
+    format: str
+    to: str = "messages"
+    schema_name: str | None = None
+    variant: str | None = None
+    seed: int = 42
+    validation: float = 0.1
+    test: float = 0.0
+    group_by: str | None = None
+    split_column: str | None = None
+    nulls: Literal["omit", "keep"] = "omit"
+    rules: dict[str, checks.Policy] = Field(default_factory=dict)
+    options: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("rules")
+    @classmethod
+    def _known_rules(cls, rules: dict[str, checks.Policy]) -> dict[str, checks.Policy]:
+        for code, policy in rules.items():
+            rule = checks.RULES.get(code)
+            if rule is None:
+                raise ValueError(f"no rule {code!r}{suggestion(code, list(checks.RULES))}")
+            if policy not in rule.policies:
+                raise ValueError(f"{code} cannot be {policy!r}; it can be {', '.join(rule.policies)}")
+        return rules
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a conversion did. rows: in, out, quarantined, duplicates, left_out. splits: rows in each file.
+
+    codes: rule -> {"count", "first": {"source", "reason", "path", "excerpt", "hint"}}; warnings: the same for
+    rules that let a row through. too_many: more rejects than `max_rejects` allows. fresh: False when nothing
+    was to do."""
+
+    folder: Path
+    rows: dict[str, int]
+    splits: dict[str, int]
+    codes: dict[str, dict[str, Any]]
+    warnings: dict[str, dict[str, Any]]
+    too_many: bool
+    fresh: bool
+
+
+def reject_limit(text: str | int) -> Callable[[int], float]:
+    """ "2%" or "5" -> how many rejects n rows may have. Raises `ConfigError` for anything else."""
+    written = str(text).strip()
+    number = written.removesuffix("%")
+    try:
+        value = float(number) if written.endswith("%") else int(number)
+    except ValueError:
+        value = -1
+    if value < 0:
+        raise ConfigError(f"--max-rejects {text!r}: write a share such as 2% or a count such as 5")
+    return (lambda n: n * value / 100) if written.endswith("%") else (lambda n: value)

@@ -1,0 +1,140 @@
+"""Record -> prompt and training row; and the way back from disk. The only place that writes prompt text.
+
+Strategy: the schema says the order of its prompt parts, and this module only fills them in.
+Promises: no guesses and no I/O in `prompt` and `training_row`; equal records give equal bytes; training,
+evaluation and prediction all call `prompt`. Content is always a list of parts and an image is always a bare
+placeholder, since columnar loaders fill missing keys of mixed parts with nulls and chat templates then render
+text as an image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from dfkdata.errors import ConfigError, DataError
+from dfkdata.records import Record
+from dfkdata.schemas import Images, Lines, Part, Schema, Text, TextForm, ToolForm, Value
+
+Nulls = Literal["omit", "keep"]
+Message = dict[str, Any]
+
+
+def prompt(record: Record, schema: Schema) -> list[Message]:
+    """The turns before the answer. A record that carries its own conversation gives that, less its last
+    answer."""
+    if record.messages is not None:
+        return before_answer(record.messages)
+    parts = [part for spec in schema.prompt.parts for part in _parts(spec, record)]
+    user = [{"role": "user", "content": parts}]
+    if schema.prompt.system is None:
+        return user
+    return [{"role": "system", "content": [_text(schema.prompt.system)]}, *user]
+
+
+def before_answer(messages: list[Message]) -> list[Message]:
+    """The turns before the last assistant turn; all of them when the last turn is not the assistant's."""
+    return messages[:-1] if messages and messages[-1]["role"] == "assistant" else messages
+
+
+def _parts(spec: Part, record: Record) -> list[dict[str, str]]:
+    match spec:
+        case Text(text):
+            return [_text(text)]
+        case Lines(lines):
+            filled = [f"{name}: {record.fields[key]}" for name, key in lines if record.fields.get(key)]
+            return [_text("\n".join(filled))] if filled else []
+        case Value(field, otherwise):
+            return [_text(record.fields.get(field) or otherwise)]
+        case Images():
+            return [{"type": "image"} for _ in record.images]
+
+
+def _text(text: str) -> dict[str, str]:
+    return {"type": "text", "text": text}
+
+
+def training_row(record: Record, schema: Schema | None = None, *, nulls: Nulls = "omit") -> dict[str, Any]:
+    """The row of the `messages` layout, image paths as in the record.
+
+    nulls: "omit" leaves None slots out of the target, "keep" writes them. A record without gold gives a row
+    that can be asked but not trained on: its last turn is the user's. schema: None for a record that carries
+    its own turns."""
+    row: dict[str, Any] = {
+        "id": record.id,
+        "messages": _turns(record, schema, nulls),
+        "images": [*record.images],
+    }
+    for kind in ("videos", "audios"):
+        if files := getattr(record, kind):
+            row[kind] = [*files]
+    tools = record.tools if record.tools is not None or schema is None else schema.tools
+    if tools:
+        row["tools"] = tools
+    meta: dict[str, Any] = {"group": record.group, "source": record.source}
+    if schema is not None:
+        meta["schema"], meta["variant"] = schema.name, schema.variant
+    if record.gold is not None:
+        meta["gold"] = {key: value for key, value in record.gold.items() if value is not None}
+    meta.update(record.meta)
+    row["meta"] = meta
+    return row
+
+
+def _turns(record: Record, schema: Schema | None, nulls: Nulls) -> list[Message]:
+    if record.messages is not None:
+        return record.messages
+    if schema is None:
+        raise ConfigError(f"{record.source}: the row carries no turns of its own; name a schema")
+    asked = prompt(record, schema)
+    return asked if record.gold is None else [*asked, answer_turn(record.gold, schema, nulls=nulls)]
+
+
+def answer_turn(gold: dict[str, Any], schema: Schema, *, nulls: Nulls = "omit") -> Message:
+    """The assistant turn that answers `gold` in the schema's form."""
+    match schema.form:
+        case TextForm():
+            return {"role": "assistant", "content": [_text(write_text(gold, schema.form))]}
+        case ToolForm(name):
+            slots = {key: value for key, value in gold.items() if nulls == "keep" or value is not None}
+            call = {"type": "function", "function": {"name": name, "arguments": slots}}
+            return {"role": "assistant", "content": [], "tool_calls": [call]}
+
+
+def write_text(gold: dict[str, Any], form: TextForm) -> str:
+    """The answer as marked text, byte for byte what a trained model should write."""
+    return "".join(f"{marker}{gold[field]}" for marker, field in form.parts)
+
+
+def load_rows(path: str | Path) -> Iterator[dict[str, Any]]:
+    """Rows of a `messages` file with `images` as absolute paths.
+
+    Raises `DataError` with file and line for a line that is not a row of this layout."""
+    path = Path(path)
+    root = path.parent.resolve()
+    try:
+        lines = path.open("rb")
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be read ({error.strerror}); give a JSONL file of the messages layout"
+        ) from error
+    with lines:
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                yield _row(line, f"{path}:{number}", root)
+
+
+def _row(line: bytes, where: str, root: Path) -> dict[str, Any]:
+    try:
+        row = msgspec.json.decode(line)
+    except msgspec.DecodeError as error:
+        raise DataError(f"{where}: not JSON ({error})") from error
+    if not isinstance(row, dict) or not isinstance(row.get("messages"), list) or "id" not in row:
+        raise DataError(
+            f"{where}: not a row of the messages layout; it needs `id` and `messages`"
+            " (dfkdata convert writes them)"
+        )
+    row["images"] = [str(root / image) for image in row.get("images") or []]
+    return row

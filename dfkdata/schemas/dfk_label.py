@@ -1,0 +1,42 @@
+"""DFK label and analysis of a social-media post (Indonesian), answered as text.
+
+The default variant `code` is what the published adapter's training code renders: no newline between the
+instruction and `Judul:`, a blank line between label and analysis. `card` is the form that its model card
+prints."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from dfkdata.fields import Frozen, Label, Prose
+from dfkdata.labels import DFK
+from dfkdata.schemas import Images, Lines, Prompt, Text, TextForm, Variant
+
+INSTRUCTION = (
+    "Anda adalah seorang analis konten media sosial ahli. Diberikan tangkapan layar dari sebuah unggahan "
+    "media sosial, tentukan label kategori pelanggaran dan berikan "
+    "analisis detail mengenai pelanggaran yang ditemukan."
+)
+
+
+class Answer(Frozen):
+    """label: one of the four DFK classes. analisis: the reasons, not empty."""
+
+    label: Annotated[Literal["netral", "disinformasi", "fitnah", "ujaran kebencian"], Label(DFK)]
+    analisis: Annotated[str, Field(min_length=1), Prose()]
+
+
+_LINES = Lines((("Judul", "title"), ("Konteks", "text")))
+
+VARIANTS = {
+    "code": Variant(
+        Prompt((Text(INSTRUCTION), _LINES, Images())),
+        TextForm((("Label: ", "label"), ("\n\nAnalisis: ", "analisis"))),
+    ),
+    "card": Variant(
+        Prompt((Text(INSTRUCTION + "\n"), _LINES, Text("\n"), Images())),
+        TextForm((("Label: ", "label"), ("\nAnalisis: ", "analisis"))),
+    ),
+}

@@ -1,0 +1,17 @@
+"""Golden files: `check` compares, or writes where UPDATE_GOLDEN=1 is set; their diff is reviewed like code."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+GOLDEN = Path(__file__).parent.parent / "golden"
+
+
+def check(found: bytes, path: Path) -> None:
+    """`found` must equal the bytes of `path`."""
+    if os.environ.get("UPDATE_GOLDEN") == "1":
+        path.write_bytes(found)
+    assert found.decode() == path.read_bytes().decode(), (
+        f"{path.name} differs; UPDATE_GOLDEN=1 writes it anew"
+    )

@@ -1,0 +1,161 @@
+"""Images: exact paths inside the roots, whole files only."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from dfkdata.media import MAX_PIXELS, Media, audit, inspect
+from dfkdata.records import Fault
+
+
+def picture(kind: str, size: tuple[int, int] = (60, 40), **how: object) -> bytes:
+    image = Image.effect_noise(size, 60).convert("RGB")
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **how)
+    return buffer.getvalue()
+
+
+KINDS = {
+    "jpeg": picture("JPEG"),
+    "progressive": picture("JPEG", progressive=True),
+    "png": picture("PNG"),
+    "gif": picture("GIF"),
+    "webp": picture("WEBP"),
+    "lossless": picture("WEBP", lossless=True),
+    "bmp": picture("BMP"),
+    "tiff": picture("TIFF"),
+}
+
+
+def code(fault: pytest.ExceptionInfo[Fault]) -> str:
+    return fault.value.code
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_whole_picture_is_read_with_its_size(kind: str) -> None:
+    found = inspect(KINDS[kind])
+    assert (found.width, found.height, found.size) == (60, 40, len(KINDS[kind]))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("share", [0.5, 0.8, 0.99])
+def test_a_picture_that_is_cut_off_is_found(kind: str, share: float) -> None:
+    data = KINDS[kind]
+    with pytest.raises(Fault) as fault:
+        inspect(data[: int(len(data) * share)])
+    assert code(fault) in ("IMG_TRUNCATED", "IMG_UNREADABLE")
+
+
+def test_a_jpeg_cut_behind_its_thumbnail_is_found() -> None:
+    thumbnail = KINDS["jpeg"]
+    exif = b"Exif\0\0" + thumbnail
+    main = KINDS["progressive"]
+    data = main[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2) + exif + main[2:]
+    assert inspect(data).width == 60
+    for end in (2 + 4 + len(exif), len(data) - 2, len(data) * 8 // 10):
+        with pytest.raises(Fault) as fault:
+            inspect(data[:end])
+        assert code(fault) in ("IMG_TRUNCATED", "IMG_UNREADABLE")
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "progressive", "png"])
+def test_bytes_behind_the_end_marker_do_no_harm(kind: str) -> None:
+    assert inspect(KINDS[kind] + b"trailing notes of a camera").height == 40
+
+
+def test_a_header_that_claims_too_many_pixels_is_refused_unread() -> None:
+    data = bytearray(KINDS["png"])
+    data[16:24] = (40_000).to_bytes(4) + (40_000).to_bytes(4)
+    assert MAX_PIXELS < 40_000**2
+    with pytest.raises(Fault) as fault:
+        inspect(bytes(data))
+    assert code(fault) == "IMG_BOMB"
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"<html>404</html>", b"\xff\xd8\xff", b"GIF89a", b"RIFF\x04\0\0\0WEBP"]
+)
+def test_what_is_no_picture_is_unreadable(data: bytes) -> None:
+    with pytest.raises(Fault) as fault:
+        inspect(data)
+    assert code(fault) == "IMG_UNREADABLE"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    for folder in ("data/a", "data/b", "outside"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "data/b/frame_0.png").write_bytes(KINDS["png"])
+    (tmp_path / "outside/secret.png").write_bytes(KINDS["png"])
+    return tmp_path / "data"
+
+
+def test_an_image_is_never_taken_from_a_sibling_folder(root: Path) -> None:
+    with pytest.raises(Fault) as fault:
+        Media((root,)).locate("a/frame_0.png")
+    assert code(fault) == "IMG_MISSING"
+
+
+def test_a_near_name_is_suggested_and_not_used(root: Path) -> None:
+    with pytest.raises(Fault) as fault:
+        Media((root,)).locate("b/frame_O.png")
+    assert "b/frame_0.png" in fault.value.hint
+
+
+@pytest.mark.parametrize("name", ["../outside/secret.png", "a/../../outside/secret.png", "..", "/etc/passwd"])
+def test_a_path_that_leaves_the_root_is_refused(root: Path, name: str) -> None:
+    with pytest.raises(Fault) as fault:
+        Media((root,)).locate(name)
+    assert code(fault) == "IMG_OUTSIDE"
+
+
+def test_symlinks_that_leave_the_root_are_refused(root: Path) -> None:
+    (root / "link.png").symlink_to(root.parent / "outside" / "secret.png")
+    (root / "folder").symlink_to(root.parent / "outside")
+    for name in ("link.png", "folder/secret.png"):
+        with pytest.raises(Fault) as fault:
+            Media((root,)).locate(name)
+        assert code(fault) == "IMG_OUTSIDE"
+
+
+def test_a_root_that_is_itself_a_symlink_is_fine(root: Path) -> None:
+    alias = root.parent / "alias"
+    alias.symlink_to(root)
+    assert Media((alias,)).locate("b/frame_0.png") == str(alias / "b/frame_0.png")
+    assert Media((alias,)).locate(str(root / "b/frame_0.png")) == str(root / "b/frame_0.png")
+
+
+def test_a_name_under_two_roots_is_ambiguous(root: Path) -> None:
+    (root / "a/frame_0.png").write_bytes(KINDS["png"])
+    with pytest.raises(Fault) as fault:
+        Media((root / "a", root / "b")).locate("frame_0.png")
+    assert code(fault) == "IMG_AMBIGUOUS"
+
+
+def test_nothing_is_fetched(root: Path) -> None:
+    with pytest.raises(Fault) as fault:
+        Media((root,)).locate("https://example.org/a.png")
+    assert code(fault) == "IMG_REMOTE"
+
+
+def test_an_embedded_image_is_written_under_its_hash(root: Path, tmp_path: Path) -> None:
+    uri = "data:image/png;base64," + base64.b64encode(KINDS["png"]).decode()
+    path = Path(Media((root,), tmp_path / "store").locate(uri))
+    assert path.read_bytes() == KINDS["png"]
+    assert path.suffix == ".png"
+    with pytest.raises(Fault) as fault:
+        Media((root,)).locate(uri)
+    assert code(fault) == "IMG_EMBEDDED"
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(Fault) as fault:
+        audit(str(tmp_path / "pipe.png"))
+    assert code(fault) == "IMG_UNREADABLE"
