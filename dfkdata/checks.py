@@ -9,15 +9,18 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
+import msgspec
 from msgspec.structs import replace
 from pydantic import ValidationError
 
 from dfkdata.fields import Label, Prose
 from dfkdata.plugins import suggestion
 from dfkdata.records import Fault, Record, Reject
-from dfkdata.schemas import Schema, ToolForm
+from dfkdata.rows import read_text
+from dfkdata.schemas import JsonForm, Schema, TextForm, ToolForm
 
 Policy = Literal["quarantine", "warn", "fix", "off"]
 Message = dict[str, Any]
@@ -46,6 +49,17 @@ RULES: dict[str, Rule] = {
     "NOT_TEXT": Rule("a text field holds text"),
     "FIELD_EMPTY": Rule("a needed field is there and not blank"),
     "FORMAT_OTHER": Rule("a row is of the format that was named"),
+    "NO_TURNS": Rule("a row holds a list of turns"),
+    "NO_ANSWER": Rule("a row ends with an answer", policies=_SOFT),
+    "NO_CALL": Rule("a tool-call row ends in a call"),
+    "NOT_OBJECT": Rule("meta is an object"),
+    "PART_UNKNOWN": Rule("parts of a turn are text, image, video or audio"),
+    "TOOLS_INVALID": Rule("tools are a list of definitions with names"),
+    "LABEL_CONFLICT": Rule("the label column says the same as the label in the text"),
+    "IMG_LITERAL": Rule("a text that says <image> stays text in layouts whose placeholder that is"),
+    "LAYOUT_CANNOT": Rule("the layout can hold the row"),
+    "MEDIA_COUNT": Rule("there are as many video and audio placeholders as files", policies=_SOFT),
+    "MEDIA_MISSING": Rule("audio and video files exist under the roots"),
     "IMG_LIST": Rule("a list of image paths is a list of strings"),
     "IMG_MISSING": Rule("an image file exists under the image roots"),
     "IMG_AMBIGUOUS": Rule("an image name means one file"),
@@ -73,6 +87,20 @@ RULES: dict[str, Rule] = {
     "ID_TWICE": Rule("a source's own key names one row"),
     "GROUP_MISSING": Rule("the field to group by holds a value"),
     "SPLIT_UNKNOWN": Rule("the split column names train, validation or test"),
+    "TOO_LONG": Rule("a row stays under max_tokens text tokens", policies=_SOFT),
+    "NOT_GROUNDED": Rule("the source text supports the asked share of the answer", policies=_SOFT),
+    "GROUNDING_EMPTY": Rule("an answer that is to be grounded says something", policies=_SOFT),
+    "TWO_LABELS": Rule("one post has one label", "warn", _SOFT),
+    "IMG_NEAR_DUPLICATE": Rule(
+        "no held-out picture is nearly one of training (looked at with deep)", "warn", ("warn", "off")
+    ),
+    "TEXT_NEAR_DUPLICATE": Rule(
+        "no held-out text is nearly one of training (looked at with deep)", "warn", ("warn", "off")
+    ),
+    "SIZE_RECOMMENDED": Rule(
+        "100 to 100,000 training rows, as the swift layout's publisher recommends", "warn", ("warn", "off")
+    ),
+    "SPLIT_EMPTY": Rule("a split that was asked for holds rows", "warn", ("warn", "off")),
     "TEXT_NFC": Rule("text is in Unicode normal form C", "fix", ("fix", *_SOFT)),
     "ZERO_WIDTH": Rule("text holds no invisible characters", "warn", ("fix", *_SOFT)),
     "CLASS_RARE": Rule("each class has at least 5 % of the rows", "warn", ("warn", "off")),
@@ -109,9 +137,10 @@ def bind_gold(record: Record, schema: Schema, judge: Judge) -> Record:
     """`record` with its gold valid for `schema`: labels canonical, null slots as they are.
 
     Faults: LABEL_UNKNOWN with a suggestion, ANSWER_COPIES_PROMPT, TOOL_ARGS_INVALID or GOLD_INVALID."""
-    if record.gold is None:
+    answer = record.gold if record.gold is not None else _written_gold(record, schema)
+    if answer is None:
         return record
-    gold = dict(record.gold)
+    gold = dict(answer)
     for name, role in schema.roles.items():
         value = gold.get(name)
         if isinstance(role, Label) and isinstance(value, str):
@@ -121,6 +150,43 @@ def bind_gold(record: Record, schema: Schema, judge: Judge) -> Record:
             judge(Fault("ANSWER_COPIES_PROMPT", reason, path=name, value=value, hint=hint))
     _validate(gold, schema, judge)
     return replace(record, gold=gold)
+
+
+def _written_gold(record: Record, schema: Schema) -> dict[str, Any] | None:
+    """The gold that a carried answer says in the schema's form; None for a row without an answer."""
+    if not record.messages or record.messages[-1].get("role") != "assistant":
+        return None
+    last = record.messages[-1]
+    found: dict[str, Any] | None
+    if isinstance(schema.form, ToolForm):
+        calls = [call["function"] for call in last.get("tool_calls", ())]
+        found = next((call["arguments"] for call in calls if call["name"] == schema.form.name), None)
+    else:
+        text = "".join(part.get("text", "") for part in last["content"])
+        found = (
+            read_text(text, schema.form)
+            if isinstance(schema.form, TextForm)
+            else _json_gold(text, schema.form)
+        )
+    if found is None:
+        hint = (
+            f"the schema {schema.name!r} expects another form; leave --schema out to keep answers as they are"
+        )
+        path = f"messages.{len(record.messages) - 1}"
+        raise Fault(
+            "GOLD_INVALID", "the answer is not of the schema's form", path=path, value=last, hint=hint
+        )
+    return found
+
+
+def _json_gold(text: str, form: JsonForm) -> dict[str, Any] | None:
+    try:
+        value = msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        return None
+    if form.field is not None:
+        return {form.field: value}
+    return value if isinstance(value, dict) else None
 
 
 def _label(value: str, role: Label, name: str) -> str:
@@ -161,8 +227,12 @@ def conversation(row: dict[str, Any], judge: Judge) -> None:
         else:
             _other_turn(role, number, before, messages, judge)
         before = role
-    if before == "system":
-        judge(_order(len(messages) - 1, "nothing follows the system turn"))
+    if before != "assistant":
+        reason, hint = (
+            f"the row ends with a {before} turn",
+            "leave it out, or let it pass with NO_ANSWER=warn",
+        )
+        judge(Fault("NO_ANSWER", reason, path=f"messages.{len(messages) - 1}", hint=hint))
     if placeholders != len(row["images"]):
         reason = f"{placeholders} image placeholders for {len(row['images'])} images"
         judge(
@@ -170,6 +240,18 @@ def conversation(row: dict[str, Any], judge: Judge) -> None:
                 "IMG_COUNT", reason, path="images", value=row["images"], hint="one placeholder for each image"
             )
         )
+
+    if "videos" in row or "audios" in row:
+        _other_counts(row, judge)
+
+
+def _other_counts(row: dict[str, Any], judge: Judge) -> None:
+    for kind in ("video", "audio"):
+        parts = (part for message in row["messages"] for part in message["content"] if part["type"] == kind)
+        placeholders, files = sum(1 for _ in parts), row.get(f"{kind}s", [])
+        if placeholders != len(files):
+            reason = f"{placeholders} {kind} placeholders for {len(files)} files"
+            judge(Fault("MEDIA_COUNT", reason, path=f"{kind}s", value=files))
 
 
 def _order(number: int, reason: str) -> Fault:
@@ -186,7 +268,7 @@ def _user(message: Message, number: int, judge: Judge) -> tuple[str, int]:
         elif part["type"] == "image":
             images += 1
         else:
-            others += 1
+            others += 1  # videos and audios are counted apart
     if not images and not others and (not text or text.isspace()):
         judge(Fault("EMPTY_USER", "a user turn without text or image", path=f"messages.{number}.content"))
     return text, images
@@ -216,7 +298,7 @@ def _assistant(
 
 
 def _calls(calls: list[Any], number: int, tools: list[Any] | None, judge: Judge) -> None:
-    known = [tool["function"]["name"] for tool in tools or []]
+    known = {tool["function"]["name"]: tool["function"].get("parameters") for tool in tools or []}
     for index, call in enumerate(calls):
         path = f"messages.{number}.tool_calls.{index}.function"
         function = call.get("function") or {}
@@ -227,6 +309,34 @@ def _calls(calls: list[Any], number: int, tools: list[Any] | None, judge: Judge)
         if name not in known:
             hint = f"the row's tools are {', '.join(known) or 'none'}"
             judge(Fault("TOOL_UNKNOWN", f"no tool {name!r}", path=f"{path}.name", value=name, hint=hint))
+        elif known[name]:
+            _fits(arguments, known[name], f"{path}.arguments", judge)
+
+
+def _fits(arguments: dict[str, Any], parameters: Any, path: str, judge: Judge) -> None:
+    """Arguments against the tool's own JSON Schema."""
+    validator = _validator(msgspec.json.encode(parameters))
+    if validator is None:
+        reason, hint = "the tool's parameters are no JSON Schema", "repair the tool definition"
+        raise Fault("TOOLS_INVALID", reason, path="tools", value=parameters, hint=hint)
+    if not validator.is_valid(arguments):
+        error = next(iter(validator.iter_errors(arguments)))
+        place = ".".join([path, *(str(step) for step in error.instance_path)])
+        judge(Fault("TOOL_ARGS_INVALID", error.message, path=place, value=arguments))
+
+
+@lru_cache(maxsize=256)
+def _validator(parameters: bytes) -> Any:
+    """A compiled schema; None where it is none. References to other documents are not followed."""
+    import jsonschema_rs
+
+    def refuse(uri: str) -> Any:
+        raise LookupError(uri)
+
+    try:
+        return jsonschema_rs.validator_for(msgspec.json.decode(parameters), retriever=refuse)
+    except (ValueError, LookupError, jsonschema_rs.ReferencingError):
+        return None
 
 
 def _other_turn(role: Any, number: int, before: str, messages: list[Message], judge: Judge) -> None:

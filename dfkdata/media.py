@@ -9,7 +9,7 @@ header that claims more than `MAX_PIXELS` is refused before anything is decoded.
 fetched."""
 
 # Paths stay strings here: building a Path costs more than the check it is for.
-# ruff: noqa: PTH100, PTH114, PTH118, PTH119, PTH120
+# ruff: noqa: PTH100, PTH114, PTH113, PTH118, PTH119, PTH120, PTH202
 
 from __future__ import annotations
 
@@ -81,6 +81,20 @@ class Media:
             reason = "more than one file of that name"
             raise Fault("IMG_AMBIGUOUS", reason, path="images", value=name, hint=hint)
         return self._really_inside(found[0], name)
+
+    def other(self, name: str, kind: str) -> str:
+        """The absolute path of a video or an audio file. Raises `Fault` when it is missing, empty or
+        outside."""
+        try:
+            path = self.locate(name)
+        except Fault as fault:
+            code = "MEDIA_MISSING" if fault.code == "IMG_MISSING" else fault.code
+            raise Fault(code, fault.reason, path=f"{kind}s", value=name, hint=fault.hint) from fault
+        if not os.path.isfile(path) or not os.path.getsize(path):
+            raise Fault(
+                "MEDIA_MISSING", f"the {kind} is no file, or an empty one", path=f"{kind}s", value=name
+            )
+        return path
 
     def picture(self, path: str) -> Picture:
         """What the file at `path` holds. Raises `Fault` for anything that is not one whole picture."""

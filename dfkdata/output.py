@@ -145,11 +145,11 @@ def _move(path: Path, target: Path) -> None:
         path.replace(target)
 
 
-def file_facts(path: Path) -> dict[str, Any]:
+def file_facts(path: Path, name: str) -> dict[str, Any]:
     """An input's line in the manifest: its name, size in bytes and SHA-256."""
     try:
         with path.open("rb") as file:
             digest = file_digest(file, "sha256").hexdigest()
-        return {"path": path.name, "bytes": path.stat().st_size, "sha256": digest}
+        return {"path": name, "bytes": path.stat().st_size, "sha256": digest}
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from dfkdata import checks
 from dfkdata.config import Config
@@ -28,9 +28,40 @@ class Plan(Config):
     test: float = 0.0
     group_by: str | None = None
     split_column: str | None = None
+    stratify: str | None = None
+    split: Literal["hash", "sita"] = "hash"
+    max_samples: int | None = Field(default=None, gt=0)
+    subsample: float = Field(default=1.0, gt=0, le=1)
     nulls: Literal["omit", "keep"] = "omit"
+    where: list[str] = Field(default_factory=list)
+    limit: int | None = Field(default=None, ge=0)
+    sample: bool = False
+    hub_config: str | None = None
+    hub_split: str | None = None
+    materialize: Literal["link", "copy", "embed"] = "link"
+    deep: bool = False
+    tokenizer: str | None = None
+    max_tokens: int | None = Field(default=None, gt=0)
+    balance: bool = False
+    grounding: float | None = Field(default=None, ge=0, le=1)
+    grounding_language: Literal["en", "id"] = "en"
     rules: dict[str, checks.Policy] = Field(default_factory=dict)
     options: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _agree(self) -> Plan:
+        sita = self.split == "sita"
+        if sita and (self.test or self.split_column or self.stratify):
+            raise ValueError(
+                "split=sita makes training and validation only, by share; leave the other split options out"
+            )
+        if not sita and (self.max_samples is not None or self.subsample != 1.0):
+            raise ValueError("max_samples and subsample belong to split=sita; use limit and sample")
+        if self.sample and self.limit is None:
+            raise ValueError("sample needs limit, the number of rows")
+        if (self.tokenizer is None) != (self.max_tokens is None):
+            raise ValueError("tokenizer and max_tokens belong together")
+        return self
 
     @field_validator("rules")
     @classmethod

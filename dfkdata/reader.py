@@ -5,7 +5,6 @@ Promise: one `Record` or `Reject` for every raw row, in file order."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from hashlib import sha256
 from pathlib import Path
@@ -28,23 +27,35 @@ Pair = tuple[Any, Record | Reject]
 
 
 def read(
-    path: str | Path,
+    input: sources.Input,
     format: str,
     *,
     images: str | Path | None = None,
+    store: str | Path | None = None,
     options: dict[str, Any] | None = None,
 ) -> Iterator[Record | Reject]:
-    """The rows of `path` in the raw layout `format`, as records and rejects in file order.
+    """The rows of `input` in the raw layout `format`, as records and rejects in order.
 
-    images: folder where image names start and outside which none may lie; default: the folder of `path`.
+    input: a file (.csv, .json, .jsonl, .parquet, each also .gz or .zst), a folder, a pattern, a zip or tar,
+    hf://datasets/ORG/NAME@REV, or rows in memory. images: folder where image names start and outside which
+    none may lie; default: the folder of the input. store: folder for embedded images and unpacked archives.
     options: the format's own options, for example {"images_per_row": "first"}.
     Raises `ConfigError` for an unknown format or option, `DataError` for a file that is not of this
     format."""
-    path = Path(path)
     module = plugins.load(FAMILY, format)
-    media = Media((Path(images) if images is not None else path.parent,))
-    found = pairs(path, module, bind(options or {}, module.Options, f"format {format}"), media)
-    return (_named(item) for _, item in found)
+    bound = bind(options or {}, module.Options, f"format {format}")
+    keep = Path(store) if store is not None else None
+    parts = sources.parts(input, store=keep)
+    return (
+        _named(item)
+        for part in parts
+        for _, item in pairs(part, module, bound, media_for(part, images, keep))
+    )
+
+
+def media_for(part: sources.Part, images: str | Path | None, store: Path | None) -> Media:
+    """Where the images of a part may lie: under `images`, or the part's own root, and in the store."""
+    return Media((Path(images) if images is not None else part.root,), store)
 
 
 def _named(item: Record | Reject) -> Record | Reject:
@@ -60,20 +71,20 @@ def turns_digest(turns: bytes, tools: Any) -> bytes:
     return sha256(turns + msgspec.json.encode(tools) if tools else turns).digest()[:8]
 
 
-def pairs(path: Path, module: ModuleType, options: Config, media: Media) -> Iterator[Pair]:
-    """(raw row, `Record` or `Reject`) for each raw row of `path`, image paths absolute."""
+def pairs(part: sources.Part, module: ModuleType, options: Config, media: Media) -> Iterator[Pair]:
+    """(raw row, `Record` or `Reject`) for each raw row of `part`, image paths absolute."""
     make: Callable[..., Record] = module.record
     checked = False
-    for row, source in sources.rows(path):
+    for row, source in sources.rows(part):
         if type(row) is Reject:
             yield row.raw, row
             continue
         if not checked:
-            _check_columns(row, module, path)
+            _check_columns(row, module, part.name)
             checked = True
         try:
             record = make(row, source, options)
-            if record.images:
+            if record.images or record.videos or record.audios:
                 record = _located(record, media)
         except Fault as fault:
             yield row, fault.reject(source, row)
@@ -82,28 +93,32 @@ def pairs(path: Path, module: ModuleType, options: Config, media: Media) -> Iter
 
 
 def _located(record: Record, media: Media) -> Record:
-    """`record` with absolute image paths. Raises `Fault`. Names stay part of an identity that the turns
+    """`record` with absolute media paths. Raises `Fault`. Names stay part of an identity that the turns
     give."""
-    images = tuple(media.locate(name) for name in record.images)
+    changed = replace(
+        record,
+        images=tuple(media.locate(name) for name in record.images),
+        videos=tuple(media.other(name, "video") for name in record.videos),
+        audios=tuple(media.other(name, "audio") for name in record.audios),
+    )
     if record.id:
-        return replace(record, images=images)
+        return changed
     turns = turns_digest(msgspec.json.encode(record.messages), record.tools).hex()
-    name = content_id(turns, *record.images)
-    return replace(record, id=name, group=record.group or name, images=images)
+    name = content_id(turns, *record.images, *record.videos, *record.audios)
+    return replace(changed, id=name, group=record.group or name)
 
 
-def _check_columns(row: Any, module: ModuleType, path: Path) -> None:
+def _check_columns(row: Any, module: ModuleType, name: str) -> None:
     """A table's first row shows its header. Raises `DataError` when no layout of the format has these
     columns."""
-    if path.suffix.lower() != ".csv" or any(columns <= row.keys() for columns in module.COLUMNS):
+    if (
+        ".csv" not in name.lower()
+        or not module.COLUMNS
+        or any(columns <= row.keys() for columns in module.COLUMNS)
+    ):
         return
-    wanted = " or ".join(", ".join(sorted(columns)) for columns in module.COLUMNS)
-    name = module.__name__.removeprefix(FAMILY + ".")
+    wanted = " or ".join(", ".join(sorted(columns)) for columns in module.COLUMNS[:4])
+    kind = module.__name__.removeprefix(FAMILY + ".")
     raise DataError(
-        f"{path}: not of the format {name!r}: it has the columns {', '.join(row)}; it needs {wanted}"
+        f"{name}: not of the format {kind!r}: it has the columns {', '.join(row)}; it needs {wanted}"
     )
-
-
-def relative(path: str, start: str) -> str:
-    """`path` as seen from the folder `start`, with forward slashes."""
-    return os.path.relpath(path, start).replace(os.sep, "/")

@@ -16,7 +16,7 @@ import msgspec
 
 from dfkdata.errors import ConfigError, DataError
 from dfkdata.records import Record
-from dfkdata.schemas import Images, Lines, Part, Schema, Text, TextForm, ToolForm, Value
+from dfkdata.schemas import Images, JsonForm, Lines, Part, Schema, Text, TextForm, ToolForm, Value
 
 Nulls = Literal["omit", "keep"]
 Message = dict[str, Any]
@@ -97,6 +97,9 @@ def answer_turn(gold: dict[str, Any], schema: Schema, *, nulls: Nulls = "omit") 
     match schema.form:
         case TextForm():
             return {"role": "assistant", "content": [_text(write_text(gold, schema.form))]}
+        case JsonForm(field):
+            value = gold[field] if field is not None else gold
+            return {"role": "assistant", "content": [_text(msgspec.json.encode(value).decode())]}
         case ToolForm(name):
             slots = {key: value for key, value in gold.items() if nulls == "keep" or value is not None}
             call = {"type": "function", "function": {"name": name, "arguments": slots}}
@@ -105,7 +108,26 @@ def answer_turn(gold: dict[str, Any], schema: Schema, *, nulls: Nulls = "omit") 
 
 def write_text(gold: dict[str, Any], form: TextForm) -> str:
     """The answer as marked text, byte for byte what a trained model should write."""
-    return "".join(f"{marker}{gold[field]}" for marker, field in form.parts)
+    printed = dict(form.printed)
+    parts = (f"{marker}{printed.get(gold[field], gold[field])}" for marker, field in form.parts)
+    return "".join(parts) + form.end
+
+
+def read_text(text: str, form: TextForm) -> dict[str, str] | None:
+    """The values behind the markers of an answer that `write_text` wrote; None where the text is not of the
+    form.
+
+    Only for training data, exact and without repairs; what a model wrote is decoded elsewhere."""
+    if not text.startswith(form.parts[0][0]) or not text.endswith(form.end):
+        return None
+    at, stop, found = 0, len(text) - len(form.end), {}
+    for (marker, field), (following, _) in zip(form.parts, (*form.parts[1:], ("", "")), strict=True):
+        at += len(marker)
+        end = text.find(following, at, stop) if following else stop
+        if end < 0:
+            return None
+        found[field], at = text[at:end], end
+    return found
 
 
 def load_rows(path: str | Path) -> Iterator[dict[str, Any]]:
@@ -136,5 +158,10 @@ def _row(line: bytes, where: str, root: Path) -> dict[str, Any]:
             f"{where}: not a row of the messages layout; it needs `id` and `messages`"
             " (dfkdata convert writes them)"
         )
-    row["images"] = [str(root / image) for image in row.get("images") or []]
+    row["images"] = [_absolute(image, root) for image in row.get("images") or []]
     return row
+
+
+def _absolute(image: str, root: Path) -> str:
+    """An embedded image stays as it is."""
+    return image if image.startswith("data:") else str(root / image)

@@ -6,6 +6,8 @@ rows moves no other row; equal seeds give equal splits on every machine."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from hashlib import sha256
 
 from dfkdata.errors import ConfigError
@@ -32,11 +34,53 @@ class ByHash:
         self._key = f"{seed}\x1f"
         self._test, self._held = round(test * 2**64), round((test + validation) * 2**64)
 
+    def place(self, group: str) -> int:
+        """Where the group lies in [0, 2**64)."""
+        return int.from_bytes(sha256((self._key + group).encode("utf-8", "surrogatepass")).digest()[:8])
+
     def __call__(self, group: str) -> str:
         place = int.from_bytes(sha256((self._key + group).encode("utf-8", "surrogatepass")).digest()[:8])
         if place >= self._held:
             return "train"
         return "test" if place < self._test else "validation"
+
+
+class Stratified:
+    """As `ByHash`, but each stratum gives its share: within it, groups in the order of their hashes fill the
+    test share, then validation. A group that has rows in several strata belongs to the one that most of them
+    are in.
+
+    Adding rows can move a group at a border, which `ByHash` promises not to do."""
+
+    def __init__(
+        self, by_hash: ByHash, rows: Iterable[tuple[str, str]], validation: float, test: float
+    ) -> None:
+        """rows: (group, stratum) of each row."""
+        strata: dict[str, Counter[str]] = {}
+        for group, stratum in rows:
+            strata.setdefault(group, Counter())[stratum] += 1
+        members: dict[str, list[str]] = {}
+        for group, counts in strata.items():
+            home = min(counts, key=lambda name: (-counts[name], name))
+            members.setdefault(home, []).append(group)
+        self._held: dict[str, str] = {}
+        for groups in members.values():
+            groups.sort(key=by_hash.place)
+            self._fill([(group, strata[group].total()) for group in groups], validation, test)
+
+    def _fill(self, groups: list[tuple[str, int]], validation: float, test: float) -> None:
+        total = sum(size for _, size in groups)
+        seen = 0.0
+        for group, size in groups:
+            middle = (seen + size / 2) / total
+            if middle < test:
+                self._held[group] = "test"
+            elif middle < test + validation:
+                self._held[group] = "validation"
+            seen += size
+
+    def __call__(self, group: str) -> str:
+        return self._held.get(group, "train")
 
 
 def named(value: object, column: str) -> str:

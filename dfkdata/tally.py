@@ -44,6 +44,7 @@ class Labels:
 
     def __init__(self, schema: Schema | None, sides: tuple[str, ...]) -> None:
         names = [name for name, role in schema.roles.items() if isinstance(role, Label)] if schema else []
+        self.names = tuple(names)
         self._counts = {name: {side: Counter[str]() for side in ("raw", *sides)} for name in names}
 
     def add(self, record: Record, side: str) -> None:
@@ -68,6 +69,15 @@ class Labels:
             total = sum((number for side, number in counts.items() if side != "raw"), Counter[str]())
             small = [name for name, number in sorted(total.items()) if number < RARE_SHARE * total.total()]
             found += [f"{name!r} has {total[name]} of {total.total()} rows" for name in small]
+        return found
+
+    def weights(self, side: str) -> dict[str, dict[str, float]]:
+        """Field -> class -> weight with which each class is drawn equally often from `side`; the mean over
+        rows is 1."""
+        found = {}
+        for name, counts in self._counts.items():
+            rows = {key: n for key, n in sorted(counts[side].items()) if n}
+            found[name] = {key: round(sum(rows.values()) / (len(rows) * n), 6) for key, n in rows.items()}
         return found
 
     def facts(self) -> dict[str, dict[str, dict[str, int]]]:

@@ -67,9 +67,20 @@ class TextForm:
     """An answer written as marked text: `parts` are (marker, field); the answer is each marker followed by
     its value.
 
-    All but the last value stand on one line; the last runs to the end of the text."""
+    All but the last value stand on one line, unless `end` is set; the last runs to the end of the text, less
+    `end`. printed: (value, how it is written) where a label is printed in another spelling than its canonical
+    one."""
 
     parts: tuple[tuple[str, str], ...]
+    end: str = ""
+    printed: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class JsonForm:
+    """An answer written as JSON text: the value of `field`, or the whole object where `field` is None."""
+
+    field: str | None = None
 
 
 @dataclass(frozen=True)
@@ -80,7 +91,7 @@ class ToolForm:
     description: str
 
 
-Form = TextForm | ToolForm
+Form = TextForm | ToolForm | JsonForm
 
 
 @dataclass(frozen=True)

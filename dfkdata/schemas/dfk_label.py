@@ -28,6 +28,8 @@ class Answer(Frozen):
     analisis: Annotated[str, Field(min_length=1), Prose()]
 
 
+INSTRUCTION_CONTENT = INSTRUCTION.replace("sebuah unggahan media sosial", "sebuah konten")
+_CLAIMS = Lines((("Ringkasan", "ringkasan"), ("Klaim", "klaim"), ("Fakta", "fakta")))
 _LINES = Lines((("Judul", "title"), ("Konteks", "text")))
 
 VARIANTS = {
@@ -38,5 +40,13 @@ VARIANTS = {
     "card": Variant(
         Prompt((Text(INSTRUCTION + "\n"), _LINES, Text("\n"), Images())),
         TextForm((("Label: ", "label"), ("\nAnalisis: ", "analisis"))),
+    ),
+    "claims": Variant(
+        Prompt((Text(INSTRUCTION_CONTENT), _CLAIMS, Images())),
+        TextForm((("Label: ", "label"), ("\n\nAnalisis: ", "analisis"))),
+    ),
+    "image_only": Variant(
+        Prompt((Text(INSTRUCTION_CONTENT), Images())),
+        TextForm((("Label: ", "label"), ("\n\nAnalisis: ", "analisis"))),
     ),
 }

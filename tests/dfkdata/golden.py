@@ -1,4 +1,4 @@
-"""Golden files: `check` compares, or writes where UPDATE_GOLDEN=1 is set; their diff is reviewed like code."""
+"""Golden files: `check` compares, or writes where UPDATE_GOLDEN=1 is set; the diff is to be reviewed."""
 
 from __future__ import annotations
 

@@ -74,3 +74,55 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
     names = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     for heavy in ("torch", "transformers", "datasets", "PIL", "numpy", "typer", "rich", "pyarrow"):
         assert f"'{heavy}'" not in names
+
+
+def test_check_shows_what_convert_would_quarantine_and_writes_nothing(source: Path, tmp_path: Path) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    done = run("check", source, "--from", "captions")
+    assert done.returncode == 1, done.stderr
+    assert "TOOL_ARGS_INVALID" in done.stdout
+    assert run("check", source, "--from", "captions", "--rule", "TOOL_ARGS_INVALID=warn").returncode == 0
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_preview_prints_rows_as_turns(source: Path) -> None:
+    done = run("preview", source, "--from", "captions", "--rows", "1")
+    assert done.returncode == 0, done.stderr
+    assert "user: A dog number 0." in done.stdout
+    assert '"name":"emit_caption_schema"' in done.stdout
+
+
+def test_schema_prints_the_json_schema_and_the_tool() -> None:
+    import json
+
+    facts = json.loads(run("schema", "caption").stdout)
+    assert facts["tools"][0]["function"]["parameters"] == facts["json_schema"]
+    assert facts["roles"]["setting"] == "Choice"
+    assert run("schema", "captoin").returncode == 2
+
+
+def test_a_card_shows_rows_with_pictures_and_escapes_them(tmp_path: Path) -> None:
+    from test_media import KINDS
+
+    (tmp_path / "a.png").write_bytes(KINDS["png"])
+    row = caption(1, image="a.png") | {"caption": "<script>alert(1)</script>"}
+    source = write(tmp_path / "in.jsonl", [row, "broken"])
+    run(
+        "convert",
+        source,
+        "--from",
+        "captions",
+        "--to",
+        "messages",
+        "--out",
+        tmp_path / "out",
+        "--validation",
+        "0",
+    )
+    done = run("card", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "out" / "card.html").read_text()
+    assert "data:image/jpeg;base64," in page
+    assert "<script" not in page and "&lt;script&gt;" in page
+    assert "BAD_JSON" in page
+    assert run("card", tmp_path).returncode == 2

@@ -1,0 +1,95 @@
+"""OpenAI's fine-tuning form: text or parts with `image_url`, tool arguments as JSON text.
+
+    {"messages": [{"role", "content", "tool_calls"?: [{"id", "type", "function": {"name", "arguments":
+    text}}]}], "tools"?}
+
+An image's address is its path as seen from the file; OpenAI's own service wants `--materialize embed`, which
+writes `data:` URIs. Calls without an id get one by their place, and the answers that follow name it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from dfkdata.formats import openai as source
+from dfkdata.formats._turns import conversation, tools
+from dfkdata.records import Fault
+
+Row = dict[str, Any]
+
+
+def row(row: Row) -> Row:
+    """The row in OpenAI's form. Raises `Fault` for video and audio, which it has no place for."""
+    if row.get("videos") or row.get("audios"):
+        raise Fault("LAYOUT_CANNOT", "video and audio have no place in this layout", path="messages")
+    images = iter(row["images"])
+    turns: list[Row] = []
+    for number, message in enumerate(row["messages"]):
+        turns.append(_turn(message, number, images, turns))
+    return {"messages": turns} | ({"tools": row["tools"]} if "tools" in row else {})
+
+
+def _turn(message: Row, number: int, images: Any, before: list[Row]) -> Row:
+    parts = [_part(part, images) for part in message["content"]]
+    plain = all(part["type"] == "text" for part in parts)
+    turn = message | {"content": "".join(part["text"] for part in parts) if plain else parts}
+    if calls := message.get("tool_calls"):
+        turn["content"] = turn["content"] or None
+        turn["tool_calls"] = [_call(call, f"call_{number}_{at}") for at, call in enumerate(calls)]
+    if message["role"] == "tool" and "tool_call_id" not in message:
+        turn["tool_call_id"] = _open_call(before)
+    return turn
+
+
+def _part(part: Row, images: Any) -> Row:
+    if part["type"] == "text":
+        return part
+    return {"type": "image_url", "image_url": {"url": next(images)}}
+
+
+def _call(call: Row, name: str) -> Row:
+    function = call["function"]
+    text = msgspec.json.encode(function["arguments"]).decode()
+    inner = {"name": function["name"], "arguments": text}
+    return {"id": call.get("id", name), "type": "function", "function": inner}
+
+
+def _open_call(before: list[Row]) -> str:
+    """The id of the first call that no tool turn has answered yet."""
+    answered = {turn.get("tool_call_id") for turn in before}
+    names = [call["id"] for turn in before for call in turn.get("tool_calls", ())]
+    waiting = [name for name in names if name not in answered]
+    if not waiting:
+        raise Fault("ROLE_ORDER", "a tool turn that answers no call", path="messages")
+    return str(waiting[0])
+
+
+def inverse(row: Row) -> Row:
+    """Back to turns with parts; ids that `row` made up are taken out again."""
+    turns = [source._named(message) for message in row["messages"]]
+    found = conversation(turns, {}, tags=False)
+    for turn in found.messages:
+        for call in turn.get("tool_calls", ()):
+            if call.get("id", "").startswith("call_"):
+                del call["id"]
+        if turn.get("tool_call_id", "").startswith("call_"):
+            del turn["tool_call_id"]
+    definitions = tools(row.get("tools"))
+    back: Row = {"messages": found.messages, "images": found.media["image"]}
+    return back | ({"tools": definitions} if definitions else {})
+
+
+def check(row: Row) -> None:
+    """Arguments are JSON text, every tool turn names a call, images stand in user turns."""
+    names: set[str] = set()
+    for number, turn in enumerate(row["messages"]):
+        path = f"messages.{number}"
+        if isinstance(turn["content"], list) and turn["role"] != "user":
+            raise Fault("IMG_POSITION", "parts outside a user turn", path=path, value=turn["content"])
+        for call in turn.get("tool_calls", ()):
+            names.add(call["id"])
+            if not isinstance(call["function"]["arguments"], str):
+                raise Fault("TOOL_ARGS_NOT_OBJECT", "arguments are no JSON text", path=path, value=call)
+        if turn["role"] == "tool" and turn.get("tool_call_id") not in names:
+            raise Fault("ROLE_ORDER", "a tool turn that names no call", path=path, value=turn)

@@ -1,0 +1,33 @@
+"""TRL's prompt and completion: the one layout in which TRL learns from responses only, with images too.
+
+{"id", "prompt": [turns], "completion": [the last assistant turn], "images", "tools"?, "meta"}"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dfkdata.records import Fault
+
+Row = dict[str, Any]
+
+
+def row(row: Row) -> Row:
+    """The row with its last turn as completion. Raises `Fault` where that is not the assistant's."""
+    *prompt, last = row["messages"]
+    if last["role"] != "assistant":
+        hint = "leave rows without an answer out"
+        raise Fault("LAYOUT_CANNOT", "the row ends without an answer", path="messages", value=last, hint=hint)
+    rest = {key: value for key, value in row.items() if key not in ("id", "messages")}
+    return {"id": row["id"], "prompt": prompt, "completion": [last]} | rest
+
+
+def inverse(row: Row) -> Row:
+    """The turns joined again."""
+    rest = {key: value for key, value in row.items() if key not in ("id", "prompt", "completion")}
+    return {"id": row["id"], "messages": [*row["prompt"], *row["completion"]]} | rest
+
+
+def check(row: Row) -> None:
+    """One assistant turn completes a prompt that is not empty."""
+    if not row["prompt"] or [turn["role"] for turn in row["completion"]] != ["assistant"]:
+        raise Fault("LAYOUT_CANNOT", "a prompt and one assistant turn are needed", path="completion")

@@ -1,0 +1,89 @@
+"""LLaMA-Factory's ShareGPT layout, with the `dataset_info.json` that declares the files.
+
+    {"conversations": [{"from": "human", "value": "<image>..."}, {"from": "gpt", ...}], "system", "tools",
+    "images"?}
+
+LLaMA-Factory wants strict turns: human or observation, then gpt or function_call. It drops an assistant's
+text beside a call and joins no observations, so rows with either are refused here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from dfkdata.exports import media, tag_counts, tagged
+from dfkdata.exports.swift import call_text
+from dfkdata.formats import sharegpt as source
+from dfkdata.formats._turns import conversation, listed, tools
+from dfkdata.formats.swift import joined_calls
+from dfkdata.records import Fault
+
+Row = dict[str, Any]
+_SPEAKERS = {"user": "human", "assistant": "gpt", "tool": "observation"}
+
+
+def row(row: Row) -> Row:
+    """The row as a conversation. Raises `Fault` where a text says a tag or a turn both speaks and calls."""
+    turns, system = [], ""
+    for number, message in enumerate(row["messages"]):
+        text = tagged(message, number)
+        if message["role"] == "system":
+            system = text
+        else:
+            turns.append(_turn(message, text, number))
+    definitions = msgspec.json.encode(row["tools"]).decode() if "tools" in row else ""
+    return {"conversations": turns, "system": system, "tools": definitions} | media(row)
+
+
+def _turn(message: Row, text: str, number: int) -> Row:
+    calls = message.get("tool_calls")
+    if not calls:
+        return {"from": _SPEAKERS[message["role"]], "value": text}
+    if text:
+        hint = "LLaMA-Factory would drop the text; move it to a turn of its own"
+        raise Fault(
+            "LAYOUT_CANNOT", "text beside a tool call", path=f"messages.{number}", value=text, hint=hint
+        )
+    values = [call_text(call) for call in calls]
+    return {"from": "function_call", "value": values[0] if len(values) == 1 else f"[{','.join(values)}]"}
+
+
+def inverse(row: Row) -> Row:
+    """Back to turns with parts."""
+    turns = [{"role": source.ROLES[turn["from"]], "content": turn["value"]} for turn in row["conversations"]]
+    turns = joined_calls(turns, call="tool_call", answers=())
+    if row.get("system"):
+        turns = [{"role": "system", "content": row["system"]}, *turns]
+    found = conversation(turns, listed(row), tags=True)
+    back: Row = {"messages": found.messages, "images": found.media["image"]}
+    back |= {f"{kind}s": found.media[kind] for kind in ("video", "audio") if found.media[kind]}
+    definitions = tools(row.get("tools"))
+    return back | ({"tools": definitions} if definitions else {})
+
+
+def check(row: Row) -> None:
+    """Odd turns ask, even turns answer, and there are as many tags as files over all turns."""
+    turns = row["conversations"]
+    for number, turn in enumerate(turns):
+        allowed = ("gpt", "function_call") if number % 2 else ("human", "observation")
+        if turn["from"] not in allowed:
+            path, hint = (
+                f"conversations.{number}",
+                "turns alternate: human or observation, then gpt or function_call",
+            )
+            raise Fault("ROLE_ORDER", f"{turn['from']} out of turn", path=path, value=turn, hint=hint)
+    if len(turns) % 2:
+        raise Fault("ROLE_ORDER", "the conversation ends without an answer", path="conversations")
+    tag_counts([turn["value"] for turn in turns], row)
+
+
+def extra_files(splits: list[str]) -> dict[str, bytes]:
+    """`dataset_info.json`, one entry a split file."""
+    columns = {"messages": "conversations", "system": "system", "tools": "tools"}
+    columns |= {kind: kind for kind in ("images", "videos", "audios")}
+    entries = {
+        f"dfk_{name}": {"file_name": f"{name}.jsonl", "formatting": "sharegpt", "columns": columns}
+        for name in splits
+    }
+    return {"dataset_info.json": msgspec.json.format(msgspec.json.encode(entries), indent=2) + b"\n"}

@@ -1,0 +1,70 @@
+"""ms-swift and SiliconFlow: plain text with media tags.
+
+    {"messages": [{"role", "content": text}], "images"?: [...], "videos"?, "audios"?, "tools"?: JSON text}
+
+Tags stand only in user turns, in the order and number of the listed files; a row of text has no `images`.
+Tool calls are turns of the role `tool_call` with JSON text, what the tool said is `tool_response`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from dfkdata.exports import media, tag_counts, tagged
+from dfkdata.formats import swift as source
+from dfkdata.formats._turns import conversation, listed, tools
+from dfkdata.records import Fault
+
+Row = dict[str, Any]
+_ROLES = ("system", "user", "assistant", "tool_call", "tool_response")
+
+
+def row(row: Row) -> Row:
+    """The row as plain text. Raises `Fault` where a text says a tag."""
+    turns: list[Row] = []
+    for number, message in enumerate(row["messages"]):
+        turns += _turns(message, tagged(message, number))
+    found: Row = {"messages": turns} | media(row)
+    if "tools" in row:
+        found["tools"] = msgspec.json.encode(row["tools"]).decode()
+    return found
+
+
+def _turns(message: Row, text: str) -> list[Row]:
+    role = "tool_response" if message["role"] == "tool" else message["role"]
+    calls = [{"role": "tool_call", "content": call_text(call)} for call in message.get("tool_calls", ())]
+    return calls if calls and not text else [{"role": role, "content": text}, *calls]
+
+
+def call_text(call: Row) -> str:
+    """A call as JSON text {"name", "arguments"}."""
+    function = call["function"]
+    return msgspec.json.encode({"name": function["name"], "arguments": function["arguments"]}).decode()
+
+
+def inverse(row: Row) -> Row:
+    """Back to turns with parts."""
+    joined = source.joined_calls(row["messages"], call="tool_call", answers=("tool_response",))
+    found = conversation(joined, listed(row), tags=True)
+    back: Row = {"messages": found.messages, "images": found.media["image"]}
+    back |= {f"{kind}s": found.media[kind] for kind in ("video", "audio") if found.media[kind]}
+    definitions = tools(row.get("tools"))
+    return back | ({"tools": definitions} if definitions else {})
+
+
+def check(row: Row) -> None:
+    """The published rules: known roles, text contents, tags only in user turns and as many as files."""
+    for number, turn in enumerate(row["messages"]):
+        if turn["role"] not in _ROLES or not isinstance(turn["content"], str):
+            raise Fault("LAYOUT_CANNOT", "a turn of another kind", path=f"messages.{number}", value=turn)
+        if turn["role"] not in ("user", "tool_response") and any(
+            f"<{kind}>" in turn["content"] for kind in _MEDIA
+        ):
+            raise Fault(
+                "IMG_POSITION", "a media tag outside a user turn", path=f"messages.{number}", value=turn
+            )
+    tag_counts([turn["content"] for turn in row["messages"]], row)
+
+
+_MEDIA = ("image", "video", "audio")

@@ -1,0 +1,357 @@
+"""The rows of one conversion on their way: check, deduplicate, split, export, count.
+
+One row is in memory at a time. The turns are encoded once: the same bytes are hashed, normalised and
+written."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Callable, Container, Iterator
+from hashlib import sha256
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Protocol
+
+import msgspec
+
+from dfkdata import checks, output, reader, selection, sources, split, tally
+from dfkdata.config import Config
+from dfkdata.dedup import Seen
+from dfkdata.errors import ConfigError
+from dfkdata.fields import Label
+from dfkdata.media import Media, inspect, keep
+from dfkdata.plan import Plan
+from dfkdata.records import Fault, Record, Reject
+from dfkdata.rows import training_row
+from dfkdata.schemas import Schema
+from dfkdata.sita import Sita
+from dfkdata.watch import Watch
+
+_CODE = {name: code for code, name in enumerate(split.SPLITS)}
+_TRAIN = _CODE["train"]
+
+
+class Job(Protocol):
+    """What a flow needs to know: the resolved names and files of a conversion."""
+
+    plan: Plan
+    images: Path | None
+    folder: output.Folder
+    format: ModuleType
+    options: Config
+    export: ModuleType
+    schema: Schema | None
+    side: split.ByHash
+    conditions: list[selection.Condition]
+    inputs: list[tuple[sources.Input, str | None]]
+    progress: Callable[[int], None] | None
+
+    def parts(self) -> list[tuple[sources.Part, str | None]]: ...
+
+
+class Flow:
+    """One run over all rows: what is open and counted while they flow."""
+
+    def __init__(self, job: Job) -> None:
+        self.job, self.plan, self.schema, self.folder = job, job.plan, job.schema, job.folder
+        self.files = {name: self.folder.lines(f"{name}.jsonl") for name in split.SPLITS}
+        self.quarantine = self.folder.lines("quarantine.jsonl")
+        self.duplicates = self.folder.lines("duplicates.jsonl")
+        self.digests = (self.folder.partial / "train.digests").open("wb", buffering=1 << 20)
+        self.seen, self.keys = Seen(), Seen()
+        self.evicted: set[int] = set()
+        self.rejects, self.warnings = tally.Rules(), tally.Rules()
+        self.labels = tally.Labels(self.schema, split.SPLITS)
+        self.judge = checks.Judge(self.plan.rules, self.warnings.add)
+        self.rows = {"in": 0, "out": 0, "quarantined": 0, "duplicates": 0, "left_out": 0}
+        self.image_hash, self.image_count = sha256(), 0
+        self.relative = self.folder.relative()
+        self.encode = msgspec.json.Encoder().encode
+        self.identity = self.plan.to == "messages"
+        self.sita = Sita(self.plan) if self.plan.split == "sita" else None
+        self.watch = Watch(self.plan, self.labels, self.judge, self.schema)
+        self.side: Callable[[str], str] = job.side
+        if self.sita is not None:
+            self.side = lambda group: "train"
+
+    def run(self) -> dict[str, Any]:
+        """All rows of all inputs; the manifest's part about rows and outputs."""
+        parts = self.job.parts()
+        chosen = self._first_pass(parts)
+        taken = 0
+        for part, fixed in parts:
+            self.media = self._media(part)
+            for raw, item in self._pairs(part):
+                self.rows["in"] += 1
+                if self.job.conditions and not self._meant(raw, item):
+                    self.rows["left_out"] += 1
+                    continue
+                taken += 1
+                if chosen is not None and taken - 1 not in chosen:
+                    self.rows["left_out"] += 1
+                else:
+                    self._item(raw, item, fixed)
+                if self.job.progress is not None and not self.rows["in"] & 1023:
+                    self.job.progress(self.rows["in"])
+        self.watch.close()
+        return self._close()
+
+    def _pairs(self, part: sources.Part) -> Iterator[reader.Pair]:
+        pairs = reader.pairs(part, self.job.format, self.job.options, self.media)
+        return self.watch.decoder.checked(pairs) if self.watch.decoder is not None else pairs
+
+    def _item(self, raw: Any, item: Record | Reject, fixed: str | None) -> None:
+        if isinstance(item, Reject):
+            self._reject(item)
+            return
+        try:
+            self._row(raw, item, fixed)
+        except Fault as fault:
+            self._reject(fault.reject(item.source, raw))
+
+    def _media(self, part: sources.Part) -> Media:
+        return reader.media_for(part, self.job.images, self.folder.partial / output.MEDIA)
+
+    def _meant(self, raw: Any, item: Record | Reject) -> bool:
+        """Whether a row fulfils the conditions; one that cannot be read cannot, unless it is no object at
+        all."""
+        return not isinstance(raw, dict) or all(condition.holds(raw) for condition in self.job.conditions)
+
+    def _first_pass(self, parts: list[tuple[sources.Part, str | None]]) -> Container[int] | None:
+        """What needs a look at all rows before the first is written: a sample, and a stratified split."""
+        plan = self.plan
+        if plan.limit is not None and not plan.sample:
+            return range(plan.limit)
+        if not plan.sample and plan.stratify is None:
+            return None
+        if any(iter(part.memory) is part.memory for part, _ in parts if part.path is None):
+            raise ConfigError(
+                "a sample or a stratified split reads the rows twice; give a list, not an iterator"
+            )
+        chosen: Container[int] | None = None
+        strata = [(group, stratum) for group, stratum in self._strata(parts)]
+        if plan.sample and plan.limit is not None:
+            chosen = selection.sample((stratum for _, stratum in strata), plan.limit, plan.seed)
+        if plan.stratify is not None:
+            rows = (pair for at, pair in enumerate(strata) if pair[0] and (chosen is None or at in chosen))
+            self.side = split.Stratified(self.job.side, rows, plan.validation, plan.test)
+        return chosen
+
+    def _strata(self, parts: list[tuple[sources.Part, str | None]]) -> Iterator[tuple[str, str]]:
+        """(group, stratum) of each row that fulfils the conditions; both empty for a row that cannot be
+        read."""
+        for part, _ in parts:
+            for raw, item in reader.pairs(part, self.job.format, self.job.options, self._media(part)):
+                if self.job.conditions and not self._meant(raw, item):
+                    continue
+                if isinstance(item, Reject):
+                    yield "", ""
+                    continue
+                group = item.group or reader.turns_digest(self.encode(item.messages), item.tools).hex()
+                if self.plan.group_by:
+                    group = str(selection.lookup(raw, self.plan.group_by))
+                yield group, self._stratum(raw, item)
+
+    def _stratum(self, raw: Any, record: Record) -> str:
+        field = self.plan.stratify
+        if field is None:
+            return ""
+        value = (record.gold or {}).get(field)
+        role = self.schema.roles.get(field) if self.schema is not None else None
+        if isinstance(role, Label) and isinstance(value, str) and (resolved := role.labels.resolve(value)):
+            return resolved.label
+        return str(value if value is not None else selection.lookup(raw, field))
+
+    def _reject(self, reject: Reject) -> None:
+        self.rows["quarantined"] += 1
+        self.quarantine.put(self.encode(reject))
+        self.rejects.add(reject)
+
+    def _row(self, raw: Any, record: Record, fixed: str | None) -> None:
+        """One record through checks, deduplication, split and export. Raises `Fault`."""
+        self.judge.source = record.source
+        side = fixed or record.split or self._own_split(raw)
+        if self.schema is not None:
+            record = checks.bind_gold(record, self.schema, self.judge)
+        row = training_row(record, self.schema, nulls=self.plan.nulls)
+        pictures = self._pictures(record, row) if record.images else None
+        if record.videos or record.audios:
+            self._other_media(record, row)
+        checks.conversation(row, self.judge)
+        self.watch.row(row, record, pictures)
+        turns: bytes = self.encode(row["messages"])
+        digest = reader.turns_digest(turns, row.get("tools"))
+        if not record.id:
+            row["id"] = digest.hex()
+        group = _group(raw, self.plan.group_by) if self.plan.group_by else record.group or row["id"]
+        row["meta"]["group"] = group
+        if not turns.isascii():
+            turns, digest = self._normal(row, turns, digest)
+        if pictures or record.videos or record.audios:
+            files = (name.encode() for name in (*record.videos, *record.audios))
+            digest = sha256(b"".join((digest, *(pictures or ()), *files))).digest()[:8]
+        side = side or self.side(group)
+        if self.identity:
+            written = row
+            written["messages"] = msgspec.Raw(turns)
+        else:
+            written = self.job.export.row(row)
+            self.job.export.check(written)
+        if self._placed(raw, record, row, digest, side):
+            self._write(record, written, digest, side)
+
+    def _own_split(self, raw: Any) -> str | None:
+        column = self.plan.split_column
+        return split.named(selection.lookup(raw, column), column) if column else None
+
+    def _pictures(self, record: Record, row: dict[str, Any]) -> list[bytes]:
+        """Audit the row's pictures and write their paths as seen from the output; their hashes."""
+        found = [self.media.picture(path).digest for path in record.images]
+        match self.plan.materialize:
+            case "link":
+                row["images"] = [self.relative(path) for path in record.images]
+            case "copy":
+                copies = (copied(path, self.folder.partial / output.MEDIA) for path in record.images)
+                row["images"] = [self.relative(path) for path in copies]
+            case "embed":
+                row["images"] = [embedded(path) for path in record.images]
+        return found
+
+    def _other_media(self, record: Record, row: dict[str, Any]) -> None:
+        """Paths of videos and audios as seen from the output; they are not opened."""
+        for kind, paths in (("videos", record.videos), ("audios", record.audios)):
+            if paths:
+                row[kind] = [self.relative(path) for path in paths]
+
+    def _normal(self, row: dict[str, Any], turns: bytes, digest: bytes) -> tuple[bytes, bytes]:
+        """The turns in Unicode normal form C and their digest; the row changes with them."""
+        text = checks.normal(turns.decode(), self.judge)
+        if text is None:
+            return turns, digest
+        row["messages"] = msgspec.json.decode(text)
+        row["meta"] = msgspec.json.decode(checks.nfc(self.encode(row["meta"]).decode()))
+        return text.encode(), reader.turns_digest(text.encode(), row.get("tools"))
+
+    def _placed(self, raw: Any, record: Record, row: dict[str, Any], digest: bytes, side: str) -> bool:
+        """Whether the row is to be written; a copy of an earlier one is not. Raises `Fault` for a key used
+        twice."""
+        if self.sita is not None:
+            self.sita.add(record)
+            return True
+        key = int.from_bytes(digest)
+        before = self.seen.put(key, _CODE[side])
+        if before is not None:
+            if before != _TRAIN or side == "train":
+                self._duplicate(raw, record.source, row["id"], split.SPLITS[before])
+                return False
+            self._mark_evicted(key, row)
+            self.seen.change(key, _CODE[side])
+        elif (
+            record.keyed
+            and self.keys.put(int.from_bytes(sha256(record.id.encode()).digest()[:8]), 0) is not None
+        ):
+            hint = "give each row a key of its own, or leave the key out"
+            reason = f"another row has the id {record.id!r}"
+            raise Fault("ID_TWICE", reason, path="id", value=record.id, hint=hint)
+        return True
+
+    def _mark_evicted(self, key: int, row: dict[str, Any]) -> None:
+        """The copy in training will go; its turns, and so its labels, are those of this row."""
+        self.evicted.add(key)
+        self.rows["out"] -= 1
+        self.rows["duplicates"] += 1
+        self.labels.remove(row["meta"], "train")
+
+    def _write(self, record: Record, row: dict[str, Any], digest: bytes, side: str) -> None:
+        if side == "train":
+            self.digests.write(digest)
+        self.rows["out"] += 1
+        self.files[side].put(self.encode(row))
+        if record.gold is not None:
+            self.labels.add(record, side)
+        self.watch.written(side)
+        for path in record.images:
+            self.image_count += 1
+            self.image_hash.update(self.media.picture(path).digest)
+
+    def _duplicate(self, raw: Any, source: str, name: str, kept: str) -> None:
+        self.rows["duplicates"] += 1
+        self.duplicates.put(self.encode({"source": source, "id": name, "kept": kept, "raw": raw}))
+
+    def _close(self) -> dict[str, Any]:
+        self.digests.close()
+        for file in (*self.files.values(), self.quarantine):
+            file.close()
+        if self.evicted:
+            self._evict()
+        if self.sita is not None:
+            self.rows["left_out"] += self.sita.divide(self.folder, self.files)
+            self.rows["out"] = self.files["train"].rows + self.files["validation"].rows
+        self.duplicates.close()
+        (self.folder.partial / "train.digests").unlink()
+        self._write_extra()
+        wanted = self.plan.test > 0 or any(side == "test" for _, side in self.job.inputs)
+        if not wanted and not self.files["test"].rows:
+            self.files.pop("test").path.unlink()
+        return self._facts()
+
+    def _write_extra(self) -> None:
+        """Files that the layout wants beside its rows."""
+        make = getattr(self.job.export, "extra_files", None)
+        if make is not None:
+            for name, data in make([side for side, file in self.files.items() if file.rows]).items():
+                (self.folder.partial / name).write_bytes(data)
+
+    def _evict(self) -> None:
+        """Take the training copies of held-out rows out of train.jsonl; each goes to duplicates.jsonl."""
+        path = self.files["train"].path
+        old = path.rename(path.with_suffix(".before"))
+        kept = self.folder.lines("train.jsonl")
+        with old.open("rb") as lines, path.with_name("train.digests").open("rb") as digests:
+            for line in lines:
+                if int.from_bytes(digests.read(8)) not in self.evicted:
+                    kept.put(line.rstrip(b"\n"))
+                    continue
+                row = msgspec.json.decode(line)
+                source, name = row.get("meta", {}).get("source", ""), row.get("id", "")
+                self.duplicates.put(
+                    self.encode({"source": source, "id": name, "kept": "held out", "raw": row})
+                )
+        kept.close()
+        old.unlink()
+        self.files["train"] = kept
+
+    def _facts(self) -> dict[str, Any]:
+        self.watch.whole({name: file.rows for name, file in self.files.items()}, self.rows["out"])
+        images = (
+            {"count": self.image_count, "sha256": self.image_hash.hexdigest()} if self.image_count else {}
+        )
+        outputs = (*self.files.values(), self.quarantine, self.duplicates)
+        weights = {"weights": self.labels.weights("train")} if self.plan.balance else {}
+        return weights | {
+            "rows": dict(self.rows),
+            "codes": self.rejects.facts(),
+            "warnings": self.warnings.facts(),
+            "labels": self.labels.facts(),
+            "images": images,
+            "outputs": sorted((file.facts for file in outputs), key=lambda facts: str(facts["path"])),
+        }
+
+
+def copied(path: str, store: Path) -> str:
+    """A copy of the picture in `store`, named by its content."""
+    return str(keep(Path(path).read_bytes(), store))
+
+
+def embedded(path: str) -> str:
+    """The picture as a `data:` URI."""
+    data = Path(path).read_bytes()
+    return f"data:image/{inspect(data).kind};base64,{b64encode(data).decode()}"
+
+
+def _group(raw: Any, path: str) -> str:
+    value = selection.lookup(raw, path)
+    if value is None or isinstance(value, dict | list) or not str(value).strip():
+        hint = "give each row a value to group by"
+        raise Fault("GROUP_MISSING", f"{path} holds no value", path=path, value=value, hint=hint)
+    return str(value).strip()

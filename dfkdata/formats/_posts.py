@@ -1,0 +1,45 @@
+"""What the CSV layouts of DFK posts with claims share."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from dfkdata.config import Config
+from dfkdata.formats import Row, need, text
+from dfkdata.identity import content_id
+from dfkdata.records import Fault, Record
+
+CLAIMS = ("ringkasan", "klaim", "fakta")
+
+
+class Options(Config):
+    """images_per_row: "all" of them in order, or only the "first"."""
+
+    images_per_row: Literal["all", "first"] = "all"
+
+
+def post(row: Row, source: str, images: tuple[str, ...], options: Options) -> Record:
+    """One labelled post. Raises `Fault` for an empty label or analysis."""
+    label = need(row, "label", hint="write one of the four labels")
+    analysis = text(row, "analisis")
+    if not analysis:
+        hint = "write the analysis; a row without one teaches an empty answer"
+        raise Fault("EMPTY_ANSWER", "analisis holds no text", path="analisis", hint=hint)
+    link = text(row, "link")
+    fields = {name: text(row, name) for name in CLAIMS}
+    name = content_id(link, *fields.values(), *images, label, analysis)
+    return Record(
+        id=name,
+        group=link or name,
+        source=source,
+        fields=fields,
+        images=images if options.images_per_row == "all" else images[:1],
+        gold={"label": label, "analisis": analysis},
+        meta={"raw_label": label} | ({"link": link} if link else {}),
+    )
+
+
+def frame(row: Row) -> str:
+    """The frame's path; some files write the folder `images/` twice."""
+    path = need(row, "frame_path", hint="name the picture of the frame")
+    return path.removeprefix("images/") if path.startswith("images/images/") else path

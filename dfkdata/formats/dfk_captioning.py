@@ -1,0 +1,28 @@
+"""Frames of DFK videos with their summaries as CSV: frame_path, ringkasan, link, label.
+
+The answer is the summary; the label, where there is one, is kept in `meta` for stratified sampling."""
+
+from __future__ import annotations
+
+from dfkdata.config import Config
+from dfkdata.formats import Row, _posts, need, text
+from dfkdata.identity import content_id
+from dfkdata.records import Record
+
+SCHEMA: str | None = "summary"
+COLUMNS = (frozenset({"frame_path", "ringkasan"}),)
+
+
+class Options(Config):
+    """No choices."""
+
+
+def record(row: Row, source: str, options: Options) -> Record:
+    """One frame. Raises `Fault` for an empty path or summary."""
+    image, summary = _posts.frame(row), need(row, "ringkasan", hint="write the summary")
+    link, label = text(row, "link"), text(row, "label")
+    name = content_id(link, image, summary)
+    meta = {key: value for key, value in (("link", link), ("raw_label", label)) if value}
+    return Record(
+        id=name, group=link or name, source=source, images=(image,), gold={"ringkasan": summary}, meta=meta
+    )

@@ -1,0 +1,21 @@
+"""DFK posts with claims as CSV: link, img, ringkasan, klaim, fakta, label, analisis.
+
+`img` is one path or a stringified list of paths; all of them are kept unless `images_per_row: first`."""
+
+from __future__ import annotations
+
+from dfkdata.formats import Row, _posts, need
+from dfkdata.formats.dfk_csv import path_list
+from dfkdata.records import Record
+
+SCHEMA: str | None = "dfk_label"
+VARIANT = "claims"
+COLUMNS = (frozenset({"img", "label", "analisis"}),)
+Options = _posts.Options
+
+
+def record(row: Row, source: str, options: _posts.Options) -> Record:
+    """One post. Raises `Fault` for an empty label or analysis, and for a list of images that cannot be
+    read."""
+    images = path_list(need(row, "img", hint="name the picture of the post"), "img")
+    return _posts.post(row, source, images, options)

@@ -1,0 +1,63 @@
+"""DFK claims with reference articles as CSV: instruction, input, output, _label.
+
+`input` holds the claim and, behind "Artikel Rujukan:", the article; `output` is "Label: **Fitnah.**
+penjelasan: ...". The whole explanation is kept. A label column that contradicts the label in the text is a
+reject, and so is an output of any other form. `--schema dfk_text_raw` keeps five classes, `--schema
+dfk_explained` turns the answer round."""
+
+from __future__ import annotations
+
+import re
+
+from dfkdata.config import Config
+from dfkdata.formats import Row, need, text
+from dfkdata.identity import content_id
+from dfkdata.labels import DFK, DFK_RAW
+from dfkdata.records import Fault, Record
+
+SCHEMA: str | None = "dfk_text"
+COLUMNS = (frozenset({"input", "output", "_label"}),)
+_OUTPUT = re.compile(r"\s*Label\s*:\s*\*\*([^*\n]+?)\.?\*{2,4}\.?\s*penjelasan\s*:\s*", re.IGNORECASE)
+_ARTICLE = "Artikel Rujukan:"
+
+
+class Options(Config):
+    """No choices."""
+
+
+def record(row: Row, source: str, options: Options) -> Record:
+    """One claim. Raises `Fault` for an output of another form, an empty claim, and labels that disagree."""
+    claim, _, article = need(row, "input").partition(_ARTICLE)
+    claim, article = claim.strip(), article.strip()
+    if not claim:
+        raise Fault(
+            "FIELD_EMPTY", "the input holds an article and no claim", path="input", value=row.get("input")
+        )
+    output = need(row, "output")
+    head = _OUTPUT.match(output)
+    if head is None or not (explanation := output[head.end() :].strip()):
+        hint = "write Label: **Fitnah.** penjelasan: ..."
+        raise Fault("GOLD_INVALID", "the output is not of the form", path="output", value=output, hint=hint)
+    label, column = head.group(1).strip(), text(row, "_label")
+    if column and not _agree(label, column):
+        reason = f"the column says {column!r}, the text {label!r}"
+        raise Fault("LABEL_CONFLICT", reason, path="_label", value=column, hint="correct one of them")
+    prompt = f"{claim}\n\n{_ARTICLE} {article}" if article else claim
+    name = content_id(prompt, label, explanation)
+    return Record(
+        id=name,
+        group=content_id(claim),
+        source=source,
+        fields={"text": prompt},
+        gold={"label": label, "analisis": explanation},
+        meta={"raw_label": column or label},
+    )
+
+
+def _agree(one: str, other: str) -> bool:
+    """Whether two spellings mean the same class, in five classes or, where one is "Netral", in four."""
+    raw = DFK_RAW.resolve(one), DFK_RAW.resolve(other)
+    merged = DFK.resolve(one), DFK.resolve(other)
+    if all(raw):
+        return raw[0].label == raw[1].label  # type: ignore[union-attr]  # all of them are set
+    return all(merged) and merged[0].label == merged[1].label  # type: ignore[union-attr]  # all of them are set

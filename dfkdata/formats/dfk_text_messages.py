@@ -1,0 +1,27 @@
+"""DFK claims as conversations without images: the JSON or JSONL of the second and third DFK text data sets.
+
+    {"messages": [{"role", "content": text | [text parts]}]}
+
+`--schema dfk_explained` (or dfk_text) reads the answer's text into gold."""
+
+from __future__ import annotations
+
+from dfkdata.config import Config
+from dfkdata.formats import Row, messages
+from dfkdata.records import Fault, Record
+
+SCHEMA: str | None = None
+COLUMNS = messages.COLUMNS
+
+
+class Options(Config):
+    """No choices."""
+
+
+def record(row: Row, source: str, options: Options) -> Record:
+    """One conversation. Raises `Fault` for a row with images: it is of another data set."""
+    found = messages.record(row, source, messages.Options())
+    if found.images:
+        hint = "read it with --from dfk_messages"
+        raise Fault("FORMAT_OTHER", "a text row with images", path="messages", value=found.images, hint=hint)
+    return found

@@ -1,0 +1,34 @@
+"""Keywords of texts as conversations; the answer is a JSON array of strings.
+
+{"messages": [..., {"role": "assistant", "content": "[\"banjir\", \"jakarta\"]"}]}"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec.structs import replace
+
+from dfkdata.config import Config
+from dfkdata.formats import Row, messages
+from dfkdata.formats._turns import as_json
+from dfkdata.records import Fault, Record
+
+SCHEMA: str | None = "keywords"
+COLUMNS = messages.COLUMNS
+
+
+class Options(Config):
+    """No choices."""
+
+
+def record(row: Row, source: str, options: Options) -> Record:
+    """One conversation. Raises `Fault` for an answer that is no array of strings."""
+    found = messages.record(row, source, messages.Options())
+    assert found.messages is not None
+    last: dict[str, Any] = found.messages[-1]
+    answer = "".join(part.get("text", "") for part in last["content"])
+    words = as_json(answer, "GOLD_INVALID", f"messages.{len(found.messages) - 1}.content")
+    if last["role"] != "assistant" or not isinstance(words, list):
+        hint = 'write ["word", "word"]'
+        raise Fault("GOLD_INVALID", "the answer is no JSON array", path="messages", value=answer, hint=hint)
+    return replace(found, gold={"keywords": words})

@@ -1,0 +1,29 @@
+"""Chat rows as TRL, Unsloth and this package write them.
+
+    {"messages": [{"role", "content": text | [parts], "tool_calls"?}], "images"? | "image"?, "tools"?, "id"?,
+    "meta"?}
+
+Image parts may be bare placeholders for `images`, or name their file themselves. Where all contents are plain
+text, images belong to the first user turn, before its text, as TRL reads such rows. Keys that a columnar
+loader filled with null are dropped. Tool arguments may be objects or JSON text."""
+
+from __future__ import annotations
+
+from dfkdata.config import Config
+from dfkdata.formats import Row
+from dfkdata.formats._carried import carried
+from dfkdata.formats._turns import conversation, listed, tools
+from dfkdata.records import Record
+
+SCHEMA: str | None = None
+COLUMNS = (frozenset({"messages"}),)
+
+
+class Options(Config):
+    """No choices."""
+
+
+def record(row: Row, source: str, options: Options) -> Record:
+    """One conversation. Raises `Fault` for turns that cannot be read."""
+    found = conversation(row.get("messages"), listed(row), tags=False)
+    return carried(row, source, found, tools=tools(row.get("tools")))

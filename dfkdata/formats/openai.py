@@ -1,0 +1,39 @@
+"""Chat rows in OpenAI's fine-tuning form.
+
+    {"messages": [{"role", "content": text | [{"type": "text" | "image_url" | ...}], "tool_calls"?}],
+    "tools"?}
+
+`image_url` may hold a `data:` URI or a path; addresses are refused, since nothing is fetched while
+converting. Tool arguments are JSON text. `developer` turns are system turns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dfkdata.config import Config
+from dfkdata.formats import Row
+from dfkdata.formats._carried import carried
+from dfkdata.formats._turns import conversation, listed, tools
+from dfkdata.records import Record
+
+SCHEMA: str | None = None
+COLUMNS = (frozenset({"messages"}),)
+
+
+class Options(Config):
+    """No choices."""
+
+
+def record(row: Row, source: str, options: Options) -> Record:
+    """One conversation. Raises `Fault` for turns that cannot be read."""
+    messages = row.get("messages")
+    if isinstance(messages, list):
+        messages = [_named(message) for message in messages]
+    found = conversation(messages, listed(row), tags=False)
+    return carried(row, source, found, tools=tools(row.get("tools")), keep=("parallel_tool_calls",))
+
+
+def _named(message: Any) -> Any:
+    if isinstance(message, dict) and message.get("role") == "developer":
+        return message | {"role": "system"}
+    return message

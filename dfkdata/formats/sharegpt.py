@@ -1,0 +1,48 @@
+"""Conversations of ShareGPT and LLaMA-Factory.
+
+    {"conversations": [{"from": "human", "value": "<image>What is it?"}, {"from": "gpt", "value": "..."}],
+     "system"?, "tools"?: JSON text, "images"?, "videos"?, "audios"?}
+
+`function_call` turns hold JSON text {"name", "arguments"} (or a list of such), `observation` turns what the
+tool said. Media tags in human turns stand for the listed files."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dfkdata.config import Config
+from dfkdata.formats import Row, text
+from dfkdata.formats._carried import carried
+from dfkdata.formats._turns import conversation, listed, tools
+from dfkdata.formats.swift import joined_calls
+from dfkdata.records import Fault, Record
+
+SCHEMA: str | None = None
+COLUMNS = (frozenset({"conversations"}),)
+ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
+ROLES |= {"function_call": "tool_call", "observation": "tool", "tool": "tool"}
+
+
+class Options(Config):
+    """No choices."""
+
+
+def record(row: Row, source: str, options: Options) -> Record:
+    """One conversation. Raises `Fault` for a speaker that is not known."""
+    turns = row.get("conversations")
+    if isinstance(turns, list):
+        turns = joined_calls(
+            [_turn(turn, number) for number, turn in enumerate(turns)], call="tool_call", answers=()
+        )
+        if system := text(row, "system"):
+            turns = [{"role": "system", "content": system}, *turns]
+    found = conversation(turns, listed(row), tags=True)
+    return carried(row, source, found, tools=tools(row.get("tools")))
+
+
+def _turn(turn: Any, number: int) -> dict[str, Any]:
+    speaker = turn.get("from") if isinstance(turn, dict) else None
+    if speaker not in ROLES:
+        path, hint = f"conversations.{number}.from", f"known are {', '.join(ROLES)}"
+        raise Fault("ROLE_UNKNOWN", f"the speaker {speaker!r}", path=path, value=turn, hint=hint)
+    return {"role": ROLES[speaker], "content": turn.get("value")}

@@ -1,0 +1,73 @@
+"""Caption structures as tool calls, one conversation a row, with the tools and the teacher's accounting.
+
+    {"messages": [system, user, {"role": "assistant", "tool_calls": [...]}], "tools": [...], "meta": {...}}
+
+The system text and the tools of such a file are the scaffold that its adapters were trained with;
+`scaffold(path)` gives them. Arguments may be an object or JSON text. The caption (the user turn) is kept as
+`meta.text`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from dfkdata import sources
+from dfkdata.config import Config
+from dfkdata.errors import DataError
+from dfkdata.formats import Row, messages
+from dfkdata.identity import content_id
+from dfkdata.records import Fault, Record, Reject
+
+SCHEMA: str | None = "caption"
+COLUMNS = (frozenset({"messages", "tools"}),)
+
+
+class Options(Config):
+    """No choices."""
+
+
+def record(row: Row, source: str, options: Options) -> Record:
+    """One caption with its call. Raises `Fault` for a row that does not end in a tool call."""
+    from msgspec.structs import replace
+
+    found = messages.record(row, source, messages.Options())
+    assert found.messages is not None
+    last = found.messages[-1]
+    if not last.get("tool_calls"):
+        hint = "the last turn is the assistant's and calls the tool"
+        raise Fault("NO_CALL", "the row ends without a tool call", path="messages", value=last, hint=hint)
+    caption = "\n".join(
+        part["text"]
+        for turn in found.messages
+        if turn["role"] == "user"
+        for part in turn["content"]
+        if part["type"] == "text"
+    )
+    return replace(
+        found,
+        group=found.group or content_id(caption),
+        gold=last["tool_calls"][0]["function"]["arguments"],
+        meta={"text": caption} | found.meta,
+    )
+
+
+class Scaffold(NamedTuple):
+    """What an adapter must be asked with: system text and tool definitions."""
+
+    system: str
+    tools: list[dict[str, Any]]
+
+
+def scaffold(path: str | Path) -> Scaffold:
+    """The system text and the tools of the first row of `path`. Raises `DataError` where it has none."""
+    found = (pair for part in sources.parts(path) for pair in sources.rows(part))
+    row, source = next(found, ({}, str(path)))
+    if not isinstance(row, Reject):
+        try:
+            first = record(row, source, Options())
+        except Fault as fault:
+            raise DataError(f"{source}: {fault.reason}") from fault
+        assert first.messages is not None
+        if first.messages[0]["role"] == "system" and first.tools:
+            return Scaffold("".join(part["text"] for part in first.messages[0]["content"]), first.tools)
+    raise DataError(f"{source}: the first row has no system turn with tools; give a task_1 file")

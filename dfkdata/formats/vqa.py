@@ -1,0 +1,66 @@
+"""Questions about images with free answers: question, image, answer; columns can be named.
+
+    {"question": "...", "image_id": path or bytes, "answer": "...", "case_id"?: rows of one case share a
+    group}
+
+An image may be a path, raw bytes, a `data:` URI, or {"bytes", "path"} as image columns of Parquet files hold
+it. The prompt has the question first, then the image."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dfkdata.config import Config
+from dfkdata.formats import Row, key, need
+from dfkdata.formats._turns import data_uri
+from dfkdata.identity import content_id
+from dfkdata.records import Fault, Record
+
+SCHEMA: str | None = "answer"
+COLUMNS = ()  # columns are the user's to name; a row that lacks one says so
+
+
+class Options(Config):
+    """The columns that hold each part. image: the first of these that a row has."""
+
+    question: str = "question"
+    answer: str = "answer"
+    image: tuple[str, ...] | str = ("image", "image_id", "images")
+    group: str = "case_id"
+
+
+def record(row: Row, source: str, options: Options) -> Record:
+    """One question. Raises `Fault` for an empty question or answer and for an image that cannot be read."""
+    question, answer = need(row, options.question), need(row, options.answer)
+    images = _images(row, options)
+    group = key(row, options.group)
+    name = key(row, "id")
+    content = content_id(question, answer, *images)
+    return Record(
+        id=name or content,
+        keyed=bool(name),
+        group=group or (content_id(*images) if images else content_id(question)),
+        source=source,
+        fields={"question": question},
+        images=images,
+        gold={"answer": answer},
+    )
+
+
+def _images(row: Row, options: Options) -> tuple[str, ...]:
+    names = (options.image,) if isinstance(options.image, str) else options.image
+    column = next((name for name in names if row.get(name) is not None), None)
+    if column is None:
+        return ()
+    value = row[column]
+    return tuple(_image(item, column) for item in (value if isinstance(value, list) else [value]))
+
+
+def _image(value: Any, column: str) -> str:
+    if isinstance(value, dict):
+        value = value.get("bytes") or value.get("path")
+    if isinstance(value, bytes):
+        return data_uri(value)
+    if not isinstance(value, str) or not value:
+        raise Fault("IMG_LIST", f"{column} holds {type(value).__name__}, no image", path=column, value=value)
+    return value

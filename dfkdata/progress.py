@@ -1,0 +1,44 @@
+"""One progress line on stderr for everything that takes longer than two seconds.
+
+On a terminal it is one line, rewritten, with rate and time left; elsewhere a plain line every ten seconds, so
+that a log stays readable. Nothing is written to stdout, where results go."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from typing import TextIO
+
+#: Seconds between two writes: on a terminal, elsewhere; and before the first one.
+TERMINAL, LOG, FIRST = 0.2, 10.0, 2.0
+
+
+class Progress:
+    """`bar(done, total, note)` as work goes on; `clock` gives seconds, `stream` is stderr unless told
+    otherwise."""
+
+    def __init__(
+        self, unit: str, *, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.unit, self.stream, self.clock = unit, stream or sys.stderr, clock
+        self.began = self.shown = clock()
+        self.written = False
+
+    def __call__(self, done: int, total: int, note: str = "") -> None:
+        """`done` of `total` units are done. The last call always shows, if anything was shown before."""
+        now, terminal = self.clock(), self.stream.isatty()
+        pause = (TERMINAL if terminal else LOG) if self.written else FIRST
+        last = done >= total
+        if now - self.shown < pause and not (last and self.written):
+            return
+        self.shown, self.written = now, True
+        line = f"  {self.line(done, total, now - self.began)}  {note}".rstrip()
+        self.stream.write(f"\r{line:<78}" + ("\n" if last else "") if terminal else line + "\n")
+        self.stream.flush()
+
+    def line(self, done: int, total: int, seconds: float) -> str:
+        """`120/480 rows  31.0/s  12 s left`."""
+        rate = done / seconds if seconds > 0 else 0.0
+        left = f"{(total - done) / rate:.0f} s left" if rate else ""
+        return f"{done}/{total} {self.unit}  {rate:.1f}/s  {left}".rstrip()

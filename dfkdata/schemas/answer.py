@@ -1,0 +1,19 @@
+"""A free answer to a question, perhaps about images: the question's text first, then the images."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from dfkdata.fields import Frozen, Prose
+from dfkdata.schemas import Images, Prompt, TextForm, Value, Variant
+
+
+class Answer(Frozen):
+    """answer: the text, not empty."""
+
+    answer: Annotated[str, Field(min_length=1), Prose()]
+
+
+VARIANTS = {"text": Variant(Prompt((Value("question", otherwise=""), Images())), TextForm((("", "answer"),)))}

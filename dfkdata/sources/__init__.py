@@ -1,0 +1,194 @@
+"""Where raw rows come from: files of several kinds, packed or not, many at once, the hub, or memory.
+
+Strategy: `parts` turns what the user named into parts, each with its own name; `rows` reads one part. A
+file's kind is what its name ends in. Every raw row comes out as a dict with its "file:line", every piece that
+is no row as a `Reject`. Promises: parts and rows come in a fixed order, one row in memory at a time; strings
+stay strings ("001", "NA"); nothing is skipped but blank lines."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from dfkdata.errors import ConfigError, DataError, missing_package
+from dfkdata.records import Reject
+from dfkdata.sources import _archive, _hub, _table, _text
+from dfkdata.sources._common import Found, Row, as_row
+
+__all__ = ["Found", "Input", "Part", "Reject", "Row", "exists", "parts", "rows"]
+
+KINDS = (".csv", ".json", ".jsonl", ".ndjson", ".parquet")
+PACKED = ("", ".gz", ".zst")
+SUFFIXES = tuple(kind + packed for kind in KINDS for packed in PACKED)
+
+Input = str | Path | Iterable[Any]
+"""A file, a folder, a pattern, hf://datasets/ORG/NAME@REV, or rows in memory."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One file (or rows in memory) of an input. name: as it stands in sources and manifest. root: where image
+    names start unless the user says otherwise."""
+
+    name: str
+    root: Path
+    path: Path | None = None
+    memory: Iterable[Any] = ()
+
+
+def parts(
+    given: Input, *, store: Path | None = None, config: str | None = None, split: str | None = None
+) -> list[Part]:
+    """The parts of an input, files sorted by name.
+
+    store: folder in which archives are unpacked; None refuses archives. config, split: of a data set on the
+    hub. Raises `ConfigError` where nothing is found, `DataError` for a broken archive."""
+    if not isinstance(given, str | Path):
+        return [Part("memory", Path.cwd(), memory=given)]
+    if str(given).startswith(_hub.SCHEME):
+        folder, files = _hub.fetch(str(given), config, split, SUFFIXES)
+        return [Part(file.relative_to(folder).as_posix(), folder, file) for file in files]
+    path = Path(given)
+    if path.is_dir():
+        return _folder(path, path)
+    if path.is_file():
+        return (
+            _unpacked(path, store)
+            if path.name.endswith(_archive.SUFFIXES)
+            else [Part(path.name, path.parent, path)]
+        )
+    if any(sign in str(given) for sign in "*?["):
+        base, pattern = _pattern(path)
+        found = sorted(file for file in base.glob(pattern) if file.is_file())
+        if found:
+            return [Part(file.relative_to(base).as_posix(), base, file) for file in found]
+    raise ConfigError(f"{given}: no such file, folder or pattern with a match")
+
+
+def exists(given: str | Path) -> bool:
+    """Whether a path, folder or pattern leads to something; an address on the hub is taken at its word."""
+    path = Path(given)
+    if str(given).startswith(_hub.SCHEME) or path.exists():
+        return True
+    if not any(sign in str(given) for sign in "*?["):
+        return False
+    base, pattern = _pattern(path)
+    return any(True for _ in base.glob(pattern))
+
+
+def _pattern(path: Path) -> tuple[Path, str]:
+    """The folder above the first wildcard, and the pattern below it."""
+    steps = path.parts
+    first = next(at for at, step in enumerate(steps) if any(sign in step for sign in "*?["))
+    return Path(*steps[:first]) if first else Path(), str(Path(*steps[first:]))
+
+
+def _folder(folder: Path, root: Path) -> list[Part]:
+    found = sorted(file for file in folder.rglob("*") if file.name.endswith(SUFFIXES) and file.is_file())
+    if not found:
+        raise ConfigError(f"{folder}: no data file in this folder; data files end in {', '.join(KINDS)}")
+    return [Part(file.relative_to(root).as_posix(), root, file) for file in found]
+
+
+def _unpacked(path: Path, store: Path | None) -> list[Part]:
+    if store is None:
+        raise ConfigError(f"{path}: an archive needs a folder to be unpacked in; give store=, or convert it")
+    target = store / path.name.split(".")[0]
+    _archive.extract(path, target)
+    return _folder(target, target)
+
+
+def rows(part: Part) -> Iterator[Found]:
+    """The raw rows of a part. Raises `DataError` where it cannot be read at all."""
+    if part.path is None:
+        return _memory(part.memory, part.name)
+    name = part.path.name
+    kind = next((kind for kind in KINDS for packed in PACKED if name.lower().endswith(kind + packed)), None)
+    if kind is None:
+        raise DataError(f"{part.path}: not a kind of file that is read; data files end in {', '.join(KINDS)}")
+    return _read(part.path, kind, part.name)
+
+
+def _read(path: Path, kind: str, name: str) -> Iterator[Found]:
+    if kind == ".parquet":
+        yield from _parquet(path, name)
+        return
+    with _open(path) as file:
+        try:
+            if kind == ".csv":
+                text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
+                yield from _table.rows(text, name)
+            elif kind == ".json":
+                yield from _text.document(file, name)
+            else:
+                yield from _text.lines(file, name)
+        except (gzip.BadGzipFile, zlib.error, EOFError) as error:
+            raise DataError(f"{path}: the packed file is broken ({error})") from error
+
+
+def _open(path: Path) -> IO[bytes]:
+    try:
+        if path.suffix == ".gz":
+            return gzip.open(path, "rb")  # type: ignore[return-value]  # a GzipFile is a binary file
+        if path.suffix == ".zst":
+            return _zstd(path)
+        return path.open("rb")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def _zstd(path: Path) -> IO[bytes]:
+    """A readable stream of the unpacked bytes, through whichever package is there."""
+    try:
+        import zstandard
+    except ImportError:
+        try:
+            import pyarrow
+        except ImportError as error:
+            raise missing_package(f"{path.name}", "zstandard or pyarrow", "parquet") from error
+        stream = pyarrow.input_stream(str(path), compression="zstd")
+        return io.BufferedReader(stream)
+    return io.BufferedReader(zstandard.open(path, "rb"))
+
+
+def _parquet(path: Path, name: str) -> Iterator[Found]:
+    """Rows by batches of 256, since one may hold embedded images. Sources name the row, from 1."""
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise missing_package("reading Parquet", "pyarrow", "parquet") from error
+    try:
+        file = pyarrow.parquet.ParquetFile(path)
+        number = 0
+        for batch in file.iter_batches(batch_size=256):
+            for row in batch.to_pylist():
+                number += 1
+                yield row, f"{name}:{number}"
+    except pyarrow.ArrowInvalid as error:
+        raise DataError(f"{path}: not a whole Parquet file ({error})") from error
+
+
+def _memory(found: Iterable[Any], name: str) -> Iterator[Found]:
+    """Rows in memory, such as a `datasets.Dataset`: mappings whose pictures may be Pillow images."""
+    for number, row in enumerate(found, start=1):
+        source = f"{name}:{number}"
+        yield as_row(_plain(row), source), source
+
+
+def _plain(value: Any) -> Any:
+    """`value` with Pillow images as {"bytes": PNG or original}, and mappings and lists as plain ones."""
+    if isinstance(value, Mapping):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    if hasattr(value, "save") and hasattr(value, "getpixel"):
+        buffer = io.BytesIO()
+        value.save(buffer, "PNG")
+        return {"bytes": buffer.getvalue()}
+    return value

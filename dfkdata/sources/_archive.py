@@ -1,0 +1,57 @@
+"""zip and tar -> a folder. Promise: nothing is written outside it, no links or devices are made, and what
+unpacks to far more than it holds is refused."""
+
+from __future__ import annotations
+
+import tarfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from dfkdata.errors import DataError
+
+SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
+MAX_BYTES = 64 << 30
+MAX_RATIO = 200
+
+
+def extract(path: Path, target: Path) -> None:
+    """Unpack the regular files of `path` under `target`. Raises `DataError` for unsafe names and bombs."""
+    target.mkdir(parents=True, exist_ok=True)
+    limit = min(MAX_BYTES, max(1 << 20, path.stat().st_size * MAX_RATIO))
+    written = 0
+    try:
+        for name, file in _members(path):
+            place = _inside(name, target, path)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            with file, place.open("wb") as out:
+                while chunk := file.read(1 << 20):
+                    written += len(chunk)
+                    if written > limit:
+                        raise DataError(
+                            f"{path}: unpacks to more than {limit} bytes; unpack it yourself if it is meant"
+                        )
+                    out.write(chunk)
+    except (zipfile.BadZipFile, tarfile.TarError, EOFError) as error:
+        raise DataError(f"{path}: not a whole archive ({error})") from error
+
+
+def _members(path: Path) -> Iterator[tuple[str, IO[bytes]]]:
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path) as archive:
+            for info in archive.infolist():
+                if not info.is_dir() and info.external_attr >> 28 != 0xA:  # 0xA: a symbolic link
+                    yield info.filename, archive.open(info)
+        return
+    with tarfile.open(path) as tar:
+        for member in tar:
+            if member.isfile() and (file := tar.extractfile(member)) is not None:
+                yield member.name, file
+
+
+def _inside(name: str, target: Path, path: Path) -> Path:
+    parts = PurePosixPath(name.replace("\\", "/"))
+    if parts.is_absolute() or ".." in parts.parts or ":" in parts.parts[0]:
+        raise DataError(f"{path}: the member {name!r} would be written outside the folder")
+    return target / parts

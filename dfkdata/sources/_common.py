@@ -1,0 +1,39 @@
+"""What the readers of files share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from dfkdata.records import Fault, Reject
+
+Row = dict[str, Any]
+Found = tuple[Row | Reject, str]
+"""A raw row (or why it is none) and its "file:line"."""
+
+_REJECT_KEYS = set(Reject.__struct_fields__)
+
+
+def as_row(row: Any, source: str) -> Row | Reject:
+    """`row` itself where it is an object. A quarantined row is unwrapped, so that a repaired file can be fed
+    back; a bare list of turns becomes a row of turns."""
+    if type(row) is dict:
+        if "raw" in row and row.keys() == _REJECT_KEYS and isinstance(row["raw"], dict):
+            return row["raw"]
+        return row
+    if type(row) is list and row and type(row[0]) is dict and "role" in row[0]:
+        return {"messages": row}
+    fault = Fault("ROW_NOT_OBJECT", f"a row is a JSON object, this is {type(row).__name__}", value=row)
+    return fault.reject(source, row)
+
+
+def bad_json(line: bytes, source: str, problem: str) -> Reject:
+    """The reject of a line that is not JSON."""
+    text = line.decode("utf-8", "backslashreplace").rstrip("\r\n")
+    hint = "repair the line; each line is one JSON object in UTF-8"
+    return Fault("BAD_JSON", f"the line is not JSON: {problem}", value=text, hint=hint).reject(source, text)
+
+
+DECODE = msgspec.json.Decoder().decode
+BOM = b"\xef\xbb\xbf"

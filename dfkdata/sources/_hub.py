@@ -1,0 +1,144 @@
+"""hf://datasets/ORG/NAME@REVISION -> files in a local cache, through the hub's plain HTTP interface.
+
+The endpoint is HF_ENDPOINT (default https://huggingface.co), the cache HF_HOME or ~/.cache/huggingface, below
+it `dfk`. A token in HF_TOKEN is sent to the endpoint's host and written nowhere."""
+
+from __future__ import annotations
+
+import os
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import quote, urlsplit
+
+import msgspec
+import yaml
+
+from dfkdata.errors import ConfigError, DataError
+
+SCHEME = "hf://datasets/"
+
+
+class Place(NamedTuple):
+    """A data set on the hub: "ORG/NAME", its revision, and the folder or file inside it ("" for all)."""
+
+    repo: str
+    revision: str
+    inside: str
+
+
+def parse(address: str) -> Place:
+    """The place that `hf://datasets/ORG/NAME[@REV][/PATH]` names. Raises `ConfigError` for another form."""
+    parts = address.removeprefix(SCHEME).split("/")
+    if len(parts) < 2 or not all(parts[:2]):
+        raise ConfigError(f"{address}: write hf://datasets/ORG/NAME or hf://datasets/ORG/NAME@REVISION")
+    name, _, revision = parts[1].partition("@")
+    return Place(f"{parts[0]}/{name}", revision or "main", "/".join(parts[2:]))
+
+
+def fetch(
+    address: str, config: str | None, split: str | None, suffixes: tuple[str, ...]
+) -> tuple[Path, list[Path]]:
+    """The cache folder and the data files of a split, downloaded where they are not there yet.
+
+    Raises `ConfigError` where no file fits config and split, `DataError` where the hub does not answer."""
+    place = parse(address)
+    info = msgspec.json.decode(_get(f"api/datasets/{place.repo}/revision/{quote(place.revision, safe='')}"))
+    commit = str(info.get("sha") or place.revision)
+    names = [
+        entry["rfilename"] for entry in info.get("siblings", []) if ".." not in entry["rfilename"].split("/")
+    ]
+    folder = _cache() / place.repo.replace("/", "--") / commit
+    chosen = _chosen(place, names, config, split, folder, commit, suffixes)
+    others = [name for name in names if name.lower().endswith((".jpg", ".jpeg", ".png", ".webp", ".gif"))]
+    files = [_download(place, commit, name, folder) for name in chosen]
+    for name in others:
+        _download(place, commit, name, folder)
+    return folder, files
+
+
+def _chosen(
+    place: Place,
+    names: list[str],
+    config: str | None,
+    split: str | None,
+    folder: Path,
+    commit: str,
+    suffixes: tuple[str, ...],
+) -> list[str]:
+    data = sorted(name for name in names if name.endswith(suffixes) and name.startswith(place.inside))
+    declared = _declared(place, names, folder, commit)
+    if config is not None:
+        if declared is None or config not in declared:
+            known = ", ".join(declared or {}) or "none"
+            raise ConfigError(f"{place.repo} has no config {config!r}; it declares {known}")
+        data = _matching(declared[config], data, split)
+    elif declared and not place.inside:
+        data = _matching(next(iter(declared.values())), data, split)
+    elif split is not None:
+        data = [
+            name for name in data if split in Path(name).name.replace("-", ".").replace("_", ".").split(".")
+        ]
+    if not data:
+        raise ConfigError(f"{place.repo} has no data file for config {config!r} and split {split!r}")
+    return data
+
+
+def _declared(place: Place, names: list[str], folder: Path, commit: str) -> dict[str, Any] | None:
+    """Config -> its data files, from the head of the data set's README; None where there is none."""
+    if "README.md" not in names:
+        return None
+    text = _download(place, commit, "README.md", folder).read_text(encoding="utf-8")
+    if not text.startswith("---"):
+        return None
+    head = yaml.safe_load(text.split("---", 2)[1]) or {}
+    return {
+        str(entry["config_name"]): entry.get("data_files", []) for entry in head.get("configs", [])
+    } or None
+
+
+def _matching(files: Any, names: list[str], split: str | None) -> list[str]:
+    """The names that a config's `data_files` means: a pattern, a list of them, or splits with patterns."""
+    entries = [files] if isinstance(files, str | dict) else files
+    patterns: list[str] = []
+    for entry in entries:
+        if isinstance(entry, str):
+            patterns.append(entry)
+        elif split is None or entry.get("split") == split:
+            paths = entry.get("path", [])
+            patterns += [paths] if isinstance(paths, str) else paths
+    return [name for name in names if any(Path(name).match(pattern) for pattern in patterns)]
+
+
+def _cache() -> Path:
+    home = os.environ.get("HF_HOME") or str(Path.home() / ".cache" / "huggingface")
+    return Path(home) / "dfk"
+
+
+def _download(place: Place, commit: str, name: str, folder: Path) -> Path:
+    path = folder / name
+    if not path.exists():
+        data = _get(f"datasets/{place.repo}/resolve/{quote(commit, safe='')}/{quote(name)}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(path.name + ".part")
+        part.write_bytes(data)
+        part.replace(path)
+    return path
+
+
+def _get(what: str) -> bytes:
+    endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+    if urlsplit(endpoint).scheme not in ("http", "https"):
+        raise ConfigError(f"HF_ENDPOINT={endpoint!r} is no web address")
+    request = urllib.request.Request(f"{endpoint}/{what}")
+    if token := os.environ.get("HF_TOKEN"):
+        request.add_unredirected_header("Authorization", f"Bearer {token}")
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return bytes(answer.read())
+    except urllib.error.HTTPError as error:
+        hint = "; a private data set needs HF_TOKEN" if error.code in (401, 403, 404) else ""
+        raise DataError(f"{endpoint}/{what}: the hub answers {error.code}{hint}") from error
+    except (urllib.error.URLError, TimeoutError) as error:
+        raise DataError(f"{endpoint}/{what}: the hub does not answer ({error})") from error

@@ -1,0 +1,95 @@
+"""A quick yes for the values that JSON schemas of tools usually get. Strategy: the plain shapes (typed
+scalars, strings with a length, enumerated strings, arrays, objects, references between them) become
+predicates without any reporting; a schema that says more gets no predicate.
+
+Promises: True means that `jsoncheck` finds nothing wrong and that the value nests no deeper than the schema
+does; False means nothing, so the full check must be asked. Recursive schemas get no predicate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container
+from typing import Any, Final
+
+from dfkeval.jsoncheck import Document
+
+Fits = Callable[[Any], bool]
+
+_KIND: Final[dict[str, type]] = {"string": str, "integer": int, "boolean": bool, "null": type(None)}
+_NOTES: Final = frozenset(
+    {"title", "description", "default", "examples", "$defs", "definitions", "$comment", "deprecated"}
+)
+_SCALARS: Final = frozenset({str, int, float, bool, type(None)})
+_OBJECT: Final = _NOTES | {"type", "properties", "required", "additionalProperties"}
+_ARRAY: Final = _NOTES | {"type", "items", "minItems", "maxItems"}
+_STRING: Final = _NOTES | {"type", "minLength", "maxLength"}
+
+
+def compile_fits(doc: Document, schema: Any, path: tuple[str, ...] = ()) -> Fits | type | None:
+    """A predicate for `schema`; a bare type where every value of exactly that type fits; None where neither
+    is possible."""
+    if not isinstance(schema, dict):
+        return None
+    if "$ref" in schema:
+        ref = schema["$ref"]
+        plain = isinstance(ref, str) and ref not in path and _NOTES.issuperset(schema.keys() - {"$ref"})
+        return compile_fits(doc, doc.resolve(ref), (*path, ref)) if plain else None
+    kind = schema.get("type")
+    keys = schema.keys()
+    if kind == "object" and keys <= _OBJECT:
+        return _object(doc, schema, path)
+    if kind == "array" and keys <= _ARRAY:
+        return _array(doc, schema, path)
+    if kind == "string" and "enum" in schema and keys <= _NOTES | {"type", "enum"}:
+        choices = frozenset(value for value in schema["enum"] if type(value) is str)
+        return lambda value: type(value) is str and value in choices
+    if kind == "string" and keys <= _STRING and len(keys - _NOTES) > 1:
+        return _string(schema)
+    return _KIND.get(kind) if isinstance(kind, str) and keys <= _NOTES | {"type"} else None
+
+
+def _string(schema: dict[str, Any]) -> Fits:
+    least, most = schema.get("minLength", 0), schema.get("maxLength", float("inf"))
+    return lambda value: type(value) is str and least <= len(value) <= most
+
+
+def _array(doc: Document, schema: dict[str, Any], path: tuple[str, ...]) -> Fits | None:
+    items = compile_fits(doc, schema.get("items"), path)
+    least, most = schema.get("minItems", 0), schema.get("maxItems", float("inf"))
+    if items is None:
+        return None
+    if isinstance(items, type):
+        kinds = {items}
+        return lambda value: (
+            type(value) is list and least <= len(value) <= most and kinds.issuperset(map(type, value))
+        )
+    inner = items
+    return lambda value: type(value) is list and least <= len(value) <= most and all(map(inner, value))
+
+
+def _object(doc: Document, schema: dict[str, Any], path: tuple[str, ...]) -> Fits | None:
+    extra = schema.get("additionalProperties", True)
+    if not isinstance(extra, bool):
+        return None
+    made = {key: compile_fits(doc, part, path) for key, part in schema.get("properties", {}).items()}
+    kinds = {key: fits for key, fits in made.items() if isinstance(fits, type)}
+    inner = {key: fits for key, fits in made.items() if fits is not None and not isinstance(fits, type)}
+    required = tuple(schema.get("required", ()))
+    closed = made.keys() if extra else None
+
+    def fits(value: Any) -> bool:
+        if type(value) is not dict or not all(map(value.__contains__, required)):
+            return False
+        for key, item in value.items():
+            if type(item) is kinds.get(key):
+                continue
+            deeper = inner.get(key)
+            if not (_harmless(key, item, closed) if deeper is None else deeper(item)):
+                return False
+        return True
+
+    return fits
+
+
+def _harmless(key: str, item: Any, known: Container[str] | None) -> bool:
+    """Whether an undeclared key may hold `item`. `known`: declared keys, None where others are forbidden."""
+    return known is not None and key not in known and type(item) in _SCALARS

@@ -1,0 +1,266 @@
+"""Text -> JSON value, exactly. Strategy: the C scanner of the standard library does the work, and hooks
+refuse what JSON or an exact reader must refuse: duplicate keys, NaN, Infinity, numbers that overflow,
+integers over the digit limit and nesting deeper than MAX_DEPTH. A second, small reader takes Python's repr of
+lists and dicts, which the first Qwen3-Coder template wrote; it is our own because `ast.literal_eval` can
+exhaust memory and accepts far more.
+
+Promises: standard library only; no recursion deeper than MAX_DEPTH; the only exception raised is
+LiteralError."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any, Final
+
+#: Nesting allowed in a value. Deeper values are refused, so that no later walk over a value can exhaust the
+#: stack.
+MAX_DEPTH: Final = 100
+#: Decimal digits allowed in an integer: CPython's own default limit, which keeps conversion from going
+#: quadratic.
+MAX_DIGITS: Final = 4300
+#: The blanks of JSON. `str.strip()` without them would also eat U+00A0 and other characters that are data.
+BLANKS: Final = " \t\r\n"
+
+
+class LiteralError(ValueError):
+    """The text is no acceptable literal. `code` names the reason, `at` is the offset in the text that was
+    read."""
+
+    def __init__(self, code: str, message: str, at: int = 0) -> None:
+        super().__init__(message)
+        self.code = code
+        self.at = at
+
+
+def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]  # add returns None on purpose
+        raise LiteralError("duplicate_key", f"the key {twice!r} stands twice in one object")
+    return made
+
+
+def _constant(name: str) -> Any:
+    raise LiteralError("not_finite", f"{name} is not JSON")
+
+
+def finite(text: str) -> float:
+    """The float that `text`, a JSON number, writes. Raises LiteralError where it overflows to infinity."""
+    value = float(text)
+    if value - value != 0.0:
+        raise LiteralError("not_finite", f"the number {text[:40]} is too large for a double")
+    return value
+
+
+_DECODER: Final = json.JSONDecoder(object_pairs_hook=_pairs, parse_constant=_constant, parse_float=finite)
+#: The C scanner itself: typeshed does not know the attribute, which the json module has had since Python 3.1.
+_SCAN: Callable[[str, int], tuple[Any, int]] = _DECODER.scan_once  # type: ignore[attr-defined]
+
+
+def scan_json(text: str, start: int) -> tuple[Any, int]:
+    """The JSON value that begins exactly at `start`, and the offset behind it. Raises LiteralError."""
+    value, end = scan_any_depth(text, start)
+    if end - start > MAX_DEPTH and too_deep(value):
+        raise LiteralError("too_deep", f"nested deeper than {MAX_DEPTH} levels", start)
+    return value, end
+
+
+def scan_any_depth(text: str, start: int) -> tuple[Any, int]:
+    """`scan_json` without the limit on depth, for callers that check the value against a schema of bounded
+    depth."""
+    try:
+        return _SCAN(text, start)
+    except StopIteration as stop:
+        raise LiteralError("bad_json", "no JSON value begins here", stop.value) from None
+    except LiteralError:
+        raise
+    except json.JSONDecodeError as bad:
+        code = "open_string" if bad.msg.startswith("Unterminated string") else "bad_json"
+        raise LiteralError(code, f"not JSON: {bad.msg}", bad.pos) from None
+    except ValueError:
+        raise LiteralError(
+            "too_many_digits", f"an integer has more than {MAX_DIGITS} digits", start
+        ) from None
+    except RecursionError:
+        raise LiteralError("too_deep", f"nested deeper than {MAX_DEPTH} levels", start) from None
+
+
+def too_deep(value: Any) -> bool:
+    """Whether `value` nests deeper than MAX_DEPTH. Level by level, so the check itself needs no stack."""
+    level = [value]
+    for _ in range(MAX_DEPTH + 1):
+        below: list[Any] = []
+        for item in level:
+            if type(item) is dict:
+                below += [child for child in item.values() if type(child) is dict or type(child) is list]
+            elif type(item) is list:
+                below += [child for child in item if type(child) is dict or type(child) is list]
+        if not below:
+            return False
+        level = below
+    return True
+
+
+_BLANK_RUN: Final = re.compile(r"[ \t\r\n]*+")
+
+
+def skip_blanks(text: str, start: int) -> int:
+    """The offset of the first character at or behind `start` that is not a JSON blank."""
+    found = _BLANK_RUN.match(text, start)
+    assert found is not None  # the pattern matches the empty string
+    return found.end()
+
+
+def load_json(text: str) -> Any:
+    """The one JSON value that `text` holds between optional blanks. Raises LiteralError."""
+    value, end = scan_json(text, skip_blanks(text, 0))
+    end = skip_blanks(text, end)
+    if end != len(text):
+        raise LiteralError("extra_text", f"text follows the JSON value: {text[end : end + 20]!r}", end)
+    return value
+
+
+_NUMBER: Final = re.compile(r"-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?+(?:[eE][+-]?[0-9]++)?+", re.ASCII)
+_PYTHON_WORDS: Final = {"True": True, "False": False, "None": None}
+_WORD: Final = re.compile(r"[A-Za-z]++", re.ASCII)
+_PLAIN: Final = {"'": re.compile(r"[^'\\\x00-\x1f]*+"), '"': re.compile(r'[^"\\\x00-\x1f]*+')}
+_ESCAPE: Final = re.compile(r"x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})", re.ASCII)
+_ESCAPED: Final = {"n": "\n", "r": "\r", "t": "\t", "\\": "\\", "'": "'", '"': '"'}
+
+
+class _PythonReader:
+    """Reads `repr` of lists, string-keyed dicts, strings, finite numbers, True, False and None; nothing
+    else."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.at = 0
+
+    def fail(self, message: str) -> LiteralError:
+        return LiteralError(
+            "bad_python_literal", f"not a Python list or dict of plain values: {message}", self.at
+        )
+
+    def peek(self) -> str:
+        self.at = skip_blanks(self.text, self.at)
+        return self.text[self.at : self.at + 1]
+
+    def value(self, depth: int) -> Any:
+        sign = self.peek()
+        if sign in ("'", '"'):
+            return self.string(sign)
+        if sign == "[":
+            return self.items(depth)
+        if sign == "{":
+            return self.pairs(depth)
+        return self.word()
+
+    def word(self) -> Any:
+        if number := _NUMBER.match(self.text, self.at):
+            self.at = number.end()
+            return number_of(number.group())
+        name = _WORD.match(self.text, self.at)
+        if name is None or name.group() not in _PYTHON_WORDS:
+            raise self.fail("a value expected")
+        self.at = name.end()
+        return _PYTHON_WORDS[name.group()]
+
+    def enter(self, depth: int) -> None:
+        if depth >= MAX_DEPTH:
+            raise LiteralError("too_deep", f"nested deeper than {MAX_DEPTH} levels", self.at)
+        self.at += 1
+
+    def more(self, close: str, first: bool) -> bool:
+        """Whether another element follows; steps over the comma or the closing bracket."""
+        sign = self.peek()
+        if sign == close:
+            self.at += 1
+            return False
+        if not first:
+            if sign != ",":
+                raise self.fail(f"',' or {close!r} expected")
+            self.at += 1
+        return True
+
+    def items(self, depth: int) -> list[Any]:
+        self.enter(depth)
+        made: list[Any] = []
+        while self.more("]", not made):
+            made.append(self.value(depth + 1))
+        return made
+
+    def pairs(self, depth: int) -> dict[str, Any]:
+        self.enter(depth)
+        made: dict[str, Any] = {}
+        while self.more("}", not made):
+            quote = self.peek()
+            if quote not in ("'", '"'):
+                raise self.fail("a quoted key expected")
+            key = self.string(quote)
+            if key in made:
+                raise LiteralError("duplicate_key", f"the key {key!r} stands twice in one object", self.at)
+            if self.peek() != ":":
+                raise self.fail("':' expected")
+            self.at += 1
+            made[key] = self.value(depth + 1)
+        return made
+
+    def string(self, quote: str) -> str:
+        parts: list[str] = []
+        self.at += 1
+        while True:
+            run = _PLAIN[quote].match(self.text, self.at)
+            assert run is not None  # the pattern matches the empty string
+            parts.append(run.group())
+            self.at = run.end()
+            sign = self.text[self.at : self.at + 1]
+            self.at += 1
+            if sign == quote:
+                return "".join(parts)
+            if sign != "\\":
+                raise self.fail("a string is not closed")
+            parts.append(self.escape())
+
+    def escape(self) -> str:
+        if coded := _ESCAPE.match(self.text, self.at):
+            self.at = coded.end()
+            code = int(coded.group(coded.lastindex or 0), 16)
+            if code > 0x10FFFF:
+                raise self.fail("no such character")
+            return chr(code)
+        sign = self.text[self.at : self.at + 1]
+        if sign not in _ESCAPED:
+            raise self.fail(f"unknown escape \\{sign}")
+        self.at += 1
+        return _ESCAPED[sign]
+
+
+def load_python(text: str) -> Any:
+    """The list or dict whose Python repr `text` is, between optional blanks. Raises LiteralError."""
+    reader = _PythonReader(text)
+    if reader.peek() not in ("[", "{"):
+        raise reader.fail("'[' or '{' expected")
+    value = reader.value(0)
+    if reader.peek():
+        raise LiteralError(
+            "extra_text", f"text follows the value: {text[reader.at : reader.at + 20]!r}", reader.at
+        )
+    return value
+
+
+def number_of(text: str) -> int | float:
+    """The number that `text`, a JSON number, writes: an int where it has neither fraction nor exponent, never
+    through a float. Raises LiteralError where it is too large."""
+    if not text.lstrip("-").isdigit():
+        return finite(text)
+    if len(text) > MAX_DIGITS:
+        raise LiteralError("too_many_digits", f"an integer has more than {MAX_DIGITS} digits")
+    return int(text)
+
+
+def is_number(text: str) -> bool:
+    """Whether `text` is a number by JSON's grammar."""
+    return _NUMBER.fullmatch(text) is not None

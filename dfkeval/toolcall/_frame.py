@@ -1,0 +1,128 @@
+"""The state of one call while it is read: a frame with its parameters. Data only; `_machine` moves it.
+
+A frame also collects what is wrong with it: `repairs` (lenient reading mends them, strict reading refuses
+them), `doubts` (two readings are well formed; strict refuses, lenient takes the one described) and `faults`
+(no mode takes it)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dfkeval.coerce import Slot
+from dfkeval.toolcall._endings import Ending
+from dfkeval.toolcall._tools import Tool
+from dfkeval.toolcall._types import Problem, Span
+
+
+class Parameter:
+    """One parameter. `start`: its opening tag; `begin`, `end`: the raw value between the tags; `framed`: a
+    newline follows the opening tag, as templates write it. `value`: (decoded JSON,) where it was decoded on
+    the way."""
+
+    __slots__ = (
+        "begin",
+        "closer_inside",
+        "end",
+        "framed",
+        "heal",
+        "name",
+        "nested",
+        "opener_inside",
+        "slot",
+        "start",
+        "textual",
+        "value",
+    )
+
+    def __init__(self, name: str, start: int, begin: int, framed: bool, slot: Slot | None) -> None:
+        self.name = name
+        self.start = start
+        self.begin = begin
+        self.end = begin
+        self.framed = framed
+        self.slot = slot
+        self.textual = slot is None or slot.textual
+        self.value: tuple[Any] | None = None
+        #: A closer that could have ended the value by its shape stands inside as text.
+        self.closer_inside = False
+        #: A tag that opens a parameter or a call stands inside as text.
+        self.opener_inside = False
+        #: A whole call stands inside as text.
+        self.nested = False
+        #: Where the call may end if no closer of this value follows: (end of value, the ending).
+        self.heal: tuple[int, Ending] | None = None
+
+    def value_span(self, text: str) -> Span:
+        """The value without its framing newlines: one per side."""
+        begin, end = self.begin, self.end
+        if text.startswith("\r\n", begin, end):
+            closed = end - begin >= 4 and text.startswith("\r\n", end - 2)
+            return begin + 2, end - 2 if closed else end
+        if text.startswith("\n", begin, end):
+            begin += 1
+        if end > begin and text[end - 1] == "\n":
+            end -= 1
+        return begin, end
+
+
+class Frame:
+    """One call from its opening tag on. `wrapped`: `<tool_call>` stands before it. `at`: end of the last tag
+    that is structure. `done`: calls that were completed inside the open value, in case this frame is given
+    up."""
+
+    __slots__ = (
+        "at",
+        "done",
+        "doubts",
+        "end",
+        "faults",
+        "name",
+        "open",
+        "parameters",
+        "poison",
+        "repairs",
+        "seen",
+        "shared",
+        "start",
+        "tool",
+        "wrapped",
+    )
+
+    def __init__(self, name: str, start: int, at: int, wrapped: bool, tool: Tool | None) -> None:
+        self.name = name
+        self.start = start
+        self.at = at
+        self.end = at
+        self.wrapped = wrapped
+        self.tool = tool
+        self.open: Parameter | None = None
+        self.parameters: list[Parameter] = []
+        self.seen: set[str] = set()
+        self.repairs: dict[str, Span] = {}
+        self.doubts: list[Problem] = []
+        self.faults: list[Problem] = []
+        self.done: list[Frame] = []
+        #: The text behind this frame cannot be trusted in strict reading: its own end is missing.
+        self.poison = False
+        #: Another function follows inside the same `<tool_call>`.
+        self.shared = False
+
+    def repair(self, name: str, start: int, end: int) -> None:
+        """Note a repair, once per name."""
+        self.repairs.setdefault(name, (start, end))
+
+    def doubt(self, code: str, message: str, start: int, end: int) -> None:
+        """Note that another reading is as well formed as the one taken."""
+        self.doubts.append(Problem("ambiguous", code, message, (start, end)))
+
+    def fault(self, code: str, message: str, start: int, end: int) -> None:
+        """Note that the call cannot be read."""
+        self.faults.append(Problem("malformed", code, message, (start, end)))
+
+    def fresh(self, name: str) -> bool:
+        """Whether `name` can be the next parameter: declared (or everything is) and not seen yet."""
+        return name not in self.seen and (self.tool is None or self.tool.untyped or name in self.tool.slots)
+
+    def slot(self, name: str) -> Slot | None:
+        """The slot of the parameter `name`, None where nothing is known about it."""
+        return None if self.tool is None else self.tool.slot(name)

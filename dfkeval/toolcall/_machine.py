@@ -1,0 +1,356 @@
+"""One call, read tag by tag. Strategy: a stack of frames over the list of tags, moving forward only.
+
+A closer ends a text value only where a legal continuation follows: the next parameter, or the end of the
+call. A call that is opened inside a text value is pushed as a frame of its own; when its end comes it is text
+again, and when the outer call never ends it was the real one. Where a second reading is as well formed, the
+frame keeps a doubt.
+
+Promises: each tag is looked at a bounded number of times (runs of equal closers are taken as one), so the
+time is linear; nothing is raised for any text."""
+
+from __future__ import annotations
+
+from dfkeval.literals import BLANKS
+from dfkeval.toolcall._endings import Ending, cut_tail, ended, function_end, wrapper_end
+from dfkeval.toolcall._frame import Frame, Parameter
+from dfkeval.toolcall._stack import Stack
+from dfkeval.toolcall._syntax import (
+    C_CLOSE,
+    C_OPEN,
+    DRIFT,
+    F_CLOSE,
+    F_OPEN,
+    FUNCTION_CLOSE,
+    P_CLOSE,
+    P_OPEN,
+    PARAMETER_CLOSE,
+)
+from dfkeval.toolcall._tags import END, TEXT
+from dfkeval.toolcall._types import Problem
+
+
+class Machine(Stack):
+    """Moves frames over `tags`. `run` reads from one call's first tag to its end; it gives finished
+    frames."""
+
+    def run(self, i: int, wrapped: bool) -> tuple[list[Frame], int]:
+        """Read the call whose first tag is `i`. Returns the frames in order and the index of the tag behind
+        them."""
+        self.stack, self.out = [], []
+        return self._go(self.push(i, wrapped))
+
+    def reopen(self, frame: Frame, i: int) -> tuple[list[Frame], int]:
+        """Go on with `frame` at tag `i`: the end that was taken for its own stood inside its last value."""
+        last = frame.parameters.pop()
+        last.closer_inside = last.opener_inside = True
+        frame.open = last
+        message = "the end of a call stands inside this value, or text stands between two calls"
+        frame.doubt("call_in_text", message, last.begin, self.tags.ends[i])
+        self.stack, self.out = [frame], []
+        return self._go(i)
+
+    def _go(self, i: int) -> tuple[list[Frame], int]:
+        while self.stack:
+            if i >= len(self.tags):
+                self._end_of_text()
+                break
+            frame = self.stack[-1]
+            i = self._body(frame, i) if frame.open is None else self._value(frame, frame.open, i)
+        return self.out, i
+
+    # --- between parameters
+    # ----------------------------------------------------------------------------------------
+
+    def _body(self, frame: Frame, i: int) -> int:
+        tags, kind = self.tags, self.tags.kind(i)
+        if tags.cut(i):
+            return i + 1
+        self._gap(frame, i)
+        if kind == P_OPEN:
+            return self.open(frame, i)
+        if kind == F_CLOSE:
+            return self._function_close(frame, i)
+        if kind == C_CLOSE:
+            return self.close(frame, Ending(tags.ends[i], i + 1, ("missing_close_function",)))
+        if kind == F_OPEN or tags.opens_call(i):
+            self.abandon(frame, i)
+            return self.push(i, frame.wrapped or kind == C_OPEN)
+        self._stray(frame, i)
+        return i + 1
+
+    def _gap(self, frame: Frame, i: int) -> None:
+        gap = self.text[frame.at : self.tags.starts[i]]
+        if gap.strip(BLANKS):
+            frame.fault(
+                "text_in_call", "text stands between the tags of a call", frame.at, self.tags.starts[i]
+            )
+        elif "\r" in gap:
+            frame.repair("crlf_framing", frame.at, self.tags.starts[i])
+
+    def _stray(self, frame: Frame, i: int) -> None:
+        """A tag that has no place between parameters."""
+        tags = self.tags
+        if tags.kind(i) == P_CLOSE and frame.parameters:
+            frame.repair("duplicate_closer", tags.starts[i], tags.ends[i])
+        else:
+            frame.fault("stray_tag", "a tag stands where none can stand", tags.starts[i], tags.ends[i])
+        frame.at = tags.ends[i]
+
+    def _function_close(self, frame: Frame, i: int) -> int:
+        tags = self.tags
+        ending = function_end(tags, i, frame.wrapped, self.finished)
+        if ending is not None:
+            return self.close(frame, ending)
+        if ended(tags, i):
+            return len(tags)  # cut, and the generation was not finished
+        if tags.kind(i + 1) == C_CLOSE:
+            self._gap_after(frame, i)
+            return self.close(frame, Ending(tags.ends[i + 1], i + 2))
+        return self.close(frame, Ending(tags.ends[i], i + 1, ("missing_close_tool_call",), poison=True))
+
+    def _gap_after(self, frame: Frame, i: int) -> None:
+        frame.at = self.tags.ends[i]
+        self._gap(frame, i + 1)
+
+    # --- inside a value
+    # --------------------------------------------------------------------------------------------
+
+    def _value(self, frame: Frame, parameter: Parameter, i: int) -> int:
+        tags, kind = self.tags, self.tags.kinds[i]
+        if not parameter.textual:
+            return self._typed(frame, parameter, i)
+        if kind == P_CLOSE:
+            return self._closer(frame, parameter, i)
+        if kind == P_OPEN:
+            return self._opener(frame, parameter, i)
+        if tags.opens_call(i):
+            if tags.own_line(i) and tags.own_line(i + 1):
+                return self.push(i, True)
+            parameter.opener_inside = True
+        elif kind == DRIFT and tags.kind(i) == P_CLOSE:
+            return self._drifted(frame, parameter, i)
+        elif tags.kind(i) in (F_CLOSE, C_CLOSE):
+            self._may_heal(frame, parameter, i)
+        return i + 1
+
+    def _typed(self, frame: Frame, parameter: Parameter, i: int) -> int:
+        """A value that cannot hold free text: the first structural tag ends it."""
+        tags, kind = self.tags, self.tags.kind(i)
+        if kind == P_CLOSE:
+            if tags.kinds[i] == DRIFT:
+                frame.repair("drifted_closer", tags.starts[i], tags.ends[i])
+            self.end_value(frame, parameter, tags.starts[i], tags.ends[i])
+            return i + 1
+        if kind in (P_OPEN, F_CLOSE, C_CLOSE):
+            return self._heal_here(frame, parameter, i)
+        if tags.opens_call(i):
+            self.abandon(frame, i)
+            return self.push(i, True)
+        return i + 1
+
+    def _heal_here(self, frame: Frame, parameter: Parameter, i: int) -> int:
+        """The value ends at tag `i` without its closer, or with one that spells the parameter's name (`</city>`)."""
+        start = end = self.tags.starts[i]
+        named = f"</{parameter.name}>"
+        value = self.text[parameter.begin : start].rstrip(BLANKS)
+        if value.endswith("\n" + named):
+            frame.repair("drifted_closer", start - len(named), start)
+            end = parameter.begin + len(value) - len(named)
+        else:
+            frame.repair("missing_close_parameter", parameter.start, start)
+        self.end_value(frame, parameter, end, start)
+        return i
+
+    def _shaped(self, parameter: Parameter, i: int) -> bool:
+        """Whether tag `i` stands where this value's framing lets a closer stand."""
+        return not parameter.framed or self.tags.own_line(i)
+
+    def _as_text(self, parameter: Parameter, i: int) -> int:
+        """The closer `i` is text of the value."""
+        parameter.closer_inside = parameter.closer_inside or self._shaped(parameter, i)
+        return i + 1
+
+    def _closer(self, frame: Frame, parameter: Parameter, i: int) -> int:
+        tags, following = self.tags, self.tags.next(i)
+        if following == TEXT:
+            return self._as_text(parameter, i)
+        if following == P_OPEN:
+            return self._closer_and_opener(frame, parameter, i)
+        if following == P_CLOSE:
+            return self._closers(frame, parameter, i)
+        if following == END or tags.cut(i + 1):
+            self.end_value(frame, parameter, tags.starts[i], tags.ends[i])
+            return len(tags)
+        ending = self._ending(frame, parameter, i)
+        if ending is None:
+            if following == F_CLOSE and parameter.heal is None and self._shaped(parameter, i):
+                end = Ending(tags.ends[i + 1], i + 2, ("missing_close_tool_call",), poison=True)
+                parameter.heal = (tags.starts[i], end)
+            return self._as_text(parameter, i)
+        self.end_value(frame, parameter, tags.starts[i], tags.ends[i])
+        return self.close(frame, ending)
+
+    def _ending(self, frame: Frame, parameter: Parameter, i: int) -> Ending | None:
+        """The end of the call behind the closer `i`, if there is one."""
+        tags, following = self.tags, self.tags.next(i)
+        if following == F_CLOSE:
+            return function_end(tags, i + 1, frame.wrapped, self.finished)
+        if not self._shaped(parameter, i):
+            return None
+        if following == C_CLOSE:
+            return wrapper_end(tags, i + 1)
+        if following == C_OPEN and tags.opens_call(i + 1):
+            return Ending(
+                tags.ends[i], i + 1, ("missing_close_function", "missing_close_tool_call"), poison=True
+            )
+        return None
+
+    def _closer_and_opener(self, frame: Frame, parameter: Parameter, i: int) -> int:
+        """A closer, then the opening tag of a parameter: structure, unless the name cannot be the next
+        parameter."""
+        tags, opener = self.tags, i + 1
+        fresh, enumerated = (
+            frame.fresh(tags.name(opener)),
+            parameter.slot is not None and parameter.slot.enumerated,
+        )
+        on_line = tags.own_line(i) or tags.own_line(opener)
+        if not parameter.framed or enumerated or (fresh and on_line):
+            return self._next_parameter(frame, parameter, i)
+        if not on_line and not (fresh and self._clean(opener) and not tags.own_line(opener + 1)):
+            return i + 1  # within a line, and nothing around it is written like that
+        message = f"{tags.name(opener)!r} can be the next parameter or text of {parameter.name!r}"
+        frame.doubt("parameter_or_text", message, tags.starts[i], tags.ends[opener])
+        if self._clean(opener):
+            return self._next_parameter(frame, parameter, i)
+        parameter.closer_inside = parameter.opener_inside = True
+        return opener + 1
+
+    def _next_parameter(self, frame: Frame, parameter: Parameter, i: int) -> int:
+        self.end_value(frame, parameter, self.tags.starts[i], self.tags.ends[i])
+        return i + 1
+
+    def _clean(self, opener: int) -> bool:
+        """Whether the parameter opened at tag `opener` ends at its first closer, and structure follows."""
+        tags = self.tags
+        return tags.kind(opener + 1) == P_CLOSE and tags.next(opener + 1) in (P_OPEN, F_CLOSE)
+
+    def _closers(self, frame: Frame, parameter: Parameter, i: int) -> int:
+        """A run of closers: all but the last are text, or one closer was written more than once."""
+        tags = self.tags
+        last = tags.run_end(i)
+        legal = tags.next(last) in (P_OPEN, END) or self._ending(frame, parameter, last) is not None
+        if not legal:
+            parameter.closer_inside = True
+            return last + 1
+        if not self._shaped(parameter, i):
+            return i + 1
+        frame.doubt(
+            "closer_or_text", "a closer is followed only by another closer", tags.starts[i], tags.ends[last]
+        )
+        if parameter.opener_inside:
+            parameter.closer_inside = True
+            return last
+        frame.repair("duplicate_closer", tags.starts[i], tags.ends[last])
+        self.end_value(frame, parameter, tags.starts[i], tags.ends[last])
+        return last + 1
+
+    def _opener(self, frame: Frame, parameter: Parameter, i: int) -> int:
+        """An opening tag of a parameter that does not follow a closer."""
+        tags = self.tags
+        name = tags.name(i)
+        if not frame.fresh(name) or not self._shaped(parameter, i):
+            parameter.opener_inside = True
+            return i + 1
+        if parameter.closer_inside:
+            message = (
+                f"{name!r} is opened inside the value of {parameter.name!r}, behind a closer and more text"
+            )
+            frame.faults.append(
+                Problem("ambiguous", "parameter_in_text", message, (tags.starts[i], tags.ends[i]))
+            )
+            parameter.opener_inside = True
+            return i + 1
+        return self._heal_here(frame, parameter, i)
+
+    def _drifted(self, frame: Frame, parameter: Parameter, i: int) -> int:
+        """`</parameter1>`, `</param>`, `</parameter` and the like: a closer if it stands and continues like
+        one."""
+        tags, following = self.tags, self.tags.next(i)
+        if not self._shaped(parameter, i):
+            return i + 1
+        fresh = following == P_OPEN and frame.fresh(tags.name(i + 1))
+        ending = self._ending(frame, parameter, i)
+        if not fresh and ending is None and not tags.cut(i):
+            return i + 1
+        frame.repair("drifted_closer", tags.starts[i], tags.ends[i])
+        self.end_value(frame, parameter, tags.starts[i], tags.ends[i])
+        return i + 1 if ending is None else self.close(frame, ending)
+
+    def _may_heal(self, frame: Frame, parameter: Parameter, i: int) -> None:
+        """The end of the call without the value's closer: remembered, and taken only if no closer comes."""
+        if parameter.heal is not None or not self._shaped(parameter, i):
+            return
+        tags = self.tags
+        if tags.kind(i) == F_CLOSE:
+            ending = function_end(tags, i, frame.wrapped, self.finished)
+        else:
+            ending = wrapper_end(tags, i)
+        if ending is not None:
+            repairs = ("missing_close_parameter", *ending.repairs)
+            parameter.heal = (tags.starts[i], ending._replace(repairs=repairs))
+
+    # --- the end of the text
+    # ---------------------------------------------------------------------------------------
+
+    def _end_of_text(self) -> None:
+        """Settle the frames that are still open, from the outermost inwards."""
+        stack, self.stack = self.stack, []
+        if not self.finished:
+            self._truncated(stack[0])
+            return
+        for depth, frame in enumerate(stack):
+            if frame.open is not None and frame.open.heal is not None:
+                self._heal(frame, frame.open, frame.open.heal)
+            elif depth + 1 < len(stack):
+                self._given_up(frame, stack[depth + 1].start)
+            else:
+                self._last(frame)
+
+    def _heal(self, frame: Frame, parameter: Parameter, heal: tuple[int, Ending]) -> None:
+        end, ending = heal
+        behind = [inner for inner in frame.done if inner.start >= ending.end]
+        parameter.nested = False
+        self.end_value(frame, parameter, end, end)
+        for name in ending.repairs:
+            frame.repair(name, end, ending.end)
+        frame.end, frame.poison = ending.end, ending.poison
+        self.out += [frame, *behind]
+
+    def _given_up(self, frame: Frame, end: int) -> None:
+        """The frame never ends, and calls that were read inside its value stand for themselves."""
+        first = frame.done[0].start if frame.done else end
+        frame.fault("unclosed_call", f"the call of {frame.name!r} is never closed", frame.start, first)
+        frame.end, frame.poison = first, True
+        self.out += [frame, *frame.done]
+
+    def _last(self, frame: Frame) -> None:
+        """The innermost frame: complete but for its closers, or cut off."""
+        text, parameter = self.text, frame.open
+        if parameter is not None and parameter.framed and parameter.textual:
+            line = text.rfind("\n") + 1
+            if len(text) - line > 2 and line > parameter.begin and PARAMETER_CLOSE.startswith(text[line:]):
+                self.end_value(frame, parameter, line, len(text))
+        if frame.open is None and frame.parameters and cut_tail(text, frame.at, FUNCTION_CLOSE):
+            frame.repair("unclosed_call", frame.at, len(text))
+            frame.end = len(text)
+            self.out.append(frame)
+        elif frame.done and ended(self.tags, self.tags.at(frame.done[-1].end) - 1):
+            self._given_up(frame, len(text))
+        else:
+            self._truncated(frame)
+
+    def _truncated(self, frame: Frame) -> None:
+        message = f"the text ends inside the call of {frame.name!r}"
+        frame.faults = [Problem("truncated", "truncated", message, (frame.start, len(self.text)))]
+        frame.end = len(self.text)
+        self.out.append(frame)

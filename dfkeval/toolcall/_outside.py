@@ -1,0 +1,76 @@
+"""The text outside of calls: think blocks, code, prose, and where a call begins. Strategy: one search for the
+next thing that can matter, then a decision; every look-ahead that can fail to find anything is remembered, so
+none runs twice.
+
+Promise: a `<tool_call>` that opens nothing is prose, and one that opens something unreadable is reported."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from dfkeval.literals import skip_blanks
+from dfkeval.toolcall._syntax import CALL_CLOSE, CALL_OPEN, CALL_START, THINK_CLOSE, THINK_END
+
+#: A name with braces or a dollar sign is a template's placeholder: the text shows how calls look, it makes
+#: none.
+_FUNCTION_NAME: Final = re.compile(r"<function=[^<>\n{}$]++>")
+_CUT_NAME: Final = re.compile(r"<function(?:=[^<>\n]*+)?+\Z")
+
+
+class Ahead:
+    """`find` for one pattern that remembers the last answer: offsets asked for only grow."""
+
+    def __init__(self, pattern: re.Pattern[str], text: str) -> None:
+        self._pattern = pattern
+        self._text = text
+        self._start = -1
+        self._end = -1
+
+    def find(self, offset: int) -> tuple[int, int]:
+        """(start, end) of the first match at or behind `offset`; both are the text's length where there is
+        none."""
+        if self._start < offset:
+            match = self._pattern.search(self._text, offset)
+            none = len(self._text) + 1
+            self._start, self._end = match.span() if match else (none, none)
+        return min(self._start, len(self._text)), min(self._end, len(self._text))
+
+
+class Lookahead:
+    """The look-aheads that reading outside of calls needs."""
+
+    def __init__(self, text: str) -> None:
+        self.think_close = Ahead(re.compile(re.escape(THINK_CLOSE)), text)
+        self.think_end = Ahead(THINK_END, text)
+        self.call_close = Ahead(re.compile(re.escape(CALL_CLOSE)), text)
+        self.call_start = Ahead(CALL_START, text)
+
+
+def opening(text: str, start: int) -> str:
+    """What the `<tool_call>` at `start` opens: "call", "json", "bad_function", "empty", "cut", "nothing" or
+    "prose"."""
+    behind = start + len(CALL_OPEN)
+    at = skip_blanks(text, behind)
+    if len(text) - at < 10 and "<function=".startswith(text[at:]):
+        return "cut"
+    if _FUNCTION_NAME.match(text, at):
+        return "call"
+    if text.startswith("<function", at):
+        return "cut" if _CUT_NAME.match(text, at) else "bad_function"
+    if text.startswith("{", at):
+        return "json"
+    if text.startswith(CALL_CLOSE, at):
+        return "empty"
+    return "nothing" if _alone(text, start, behind, at) else "prose"
+
+
+def _alone(text: str, start: int, behind: int, at: int) -> bool:
+    """Whether the tag stands alone on its line, or its line is `<tool_call>…</tool_call>`: no prose is
+    written like that."""
+    if start and text[start - 1] != "\n":
+        return False
+    if "\n" in text[behind:at]:
+        return True
+    line_end = text.find("\n", behind)
+    return text.find(CALL_CLOSE, behind, line_end if line_end >= 0 else len(text)) >= 0

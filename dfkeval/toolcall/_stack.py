@@ -1,0 +1,138 @@
+"""The stack of open calls: opening and closing calls and parameters. `_machine` decides when.
+
+Promise: a JSON value is decoded where it stands and ends where its JSON ends; decoding costs time in the
+value only."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from typing import Any
+
+from dfkeval.literals import LiteralError, scan_json, skip_blanks
+from dfkeval.toolcall._endings import Ending
+from dfkeval.toolcall._frame import Frame, Parameter
+from dfkeval.toolcall._syntax import C_OPEN, P_CLOSE, PARAMETER_CLOSE
+from dfkeval.toolcall._tags import Tags
+from dfkeval.toolcall._tools import Tool
+from dfkeval.toolcall._types import Problem
+
+
+class Stack:
+    """Open frames over `tags`. `stack`: from the outermost inwards; `out`: finished frames in order."""
+
+    def __init__(self, tags: Tags, tools: dict[str, Tool], anything: Tool | None, finished: bool) -> None:
+        self.tags = tags
+        self.text = tags.text
+        self.tools = tools
+        self.anything = anything
+        self.finished = finished
+        self.stack: list[Frame] = []
+        self.out: list[Frame] = []
+        self._closer_starts = [
+            start for start, kind in zip(tags.starts, tags.kinds, strict=True) if kind == P_CLOSE
+        ]
+
+    def push(self, i: int, wrapped: bool) -> int:
+        """Open a frame at tag `i` (`<tool_call>`, or `<function=NAME>`). Returns the next index."""
+        tags, first = self.tags, i
+        if tags.kinds[i] == C_OPEN:
+            i += 1
+        name = tags.name(i)
+        frame = Frame(name, tags.starts[first], tags.ends[i], wrapped, self.tools.get(name, self.anything))
+        if first != i and "\r" in self.text[tags.ends[first] : tags.starts[i]]:
+            frame.repair("crlf_framing", tags.ends[first], tags.starts[i])
+        self.stack.append(frame)
+        return i + 1
+
+    def close(self, frame: Frame, ending: Ending) -> int:
+        """The frame on top of the stack is complete. Inside another frame's value it is text of that value so
+        far."""
+        for name in ending.repairs:
+            frame.repair(name, frame.at, ending.end)
+        frame.end, frame.poison, frame.shared = ending.end, ending.poison, ending.shared
+        self.stack.pop()
+        if not self.stack:
+            self.out.append(frame)
+            return ending.resume
+        outer = self.stack[-1]
+        outer.done.append(frame)
+        if outer.open is not None:
+            outer.open.nested = outer.open.closer_inside = True
+        return ending.resume
+
+    def abandon(self, frame: Frame, i: int) -> None:
+        """Give up the frame on top of the stack: a new call begins at tag `i`, before its end."""
+        message = f"the call of {frame.name!r} is not closed before the next one begins"
+        frame.fault("unclosed_call", message, frame.start, self.tags.starts[i])
+        self.close(frame, Ending(self.tags.starts[i], i, poison=True))
+
+    def open(self, frame: Frame, i: int) -> int:
+        """Open the parameter at tag `i`; a JSON value is decoded here and ends where its JSON ends."""
+        tags, name = self.tags, self.tags.name(i)
+        begin = tags.ends[i]
+        if self.text.startswith("\r\n", begin):
+            frame.repair("crlf_framing", begin, begin + 2)
+        parameter = Parameter(
+            name, tags.starts[i], begin, self.text.startswith(("\n", "\r\n"), begin), frame.slot(name)
+        )
+        if name in frame.seen:
+            message = f"the parameter {name!r} is given twice"
+            frame.faults.append(
+                Problem("invalid", "duplicate_parameter", message, (tags.starts[i], begin), "/" + name)
+            )
+        frame.seen.add(name)
+        frame.open = parameter
+        stop = self._decode(parameter)
+        if stop is None:
+            return i + 1
+        self.end_value(frame, parameter, stop, stop + len(PARAMETER_CLOSE))
+        return tags.at(stop) + 1
+
+    def _decode(self, parameter: Parameter) -> int | None:
+        """Decode a JSON container that stands at the value's start. Returns the offset of its closer."""
+        slot = parameter.slot
+        if slot is None or not slot.holds_containers:
+            return None
+        start = skip_blanks(self.text, parameter.begin)
+        if not self.text.startswith(("[", "{"), start):
+            return None
+        found = self._scan(start)
+        if found is None:
+            return None
+        stop = skip_blanks(self.text, found[1])
+        if not self.text.startswith(PARAMETER_CLOSE, stop):
+            return None
+        parameter.value = (found[0],)
+        return stop
+
+    def _scan(self, start: int) -> tuple[Any, int] | None:
+        """The JSON value at `start` and its end. Decodes only up to a closer, and up to a farther one if that
+        stood in a string: an error in a long text would cost time in the length of the text."""
+        tried = reach = start
+        while True:
+            close = self._closer_at(reach)
+            if close <= tried:
+                return None
+            try:
+                value, end = scan_json(self.text[start:close], 0)
+            except LiteralError as bad:
+                if bad.code != "open_string":
+                    return None
+                tried, reach = close, close + (close - start)
+            else:
+                return value, start + end
+
+    def _closer_at(self, offset: int) -> int:
+        """Where the first `</parameter>` at or behind `offset` starts, else the last one, else -1."""
+        starts = self._closer_starts
+        at = bisect_left(starts, offset)
+        return starts[min(at, len(starts) - 1)] if starts else -1
+
+    def end_value(self, frame: Frame, parameter: Parameter, end: int, at: int) -> None:
+        parameter.end = end
+        if parameter.nested:
+            frame.doubt("call_in_text", "a whole call stands inside this value", parameter.begin, end)
+        frame.parameters.append(parameter)
+        frame.open = None
+        frame.at = at
+        frame.done = []

@@ -1,0 +1,55 @@
+"""The tags of Qwen3-Coder / Qwen3.5 tool calls as data, and the patterns that find them.
+
+    <tool_call>\\n<function=NAME>\\n[<parameter=KEY>\\nVALUE\\n</parameter>\\n]*</function>\\n</tool_call>
+
+Every pattern is linear on every text: literals, negated character classes and possessive repeats only. A name
+never holds '<', '>' or a newline: a key with '>' or a newline in it cannot be written in this format at
+all."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+CALL_OPEN: Final = "<tool_call>"
+CALL_CLOSE: Final = "</tool_call>"
+FUNCTION_OPEN: Final = "<function="
+FUNCTION_CLOSE: Final = "</function>"
+PARAMETER_OPEN: Final = "<parameter="
+PARAMETER_CLOSE: Final = "</parameter>"
+THINK_OPEN: Final = "<think>"
+THINK_CLOSE: Final = "</think>"
+#: Special tokens that end a turn; a raw decode shows them behind the answer.
+TURN_ENDS: Final = ("<|im_end|>", "<|endoftext|>")
+
+#: Token kinds: the number of the group in TOKEN that matched.
+P_OPEN: Final = 1
+P_CLOSE: Final = 2
+F_OPEN: Final = 3
+F_CLOSE: Final = 4
+C_OPEN: Final = 5
+C_CLOSE: Final = 6
+#: A closer that drifted (`</parameter1>`, `</param>`, `</function_call>`) or lost its '>'.
+DRIFT: Final = 7
+#: `<function` that is not `<function=NAME>`: an attribute form, a name that never ends.
+BAD_F_OPEN: Final = 8
+
+TOKEN: Final = re.compile(
+    r"<parameter=([^<>\n]++)>|(</parameter>)|<function=([^<>\n]++)>|(</function>)|(<tool_call>)|(</tool_call>)"
+    r"|(</(?:param|func|tool_call)(?:[^<>\n/]{0,32}+>|[^\s<>/]*+))|(<function)"
+)
+#: What can end plain text outside of calls.
+OUTSIDE: Final = re.compile(
+    r"(<tool_call>)|(<function=)|(</parameter>)|(</think>)|(<think>)|(`++|~~~++)|(<\|(?:im_end|endoftext)\|>)"
+)
+O_CALL: Final = 1
+O_FUNCTION: Final = 2
+O_CLOSER: Final = 3
+O_THINK_CLOSE: Final = 4
+O_THINK_OPEN: Final = 5
+O_TICKS: Final = 6
+O_TURN_END: Final = 7
+
+#: A `</think>` as templates write it: at the start of a line, and nothing else on its line.
+THINK_END: Final = re.compile(r"(?:(?<=\n)|\A)</think>(?=[ \t]*+(?:\n|\Z|<tool_call>))")
+CALL_START: Final = re.compile(r"<tool_call>\s*+<function=")

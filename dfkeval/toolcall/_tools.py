@@ -1,0 +1,102 @@
+"""Tool definitions -> what the reader needs to know about each: declared names, the slot of each, checks on
+the whole.
+
+Strategy: compile every schema once, when the parser is made, and resolve `$ref` against the parameters object
+that holds it. Promises: a definition that cannot be used raises SchemaError here and never while text is
+parsed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+from dfkeval.coerce import Issue, SchemaError, Slot, compile_slot
+from dfkeval.jsoncheck import Check, Document, regex
+
+_ANYTHING: Final[dict[str, Any]] = {}
+
+
+class Tool:
+    """One function. `slots`: declared parameter -> slot. `required`: names that must be there. `check`:
+    assertions on the whole object that reading parameter by parameter leaves open; `whole`: all assertions.
+    `untyped`: the definition names no parameter, so that every name is as good as declared."""
+
+    __slots__ = ("_extra", "_patterns", "check", "name", "required", "slots", "untyped", "whole")
+
+    def __init__(self, name: str, parameters: Any) -> None:
+        if not isinstance(parameters, dict):
+            raise SchemaError(
+                f"tool {name!r}: parameters must be a JSON Schema object, not {type(parameters).__name__}"
+            )
+        self.name = name
+        doc = Document(parameters)
+        root = _root(doc, parameters)
+        properties = root.get("properties", {})
+        extra = root.get("additionalProperties", True)
+        self.slots = {key: compile_slot(doc, part) for key, part in properties.items()}
+        self._extra = None if extra is False else compile_slot(doc, {} if extra is True else extra)
+        patterns = root.get("patternProperties", {})
+        self._patterns = [(regex(key), compile_slot(doc, part)) for key, part in patterns.items()]
+        self.required = frozenset(root.get("required", ()))
+        self.untyped = not properties and extra is not False
+        self.whole: Check = doc.check(root)
+        self.check = self.whole if patterns else doc.check(_rest(root))
+
+    def slot(self, key: str) -> Slot | None:
+        """The slot for `key`; None where an undeclared key is forbidden."""
+        if key in self.slots:
+            return self.slots[key]
+        return next((slot for pattern, slot in self._patterns if pattern.search(key)), self._extra)
+
+
+def _root(doc: Document, parameters: dict[str, Any]) -> dict[str, Any]:
+    """The parameters object with a `$ref` at its top written out."""
+    doc.check(parameters)  # refuses references that go in a circle
+    while "$ref" in parameters:
+        own = {key: part for key, part in parameters.items() if key != "$ref"}
+        parameters = {**doc.resolve(parameters["$ref"]), **own}
+    return parameters
+
+
+def _rest(root: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: part for key, part in root.items() if key not in ("properties", "type", "additionalProperties")
+    }
+
+
+class AnyTool(Tool):
+    """Stands for every function when no tools are given: any name, every value stays text."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        super().__init__("", _ANYTHING)
+
+
+def compile_tools(tools: Iterable[Any] | None) -> dict[str, Tool]:
+    """Name -> Tool for OpenAI-style dicts and pydantic classes. Raises SchemaError for a definition that
+    cannot be used."""
+    made: dict[str, Tool] = {}
+    for number, tool in enumerate(tools or ()):
+        name, parameters = _definition(tool, number)
+        if name in made:
+            raise SchemaError(f"two tools are named {name!r}")
+        try:
+            made[name] = Tool(name, parameters)
+        except (AttributeError, KeyError, TypeError) as bad:
+            raise SchemaError(f"tool {name!r}: its JSON Schema is not well formed: {bad}") from bad
+    return made
+
+
+def _definition(tool: Any, number: int) -> tuple[str, Any]:
+    if isinstance(tool, type) and hasattr(tool, "model_json_schema"):
+        return tool.__name__, tool.model_json_schema()
+    function = tool.get("function", tool) if isinstance(tool, dict) else None
+    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+        raise SchemaError(
+            f"tool {number} is neither an OpenAI-style definition with a name nor a pydantic class: {tool!r}"
+        )
+    return function["name"], function.get("parameters") or {"type": "object", "properties": {}}
+
+
+__all__ = ["AnyTool", "Issue", "Tool", "compile_tools"]

@@ -1,0 +1,211 @@
+"""The rules: each fires on its row, can be set, and counts what it does."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from test_convert import caption, rows_of, write
+from test_media import KINDS, picture
+
+from dfkdata import convert
+from dfkdata.checks import RULES
+from dfkdata.errors import ConfigError
+
+
+def turns(*pairs: tuple[str, str], **more: Any) -> dict[str, Any]:
+    return {"messages": [{"role": role, "content": text} for role, text in pairs], **more}
+
+
+def call(arguments: Any, parameters: Any) -> dict[str, Any]:
+    asked = {
+        "role": "assistant",
+        "content": "",
+        "tool_calls": [{"function": {"name": "f", "arguments": arguments}}],
+    }
+    return {
+        "messages": [{"role": "user", "content": "q"}, asked],
+        "tools": [{"name": "f", "parameters": parameters}],
+    }
+
+
+NUMBER = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+CASES: list[tuple[str, dict[str, Any]]] = [
+    ("ROLE_ORDER", turns(("assistant", "a"))),
+    ("ROLE_ORDER", turns(("user", "a"), ("user", "b"), ("assistant", "c"))),
+    ("ROLE_ORDER", turns(("user", "a"), ("tool", "b"), ("assistant", "c"))),
+    ("SYSTEM_NOT_FIRST", turns(("user", "a"), ("system", "b"), ("user", "c"), ("assistant", "d"))),
+    ("EMPTY_USER", turns(("user", " \n"), ("assistant", "a"))),
+    ("EMPTY_ANSWER", turns(("user", "a"), ("assistant", " "))),
+    ("NO_ANSWER", turns(("user", "a"))),
+    ("ANSWER_COPIES_PROMPT", turns(("user", "the same"), ("assistant", "the same"))),
+    (
+        "IMG_COUNT",
+        {
+            "messages": [
+                {"role": "user", "content": [{"type": "image"}]},
+                {"role": "assistant", "content": "a"},
+            ]
+        },
+    ),
+    ("TOOL_ARGS_INVALID", call({"n": "1"}, NUMBER)),
+    ("TOOL_ARGS_INVALID", call({}, NUMBER)),
+]
+
+
+@pytest.mark.parametrize(("code", "row"), CASES)
+def test_a_rule_quarantines_warns_or_is_off_as_it_is_set(
+    code: str, row: dict[str, Any], tmp_path: Path
+) -> None:
+    source = write(tmp_path / "in.jsonl", [row])
+    strict = convert(source, tmp_path / "a", format="messages", validation=0)
+    assert (strict.rows["quarantined"], list(strict.codes)) == (1, [code])
+    warned = convert(source, tmp_path / "b", format="messages", validation=0, rules={code: "warn"})
+    if warned.rows["out"]:
+        assert warned.warnings[code]["count"] >= 1
+    silent = convert(source, tmp_path / "c", format="messages", validation=0, rules={code: "off"})
+    assert code not in silent.warnings and code not in silent.codes
+
+
+@pytest.mark.parametrize(
+    ("parameters", "code"),
+    [({"type": "nonsense"}, "TOOLS_INVALID"), ({"$ref": "http://127.0.0.1:9/x.json"}, "TOOLS_INVALID")],
+)
+def test_a_tool_without_a_usable_schema_is_a_reject_and_nothing_is_fetched(
+    parameters: Any, code: str, tmp_path: Path
+) -> None:
+    source = write(tmp_path / "in.jsonl", [call({}, parameters)])
+    assert list(convert(source, tmp_path / "out", format="messages").codes) == [code]
+
+
+def test_rules_that_cannot_be_set_that_way_are_refused(tmp_path: Path) -> None:
+    source = write(tmp_path / "in.jsonl", [caption(1)])
+    for rules, message in (
+        ({"BAD_JSN": "off"}, "did you mean 'BAD_JSON'"),
+        ({"BAD_JSON": "off"}, "cannot be 'off'"),
+        ({"EMPTY_USER": "fix"}, "it can be quarantine, warn, off"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            convert(source, tmp_path / "out", format="captions", rules=rules)  # type: ignore[arg-type]  # wrong on purpose
+
+
+def test_text_is_normalised_and_invisible_characters_are_shown_or_removed(tmp_path: Path) -> None:
+    source = write(tmp_path / "in.jsonl", [turns(("user", "caf\u0065\u0301 \u200bx"), ("assistant", "ok"))])
+    first = convert(source, tmp_path / "a", format="messages", validation=0)
+    assert {code: found["count"] for code, found in first.warnings.items()} == {
+        "TEXT_NFC": 1,
+        "ZERO_WIDTH": 1,
+    }
+    text = rows_of(tmp_path / "a", "train")[0]["messages"][0]["content"][0]["text"]
+    assert text == "caf\u00e9 \u200bx"
+    convert(
+        source,
+        tmp_path / "b",
+        format="messages",
+        validation=0,
+        rules={"ZERO_WIDTH": "fix", "TEXT_NFC": "off"},
+    )
+    text = rows_of(tmp_path / "b", "train")[0]["messages"][0]["content"][0]["text"]
+    assert text == "cafe\u0301 x"
+
+
+def test_one_post_with_two_labels_is_told(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(KINDS["png"])
+    (tmp_path / "b.png").write_bytes(KINDS["gif"])
+    rows = ["title,link,text,img_path,label,analisis"]
+    rows += [
+        f"t,l,x,{name}.png,{label},Analisis {n}"
+        for n, (name, label) in enumerate(
+            [("a", "fitnah"), ("a", "netral"), ("b", "fitnah"), ("b", "Fitnah")]
+        )
+    ]
+    (tmp_path / "in.csv").write_text("\n".join(rows) + "\n")
+    summary = convert(tmp_path / "in.csv", tmp_path / "out", format="dfk_csv", validation=0)
+    assert summary.warnings["TWO_LABELS"]["count"] == 1
+    assert summary.warnings["TWO_LABELS"]["first"]["source"] == "in.csv:3"
+
+
+def test_a_row_of_too_many_tokens_is_a_reject(tmp_path: Path) -> None:
+    tokenizers = pytest.importorskip("tokenizers")
+    words = tokenizers.Tokenizer(tokenizers.models.WordLevel({"[UNK]": 0}, unk_token="[UNK]"))
+    words.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+    words.save(str(tmp_path / "tokenizer.json"))
+    source = write(tmp_path / "in.jsonl", [turns(("user", "a b c"), ("assistant", "d " * n)) for n in (2, 3)])
+    how: dict[str, Any] = {"tokenizer": str(tmp_path / "tokenizer.json"), "max_tokens": 5}
+    summary = convert(source, tmp_path / "out", format="messages", validation=0, **how)
+    assert summary.codes["TOO_LONG"]["first"]["reason"] == "6 text tokens, the limit is 5"
+    with pytest.raises(ConfigError, match="belong together"):
+        convert(source, tmp_path / "other", format="messages", max_tokens=5)
+
+
+def test_deep_decodes_every_picture_and_finds_near_ones_across_splits(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    good = Image.radial_gradient("L").resize((200, 200))
+    for name, quality in (("a", 95), ("b", 60)):
+        buffer = io.BytesIO()
+        good.convert("RGB").save(buffer, "JPEG", quality=quality)
+        (folder / f"{name}.jpg").write_bytes(buffer.getvalue())
+    broken = bytearray(picture("PNG", (80, 80)))
+    broken[60:900] = bytes(840)
+    (folder / "c.png").write_bytes(broken)
+    words = " ".join(f"word{n}" for n in range(40))
+    rows = [
+        caption(n, image=name, split=side) | {"caption": words + more}
+        for n, (name, side, more) in enumerate(
+            [("a.jpg", "train", " one"), ("b.jpg", "test", " two"), ("c.png", "train", "")]
+        )
+    ]
+    source = write(folder / "in.jsonl", rows)
+    plain = convert(source, tmp_path / "plain", format="captions", split_column="split")
+    assert plain.rows["out"] == 3, "headers and end markers are whole"
+    deep = convert(source, tmp_path / "deep", format="captions", split_column="split", deep=True)
+    assert deep.codes["IMG_UNREADABLE"]["first"]["source"] == "in.jsonl:3"
+    assert {"IMG_NEAR_DUPLICATE", "TEXT_NEAR_DUPLICATE"} <= deep.warnings.keys()
+
+
+@pytest.mark.parametrize("way", ["copy", "embed"])
+def test_materialised_images_travel_with_the_rows(way: Any, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.png").write_bytes(KINDS["png"])
+    source = write(tmp_path / "in" / "in.jsonl", [caption(1, image="a.png")])
+    convert(source, tmp_path / "out", format="captions", validation=0, materialize=way)
+    (tmp_path / "in" / "a.png").unlink()
+    again = convert(tmp_path / "out" / "train.jsonl", tmp_path / "again", format="messages", validation=0)
+    assert again.rows["out"] == 1
+    (row,) = rows_of(tmp_path / "again", "train")
+    assert (tmp_path / "again" / row["images"][0]).resolve().read_bytes() == KINDS["png"]
+
+
+def test_a_rare_class_and_a_small_training_file_are_told(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(KINDS["png"])
+    rows = [f"t{n},l{n},x,a.png,{'fitnah' if n else 'netral'},Analisis {n}" for n in range(30)]
+    (tmp_path / "in.csv").write_text("title,link,text,img_path,label,analisis\n" + "\n".join(rows) + "\n")
+    summary = convert(tmp_path / "in.csv", tmp_path / "out", format="dfk_csv", to="swift", validation=0)
+    assert {"CLASS_RARE", "SIZE_RECOMMENDED"} <= summary.warnings.keys()
+
+
+def test_every_reject_code_in_the_source_is_a_rule() -> None:
+    import re
+
+    import dfkdata
+
+    found = set()
+    for path in Path(dfkdata.__file__).parent.rglob("*.py"):
+        found |= set(re.findall(r'Fault\(\s*"([A-Z_]+)"', path.read_text()))
+    assert found and found <= RULES.keys(), found - RULES.keys()
+
+
+def test_a_reject_holds_what_repairing_needs(tmp_path: Path) -> None:
+    row = caption(1) | {"gold": {"subjects": [{"name": ""}]}}
+    convert(write(tmp_path / "in.jsonl", [row]), tmp_path / "out", format="captions")
+    (reject,) = rows_of(tmp_path / "out", "quarantine")
+    assert reject["source"] == "in.jsonl:1"
+    assert reject["code"] == "TOOL_ARGS_INVALID"
+    assert reject["path"] == "gold.subjects.0.name"
+    assert reject["raw"] == json.loads(json.dumps(row))
+    assert reject["hint"]

@@ -1,0 +1,294 @@
+"""Where rows come from: every kind of file gives the same rows, and nothing unsafe is unpacked."""
+
+from __future__ import annotations
+
+import gzip
+import http.server
+import io
+import json
+import tarfile
+import threading
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_convert import caption, rows_of, write
+from test_media import KINDS
+
+from dfkdata import Record, convert, read, sources
+from dfkdata.errors import ConfigError, DataError
+
+ROWS = [caption(n, note="001", nothing=None, deep={"a": [1, 2.5, True]}) for n in range(5)]
+
+
+def raw(path: Any) -> list[Any]:
+    return [row for part in sources.parts(path) for row, _ in sources.rows(part)]
+
+
+def jsonl(rows: list[Any]) -> bytes:
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+
+def parquet(rows: list[Any], path: Path) -> Path:
+    import pyarrow
+    import pyarrow.parquet
+
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    return path
+
+
+def zstd(data: bytes) -> bytes:
+    import pyarrow
+
+    sink = pyarrow.BufferOutputStream()
+    with pyarrow.CompressedOutputStream(sink, "zstd") as out:
+        out.write(data)
+    return bytes(sink.getvalue())
+
+
+WRITERS: dict[str, Callable[[Path], Path | int]] = {
+    "a.jsonl": lambda path: path.write_bytes(jsonl(ROWS)),
+    "bom.jsonl": lambda path: path.write_bytes(b"\xef\xbb\xbf" + jsonl(ROWS)),
+    "a.jsonl.gz": lambda path: path.write_bytes(gzip.compress(jsonl(ROWS))),
+    "a.jsonl.zst": lambda path: path.write_bytes(zstd(jsonl(ROWS))),
+    "list.json": lambda path: path.write_text(json.dumps(ROWS, indent=2)),
+    "bom.json": lambda path: path.write_bytes(b"\xef\xbb\xbf\n " + json.dumps(ROWS).encode()),
+    "wrapped.json": lambda path: path.write_text(json.dumps({"records": ROWS})),
+    "lines.json": lambda path: path.write_bytes(jsonl(ROWS)),
+    "list.json.gz": lambda path: path.write_bytes(gzip.compress(json.dumps(ROWS).encode())),
+    "a.parquet": lambda path: parquet(ROWS, path),
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_every_kind_of_file_gives_the_same_rows(name: str, tmp_path: Path) -> None:
+    WRITERS[name](tmp_path / name)
+    assert raw(tmp_path / name) == ROWS
+    assert raw(str(tmp_path)) == ROWS, "a folder"
+    assert raw(tmp_path / "*") == ROWS, "a pattern"
+
+
+def test_rows_in_memory_are_rows() -> None:
+    assert raw(ROWS) == ROWS
+    assert raw(iter(ROWS)) == ROWS
+
+
+def test_a_datasets_dataset_with_pictures_is_read(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    from PIL import Image
+
+    features = datasets.Features(
+        {
+            "question": datasets.Value("string"),
+            "image_id": datasets.Image(),
+            "answer": datasets.Value("string"),
+        }
+    )
+    picture = Image.open(io.BytesIO(KINDS["png"]))
+    found = datasets.Dataset.from_list(
+        [{"question": "q", "image_id": picture, "answer": "a"}], features=features
+    )
+    summary = convert(found, tmp_path / "out", format="vqa", validation=0)
+    assert summary.rows["out"] == 1
+    (row,) = rows_of(tmp_path / "out", "train")
+    with Image.open(tmp_path / "out" / row["images"][0]) as image:
+        assert image.size == (60, 40)
+
+
+def test_csv_strings_are_never_coerced(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text('x,y\n001,NA\n"a\nb",\n1e5,null\n')
+    rows = [{"x": "001", "y": "NA"}, {"x": "a\nb", "y": ""}, {"x": "1e5", "y": "null"}]
+    assert raw(tmp_path / "a.csv") == rows
+
+
+def test_csv_sources_name_the_line_on_which_a_row_begins(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text('x,y\n"a\nb",1\n\nc,2\n')
+    (part,) = sources.parts(tmp_path / "a.csv")
+    assert [source for _, source in sources.rows(part)] == ["a.csv:2", "a.csv:5"]
+
+
+def test_json_list_sources_name_the_line_on_which_a_row_begins(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('[\n {"a": 1},\n\n {"b":\n 2}, {"c": 3}\n]')
+    (part,) = sources.parts(tmp_path / "a.json")
+    assert [source for _, source in sources.rows(part)] == ["a.json:2", "a.json:4", "a.json:5"]
+
+
+def test_a_field_of_any_size_is_read(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("x\n" + "a" * 300_000 + "\n")
+    assert len(raw(tmp_path / "a.csv")[0]["x"]) == 300_000
+
+
+def test_bytes_that_are_no_text_are_one_reject(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(b"x,y\ngood,1\nb\xffd,2\ngood,3\n")
+    found = raw(tmp_path / "a.csv")
+    assert [type(row).__name__ for row in found] == ["dict", "Reject", "dict"]
+    assert found[1].code == "BAD_ENCODING"
+
+
+@pytest.mark.parametrize("text", ["[{}, {", '[{"a": 1} {"b": 2}]', "[1, 2", '{"a": ', "[NaN]", ""])
+def test_a_json_document_that_breaks_off_is_an_error_with_its_line(text: str, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(DataError, match=r"a\.json"):
+        raw(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize("name", ["a.jsonl.gz", "a.parquet", "a.zip", "a.tar"])
+def test_a_broken_packed_file_is_an_error(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(
+        gzip.compress(jsonl(ROWS) * 99)[:60] if name.endswith("gz") else b"PK\x03\x04 not"
+    )
+    with pytest.raises(DataError, match=name):
+        convert(tmp_path / name, tmp_path / "out", format="captions")
+
+
+def packed(name: str, members: dict[str, bytes], path: Path) -> Path:
+    if name == "zip":
+        with zipfile.ZipFile(path / "data.zip", "w") as archive:
+            for member, data in members.items():
+                archive.writestr(member, data)
+        return path / "data.zip"
+    with tarfile.open(path / "data.tar.gz", "w:gz") as tar:
+        for member, data in members.items():
+            info = tarfile.TarInfo(member)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return path / "data.tar.gz"
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_an_archive_of_rows_and_images_is_converted(kind: str, tmp_path: Path) -> None:
+    members = {"d/rows.jsonl": jsonl([caption(1, image="d/a.png")]), "d/a.png": KINDS["png"]}
+    out = tmp_path / "out"
+    assert convert(packed(kind, members, tmp_path), out, format="captions", validation=0).rows["out"] == 1
+    (row,) = rows_of(out, "train")
+    assert (out / row["images"][0]).read_bytes() == KINDS["png"]
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+@pytest.mark.parametrize("name", ["../evil.jsonl", "/etc/evil.jsonl", "a/../../evil.jsonl"])
+def test_an_archive_never_writes_outside_its_folder(kind: str, name: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="outside"):
+        convert(packed(kind, {name: jsonl(ROWS)}, tmp_path), tmp_path / "out", format="captions")
+    assert not list(tmp_path.rglob("evil.jsonl"))
+
+
+def test_links_in_a_tar_are_not_followed(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "data.tar", "w") as tar:
+        link = tarfile.TarInfo("a.png")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        tar.addfile(link)
+        data = jsonl([caption(1, image="a.png")])
+        info = tarfile.TarInfo("rows.jsonl")
+        info.size = len(data)
+        tar.addfile(info, io.BytesIO(data))
+    summary = convert(tmp_path / "data.tar", tmp_path / "out", format="captions")
+    assert summary.codes["IMG_MISSING"]["count"] == 1
+
+
+def test_an_archive_that_unpacks_to_far_more_than_it_holds_is_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("rows.jsonl", b"0" * (64 << 20))
+    with pytest.raises(DataError, match="unpacks to more"):
+        convert(tmp_path / "bomb.zip", tmp_path / "out", format="captions")
+
+
+def test_an_input_that_is_not_there_is_named() -> None:
+    for given in ("nowhere.jsonl", "nowhere/*.jsonl", Path("nowhere")):
+        with pytest.raises(ConfigError, match="no such file"):
+            sources.parts(given)
+
+
+README = """---
+configs:
+- config_name: task_1
+  data_files:
+  - {split: train, path: data/task_1.jsonl}
+- config_name: other
+  data_files: data/other-*.jsonl
+---
+# A data set
+"""
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """A hub of one data set on this machine; the list of what was asked."""
+    files = {
+        "README.md": README.encode(),
+        "data/task_1.jsonl": jsonl(ROWS),
+        "data/other-0.jsonl": jsonl([caption(77)]),
+        "img/a.png": KINDS["png"],
+    }
+    asked: list[str] = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            if self.path.startswith("/api/datasets/org/captions/revision/v2"):
+                body = json.dumps(
+                    {"sha": "c0ffee", "siblings": [{"rfilename": name} for name in files]}
+                ).encode()
+            else:
+                body = files.get(self.path.removeprefix("/datasets/org/captions/resolve/c0ffee/"), b"")
+            self.send_response(200 if body else 404)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: Any) -> None:
+            """Quiet."""
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_address[1]}")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
+    yield asked
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_data_set_on_the_hub_is_read_by_config_and_split(hub: list[str], tmp_path: Path) -> None:
+    address = "hf://datasets/org/captions@v2"
+    found = convert(
+        address, tmp_path / "a", format="captions", validation=0, hub_config="task_1", hub_split="train"
+    )
+    assert found.rows["out"] == len(ROWS)
+    found = convert(address, tmp_path / "b", format="captions", validation=0, hub_config="other")
+    assert rows_of(tmp_path / "b", "train")[0]["meta"]["text"] == "A dog number 77."
+    before = len(hub)
+    again = convert(
+        address, tmp_path / "a", format="captions", validation=0, hub_config="task_1", hub_split="train"
+    )
+    assert not again.fresh
+    assert all("/resolve/" not in path for path in hub[before:]), "files come from the cache"
+    with pytest.raises(ConfigError, match="it declares task_1, other"):
+        convert(address, tmp_path / "c", format="captions", hub_config="task_9")
+
+
+def test_a_hub_that_does_not_answer_is_an_error(hub: list[str], tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="the hub answers 404"):
+        convert("hf://datasets/org/nothing@v2", tmp_path / "out", format="captions")
+    with pytest.raises(ConfigError, match="write hf://datasets"):
+        convert("hf://datasets/org", tmp_path / "out", format="captions")
+
+
+def test_read_takes_embedded_images_with_a_store(tmp_path: Path) -> None:
+    rows = [{"question": "q", "image": {"bytes": KINDS["png"], "path": None}, "answer": "a"}]
+    (item,) = read(rows, "vqa", store=tmp_path / "store")
+    assert isinstance(item, Record)
+    assert Path(item.images[0]).read_bytes() == KINDS["png"]
+    (refused,) = read(rows, "vqa")
+    assert refused.code == "IMG_EMBEDDED"  # type: ignore[union-attr]  # it is a reject
+
+
+def test_parquet_with_embedded_images_is_converted(tmp_path: Path) -> None:
+    rows = [
+        {"question": f"q{n}", "image": {"bytes": KINDS["png"], "path": "x.png"}, "answer": "a"}
+        for n in range(3)
+    ]
+    path = parquet(rows, write(tmp_path / "d" / "x", []).with_name("a.parquet"))
+    (tmp_path / "d" / "x").unlink()
+    summary = convert(path, tmp_path / "out", format="vqa", validation=0)
+    assert summary.rows["out"] == 3
+    assert len(list((tmp_path / "out" / "media").iterdir())) == 1, "one picture, one file"
