@@ -1,0 +1,74 @@
+"""Answers from a JSONL file of {"id", "text"}: tests, re-scoring, and other tools' outputs.
+
+Promises: an id that the file lacks is a failed request and never an empty answer; an id written twice is an
+error."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from dfkdata import config
+from dfkdata.errors import DataError
+from dfkeval.samples import Backend, Completion, Request, Sampling
+
+
+class Config(config.Config):
+    """completions: JSONL of {"id", "text"} and, if known, finish_reason, n_output_tokens, error."""
+
+    kind: Literal["scripted"] = "scripted"
+    completions: Path
+
+
+def start(config: Config) -> Backend:
+    """Read the file. Raises `DataError` with file and line for a line that is no completion."""
+    return Scripted(read(config.completions), source=str(config.completions))
+
+
+def read(path: Path) -> dict[str, Completion]:
+    """The completions of a JSONL file by id."""
+    found: dict[str, Completion] = {}
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be read ({error.strerror}); give a JSONL file of id and text"
+        ) from error
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            completion = msgspec.json.decode(line, type=Completion)
+        except msgspec.MsgspecError as error:
+            raise DataError(
+                f'{path}:{number}: not a completion ({error}); write {{"id": …, "text": …}}'
+            ) from error
+        if completion.id in found:
+            raise DataError(f"{path}:{number}: the id {completion.id!r} is written twice")
+        found[completion.id] = completion
+    return found
+
+
+class Scripted:
+    """A backend that plays `completions` back."""
+
+    def __init__(self, completions: dict[str, Completion], source: str = "memory") -> None:
+        self.completions = completions
+        self.info: dict[str, Any] = {"kind": "scripted", "source": source, "completions": len(completions)}
+
+    def generate(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[Completion]:
+        """The stored answer of each request, in request order."""
+        for request in requests:
+            missing = Completion(
+                id=request.id,
+                text="",
+                finish_reason="error",
+                error=f"no completion with id {request.id!r} in the file",
+            )
+            yield self.completions.get(request.id, missing)
+
+    def close(self) -> None:
+        """Nothing to free."""

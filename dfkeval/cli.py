@@ -1,0 +1,172 @@
+"""`dfkeval run | score | compare | report | parse`: convert arguments, call one library function, print its
+result.
+
+Results go to stdout, progress to stderr. Exit 0 done, 1 done with more failed requests than allowed, 2
+wrong usage."""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import importlib.util
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dfkdata.errors import DfkError
+from dfkdata.progress import Progress
+
+if TYPE_CHECKING:
+    from dfkeval.comparison import Comparison
+
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, help="Ask a model, read its answers, and score them."
+)
+
+RunDir = Annotated[Path, typer.Argument(help="A folder that `dfkeval run` wrote.", metavar="RUN_DIR")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Replace one key: sampling.max_new_tokens=64. May be repeated."),
+]
+Metrics = Annotated[
+    list[str] | None, typer.Option("--metric", help="Another metric than the run's. May be repeated.")
+]
+
+
+def _examples(*lines: str) -> str:
+    return "Examples:\n\n" + "\n\n".join(f"  {line}" for line in lines)
+
+
+@app.command(
+    epilog=_examples(
+        "dfkeval run eval.yaml --out runs/base",
+        "dfkeval run eval.yaml --out runs/tuned --set backend.adapter=train/adapter",
+    )
+)
+def run(
+    config: Annotated[
+        Path, typer.Argument(help="The evaluation configuration, a YAML file.", metavar="CONFIG")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Folder of the run; an interrupted run goes on there.")],
+    overwrite: Annotated[bool, typer.Option(help="Throw away another run's answers in that folder.")] = False,
+    set_: Overrides = None,
+) -> None:
+    """Ask every row, score the answers, and write the run directory with its report."""
+    from dfkeval import harness, report
+
+    _quiet()
+    done = harness.evaluate(
+        config, out, overwrite=overwrite, overrides=set_ or (), progress=Progress("answers")
+    )
+    _write("\n".join(report.metric_rows(done)) + f"\n\nreport: {out / 'report.html'}\n")
+    if done.failed_share > done.config.max_failures:
+        allowed = f"{done.config.max_failures:.1%}"
+        sys.stderr.write(
+            f"dfkeval: {done.failed_share:.1%} of the requests failed (allowed: {allowed}); "
+            "run the same command again to ask only these\n"
+        )
+        raise typer.Exit(1)
+
+
+@app.command(
+    epilog=_examples("dfkeval score runs/tuned", "dfkeval score runs/tuned --metric validity --metric labels")
+)
+def score(folder: RunDir, metric: Metrics = None) -> None:
+    """Score a run again from its stored answers; no model is needed."""
+    from dfkeval import harness, report
+
+    _quiet()
+    done = harness.score(folder, metrics=metric)
+    _write("\n".join(report.metric_rows(done)) + "\n")
+
+
+@app.command(
+    epilog=_examples(
+        "dfkeval compare runs/base runs/tuned", "dfkeval compare runs/a runs/b runs/c --csv changed.csv"
+    )
+)
+def compare(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(help="Two or more runs; each is compared with the first.", metavar="RUN_A RUN_B..."),
+    ],
+    csv_: Annotated[
+        Path | None, typer.Option("--csv", help="Write the samples whose answers differ.")
+    ] = None,
+) -> None:
+    """Paired differences on the rows that the runs have in common."""
+    from dfkeval import comparison, harness, report
+
+    if len(runs) < 2:
+        raise typer.BadParameter("name two runs or more", param_hint="RUN_A RUN_B...")
+    _quiet()
+    first = harness.load_run(runs[0])
+    found = [comparison.compare(first, other) for other in runs[1:]]
+    for each in found:
+        _write(f"{each.a} -> {each.b}, {each.n} common rows\n\n{report.comparison_table(each)}\n\n")
+    if csv_ is not None:
+        _write_changed(csv_, found)
+
+
+@app.command(
+    "report", epilog=_examples("dfkeval report runs/tuned", "dfkeval report runs/tuned --against runs/base")
+)
+def report_(
+    folder: RunDir,
+    against: Annotated[
+        Path | None, typer.Option(help="Another run; the page then opens with the comparison.")
+    ] = None,
+) -> None:
+    """Write report.md and report.html of a scored run again."""
+    from dfkeval import comparison, harness, report
+
+    _quiet()
+    done = harness.load_run(folder)
+    others = [] if against is None else [harness.load_run(against)]
+    pairs = [comparison.compare(other, done) for other in others]
+    (folder / "report.md").write_text(report.markdown(done, pairs), encoding="utf-8")
+    (folder / "report.html").write_text(report.page(done.name, [*others, done], pairs), encoding="utf-8")
+    _write(f"report: {folder / 'report.html'}\n")
+
+
+if importlib.util.find_spec("dfkeval.cli_parse") is not None:
+    app.command("parse")(importlib.import_module("dfkeval.cli_parse").parse_command)
+
+
+def _write_changed(path: Path, found: Sequence[Comparison]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(
+            ("run", "against", "id", "outcome_before", "outcome_after", "text_before", "text_after")
+        )
+        for each in found:
+            for change in each.changed:
+                old, new = change.before, change.after
+                writer.writerow((each.b, each.a, change.id, old.outcome, new.outcome, old.text, new.text))
+
+
+def _quiet() -> None:
+    """No telemetry, and no library notices among our lines."""
+    for name, value in (
+        ("HF_HUB_DISABLE_TELEMETRY", "1"),
+        ("TRANSFORMERS_VERBOSITY", "error"),
+        ("HF_HUB_DISABLE_PROGRESS_BARS", "1"),
+    ):
+        os.environ.setdefault(name, value)
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text)
+
+
+def main() -> None:
+    """The console command: a `DfkError` becomes one message on stderr and exit 2."""
+    try:
+        app()
+    except DfkError as error:
+        sys.stderr.write(f"dfkeval: {error}\n")
+        raise SystemExit(2) from error

@@ -1,0 +1,129 @@
+"""What an evaluation is asked to do: YAML -> frozen configuration.
+
+    data: test.jsonl                       # rows of the messages layout; paths are relative to this file
+    schema: dfk_label
+    backend: {kind: scripted, completions: answers.jsonl}
+    metrics: [validity, labels]
+
+Everything is checked before anything slow is loaded: names, unknown keys, files, and whether each metric
+finds a field."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, ConfigDict, Field, SerializeAsAny
+
+from dfkdata import plugins, schemas
+from dfkdata.config import Config, bind, load_config
+from dfkdata.errors import ConfigError
+from dfkdata.schemas import Schema, ToolForm
+from dfkeval import backends, metrics
+from dfkeval.metrics.bertscore import Options as BertScore
+from dfkeval.samples import Sampling
+
+TOOL_STOP = "</tool_call>"
+
+
+def _backend(value: Any) -> Any:
+    """{"kind": name, …} -> the member's own `Config`."""
+    if not isinstance(value, Mapping):
+        return value
+    if not isinstance(value.get("kind"), str):
+        known = ", ".join(plugins.names(backends.FAMILY))
+        raise ConfigError(f"backend.kind is missing; it is one of {known}")
+    module = plugins.load(backends.FAMILY, value["kind"])
+    return bind(dict(value), module.Config, "backend")
+
+
+class EvalConfig(Config):
+    """data: JSONL of the messages layout. schema: a member of dfkdata.schemas; None takes the one that the
+    rows name.
+
+    variant: which of the schema's prompt and answer forms; None takes the rows'. max_failures: largest
+    share of failed requests before the command exits 1. limit: only the first rows. resamples, confidence,
+    seed: of the intervals."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    data: Path
+    schema_name: str | None = Field(default=None, alias="schema")
+    variant: str | None = None
+    backend: Annotated[SerializeAsAny[Config], BeforeValidator(_backend)]
+    metrics: tuple[str, ...] = ("validity",)
+    sampling: Sampling = Sampling()
+    bertscore: BertScore = BertScore()
+    limit: int | None = Field(default=None, ge=1)
+    max_failures: float = Field(default=0.0, ge=0.0, le=1.0)
+    resamples: int = Field(default=10_000, ge=100)
+    confidence: float = Field(default=0.95, gt=0.0, lt=1.0)
+    seed: int = 42
+
+    @property
+    def kind(self) -> str:
+        """The backend's member name."""
+        return str(getattr(self.backend, "kind", type(self.backend).__module__))
+
+    def record(self) -> dict[str, Any]:
+        """The configuration as JSON types; `EvalConfig.model_validate` reads it back."""
+        return self.model_dump(mode="json", by_alias=True)
+
+
+def read(path: str | Path, overrides: Sequence[str] = ()) -> EvalConfig:
+    """The configuration in a YAML file, its paths made absolute. Raises `ConfigError` with every fault."""
+    return rooted(load_config(path, EvalConfig, overrides), Path(path).resolve().parent)
+
+
+def rooted(config: EvalConfig, root: Path) -> EvalConfig:
+    """Relative paths become absolute, read from `root`; a model name that is no folder there stays a name."""
+    backend = config.backend.model_copy(update=_paths(config.backend, root))
+    options = config.bertscore.model_copy(update=_paths(config.bertscore, root))
+    return config.model_copy(
+        update={"data": _absolute(config.data, root), "backend": backend, "bertscore": options}
+    )
+
+
+def _paths(part: Config, root: Path) -> dict[str, Any]:
+    """The fields of `part` that hold paths, or a model that is a folder, as absolute paths."""
+    found: dict[str, Any] = {}
+    for name in type(part).model_fields:
+        value = getattr(part, name)
+        if isinstance(value, Path):
+            found[name] = _absolute(value, root)
+        elif name == "model" and isinstance(value, str) and (root / value).is_dir():
+            found[name] = str(_absolute(Path(value), root))
+    return found
+
+
+def _absolute(path: Path, root: Path) -> Path:
+    return path if path.is_absolute() else (root / path).resolve()
+
+
+def resolve(config: EvalConfig, first: Mapping[str, Any]) -> tuple[EvalConfig, Schema]:
+    """Fill what the rows decide (schema, variant) and what the schema decides (stop string), and check all
+    names.
+
+    first: the first row. Raises `ConfigError`."""
+    meta = first.get("meta") or {}
+    name = config.schema_name or meta.get("schema")
+    if not isinstance(name, str):
+        raise ConfigError(f"{config.data}: the rows name no schema; set `schema:` to one of {_schemas()}")
+    variant = config.variant
+    if variant is None and meta.get("schema") == name:
+        variant = meta.get("variant")
+    schema = schemas.load(name, variant)
+    for metric in config.metrics:
+        metrics.check(metric, metrics.load(metric), schema)
+    if len(set(config.metrics)) < len(config.metrics):
+        raise ConfigError(f"metrics: a name is written twice: {', '.join(config.metrics)}")
+    sampling = config.sampling
+    if not sampling.stop and isinstance(schema.form, ToolForm):
+        sampling = sampling.model_copy(update={"stop": (TOOL_STOP,)})
+    filled = {"schema_name": schema.name, "variant": schema.variant, "sampling": sampling}
+    return config.model_copy(update=filled), schema
+
+
+def _schemas() -> str:
+    return ", ".join(plugins.names(schemas.FAMILY))

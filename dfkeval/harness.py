@@ -1,0 +1,448 @@
+"""Rows -> requests -> completions -> samples -> summary. Strategy: four stages with files between them.
+
+Generation appends to the run directory and is the only stage that needs the model; judging and scoring are
+pure functions of rows and completions and can be done again at any time. Promises: a run that was killed
+goes on where it stopped and ends equal to one that was not; a failed request is asked again on resume and
+never scored; every row gives exactly one sample."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from importlib import metadata
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from dfkdata import plugins, schemas
+from dfkdata.errors import DataError
+from dfkdata.rows import before_answer, load_rows
+from dfkdata.schemas import Schema
+from dfkeval import backends, metrics, stats
+from dfkeval import config as configs
+from dfkeval import store as stores
+from dfkeval.config import EvalConfig
+from dfkeval.decoding import Decoded, Failure, decode
+from dfkeval.samples import NOT_ANSWERED, OUTCOMES, Backend, Completion, Request, Sample
+from dfkeval.store import Store
+
+Scored = tuple[metrics.Metric, metrics.Measured]
+
+#: Called after each completion with (done, total).
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Item:
+    """One row to ask. gold: None where the row has none. prompt: the turns as readable text. key: hash of
+    prompt, tools and image bytes; rows of two runs are comparable when it is equal."""
+
+    request: Request
+    group: str
+    gold: dict[str, Any] | None
+    source_text: str | None
+    prompt: str
+    key: str
+
+
+@dataclass(kw_only=True)
+class Run:
+    """A run directory in memory. summary: {"n", "outcomes", "metrics", "details"} as in summary.json."""
+
+    folder: Path
+    config: EvalConfig
+    schema: Schema
+    samples: list[Sample]
+    summary: dict[str, Any]
+    environment: dict[str, Any] = field(default_factory=dict)
+    _measured: dict[str, Scored] = field(default_factory=dict, repr=False)
+
+    @property
+    def measured(self) -> dict[str, Scored]:
+        """Every metric's sufficient statistics, rows in the order of `samples`; computed once."""
+        if not self._measured:
+            self._measured = measure(self.samples, self.config, self.schema)
+        return self._measured
+
+    @property
+    def name(self) -> str:
+        """The directory's name."""
+        return self.folder.name
+
+    @property
+    def failed_share(self) -> float:
+        """Share of requests that got no answer."""
+        failed = sum(self.summary["outcomes"].get(name, 0) for name in NOT_ANSWERED)
+        return float(failed / max(1, self.summary["n"]))
+
+
+def evaluate(
+    config: EvalConfig | str | Path,
+    out: str | Path,
+    *,
+    backend: Backend | None = None,
+    overwrite: bool = False,
+    overrides: Sequence[str] = (),
+    progress: Progress | None = None,
+) -> Run:
+    """Ask every row, judge the answers, score them and write the report; continues a run that was stopped.
+
+    config: a configuration, or the path of its YAML file. backend: something loaded that answers instead of
+    the one the configuration names. Raises `ConfigError` before anything slow is loaded, `DataError` for
+    the data file, and `BackendError` when the engine itself fails; what was answered until then is kept."""
+    if not isinstance(config, EvalConfig):
+        config = configs.read(config, overrides)
+    config = configs.rooted(config, Path.cwd())
+    rows = read_rows(config)
+    config, schema = configs.resolve(config, rows[0])
+    items = [item(row, schema) for row in rows]
+    store = Store(out)
+    store.begin(config.record(), stores.file_sha256(config.data), overwrite=overwrite)
+    done = store.completions()
+    pending = [each.request for each in items if each.request.id not in done or done[each.request.id].error]
+    if pending:
+        engine = (
+            backend
+            if backend is not None
+            else plugins.load(backends.FAMILY, config.kind).start(config.backend)
+        )
+        try:
+            _generate(store, engine, pending, config, len(items), progress)
+        finally:
+            if backend is None:
+                engine.close()
+    return finish(store, config, schema, items)
+
+
+def read_rows(config: EvalConfig) -> list[dict[str, Any]]:
+    """The rows to ask. Raises `DataError` for none, or for an id written twice."""
+    rows = list(islice(load_rows(config.data), config.limit))
+    if not rows:
+        raise DataError(f"{config.data}: no rows to evaluate")
+    twice = [name for name, count in Counter(str(row["id"]) for row in rows).items() if count > 1]
+    if twice:
+        raise DataError(f"{config.data}: {len(twice)} ids are written twice, for example {twice[0]!r}")
+    return rows
+
+
+def item(row: Mapping[str, Any], schema: Schema) -> Item:
+    """One row as something to ask and to compare with."""
+    meta = row.get("meta") or {}
+    messages, images = before_answer(row["messages"]), tuple(row.get("images") or ())
+    request = Request(id=str(row["id"]), messages=messages, images=images, tools=row.get("tools"))
+    source = meta.get("text")
+    return Item(
+        request,
+        str(meta.get("group", row["id"])),
+        meta["gold"] if isinstance(meta.get("gold"), dict) else taught(row["messages"], schema),
+        source if isinstance(source, str) else None,
+        prompt_text(messages),
+        request_key(request),
+    )
+
+
+def taught(messages: list[dict[str, Any]], schema: Schema) -> dict[str, Any] | None:
+    """The answer in the last assistant turn, for rows that keep no gold in `meta`; None when there is none
+    to read."""
+    turn = messages[-1] if messages else {}
+    if turn.get("role") != "assistant":
+        return None
+    calls = turn.get("tool_calls")
+    if calls:
+        arguments = calls[0].get("function", {}).get("arguments")
+        return arguments if isinstance(arguments, dict) else None
+    read = decode("".join(_part_texts(turn)), schema, mode="lenient")
+    return read.value if isinstance(read, Decoded) else None
+
+
+def request_key(request: Request) -> str:
+    """Hash of what the model is shown: turns, tools, and the bytes of the images."""
+    digest = hashlib.sha256(msgspec.json.encode((request.messages, request.tools), order="sorted"))
+    for image in request.images:
+        path = Path(image)
+        digest.update(path.read_bytes() if path.is_file() else b"missing")
+    return digest.hexdigest()[:32]
+
+
+def _generate(
+    store: Store,
+    backend: Backend,
+    pending: list[Request],
+    config: EvalConfig,
+    total: int,
+    progress: Progress | None,
+) -> None:
+    started, tokens, asked = time.perf_counter(), Counter[str](), total - len(pending)
+    try:
+        for completion in store.append(backend.generate(pending, config.sampling)):
+            tokens.update(
+                {"prompt": completion.n_prompt_tokens or 0, "output": completion.n_output_tokens or 0}
+            )
+            asked += 1
+            if progress is not None:
+                progress(asked, total)
+    finally:
+        seconds = time.perf_counter() - started
+        stores.write_json(store.path(stores.ENVIRONMENT), environment(backend, seconds, tokens, len(pending)))
+
+
+def environment(backend: Backend, seconds: float, tokens: Mapping[str, int], requests: int) -> dict[str, Any]:
+    """What the answers depend on besides the configuration, and how fast they came."""
+    packages = (
+        "dfk",
+        "torch",
+        "transformers",
+        "peft",
+        "tokenizers",
+        "pillow",
+        "numpy",
+        "pydantic",
+        "jsonschema-rs",
+    )
+    return {
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "packages": {name: version for name in packages if (version := _version(name)) is not None},
+        "backend": backend.info,
+        "generation": {
+            "requests": requests,
+            "seconds": round(seconds, 3),
+            "prompt_tokens": tokens.get("prompt", 0),
+            "output_tokens": tokens.get("output", 0),
+            "output_tokens_per_second": round(tokens.get("output", 0) / seconds, 1) if seconds else None,
+        },
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def finish(store: Store, config: EvalConfig, schema: Schema, items: Sequence[Item]) -> Run:
+    """Judge and score what is answered, and write samples, summary and reports."""
+    samples = judge(items, store.completions(), schema)
+    store.write_samples(samples)
+    measured = measure(samples, config, schema)
+    summary = summarise(samples, measured, config)
+    stores.write_json(store.path(stores.SUMMARY), summary)
+    found = store.path(stores.ENVIRONMENT)
+    run = Run(
+        folder=store.folder,
+        config=config,
+        schema=schema,
+        samples=samples,
+        summary=summary,
+        environment=stores.read_json(found) if found.exists() else {},
+        _measured=measured,
+    )
+    write_reports(run)
+    return run
+
+
+def write_reports(run: Run) -> None:
+    """report.md and report.html."""
+    from dfkeval import report
+
+    store = Store(run.folder)
+    stores.write_bytes(store.path(stores.REPORT_MD), report.markdown(run).encode())
+    stores.write_bytes(store.path(stores.REPORT_HTML), report.page(run.name, [run]).encode())
+
+
+def judge(items: Iterable[Item], completions: Mapping[str, Completion], schema: Schema) -> list[Sample]:
+    """One sample a row, in row order; a row without completion is a failed request."""
+    return [_sample(each, completions.get(each.request.id), schema) for each in items]
+
+
+def _sample(each: Item, completion: Completion | None, schema: Schema) -> Sample:
+    if completion is None:
+        completion = Completion(id=each.request.id, text="", finish_reason="error", error="no completion")
+    verdict = _verdict(completion, schema)
+    gold_fault = None if each.gold is None else fault(each.gold, schema)
+    if gold_fault is not None and verdict.outcome not in NOT_ANSWERED:
+        verdict = replace(verdict, outcome="no_gold", problems=(f"gold: {gold_fault}", *verdict.problems))
+    return Sample(
+        id=each.request.id,
+        group=each.group,
+        outcome=verdict.outcome,
+        gold=each.gold if gold_fault is None else None,
+        value=verdict.value,
+        lenient=verdict.lenient,
+        text=completion.text,
+        repairs=verdict.repairs,
+        problems=verdict.problems,
+        source_text=each.source_text,
+        images=each.request.images,
+        prompt=each.prompt,
+        key=each.key,
+        finish_reason=completion.finish_reason,
+        n_prompt_tokens=completion.n_prompt_tokens,
+        n_output_tokens=completion.n_output_tokens,
+        seconds=completion.seconds,
+    )
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What one answer says, strictly and leniently."""
+
+    outcome: str
+    value: dict[str, Any] | None = None
+    lenient: dict[str, Any] | None = None
+    repairs: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+
+
+def _verdict(completion: Completion, schema: Schema) -> Verdict:
+    if completion.error is not None or completion.finish_reason == "error":
+        name = "timeout" if completion.timed_out else "request_failed"
+        return Verdict(name, problems=(completion.error or "no reason given",))
+    finished = completion.finish_reason != "length"
+    match decode(completion.text, schema, mode="strict", finished=finished):
+        case Decoded(value=value, repairs=repairs):
+            return Verdict("ok", value, value, tuple(repairs))
+        case Failure(kind=kind, problems=problems):
+            lines = tuple(_line(problem) for problem in problems)
+            return _repaired(completion.text, schema, finished, Verdict(_closed(kind), problems=lines))
+
+
+def _repaired(text: str, schema: Schema, finished: bool, failed: Verdict) -> Verdict:
+    """The lenient reading of an answer that strict reading refused."""
+    second = decode(text, schema, mode="lenient", finished=finished)
+    if isinstance(second, Decoded):
+        return Verdict("repaired", None, second.value, tuple(second.repairs), failed.problems)
+    return failed
+
+
+def fault(value: dict[str, Any], schema: Schema) -> str | None:
+    """What the schema's JSON Schema has against `value`, with the place; None if it fits."""
+    validator = _validator(schema.name, schema.variant)
+    if validator.is_valid(value):
+        return None
+    first = next(validator.iter_errors(value))
+    return f"/{'/'.join(map(str, first.instance_path))}: {first.message}"
+
+
+@lru_cache(maxsize=16)
+def _validator(name: str, variant: str) -> Any:
+    import jsonschema_rs
+
+    return jsonschema_rs.validator_for(schemas.load(name, variant).json_schema)
+
+
+def _closed(kind: str) -> str:
+    """Outcomes are a closed list; a new kind of failure has to be added there first."""
+    if kind not in OUTCOMES:
+        raise ValueError(f"decode gave the failure kind {kind!r}, which is not an outcome")
+    return kind
+
+
+def _line(problem: object) -> str:
+    """A problem as one readable line: code, place, message."""
+    code, message = getattr(problem, "code", ""), getattr(problem, "message", str(problem))
+    place = getattr(problem, "json_pointer", None)
+    return " ".join(part for part in (code and f"{code}:", place and f"{place}:", message) if part)
+
+
+def prompt_text(messages: Iterable[Mapping[str, Any]]) -> str:
+    """The turns as readable text, pictures as `<image>`."""
+    return "\n\n".join(f"[{turn['role']}]\n{''.join(_part_texts(turn))}" for turn in messages)
+
+
+def _part_texts(turn: Mapping[str, Any]) -> Iterator[str]:
+    content = turn.get("content") or []
+    for part in [content] if isinstance(content, str) else content:
+        if isinstance(part, str):
+            yield part
+        else:
+            yield part.get("text", "") if part.get("type") == "text" else f"<{part.get('type')}>"
+
+
+def summarise(
+    samples: Sequence[Sample], measured: Mapping[str, Scored], config: EvalConfig
+) -> dict[str, Any]:
+    """summary.json: {"n", "outcomes", "metrics": {name: {"value", "low", "high", "n"}}, "details"}."""
+    counts = Counter(sample.outcome for sample in samples)
+    found: dict[str, stats.Estimate] = {}
+    details: dict[str, Any] = {}
+    groups = [sample.group for sample in samples]
+    for name, (metric, table) in measured.items():
+        estimates = stats.estimate(
+            metric,
+            table,
+            groups,
+            resamples=config.resamples,
+            confidence=config.confidence,
+            seed=stats.stream(config.seed, name),
+        )
+        found |= {f"{name}.{key}": value for key, value in estimates.items()}
+        details[name] = table.details
+    return {
+        "n": len(samples),
+        "outcomes": {name: counts[name] for name in OUTCOMES if counts[name]},
+        "metrics": {name: msgspec.structs.asdict(value) for name, value in found.items()},
+        "confidence": config.confidence,
+        "details": {name: facts for name, facts in details.items() if facts},
+    }
+
+
+def measure(samples: Sequence[Sample], config: EvalConfig, schema: Schema) -> dict[str, Scored]:
+    """Every metric of the configuration on the samples, by member name."""
+    scoring = metrics.Scoring(schema, {"bertscore": config.bertscore})
+    loaded = {name.rsplit(".", 1)[-1]: metrics.load(name) for name in config.metrics}
+    return {name: (metric, metric.measure(samples, scoring)) for name, metric in loaded.items()}
+
+
+def score(folder: str | Path, *, metrics: Sequence[str] | None = None) -> Run:
+    """Judge and score a run again from its stored completions; no model is needed.
+
+    metrics: other metrics than the run's. Rows come from the data file, or, where it is gone, from
+    samples.jsonl. Raises `DataError` when the data file was changed since."""
+    store = Store(folder)
+    record = store.config()
+    config = EvalConfig.model_validate(record["config"])
+    if metrics:
+        config = config.model_copy(update={"metrics": tuple(metrics)})
+    if not config.data.exists():
+        config, schema = configs.resolve(config, {})
+        items = [_stored(sample) for sample in store.samples()]
+    else:
+        if stores.file_sha256(config.data) != record["data_sha256"]:
+            raise DataError(
+                f"{config.data}: was changed since {store.folder} was run; run it again with --overwrite"
+            )
+        rows = read_rows(config)
+        config, schema = configs.resolve(config, rows[0])
+        items = [item(row, schema) for row in rows]
+    stores.write_json(store.path(stores.CONFIG), record | {"config": config.record()})
+    return finish(store, config, schema, items)
+
+
+def _stored(sample: Sample) -> Item:
+    request = Request(id=sample.id, messages=[], images=sample.images)
+    return Item(request, sample.group, sample.gold, sample.source_text, sample.prompt, sample.key)
+
+
+def load_run(folder: str | Path) -> Run:
+    """A finished run as it was scored. Raises `DataError` when it is none."""
+    store = Store(folder)
+    config = EvalConfig.model_validate(store.config()["config"])
+    found = store.path(stores.ENVIRONMENT)
+    return Run(
+        folder=store.folder,
+        config=config,
+        schema=schemas.load(config.schema_name or "", config.variant),
+        samples=store.samples(),
+        summary=stores.read_json(store.path(stores.SUMMARY)),
+        environment=stores.read_json(found) if found.exists() else {},
+    )

@@ -1,0 +1,326 @@
+"""Base model, adapter, processor and `dfk.json`: the one place that loads them, for evaluation and for
+training.
+
+Strategy: always load the whole vision-language class, also for text-only work, because an adapter that was
+trained through the text-only class loads into the other one with no effect and only a warning. Every
+adapter is proved: all its keys arrive, none is left over, and it changes the logits. Promises: torch and
+transformers are imported only inside functions; nothing is downloaded when `model` is a folder; no
+class-level state of the image processor is changed."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import importlib.util
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dfkdata.errors import BackendError, ConfigError, DataError, missing_package
+from dfkeval import card as cards
+from dfkeval._quiet import quiet_loading
+
+TINY = "tiny"
+PROBE = "Label: netral"  # any text with a few tokens; the proof of an adapter looks at its logits
+
+
+@dataclass
+class Loaded:
+    """model: in eval mode, on its device. processor: tokenizer, image processor and chat template in one.
+
+    card: the `dfk.json` of the adapter or the model folder. info: facts for the record."""
+
+    model: Any
+    processor: Any
+    card: cards.Card | None
+    name: str
+    info: dict[str, Any] = field(default_factory=dict)
+
+
+def load(
+    model: str | Path,
+    *,
+    adapter: str | Path | None = None,
+    dtype: str = "auto",
+    device: str = "auto",
+    max_pixels: int | None = None,
+    verify: bool = True,
+) -> Loaded:
+    """Load a model folder, hub name, or "tiny"; with a LoRA adapter if given.
+
+    dtype: "float32", "bfloat16", "float16", or "auto" (bfloat16 on a GPU, float32 on a CPU). device:
+    "auto", "cpu", "cuda", "cuda:1". max_pixels: largest image in pixels; None takes the card's, else the
+    image processor's own. verify: prove the adapter (one forward pass). Raises `ConfigError` for what
+    cannot fit together and `BackendError` for weights that cannot be loaded."""
+    torch = _require("torch")
+    transformers = _require("transformers")
+    source = model_source(model)
+    folder = None if adapter is None else _adapter_folder(adapter)
+    card = cards.read(folder) if folder is not None else _card_of(source)
+    place = _device(torch, device)
+    kind = _dtype(torch, dtype, place)
+    try:
+        with quiet_loading():
+            net = transformers.AutoModelForImageTextToText.from_pretrained(
+                source, dtype=kind, attn_implementation="sdpa"
+            )
+    except (OSError, ValueError, KeyError) as error:
+        raise BackendError(f"model {str(model)!r} cannot be loaded: {error}") from error
+    net = net.to(place).eval()
+    shapes = model_shapes_sha256(net)
+    _check_base(card, shapes, folder or source)
+    budget = max_pixels if max_pixels is not None else (card.max_pixels if card else None)
+    processor = load_processor(source, max_pixels=budget)
+    if card is not None:
+        where = f"{folder or source}/{cards.NAME}"
+        cards.refuse_mismatch(
+            card, where, {"max_pixels": max_pixels, "template_sha256": template_sha256(processor)}
+        )
+    if folder is not None:
+        net = attach(net, folder, processor, verify=verify)
+    info = _info(torch, transformers, net, processor, source, folder, kind, place, shapes)
+    return Loaded(net, processor, card, str(model), info)
+
+
+def model_source(model: str | Path) -> str:
+    """What transformers is asked for: a folder's path, or a hub name. "tiny" is the model inside dfktrain."""
+    if str(model) == TINY:
+        return str(tiny_path())
+    path = Path(model)
+    if path.is_dir():
+        return str(path)
+    if path.is_absolute() or str(model).startswith((".", "~")) or str(model).count("/") != 1:
+        raise ConfigError(
+            f"model {str(model)!r}: no such folder; give a model folder, a hub name owner/name, or {TINY!r}"
+        )
+    return str(model)
+
+
+def tiny_path() -> Path:
+    """The folder of the built-in tiny model; dfktrain is located, not imported."""
+    spec = importlib.util.find_spec("dfktrain")
+    places = list(spec.submodule_search_locations or ()) if spec else []
+    for place in places:
+        folder = Path(place) / "tiny" / "weights"
+        if (folder / "config.json").is_file():
+            return folder
+    raise ConfigError("model 'tiny': this installation has no dfktrain/tiny/weights; reinstall dfk")
+
+
+def _adapter_folder(adapter: str | Path) -> Path:
+    folder = Path(adapter)
+    if not (folder / "adapter_config.json").is_file():
+        raise ConfigError(
+            f"adapter {str(adapter)!r}: no adapter_config.json there; give the folder that PEFT saved"
+        )
+    return folder
+
+
+def _card_of(source: str) -> cards.Card | None:
+    return cards.read(Path(source)) if Path(source).is_dir() else None
+
+
+def _device(torch: Any, device: str) -> str:
+    if device != "auto":
+        return device
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _dtype(torch: Any, dtype: str, device: str) -> Any:
+    if dtype == "auto":
+        dtype = "float32" if device == "cpu" else "bfloat16"
+    if dtype not in ("float32", "bfloat16", "float16"):
+        raise ConfigError(f"dtype {dtype!r}: choose float32, bfloat16, float16 or auto")
+    return getattr(torch, dtype)
+
+
+def _check_base(card: cards.Card | None, shapes: str, where: Path | str) -> None:
+    expected = card.base.shapes_sha256 if card is not None and card.base is not None else None
+    if expected is not None and expected != shapes:
+        name = card.base.name if card is not None and card.base is not None else "?"
+        raise ConfigError(
+            f"{where} was trained on another base model ({name!r}): parameter names and shapes differ; "
+            "give that model or one with equal shapes"
+        )
+
+
+def model_shapes_sha256(net: Any) -> str:
+    """Hash of a bare base model's parameter names and shapes; compares bases whatever their folder is
+    called."""
+    return cards.shapes_sha256({name: tuple(tensor.shape) for name, tensor in net.named_parameters()})
+
+
+def template_sha256(processor: Any) -> str:
+    """Hash of the chat template that the processor renders prompts with."""
+    template = getattr(processor, "chat_template", None) or processor.tokenizer.chat_template
+    return cards.text_sha256(template if isinstance(template, str) else json.dumps(template, sort_keys=True))
+
+
+def load_processor(path: str | Path, *, max_pixels: int | None = None, min_pixels: int | None = None) -> Any:
+    """Processor of a Qwen3-VL or Qwen3.5 folder or hub name; works without torchvision.
+
+    max_pixels, min_pixels: bounds of an image's area in pixels after resizing; set on this instance only.
+    Raises `BackendError` when the folder has no processor."""
+    _require("transformers")
+    from dfkeval._processor import ImageTextProcessor
+
+    try:
+        processor = ImageTextProcessor.from_pretrained(model_source(path))
+    except (OSError, ValueError, TypeError) as error:
+        raise BackendError(f"the processor of {str(path)!r} cannot be loaded: {error}") from error
+    if max_pixels is not None or min_pixels is not None:
+        set_pixels(processor, max_pixels=max_pixels, min_pixels=min_pixels)
+    return processor
+
+
+def set_pixels(processor: Any, *, max_pixels: int | None = None, min_pixels: int | None = None) -> None:
+    """Bound the area of resized images. Works on a copy of `size`: the library shares that dict between
+    instances."""
+    images = processor.image_processor
+    size = copy.deepcopy(dict(images.size))
+    if max_pixels is not None:
+        size["longest_edge"] = max_pixels
+        size["shortest_edge"] = min(size["shortest_edge"], max_pixels)
+    if min_pixels is not None:
+        size["shortest_edge"] = min_pixels
+    if size["shortest_edge"] > size["longest_edge"]:
+        raise ConfigError(f"min_pixels {size['shortest_edge']} is above max_pixels {size['longest_edge']}")
+    images.size = size
+
+
+def attach(net: Any, folder: Path, processor: Any, *, verify: bool = True, trainable: bool = False) -> Any:
+    """The base with the LoRA adapter of `folder` on it, as a PEFT model.
+
+    Raises `ConfigError` when a key of the file finds no place, a place gets no key, or the logits do not
+    change."""
+    peft = _require("peft")
+    try:
+        adapted = peft.PeftModel.from_pretrained(net, str(folder), is_trainable=trainable)
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise ConfigError(f"adapter {folder} does not fit this base model: {error}") from error
+    _check_keys(adapted, folder, peft)
+    if not trainable:
+        adapted.eval()
+    if verify:
+        _check_effect(adapted, folder, processor)
+    return adapted
+
+
+def _check_keys(adapted: Any, folder: Path, peft: Any) -> None:
+    """Every tensor of the file has its place in the model and the other way round."""
+    saved = _saved_keys(folder)
+    placed = set(peft.get_peft_model_state_dict(adapted))
+    unexpected, missing = sorted(saved - placed), sorted(placed - saved)
+    if not unexpected and not missing:
+        return
+    lines = [f"{len(unexpected)} keys of the file have no place in the model"] if unexpected else []
+    lines += [f"{len(missing)} places got no key"] if missing else []
+    example = (unexpected or missing)[0]
+    raise ConfigError(
+        f"adapter {folder} does not fit this base model: {' and '.join(lines)}, for example {example}; "
+        "it was trained on another model class or another base (the text-only class is the usual reason)"
+    )
+
+
+def _saved_keys(folder: Path) -> set[str]:
+    safetensors = _require("safetensors")
+    path = folder / "adapter_model.safetensors"
+    if not path.is_file():
+        raise ConfigError(f"adapter {folder}: no adapter_model.safetensors (pickled adapters are not loaded)")
+    with safetensors.safe_open(str(path), framework="pt") as tensors:
+        return set(tensors.keys())
+
+
+def _check_effect(adapted: Any, folder: Path, processor: Any) -> None:
+    """The logits of a short text with and without the adapter; vision-only adapters are judged by their
+    weights."""
+    torch = _require("torch")
+    ids = processor.tokenizer(PROBE, return_tensors="pt")["input_ids"].to(adapted.device)
+    with torch.inference_mode():
+        changed = _probe(adapted, ids, torch)
+        with adapted.disable_adapter():
+            plain = _probe(adapted, ids, torch)
+    if not torch.equal(changed, plain):
+        return
+    vision = [p for name, p in adapted.named_parameters() if "lora_B" in name and "visual" in name]
+    if any(bool(p.detach().any()) for p in vision):
+        return
+    raise ConfigError(
+        f"adapter {folder} does not change the model's logits: it is untrained (all its B matrices are 0) "
+        "or was trained on another model class; there is nothing to evaluate"
+    )
+
+
+def _probe(adapted: Any, ids: Any, torch: Any) -> Any:
+    return adapted(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits
+
+
+def open_image(path: str | Path) -> Any:
+    """The image as RGB. Raises `DataError` naming the file when it is missing or broken."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError) as error:
+        raise DataError(f"image {path}: cannot be read ({error})") from error
+
+
+def image_size(path: str | Path) -> tuple[int, int]:
+    """(width, height) in pixels, from the header alone. Raises `DataError` naming the file."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            return int(width), int(height)
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError) as error:
+        raise DataError(f"image {path}: cannot be read ({error})") from error
+
+
+def weights_sha256(folder: Path) -> str:
+    """Hash of the weight files of a folder, in name order; the identity of a model or an adapter in
+    caches."""
+    import hashlib
+
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.safetensors")):
+        digest.update(path.name.encode())
+        with path.open("rb") as file:
+            while chunk := file.read(1 << 22):
+                digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _info(
+    torch: Any, transformers: Any, net: Any, processor: Any, source: str, folder: Path | None, kind: Any,
+    place: str, shapes: str,
+) -> dict[str, Any]:  # fmt: skip
+    local = Path(source).is_dir()
+    return {
+        "model": source if not local else Path(source).name,
+        "weights_sha256": weights_sha256(Path(source)) if local else None,
+        "revision": getattr(net.config, "_commit_hash", None),
+        "adapter_sha256": weights_sha256(folder) if folder is not None else None,
+        "shapes_sha256": shapes,
+        "template_sha256": template_sha256(processor),
+        "pixels": {key: processor.image_processor.size[key] for key in ("shortest_edge", "longest_edge")},
+        "image_backend": type(processor.image_processor).__name__,
+        "dtype": str(kind).removeprefix("torch."),
+        "device": place,
+        "attention": "sdpa",
+        "gdn_kernels": "fla" if importlib.util.find_spec("fla") else "torch",
+        "torch": str(torch.__version__),
+        "transformers": str(transformers.__version__),
+    }
+
+
+def _require(package: str) -> Any:
+    """Import a heavy package, or say which extra brings it."""
+    try:
+        return importlib.import_module(package)
+    except ModuleNotFoundError as error:
+        if error.name != package:
+            raise
+        raise missing_package("loading a model", package, "hf") from error

@@ -1,0 +1,169 @@
+"""Text -> token embeddings of one encoder layer: the slow half of BERTScore.
+
+Strategy: each distinct text is encoded once, sorted by token length, in batches of a token budget; layers
+above the wanted one are dropped before the first forward pass; padding never reaches a caller. Texts found
+in the cache cost no forward pass, and where all are found neither the model nor torch is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dfkdata.errors import BackendError, ConfigError, missing_package
+from dfkeval._quiet import quiet_loading
+
+Embedding = NDArray[np.float32]
+
+_STACKS = (
+    "encoder.layer",
+    "transformer.layer",
+    "encoder.block",
+    "encoder.layers",
+    "layers",
+    "layer",
+    "block",
+)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One text. ids: (T,) token ids, special tokens included. vectors: (T, D) of unit length. special:
+    (T,), whether the token is one of the encoder's own marks. truncated: the text was longer than the
+    encoder reads."""
+
+    ids: NDArray[np.int32]
+    vectors: Embedding
+    special: NDArray[np.bool_]
+    truncated: bool
+
+    @property
+    def blank(self) -> bool:
+        """Whether the text has no token of its own."""
+        return bool(self.special.all())
+
+
+class Encoder:
+    """A loaded tokenizer and model, cut after `layer` layers."""
+
+    def __init__(self, model: str, layer: int, dtype: str, device: str = "auto") -> None:
+        """Raises `ConfigError` for a missing package or an impossible layer, `BackendError` for missing
+        weights."""
+        self.torch, transformers = _libraries()
+        place = ("cuda" if self.torch.cuda.is_available() else "cpu") if device == "auto" else device
+        try:
+            self.tokenizer = transformers.AutoTokenizer.from_pretrained(model)
+            with quiet_loading():
+                net = transformers.AutoModel.from_pretrained(model)
+        except (OSError, ValueError, KeyError) as error:
+            raise BackendError(f"BERTScore model {model!r} cannot be loaded: {error}") from error
+        if hasattr(net, "encoder") and hasattr(net, "decoder"):
+            net = net.encoder
+        cut(net, layer, model)
+        self.net = net.eval().to(getattr(self.torch, dtype)).to(place)
+        self.device = place
+        self.limit = _limit(self.tokenizer, net.config)
+        self.marks = {self.tokenizer.cls_token_id, self.tokenizer.sep_token_id}
+        self.own = len(self.tokenizer("", add_special_tokens=True)["input_ids"])
+
+    def tokens(self, texts: Sequence[str]) -> list[tuple[list[int], bool]]:
+        """Token ids with special tokens, at most `limit`, and whether something was cut off."""
+        if not texts:
+            return []
+        plain = self.tokenizer([text.strip() for text in texts], add_special_tokens=True, verbose=False)[
+            "input_ids"
+        ]
+        long = [index for index, ids in enumerate(plain) if len(ids) > self.limit]
+        for index in long:
+            cut_off = self.tokenizer(texts[index].strip(), truncation=True, max_length=self.limit)
+            plain[index] = cut_off["input_ids"]
+        return [(ids, index in set(long)) for index, ids in enumerate(plain)]
+
+    def encode(
+        self, texts: Sequence[str], batch_tokens: int, seen: Callable[[str, Encoded], None] | None = None
+    ) -> dict[str, Encoded]:
+        """Text -> its embeddings; `seen` is called for each as it is ready."""
+        distinct = list(dict.fromkeys(texts))
+        tokenized = self.tokens(distinct)
+        order = sorted(range(len(distinct)), key=lambda index: len(tokenized[index][0]))
+        found: dict[str, Encoded] = {}
+        for batch in batches([len(tokenized[index][0]) for index in order], batch_tokens):
+            places = order[batch.start : batch.stop]
+            for place, vectors in zip(
+                places, self._forward([tokenized[place][0] for place in places]), strict=True
+            ):
+                ids, truncated = tokenized[place]
+                blank = len(ids) <= self.own
+                special = np.array([blank or token in self.marks for token in ids], dtype=np.bool_)
+                encoded = Encoded(np.array(ids, dtype=np.int32), vectors, special, truncated)
+                found[distinct[place]] = encoded
+                if seen is not None:
+                    seen(distinct[place], encoded)
+        return found
+
+    def _forward(self, rows: list[list[int]]) -> list[Embedding]:
+        """Unit vectors (T, D) of each row; rows of one batch are padded on the right and cut back."""
+        torch = self.torch
+        width = max(map(len, rows))
+        pad = self.tokenizer.pad_token_id or 0
+        ids = torch.tensor([[*row, *[pad] * (width - len(row))] for row in rows], device=self.device)
+        mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows], device=self.device)
+        with torch.inference_mode():
+            hidden = self.net(ids, attention_mask=mask)[0].float()
+            hidden = hidden / hidden.norm(dim=-1, keepdim=True)
+        out = hidden.cpu().numpy()
+        return [np.ascontiguousarray(out[index, : len(row)]) for index, row in enumerate(rows)]
+
+
+def batches(lengths: Sequence[int], budget: int) -> Iterator[range]:
+    """Cut rising `lengths` into runs whose padded size stays within `budget`; a longer single one stands
+    alone."""
+    start = 0
+    for stop in range(1, len(lengths) + 1):
+        if stop == len(lengths) or lengths[stop] * (stop + 1 - start) > budget:
+            yield range(start, stop)
+            start = stop
+
+
+def cut(net: Any, layer: int, model: str) -> None:
+    """Drop the layers above `layer`, in place. Raises `ConfigError` when the model has fewer."""
+    total = net.config.num_hidden_layers
+    if not 0 <= layer <= total:
+        raise ConfigError(f"BERTScore layer {layer}: {model!r} has {total} layers")
+    if hasattr(getattr(net, "encoder", None), "albert_layer_groups"):
+        net.encoder.config.num_hidden_layers = layer
+        return
+    for path in _STACKS:
+        owner, _, name = path.rpartition(".")
+        holder = getattr(net, owner, None) if owner else net
+        stack = getattr(holder, name, None)
+        if stack is not None and len(stack) == total:
+            setattr(holder, name, stack[:layer])
+            return
+    if layer != total:
+        raise ConfigError(
+            f"BERTScore: no stack of layers found in {model!r}; use its last layer: layer: {total}"
+        )
+
+
+def _limit(tokenizer: Any, config: Any) -> int:
+    """Longest row in tokens. Some tokenizers declare none (a huge number); then the model's positions
+    decide."""
+    positions = getattr(config, "max_position_embeddings", 0) or 512
+    if config.model_type in ("roberta", "xlm-roberta", "camembert", "longformer"):
+        positions -= 2  # their positions start after the padding index
+    return (
+        int(min(tokenizer.model_max_length, positions)) if positions > 0 else int(tokenizer.model_max_length)
+    )
+
+
+def _libraries() -> tuple[Any, Any]:
+    try:
+        import torch
+        import transformers
+    except ModuleNotFoundError as error:
+        raise missing_package("bertscore", error.name or "torch", "metrics") from error
+    return torch, transformers

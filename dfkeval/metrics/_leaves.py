@@ -1,0 +1,108 @@
+"""An answer as a bag of comparable leaves, by field roles.
+
+A list of texts gives one leaf a text; a list of objects gives one leaf for the object's first text (its
+name) and one for each entry of its lists, tied to that name. A leaf that equals the field's default says
+nothing and is left out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic_core import PydanticUndefined
+
+from dfkdata.fields import Choice, Grounded, Label, Prose
+from dfkdata.schemas import Schema
+
+Value = dict[str, Any]
+Leaf = tuple[str, ...]  # (kind, text) or (kind, name, text)
+
+
+def fold(text: str) -> str:
+    """Case and runs of blanks do not make two values different."""
+    return " ".join(text.split()).casefold()
+
+
+def leaves(value: Value, schema: Schema) -> Counter[Leaf]:
+    """Leaves of all comparable fields (labels, enums, grounded lists), with their number."""
+    found: Counter[Leaf] = Counter()
+    for name, role in schema.roles.items():
+        if isinstance(role, Grounded):
+            found.update(list_leaves(name, value.get(name)))
+        elif isinstance(role, Choice | Label):
+            chosen = value.get(name)
+            if isinstance(chosen, str) and chosen != default(schema, name):
+                found[(name, fold(chosen))] += 1
+    return found
+
+
+def list_leaves(name: str, entries: Any) -> Iterator[Leaf]:
+    """Leaves of one grounded list."""
+    for entry in entries if isinstance(entries, list) else ():
+        if isinstance(entry, str):
+            yield (name, fold(entry))
+        elif isinstance(entry, dict):
+            yield from _object_leaves(name, entry)
+
+
+def _object_leaves(name: str, entry: Value) -> Iterator[Leaf]:
+    title = next((value for value in entry.values() if isinstance(value, str)), "")
+    if title:
+        yield (name, fold(title))
+    for key, inner in entry.items():
+        for text in inner if isinstance(inner, list) else ():
+            if isinstance(text, str):
+                yield (key, fold(title), fold(text))
+
+
+def default(schema: Schema, name: str) -> Any:
+    """The field's default, None if it has none."""
+    field = schema.answer.model_fields[name]
+    value = field.get_default(call_default_factory=True, validated_data={})
+    return None if value is PydanticUndefined else value
+
+
+def choice(value: Value, schema: Schema, name: str) -> str:
+    """The value of an enum field; a slot that is left out means its default."""
+    chosen = value.get(name, default(schema, name))
+    return fold(str(chosen))
+
+
+def says_something(value: Value, schema: Schema) -> bool:
+    """Whether any field holds more than null, blank, an empty list or its default."""
+    return any(
+        bool(slot.strip() if isinstance(slot, str) else slot) and slot != _default_or_none(schema, name)
+        for name, slot in value.items()
+    )
+
+
+def _default_or_none(schema: Schema, name: str) -> Any:
+    return default(schema, name) if name in schema.answer.model_fields else None
+
+
+def prose(value: Value, schema: Schema) -> str:
+    """The answer as text for ROUGE and BERTScore: its prose fields, or, where it has none, its leaves in
+    words."""
+    texts = [str(value.get(name) or "") for name, role in schema.roles.items() if isinstance(role, Prose)]
+    if texts:
+        return "\n".join(texts).strip()
+    return ", ".join(_words(value.get(name)) for name in schema.roles if _words(value.get(name)))
+
+
+def _words(slot: Any) -> str:
+    """("dog", ["red", "small"]) -> "red small dog": attributes stand before the name."""
+    if isinstance(slot, str):
+        return slot
+    if isinstance(slot, list):
+        return ", ".join(word for word in map(_words, slot) if word)
+    if isinstance(slot, dict):
+        lists = [
+            text
+            for inner in slot.values()
+            if isinstance(inner, list)
+            for text in inner
+            if isinstance(text, str)
+        ]
+        return " ".join([*lists, *(text for text in slot.values() if isinstance(text, str))])
+    return ""

@@ -1,0 +1,127 @@
+"""Gold dict against predicted dict, field by field.
+
+f1, precision, recall      over the leaves of all comparable fields, summed over samples
+<list>.f1 …                the same for one list field, or for the lists inside its objects (attributes)
+<enum>.accuracy, .macro_f1 one enum; a slot that is left out means its default; macro over the gold's values
+exact                      share of answers whose leaves all agree
+
+An answer that is not valid has said nothing: all gold leaves count as missed. Leaves are compared without
+case."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from dfkdata.fields import Choice, Grounded, Label
+from dfkeval.metrics import Floats, Measured, Metric, Scoring, column, f1, fields_of, ratio
+from dfkeval.metrics._leaves import Leaf, Value, choice, leaves
+from dfkeval.samples import Sample
+
+ALL = "*"
+CELL = "\x1f"  # joins the parts of a cell's column name; no enum value holds it
+PARTS = ("hit", "wrong", "missed")
+
+
+def measure(samples: Sequence[Sample], scoring: Scoring) -> Measured:
+    """(N, K): "n", "exact", hit/wrong/missed of all leaves and of each kind, and the cells of each enum."""
+    pairs = [_pair(sample) for sample in samples]
+    bags = [
+        (leaves(gold, scoring.schema), leaves(said, scoring.schema)) if gold is not None else None
+        for gold, said in pairs
+    ]
+    kinds = sorted({leaf[0] for bag in bags if bag for side in bag for leaf in side})
+    enums = {name: _seen(pairs, scoring, name) for name in fields_of(scoring.schema, (Choice,))}
+    columns = ["n", "exact", *(f"{part}:{kind}" for kind in (ALL, *kinds) for part in PARTS)]
+    columns += [_cell(name, a, b) for name, seen in enums.items() for a in seen for b in (*seen, "")]
+    place = {name: index for index, name in enumerate(columns)}
+    values = np.zeros((len(samples), len(columns)))
+    for row, sample, (gold, said), bag in zip(values, samples, pairs, bags, strict=True):
+        if bag is None or gold is None:
+            continue
+        row[place["n"]] = 1
+        row[place["exact"]] = sample.value is not None and bag[0] == bag[1]
+        _count(row, place, bag[0], bag[1])
+        for name in enums:
+            answer = choice(said, scoring.schema, name) if sample.value is not None else ""
+            row[place[_cell(name, choice(gold, scoring.schema, name), answer)]] = 1
+    return Measured(tuple(columns), values, values[:, 0] > 0)
+
+
+def _cell(name: str, gold: str, said: str) -> str:
+    """Column of the samples whose enum `name` is `gold` and was answered `said` ("" for an invalid
+    answer)."""
+    return CELL.join(("cell", name, gold, said))
+
+
+def _pair(sample: Sample) -> tuple[Value | None, Value]:
+    """Gold and what was said; an invalid answer said nothing. (None, …) where there is nothing to compare."""
+    gold = sample.gold if sample.answered else None
+    return gold, sample.value or {}
+
+
+def _seen(pairs: Iterable[tuple[Value | None, Value]], scoring: Scoring, name: str) -> list[str]:
+    values = {
+        choice(side, scoring.schema, name)
+        for gold, said in pairs
+        if gold is not None
+        for side in (gold, said)
+    }
+    return sorted(values)
+
+
+def _count(row: Floats, place: dict[str, int], gold: Counter[Leaf], said: Counter[Leaf]) -> None:
+    """Add the numbers of leaves in both, only said, and only in gold."""
+    for part, bag in zip(PARTS, (gold & said, said - gold, gold - said), strict=True):
+        for leaf, number in bag.items():
+            row[place[f"{part}:{leaf[0]}"]] += number
+            row[place[f"{part}:{ALL}"]] += number
+
+
+def reduce(sums: Floats, columns: tuple[str, ...]) -> dict[str, Floats]:
+    """See the module's table."""
+    n = column(sums, columns, "n")
+    out: dict[str, Floats] = {}
+    for kind in [name.partition(":")[2] for name in columns if name.startswith("hit:")]:
+        hit, wrong, missed = (column(sums, columns, f"{part}:{kind}") for part in PARTS)
+        prefix = "" if kind == ALL else kind + "."
+        out[prefix + "f1"] = f1(hit, wrong, missed)
+        out[prefix + "precision"] = _or_zero(ratio(hit, hit + wrong), hit + missed)
+        out[prefix + "recall"] = ratio(hit, hit + missed)
+    out["exact"] = ratio(column(sums, columns, "exact"), n)
+    for name in dict.fromkeys(name.split(CELL)[1] for name in columns if name.startswith("cell" + CELL)):
+        out |= _enum(sums, columns, name, n)
+    return out
+
+
+def _or_zero(values: Floats, there: Floats) -> Floats:
+    """Nothing said where something was there is precision 0, not "nothing scored"."""
+    return np.where(np.isnan(values) & (there > 0), 0.0, values)
+
+
+def _enum(sums: Floats, columns: tuple[str, ...], name: str, n: Floats) -> dict[str, Floats]:
+    start = _cell(name, "", "").rstrip(CELL) + CELL
+    named = [(place, title.split(CELL)) for place, title in enumerate(columns) if title.startswith(start)]
+    cells = [(place, parts[2], parts[3]) for place, parts in named]
+    golds = list(dict.fromkeys(gold for _, gold, _ in cells))
+    scores = []
+    hits = np.zeros(len(sums))
+    for value in golds:
+        hit = _total(sums, [place for place, a, b in cells if a == value == b])
+        wrong = _total(sums, [place for place, a, b in cells if a != value == b])
+        missed = _total(sums, [place for place, a, b in cells if a == value != b])
+        hits = hits + hit
+        scores.append(np.where(hit + missed > 0, f1(hit, wrong, missed), np.nan))
+    table = np.stack(scores, axis=1) if scores else np.full((len(sums), 1), np.nan)
+    macro = ratio(np.nansum(table, axis=1), np.isfinite(table).sum(axis=1).astype(float))
+    return {f"{name}.accuracy": ratio(hits, n), f"{name}.macro_f1": macro}
+
+
+def _total(sums: Floats, places: list[int]) -> Floats:
+    total: Floats = sums[:, places].sum(axis=1)
+    return total
+
+
+METRIC = Metric(measure, reduce, needs=(Grounded, Choice, Label), binary={"exact": "exact"})

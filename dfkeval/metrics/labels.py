@@ -1,0 +1,101 @@
+"""Classification: accuracy, macro and weighted F1, numbers per class, confusion matrix.
+
+Strategy: the sufficient statistic of an answer is its cell (gold class, predicted class or "unparsed"), so
+resamples are sums over cells. Unparsed answers and labels outside the set are errors of their gold class,
+never left out; the macro average runs over the classes that occur in the gold, so an invented label does
+not become a class of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from dfkdata.fields import Label
+from dfkeval.metrics import Floats, Measured, Metric, Scoring, column, f1, fields_of, ratio
+from dfkeval.samples import Sample
+
+UNPARSED = "<unparsed>"
+SEPARATOR = " -> "
+
+
+def slug(label: str) -> str:
+    """The class as part of a metric's name."""
+    return label.lower().replace(" ", "_")
+
+
+def measure(samples: Sequence[Sample], scoring: Scoring) -> Measured:
+    """(N, C·(C+1) + 2): one column a cell "gold -> predicted", then "n" and "hit". The schema's first label
+    field."""
+    field = fields_of(scoring.schema, (Label,))[0]
+    role = scoring.schema.roles[field]
+    classes = role.labels.canonical if isinstance(role, Label) else ()
+    columns = [f"{gold}{SEPARATOR}{said}" for gold in classes for said in (*classes, UNPARSED)]
+    place = {name: index for index, name in enumerate(columns)}
+    values = np.zeros((len(samples), len(columns) + 2))
+    for row, sample in zip(values, samples, strict=True):
+        gold = _canonical(sample.gold, field, role)
+        if gold is None or not sample.answered:
+            continue
+        said = _canonical(sample.value, field, role)
+        row[place[f"{gold}{SEPARATOR}{said or UNPARSED}"]] = 1
+        row[-2:] = 1, said == gold
+    matrix = values[:, :-2].sum(axis=0).reshape(len(classes), len(classes) + 1).astype(int)
+    aliases = sum("label_alias" in sample.repairs for sample in samples)
+    details = {
+        "confusion": {"labels": [*classes, UNPARSED], "matrix": matrix.tolist()},
+        "alias_hits": aliases,
+    }
+    return Measured((*columns, "n", "hit"), values, values[:, -2] > 0, details)
+
+
+def _canonical(value: dict[str, object] | None, field: str, role: object) -> str | None:
+    text = None if value is None else value.get(field)
+    if not isinstance(text, str) or not isinstance(role, Label):
+        return None
+    resolved = role.labels.resolve(text)
+    return resolved.label if resolved else None
+
+
+def reduce(sums: Floats, columns: tuple[str, ...]) -> dict[str, Floats]:
+    """accuracy, macro_f1, macro_precision, macro_recall, weighted_f1, parsed, and precision, recall, f1 per
+    class."""
+    cells = _cells(sums, columns)
+    hits = np.diagonal(cells, axis1=1, axis2=2)  # (R, C)
+    support, said = cells.sum(axis=2), cells[:, :, :-1].sum(axis=1)
+    n = column(sums, columns, "n")
+    per_class = {
+        "precision": _zero(ratio(hits, said), support),
+        "recall": ratio(hits, support),
+        "f1": _zero(f1(hits, said - hits, support - hits), support),
+    }
+    out = {"accuracy": ratio(hits.sum(axis=1), n), "parsed": ratio(cells[:, :, :-1].sum(axis=(1, 2)), n)}
+    out |= {f"macro_{name}": _mean(values) for name, values in per_class.items()}
+    out["weighted_f1"] = ratio(np.nansum(per_class["f1"] * support, axis=1), n)
+    for index, label in enumerate(_classes(columns)):
+        out |= {f"{name}.{slug(label)}": values[:, index] for name, values in per_class.items()}
+    return out
+
+
+def _classes(columns: tuple[str, ...]) -> list[str]:
+    return list(dict.fromkeys(name.split(SEPARATOR)[0] for name in columns[:-2]))
+
+
+def _cells(sums: Floats, columns: tuple[str, ...]) -> Floats:
+    """(R, K) -> (R, C, C + 1); the last predicted class is "unparsed"."""
+    count = len(_classes(columns))
+    return sums[:, :-2].reshape(len(sums), count, count + 1)
+
+
+def _zero(values: Floats, support: Floats) -> Floats:
+    """A class that is in the gold but was never predicted has precision 0; one that is not in the gold has
+    none."""
+    return np.where(support > 0, np.nan_to_num(values, nan=0.0), np.nan)
+
+
+def _mean(values: Floats) -> Floats:
+    """Mean over the classes that occur in the gold; NaN where none does."""
+    return ratio(np.nansum(values, axis=1), np.isfinite(values).sum(axis=1).astype(float))
+
+
+METRIC = Metric(measure, reduce, needs=(Label,), binary={"accuracy": "hit"})

@@ -1,0 +1,12 @@
+"""Reports of runs: Markdown for terminals and pull requests, and one self-contained HTML page for people.
+
+Promises: everything that comes from data or a model is escaped; the page loads nothing, runs no script, and
+says so in its Content-Security-Policy; pictures are small thumbnails inside the page."""
+
+from __future__ import annotations
+
+from dfkeval.report._charts import Curve
+from dfkeval.report._markdown import comparison_table, markdown, metric_rows, table
+from dfkeval.report._page import page
+
+__all__ = ["Curve", "comparison_table", "markdown", "metric_rows", "page", "table"]

@@ -1,0 +1,124 @@
+"""Small inline SVG charts. Colours come from classes, so the page's light and dark themes apply."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+
+Point = tuple[float, float]
+
+WIDTH, HEIGHT = 640, 260
+LEFT, RIGHT, TOP, BOTTOM = 52, 16, 14, 34
+_TRACK = (
+    '<svg class="bar" width="160" height="14" aria-hidden="true">'
+    '<rect class="track" width="160" height="8" y="3" rx="4"/>'
+)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A line chart. series: name -> (x, y) points in order of x."""
+
+    title: str
+    series: Mapping[str, Sequence[Point]]
+    x: str = "step"
+    y: str = "loss"
+
+
+def line_chart(curve: Curve) -> str:
+    """The chart as a `<figure>`; empty for no points."""
+    points = [point for line in curve.series.values() for point in line]
+    if not points:
+        return ""
+    xs, ys = [x for x, _ in points], [y for _, y in points]
+    x_range, y_range = (min(xs), max(xs)), (min(0.0, *ys), max(ys))
+    body = "".join(_grid(y_range)) + "".join(_x_labels(x_range))
+    for index, (name, line) in enumerate(curve.series.items()):
+        dots = " ".join(f"{_x(x, x_range):.1f},{_y(y, y_range):.1f}" for x, y in line)
+        body += (
+            f'<polyline class="line s{index % 4}" points="{dots}"><title>{escape(name)}</title></polyline>'
+        )
+    legend = "".join(
+        '<span class="key"><svg width="18" height="8" aria-hidden="true">'
+        f'<line class="line s{index % 4}" x1="0" y1="4" x2="18" y2="4"/></svg>{escape(name)}</span>'
+        for index, name in enumerate(curve.series)
+    )
+    label = f"{curve.title}: {curve.y} by {curve.x}"
+    return (
+        f"<figure><figcaption>{escape(curve.title)} "
+        f'<span class="quiet">{escape(curve.y)} by {escape(curve.x)}</span>'
+        f'<span class="legend">{legend}</span></figcaption>'
+        f'<svg class="chart" role="img" aria-label="{escape(label)}" viewBox="0 0 {WIDTH} {HEIGHT}">'
+        f"{body}</svg></figure>"
+    )
+
+
+def _x(value: float, limits: Point) -> float:
+    span = (limits[1] - limits[0]) or 1.0
+    return LEFT + (value - limits[0]) / span * (WIDTH - LEFT - RIGHT)
+
+
+def _y(value: float, limits: Point) -> float:
+    span = (limits[1] - limits[0]) or 1.0
+    return HEIGHT - BOTTOM - (value - limits[0]) / span * (HEIGHT - TOP - BOTTOM)
+
+
+def _grid(limits: Point) -> list[str]:
+    values = [limits[0] + (limits[1] - limits[0]) * step / 4 for step in range(5)]
+    return [
+        f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" '
+        f'y1="{_y(value, limits):.1f}" y2="{_y(value, limits):.1f}"/>'
+        f'<text class="tick end" x="{LEFT - 8}" y="{_y(value, limits) + 4:.1f}">{value:.3g}</text>'
+        for value in values
+    ]
+
+
+def _x_labels(limits: Point) -> list[str]:
+    values = [limits[0] + (limits[1] - limits[0]) * step / 4 for step in range(5)]
+    return [
+        f'<text class="tick mid" x="{_x(value, limits):.1f}" y="{HEIGHT - 10}">{value:.4g}</text>'
+        for value in values
+    ]
+
+
+def interval_bar(value: float | None, low: float | None, high: float | None) -> str:
+    """A value in [0, 1] as a bar with its interval as a whisker."""
+    if value is None:
+        return ""
+    inside = [
+        min(1.0, max(0.0, end)) * 160
+        for end in (value, value if low is None else low, value if high is None else high)
+    ]
+    whisker = (
+        f'<line class="whisker" x1="{inside[1]:.1f}" x2="{inside[2]:.1f}" y1="7" y2="7"/>'
+        if low is not None
+        else ""
+    )
+    return f'{_TRACK}<rect class="fill" width="{inside[0]:.1f}" height="8" y="3" rx="4"/>{whisker}</svg>'
+
+
+def difference_bar(value: float | None, low: float | None, high: float | None) -> str:
+    """A difference in [-1, 1] as a whisker around the zero line."""
+    if value is None or low is None or high is None:
+        return ""
+    at = [80 + min(1.0, max(-1.0, end)) * 78 for end in (value, low, high)]
+    kind = "good" if low > 0 else "bad" if high < 0 else "even"
+    return (
+        f"{_TRACK}"
+        '<line class="zero" x1="80" x2="80" y1="0" y2="14"/>'
+        f'<line class="whisker {kind}" x1="{at[1]:.1f}" x2="{at[2]:.1f}" y1="7" y2="7"/>'
+        f'<circle class="dot {kind}" cx="{at[0]:.1f}" cy="7" r="4"/></svg>'
+    )
+
+
+def share_bar(parts: Sequence[tuple[str, float]]) -> str:
+    """Shares that sum to 1 as one stacked bar; each part is (CSS class, share)."""
+    x = 0.0
+    body = ""
+    for kind, share in parts:
+        body += f'<rect class="part {escape(kind)}" x="{x:.2f}" width="{share * 640:.2f}" height="14"/>'
+        x += share * 640
+    return (
+        f'<svg class="shares" viewBox="0 0 640 14" preserveAspectRatio="none" aria-hidden="true">{body}</svg>'
+    )

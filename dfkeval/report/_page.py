@@ -1,0 +1,204 @@
+"""The HTML page: comparisons first, then each run with metrics, outcomes, confusion matrix and sample
+cards."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import Iterable, Sequence
+from html import escape
+from importlib import resources
+from typing import Any
+
+from dfkeval.comparison import Comparison
+from dfkeval.harness import Run
+from dfkeval.report import _cards
+from dfkeval.report._charts import Curve, difference_bar, interval_bar, line_chart, share_bar
+from dfkeval.report._format import interval, number, p_value, signed, split, verdict_line
+from dfkeval.samples import OUTCOMES
+
+CARDS = 24
+CHANGED = 8
+
+
+def page(
+    title: str,
+    runs: Sequence[Run],
+    comparisons: Sequence[Comparison] = (),
+    curves: Sequence[Curve] = (),
+    *,
+    cards: int = CARDS,
+) -> str:
+    """One self-contained HTML document. cards: sample cards a run, at most."""
+    style = resources.files("dfkeval.report").joinpath("style.css").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    policy = (
+        f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+    )
+    body = [_head(title, runs, comparisons, curves)]
+    body += [_comparison(item) for item in comparisons]
+    if curves:
+        body.append(
+            '<section id="curves"><h2>Training</h2>' + "".join(map(line_chart, curves)) + "</section>"
+        )
+    body += [_run(run, cards) for run in runs]
+    return (
+        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)}</title>\n<style>{style}</style>\n</head>\n<body><main>\n"
+        + "\n".join(body)
+        + "\n<footer>Intervals: percentile bootstrap over groups of samples. Answers that could not be read "
+        "count as 0 in every metric; failed requests are counted apart.</footer>\n</main></body>\n</html>\n"
+    )
+
+
+def _head(title: str, runs: Sequence[Run], comparisons: Sequence[Comparison], curves: Sequence[Curve]) -> str:
+    links = [(_anchor(item.a, item.b), f"{item.a} → {item.b}") for item in comparisons]
+    links += [("curves", "Training")] if curves else []
+    links += [(_anchor(run.name), run.name) for run in runs]
+    nav = "".join(f'<a href="#{place}">{escape(text)}</a>' for place, text in links)
+    return f"<header><h1>{escape(title)}</h1><nav>{nav}</nav></header>"
+
+
+def _anchor(*names: str) -> str:
+    return "s-" + re.sub(r"[^A-Za-z0-9]+", "-", "-to-".join(names))
+
+
+def _table(header: Iterable[str], rows: Iterable[Iterable[str]], kind: str = "") -> str:
+    """Cells are HTML already; header and rows mark numbers with a leading "#"."""
+    head = "".join(
+        f'<th class="num">{cell[1:]}</th>' if cell.startswith("#") else f"<th>{cell}</th>" for cell in header
+    )
+    body = "".join("<tr>" + "".join(_cell(cell) for cell in row) + "</tr>" for row in rows)
+    return f'<table class="{kind}"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+
+
+def _cell(cell: str) -> str:
+    return f'<td class="num">{cell[1:]}</td>' if cell.startswith("#") else f"<td>{cell}</td>"
+
+
+def _comparison(comparison: Comparison) -> str:
+    first, rest = split(comparison.differences)
+    more = _fold(f"{len(rest)} more values", _panel(_differences(comparison, rest))) if rest else ""
+    notes = "".join(f'<p class="quiet">{escape(note)}</p>' for note in comparison.notes)
+    shown = comparison.changed[:CHANGED]
+    cards = "".join(_cards.pair_card(change, comparison.a, comparison.b) for change in shown)
+    changed = _fold(
+        f"{len(shown)} of {len(comparison.changed)} changed answers", f'<div class="cards">{cards}</div>'
+    )
+    return (
+        f'<section id="{_anchor(comparison.a, comparison.b)}">'
+        f"<h2>{escape(comparison.a)} → {escape(comparison.b)} "
+        f'<span class="quiet">{escape(verdict_line(comparison))}</span></h2>'
+        f"{_panel(_differences(comparison, first))}{more}{notes}{changed if shown else ''}</section>"
+    )
+
+
+def _differences(comparison: Comparison, names: Sequence[str]) -> str:
+    header = (
+        "metric",
+        f"#{escape(comparison.a)}",
+        f"#{escape(comparison.b)}",
+        "#difference",
+        "interval",
+        "",
+        "#p (Holm)",
+        "verdict",
+    )
+    rows = []
+    for name in names:
+        change = comparison.differences[name]
+        verdict = comparison.verdict(name)
+        mark = {"better": "good", "worse": "bad"}.get(verdict, "")
+        rows.append(
+            (escape(name), "#" + number(change.a), "#" + number(change.b),
+             f"#<strong>{signed(change.value)}</strong>",
+             interval(change.low, change.high, True), difference_bar(change.value, change.low, change.high),
+             "#" + escape(p_value(change.p_holm)), f'<span class="badge {mark}">{verdict}</span>')
+        )  # fmt: skip
+    return _table(header, rows)
+
+
+def _run(run: Run, cards: int) -> str:
+    first, rest = split(run.summary["metrics"])
+    more = _fold(f"{len(rest)} more values", _panel(_metrics(run, rest))) if rest else ""
+    confusion = run.summary["details"].get("labels", {}).get("confusion")
+    chosen = _cards.chosen(run.samples, cards)
+    grid = "".join(map(_cards.card, chosen))
+    return (
+        f'<section id="{_anchor(run.name)}"><h2>{escape(run.name)}</h2>{_chips(run)}'
+        f"<h3>Metrics</h3>{_panel(_metrics(run, first))}{more}"
+        f"<h3>Outcomes</h3>{_panel(_outcomes(run))}"
+        + (f"<h3>Confusion matrix</h3>{_panel(_confusion(confusion))}" if confusion else "")
+        + _fold(
+            f"{len(chosen)} of {len(run.samples)} samples", f'<div class="cards">{grid}</div>', opened=True
+        )
+        + "</section>"
+    )
+
+
+def _chips(run: Run) -> str:
+    backend = run.environment.get("backend", {})
+    speed = run.environment.get("generation", {}).get("output_tokens_per_second")
+    facts = [f"{run.summary['n']} samples", f"schema {run.schema.name}", f"backend {run.config.kind}"]
+    facts += [f"{key} {backend[key]}" for key in ("model", "adapter", "dtype", "device") if backend.get(key)]
+    facts += [f"{speed:.0f} tokens/s"] if speed else []
+    return (
+        '<div class="chips">'
+        + "".join(f'<span class="chip">{escape(fact)}</span>' for fact in facts)
+        + "</div>"
+    )
+
+
+def _metrics(run: Run, names: Sequence[str]) -> str:
+    found = run.summary["metrics"]
+    share = f"{run.summary.get('confidence', 0.95):.0%}"
+    rows = [
+        (escape(name), f"#<strong>{number(m['value'])}</strong>", interval(m["low"], m["high"]),
+         interval_bar(m["value"], m["low"], m["high"]), f"#{m['n']}")
+        for name in names
+        for m in [found[name]]
+    ]  # fmt: skip
+    return _table(("metric", "#value", f"{share} interval", "", "#n"), rows)
+
+
+def _outcomes(run: Run) -> str:
+    total, counts = run.summary["n"], run.summary["outcomes"]
+    rows = [
+        (
+            f'<span class="badge {_cards.kind(name)}">{name}</span>',
+            f"#{count}",
+            f"#{count / total:.1%}",
+            escape(OUTCOMES[name]),
+        )
+        for name, count in counts.items()
+    ]
+    bar = share_bar([(_cards.kind(name), count / total) for name, count in counts.items()])
+    return bar + _table(("outcome", "#samples", "#share", "meaning"), rows)
+
+
+def _confusion(matrix: dict[str, Any]) -> str:
+    names = [escape(name.strip("<>")) for name in matrix["labels"]]
+    head = "".join(f"<th>{name}</th>" for name in names)
+    body = ""
+    for name, row in zip(names, matrix["matrix"], strict=False):
+        total = sum(row) or 1
+        cells = "".join(f'<td class="h{_heat(count / total)}">{count}</td>' for count in row)
+        body += f'<tr><td class="row">{name}</td>{cells}</tr>'
+    corner = "<th>gold ↓ &nbsp; answer →</th>"
+    return f'<table class="confusion"><thead><tr>{corner}{head}</tr></thead><tbody>{body}</tbody></table>'
+
+
+def _heat(share: float) -> int:
+    """0 for nothing, 1 to 5 by share."""
+    return 0 if share == 0 else min(5, 1 + int(share * 5))
+
+
+def _panel(inner: str) -> str:
+    return f'<div class="panel">{inner}</div>'
+
+
+def _fold(title: str, inner: str, opened: bool = False) -> str:
+    return f"<details{' open' if opened else ''}><summary>{escape(title)}</summary>{inner}</details>"

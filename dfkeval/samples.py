@@ -1,0 +1,135 @@
+"""The shapes that flow through an evaluation: what is asked, what came back, what it was worth.
+
+    row -> Request -> Backend.generate -> Completion (stored verbatim) -> decode -> Sample -> Metric ->
+    Estimate
+
+Promises: a `Completion` holds the model's bytes and is never repaired; a `Sample` has exactly one outcome
+of `OUTCOMES`, so rates over outcomes sum to 100 %. A request that failed is not an answer: it is counted
+apart and never scored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal, Protocol
+
+import msgspec
+from pydantic import Field
+
+from dfkdata.config import Config
+
+FinishReason = Literal["stop", "length", "error"]
+
+#: How an answer can come out.
+OUTCOMES: dict[str, str] = {
+    "ok": "valid as it stands (strict reading)",
+    "repaired": "valid only after named repairs (lenient reading)",
+    "truncated": "generation stopped at its token limit inside the answer",
+    "empty": "nothing but blanks",
+    "no_call": "no answer in the expected form",
+    "wrong_function": "a call of another function",
+    "bad_xml": "the tags of the call do not fit together",
+    "bad_json": "a value that should be JSON is not",
+    "ambiguous": "two readings are well-formed",
+    "schema_invalid": "well-formed, but not what the schema allows",
+    "unknown_label": "a label outside the closed set",
+    "request_failed": "the engine or server gave no answer",
+    "timeout": "the engine or server did not answer in time",
+    "no_gold": "the row's own gold does not fit the schema",
+}
+
+#: Outcomes that say nothing about the model: left out of every metric and counted apart.
+NOT_ANSWERED = frozenset({"request_failed", "timeout"})
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """One question. `messages`: chat turns with parts {"type": "text"|"image"}; `images`: paths in
+    placeholder order."""
+
+    id: str
+    messages: list[dict[str, Any]]
+    images: tuple[str, ...] = ()
+    tools: list[dict[str, Any]] | None = None
+
+
+class Sampling(Config):
+    """How text is drawn. temperature 0 is greedy, and then top_p, top_k and min_p do not matter.
+
+    max_new_tokens: limit of one answer, in tokens. stop: strings that end an answer; they stay in its text.
+    thinking: whether the template opens a think block for the model."""
+
+    max_new_tokens: int = Field(default=512, ge=1)
+    temperature: float = Field(default=0.0, ge=0.0)
+    top_p: float = Field(default=1.0, gt=0.0, le=1.0)
+    top_k: int = Field(default=0, ge=0)
+    min_p: float = Field(default=0.0, ge=0.0, le=1.0)
+    repetition_penalty: float = Field(default=1.0, gt=0.0)
+    stop: tuple[str, ...] = ()
+    seed: int = 0
+    thinking: bool = False
+
+
+class Completion(msgspec.Struct, frozen=True, kw_only=True):
+    """What came back for one request, verbatim.
+
+    text: the generated text with its stop string, without the stop token and padding. seconds: wall time of
+    the request, or of its batch. error: why there is no answer, when finish_reason is "error". timed_out:
+    the error was a time limit. restored_stop: the server dropped this stop string and it was put back."""
+
+    id: str
+    text: str
+    finish_reason: FinishReason = "stop"
+    n_prompt_tokens: int | None = None
+    n_output_tokens: int | None = None
+    error: str | None = None
+    seconds: float | None = None
+    timed_out: bool = False
+    restored_stop: str | None = None
+
+
+class Sample(msgspec.Struct, frozen=True, kw_only=True):
+    """One judged answer.
+
+    outcome: one of `OUTCOMES`. gold: the row's answer, None if it has none. value: the strictly decoded
+    answer, None unless outcome is "ok". lenient: the answer after named repairs; equal to `value` where
+    that exists. repairs: what lenient did, or the aliases that strict resolved. problems: what is wrong,
+    one readable line each. text: the raw answer. source_text: what the answer must be grounded in, None for
+    none. prompt: the asked text, images as `<image>`."""
+
+    id: str
+    group: str
+    outcome: str
+    gold: dict[str, Any] | None
+    value: dict[str, Any] | None
+    lenient: dict[str, Any] | None
+    text: str
+    repairs: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+    source_text: str | None = None
+    images: tuple[str, ...] = ()
+    prompt: str = ""
+    key: str = ""
+    finish_reason: FinishReason = "stop"
+    n_prompt_tokens: int | None = None
+    n_output_tokens: int | None = None
+    seconds: float | None = None
+
+    @property
+    def answered(self) -> bool:
+        """Whether the model answered at all."""
+        return self.outcome not in NOT_ANSWERED
+
+
+class Backend(Protocol):
+    """One engine around something loaded. `info`: facts for the record (versions, hashes, dtype); JSON
+    types only."""
+
+    info: dict[str, Any]
+
+    def generate(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[Completion]:
+        """One completion for each request, in any order, as they come.
+
+        An engine trouble with one request is a completion with finish_reason "error"; trouble with the
+        engine itself raises `BackendError`."""
+
+    def close(self) -> None:
+        """Free what was loaded."""
