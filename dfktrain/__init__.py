@@ -1,0 +1,30 @@
+"""Fine-tuning that is right by construction: rows of the messages layout -> an adapter that the evaluation
+loads.
+
+`TrainConfig`, `train` and `Collator` load when first used: `import dfktrain` imports no torch."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dfktrain.collate import Collator
+    from dfktrain.config import TrainConfig
+    from dfktrain.stages import TrainResult, train
+
+_HOMES = {
+    "TrainConfig": "dfktrain.config",
+    "train": "dfktrain.stages",
+    "TrainResult": "dfktrain.stages",
+    "Collator": "dfktrain.collate",
+}
+
+__all__ = ["Collator", "TrainConfig", "TrainResult", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    """A public name from its home module, imported on first use."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'dfktrain' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

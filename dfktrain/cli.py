@@ -1,0 +1,180 @@
+"""`dfktrain run | check | demo`: convert arguments, call one library function, print its result.
+
+Results go to stdout, progress to stderr. Exit 0 done, 2 wrong usage or configuration."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dfkdata.config import load_config
+from dfkdata.errors import ConfigError, DfkError, missing_package
+from dfktrain.config import TrainConfig
+
+if TYPE_CHECKING:
+    from dfktrain.loop import OnProgress
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Fine-tune a small vision-language model.")
+
+ConfigPath = Annotated[
+    Path, typer.Argument(help="The training configuration, a YAML file.", metavar="CONFIG")
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Replace one key: stages.0.learning_rate=1e-4. May be repeated."),
+]
+
+_NEEDED = ("torch", "transformers", "peft", "accelerate", "safetensors", "jinja2")
+
+
+def _examples(*lines: str) -> str:
+    return "Examples:\n\n" + "\n\n".join(f"  {line}" for line in lines)
+
+
+@app.command(
+    epilog=_examples(
+        "dfktrain run train.yaml --out runs/first",
+        "dfktrain run train.yaml --out runs/second --set stages.0.learning_rate=1e-4 --set seed=7",
+    )
+)
+def run(
+    config: ConfigPath,
+    out: Annotated[Path, typer.Option("--out", help="Folder of the run; an interrupted run goes on there.")],
+    set_: Overrides = None,
+) -> None:
+    """Train an adapter: DIR/adapter, DIR/stages/NAME/adapter, DIR/run.json."""
+    _quiet()
+    settings = _load(config, set_)
+    _require()
+    from dfktrain.stages import train
+
+    with _Bar() as progress:
+        result = train(settings, out, progress=progress)
+    for stage in result.stages:
+        losses = [line["loss"] for line in stage.history if "loss" in line]
+        sys.stdout.write(
+            f"{stage.name}: {stage.steps} steps, {stage.tokens:,} tokens ({stage.scored_tokens:,} scored), "
+            f"loss {losses[0]:.4f} -> {losses[-1]:.4f}, {stage.seconds:.0f} s\n"
+        )
+    sys.stdout.write(f"adapter: {result.adapter}\n")
+
+
+@app.command(
+    epilog=_examples(
+        "dfktrain check train.yaml", "dfktrain check train.yaml --config-only --set stages.0.batch_size=4"
+    )
+)
+def check(
+    config: ConfigPath,
+    config_only: Annotated[
+        bool, typer.Option(help="Stop after the configuration is read; open no data.")
+    ] = False,
+    set_: Overrides = None,
+) -> None:
+    """Say what a run would do, without training: rows, tokens, mask, steps, memory, kernels, versions."""
+    _quiet()
+    settings = _load(config, set_)
+    if config_only:
+        sys.stdout.write(f"{config}: a valid configuration of {len(settings.stages)} stages\n")
+        return
+    _require()
+    from dfktrain.plan import plan
+    from dfktrain.show import write
+
+    report = plan(settings)
+    write(report)
+    if report.faults:
+        raise typer.Exit(2)
+
+
+def _load(config: Path, overrides: list[str] | None) -> TrainConfig:
+    return load_config(config, TrainConfig, overrides or ()).resolved(config.parent.resolve())
+
+
+def _require() -> None:
+    """Name the first missing package, with the extra that brings it."""
+    for package in _NEEDED:
+        if importlib.util.find_spec(package) is None:
+            raise missing_package("dfktrain", package, "train")
+
+
+def _quiet() -> None:
+    """No telemetry, no library bars and notices among ours; only rank 0 of a distributed run speaks."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    logging.getLogger("accelerate").setLevel(logging.ERROR)
+
+
+class _Bar:
+    """A line on stderr with rate and time left; silent where stderr is no terminal or the rank is not 0."""
+
+    def __enter__(self) -> OnProgress | None:
+        if not sys.stderr.isatty() or os.environ.get("RANK", "0") != "0":
+            return None
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[loss]}"))
+        self.progress = Progress(
+            *columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True
+        )
+        self.progress.start()
+        tasks: dict[str, object] = {}
+
+        def show(at: object) -> None:
+            stage, steps = at.stage, at.steps  # type: ignore[attr-defined] # a loop.Progress; not imported for speed
+            if stage not in tasks:
+                tasks[stage] = self.progress.add_task(stage, total=steps, loss="")
+            self.progress.update(tasks[stage], completed=at.step, loss=f"loss {at.loss:.4f}")  # type: ignore[attr-defined, arg-type]
+
+        return show
+
+    def __exit__(self, *caught: object) -> None:
+        if hasattr(self, "progress"):
+            self.progress.stop()
+
+
+@app.command(epilog=_examples("dfktrain demo --out demo", "dfktrain demo --out demo --minutes 1"))
+def demo(
+    out: Annotated[
+        Path, typer.Option("--out", help="Folder for data, adapters, runs and report.html.")
+    ] = Path("dfk-demo"),
+    minutes: Annotated[int, typer.Option(help="Picks a fixed number of steps, so that runs repeat.")] = 3,
+) -> None:
+    """Raw data -> rows -> adapter -> answers -> scores and a report, with the built-in tiny model on this
+    CPU."""
+    _quiet()
+    _require()
+    _demo_function()(out, minutes)
+
+
+def _demo_function() -> Callable[[Path, int], None]:
+    for home in ("dfktrain.demo.cli", "dfktrain.demo"):
+        try:
+            found = importlib.import_module(home)
+        except ModuleNotFoundError as error:
+            if error.name != home:
+                raise
+            continue
+        if hasattr(found, "demo"):
+            return found.demo
+    raise ConfigError("this installation carries no demo; reinstall dfk")
+
+
+def main() -> None:
+    """The console command: a `DfkError` becomes one message on stderr and exit 2."""
+    try:
+        app()
+    except DfkError as error:
+        sys.stderr.write(f"dfktrain: {error}\n")
+        raise SystemExit(2) from error

@@ -1,0 +1,248 @@
+"""What a training run is, as frozen configuration. Loads no torch.
+
+Strategy: a run is one model, one adapter and a list of stages through which that adapter goes in order. Every
+key is either honoured by the engine or refused; nothing is ignored.
+Promises: unknown keys are refused with a suggestion (see `dfkdata.config`), contradictions before any slow
+step, and relative paths mean "beside the configuration file" once `resolved` has been called."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, JsonValue, field_validator, model_validator
+
+from dfkdata.config import Config
+
+Scheduler = Literal["cosine", "linear", "constant", "constant_with_warmup"]
+Precision = Literal["auto", "bf16", "fp32"]
+PRESETS = ("all-linear", "language", "vision", "all", "servable")
+Optimizer = Literal["adamw_torch", "adamw_torch_fused", "adamw_8bit", "sgd", "adafactor"]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+
+
+class ModelConfig(Config):
+    """The base model.
+
+    name: "tiny" (the built-in model), a folder, or a hub name. kind: "vlm" loads the vision-language class,
+    also for text-only data; "llm" a causal language model, and refuses a vision-language checkpoint.
+    chat_template: a path to a Jinja file that replaces the model's own. attention: the attention
+    implementation."""
+
+    name: str
+    kind: Literal["vlm", "llm"] = "vlm"
+    chat_template: str | None = None
+    attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
+
+
+class Switches(Config):
+    """Target modules by part: the vision tower or the language model, in each the attention (gated delta rule
+    included) and the MLP layers, and the merger between the two."""
+
+    vision: bool = True
+    language: bool = True
+    attention: bool = True
+    mlp: bool = True
+    merger: bool = True
+
+
+class AdapterConfig(Config):
+    """What is trained.
+
+    kind: "lora" | "qlora" (the base in 4 bit) | "full" (every weight; the other keys must then be left out)
+      | "peft" (any PEFT method: `method` is the dotted path of its config class, `options` its arguments).
+    target_modules: a preset, a regular expression written "re:...", a list of module name endings, or
+      switches. "all-linear" and "all": every linear layer but the head, vision tower and merger included.
+      "language": those of the language model; "vision": those of the tower and the merger; "servable":
+      language without the small gates that some servers drop (in_proj_a, in_proj_b).
+    loftq: start the adapter of a 4-bit base so that it makes up for the quantisation.
+    warm_start: folder of an adapter to go on from; its rank and modules must equal those written here."""
+
+    kind: Literal["lora", "qlora", "full", "peft"] = "lora"
+    rank: Annotated[int, Field(ge=1)] = 16
+    alpha: Annotated[float, Field(gt=0)] = 32
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    bias: Literal["none", "all", "lora_only"] = "none"
+    rslora: bool = False
+    dora: bool = False
+    loftq: bool = False
+    method: str | None = None
+    options: dict[str, JsonValue] = Field(default_factory=dict)
+    target_modules: Switches | str | tuple[str, ...] = "all-linear"
+    warm_start: str | None = None
+
+    @field_validator("target_modules")
+    @classmethod
+    def _known_or_regex(cls, value: Switches | str | tuple[str, ...]) -> Switches | str | tuple[str, ...]:
+        if isinstance(value, str) and value not in PRESETS and not value.startswith("re:"):
+            raise ValueError(
+                f"{value!r} is not one of {', '.join(PRESETS)}; write a list of names, or re:PATTERN"
+            )
+        if not value:
+            raise ValueError("names no module; write all-linear, or kind: full to train every weight")
+        return value
+
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> Self:
+        written = self.model_fields_set - {"kind"}
+        if self.kind == "full" and written:
+            raise ValueError(f"kind full trains every weight and has no {', '.join(sorted(written))}")
+        if (self.kind == "peft") != (self.method is not None):
+            raise ValueError("kind: peft and method: package.ConfigClass belong together")
+        lost = written & {"rank", "alpha", "dropout", "bias", "rslora", "dora", "loftq"}
+        if self.kind == "peft" and lost:
+            raise ValueError(f"kind peft takes its settings from options, not from {', '.join(sorted(lost))}")
+        if self.kind != "peft" and self.options:
+            raise ValueError("options belong to kind: peft")
+        if self.loftq and self.kind != "qlora":
+            raise ValueError("loftq makes up for a 4-bit base; it needs kind: qlora")
+        return self
+
+
+class Resample(Config):
+    """How often rows of each gold value come in an epoch: field of meta.gold -> value -> weight (0.5 takes
+    half, 2 takes each twice). Values that are not listed keep weight 1. "balanced" brings all values to the
+    same number."""
+
+    field: str
+    weights: dict[str, Annotated[float, Field(ge=0)]] | Literal["balanced"] = "balanced"
+
+
+class Source(Config):
+    """One data file. weight: how often its rows come in an epoch; 0.5 takes half of them, 2 takes each
+    twice."""
+
+    path: str
+    weight: Annotated[float, Field(gt=0)] = 1.0
+
+
+class Stage(Config):
+    """One pass of the adapter over some data, with its own optimiser and schedule.
+
+    data, validation: JSONL files of the messages layout. Exactly one of epochs and steps says how long.
+    resample: rows of some gold values more or less often.
+    modality: "any", or only the rows that are "text" or "image"; a text stage leaves the vision tower
+    untouched.
+    batch_size: samples a device and micro-batch; batch_tokens instead: at most so many tokens in one.
+      accumulation: micro-batches a step. clip: gradient norm, 0 is off.
+    packing: the samples of a micro-batch in one row without padding; where the model or its kernels cannot
+      keep them apart exactly, padded batches are used and run.json says why.
+    max_length: tokens a row, image tokens included. on_too_long: "refuse" stops before training, "drop"
+      leaves longer rows out and counts them, "truncate_prompt" cuts the longest stretch of plain prompt
+      text, never an image or an answer.
+    max_pixels: pixel budget an image; None is the processor's own. dfk.json keeps it, so inference uses the
+    same.
+    turns: "last" scores the last answer; "all" makes one sample of every assistant turn, each with the exact
+      prompt that inference would give it.
+    eval_steps, save_steps, log_steps: in optimiser steps; None for eval and save means once an epoch.
+    best: keep the checkpoint with the lowest token-weighted validation loss. patience: evaluations without a
+      gain before the stage stops."""
+
+    name: Name
+    data: Annotated[tuple[str | Source, ...], Field(min_length=1)]
+    validation: tuple[str, ...] = ()
+    resample: Resample | None = None
+    modality: Literal["any", "text", "image"] = "any"
+    epochs: Annotated[float, Field(gt=0)] | None = None
+    steps: Annotated[int, Field(ge=1)] | None = None
+    batch_size: Annotated[int, Field(ge=1)] = 8
+    batch_tokens: Annotated[int, Field(ge=1)] | None = None
+    packing: bool = False
+    accumulation: Annotated[int, Field(ge=1)] = 1
+    learning_rate: Annotated[float, Field(gt=0)] = 2e-4
+    scheduler: Scheduler = "cosine"
+    warmup_ratio: Annotated[float, Field(ge=0, lt=1)] | None = None
+    warmup_steps: Annotated[int, Field(ge=0)] | None = None
+    optimizer: Optimizer = "adamw_torch"
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    beta2: Annotated[float, Field(gt=0, lt=1)] = 0.999
+    clip: Annotated[float, Field(ge=0)] = 1.0
+    max_length: Annotated[int, Field(ge=1)] = 2048
+    on_too_long: Literal["refuse", "drop", "truncate_prompt"] = "refuse"
+    max_pixels: Annotated[int, Field(ge=1)] | None = None
+    turns: Literal["last", "all"] = "last"
+    group_by_length: bool = True
+    eval_steps: Annotated[int, Field(ge=1)] | None = None
+    save_steps: Annotated[int, Field(ge=1)] | None = None
+    log_steps: Annotated[int, Field(ge=1)] = 1
+    save_total_limit: Annotated[int, Field(ge=1)] = 2
+    best: bool = False
+    patience: Annotated[int, Field(ge=1)] | None = None
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """`data` with every entry as a `Source`."""
+        return tuple(item if isinstance(item, Source) else Source(path=item) for item in self.data)
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        if self.epochs is not None and self.steps is not None:
+            raise ValueError("epochs and steps are both set; write one of them")
+        if self.batch_tokens is not None and "batch_size" in self.model_fields_set:
+            raise ValueError("batch_size and batch_tokens are both set; write one of them")
+        if self.warmup_ratio is not None and self.warmup_steps is not None:
+            raise ValueError("warmup_ratio and warmup_steps are both set; write one of them")
+        if (self.best or self.patience or self.eval_steps) and not self.validation:
+            raise ValueError("best, patience and eval_steps need validation: [FILE.jsonl]")
+        return self
+
+
+class TrainConfig(Config):
+    """One training run. seed fixes the adapter's start, the order of rows and dropout.
+
+    engine: "auto" takes Unsloth where its tested set is installed and a GPU is there, else transformers.
+    precision: "auto" is bf16 where the device has it natively, else fp32; never fp16, in which Qwen3.5's
+    gradients become NaN. checkpointing: recompute activations in the backward pass ("none" | "torch" |
+    "unsloth")."""
+
+    model: ModelConfig
+    adapter: AdapterConfig = AdapterConfig()
+    stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
+    engine: Literal["auto", "transformers", "unsloth"] = "auto"
+    precision: Precision = "auto"
+    checkpointing: Literal["none", "torch", "unsloth"] = "none"
+    run_name: str | None = None
+    trackers: tuple[Literal["tensorboard", "wandb"], ...] = ()
+    seed: int = 42
+
+    @field_validator("precision", mode="before")
+    @classmethod
+    def _no_half(cls, value: object) -> object:
+        if value in ("fp16", "float16", "half"):
+            raise ValueError(
+                "fp16 gives NaN gradients in Qwen3.5 models; use bf16, or fp32 where bf16 is missing"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        names = [stage.name for stage in self.stages]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"two stages are called {twice[0]!r}; each saves under its own name")
+        if self.checkpointing == "unsloth" and self.engine == "transformers":
+            raise ValueError("checkpointing: unsloth needs engine: unsloth; write checkpointing: torch")
+        return self
+
+    def resolved(self, root: Path) -> Self:
+        """A copy whose relative paths are below `root`; a model name that is a folder there becomes that
+        folder."""
+        stages = tuple(_absolute(stage, root) for stage in self.stages)
+        folder = root / self.model.name
+        template = self.model.chat_template
+        model = self.model.model_copy(
+            update={
+                "name": str(folder) if folder.is_dir() else self.model.name,
+                "chat_template": str(root / template) if template else None,
+            }
+        )
+        warm = self.adapter.warm_start
+        adapter = self.adapter.model_copy(update={"warm_start": str(root / warm)}) if warm else self.adapter
+        return self.model_copy(update={"stages": stages, "model": model, "adapter": adapter})
+
+
+def _absolute(stage: Stage, root: Path) -> Stage:
+    data = tuple(source.model_copy(update={"path": str(root / source.path)}) for source in stage.sources)
+    return stage.model_copy(
+        update={"data": data, "validation": tuple(str(root / path) for path in stage.validation)}
+    )

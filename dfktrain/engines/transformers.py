@@ -1,0 +1,238 @@
+"""The plain engine: transformers and PEFT, any device.
+
+Promises: the vision-language class is loaded also for text-only work (an adapter trained through the
+text-only class has no effect on the other); adapters are fp32 whatever the base; the head runs at scored
+positions only."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import types
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dfkdata.errors import BackendError, ConfigError, missing_package
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from dfktrain.config import AdapterConfig, TrainConfig
+    from dfktrain.model import Base
+
+FAMILIES = ("qwen3_5", "qwen3_vl", "qwen2_5_vl", "qwen2_vl")
+"""Vision-language model types that pass the tests of collator, mask, adapter, reload and generation."""
+
+_DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
+
+
+def available() -> str | None:
+    """None where transformers and PEFT are installed, else what is missing."""
+    missing = [
+        name for name in ("torch", "transformers", "peft", "accelerate") if not importlib.util.find_spec(name)
+    ]
+    return f'needs {", ".join(missing)}: pip install "dfk[train]"' if missing else None
+
+
+def load(config: TrainConfig, precision: str) -> Base:
+    """The base in `precision`, with its processor. Raises `ConfigError` or `BackendError`."""
+    from dfktrain.model import Base
+
+    if config.model.kind == "llm":
+        return _load_llm(config, precision)
+    from dfkeval import loading
+
+    kind = known_family(loading.model_source(config.model.name))
+    _check_kernels(kind)
+    if config.adapter.kind == "qlora":
+        return _load_4bit(config)
+    loaded = loading.load(config.model.name, dtype=_DTYPES[precision])
+    if config.model.attention != "sdpa":
+        loaded.model.set_attn_implementation(config.model.attention)
+    return Base(loaded.model, loaded.processor, config.model.name, loaded.info["shapes_sha256"])
+
+
+def _load_4bit(config: TrainConfig) -> Base:
+    """The base in 4 bit (NF4, double quantisation), its small layers in bf16."""
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise missing_package("adapter.kind qlora", "bitsandbytes", "train")
+    import peft
+    import torch
+    from transformers import AutoModelForImageTextToText, BitsAndBytesConfig
+
+    from dfkeval import loading
+    from dfktrain.model import Base
+
+    source = loading.model_source(config.model.name)
+    plan = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
+    model = AutoModelForImageTextToText.from_pretrained(
+        source, quantization_config=plan, dtype=torch.bfloat16, attn_implementation=config.model.attention
+    )
+    model = peft.prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+    return Base(model, loading.load_processor(source), config.model.name, shapes_without_weights(source))
+
+
+def shapes_without_weights(source: str) -> str:
+    """Hash of the plain base's parameter shapes, from its config alone: what `dfk.json` is compared with."""
+    import torch
+    from transformers import AutoModelForImageTextToText
+
+    from dfkeval import loading
+
+    with torch.device("meta"):
+        return loading.model_shapes_sha256(AutoModelForImageTextToText.from_config(model_config(source)))
+
+
+def known_family(source: str) -> str:
+    """The model type of a vision-language folder or hub name. Raises `ConfigError` for one that is not
+    proved."""
+    kind = model_config(source).model_type
+    if kind not in FAMILIES:
+        raise ConfigError(
+            f"{source}: {kind} models are not supported as model.kind vlm; proved are {', '.join(FAMILIES)}"
+            + (
+                ""
+                if hasattr(model_config(source), "vision_config")
+                else "; for a text model write model.kind: llm"
+            )
+        )
+    return str(kind)
+
+
+def model_config(source: str) -> Any:
+    """The model's own configuration. Raises `BackendError`."""
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        raise BackendError(f"model {source!r}: its config cannot be read: {error}") from error
+
+
+def _check_kernels(kind: str) -> None:
+    """A fast kernel that computes wrong gradients on this GPU stops the run before it costs anything."""
+    import torch
+
+    from dfktrain.environment import require_gated_delta_rule
+
+    if kind.startswith("qwen3_5") and torch.cuda.is_available() and importlib.util.find_spec("fla"):
+        require_gated_delta_rule("cuda")
+
+
+def refuse_vision(source: str, settings: Any) -> None:
+    """Raise `ConfigError` for a vision-language checkpoint that was asked for as a language model."""
+    if hasattr(settings, "vision_config"):
+        raise ConfigError(
+            f"{source} is a vision-language model; as model.kind llm its adapter would have no effect on the "
+            f"whole model. Write model.kind: vlm; it trains on text alone as well (modality: text)"
+        )
+
+
+def _load_llm(config: TrainConfig, precision: str) -> Base:
+    """A causal language model and its tokenizer. A vision-language checkpoint is refused: an adapter trained
+    through its text-only class would load into the whole model with no effect."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from dfkeval import loading
+    from dfktrain.model import Base
+
+    source = loading.model_source(config.model.name)
+    refuse_vision(source, model_config(source))
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            source, dtype=getattr(torch, _DTYPES[precision]), attn_implementation=config.model.attention
+        )
+        tokenizer = AutoTokenizer.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        raise BackendError(f"model {source!r} cannot be loaded: {error}") from error
+    model = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    return Base(model, tokenizer, config.model.name, loading.model_shapes_sha256(model))
+
+
+def adapt(base: Base, modules: list[str], config: AdapterConfig) -> Any:
+    """The base with a fresh or a warm adapter on `modules`, ready to train; for kind full the base itself."""
+    from dfkeval import loading
+
+    if config.kind == "full":
+        return base.model.requires_grad_(True)
+    if config.warm_start is not None:
+        holder = types.SimpleNamespace(tokenizer=getattr(base.processor, "tokenizer", base.processor))
+        return loading.attach(base.model, Path(config.warm_start), holder, trainable=True)
+    return _fresh(base.model, modules, config)
+
+
+def _fresh(model: nn.Module, modules: list[str], config: AdapterConfig) -> Any:
+    try:
+        import peft
+    except ModuleNotFoundError as error:
+        raise missing_package("dfktrain", "peft", "train") from error
+    if config.kind == "peft":
+        return peft.get_peft_model(model, _method(modules, config))
+    lora = peft.LoraConfig(
+        r=config.rank,
+        lora_alpha=config.alpha,
+        lora_dropout=config.dropout,
+        bias=config.bias,
+        use_rslora=config.rslora,
+        use_dora=config.dora,
+        target_modules=modules,
+        task_type="CAUSAL_LM",
+    )
+    made = peft.get_peft_model(model, lora)
+    if config.loftq:
+        peft.replace_lora_weights_loftq(made)
+    return made
+
+
+def _method(modules: list[str], config: AdapterConfig) -> Any:
+    """The PEFT configuration that `method` and `options` describe. Raises `ConfigError`."""
+    import peft
+
+    home, _, name = str(config.method).rpartition(".")
+    try:
+        method = getattr(importlib.import_module(home or "peft"), name)
+    except (ModuleNotFoundError, AttributeError) as error:
+        raise ConfigError(
+            f"adapter.method {config.method!r}: no such class; for example peft.LoHaConfig"
+        ) from error
+    if not (isinstance(method, type) and issubclass(method, peft.PeftConfig)):
+        raise ConfigError(f"adapter.method {config.method!r} is no PEFT configuration class")
+    try:
+        return method(**config.options, target_modules=modules, task_type="CAUSAL_LM")
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"adapter.options do not fit {config.method}: {error}") from error
+
+
+def score_answers(model: Any) -> None:
+    """Make `model(..., labels=...)` return the summed answer loss as `.loss`, with the head at scored
+    positions only.
+
+    Patches the instance, so wrappers (PEFT, DDP, FSDP) still see one forward call. Without labels nothing
+    changes."""
+    from dfktrain.model import bare
+
+    net = bare(model)
+    plain = net.forward
+
+    def forward(self: Any, *args: Any, labels: Any = None, **inputs: Any) -> Any:
+        if labels is None:
+            return plain(*args, **inputs)
+        return _scored(self, labels, inputs)
+
+    net.forward = types.MethodType(forward, net)
+
+
+def _scored(net: Any, labels: Any, inputs: dict[str, Any]) -> Any:
+    from transformers.modeling_outputs import CausalLMOutputWithPast
+
+    from dfktrain.loss import answer_loss
+
+    given = {name: value for name, value in inputs.items() if value is not None and name != "use_cache"}
+    hidden = net.model(**given, use_cache=False).last_hidden_state
+    return CausalLMOutputWithPast(loss=answer_loss(hidden, labels, net.get_output_embeddings()))

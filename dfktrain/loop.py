@@ -1,0 +1,224 @@
+"""The library's Trainer with the four things that it gets wrong for us put right.
+
+1. Loss: the sum over scored tokens divided by the step's scored tokens on all ranks, so a step is a function
+of its samples only. (Vision-language classes declare that they accept no loss arguments; Trainer then
+averages micro-batches.)
+2. Order: batches of similar length, a function of seed and epoch alone.
+3. Validation loss: weighted by tokens, not a mean of batch means.
+4. Proof: the first step's gradient is finite and not zero, and the loss stays finite, or the run stops."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from dfkdata.errors import BackendError
+from dfktrain.batches import LengthGroups, TokenBatches
+from dfktrain.mask import IGNORE
+
+COMPLETE = "complete"
+"""File in a checkpoint folder that says it was written to the end."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands. loss: of the last step, None before the first. seconds: since the stage began."""
+
+    stage: str
+    step: int
+    steps: int
+    loss: float | None
+    seconds: float
+
+
+OnProgress = Callable[[Progress], None]
+
+
+class AnswerTrainer(Trainer):
+    """`Trainer` for models patched by `score_answers`, whose `.loss` is a sum over scored tokens."""
+
+    def __init__(
+        self,
+        *,
+        group_by_length: bool,
+        batch_tokens: int | None = None,
+        packed: bool = False,
+        **arguments: Any,
+    ) -> None:
+        super().__init__(**arguments)
+        self.model_accepts_loss_kwargs = True
+        self.group_by_length, self.batch_tokens, self.packed = group_by_length, batch_tokens, packed
+        self.tokens = torch.zeros((), dtype=torch.long)
+        self.scored = torch.zeros((), dtype=torch.long)
+        self.train_sampler: LengthGroups | TokenBatches | None = None
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> LengthGroups:
+        samples = self.train_dataset if train_dataset is None else train_dataset
+        batch = self.args.per_device_train_batch_size * max(1, self.args.world_size)
+        lengths = [len(sample) for sample in samples]
+        self.train_sampler = LengthGroups(lengths, batch, self.args.seed, group=self.group_by_length)
+        return self.train_sampler
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """The library's loader, or one over batches of a token budget, already this rank's share."""
+        if self.batch_tokens is None:
+            return super().get_train_dataloader()
+        self.train_sampler = TokenBatches(
+            [len(sample) for sample in self.train_dataset],
+            self.batch_tokens,
+            self.args.seed,
+            packed=self.packed,
+            rank=self.args.process_index,
+            ranks=max(1, self.args.world_size),
+        )
+        return DataLoader(self.train_dataset, batch_sampler=self.train_sampler, collate_fn=self.data_collator)
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[dict[str, Tensor]], num_batches: int, device: torch.device
+    ) -> tuple[list[dict[str, Tensor]], Tensor]:
+        """The micro-batches of a step, and its scored tokens over all ranks; ours, because engines patch
+        it."""
+        batches = list(itertools.islice(epoch_iterator, num_batches))
+        count = torch.zeros((), dtype=torch.long, device=device)
+        for batch in batches:
+            count += (batch["labels"][:, 1:] != IGNORE).sum().to(device)
+        return batches, self.accelerator.gather(count.unsqueeze(0)).sum()
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """Summed loss / the step's scored tokens over all ranks; times the ranks, since DDP averages
+        gradients."""
+        self._count(inputs)
+        outputs = model(**inputs)
+        loss = outputs.loss / num_items_in_batch * self.accelerator.num_processes
+        return (loss, outputs) if return_outputs else loss
+
+    def _count(self, inputs: dict[str, Tensor]) -> None:
+        device = inputs["labels"].device  # the counters stay there: no wait for the device in a step
+        mask = inputs.get("attention_mask")
+        self.tokens = self.tokens.to(device) + (inputs["input_ids"].numel() if mask is None else mask.sum())
+        self.scored = self.scored.to(device) + (inputs["labels"] != IGNORE).sum()
+
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """{"eval_loss": mean loss a scored token}; every rank takes its share, no sample twice."""
+        samples = self.eval_dataset if eval_dataset is None else eval_dataset
+        share = list(samples)[self.args.process_index :: max(1, self.args.world_size)]
+        total = torch.zeros(2, dtype=torch.float64, device=self.args.device)
+        self.model.eval()
+        with torch.no_grad():
+            for batch in DataLoader(
+                share, self.args.per_device_eval_batch_size, collate_fn=self.data_collator
+            ):
+                inputs = self._prepare_inputs(batch)
+                total += torch.stack(
+                    [self.model(**inputs).loss.double(), (inputs["labels"] != IGNORE).sum().double()]
+                )
+        self.model.train()
+        loss, count = self.accelerator.reduce(total, "sum").tolist()
+        metrics = {f"{metric_key_prefix}_loss": loss / max(1.0, count)}
+        self.log(dict(metrics))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+
+class Watch(TrainerCallback):
+    """Reports progress, marks finished checkpoints, keeps the sampler's epoch, and stops a run that learns
+    nothing."""
+
+    def __init__(self, stage: str, on_progress: OnProgress | None, clock: Callable[[], float]) -> None:
+        self.stage, self.on_progress, self.clock = stage, on_progress, clock
+        self.start = clock()
+        self.loss: float | None = None
+        self.trainer: AnswerTrainer | None = None
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """The order of this epoch, also when it is resumed in the middle."""
+        if self.trainer is not None and self.trainer.train_sampler is not None:
+            self.trainer.train_sampler.set_epoch(math.floor((state.epoch or 0.0) + 1e-9))
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """The first step must move something."""
+        if state.global_step == 0:
+            check_gradient(kwargs["model"])
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float],
+        **kwargs: Any,
+    ) -> None:
+        """Keep the loss; stop when it is no number."""
+        if "loss" in logs:
+            self.loss = logs["loss"]
+            if not math.isfinite(self.loss):
+                raise BackendError(
+                    f"stage {self.stage}: the loss is {self.loss} at step {state.global_step}; "
+                    f"lower learning_rate"
+                )
+            self._tell(state)
+
+    def _tell(self, state: TrainerState) -> None:
+        if self.on_progress is not None:
+            seconds = self.clock() - self.start
+            self.on_progress(Progress(self.stage, state.global_step, state.max_steps, self.loss, seconds))
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Mark the checkpoint as whole: a killed run resumes from marked ones only."""
+        if state.is_world_process_zero:
+            counts = (
+                {"tokens": int(self.trainer.tokens), "scored": int(self.trainer.scored)}
+                if self.trainer
+                else {}
+            )
+            mark = Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE
+            mark.write_text(json.dumps(counts), encoding="utf-8")
+
+
+def check_gradient(model: nn.Module) -> None:
+    """Raise `BackendError` unless the gradient of the trained weights is finite and not zero."""
+    squares = [
+        p.grad.float().pow(2).sum() for p in model.parameters() if p.requires_grad and p.grad is not None
+    ]
+    norm = float(torch.stack(squares).sum().sqrt()) if squares else 0.0
+    if not math.isfinite(norm) or norm == 0.0:
+        raise BackendError(
+            f"the gradient of the first step has norm {norm}: nothing would be trained; "
+            f"check target_modules, the attention and GDN kernels, and the precision"
+        )
+
+
+def counted(checkpoint: Path) -> tuple[int, int]:
+    """(tokens, scored tokens) trained on up to a whole checkpoint."""
+    counts = json.loads((checkpoint / COMPLETE).read_text(encoding="utf-8"))
+    return counts["tokens"], counts["scored"]
+
+
+def last_complete(folder: Path) -> Path | None:
+    """The newest checkpoint in `folder` that was written to the end."""
+    whole = [mark.parent for mark in folder.glob(f"checkpoint-*/{COMPLETE}")]
+    return max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)

@@ -1,0 +1,229 @@
+"""A trainable adapter on a loaded base; the one module that knows which engine is imported first.
+
+Strategy: the target modules are resolved to full names once and handed to either engine, because engines read
+words such as "all-linear" differently. The resolved list is written into the run.
+Promises: nothing but linear layers gets an adapter, never the head; a spec that names no module is
+refused."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dfkdata import plugins
+from dfkdata.errors import BackendError, ConfigError
+from dfktrain.config import AdapterConfig, Switches, TrainConfig
+
+VISION = re.compile(r"(?:^|\.)(?:visual|vision_tower|vision_model|multi_modal_projector)\.")
+_SMALL_GATES = re.compile(r"\.in_proj_[ab]$")
+
+
+@dataclass
+class Base:
+    """A loaded base. shapes_sha256: hash of its parameter names and shapes, None where it has no such
+    record."""
+
+    model: Any
+    processor: Any
+    name: str
+    shapes_sha256: str | None = None
+    checkpointing: bool | str = False
+
+
+def pick_engine(wanted: str) -> Any:
+    """The engine's module. "auto" is Unsloth where it can run, else transformers. Raises `ConfigError`."""
+    if wanted == "auto":
+        wanted = (
+            "unsloth"
+            if "unsloth" in plugins.names("dfktrain.engines") and _can("unsloth")
+            else "transformers"
+        )
+    engine = plugins.load("dfktrain.engines", wanted)
+    reason = engine.available()
+    if reason is not None:
+        raise ConfigError(f"engine {wanted!r} {reason}")
+    return engine
+
+
+def _can(name: str) -> bool:
+    """Whether "auto" may take the engine: it can run, and nothing that it must patch is imported already."""
+    if name == "unsloth" and "transformers" in sys.modules and "unsloth" not in sys.modules:
+        return False
+    return plugins.load("dfktrain.engines", name).available() is None
+
+
+def pick_precision(wanted: str) -> tuple[str, str]:
+    """(precision, why). "auto" is bf16 on a GPU that computes it natively, else fp32. Raises
+    `ConfigError`."""
+    native = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    if wanted == "auto":
+        return (
+            ("bf16", "the GPU computes bf16 natively") if native else ("fp32", "no device with native bf16")
+        )
+    if wanted == "bf16" and torch.cuda.is_available() and not native:
+        raise ConfigError(
+            "precision bf16: this GPU only emulates it; use fp32 (fp16 makes Qwen3.5's gradients NaN)"
+        )
+    return wanted, "as configured"
+
+
+def load_base(config: TrainConfig) -> tuple[Base, str, str]:
+    """(base, engine name, precision) for a configuration."""
+    engine = pick_engine(config.engine)
+    precision, _ = pick_precision(config.precision)
+    base = engine.load(config, precision)
+    if config.model.chat_template is not None:
+        _replace_template(base.processor, config.model.chat_template)
+    return base, engine.__name__.rpartition(".")[2], precision
+
+
+def outline(config: TrainConfig) -> tuple[Any, Any]:
+    """(processor, network without weights) of a configuration. Raises `ConfigError` or `BackendError`."""
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoTokenizer
+
+    from dfkeval import loading
+    from dfktrain.engines import transformers as plain
+
+    source = loading.model_source(config.model.name)
+    settings = plain.model_config(source)
+    if config.model.kind == "llm":
+        plain.refuse_vision(source, settings)
+        processor, auto = AutoTokenizer.from_pretrained(source), AutoModelForCausalLM
+    else:
+        plain.known_family(source)
+        processor, auto = loading.load_processor(source), AutoModelForImageTextToText
+    if config.model.chat_template is not None:
+        _replace_template(processor, config.model.chat_template)
+    with torch.device("meta"):
+        return processor, auto.from_config(settings)
+
+
+def _replace_template(processor: Any, path: str) -> None:
+    from pathlib import Path
+
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"model.chat_template {path}: cannot be read ({error.strerror})") from error
+    processor.chat_template = text
+    getattr(processor, "tokenizer", processor).chat_template = text
+
+
+def adapt(base: Base, config: AdapterConfig, engine: str = "transformers") -> tuple[Any, list[str]]:
+    """(model with its adapter in training mode and fp32 adapter weights, the modules that carry it)."""
+    modules = [] if config.kind == "full" else target_modules(base.model, config.target_modules)
+    model = plugins.load("dfktrain.engines", engine).adapt(base, modules, config)
+    for parameter in model.parameters():
+        if parameter.requires_grad and config.kind != "full":
+            parameter.data = parameter.data.float()
+    return model, modules
+
+
+def target_modules(model: nn.Module, spec: Switches | str | tuple[str, ...]) -> list[str]:
+    """Full names of the linear layers that `spec` means (see `AdapterConfig`), in model order. Raises
+    `ConfigError`."""
+    linear = list(_linear(model))
+    if isinstance(spec, tuple):
+        chosen = [name for name in linear if any(name == end or name.endswith("." + end) for end in spec)]
+        lost = [end for end in spec if not any(name == end or name.endswith("." + end) for name in linear)]
+        if lost and lost[0].rpartition(".")[2] == _head_name(model):
+            raise ConfigError(
+                f"adapter.target_modules: {lost[0]!r} is the head, whose weight is the embedding's too; "
+                f"an adapter there would change one of the two only"
+            )
+        if lost:
+            ends = sorted({name.rpartition(".")[2] for name in linear})
+            raise ConfigError(
+                f"adapter.target_modules: no linear layer is called {lost[0]!r}"
+                f"{plugins.suggestion(lost[0], ends)} (there are {', '.join(ends)})"
+            )
+        return chosen
+    chosen = [name for name in linear if _chooses(spec, name)]
+    if not chosen:
+        raise ConfigError(f"adapter.target_modules {spec!r} names no linear layer of this model")
+    return chosen
+
+
+def _head_name(model: nn.Module) -> str:
+    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    return next((name.rpartition(".")[2] for name, module in model.named_modules() if module is head), "")
+
+
+def _switched(spec: Switches, name: str) -> bool:
+    if "merger" in name:
+        return spec.merger
+    side = spec.vision if VISION.search(name) else spec.language
+    return side and (spec.attention if "attn" in name else spec.mlp)
+
+
+def _chooses(spec: Switches | str, name: str) -> bool:
+    if isinstance(spec, Switches):
+        return _switched(spec, name)
+    vision = VISION.search(name) is not None
+    match spec:
+        case "all-linear" | "all":
+            return True
+        case "vision":
+            return vision
+        case "language":
+            return not vision
+        case "servable":
+            return not vision and not _SMALL_GATES.search(name)
+        case _:
+            return re.search(spec.removeprefix("re:"), name) is not None
+
+
+def _linear(model: nn.Module) -> Iterator[str]:
+    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear) and module is not head:
+            yield name
+
+
+def bare(model: Any) -> Any:
+    """The base network below PEFT and distributed wrappers."""
+    model = getattr(model, "module", model)
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def trainable(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    """Names and parameters that the optimiser will move."""
+    return [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+
+
+@contextmanager
+def vision_frozen(model: nn.Module, freeze: bool) -> Iterator[None]:
+    """Within, if `freeze`, no part of the vision tower or merger is trained; afterwards everything is as
+    before."""
+    frozen = [parameter for name, parameter in trainable(model) if freeze and VISION.search(name)]
+    for parameter in frozen:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(True)
+
+
+def prove_effect(model: Any, batch: dict[str, Tensor]) -> None:
+    """Raise `BackendError` unless the adapter changes what the model computes on `batch` (inputs without
+    labels)."""
+    inputs = {name: value for name, value in batch.items() if name != "labels"}
+    was_training = model.training
+    model.eval()
+    with torch.no_grad():
+        changed = bare(model).model(**inputs, use_cache=False).last_hidden_state
+        with model.disable_adapter():
+            plain = bare(model).model(**inputs, use_cache=False).last_hidden_state
+    model.train(was_training)
+    if torch.equal(changed, plain):
+        raise BackendError(
+            "the trained adapter does not change the model's output; nothing was learned or it is not in use"
+        )

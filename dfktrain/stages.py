@@ -1,0 +1,344 @@
+"""The recipe, top to bottom: config -> base and adapter -> for each stage rows, Trainer, save -> manifest.
+
+Strategy: one adapter goes through all stages. Each stage has a fingerprint over everything before it; a
+finished stage is loaded instead of trained, an unfinished one goes on from its newest whole checkpoint.
+Promises: a run that was killed and started again ends with the weights of an undisturbed one (CPU, fp32); the
+final adapter loads on the original base; DIR never mixes two configurations."""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from dfkdata.errors import ConfigError
+from dfkeval import card as cards
+from dfkeval import loading
+from dfktrain import manifest
+from dfktrain import model as models
+from dfktrain.collate import Collator
+from dfktrain.config import Stage, TrainConfig
+from dfktrain.data import StageData, read_stage, read_validation
+from dfktrain.engines.transformers import score_answers
+from dfktrain.model import Base
+from dfktrain.packing import Packer, refusal
+
+if TYPE_CHECKING:  # dfktrain.loop imports transformers, and an engine may have to be imported before it
+    from dfktrain.loop import AnswerTrainer, OnProgress
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """One finished stage. packing: "off", "on", or why it was refused.
+
+    history: the log lines (step, loss, learning_rate, grad_norm, eval_loss) in order."""
+
+    name: str
+    adapter: Path
+    fingerprint: str
+    steps: int
+    seconds: float
+    samples: int
+    tokens: int
+    scored_tokens: int
+    packing: str
+    left_out: dict[str, int]
+    data_sha256: dict[str, str]
+    history: list[dict[str, float]]
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """A finished run. adapter: DIR/adapter (kind full: the whole model). run: the contents of
+    DIR/run.json."""
+
+    adapter: Path
+    stages: tuple[StageResult, ...]
+    run: dict[str, Any]
+
+
+@dataclass
+class _Run:
+    """What the stages of one run share."""
+
+    config: TrainConfig
+    out: Path
+    base: Base
+    model: Any
+    precision: str
+    template: str
+    on_progress: OnProgress | None
+    clock: Callable[[], float]
+
+
+def train(config: TrainConfig, out: str | Path, *, progress: OnProgress | None = None) -> TrainResult:
+    """Train `config` into `out`: DIR/stages/NAME/adapter, DIR/adapter, DIR/run.json.
+
+    On a finished or interrupted `out` of the same configuration it goes on where that one stopped. Raises
+    `ConfigError` or `DataError` before the first step for what cannot work, `BackendError` when training
+    fails."""
+    _require_packages(config)
+    base, engine, precision = models.load_base(config)
+    return train_on(base, config, out, engine=engine, precision=precision, progress=progress)
+
+
+def _require_packages(config: TrainConfig) -> None:
+    """Name a missing package that a key needs, before anything is loaded."""
+    wanted = {"tensorboard": "tensorboard", "wandb": "wandb"}
+    needed = [(f"trackers: {name}", wanted[name]) for name in config.trackers]
+    if any(stage.optimizer == "adamw_8bit" for stage in config.stages):
+        needed.append(("optimizer: adamw_8bit", "bitsandbytes"))
+    for key, package in needed:
+        if importlib.util.find_spec(package) is None:
+            raise ConfigError(f"{key} needs {package}: pip install {package}")
+
+
+def train_on(
+    base: Base,
+    config: TrainConfig,
+    out: str | Path,
+    *,
+    engine: str = "transformers",
+    precision: str = "fp32",
+    progress: OnProgress | None = None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> TrainResult:
+    """`train` on a base that is already loaded. The base carries the adapter afterwards."""
+    from transformers import set_seed
+
+    out = Path(out)
+    started = clock()
+    template = loading.template_sha256(base.processor)
+    facts = manifest.run_facts(config, base.shapes_sha256, template, precision)
+    set_seed(config.seed)
+    model, modules = models.adapt(base, config.adapter, engine)
+    score_answers(model)
+    run = _Run(config, out, base, model, precision, template, progress, clock)
+    results: list[StageResult] = []
+    for index, stage in enumerate(config.stages):
+        before = results[-1].fingerprint if results else None
+        results.append(_stage(run, index, stage, facts, before))
+    adapter = _save(run, out / "adapter", cards.read(results[-1].adapter))
+    report = {
+        "format": 1,
+        "config": config.model_dump(mode="json"),
+        "engine": engine,
+        "precision": precision,
+        "base": {"name": base.name, "shapes_sha256": base.shapes_sha256},
+        "modules": modules,
+        "trained_parameters": sum(p.numel() for _, p in models.trainable(model)),
+        "template_sha256": template,
+        "seed": config.seed,
+        "versions": manifest.versions(),
+        "seconds": round(clock() - started, 3),
+        "stages": [asdict(result) | {"adapter": str(result.adapter.relative_to(out))} for result in results],
+    }
+    if _main():
+        manifest.write_json(out / "run.json", report)
+    return TrainResult(adapter, tuple(results), report)
+
+
+def _stage(run: _Run, index: int, stage: Stage, facts: dict[str, Any], before: str | None) -> StageResult:
+    folder = run.out / "stages" / stage.name
+    collator = Collator(run.base.processor, max_length=stage.max_length, max_pixels=stage.max_pixels)
+    data = read_stage(stage, collator, run.config.seed)
+    mark = manifest.fingerprint(facts, manifest.stage_facts(stage, data), before)
+    done = _finished(folder, mark)
+    if done is not None:
+        _restore(run, folder / "adapter")
+        return done
+    if _main():
+        manifest.write_json(folder / "started.json", {"fingerprint": mark})
+    card = manifest.card(data, stage, run.base.name, run.base.shapes_sha256, run.template)
+    result = _train_stage(run, index, stage, data, collator, mark)
+    _save(run, folder / "adapter", card)
+    if _main():
+        manifest.write_json(folder / "stage.json", asdict(result) | {"adapter": "adapter"})
+    return result
+
+
+def _finished(folder: Path, mark: str) -> StageResult | None:
+    """The stage's result if it was finished before. Raises `ConfigError` if `folder` belongs to another
+    configuration."""
+    started = manifest.read_json(folder / "started.json")
+    if started is not None and started["fingerprint"] != mark:
+        raise ConfigError(
+            f"{folder} holds a stage of another configuration or other data; "
+            f"choose another --out or delete that folder"
+        )
+    record = manifest.read_json(folder / "stage.json")
+    return StageResult(**(record | {"adapter": folder / "adapter"})) if record is not None else None
+
+
+def _train_stage(
+    run: _Run, index: int, stage: Stage, data: StageData, collator: Collator, mark: str
+) -> StageResult:
+    from dfktrain.loop import AnswerTrainer, Watch, counted, last_complete
+
+    folder = run.out / "stages" / stage.name
+    text_only = not any(sample.images for sample in data.samples)
+    watch = Watch(stage.name, run.on_progress, run.clock)
+    resume = last_complete(folder / "checkpoints")
+    batcher, packing = _batcher(run, stage, data, collator)
+    with models.vision_frozen(run.model, text_only):
+        trainer = AnswerTrainer(
+            group_by_length=stage.group_by_length,
+            batch_tokens=stage.batch_tokens,
+            packed=packing == "on",
+            model=run.model,
+            args=_arguments(run, index, stage, folder / "checkpoints"),
+            train_dataset=data.samples,
+            eval_dataset=read_validation(stage, collator) or None,
+            data_collator=batcher,
+            callbacks=[watch, *_stoppers(stage)],
+        )
+        _own_output_only(trainer)
+        watch.trainer = trainer
+        if resume is not None:
+            trainer.tokens, trainer.scored = (torch.tensor(count) for count in counted(resume))
+        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    if run.config.adapter.kind != "full":
+        models.prove_effect(run.model, trainer._prepare_inputs(collator(data.samples[:1])))
+    return StageResult(
+        name=stage.name,
+        adapter=folder / "adapter",
+        fingerprint=mark,
+        steps=trainer.state.global_step,
+        seconds=round(run.clock() - watch.start, 3),
+        samples=len(data.samples),
+        tokens=int(trainer.tokens),
+        scored_tokens=int(trainer.scored),
+        packing=packing,
+        left_out=dict(data.left_out),
+        data_sha256=data.sha256,
+        history=[
+            _log_line(line) for line in trainer.state.log_history if "loss" in line or "eval_loss" in line
+        ],
+    )
+
+
+def _batcher(run: _Run, stage: Stage, data: StageData, collator: Collator) -> tuple[Collator | Packer, str]:
+    """How samples become tensors, and what became of the wish to pack them."""
+    if not stage.packing:
+        return collator, "off"
+    packer = Packer(collator)
+    spread = sorted(data.samples, key=len)
+    few = [spread[0], spread[len(spread) // 2], *(sample for sample in data.samples if sample.images)][:3]
+    reason = refusal(models.bare(run.model).model, packer, few, run.config.model.attention)
+    return (packer, "on") if reason is None else (collator, f"refused: {reason}")
+
+
+def _arguments(run: _Run, index: int, stage: Stage, folder: Path) -> Any:
+    """The library's arguments for one stage; everything it would decide by itself is decided here."""
+    from transformers import TrainingArguments
+
+    warmup = stage.warmup_ratio if stage.warmup_ratio is not None else stage.warmup_steps
+    cadence = "steps" if stage.save_steps else "epoch"
+    evaluates = ("steps" if stage.eval_steps else "epoch") if stage.validation else "no"
+    cuda = torch.cuda.is_available()
+    arguments = TrainingArguments(
+        output_dir=str(folder),
+        num_train_epochs=stage.epochs or 1.0,
+        max_steps=stage.steps or -1,
+        per_device_train_batch_size=stage.batch_size,
+        per_device_eval_batch_size=stage.batch_size,
+        gradient_accumulation_steps=stage.accumulation,
+        learning_rate=stage.learning_rate,
+        lr_scheduler_type=stage.scheduler,
+        warmup_steps=warmup or 0,
+        optim=stage.optimizer,
+        weight_decay=stage.weight_decay,
+        adam_beta2=stage.beta2,
+        max_grad_norm=stage.clip,
+        bf16=run.precision == "bf16",
+        gradient_checkpointing=run.config.checkpointing == "torch",
+        gradient_checkpointing_kwargs={"use_reentrant": False}
+        if run.config.checkpointing == "torch"
+        else None,
+        save_strategy=cadence,
+        save_steps=stage.save_steps or 500,
+        save_total_limit=stage.save_total_limit,
+        eval_strategy=evaluates,
+        eval_steps=stage.eval_steps,
+        load_best_model_at_end=stage.best,
+        metric_for_best_model="eval_loss" if stage.best or stage.patience else None,
+        greater_is_better=False if stage.best or stage.patience else None,
+        logging_steps=stage.log_steps,
+        logging_nan_inf_filter=False,
+        report_to=list(run.config.trackers) or "none",
+        run_name=run.config.run_name,
+        seed=run.config.seed + index,
+        use_cpu=not cuda,
+        dataloader_pin_memory=cuda,
+        remove_unused_columns=False,
+        label_names=["labels"],
+        disable_tqdm=True,
+    )
+    arguments._n_gpu = min(
+        arguments.n_gpu, 1
+    )  # several GPUs in one process would be DataParallel; use torchrun
+    return arguments
+
+
+def _stoppers(stage: Stage) -> list[Any]:
+    from transformers import EarlyStoppingCallback
+
+    return [EarlyStoppingCallback(stage.patience)] if stage.patience else []
+
+
+def _own_output_only(trainer: AnswerTrainer) -> None:
+    """The library prints log lines to stdout, which belongs to results."""
+    from transformers import PrinterCallback, ProgressCallback
+
+    trainer.remove_callback(PrinterCallback)
+    trainer.remove_callback(ProgressCallback)
+
+
+def _log_line(line: dict[str, float]) -> dict[str, float]:
+    kept = ("step", "epoch", "loss", "grad_norm", "learning_rate", "eval_loss")
+    return {key: line[key] for key in kept if key in line}
+
+
+def _save(run: _Run, folder: Path, card: cards.Card | None) -> Path:
+    """The adapter (or the whole model) with its `dfk.json`."""
+    if _main():
+        run.model.save_pretrained(str(folder))
+        if run.config.adapter.kind == "full":
+            run.base.processor.save_pretrained(str(folder))
+        if card is not None:
+            cards.write(folder, card)
+    return folder
+
+
+def _restore(run: _Run, folder: Path) -> None:
+    """The weights that a finished stage saved."""
+    from safetensors.torch import load_file
+
+    if run.config.adapter.kind == "full":
+        run.model.load_state_dict(_tensors(folder), strict=False)
+        return
+    from peft import set_peft_model_state_dict
+
+    set_peft_model_state_dict(run.model, load_file(str(folder / "adapter_model.safetensors")))
+
+
+def _tensors(folder: Path) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    return {
+        name: tensor
+        for path in sorted(folder.glob("*.safetensors"))
+        for name, tensor in load_file(str(path)).items()
+    }
+
+
+def _main() -> bool:
+    """Whether this process writes files: the only one, or rank 0."""
+    import os
+
+    return int(os.environ.get("RANK", "0")) == 0

@@ -1,0 +1,49 @@
+"""Both engines on one GPU with the real 0.8B shape: what `bench/gpu_engines.py` measures, held to bars."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.gpu
+SCRIPT = Path(__file__).resolve().parents[3] / "bench/gpu_engines.py"
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("gpu")
+    engines = ["transformers", *(["unsloth"] if importlib.util.find_spec("unsloth") else [])]
+    done = subprocess.run(
+        [sys.executable, SCRIPT, "--work", folder, "--engines", *engines], capture_output=True, text=True
+    )
+    sys.stdout.write(done.stdout)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads((folder / "table.json").read_text())
+
+
+def test_the_mask_is_the_same_in_every_engine(measured: dict[str, Any]) -> None:
+    masks = {piece["mask"] for name, piece in measured["pieces"].items() if name.startswith("gradient-")}
+    assert len(masks) == 1
+
+
+def test_the_gradient_is_as_faithful_as_plain_autocast(measured: dict[str, Any]) -> None:
+    off = measured["one_minus_cosine"]
+    for name in set(off) - {"reference", "plain"}:
+        assert off[name] <= 1.5 * off["plain"], name
+
+
+def test_the_losses_of_the_engines_agree_within_bf16_noise(measured: dict[str, Any]) -> None:
+    if "largest_loss_difference" not in measured:
+        pytest.skip("unsloth is not installed")
+    assert measured["largest_loss_difference"] <= 0.05
+
+
+def test_saved_adapters_reload_and_generate(measured: dict[str, Any]) -> None:
+    texts = [piece["text"] for name, piece in measured["pieces"].items() if name.startswith("reload-")]
+    assert texts and all(texts)

@@ -1,0 +1,111 @@
+"""The commands: what they print, where, and how they end."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from train_helpers import text_row, write_rows
+from typer.testing import CliRunner
+
+from dfktrain import cli
+
+
+@pytest.fixture
+def config_file(base_folder: Path, train_file: Path, tmp_path: Path) -> Path:
+    path = tmp_path / "train.yaml"
+    path.write_text(
+        f"model: {{name: {base_folder}}}\nstages:\n"
+        "  - {name: sft, data: [train.jsonl], steps: 2, batch_size: 2, learning_rate: 1e-3}\n"
+    )
+    return path
+
+
+def called(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: str
+) -> tuple[int, str, str]:
+    """(exit code, stdout, stderr) of `dfktrain WORDS`, in this process."""
+    monkeypatch.setattr(sys, "argv", ["dfktrain", *map(str, words)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    out, err = capsys.readouterr()
+    return int(ended.value.code or 0), out, err
+
+
+def test_run_trains_and_says_where_the_adapter_is(
+    monkeypatch: Any, capsys: Any, config_file: Path, tmp_path: Path
+) -> None:
+    code, out, _ = called(monkeypatch, capsys, "run", config_file, "--out", tmp_path / "out")
+    assert code == 0
+    assert out.splitlines()[-1] == f"adapter: {tmp_path / 'out/adapter'}"
+    assert json.loads((tmp_path / "out/run.json").read_text())["stages"][0]["steps"] == 2
+    assert (tmp_path / "out/stages/sft/adapter/adapter_model.safetensors").is_file()
+
+
+def test_check_shows_counts_and_the_scored_tokens_of_a_row(
+    monkeypatch: Any, capsys: Any, config_file: Path
+) -> None:
+    code, out, _ = called(monkeypatch, capsys, "check", config_file)
+    assert code == 0
+    assert "stage sft" in out and "samples 8, steps 2" in out
+    assert "Label: Netral" in out and "<|im_end|>" in out
+
+
+def test_check_names_every_row_that_would_be_refused(
+    monkeypatch: Any, capsys: Any, config_file: Path, tmp_path: Path
+) -> None:
+    hollow = text_row("hollow", "a", "")
+    write_rows(
+        tmp_path / "train.jsonl", [text_row("fine", "a", "b"), hollow, text_row("long", "berita " * 900, "b")]
+    )
+    code, out, _ = called(monkeypatch, capsys, "check", config_file, "--set", "stages.0.max_length=200")
+    assert code == 2
+    assert "2 rows cannot be trained on" in out
+    assert "row hollow: the last answer is empty" in out and "row long:" in out
+
+
+def test_check_config_only_opens_no_data(
+    monkeypatch: Any, capsys: Any, config_file: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "train.jsonl").unlink()
+    code, out, _ = called(monkeypatch, capsys, "check", config_file, "--config-only")
+    assert code == 0 and "a valid configuration of 1 stages" in out
+
+
+def test_a_wrong_configuration_is_one_message_on_stderr_and_exit_2(
+    monkeypatch: Any, capsys: Any, config_file: Path
+) -> None:
+    config_file.write_text(config_file.read_text().replace("steps: 2", "step: 2, learnin_rate: 1"))
+    code, out, err = called(monkeypatch, capsys, "check", config_file)
+    assert code == 2 and out == ""
+    assert "did you mean 'steps'" in err and "did you mean 'learning_rate'" in err
+    assert "Traceback" not in err
+
+
+def test_a_missing_package_is_named_with_its_extra_in_one_line(
+    monkeypatch: Any, capsys: Any, config_file: Path, tmp_path: Path
+) -> None:
+    real = cli.importlib.util.find_spec
+    monkeypatch.setattr(cli.importlib.util, "find_spec", lambda name: None if name == "torch" else real(name))
+    code, _, err = called(monkeypatch, capsys, "run", config_file, "--out", tmp_path / "out")
+    assert code == 2
+    assert err == 'dfktrain: dfktrain needs torch: pip install "dfk[train]"\n'
+
+
+@pytest.mark.parametrize("command", ["run", "check", "demo"])
+def test_every_help_ends_with_two_examples(command: str) -> None:
+    said = CliRunner().invoke(cli.app, [command, "--help"]).output
+    assert said.split("Examples:")[1].count(f"dfktrain {command}") == 2
+
+
+def test_the_console_command_starts_without_torch() -> None:
+    code = (
+        "import sys; from typer.testing import CliRunner; from dfktrain import cli\n"
+        "CliRunner().invoke(cli.app, ['--help']); print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

@@ -1,0 +1,159 @@
+"""The preflight: what it counts is what training sees, and what it knows about versions and kernels."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from train_helpers import text_row, write_rows
+
+from dfkdata.config import bind
+from dfktrain import TrainConfig, environment, show, train
+from dfktrain.collate import Collator
+from dfktrain.config import Stage
+from dfktrain.plan import plan, steps
+
+
+def config(base: Path, data: Path, **changes: Any) -> TrainConfig:
+    stage = {"name": "s", "data": [str(data)], "batch_size": 3, "epochs": 2} | changes
+    return TrainConfig.model_validate({"model": {"name": str(base)}, "stages": [stage]})
+
+
+def test_the_plan_counts_what_training_then_sees(base_folder: Path, train_file: Path, tmp_path: Path) -> None:
+    for more in ({}, {"accumulation": 2}, {"batch_tokens": 400}, {"batch_tokens": 400, "packing": True}):
+        settings = {key: value for key, value in {"batch_size": 3, **more}.items()}
+        if "batch_tokens" in more:
+            del settings["batch_size"]
+        stage = {"name": "s", "data": [str(train_file)], "epochs": 2} | settings
+        made = TrainConfig.model_validate({"model": {"name": str(base_folder)}, "stages": [stage]})
+        found = plan(made).stages[0]
+        result = train(made, tmp_path / str(len(list(tmp_path.iterdir()))))
+        done = result.stages[0]
+        assert found.steps == done.steps, more
+        assert 2 * sum(found.lengths) == done.tokens
+        assert 2 * sum(found.scored) == done.scored_tokens
+
+
+def test_sizes_are_those_of_the_trained_model(base_folder: Path, train_file: Path, tmp_path: Path) -> None:
+    made = config(base_folder, train_file, epochs=None, steps=1)
+    size = plan(made).size
+    run = train(made, tmp_path / "out").run
+    assert size is not None
+    assert size.trained == run["trained_parameters"]
+    assert size.modules == run["modules"]
+
+
+def test_no_weights_are_needed(base_folder: Path, train_file: Path, tmp_path: Path) -> None:
+    import shutil
+
+    bare = tmp_path / "bare"
+    shutil.copytree(base_folder, bare)
+    (bare / "model.safetensors").unlink()
+    report = plan(config(bare, train_file))
+    assert report.faults == []
+    assert report.memory_gib and report.seconds
+
+
+def test_every_row_that_would_be_refused_is_named_and_the_rest_is_counted(
+    base_folder: Path, tmp_path: Path
+) -> None:
+    rows = [text_row("fine", "a", "b"), text_row("hollow", "a", ""), text_row("long", "berita " * 90, "b")]
+    report = plan(config(base_folder, write_rows(tmp_path / "x.jsonl", rows), max_length=60))
+    assert len(report.stages[0].refused) == 2 and len(report.stages[0].samples) == 1
+    assert report.faults == ["stage s: 2 rows cannot be trained on"]
+
+
+def test_a_module_list_that_does_not_fit_the_model_is_found_before_training(
+    base_folder: Path, train_file: Path
+) -> None:
+    made = config(base_folder, train_file)
+    wrong = made.model_copy(
+        update={"adapter": made.adapter.model_copy(update={"target_modules": ("q_prj",)})}
+    )
+    assert "did you mean 'q_proj'" in plan(wrong).faults[0]
+
+
+def test_the_shown_row_marks_exactly_the_scored_text(processor: Any, pictures: list[str]) -> None:
+    from train_helpers import image_row
+
+    collator = Collator(processor)
+    markup = show.coloured(
+        collator.encode(image_row("i", pictures[:1], "say [x]", "Label: Fitnah")), collator
+    )
+    assert "[bold green]Label: Fitnah<|im_end|>[/bold green]" in markup
+    assert "image tokens>[/magenta]" in markup
+    assert "say \\[x]" in markup  # text that looks like markup is shown as text
+
+
+def test_the_head_says_which_kernels_run_and_why() -> None:
+    found = {kernel.part: kernel for kernel in environment.kernels("qwen3_5", "sdpa")}
+    assert found["gated delta rule"].choice == "torch" and "not installed" in found["gated delta rule"].why
+    assert "gated delta rule" not in {kernel.part for kernel in environment.kernels("qwen2_vl", "sdpa")}
+
+
+@pytest.mark.parametrize(
+    ("package", "version", "said"),
+    [
+        ("transformers", "5.16.0", "install transformers>=5.17,<5.24"),
+        ("transformers", "5.24.0", "install transformers>=5.17,<5.24"),
+        ("peft", "0.22.0", "install peft>=0.21,<0.22"),
+        ("fla-core", "0.6.0", "crashes without a GPU"),
+    ],
+)
+def test_known_bad_versions_are_named_with_the_good_one(
+    monkeypatch: pytest.MonkeyPatch, package: str, version: str, said: str
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert said in str(environment.fault(package, {package: version}))
+
+
+def test_unsloth_beside_a_newer_transformers_is_named() -> None:
+    found = {"unsloth": "2026.10.9", "transformers": "5.23.0"}
+    assert "needs transformers<=5.17.0" in str(environment.fault("unsloth", found))
+    assert environment.fault("unsloth", found | {"transformers": "5.17.0"}) is None
+
+
+def test_this_environment_has_no_known_fault() -> None:
+    assert [version.fault for version in environment.versions() if version.fault] == []
+
+
+def test_the_bound_gated_delta_rule_equals_the_plain_recurrence_in_value_and_gradients() -> None:
+    differences = environment.gdn_difference(head=32, length=130)
+    assert set(differences) == {"output", "query", "key", "value", "decay", "beta"}
+    assert max(differences.values()) <= 1e-4
+
+
+def test_a_kernel_with_a_wrong_gradient_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers.models.qwen3_5 import modeling_qwen3_5 as library
+
+    right = library.torch_chunk_gated_delta_rule
+
+    def wrong(query: Any, key: Any, value: Any, *, g: Any, **kwargs: Any) -> Any:
+        return right(query, key, value, g=g.detach() + (g - g.detach()) * 0.5, **kwargs)
+
+    monkeypatch.setattr(library, "torch_chunk_gated_delta_rule", wrong)
+    differences = environment.gdn_difference(head=32, length=70)
+    assert differences["output"] <= 1e-4 and differences["decay"] > 0.1
+
+
+def test_steps_follow_epochs_batches_accumulation_and_ranks() -> None:
+    def count(ranks: int = 1, **changes: Any) -> int:
+        return steps(bind({"name": "s", "data": ["x"], **changes}, Stage), [10] * 100, ranks)
+
+    assert count(batch_size=8) == 13
+    assert count(batch_size=8, accumulation=4) == 4
+    assert count(batch_size=8, accumulation=4, epochs=3) == 12
+    assert count(batch_size=8, ranks=2) == 7
+    assert count(steps=5) == 5
+
+
+def test_a_spread_shows_the_ends_and_where_values_lie() -> None:
+    assert show.spread([1, 1, 1, 5], bins=4) == "min 1  median 1  p95 5  max 5  |█  ▄|"
+
+
+def test_the_plan_is_json_free_of_surprises(base_folder: Path, train_file: Path) -> None:
+    report = plan(config(base_folder, train_file))
+    assert json.dumps(report.stages[0].left_out) == "{}"
+    assert report.engine == "transformers" and report.precision.startswith("fp32")

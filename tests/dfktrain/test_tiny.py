@@ -1,0 +1,136 @@
+"""The built-in model is what its card says, and its lessons are not the demo."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import random
+import re
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("transformers")
+
+from dfkdata.schemas import caption, dfk_label, load
+from dfktrain import tiny
+from dfktrain.demo import run as demo
+from dfktrain.demo import words
+from dfktrain.tiny import build, lessons, make, shape
+
+ROWS = 300
+
+
+@pytest.fixture(scope="module")
+def loaded():
+    return tiny.load()
+
+
+@pytest.fixture(scope="module")
+def lesson_texts() -> list[str]:
+    rng = random.Random(5)
+    return [build._rendered(lesson(rng)) for lesson in lessons.LESSONS.values() for _ in range(ROWS)]
+
+
+def test_it_is_a_hybrid_vision_language_model_with_a_tied_head(loaded) -> None:
+    model, _ = loaded
+    config = model.config
+    assert config.model_type == "qwen3_5"
+    assert set(config.text_config.layer_types) == {"linear_attention", "full_attention"}
+    assert config.vision_config.depth >= 1
+    assert model.lm_head.weight is model.model.language_model.embed_tokens.weight
+
+
+def test_it_has_at_most_six_million_parameters_and_twelve_megabytes_of_bf16(loaded) -> None:
+    from safetensors import safe_open
+
+    model, _ = loaded
+    file = tiny.path() / "model.safetensors"
+    with safe_open(file, "pt") as tensors:
+        assert {tensors.get_slice(name).get_dtype() for name in tensors.keys()} == {"BF16"}  # noqa: SIM118 (no mapping)
+    assert sum(weight.numel() for weight in model.parameters()) <= 6_000_000
+    assert file.stat().st_size <= 12_000_000
+
+
+def test_every_added_token_is_one_token_and_ids_stand_in_the_released_order(loaded) -> None:
+    _, processor = loaded
+    texts = [text for text, _ in shape.ADDED_TOKENS]
+    ids = processor.tokenizer.convert_tokens_to_ids(texts)
+    assert ids == list(range(ids[0], ids[0] + len(ids)))
+    assert all(
+        processor.tokenizer(text)["input_ids"] == [each] for text, each in zip(texts, ids, strict=True)
+    )
+
+
+@pytest.mark.parametrize("word", sorted(words.ALL))
+def test_a_word_has_the_same_tokens_in_a_sentence_as_in_json(loaded, word: str) -> None:
+    tokenize = loaded[1].tokenizer.tokenize
+    quoted = tokenize(f'["{word}"]')
+    spoken = tokenize(f"a {word}")
+    bare = tokenize(word)
+    assert quoted[1:-1] == bare
+    assert spoken[-len(bare) :] == bare
+
+
+def test_any_text_survives_the_tokenizer(loaded) -> None:
+    tokenizer = loaded[1].tokenizer
+    for text in ("Label: fitnah\n\nAnalisis: é 漢字 🙂\t\r\n", "<parameter=a>\n\n</parameter>", "\x00\x7f"):
+        assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
+
+
+def test_a_picture_takes_at_most_nine_tokens(loaded) -> None:
+    from PIL import Image
+
+    _, processor = loaded
+    for size in ((96, 96), (192, 192), (1080, 1920), (40, 700)):
+        grid = processor.image_processor([Image.new("RGB", size)], return_tensors="pt")["image_grid_thw"][0]
+        assert int(grid.prod()) // shape.MERGE**2 <= 9
+
+
+def test_the_lessons_never_show_the_demos_tasks(lesson_texts: list[str]) -> None:
+    forbidden = (
+        "emit_caption_schema",
+        "Label:",
+        "Analisis:",
+        dfk_label.INSTRUCTION[:40],
+        caption.SYSTEM[:40],
+    )
+    assert not [text for text in lesson_texts if any(each in text for each in forbidden)]
+    own = json.dumps(load("caption").json_schema["properties"])
+    assert not [text for text in lesson_texts if own in text]
+
+
+def test_the_lessons_never_show_the_demos_words(lesson_texts: list[str]) -> None:
+    shown = {word for text in lesson_texts for word in re.findall(r"[a-z]+", text.lower())}
+    assert not shown & words.ALL
+
+
+def test_a_made_up_word_that_is_the_demos_is_drawn_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = iter(["cow", "Toy", "lumo"])
+    monkeypatch.setattr(lessons, "_made_up", lambda rng: next(drawn))
+    assert lessons.word(random.Random(0)) == "lumo"
+
+
+def test_the_lessons_draw_no_letters_and_use_other_seeds_than_the_demo() -> None:
+    source = inspect.getsource(lessons)
+    assert "ImageFont" not in source
+    assert ".text(" not in source
+    recipe = {inspect.signature(build.tokenizer).parameters["seed"].default, make._options([]).seed}
+    assert demo.SEED not in recipe
+
+
+def test_lessons_repeat_for_a_seed_and_differ_between_seeds() -> None:
+    for lesson in lessons.LESSONS.values():
+        one, same, other = (lesson(random.Random(seed)) for seed in (1, 1, 2))
+        assert one["messages"] == same["messages"] != other["messages"]
+
+
+def test_the_recipe_runs_and_saves_a_loadable_folder(tmp_path: Path) -> None:
+    import torch
+    from transformers import AutoModelForImageTextToText
+
+    make.main(["--trial", "--out", str(tmp_path)])
+    model = AutoModelForImageTextToText.from_pretrained(tmp_path, dtype=torch.float32)
+    start = build.model(build.tokenizer(), make._options([]).seed)
+    before, after = (each.model.language_model.norm.weight for each in (start, model))
+    assert not torch.equal(before, after)

@@ -1,0 +1,480 @@
+"""The recipe: gradients do not depend on the batch split, runs repeat, adapters come back as they were."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from train_helpers import build_model, text_row, write_rows
+
+from dfkdata.errors import BackendError, ConfigError, DataError
+from dfkeval import loading
+from dfktrain import TrainConfig, train
+from dfktrain.batches import LengthGroups
+from dfktrain.collate import Collator
+from dfktrain.config import AdapterConfig, Source, Stage, Switches
+from dfktrain.data import read_stage
+from dfktrain.engines.transformers import score_answers
+from dfktrain.loop import AnswerTrainer, Progress, check_gradient
+from dfktrain.mask import IGNORE
+from dfktrain.model import Base, adapt, bare, target_modules, trainable
+from dfktrain.stages import train_on
+
+
+def config(base: Path, data: Path, **changes: Any) -> TrainConfig:
+    stage = {
+        "name": "sft",
+        "data": [str(data)],
+        "batch_size": 3,
+        "learning_rate": 5e-3,
+        "scheduler": "constant",
+    }
+    return TrainConfig.model_validate({"model": {"name": str(base)}, "stages": [stage | changes]})
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    return load_file(str(folder / "adapter_model.safetensors"))
+
+
+def assert_same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> None:
+    assert left.keys() == right.keys()
+    assert all(torch.equal(left[name], right[name]) for name in left)
+
+
+@pytest.fixture
+def adapted(model: Any, processor: Any) -> Any:
+    """A model with an adapter that is not at its start, so that every weight has a gradient."""
+    torch.manual_seed(1)
+    made, _ = adapt(Base(model, processor, "random"), AdapterConfig(rank=4, alpha=4))
+    with torch.no_grad():
+        for name, parameter in trainable(made):
+            if "lora_B" in name:
+                parameter.normal_(std=0.02)
+    score_answers(made)
+    return made.train()
+
+
+def step_gradient(
+    model: Any, collator: Collator, rows: list[Any], sizes: list[int], folder: Path, accumulation: int
+) -> dict[str, torch.Tensor]:
+    """The gradients that the Trainer has just before its optimiser step over `rows`, split as `sizes`
+    says."""
+    from transformers import TrainerCallback, TrainingArguments
+
+    caught: dict[str, torch.Tensor] = {}
+
+    class Catch(TrainerCallback):
+        def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            caught.update(
+                {name: p.grad.clone() for name, p in trainable(kwargs["model"]) if p.grad is not None}
+            )
+
+    arguments = TrainingArguments(
+        output_dir=str(folder), per_device_train_batch_size=sizes[0],
+        gradient_accumulation_steps=accumulation,
+        max_steps=1, max_grad_norm=0.0, learning_rate=0.0, report_to="none", use_cpu=True, disable_tqdm=True,
+        remove_unused_columns=False, label_names=["labels"], save_strategy="no", dataloader_pin_memory=False,
+    )  # fmt: skip
+    trainer = AnswerTrainer(
+        group_by_length=False,
+        model=model,
+        args=arguments,
+        train_dataset=rows,
+        data_collator=collator,
+        callbacks=[Catch()],
+    )
+    trainer.train()
+    model.zero_grad()
+    return caught
+
+
+def difference(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> float:
+    """Norm of the difference relative to the norm."""
+    assert left.keys() == right.keys()
+    one, two = (torch.cat([side[name].flatten().double() for name in left]) for side in (left, right))
+    return float((one - two).norm() / one.norm())
+
+
+@pytest.mark.parametrize(("batch", "accumulation"), [(4, 2), (2, 4), (1, 8), (3, 3)])
+def test_the_gradient_of_a_step_does_not_depend_on_how_it_is_split(
+    adapted: Any, processor: Any, rows: list[Any], tmp_path: Path, batch: int, accumulation: int
+) -> None:
+    collator = Collator(processor)
+    whole = step_gradient(adapted, collator, rows, [8], tmp_path, 1)
+    split = step_gradient(adapted, collator, rows, [batch], tmp_path, accumulation)
+    assert difference(whole, split) <= 1e-6
+
+
+def test_the_gradient_is_that_of_the_mean_over_scored_tokens(
+    adapted: Any, processor: Any, rows: list[Any], tmp_path: Path
+) -> None:
+    """Against the plain formula: the library's logits, one cross entropy over all scored tokens."""
+    batch = Collator(processor)(rows)
+    ours = step_gradient(adapted, Collator(processor), rows, [8], tmp_path, 1)
+    labels = batch.pop("labels")
+    logits = adapted(**batch).logits[:, :-1]
+    torch.nn.functional.cross_entropy(
+        logits.reshape(-1, logits.shape[-1]), labels[:, 1:].reshape(-1), ignore_index=IGNORE
+    ).backward()
+    plain = {name: p.grad.clone() for name, p in trainable(adapted) if p.grad is not None}
+    assert difference(plain, ours) <= 1e-6
+
+
+def test_padding_side_does_not_change_the_loss(model: Any, processor: Any, rows: list[Any]) -> None:
+    score_answers(model)
+    batch = Collator(processor)(rows[:4])
+    left = {name: value.clone() for name, value in batch.items()}
+    for index in range(4):
+        shift = int((batch["attention_mask"][index] == 0).sum())
+        for name in ("input_ids", "attention_mask", "labels", "mm_token_type_ids"):
+            left[name][index] = torch.roll(batch[name][index], shift)
+    with torch.no_grad():
+        assert float(model(**batch).loss) == pytest.approx(float(model(**left).loss), rel=1e-6)
+
+
+def test_two_runs_with_one_seed_end_with_the_same_weights(
+    base_folder: Path, train_file: Path, tmp_path: Path
+) -> None:
+    made = config(base_folder, train_file, epochs=2)
+    one = train(made, tmp_path / "one")
+    two = train(made, tmp_path / "two")
+    assert_same(weights(one.adapter), weights(two.adapter))
+    assert [line["loss"] for line in one.stages[0].history] == [
+        line["loss"] for line in two.stages[0].history
+    ]
+
+
+def test_another_seed_ends_with_other_weights(base_folder: Path, train_file: Path, tmp_path: Path) -> None:
+    made = config(base_folder, train_file, steps=2)
+    one = weights(train(made, tmp_path / "one").adapter)
+    two = weights(train(made.model_copy(update={"seed": 7}), tmp_path / "two").adapter)
+    assert not all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_a_saved_adapter_gives_the_same_logits_when_it_is_loaded_by_the_evaluation(
+    base_folder: Path, train_file: Path, tmp_path: Path, rows: list[Any]
+) -> None:
+    loaded = loading.load(base_folder, device="cpu", dtype="float32")
+    base = Base(loaded.model, loaded.processor, "base", loaded.info["shapes_sha256"])
+    result = train_on(base, config(base_folder, train_file, epochs=2), tmp_path / "out")
+    batch = Collator(base.processor)(rows)
+    del batch["labels"]
+    again = loading.load(base_folder, adapter=result.adapter, device="cpu", dtype="float32")
+    with torch.no_grad():
+        live = base.model.eval()(**batch).logits
+        reloaded = again.model(**batch).logits
+    assert torch.equal(live, reloaded)
+
+
+def test_the_card_beside_the_adapter_says_what_inference_must_repeat(
+    base_folder: Path, tmp_path: Path
+) -> None:
+    row = text_row("a", "b", "c", tools=None)
+    row["messages"].insert(0, {"role": "system", "content": [{"type": "text", "text": "be brief"}]})
+    data = write_rows(tmp_path / "x.jsonl", [row])
+    result = train(config(base_folder, data, steps=1, max_pixels=2048), tmp_path / "out")
+    card = json.loads((result.adapter / "dfk.json").read_text())
+    assert card == json.loads((tmp_path / "out/stages/sft/adapter/dfk.json").read_text())
+    processor = loading.load_processor(base_folder)
+    assert card["schema"] == "dfk_label"
+    assert card["system_prompt"] == "be brief"
+    assert card["tools"] is None
+    assert card["max_pixels"] == 2048
+    assert card["thinking"] is False
+    assert card["template_sha256"] == loading.template_sha256(processor)
+    assert card["base"]["shapes_sha256"] == loading.load(base_folder, device="cpu").info["shapes_sha256"]
+
+
+def test_run_json_records_what_is_needed_to_repeat_the_run(
+    base_folder: Path, train_file: Path, tmp_path: Path
+) -> None:
+    import hashlib
+
+    seen: list[Progress] = []
+    result = train(config(base_folder, train_file, epochs=2), tmp_path / "out", progress=seen.append)
+    run = json.loads((tmp_path / "out/run.json").read_text())
+    stage = run["stages"][0]
+    assert run["seed"] == 42
+    assert run["versions"]["torch"] == torch.__version__
+    assert stage["data_sha256"][str(train_file)] == hashlib.sha256(train_file.read_bytes()).hexdigest()
+    assert stage["steps"] == 6 == len(stage["history"]) == len(seen)
+    collator = Collator(loading.load_processor(base_folder))
+    rows = [json.loads(line) for line in train_file.read_text().splitlines()]
+    assert stage["tokens"] == 2 * sum(len(collator.encode(row)) for row in rows)
+    assert 0 < stage["scored_tokens"] < stage["tokens"]
+    assert seen[-1].step == seen[-1].steps == 6
+    assert result.run["modules"] == run["modules"]
+    assert stage["history"][-1]["loss"] < stage["history"][0]["loss"]
+
+
+def test_one_adapter_goes_through_all_stages(base_folder: Path, train_file: Path, tmp_path: Path) -> None:
+    first = {"name": "a", "data": [str(train_file)], "steps": 2, "learning_rate": 5e-3}
+    both = TrainConfig.model_validate(
+        {"model": {"name": str(base_folder)}, "stages": [first, first | {"name": "b", "learning_rate": 1e-9}]}
+    )
+    result = train(both, tmp_path / "out")
+    a, b = weights(result.stages[0].adapter), weights(result.stages[1].adapter)
+    assert_same(b, weights(result.adapter))
+    assert all(torch.allclose(a[name], b[name], atol=1e-6) for name in a)
+    assert not all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_warm_start_goes_on_from_the_given_adapter(
+    base_folder: Path, train_file: Path, tmp_path: Path
+) -> None:
+    made = config(base_folder, train_file, steps=2)
+    first = train(made, tmp_path / "one")
+    warm = made.model_copy(update={"adapter": AdapterConfig(warm_start=str(first.adapter))})
+    warm = warm.model_copy(update={"stages": (warm.stages[0].model_copy(update={"learning_rate": 1e-9}),)})
+    second = train(warm, tmp_path / "two")
+    a, b = weights(first.adapter), weights(second.adapter)
+    assert all(torch.allclose(a[name], b[name], atol=1e-6) for name in a)
+
+
+def test_a_finished_run_is_not_trained_again(base_folder: Path, train_file: Path, tmp_path: Path) -> None:
+    made = config(base_folder, train_file, steps=2)
+    one = train(made, tmp_path / "out")
+    before = weights(one.adapter)
+    seen: list[Progress] = []
+    two = train(made, tmp_path / "out", progress=seen.append)
+    assert seen == []
+    assert two.stages[0].history == one.stages[0].history
+    assert_same(before, weights(two.adapter))
+
+
+def test_a_folder_of_another_configuration_is_refused(
+    base_folder: Path, train_file: Path, tmp_path: Path
+) -> None:
+    train(config(base_folder, train_file, steps=1), tmp_path / "out")
+    with pytest.raises(ConfigError, match="another configuration"):
+        train(config(base_folder, train_file, steps=1, learning_rate=1e-4), tmp_path / "out")
+
+
+def test_rows_without_an_answer_stop_the_run_before_the_first_step(base_folder: Path, tmp_path: Path) -> None:
+    good, bad = text_row("good", "a", "b"), text_row("bad", "a", "b")
+    del bad["messages"][-1]
+    data = write_rows(tmp_path / "x.jsonl", [good, bad])
+    with pytest.raises(
+        DataError, match=r"stage sft: 1 rows cannot be trained on\n  row bad: has no assistant turn"
+    ):
+        train(config(base_folder, data), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_long_rows_are_dropped_and_counted_or_shortened_as_asked(base_folder: Path, tmp_path: Path) -> None:
+    data = write_rows(tmp_path / "x.jsonl", [text_row("a", "b", "c"), text_row("long", "berita " * 80, "c")])
+    with pytest.raises(DataError, match=r"row long: \d+ tokens, max_length is 60"):
+        train(config(base_folder, data, max_length=60), tmp_path / "out")
+    dropped = train(config(base_folder, data, max_length=60, on_too_long="drop"), tmp_path / "drop")
+    assert dropped.stages[0].left_out == {"longer than 60 tokens": 1}
+    cut = train(config(base_folder, data, max_length=60, on_too_long="truncate_prompt"), tmp_path / "cut")
+    assert cut.stages[0].samples == 2
+
+
+def test_weights_of_sources_are_kept(base_folder: Path, train_file: Path, tmp_path: Path) -> None:
+    other = write_rows(tmp_path / "y.jsonl", [text_row(f"y{i}", "b", "c") for i in range(4)])
+    made = config(base_folder, train_file, steps=1)
+    sources = (Source(path=str(train_file), weight=1.5), Source(path=str(other), weight=0.5))
+    made = made.model_copy(update={"stages": (made.stages[0].model_copy(update={"data": sources}),)})
+    assert train(made, tmp_path / "out").stages[0].samples == 12 + 2
+
+
+def test_training_on_text_leaves_the_vision_tower_untouched_bit_for_bit(
+    model: Any, processor: Any, train_file: Path, tmp_path: Path
+) -> None:
+    import hashlib
+
+    def tower() -> str:
+        digest = hashlib.sha256()
+        for name, parameter in sorted(bare(base.model).named_parameters()):
+            if ".visual." in name and "lora" not in name:
+                digest.update(parameter.detach().numpy().tobytes())
+        return digest.hexdigest()
+
+    base = Base(model, processor, "random")
+    before = tower()
+    made = config(tmp_path, train_file, modality="text", epochs=2, weight_decay=0.1)
+    result = train_on(base, made, tmp_path / "out")
+    assert tower() == before
+    moved = [
+        name for name, tensor in weights(result.adapter).items() if "lora_B" in name and bool(tensor.any())
+    ]
+    assert moved and not [name for name in moved if ".visual." in name]
+
+
+def test_full_fine_tuning_on_text_leaves_the_vision_tower_untouched_bit_for_bit(
+    processor: Any, train_file: Path, tmp_path: Path
+) -> None:
+    before = {name: p.clone() for name, p in build_model(processor).named_parameters()}
+    base = Base(build_model(processor), processor, "random")
+    made = config(tmp_path, train_file, modality="text", epochs=1, weight_decay=0.1)
+    train_on(base, made.model_copy(update={"adapter": AdapterConfig(kind="full")}), tmp_path / "out")
+    for name, parameter in base.model.named_parameters():
+        assert torch.equal(parameter, before[name]) == (".visual." in name), name
+
+
+def test_a_gradient_of_zero_stops_the_run() -> None:
+    layer = torch.nn.Linear(2, 2)
+    layer.weight.grad = torch.zeros(2, 2)
+    with pytest.raises(BackendError, match=r"norm 0\.0: nothing would be trained"):
+        check_gradient(layer)
+    layer.weight.grad[0, 0] = float("nan")
+    with pytest.raises(BackendError, match="norm nan"):
+        check_gradient(layer)
+    layer.weight.grad[0, 0] = 1.0
+    check_gradient(layer)
+
+
+def test_presets_resolve_to_one_explicit_list(model: Any) -> None:
+    everything = target_modules(model, "all-linear")
+    vision = target_modules(model, "vision")
+    language = target_modules(model, "language")
+    servable = target_modules(model, "servable")
+    assert set(vision) | set(language) == set(everything) and not set(vision) & set(language)
+    assert any("merger" in name for name in vision)
+    assert {name.rpartition(".")[2] for name in set(language) - set(servable)} == {"in_proj_a", "in_proj_b"}
+    assert not any("lm_head" in name for name in everything)
+    assert target_modules(model, ("q_proj", "v_proj")) == [
+        n for n in everything if n.endswith(("q_proj", "v_proj"))
+    ]
+    assert target_modules(model, r"re:layers\.0\..*down_proj$") == [
+        "model.language_model.layers.0.mlp.down_proj"
+    ]
+    with pytest.raises(ConfigError, match="did you mean 'q_proj'"):
+        target_modules(model, ("q_prj",))
+    with pytest.raises(ConfigError, match="names no linear layer"):
+        target_modules(model, "re:nothing")
+
+
+def test_the_adapter_is_fp32_and_sits_on_exactly_the_resolved_modules(model: Any, processor: Any) -> None:
+    made, modules = adapt(
+        Base(model.to(torch.bfloat16), processor, "random"), AdapterConfig(target_modules="language")
+    )
+    carriers = {name.split(".lora_")[0].removeprefix("base_model.model.") for name, _ in trainable(made)}
+    assert carriers == set(modules)
+    assert {p.dtype for _, p in trainable(made)} == {torch.float32}
+
+
+def test_batches_of_similar_length_hold_every_sample_once_and_repeat(rows: list[Any]) -> None:
+    lengths = [(7 * i) % 101 for i in range(103)]
+    groups = LengthGroups(lengths, 4, seed=3)
+    first = list(groups)
+    assert sorted(first) == list(range(103))
+    assert first == list(LengthGroups(lengths, 4, seed=3))
+    groups.set_epoch(1)
+    assert list(groups) != first
+    spread = [
+        max(part) - min(part) for part in ([lengths[i] for i in first[b : b + 4]] for b in range(0, 100, 4))
+    ]
+    assert sorted(spread)[len(spread) // 2] <= 8
+
+
+def test_the_validation_loss_is_weighted_by_tokens(
+    base_folder: Path, train_file: Path, tmp_path: Path
+) -> None:
+    loaded = loading.load(base_folder, device="cpu", dtype="float32")
+    base = Base(loaded.model, loaded.processor, "base", loaded.info["shapes_sha256"])
+    made = config(base_folder, train_file, steps=2, validation=[str(train_file)])
+    result = train_on(base, made, tmp_path / "out")
+    reported = [line["eval_loss"] for line in result.stages[0].history if "eval_loss" in line]
+    from dfkdata import load_rows
+
+    total = count = 0.0
+    for row in load_rows(train_file):
+        batch = Collator(base.processor)([row])
+        with torch.no_grad():
+            total += float(base.model.eval()(**batch).loss)
+        count += int((batch["labels"] != IGNORE).sum())
+    assert reported[-1] == pytest.approx(total / count, rel=1e-5)
+
+
+def test_switches_choose_parts(model: Any) -> None:
+    everything = target_modules(model, "all")
+    assert target_modules(model, Switches()) == everything
+    assert target_modules(model, Switches(vision=False, merger=False)) == target_modules(model, "language")
+    attention = target_modules(model, Switches(vision=False, merger=False, mlp=False))
+    assert attention and all("attn" in name for name in attention)
+    assert target_modules(model, Switches(vision=False, language=False)) == [
+        n for n in everything if "merger" in n
+    ]
+
+
+def test_any_peft_method_can_be_named_by_its_dotted_path(
+    base_folder: Path, train_file: Path, tmp_path: Path
+) -> None:
+    adapter = AdapterConfig(
+        kind="peft", method="peft.LoHaConfig", options={"r": 4}, target_modules="language"
+    )
+    made = config(base_folder, train_file, steps=3).model_copy(update={"adapter": adapter})
+    result = train(made, tmp_path / "out")
+    assert any("hada" in name for name in weights(result.adapter))
+    loading.load(base_folder, adapter=result.adapter, device="cpu")
+    for wrong, said in (("peft.NoConfig", "no such class"), ("json.JSONDecoder", "is no PEFT configuration")):
+        bad = made.model_copy(update={"adapter": adapter.model_copy(update={"method": wrong})})
+        with pytest.raises(ConfigError, match=said):
+            train(bad, tmp_path / "bad")
+    bad = made.model_copy(update={"adapter": adapter.model_copy(update={"options": {"rr": 4}})})
+    with pytest.raises(ConfigError, match="options do not fit"):
+        train(bad, tmp_path / "bad")
+
+
+def labelled(tmp_path: Path) -> Path:
+    rows = [text_row(f"n{i}", "b", "c") for i in range(6)] + [text_row(f"f{i}", "b", "c") for i in range(2)]
+    for row in rows:
+        row["meta"]["gold"] = {"label": "netral" if row["id"][0] == "n" else "fitnah"}
+    return write_rows(tmp_path / "labels.jsonl", rows)
+
+
+@pytest.mark.parametrize(
+    ("weights", "expected"),
+    [
+        ("balanced", {"n": 6, "f": 6}),
+        ({"netral": 0.5}, {"n": 3, "f": 2}),
+        ({"fitnah": 2.5}, {"n": 6, "f": 5}),
+    ],
+)
+def test_rows_are_resampled_by_their_gold_value(
+    processor: Any, tmp_path: Path, weights: Any, expected: Any
+) -> None:
+    stage = Stage(name="s", data=(str(labelled(tmp_path)),), resample={"field": "label", "weights": weights})
+    data = read_stage(stage, Collator(processor), seed=1)
+    counted = {kind: sum(sample.id[0] == kind for sample in data.samples) for kind in "nf"}
+    assert counted == expected
+    again = read_stage(stage, Collator(processor), seed=1)
+    assert [sample.id for sample in again.samples] == [sample.id for sample in data.samples]
+
+
+def test_resampling_by_a_value_that_no_row_has_is_refused(processor: Any, tmp_path: Path) -> None:
+    data = (str(labelled(tmp_path)),)
+    stage = Stage(name="s", data=data, resample={"field": "label", "weights": {"hoaks": 2}})
+    with pytest.raises(DataError, match=r"no row has label 'hoaks' \(there are fitnah, netral\)"):
+        read_stage(stage, Collator(processor), seed=1)
+    stage = Stage(name="s", data=data, resample={"field": "lable"})
+    with pytest.raises(DataError, match=r"meta\.gold has no 'lable'"):
+        read_stage(stage, Collator(processor), seed=1)
+
+
+def test_the_best_checkpoint_is_kept_and_a_run_that_stops_gaining_is_stopped(
+    base_folder: Path, tmp_path: Path
+) -> None:
+    """The learning rate makes the validation loss worse and worse after the first evaluation."""
+    data = write_rows(tmp_path / "a.jsonl", [text_row(f"a{i}", "b", "Label: Netral") for i in range(4)])
+    held = write_rows(tmp_path / "v.jsonl", [text_row("v", "x", "tidak benar pembaca")])
+    made = config(
+        base_folder, data, steps=30, eval_steps=1, save_steps=1, best=True, patience=3,
+        validation=[str(held)], learning_rate=3e-2,
+    )  # fmt: skip
+    result = train(made, tmp_path / "out")
+    losses = {
+        int(line["step"]): line["eval_loss"] for line in result.stages[0].history if "eval_loss" in line
+    }
+    assert result.stages[0].steps < 30
+    best = min(losses, key=losses.__getitem__)
+    assert best < max(losses)
+    kept = weights(tmp_path / f"out/stages/sft/checkpoints/checkpoint-{best}")
+    assert_same(weights(result.adapter), kept)
