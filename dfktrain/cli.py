@@ -58,6 +58,8 @@ def run(
 
     with _Bar() as progress:
         result = train(settings, out, progress=progress)
+    if os.environ.get("RANK", "0") != "0":
+        return
     for stage in result.stages:
         losses = [line["loss"] for line in stage.history if "loss" in line]
         sys.stdout.write(
@@ -178,3 +180,7 @@ def main() -> None:
     except DfkError as error:
         sys.stderr.write(f"dfktrain: {error}\n")
         raise SystemExit(2) from error
+
+
+if __name__ == "__main__":  # torchrun and accelerate launch start modules: -m dfktrain.cli
+    main()

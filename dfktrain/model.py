@@ -212,6 +212,22 @@ def vision_frozen(model: nn.Module, freeze: bool) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
+@contextmanager
+def adapters_in_bf16(model: nn.Module, wanted: bool) -> Iterator[None]:
+    """Within, if `wanted`, adapter products run in bf16 with fp32 master weights; needs autocast around the
+    forward.
+
+    PEFT would cast every activation to fp32 before the adapter and back after it."""
+    layers = [layer for layer in model.modules() if wanted and hasattr(layer, "lora_A")]
+    for layer in layers:
+        layer.cast_input_dtype_enabled = False
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.cast_input_dtype_enabled = True
+
+
 def prove_effect(model: Any, batch: dict[str, Tensor]) -> None:
     """Raise `BackendError` unless the adapter changes what the model computes on `batch` (inputs without
     labels)."""

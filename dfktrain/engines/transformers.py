@@ -46,7 +46,9 @@ def load(config: TrainConfig, precision: str) -> Base:
     _check_kernels(kind)
     if config.adapter.kind == "qlora":
         return _load_4bit(config)
-    loaded = loading.load(config.model.name, dtype=_DTYPES[precision])
+    # all weights are trained in fp32 with bf16 arithmetic: steps of the usual size vanish in bf16 weights
+    dtype = "float32" if config.adapter.kind == "full" else _DTYPES[precision]
+    loaded = loading.load(config.model.name, dtype=dtype)
     if config.model.attention != "sdpa":
         loaded.model.set_attn_implementation(config.model.attention)
     return Base(loaded.model, loaded.processor, config.model.name, loaded.info["shapes_sha256"])

@@ -159,3 +159,17 @@ def save(made: PreTrainedTokenizerBase, built: torch.nn.Module, folder: Path) ->
         "processor_class": "Qwen3VLProcessor",
     }
     (folder / "preprocessor_config.json").write_text(json.dumps(processor, indent=2) + "\n", encoding="utf-8")
+    _without(folder / "tokenizer_config.json", "is_local", "local_files_only")
+    _without(folder / "config.json", "text_config.dtype", "vision_config.dtype")
+
+
+def _without(path: Path, *keys: str) -> None:
+    """Drop keys that say how this process loaded the model, not what the model is."""
+    data = json.loads(path.read_text(encoding="utf-8"))
+    for key in keys:
+        *above, last = key.split(".")
+        part = data
+        for step in above:
+            part = part[step]
+        part.pop(last, None)
+    path.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")

@@ -17,12 +17,15 @@ import itertools
 import json
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from PIL import Image, ImageDraw
 
-from dfktrain.demo.words import ALL as RESERVED
+from dfktrain.demo.words import ALL as DEMO_WORDS
+
+#: Never said: the demo's words, and the marks of its answers.
+RESERVED = DEMO_WORDS | {"label", "analisis", "judul", "konteks"}
 
 Row = dict[str, Any]
 
@@ -46,6 +49,16 @@ _CODAS = (
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
+#: Letter-only tokens of the vocabulary, in lower case; `use_pieces` fills it before training.
+PIECES: list[str] = []
+
+
+def use_pieces(vocabulary: Iterable[str]) -> None:
+    """Let words be pieces of this vocabulary as well."""
+    found = {piece for piece in vocabulary if piece.isascii() and piece.isalpha() and len(piece) > 2}
+    PIECES[:] = sorted(found | {piece.lower() for piece in found})
+
+
 def word(rng: random.Random) -> str:
     """One made-up word of one to three syllables; never a word of the demo."""
     made = _made_up(rng)
@@ -55,10 +68,13 @@ def word(rng: random.Random) -> str:
 
 
 def _made_up(rng: random.Random) -> str:
-    """Syllables; one word in five is any letters, so that no letter or piece of a word is foreign to the
-    model."""
-    if rng.random() < 0.2:
+    """Syllables; some words are any letters or a piece of the vocabulary, so that no piece of a word is
+    foreign to the model: a token that was never an answer cannot be copied."""
+    kind = rng.random()
+    if kind < 0.15:
         return "".join(rng.choices(_LETTERS, k=rng.randint(3, 7)))
+    if kind < 0.4 and PIECES:
+        return rng.choice(PIECES)
     syllables = rng.choices((1, 2, 3), (4, 5, 1))[0]
     made = "".join(rng.choice(_ONSETS) + rng.choice(_VOWELS) + rng.choice(_CODAS) for _ in range(syllables))
     return made if len(made) > 2 else made + rng.choice(("na", "ti", "lo", "ren"))
@@ -222,10 +238,11 @@ def take_apart(rng: random.Random) -> Row:
         sentence += f" {link} {_said(thing, article)}"
     place = word(rng) if rng.random() < 0.5 else None
     sentence += f" {rng.choice(('in', 'at', 'by'))} {rng.choice(('a', 'the'))} {place}" if place else ""
-    system, user = (
-        (rng.choice(_TAKE), sentence) if rng.random() < 0.5 else (None, f"{rng.choice(_TAKE)}\n{sentence}")
-    )
-    return _row([_text(user)], {"content": [_text(_layout(rng, things, relations, place))]}, system=system)
+    layout = rng.choice(tuple(_TAKE))
+    asked = rng.choice(_TAKE[layout])
+    system, user = (asked, sentence) if rng.random() < 0.5 else (None, f"{asked}\n{sentence}")
+    answer = _layout(layout, things, relations, place)
+    return _row([_text(user)], {"content": [_text(answer)]}, system=system)
 
 
 def take_apart_among_tools(rng: random.Random) -> Row:
@@ -233,25 +250,27 @@ def take_apart_among_tools(rng: random.Random) -> Row:
     return take_apart(rng) | {"tools": fill_form(rng)["tools"]}
 
 
-_TAKE = ("Take this sentence apart.", "List the things, traits and relations.", "What is in this sentence?")
+#: Layout -> ways to ask for it.
+_TAKE = {
+    "objects": ("Take this sentence apart.", "List the things, traits and relations as JSON."),
+    "mapping": ("Which thing has which traits?", "Map each thing to its traits."),
+    "lines": ("What is in this sentence?", "Write one line for each thing."),
+}
 
 
-def _layout(
-    rng: random.Random, things: list[tuple[list[str], str]], relations: list[str], place: str | None
-) -> str:
+def _layout(layout: str, things: list[tuple[list[str], str]], relations: list[str], place: str | None) -> str:
     """JSON objects, a JSON mapping of things to traits, or lines."""
-    match rng.randrange(3):
-        case 0:
+    match layout:
+        case "objects":
             objects = [{"thing": noun, "traits": traits} for traits, noun in things]
             whole = {"things": objects, "relations": relations, "place": place or "none"}
             return json.dumps(whole, ensure_ascii=False)
-        case 1:
+        case "mapping":
             return json.dumps({noun: traits for traits, noun in things} | {"relations": relations})
         case _:
             lines = [f"{noun} ({', '.join(traits)})" if traits else noun for traits, noun in things]
-            return "\n".join(
-                [*lines, *(f"> {relation}" for relation in relations), *([f"@ {place}"] if place else [])]
-            )
+            lines += [f"> {relation}" for relation in relations]
+            return "\n".join([*lines, f"@ {place}"] if place else lines)
 
 
 # ------------------------------------------------------------------------------------------------ look and

@@ -4,9 +4,9 @@ H200).
 Strategy: rows of `lessons` are generated in worker processes and never repeat; each step is one batch of long
 rows (tools in the prompt) and one of short rows; loss on answers only; AdamW with a cosine to zero; weights
 are saved in bf16 and the exact-match rates printed are those of the saved weights on rows of another seed.
-Options: --steps, --seed, --out FOLDER, --seconds (a limit: after 40 steps the number of steps is cut to fit
-it), --start FOLDER (go on from weights made before), --hold (no cosine: another sitting goes on from here),
---trial (a few small steps on a CPU, to see that it works)."""
+Options: --steps, --seed, --peak (learning rate), --out FOLDER, --seconds (a limit: after 40 steps the number
+of steps is cut to fit it), --start FOLDER (go on from weights made before), --hold (no cosine: another
+sitting goes on from here), --trial (a few small steps on a CPU, to see that it works)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,6 @@ from dfktrain.tiny import build, lessons, shape
 #: Rows of each lesson in one step: (long batch, short batch).
 LONG = {"fill_form": 44, "take_apart_among_tools": 36}
 SHORT = {"take_apart": 96, "look": 72, "judge": 56}
-PEAK_LEARNING_RATE = 1.5e-3
 WARMUP_STEPS = 60
 IGNORED = -100
 
@@ -118,18 +117,16 @@ def loss_sum(model: torch.nn.Module, rows: Batch) -> tuple[torch.Tensor, int]:
     )
 
 
-def learning_rate(step: int, steps: int, *, hold: bool) -> float:
+def learning_rate(step: int, steps: int, peak: float, *, hold: bool) -> float:
     """Linear warm-up, then the peak (`hold`) or a cosine to zero."""
     warm = min(1.0, (step + 1) / WARMUP_STEPS)
     fall = 1.0 if hold else 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps)))
-    return PEAK_LEARNING_RATE * warm * fall
+    return peak * warm * fall
 
 
 def train(model: torch.nn.Module, tools: Tools, options: argparse.Namespace) -> list[tuple[int, float]]:
     """Train in place; returns (step, loss per answer token) every ten steps."""
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=PEAK_LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.05
-    )
+    optimizer = torch.optim.AdamW(model.parameters(), lr=options.peak, betas=(0.9, 0.98), weight_decay=0.05)
     data = DataLoader(
         Steps(tools, options.seed, options.shrink),
         batch_size=None,
@@ -142,7 +139,7 @@ def train(model: torch.nn.Module, tools: Tools, options: argparse.Namespace) -> 
         if step >= steps:
             break
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, steps, hold=options.hold)
+            group["lr"] = learning_rate(step, steps, options.peak, hold=options.hold)
         loss = _step(model, pair, optimizer)
         if step == _MEASURED[0]:
             warm = time.monotonic()
@@ -237,6 +234,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=build.weights())
     parser.add_argument("--seconds", type=float)
     parser.add_argument("--start", type=Path)
+    parser.add_argument("--peak", type=float, default=1.5e-3)
     parser.add_argument("--hold", action="store_true")
     parser.add_argument("--workers", type=int, default=14)
     parser.add_argument("--trial", action="store_true")
@@ -261,6 +259,7 @@ def main(arguments: list[str] | None = None) -> None:
         if start
         else build.model(tokenizer, options.seed)
     )
+    lessons.use_pieces(tokenizer.get_vocab())
     tools = Tools(tokenizer, Qwen2VLImageProcessorPil(**shape.image_processor_config()))
     history = train(model.to(device).train(), tools, options)
     build.save(tokenizer, model.cpu(), options.out)

@@ -143,3 +143,18 @@ def test_an_answer_with_a_none_filled_image_key_is_still_text(processor: Any) ->
 def test_a_tool_row_keeps_its_tools(processor: Any, pictures: list[str]) -> None:
     batch = Collator(processor)([tool_row("c", pictures[:1])])
     assert "emit" in processor.tokenizer.decode(batch["input_ids"][0])
+
+
+def test_shortening_never_cuts_a_turns_header(processor: Any) -> None:
+    collator = Collator(processor)
+    sample = collator.encode(text_row("t", "berita ini benar", "y"))
+    refused = 0
+    for width in range(1, len(sample)):
+        try:
+            short = collator.shorten(sample, width)
+        except DataError:
+            refused += 1
+            continue
+        written = processor.tokenizer.decode(short.input_ids)
+        assert "<|im_start|>user\n" in written and "<|im_start|>assistant\n<think>" in written
+    assert 0 < refused < len(sample) - 1

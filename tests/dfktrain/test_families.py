@@ -236,3 +236,13 @@ def test_other_models_are_refused_by_name(llm_folder: Path, tmp_path: Path) -> N
     made = made.model_copy(update={"model": made.model.model_copy(update={"name": str(tmp_path / "other")})})
     with pytest.raises(ConfigError, match="idefics3 models are not supported"):
         train(made, tmp_path / "out")
+
+
+def test_the_preflight_of_a_language_model_needs_no_vision(llm_folder: Path, tmp_path: Path) -> None:
+    from dfktrain.plan import plan
+
+    data = write_rows(tmp_path / "x.jsonl", [text_row("a", "berita", "Label: Netral")])
+    report = plan(llm_config(llm_folder, data))
+    assert report.faults == []
+    assert report.stages[0].image_tokens == [0]
+    assert "gated delta rule" not in {kernel.part for kernel in report.kernels}

@@ -116,6 +116,9 @@ def test_positions_equal_those_of_the_model(model: Any, processor: Any, mixed: l
         theirs, _ = model.model.get_rope_index(batch["input_ids"], kinds, image_grid_thw=grids)
         assert torch.equal(ours[1:], theirs)
         assert torch.equal(ours[0, 0], torch.arange(kinds.shape[1]))
+    lengths = [len(collator.encode(row)) for row in mixed]
+    whole = Packer(collator)(mixed)["position_ids"]
+    assert torch.equal(whole[0, 0], torch.cat([torch.arange(length) for length in lengths]))
 
 
 def test_the_convolution_equals_one_run_a_sequence() -> None:

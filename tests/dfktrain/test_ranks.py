@@ -31,11 +31,11 @@ def free_port() -> int:
 
 
 def run(config: Path, out: Path, ranks: int) -> None:
-    """Train in `ranks` processes, started as torchrun starts them; fails loudly after 120 s."""
+    """Train in `ranks` processes, started as torchrun starts them; fails loudly after 240 s."""
     port = str(free_port())
     workers = []
     for rank in range(ranks):
-        env = os.environ | {"ACCELERATE_USE_CPU": "true"}
+        env = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
         if ranks > 1:
             env |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks)}
             env |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
@@ -44,11 +44,21 @@ def run(config: Path, out: Path, ranks: int) -> None:
             subprocess.Popen(words, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         )
     try:
-        said = [worker.communicate(timeout=120)[0] for worker in workers]
+        said = [worker.communicate(timeout=240)[0] for worker in workers]
     finally:
         for worker in workers:
             worker.kill()
     assert [worker.returncode for worker in workers] == [0] * ranks, "\\n".join(said)[-3000:]
+
+
+def torchrun(config: Path, out: Path, ranks: int) -> None:
+    """The command as users start it on several devices."""
+    words = ["-m", "torch.distributed.run", f"--nproc-per-node={ranks}", f"--master-port={free_port()}"]
+    words += ["-m", "dfktrain.cli", "run", str(config), "--out", str(out)]
+    env = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, *words], env=env, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("adapter: ") == 1  # rank 0 alone speaks
 
 
 def config(tmp_path: Path, base: Path, data: Path, **changes: Any) -> Path:
@@ -68,15 +78,13 @@ def adapter(out: Path) -> dict[str, torch.Tensor]:
 
 def test_two_ranks_take_the_same_step_as_one(base_folder: Path, train_file: Path, tmp_path: Path) -> None:
     run(config(tmp_path, base_folder, train_file, batch_size=8, learning_rate=100), tmp_path / "one", 1)
-    run(
+    torchrun(
         config(tmp_path, base_folder, train_file, batch_size=2, accumulation=2, learning_rate=100),
         tmp_path / "two",
         2,
     )
     one, two = adapter(tmp_path / "one"), adapter(tmp_path / "two")
-    keys = [
-        key for key in one if "lora_B" in key
-    ]  # they start at zero, so they are the gradient times the rate
+    keys = [key for key in one if "lora_B" in key]  # they start at zero: the gradient times the rate
     left, right = (torch.cat([side[key].flatten().double() for key in keys]) for side in (one, two))
     assert float(left.norm()) > 0
     assert float((left - right).norm() / left.norm()) <= 1e-6

@@ -36,12 +36,14 @@ def run(config: Path, out: Path, die_at: tuple[str, int] = ("", 0)) -> int:
 
 @pytest.fixture
 def config(base_folder: Path, train_file: Path, tmp_path: Path) -> Path:
-    stage: dict[str, Any] = {"data": [str(train_file)], "epochs": 2, "batch_size": 3, "learning_rate": 5e-3}
+    stage: dict[str, Any] = {"data": [str(train_file)], "epochs": 3, "learning_rate": 5e-3}
     stage |= {"save_steps": 1, "warmup_ratio": 0.2}
+    a = stage | {"name": "a", "batch_size": 3}
+    b = stage | {"name": "b", "batch_tokens": 400, "optimizer": "adafactor"}
     made = {
         "model": {"name": str(base_folder)},
         "adapter": {"rank": 4, "dropout": 0.1, "target_modules": "language"},
-        "stages": [stage | {"name": "a"}, stage | {"name": "b", "accumulation": 2, "optimizer": "adafactor"}],
+        "stages": [a, b],
     }
     path = tmp_path / "train.yaml"
     path.write_text(json.dumps(made))  # JSON is YAML
@@ -53,7 +55,7 @@ def test_a_run_killed_in_each_stage_ends_like_an_undisturbed_one(config: Path, t
     assert run(config, tmp_path / "killed", ("a", 2)) == -signal.SIGKILL
     assert not (tmp_path / "killed/stages/a/adapter").exists()
     assert run(config, tmp_path / "killed", ("a", 5)) == -signal.SIGKILL
-    assert run(config, tmp_path / "killed", ("b", 3)) == -signal.SIGKILL
+    assert run(config, tmp_path / "killed", ("b", 8)) == -signal.SIGKILL
     assert (tmp_path / "killed/stages/a/adapter").exists()
     assert run(config, tmp_path / "killed") == 0
     calm, killed = (json.loads((tmp_path / name / "run.json").read_text()) for name in ("calm", "killed"))

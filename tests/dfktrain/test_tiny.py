@@ -82,7 +82,7 @@ def test_a_picture_takes_at_most_nine_tokens(loaded) -> None:
     from PIL import Image
 
     _, processor = loaded
-    for size in ((96, 96), (192, 192), (1080, 1920), (40, 700)):
+    for size in ((64, 64), (96, 96), (192, 192), (1080, 1920), (500, 300)):
         grid = processor.image_processor([Image.new("RGB", size)], return_tensors="pt")["image_grid_thw"][0]
         assert int(grid.prod()) // shape.MERGE**2 <= 9
 
@@ -129,8 +129,17 @@ def test_the_recipe_runs_and_saves_a_loadable_folder(tmp_path: Path) -> None:
     import torch
     from transformers import AutoModelForImageTextToText
 
-    make.main(["--trial", "--out", str(tmp_path)])
-    model = AutoModelForImageTextToText.from_pretrained(tmp_path, dtype=torch.float32)
-    start = build.model(build.tokenizer(), make._options([]).seed)
-    before, after = (each.model.language_model.norm.weight for each in (start, model))
-    assert not torch.equal(before, after)
+    make.main(["--trial", "--start", str(tiny.path()), "--out", str(tmp_path)])
+    trained = AutoModelForImageTextToText.from_pretrained(tmp_path, dtype=torch.bfloat16)
+    start = AutoModelForImageTextToText.from_pretrained(tiny.path(), dtype=torch.bfloat16)
+    weights = [each.model.language_model.layers[0].mlp.up_proj.weight for each in (start, trained)]
+    assert not torch.equal(*weights)
+    for name in ("config.json", "tokenizer_config.json", "tokenizer.json", "preprocessor_config.json"):
+        assert (tmp_path / name).read_text() == (tiny.path() / name).read_text()
+
+
+def test_the_tokenizer_recipe_gives_the_qwen_specials_after_the_merges() -> None:
+    made = build.tokenizer(rows=40)
+    ids = made.convert_tokens_to_ids([text for text, _ in shape.ADDED_TOKENS])
+    assert ids == list(range(len(made) - len(ids), len(made)))
+    assert made.tokenize("glove") == made.tokenize('"glove"')[1:-1]

@@ -478,3 +478,66 @@ def test_the_best_checkpoint_is_kept_and_a_run_that_stops_gaining_is_stopped(
     assert best < max(losses)
     kept = weights(tmp_path / f"out/stages/sft/checkpoints/checkpoint-{best}")
     assert_same(weights(result.adapter), kept)
+
+
+def test_a_vision_adapter_on_text_rows_is_refused_and_on_images_is_proved(
+    base_folder: Path, train_file: Path, tmp_path: Path
+) -> None:
+    adapter = AdapterConfig(target_modules="vision")
+    made = config(base_folder, train_file, steps=2).model_copy(update={"adapter": adapter})
+    assert train(made, tmp_path / "images").stages[0].steps == 2  # the first row of the file has no image
+    text = made.model_copy(update={"stages": (made.stages[0].model_copy(update={"modality": "text"}),)})
+    with pytest.raises(ConfigError, match="the adapter sits on the vision tower: nothing to train"):
+        train(text, tmp_path / "text")
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_run_in_bf16_keeps_fp32_adapters_and_follows_the_fp32_run(
+    base_folder: Path, train_file: Path, tmp_path: Path, packed: bool
+) -> None:
+    losses = {}
+    for precision in ("fp32", "bf16"):
+        made = config(base_folder, train_file, steps=4, packing=packed, learning_rate=1e-3)
+        result = train(made.model_copy(update={"precision": precision}), tmp_path / precision)
+        assert {tensor.dtype for tensor in weights(result.adapter).values()} == {torch.float32}
+        assert result.stages[0].packing == ("on" if packed else "off")
+        losses[precision] = [line["loss"] for line in result.stages[0].history]
+    assert losses["bf16"] == pytest.approx(losses["fp32"], abs=0.05)
+    assert losses["bf16"] != losses["fp32"]
+
+
+def test_in_bf16_no_activation_is_cast_to_fp32_for_an_adapter(
+    base_folder: Path, train_file: Path, tmp_path: Path
+) -> None:
+    loaded = loading.load(base_folder, device="cpu", dtype="bfloat16")
+    base = Base(loaded.model, loaded.processor, "base")
+    seen: set[torch.dtype] = set()
+
+    def watch(at: Progress) -> None:
+        if at.step == 1:
+            for name, module in base.model.named_modules():
+                if name.endswith("lora_A.default"):
+                    module.register_forward_pre_hook(lambda _, inputs: seen.add(inputs[0].dtype))
+        elif at.step == 3:  # the proof after training runs without autocast
+            for module in base.model.modules():
+                module._forward_pre_hooks.clear()
+
+    train_on(
+        base, config(base_folder, train_file, steps=3), tmp_path / "out", precision="bf16", progress=watch
+    )
+    assert seen == {torch.bfloat16}
+
+
+def test_a_finished_stage_of_full_fine_tuning_is_restored_bit_for_bit(
+    processor: Any, train_file: Path, tmp_path: Path
+) -> None:
+    made = config(tmp_path, train_file, modality="text", steps=2).model_copy(
+        update={"adapter": AdapterConfig(kind="full")}
+    )
+    first = Base(build_model(processor), processor, "random")
+    train_on(first, made, tmp_path / "out")
+    second = Base(build_model(processor), processor, "random")
+    train_on(second, made, tmp_path / "out")
+    states = [dict(base.model.named_parameters()) for base in (first, second)]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    assert (tmp_path / "out/adapter/tokenizer.json").is_file()
