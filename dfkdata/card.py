@@ -111,7 +111,7 @@ def _bars(heading: str, counts: dict[str, int]) -> str:
 def _broken(heading: str, found: dict[str, Any]) -> str:
     lines = (
         f"<tr><th>{escape(code)}</th><td class=n>{entry['count']}</td>"
-        f"<td>{escape(entry['first'].get('source', ''))}: {escape(entry['first'].get('reason', ''))}</td></tr>"
+        f"<td>{escape(entry['first']['source'])}: {escape(entry['first']['reason'])}</td></tr>"
         for code, entry in found.items()
     )
     return f"<h2>{escape(heading)}</h2><table>{''.join(lines) or '<tr><td>none</td></tr>'}</table>"

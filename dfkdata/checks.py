@@ -209,9 +209,27 @@ def _validate(gold: dict[str, Any], schema: Schema, judge: Judge) -> None:
         judge(Fault(code, first["msg"], path=place, value=first["input"], hint=hint))
 
 
+def is_plain(row: dict[str, Any]) -> bool:
+    """Whether a row is one question and one answer in text that break no rule: nearly every row of text is,
+    and finding that out takes half the time of the walk."""
+    messages = row["messages"]
+    if len(messages) != 2 or row["images"] or "videos" in row or "audios" in row:
+        return False
+    user, answer = messages
+    if user["role"] != "user" or answer["role"] != "assistant" or "tool_calls" in answer:
+        return False
+    asked, said = user["content"], answer["content"]
+    if len(asked) != 1 or len(said) != 1 or asked[0]["type"] != "text" or said[0]["type"] != "text":
+        return False
+    question, text = asked[0]["text"], said[0]["text"]
+    return bool(question and text and question != text and not question.isspace() and not text.isspace())
+
+
 def conversation(row: dict[str, Any], judge: Judge) -> None:
     """Hold the turns of a canonical row to the rules; `judge` hears of each one that is broken."""
     messages = row["messages"]
+    if is_plain(row):
+        return
     if not messages:
         raise Fault("ROLE_ORDER", "a row without turns", path="messages", value=messages)
     before, asked, placeholders = "", "", 0
@@ -278,7 +296,7 @@ def _assistant(
     message: Message, number: int, asked: tuple[str, str], row: dict[str, Any], judge: Judge
 ) -> None:
     """asked: the role of the turn before, and the text of the last user turn."""
-    if asked[0] not in ("user", "tool"):
+    if asked[0] != "user" and asked[0] != "tool":
         judge(_order(number, f"an assistant turn after {asked[0] or 'nothing'}"))
     answer = ""
     for part in message["content"]:

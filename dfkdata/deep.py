@@ -12,12 +12,13 @@ import os
 from array import array
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
 from hashlib import sha256
-from multiprocessing import get_context
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dfkdata.records import Fault, Record, Reject
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 NEAR_BITS = 3
 MIN_WORDS = 8
@@ -49,7 +50,7 @@ def decode(path: str) -> Decoded:
 
 
 Pair = tuple[Any, Record | Reject]
-_Waiting = tuple[Any, Record | Reject, list["Future[Decoded]"]]
+_Waiting = tuple[Any, Record | Reject, "list[Future[Decoded]]"]
 
 
 class Decoder:
@@ -57,6 +58,9 @@ class Decoder:
     last."""
 
     def __init__(self, workers: int | None = None) -> None:
+        from concurrent.futures import ProcessPoolExecutor
+        from multiprocessing import get_context
+
         self._pool = ProcessPoolExecutor(workers or os.cpu_count(), mp_context=get_context("spawn"))
         self.looks: list[int] = []
 

@@ -1,7 +1,7 @@
 """What the three packages raise.
 
-    DfkError                 everything that is meant for the user; the command line turns it into one message
-    and exit 2 ├── ConfigError          the caller asked for something impossible; raised before any slow step
+    DfkError                 everything meant for the user; the command line makes it one message and exit 2
+    ├── ConfigError          the caller asked for something impossible; raised before any slow step
     ├── DataError            a file is not what it claims to be; carries file and line
     └── BackendError         an engine or a server failed after its retries
 

@@ -63,11 +63,17 @@ class Flow:
         self.rejects, self.warnings = tally.Rules(), tally.Rules()
         self.labels = tally.Labels(self.schema, split.SPLITS)
         self.judge = checks.Judge(self.plan.rules, self.warnings.add)
+        self.taken = 0
         self.rows = {"in": 0, "out": 0, "quarantined": 0, "duplicates": 0, "left_out": 0}
         self.image_hash, self.image_count = sha256(), 0
         self.relative = self.folder.relative()
         self.encode = msgspec.json.Encoder().encode
         self.identity = self.plan.to == "messages"
+        self.nulls, self.group_by, self.split_column = (
+            self.plan.nulls,
+            self.plan.group_by,
+            self.plan.split_column,
+        )
         self.sita = Sita(self.plan) if self.plan.split == "sita" else None
         self.watch = Watch(self.plan, self.labels, self.judge, self.schema)
         self.side: Callable[[str], str] = job.side
@@ -78,41 +84,43 @@ class Flow:
         """All rows of all inputs; the manifest's part about rows and outputs."""
         parts = self.job.parts()
         chosen = self._first_pass(parts)
-        taken = 0
+        picky, progress, rows = bool(self.job.conditions) or chosen is not None, self.job.progress, self.rows
         for part, fixed in parts:
             self.media = self._media(part)
             for raw, item in self._pairs(part):
-                self.rows["in"] += 1
-                if self.job.conditions and not self._meant(raw, item):
-                    self.rows["left_out"] += 1
+                rows["in"] += 1
+                if picky and not self._chosen(raw, chosen):
+                    rows["left_out"] += 1
                     continue
-                taken += 1
-                if chosen is not None and taken - 1 not in chosen:
-                    self.rows["left_out"] += 1
-                else:
-                    self._item(raw, item, fixed)
-                if self.job.progress is not None and not self.rows["in"] & 1023:
-                    self.job.progress(self.rows["in"])
+                try:
+                    if type(item) is Record:
+                        self._row(raw, item, fixed)
+                    else:
+                        self._reject(item)  # type: ignore[arg-type]  # what is no Record is a Reject
+                except Fault as fault:
+                    self._reject(fault.reject(item.source, raw))
+                except UnicodeEncodeError as error:
+                    self._reject(_no_text(item.source, raw, error))
+                if progress is not None and not rows["in"] & 1023:
+                    progress(rows["in"])
         self.watch.close()
         return self._close()
+
+    def _chosen(self, raw: Any, chosen: Container[int] | None) -> bool:
+        """Whether a row fulfils the conditions and is among the chosen of those."""
+        if not self._meant(raw):
+            return False
+        self.taken += 1
+        return chosen is None or self.taken - 1 in chosen
 
     def _pairs(self, part: sources.Part) -> Iterator[reader.Pair]:
         pairs = reader.pairs(part, self.job.format, self.job.options, self.media)
         return self.watch.decoder.checked(pairs) if self.watch.decoder is not None else pairs
 
-    def _item(self, raw: Any, item: Record | Reject, fixed: str | None) -> None:
-        if isinstance(item, Reject):
-            self._reject(item)
-            return
-        try:
-            self._row(raw, item, fixed)
-        except Fault as fault:
-            self._reject(fault.reject(item.source, raw))
-
     def _media(self, part: sources.Part) -> Media:
         return reader.media_for(part, self.job.images, self.folder.partial / output.MEDIA)
 
-    def _meant(self, raw: Any, item: Record | Reject) -> bool:
+    def _meant(self, raw: Any) -> bool:
         """Whether a row fulfils the conditions; one that cannot be read cannot, unless it is no object at
         all."""
         return not isinstance(raw, dict) or all(condition.holds(raw) for condition in self.job.conditions)
@@ -142,7 +150,7 @@ class Flow:
         read."""
         for part, _ in parts:
             for raw, item in reader.pairs(part, self.job.format, self.job.options, self._media(part)):
-                if self.job.conditions and not self._meant(raw, item):
+                if self.job.conditions and not self._meant(raw):
                     continue
                 if isinstance(item, Reject):
                     yield "", ""
@@ -164,33 +172,30 @@ class Flow:
 
     def _reject(self, reject: Reject) -> None:
         self.rows["quarantined"] += 1
-        self.quarantine.put(self.encode(reject))
+        self.quarantine.put(reject)
         self.rejects.add(reject)
 
     def _row(self, raw: Any, record: Record, fixed: str | None) -> None:
         """One record through checks, deduplication, split and export. Raises `Fault`."""
         self.judge.source = record.source
-        side = fixed or record.split or self._own_split(raw)
         if self.schema is not None:
             record = checks.bind_gold(record, self.schema, self.judge)
-        row = training_row(record, self.schema, nulls=self.plan.nulls)
-        pictures = self._pictures(record, row) if record.images else None
-        if record.videos or record.audios:
-            self._other_media(record, row)
+        row = training_row(record, self.schema, nulls=self.nulls)
+        files = self._files(record, row) if record.images or record.videos or record.audios else None
         checks.conversation(row, self.judge)
-        self.watch.row(row, record, pictures)
+        if self.watch.busy:
+            self.watch.row(row, record, files)
         turns: bytes = self.encode(row["messages"])
         digest = reader.turns_digest(turns, row.get("tools"))
         if not record.id:
             row["id"] = digest.hex()
-        group = _group(raw, self.plan.group_by) if self.plan.group_by else record.group or row["id"]
+        group = record.group or row["id"] if self.group_by is None else _group(raw, self.group_by)
         row["meta"]["group"] = group
         if not turns.isascii():
             turns, digest = self._normal(row, turns, digest)
-        if pictures or record.videos or record.audios:
-            files = (name.encode() for name in (*record.videos, *record.audios))
-            digest = sha256(b"".join((digest, *(pictures or ()), *files))).digest()[:8]
-        side = side or self.side(group)
+        if files:
+            digest = sha256(b"".join((digest, *files))).digest()[:8]
+        side = fixed or record.split or self._own_split(raw) or self.side(group)
         if self.identity:
             written = row
             written["messages"] = msgspec.Raw(turns)
@@ -201,11 +206,12 @@ class Flow:
             self._write(record, written, digest, side)
 
     def _own_split(self, raw: Any) -> str | None:
-        column = self.plan.split_column
-        return split.named(selection.lookup(raw, column), column) if column else None
+        column = self.split_column
+        return split.named(selection.lookup(raw, column), column) if column is not None else None
 
-    def _pictures(self, record: Record, row: dict[str, Any]) -> list[bytes]:
-        """Audit the row's pictures and write their paths as seen from the output; their hashes."""
+    def _files(self, record: Record, row: dict[str, Any]) -> list[bytes]:
+        """Audit the row's pictures and write all paths as seen from the output; what tells the files
+        apart."""
         found = [self.media.picture(path).digest for path in record.images]
         match self.plan.materialize:
             case "link":
@@ -215,13 +221,11 @@ class Flow:
                 row["images"] = [self.relative(path) for path in copies]
             case "embed":
                 row["images"] = [embedded(path) for path in record.images]
-        return found
-
-    def _other_media(self, record: Record, row: dict[str, Any]) -> None:
-        """Paths of videos and audios as seen from the output; they are not opened."""
         for kind, paths in (("videos", record.videos), ("audios", record.audios)):
-            if paths:
+            if paths:  # these are not opened, so their names stand for them
                 row[kind] = [self.relative(path) for path in paths]
+                found += [name.encode() for name in row[kind]]
+        return found
 
     def _normal(self, row: dict[str, Any], turns: bytes, digest: bytes) -> tuple[bytes, bytes]:
         """The turns in Unicode normal form C and their digest; the row changes with them."""
@@ -266,17 +270,18 @@ class Flow:
         if side == "train":
             self.digests.write(digest)
         self.rows["out"] += 1
-        self.files[side].put(self.encode(row))
+        self.files[side].put(row)
         if record.gold is not None:
             self.labels.add(record, side)
-        self.watch.written(side)
+        if self.watch.busy:
+            self.watch.written(side)
         for path in record.images:
             self.image_count += 1
             self.image_hash.update(self.media.picture(path).digest)
 
     def _duplicate(self, raw: Any, source: str, name: str, kept: str) -> None:
         self.rows["duplicates"] += 1
-        self.duplicates.put(self.encode({"source": source, "id": name, "kept": kept, "raw": raw}))
+        self.duplicates.put({"source": source, "id": name, "kept": kept, "raw": raw})
 
     def _close(self) -> dict[str, Any]:
         self.digests.close()
@@ -310,7 +315,7 @@ class Flow:
         with old.open("rb") as lines, path.with_name("train.digests").open("rb") as digests:
             for line in lines:
                 if int.from_bytes(digests.read(8)) not in self.evicted:
-                    kept.put(line.rstrip(b"\n"))
+                    kept.put_line(line)
                     continue
                 row = msgspec.json.decode(line)
                 source, name = row.get("meta", {}).get("source", ""), row.get("id", "")
@@ -327,8 +332,10 @@ class Flow:
             {"count": self.image_count, "sha256": self.image_hash.hexdigest()} if self.image_count else {}
         )
         outputs = (*self.files.values(), self.quarantine, self.duplicates)
-        weights = {"weights": self.labels.weights("train")} if self.plan.balance else {}
-        return weights | {
+        more: dict[str, Any] = {"weights": self.labels.weights("train")} if self.plan.balance else {}
+        if self.plan.deep:
+            more["overlap"] = self.watch.overlap
+        return more | {
             "rows": dict(self.rows),
             "codes": self.rejects.facts(),
             "warnings": self.warnings.facts(),
@@ -347,6 +354,20 @@ def embedded(path: str) -> str:
     """The picture as a `data:` URI."""
     data = Path(path).read_bytes()
     return f"data:image/{inspect(data).kind};base64,{b64encode(data).decode()}"
+
+
+def _no_text(source: str, raw: Any, error: UnicodeEncodeError) -> Reject:
+    """The reject of a row that holds half of a surrogate pair; the raw row shows it escaped."""
+    fault = Fault("BAD_ENCODING", f"half of a surrogate pair ({error.reason})", hint="repair the text")
+    return fault.reject(source, _writable(raw))
+
+
+def _writable(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, dict):
+        return {_writable(key): _writable(inner) for key, inner in value.items()}
+    return [_writable(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _group(raw: Any, path: str) -> str:

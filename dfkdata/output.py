@@ -24,28 +24,41 @@ _BUFFER_BYTES = 1 << 20
 
 
 class Lines:
-    """A JSONL file being written; rows and SHA-256 are counted on the way."""
+    """A JSONL file being written; rows and SHA-256 are counted on the way. Rows are encoded straight into the
+    buffer."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.rows = 0
         self._hash = sha256()
-        self._file = path.open("wb")
-        self._buffer: list[bytes] = []
-        self._size = 0
+        self._file = path.open("wb", buffering=0)
+        self._buffer = bytearray()
+        self._encode_into = msgspec.json.Encoder().encode_into
 
-    def put(self, line: bytes) -> None:
-        """Add one line, without its line break."""
+    def put(self, row: Any) -> None:
+        """Add one row. Raises `UnicodeEncodeError`, adding nothing, for text that is no text."""
+        buffer = self._buffer
+        size = len(buffer)
+        try:
+            self._encode_into(row, buffer, -1)
+        except UnicodeEncodeError:
+            del buffer[size:]
+            raise
+        buffer += b"\n"
         self.rows += 1
-        self._buffer.append(line)
-        self._size += len(line)
-        if self._size > _BUFFER_BYTES:
+        if size > _BUFFER_BYTES:
+            self._flush()
+
+    def put_line(self, line: bytes) -> None:
+        """Add one line as it is, with its line break."""
+        self._buffer += line
+        self.rows += 1
+        if len(self._buffer) > _BUFFER_BYTES:
             self._flush()
 
     def close(self) -> None:
         """Write what is left and make it last."""
         self._flush()
-        self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
 
@@ -55,12 +68,14 @@ class Lines:
         return {"path": self.path.name, "rows": self.rows, "sha256": self._hash.hexdigest()}
 
     def _flush(self) -> None:
-        if self._buffer:
-            data = b"\n".join(self._buffer) + b"\n"
-            self._hash.update(data)
-            self._file.write(data)
-            self._buffer.clear()
-            self._size = 0
+        self._hash.update(self._buffer)
+        left = memoryview(self._buffer)
+        while left:
+            written = self._file.write(left)
+            left, done = left[written:], left
+            done.release()
+        left.release()
+        self._buffer = bytearray()
 
 
 class Folder:

@@ -88,8 +88,8 @@ def pairs(part: sources.Part, module: ModuleType, options: Config, media: Media)
                 record = _located(record, media)
         except Fault as fault:
             yield row, fault.reject(source, row)
-        else:
-            yield row, record
+            continue
+        yield row, record
 
 
 def _located(record: Record, media: Media) -> Record:

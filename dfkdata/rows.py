@@ -67,9 +67,10 @@ def training_row(record: Record, schema: Schema | None = None, *, nulls: Nulls =
         "messages": _turns(record, schema, nulls),
         "images": [*record.images],
     }
-    for kind in ("videos", "audios"):
-        if files := getattr(record, kind):
-            row[kind] = [*files]
+    if record.videos:
+        row["videos"] = [*record.videos]
+    if record.audios:
+        row["audios"] = [*record.audios]
     tools = record.tools if record.tools is not None or schema is None else schema.tools
     if tools:
         row["tools"] = tools

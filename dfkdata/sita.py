@@ -47,7 +47,7 @@ class Sita:
                 files[name] = folder.lines(f"{name}.jsonl")
                 for at in chosen:
                     lines.seek(starts[at])
-                    files[name].put(lines.readline().rstrip(b"\n"))
+                    files[name].put_line(lines.readline())
                 files[name].close()
         before.unlink()
         return count - sum(map(len, sides))

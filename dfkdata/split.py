@@ -32,14 +32,14 @@ class ByHash:
             reason = f"validation={validation} and test={test} leave no training rows"
             raise ConfigError(f"{reason}; give shares from 0 whose sum is below 1")
         self._key = f"{seed}\x1f"
-        self._test, self._held = round(test * 2**64), round((test + validation) * 2**64)
+        self._test, self._held = (round(share * 2**64).to_bytes(8) for share in (test, test + validation))
 
-    def place(self, group: str) -> int:
-        """Where the group lies in [0, 2**64)."""
-        return int.from_bytes(sha256((self._key + group).encode("utf-8", "surrogatepass")).digest()[:8])
+    def place(self, group: str) -> bytes:
+        """Where the group lies: 32 bytes, uniform, in the order of places in [0, 1)."""
+        return sha256((self._key + group).encode("utf-8", "surrogatepass")).digest()
 
     def __call__(self, group: str) -> str:
-        place = int.from_bytes(sha256((self._key + group).encode("utf-8", "surrogatepass")).digest()[:8])
+        place = sha256((self._key + group).encode("utf-8", "surrogatepass")).digest()
         if place >= self._held:
             return "train"
         return "test" if place < self._test else "validation"

@@ -21,7 +21,8 @@ _RECOMMENDED = range(100, 100_001)
 
 
 class Watch:
-    """Sees each row once before it is written, and the counts at the end."""
+    """Sees each row once before it is written, and the counts at the end. busy: whether rows need be shown to
+    it."""
 
     def __init__(self, plan: Plan, labels: Labels, judge: Judge, schema: Schema | None) -> None:
         self.schema = schema
@@ -31,12 +32,11 @@ class Watch:
         self._near_texts, self._near_images = deep.NearTexts(), deep.Near()
         self._posts, self._labelled = Seen(), Seen()
         self._asked = ""
-        self._idle = not labels.names and not plan.deep and self._tokens is None and plan.grounding is None
+        self.overlap: dict[str, int] = {}
+        self.busy = bool(labels.names or plan.deep or plan.tokenizer or plan.grounding is not None)
 
     def row(self, row: dict[str, Any], record: Record, pictures: list[bytes] | None) -> None:
         """Look at a finished row. Raises `Fault` where a rule says so."""
-        if self._idle:
-            return
         if self._tokens is not None:
             self._length(self._tokens(row))
         if record.gold is not None and self.plan.grounding is not None:
@@ -71,10 +71,15 @@ class Watch:
             if share and out and not written.get(name):
                 hint = "few groups: give a larger share, another --seed, or --stratify"
                 self.judge(Fault("SPLIT_EMPTY", f"no row fell into {name}", hint=hint))
+        self._across()
+
+    def _across(self) -> None:
+        """What training and held-out rows share; exact copies and groups cannot be shared."""
         nearly = "held-out {} are nearly the same as training ones"
-        if number := self._near_images.across():
+        self.overlap = {"pictures": self._near_images.across(), "prompts": self._near_texts.across()}
+        if number := self.overlap["pictures"]:
             self.judge(Fault("IMG_NEAR_DUPLICATE", f"{number} {nearly.format('pictures')}"))
-        if number := self._near_texts.across():
+        if number := self.overlap["prompts"]:
             self.judge(Fault("TEXT_NEAR_DUPLICATE", f"{number} {nearly.format('prompts')}"))
 
     def _length(self, length: int) -> None:

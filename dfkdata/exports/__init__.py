@@ -4,8 +4,8 @@ A member writes the canonical row (the `messages` layout, see `dfkdata.rows`) as
 back:
 
     def row(row) -> dict         the layout's row; raises `Fault` where this layout cannot hold it
-    def inverse(row) -> dict     back to the canonical row: `inverse(row(r)) == bare(r)` for every row `row`
-    accepts def check(row) -> None       the layout's own rules on a finished row; raises `Fault`
+    def inverse(row) -> dict     back to canonical: `inverse(row(r)) == bare(r)` for each row `row` accepts
+    def check(row) -> None       the layout's own rules on a finished row; raises `Fault`
     def extra_files(splits) -> dict[str, bytes]     optional: files that belong beside the rows
 
 All are pure. A layout of plain text has no borders between text parts, and chat templates render none: `bare`

@@ -1,7 +1,7 @@
 """OpenAI's fine-tuning form: text or parts with `image_url`, tool arguments as JSON text.
 
-    {"messages": [{"role", "content", "tool_calls"?: [{"id", "type", "function": {"name", "arguments":
-    text}}]}], "tools"?}
+    {"messages": [{"role", "content", "tool_calls"?: [{"id", "type", "function": {"name",
+     "arguments": text}}]}], "tools"?}
 
 An image's address is its path as seen from the file; OpenAI's own service wants `--materialize embed`, which
 writes `data:` URIs. Calls without an id get one by their place, and the answers that follow name it."""

@@ -1,7 +1,7 @@
 """LLaMA-Factory's ShareGPT layout, with the `dataset_info.json` that declares the files.
 
-    {"conversations": [{"from": "human", "value": "<image>..."}, {"from": "gpt", ...}], "system", "tools",
-    "images"?}
+    {"conversations": [{"from": "human", "value": "<image>..."}, {"from": "gpt", ...}], "system",
+     "tools", "images"?}
 
 LLaMA-Factory wants strict turns: human or observation, then gpt or function_call. It drops an assistant's
 text beside a call and joins no observations, so rows with either are refused here."""

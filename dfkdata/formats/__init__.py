@@ -3,8 +3,8 @@
 A member turns one raw row into one record; files, encodings and image paths are not its business:
 
     SCHEMA: str | None              the output schema by default; None where rows carry their answers
-    COLUMNS: tuple[frozenset, ...]  a table must have all columns of one of these sets, else it is another
-    format class Options(Config)           what a user may choose; every field has a default
+    COLUMNS: tuple[frozenset, ...]  a table has all columns of one of these sets, else it is another format
+    class Options(Config)           what a user may choose; every field has a default
     def record(row, source, options) -> Record      raises `Fault` for a row that cannot be used
 
 `record` is pure. Image names go into `Record.images` as the row has them (or as a `data:` URI for embedded

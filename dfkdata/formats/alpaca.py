@@ -1,8 +1,7 @@
 """Instruction, input, output: Alpaca rows and their many spellings.
 
-    {"instruction": "Translate.", "input": "I love you.", "output": "Je t'aime.", "system"?, "history"?: [[q,
-    a], ...],
-     "image"? | "images"?: path or paths, "id"?}
+    {"instruction": "Translate.", "input": "I love you.", "output": "Je t'aime.", "system"?,
+     "history"?: [[q, a], ...], "image"? | "images"?: path or paths, "id"?}
 
 The first non-empty text among a role's spellings counts (see ALIASES). Published converters join instruction
 and input in three ways that give different prompts; `join` says which, and the manifest records it. Images
@@ -34,6 +33,8 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "images": ("images", "image", "img", "image_path"),
 }
 """Role -> its spellings, in the order in which they are tried."""
+
+_LABELS = ("label", "labels", "gold", "target")
 
 _STANFORD = (
     "Below is an instruction that describes a task, paired with an input that provides further context. "
@@ -69,13 +70,14 @@ def record(row: Row, source: str, options: Options) -> Record:
     """One instruction with its answer. Raises `Fault` for what is no text, a missing answer, and rows with
     turns."""
     names = _names(tuple(row))
-    instruction = _first(row, names[0])
-    context = _first(row, names[1])
-    output = _first(row, names[2])
+    instruction, context, output = _first(row, names[0]), _first(row, names[1]), _first(row, names[2])
     if not output:
         raise _no_answer(row, names[2])
     user = _join(instruction, context, options.join) if context or options.join == "stanford" else instruction
-    turns = [_turn("user", user), _turn("assistant", output)]
+    turns: list[dict[str, Any]] = [
+        {"role": "user", "content": [{"type": "text", "text": user}]},
+        {"role": "assistant", "content": [{"type": "text", "text": output}]},
+    ]
     if not names[3]:
         if options.system:
             turns.insert(0, _turn("system", options.system))
@@ -98,11 +100,11 @@ def _first(row: Row, names: tuple[str, ...]) -> str:
     """The first non-empty text under `names`; of a list of labels the first."""
     for name in names:
         value = row[name]
-        if type(value) is list and value and name in ("label", "labels", "gold", "target"):
-            value = value[0]
         if type(value) is str:
-            if value := value.strip():
-                return value
+            if text := value.strip():
+                return text
+        elif type(value) is list and value and type(value[0]) is str and name in _LABELS:
+            return value[0].strip()
         elif value is not None:
             hint = "write it as a string"
             raise Fault(

@@ -1,7 +1,7 @@
 """DFK posts as CSV, in the two layouts of the first DFK data sets.
 
-    images   title, link, text, img_path, label, analisis       img_path is one path or a stringified list of
-    paths legacy   image_filename, analisis_pelanggaran, label        the image is images/<image_filename>
+    images   title, link, text, img_path, label, analisis       img_path: one path or a stringified list
+    legacy   image_filename, analisis_pelanggaran, label        the image is images/<image_filename>
 
 The layout is what the header says. All images of a row are kept; published adapters were trained on the first
 only, which `images_per_row: first` repeats. The answer is the analysis column and nothing else: falling back

@@ -1,7 +1,7 @@
 """Chat rows as TRL, Unsloth and this package write them.
 
     {"messages": [{"role", "content": text | [parts], "tool_calls"?}], "images"? | "image"?, "tools"?, "id"?,
-    "meta"?}
+     "meta"?}
 
 Image parts may be bare placeholders for `images`, or name their file themselves. Where all contents are plain
 text, images belong to the first user turn, before its text, as TRL reads such rows. Keys that a columnar

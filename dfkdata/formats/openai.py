@@ -1,7 +1,7 @@
 """Chat rows in OpenAI's fine-tuning form.
 
     {"messages": [{"role", "content": text | [{"type": "text" | "image_url" | ...}], "tool_calls"?}],
-    "tools"?}
+     "tools"?}
 
 `image_url` may hold a `data:` URI or a path; addresses are refused, since nothing is fetched while
 converting. Tool arguments are JSON text. `developer` turns are system turns."""

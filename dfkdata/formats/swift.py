@@ -1,7 +1,7 @@
 """Chat rows of ms-swift and SiliconFlow: text with media tags.
 
     {"messages": [{"role": "user", "content": "<image>What is it?"}, ...], "images"?, "videos"?, "audios"?,
-    "tools"?}
+     "tools"?}
 
 `<image>`, `<video>` and `<audio>` in user texts stand for the listed files, in order and in equal number.
 Roles `tool_call` and `tool_response` (or `tool`) carry JSON text."""

@@ -17,8 +17,11 @@ from typing import IO, Any
 
 from dfkdata.errors import ConfigError, DataError, missing_package
 from dfkdata.records import Reject
-from dfkdata.sources import _archive, _hub, _table, _text
+from dfkdata.sources import _table, _text
 from dfkdata.sources._common import Found, Row, as_row
+
+HUB = "hf://datasets/"
+ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 
 __all__ = ["Found", "Input", "Part", "Reject", "Row", "exists", "parts", "rows"]
 
@@ -50,7 +53,9 @@ def parts(
     hub. Raises `ConfigError` where nothing is found, `DataError` for a broken archive."""
     if not isinstance(given, str | Path):
         return [Part("memory", Path.cwd(), memory=given)]
-    if str(given).startswith(_hub.SCHEME):
+    if str(given).startswith(HUB):
+        from dfkdata.sources import _hub
+
         folder, files = _hub.fetch(str(given), config, split, SUFFIXES)
         return [Part(file.relative_to(folder).as_posix(), folder, file) for file in files]
     path = Path(given)
@@ -58,9 +63,7 @@ def parts(
         return _folder(path, path)
     if path.is_file():
         return (
-            _unpacked(path, store)
-            if path.name.endswith(_archive.SUFFIXES)
-            else [Part(path.name, path.parent, path)]
+            _unpacked(path, store) if path.name.endswith(ARCHIVES) else [Part(path.name, path.parent, path)]
         )
     if any(sign in str(given) for sign in "*?["):
         base, pattern = _pattern(path)
@@ -73,7 +76,7 @@ def parts(
 def exists(given: str | Path) -> bool:
     """Whether a path, folder or pattern leads to something; an address on the hub is taken at its word."""
     path = Path(given)
-    if str(given).startswith(_hub.SCHEME) or path.exists():
+    if str(given).startswith(HUB) or path.exists():
         return True
     if not any(sign in str(given) for sign in "*?["):
         return False
@@ -88,16 +91,28 @@ def _pattern(path: Path) -> tuple[Path, str]:
     return Path(*steps[:first]) if first else Path(), str(Path(*steps[first:]))
 
 
+_OURS = ("quarantine.jsonl", "duplicates.jsonl", "manifest.json")
+
+
 def _folder(folder: Path, root: Path) -> list[Part]:
-    found = sorted(file for file in folder.rglob("*") if file.name.endswith(SUFFIXES) and file.is_file())
+    """The data files of a folder and those below; what a conversion set aside is no data, and neither is a
+    finished conversion that lies below."""
+    files = (file for file in folder.rglob("*") if file.name.endswith(SUFFIXES) and file.is_file())
+    found = sorted(file for file in files if file.name not in _OURS and not _is_output(file.parent, folder))
     if not found:
         raise ConfigError(f"{folder}: no data file in this folder; data files end in {', '.join(KINDS)}")
     return [Part(file.relative_to(root).as_posix(), root, file) for file in found]
 
 
+def _is_output(folder: Path, top: Path) -> bool:
+    return folder != top and (folder.name == ".partial" or (folder / "manifest.json").exists())
+
+
 def _unpacked(path: Path, store: Path | None) -> list[Part]:
     if store is None:
         raise ConfigError(f"{path}: an archive needs a folder to be unpacked in; give store=, or convert it")
+    from dfkdata.sources import _archive
+
     target = store / path.name.split(".")[0]
     _archive.extract(path, target)
     return _folder(target, target)

@@ -11,7 +11,6 @@ from typing import IO
 
 from dfkdata.errors import DataError
 
-SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
 MAX_BYTES = 64 << 30
 MAX_RATIO = 200
 

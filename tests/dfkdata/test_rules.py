@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from test_convert import caption, rows_of, write
 from test_media import KINDS, picture
 
-from dfkdata import convert
+from dfkdata import checks, convert
 from dfkdata.checks import RULES
 from dfkdata.errors import ConfigError
+from dfkdata.records import Fault
 
 
 def turns(*pairs: tuple[str, str], **more: Any) -> dict[str, Any]:
@@ -166,6 +169,8 @@ def test_deep_decodes_every_picture_and_finds_near_ones_across_splits(tmp_path: 
     deep = convert(source, tmp_path / "deep", format="captions", split_column="split", deep=True)
     assert deep.codes["IMG_UNREADABLE"]["first"]["source"] == "in.jsonl:3"
     assert {"IMG_NEAR_DUPLICATE", "TEXT_NEAR_DUPLICATE"} <= deep.warnings.keys()
+    manifest = json.loads((tmp_path / "deep" / "manifest.json").read_text())
+    assert manifest["overlap"] == {"pictures": 1, "prompts": 1}
 
 
 @pytest.mark.parametrize("way", ["copy", "embed"])
@@ -187,6 +192,29 @@ def test_a_rare_class_and_a_small_training_file_are_told(tmp_path: Path) -> None
     (tmp_path / "in.csv").write_text("title,link,text,img_path,label,analisis\n" + "\n".join(rows) + "\n")
     summary = convert(tmp_path / "in.csv", tmp_path / "out", format="dfk_csv", to="swift", validation=0)
     assert {"CLASS_RARE", "SIZE_RECOMMENDED"} <= summary.warnings.keys()
+
+
+PART = st.sampled_from(
+    [{"type": "text", "text": text} for text in ("a", "b", " ", "")] + [{"type": "image"}, {"type": "video"}]
+)
+TURN = st.fixed_dictionaries(
+    {"role": st.sampled_from(["user", "assistant", "system", "tool"]), "content": st.lists(PART, max_size=2)},
+    optional={"tool_calls": st.just([{"function": {"name": "f", "arguments": {}}}])},
+)
+
+
+@given(st.lists(TURN, max_size=3), st.sampled_from([[], ["a.png"]]))
+def test_the_shortcut_for_plain_rows_agrees_with_the_walk(messages: list[Any], images: list[str]) -> None:
+    row = {"messages": messages, "images": images}
+    heard: list[str] = []
+    judge = checks.Judge(dict.fromkeys(RULES, "warn"), lambda reject: heard.append(reject.code))  # type: ignore[arg-type]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checks, "is_plain", lambda row: False)
+        try:
+            checks.conversation(row, judge)
+        except Fault as fault:
+            heard.append(fault.code)
+    assert not (checks.is_plain(row) and heard)
 
 
 def test_every_reject_code_in_the_source_is_a_rule() -> None:

@@ -292,3 +292,52 @@ def test_parquet_with_embedded_images_is_converted(tmp_path: Path) -> None:
     summary = convert(path, tmp_path / "out", format="vqa", validation=0)
     assert summary.rows["out"] == 3
     assert len(list((tmp_path / "out" / "media").iterdir())) == 1, "one picture, one file"
+
+
+def test_a_folder_is_read_without_what_conversions_left_in_it(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    source = write(data / "a.jsonl", [caption(1), "broken"])
+    convert(source, data / "out", format="captions", validation=0)
+    assert raw(data)[0] == caption(1)
+    assert len(raw(data)) == 2
+    assert len(raw(data / "out")) == 1, "the rows of a conversion, without its quarantine"
+
+
+def test_the_scaffold_of_a_task_file_is_its_system_text_and_tools(tmp_path: Path) -> None:
+    from golden import GOLDEN
+
+    from dfkdata import schemas
+    from dfkdata.formats.task_1 import scaffold
+
+    loaded = schemas.load("caption")
+    assert scaffold(GOLDEN / "formats" / "task_1" / "input.jsonl") == (loaded.prompt.system, loaded.tools)
+    with pytest.raises(DataError, match=r"no system turn with tools|ends without"):
+        scaffold(write(tmp_path / "a.jsonl", [{"messages": [{"role": "user", "content": "x"}]}]))
+
+
+@pytest.mark.parametrize("how", ["memory", "list.json", "lines.jsonl"])
+def test_half_a_surrogate_pair_is_one_reject(how: str, tmp_path: Path) -> None:
+    rows = [caption(1), caption(2) | {"caption": "half \ud800 pair"}, caption(3)]
+    source: Any = rows
+    if how != "memory":
+        source = tmp_path / how
+        text = json.dumps(rows) if how == "list.json" else "\n".join(json.dumps(row) for row in rows)
+        source.write_text(text)
+    summary = convert(source, tmp_path / "out", format="captions", validation=0)
+    assert (summary.rows["out"], summary.rows["quarantined"]) == (2, 1)
+    assert set(summary.codes) <= {"BAD_ENCODING", "BAD_JSON"}
+
+
+def test_a_row_of_bytes_and_odd_values_in_memory_is_never_lost(tmp_path: Path) -> None:
+    rows = [
+        caption(1),
+        {"caption": b"bytes"},
+        {"caption": 2.5},
+        {"caption": None},
+        7,
+        None,
+        "text",
+        {"x": {1, 2}},
+    ]
+    summary = convert(rows, tmp_path / "out", format="captions", validation=0)
+    assert summary.rows["in"] == len(rows) == summary.rows["out"] + summary.rows["quarantined"]
