@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from dfkeval.harness import evaluate as evaluate
     from dfkeval.harness import load_run as load_run
     from dfkeval.harness import score as score
+    from dfkeval.prediction import PredictionError as PredictionError
+    from dfkeval.prediction import Predictor as Predictor
     from dfkeval.toolcall import ToolCallParser as ToolCallParser
     from dfkeval.toolcall import parse_tool_call as parse_tool_call
     from dfkeval.toolcall import parse_tool_calls as parse_tool_calls
@@ -31,6 +33,8 @@ _HOME = {
     "Decoded": "decoding",
     "Failure": "decoding",
     "decode": "decoding",
+    "PredictionError": "prediction",
+    "Predictor": "prediction",
     "Run": "harness",
     "evaluate": "harness",
     "load_run": "harness",

@@ -19,9 +19,12 @@ import typer
 
 from dfkdata.errors import DfkError
 from dfkdata.progress import Progress
+from dfkeval.cli_predict import EXAMPLES, predict_command
 
 if TYPE_CHECKING:
     from dfkeval.comparison import Comparison
+    from dfkeval.gates import Gate
+    from dfkeval.harness import Run
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Ask a model, read its answers, and score them."
@@ -31,6 +34,10 @@ RunDir = Annotated[Path, typer.Argument(help="A folder that `dfkeval run` wrote.
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", help="Replace one key: sampling.max_new_tokens=64. May be repeated."),
+]
+FailIf = Annotated[
+    list[str] | None,
+    typer.Option("--fail-if", help="Exit 1 when this holds: 'labels.macro_f1.low < 0.8'. May be repeated."),
 ]
 Metrics = Annotated[
     list[str] | None, typer.Option("--metric", help="Another metric than the run's. May be repeated.")
@@ -54,14 +61,16 @@ def run(
     out: Annotated[Path, typer.Option("--out", help="Folder of the run; an interrupted run goes on there.")],
     overwrite: Annotated[bool, typer.Option(help="Throw away another run's answers in that folder.")] = False,
     set_: Overrides = None,
+    fail_if: FailIf = None,
+    shard: Annotated[str | None, typer.Option(help="Only this part of the rows: 3/16.")] = None,
 ) -> None:
     """Ask every row, score the answers, and write the run directory with its report."""
-    from dfkeval import harness, report
+    from dfkeval import gates, harness, report
 
     _quiet()
-    done = harness.evaluate(
-        config, out, overwrite=overwrite, overrides=set_ or (), progress=Progress("answers")
-    )
+    conditions = [gates.gate(text) for text in fail_if or ()]
+    changes = [*(set_ or ()), *([f"shard={shard}"] if shard else [])]
+    done = harness.evaluate(config, out, overwrite=overwrite, overrides=changes, progress=Progress("answers"))
     _write("\n".join(report.metric_rows(done)) + f"\n\nreport: {out / 'report.html'}\n")
     if done.failed_share > done.config.max_failures:
         allowed = f"{done.config.max_failures:.1%}"
@@ -70,18 +79,21 @@ def run(
             "run the same command again to ask only these\n"
         )
         raise typer.Exit(1)
+    _judge(conditions, done)
 
 
 @app.command(
     epilog=_examples("dfkeval score runs/tuned", "dfkeval score runs/tuned --metric validity --metric labels")
 )
-def score(folder: RunDir, metric: Metrics = None) -> None:
+def score(folder: RunDir, metric: Metrics = None, fail_if: FailIf = None) -> None:
     """Score a run again from its stored answers; no model is needed."""
-    from dfkeval import harness, report
+    from dfkeval import gates, harness, report
 
     _quiet()
+    conditions = [gates.gate(text) for text in fail_if or ()]
     done = harness.score(folder, metrics=metric)
     _write("\n".join(report.metric_rows(done)) + "\n")
+    _judge(conditions, done)
 
 
 @app.command(
@@ -133,8 +145,72 @@ def report_(
     _write(f"report: {folder / 'report.html'}\n")
 
 
+app.command("predict", epilog=EXAMPLES)(predict_command)
 if importlib.util.find_spec("dfkeval.cli_parse") is not None:
     app.command("parse")(importlib.import_module("dfkeval.cli_parse").parse_command)
+
+
+@app.command(
+    "merge-runs",
+    epilog=_examples(
+        "dfkeval merge-runs runs/part1 runs/part2 --out runs/whole",
+        "dfkeval merge-runs runs/shard-* --out runs/whole --overwrite",
+    ),
+)
+def merge_runs(
+    runs: Annotated[list[Path], typer.Argument(help="All the shards of one run.", metavar="RUN_DIR...")],
+    out: Annotated[Path, typer.Option("--out", help="Folder of the whole run.")],
+    overwrite: Annotated[bool, typer.Option(help="Throw away another run in that folder.")] = False,
+) -> None:
+    """Put the shards of one run together and score them as a whole."""
+    from dfkeval import report, shards
+
+    _quiet()
+    done = shards.merge(runs, out, overwrite=overwrite)
+    _write("\n".join(report.metric_rows(done)) + f"\n\nreport: {out / 'report.html'}\n")
+
+
+@app.command(epilog=_examples("dfkeval history runs", "dfkeval history runs --metric labels.f1.fitnah"))
+def history(
+    folder: Annotated[Path, typer.Argument(help="A folder of runs.", metavar="DIR")],
+    metric: Annotated[
+        list[str] | None, typer.Option("--metric", help="Values to show. May be repeated.")
+    ] = None,
+) -> None:
+    """The trend of a folder of runs, oldest first."""
+    from dfkeval import comparison, gates, report
+
+    header, rows = gates.history(folder, metric or comparison.HEADLINES)
+    _write("\n".join(report.table(header, rows)) + "\n")
+
+
+@app.command(
+    epilog=_examples("dfkeval suspects runs/a runs/b", "dfkeval suspects runs/tuned --csv check.csv")
+)
+def suspects(
+    runs: Annotated[list[Path], typer.Argument(help="Runs on the same rows.", metavar="RUN_A [RUN_B...]")],
+    csv_: Annotated[Path | None, typer.Option("--csv", help="Write the list to this file.")] = None,
+) -> None:
+    """Rows whose gold label all runs contradict alike: likely label errors, for checking again."""
+    from dfkeval import gates, harness, report
+
+    found = gates.suspects([harness.load_run(path) for path in runs])
+    header = ("id", "gold", "answered", "runs", "text")
+    rows = [(each.id, each.gold, each.said, str(each.runs), each.source_text) for each in found]
+    if csv_ is not None:
+        with csv_.open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows([header, *rows])
+    _write("\n".join(report.table(header[:4], [row[:4] for row in rows])) + f"\n\n{len(rows)} rows\n")
+
+
+def _judge(conditions: Sequence[Gate], done: Run) -> None:
+    """Exit 1 with the conditions that hold."""
+    failed = [each for each in conditions if each.fails(done.summary)]
+    for each in failed:
+        value = done.summary["metrics"][each.metric][each.part]
+        sys.stderr.write(f"dfkeval: {each.metric}.{each.part} is {value}, {each.sign} {each.bound}\n")
+    if failed:
+        raise typer.Exit(1)
 
 
 def _write_changed(path: Path, found: Sequence[Comparison]) -> None:

@@ -12,12 +12,13 @@ reading adds named repairs, each returned; strict reading adds none."""
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final, Literal
 
 from dfkeval.jsoncheck import TYPES, Check, Document, Issue, SchemaError, type_of
-from dfkeval.jsonfits import Fits, compile_fits
+from dfkeval.jsonfits import Fits, compile_fits, compile_keys
 from dfkeval.literals import BLANKS, MAX_DIGITS, LiteralError, is_number, load_json, load_python, number_of
 
 Dialect = Literal["auto", "qwen3.5", "qwen3.6", "qwen3-coder-2507", "hermes"]
@@ -57,7 +58,8 @@ class Slot:
     `check`: full validation of a value. `plain`: every text is a value as it stands. `enumerated`: a closed
     list of values. `textual`: free text can be the value, so that tags may stand in it. `holds_containers`:
     JSON objects or arrays are possible; `containers_only`: and nothing else. `fits`: True for most values
-    that pass `check`, at once; False says nothing."""
+    that pass `check`, at once; False says nothing.
+    `keys`: the number of object keys in a value that `fits`, -1 where it is not known."""
 
     types: tuple[str, ...] | None
     check: Check
@@ -67,6 +69,7 @@ class Slot:
     holds_containers: bool
     containers_only: bool
     fits: Fits
+    keys: Callable[[Any], int]
 
 
 def compile_slot(doc: Document, schema: Any) -> Slot:
@@ -86,7 +89,17 @@ def compile_slot(doc: Document, schema: Any) -> Slot:
     textual = types is None or "string" in types
     inside = _CONTAINERS.intersection(types or ())
     only = bool(inside) and inside == set(types or ())
-    return Slot(types, doc.check(schema), plain, enumerated, textual, bool(inside), only, _fits(doc, schema))
+    return Slot(
+        types,
+        doc.check(schema),
+        plain,
+        enumerated,
+        textual,
+        bool(inside),
+        only,
+        _fits(doc, schema),
+        compile_keys(doc, schema),
+    )
 
 
 def _fits(doc: Document, schema: Any) -> Fits:
@@ -113,11 +126,16 @@ def possible_types(doc: Document, schema: Any, depth: int = 0) -> tuple[str, ...
     if not known:
         return _implied(schema)
     first, *rest = known
-    return tuple(name for name in first if all(_allows(types, name) for types in rest))
+    for types in rest:
+        first = tuple(kept for name in first for kept in _common(name, types))
+    return first
 
 
-def _allows(types: tuple[str, ...], name: str) -> bool:
-    return name in types or (name == "integer" and "number" in types)
+def _common(name: str, types: tuple[str, ...]) -> tuple[str, ...]:
+    """What `name` and `types` have in common; integers are numbers."""
+    if name in types or (name == "integer" and "number" in types):
+        return (name,)
+    return ("integer",) if name == "number" and "integer" in types else ()
 
 
 def _literal_types(schema: dict[str, Any]) -> tuple[str, ...] | None:

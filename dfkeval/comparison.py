@@ -52,6 +52,11 @@ class Comparison:
     notes: tuple[str, ...] = ()
     changed: tuple[Change, ...] = ()
 
+    def detectable(self, name: str) -> float | None:
+        """Smallest true difference that these rows would show with 80 % power; None without an interval."""
+        change = self.differences[name]
+        return stats.detectable(change.low, change.high)
+
     def verdict(self, name: str) -> str:
         """ "better", "worse" or "no difference shown", by whether the interval excludes 0; "n/a" without
         one."""
@@ -99,7 +104,7 @@ def compare(
             groups,
             resamples=resamples or first.config.resamples,
             confidence=confidence or first.config.confidence,
-            seed=stats.stream(first.config.seed if seed is None else seed, name),
+            seed=stats.stream(first.config.seed if seed is None else seed, "bootstrap"),
         )
         found |= {f"{name}.{key}": value for key, value in differences.items()}
     changed = tuple(
@@ -152,7 +157,7 @@ def _other_row(a: Sample, b: Sample) -> str:
 
 def settings_differ(name: str, a: Measured, b: Measured) -> str:
     """Why the numbers of one metric do not belong on one scale; empty when they do."""
-    keys = ("model", "weights_sha256", "layer", "idf")
+    keys = ("model", "weights_sha256", "layer", "idf", "dtype")
     sides = [{key: run.details.get(key) for key in keys} for run in (a, b)]
     if sides[0] == sides[1]:
         return ""

@@ -21,6 +21,7 @@ from dfkdata.config import Config, bind, load_config
 from dfkdata.errors import ConfigError
 from dfkdata.schemas import Schema, ToolForm
 from dfkeval import backends, metrics
+from dfkeval import card as cards
 from dfkeval.metrics.bertscore import Options as BertScore
 from dfkeval.samples import Sampling
 
@@ -40,11 +41,13 @@ def _backend(value: Any) -> Any:
 
 class EvalConfig(Config):
     """data: JSONL of the messages layout. schema: a member of dfkdata.schemas; None takes the one that the
-    rows name.
+       rows name.
 
-    variant: which of the schema's prompt and answer forms; None takes the rows'. max_failures: largest
-    share of failed requests before the command exits 1. limit: only the first rows. resamples, confidence,
-    seed: of the intervals."""
+       variant: which of the schema's prompt and answer forms; None takes the rows'. max_failures: largest
+       share of failed requests before the command exits 1. limit: only the first rows. shard: "3/16" is
+       every sixteenth row from the third.
+    resamples, confidence,
+       seed: of the intervals."""
 
     model_config = ConfigDict(populate_by_name=True)
 
@@ -56,6 +59,7 @@ class EvalConfig(Config):
     sampling: Sampling = Sampling()
     bertscore: BertScore = BertScore()
     limit: int | None = Field(default=None, ge=1)
+    shard: str | None = Field(default=None, pattern=r"^[1-9]\d*/[1-9]\d*$")
     max_failures: float = Field(default=0.0, ge=0.0, le=1.0)
     resamples: int = Field(default=10_000, ge=100)
     confidence: float = Field(default=0.95, gt=0.0, lt=1.0)
@@ -65,6 +69,14 @@ class EvalConfig(Config):
     def kind(self) -> str:
         """The backend's member name."""
         return str(getattr(self.backend, "kind", type(self.backend).__module__))
+
+    @property
+    def part(self) -> tuple[int, int]:
+        """(place, count) of the shard, counted from 1; (1, 1) without one."""
+        if self.shard is None:
+            return (1, 1)
+        place, _, count = self.shard.partition("/")
+        return int(place), int(count)
 
     def record(self) -> dict[str, Any]:
         """The configuration as JSON types; `EvalConfig.model_validate` reads it back."""
@@ -116,13 +128,41 @@ def resolve(config: EvalConfig, first: Mapping[str, Any]) -> tuple[EvalConfig, S
     schema = schemas.load(name, variant)
     for metric in config.metrics:
         metrics.check(metric, metrics.load(metric), schema)
-    if len(set(config.metrics)) < len(config.metrics):
+    if config.part[0] > config.part[1]:
+        raise ConfigError(f"shard {config.shard}: there are only {config.part[1]} shards, counted from 1")
+    if len({metric.rsplit(".", 1)[-1] for metric in config.metrics}) < len(config.metrics):
         raise ConfigError(f"metrics: a name is written twice: {', '.join(config.metrics)}")
     sampling = config.sampling
     if not sampling.stop and isinstance(schema.form, ToolForm):
         sampling = sampling.model_copy(update={"stop": (TOOL_STOP,)})
     filled = {"schema_name": schema.name, "variant": schema.variant, "sampling": sampling}
     return config.model_copy(update=filled), schema
+
+
+def check_card(config: EvalConfig, schema: Schema, first: Mapping[str, Any]) -> None:
+    """Refuse to ask an adapter something else than it was trained on, where its `dfk.json` says what.
+
+    first: the first row. Raises `ConfigError` listing every difference in schema, form, system prompt, tools
+    and thinking."""
+    folder = getattr(config.backend, "adapter", None)
+    found = cards.read(Path(folder)) if folder is not None else None
+    if found is None:
+        return
+    asked = {
+        "schema": schema.name,
+        "form": schema.variant,
+        "system_prompt": _system(first.get("messages") or []),
+        "tools": first.get("tools"),
+        "thinking": config.sampling.thinking,
+    }
+    cards.refuse_mismatch(found, f"{folder}/{cards.NAME}", asked)
+
+
+def _system(messages: Sequence[Mapping[str, Any]]) -> str | None:
+    if not messages or messages[0].get("role") != "system":
+        return None
+    content = messages[0].get("content") or ""
+    return content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
 
 
 def _schemas() -> str:

@@ -103,7 +103,7 @@ def decode(
             return _tool_call(text, loaded, call, mode, finished, "hermes" if form == "hermes" else "auto")
         case TextForm() as marked:
             return _marked_text(text, loaded, marked, mode, finished)
-        case JsonForm():
+        case _:  # JsonForm: the one that is left
             return _json_value(text, loaded, mode, finished, fenced=False)
 
 

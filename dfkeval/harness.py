@@ -7,14 +7,12 @@ never scored; every row gives exactly one sample."""
 
 from __future__ import annotations
 
-import hashlib
 import platform
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib import metadata
 from itertools import islice
 from pathlib import Path
@@ -23,34 +21,22 @@ from typing import Any
 import msgspec
 
 from dfkdata import plugins, schemas
+from dfkdata.config import bind
 from dfkdata.errors import DataError
-from dfkdata.rows import before_answer, load_rows
+from dfkdata.rows import load_rows
 from dfkdata.schemas import Schema
 from dfkeval import backends, metrics, stats
 from dfkeval import config as configs
 from dfkeval import store as stores
 from dfkeval.config import EvalConfig
-from dfkeval.decoding import Decoded, Failure, decode
-from dfkeval.samples import NOT_ANSWERED, OUTCOMES, Backend, Completion, Request, Sample
+from dfkeval.judging import Item, item, judge
+from dfkeval.samples import NOT_ANSWERED, OUTCOMES, Backend, Request, Sample
 from dfkeval.store import Store
 
 Scored = tuple[metrics.Metric, metrics.Measured]
 
 #: Called after each completion with (done, total).
 Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class Item:
-    """One row to ask. gold: None where the row has none. prompt: the turns as readable text. key: hash of
-    prompt, tools and image bytes; rows of two runs are comparable when it is equal."""
-
-    request: Request
-    group: str
-    gold: dict[str, Any] | None
-    source_text: str | None
-    prompt: str
-    key: str
 
 
 @dataclass(kw_only=True)
@@ -103,6 +89,7 @@ def evaluate(
     config = configs.rooted(config, Path.cwd())
     rows = read_rows(config)
     config, schema = configs.resolve(config, rows[0])
+    configs.check_card(config, schema, rows[0])
     items = [item(row, schema) for row in rows]
     store = Store(out)
     store.begin(config.record(), stores.file_sha256(config.data), overwrite=overwrite)
@@ -124,52 +111,31 @@ def evaluate(
 
 def read_rows(config: EvalConfig) -> list[dict[str, Any]]:
     """The rows to ask. Raises `DataError` for none, or for an id written twice."""
-    rows = list(islice(load_rows(config.data), config.limit))
+    everything = list(islice(load_rows(config.data), config.limit))
+    place, count = config.part
+    rows = everything[place - 1 :: count]
     if not rows:
-        raise DataError(f"{config.data}: no rows to evaluate")
+        part = f" in shard {config.shard}" if config.shard else ""
+        raise DataError(f"{config.data}: no rows to evaluate{part}")
+    for row in rows:
+        if not row["messages"] or not all(map(_is_turn, row["messages"])):
+            raise DataError(
+                f"{config.data}: row {str(row['id'])!r}: a turn is not {{role, content}} with a list of parts"
+                " (dfkdata convert writes them)"
+            )
     twice = [name for name, count in Counter(str(row["id"]) for row in rows).items() if count > 1]
     if twice:
         raise DataError(f"{config.data}: {len(twice)} ids are written twice, for example {twice[0]!r}")
     return rows
 
 
-def item(row: Mapping[str, Any], schema: Schema) -> Item:
-    """One row as something to ask and to compare with."""
-    meta = row.get("meta") or {}
-    messages, images = before_answer(row["messages"]), tuple(row.get("images") or ())
-    request = Request(id=str(row["id"]), messages=messages, images=images, tools=row.get("tools"))
-    source = meta.get("text")
-    return Item(
-        request,
-        str(meta.get("group", row["id"])),
-        meta["gold"] if isinstance(meta.get("gold"), dict) else taught(row["messages"], schema),
-        source if isinstance(source, str) else None,
-        prompt_text(messages),
-        request_key(request),
-    )
-
-
-def taught(messages: list[dict[str, Any]], schema: Schema) -> dict[str, Any] | None:
-    """The answer in the last assistant turn, for rows that keep no gold in `meta`; None when there is none
-    to read."""
-    turn = messages[-1] if messages else {}
-    if turn.get("role") != "assistant":
-        return None
-    calls = turn.get("tool_calls")
-    if calls:
-        arguments = calls[0].get("function", {}).get("arguments")
-        return arguments if isinstance(arguments, dict) else None
-    read = decode("".join(_part_texts(turn)), schema, mode="lenient")
-    return read.value if isinstance(read, Decoded) else None
-
-
-def request_key(request: Request) -> str:
-    """Hash of what the model is shown: turns, tools, and the bytes of the images."""
-    digest = hashlib.sha256(msgspec.json.encode((request.messages, request.tools), order="sorted"))
-    for image in request.images:
-        path = Path(image)
-        digest.update(path.read_bytes() if path.is_file() else b"missing")
-    return digest.hexdigest()[:32]
+def _is_turn(turn: Any) -> bool:
+    if not isinstance(turn, dict) or not isinstance(turn.get("role"), str):
+        return False
+    content = turn.get("content")
+    if not isinstance(content, list):
+        return content is None or isinstance(content, str)
+    return all(isinstance(part, str | dict) for part in content)
 
 
 def _generate(
@@ -259,115 +225,6 @@ def write_reports(run: Run) -> None:
     stores.write_bytes(store.path(stores.REPORT_HTML), report.page(run.name, [run]).encode())
 
 
-def judge(items: Iterable[Item], completions: Mapping[str, Completion], schema: Schema) -> list[Sample]:
-    """One sample a row, in row order; a row without completion is a failed request."""
-    return [_sample(each, completions.get(each.request.id), schema) for each in items]
-
-
-def _sample(each: Item, completion: Completion | None, schema: Schema) -> Sample:
-    if completion is None:
-        completion = Completion(id=each.request.id, text="", finish_reason="error", error="no completion")
-    verdict = _verdict(completion, schema)
-    gold_fault = None if each.gold is None else fault(each.gold, schema)
-    if gold_fault is not None and verdict.outcome not in NOT_ANSWERED:
-        verdict = replace(verdict, outcome="no_gold", problems=(f"gold: {gold_fault}", *verdict.problems))
-    return Sample(
-        id=each.request.id,
-        group=each.group,
-        outcome=verdict.outcome,
-        gold=each.gold if gold_fault is None else None,
-        value=verdict.value,
-        lenient=verdict.lenient,
-        text=completion.text,
-        repairs=verdict.repairs,
-        problems=verdict.problems,
-        source_text=each.source_text,
-        images=each.request.images,
-        prompt=each.prompt,
-        key=each.key,
-        finish_reason=completion.finish_reason,
-        n_prompt_tokens=completion.n_prompt_tokens,
-        n_output_tokens=completion.n_output_tokens,
-        seconds=completion.seconds,
-    )
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What one answer says, strictly and leniently."""
-
-    outcome: str
-    value: dict[str, Any] | None = None
-    lenient: dict[str, Any] | None = None
-    repairs: tuple[str, ...] = ()
-    problems: tuple[str, ...] = ()
-
-
-def _verdict(completion: Completion, schema: Schema) -> Verdict:
-    if completion.error is not None or completion.finish_reason == "error":
-        name = "timeout" if completion.timed_out else "request_failed"
-        return Verdict(name, problems=(completion.error or "no reason given",))
-    finished = completion.finish_reason != "length"
-    match decode(completion.text, schema, mode="strict", finished=finished):
-        case Decoded(value=value, repairs=repairs):
-            return Verdict("ok", value, value, tuple(repairs))
-        case Failure(kind=kind, problems=problems):
-            lines = tuple(_line(problem) for problem in problems)
-            return _repaired(completion.text, schema, finished, Verdict(_closed(kind), problems=lines))
-
-
-def _repaired(text: str, schema: Schema, finished: bool, failed: Verdict) -> Verdict:
-    """The lenient reading of an answer that strict reading refused."""
-    second = decode(text, schema, mode="lenient", finished=finished)
-    if isinstance(second, Decoded):
-        return Verdict("repaired", None, second.value, tuple(second.repairs), failed.problems)
-    return failed
-
-
-def fault(value: dict[str, Any], schema: Schema) -> str | None:
-    """What the schema's JSON Schema has against `value`, with the place; None if it fits."""
-    validator = _validator(schema.name, schema.variant)
-    if validator.is_valid(value):
-        return None
-    first = next(validator.iter_errors(value))
-    return f"/{'/'.join(map(str, first.instance_path))}: {first.message}"
-
-
-@lru_cache(maxsize=16)
-def _validator(name: str, variant: str) -> Any:
-    import jsonschema_rs
-
-    return jsonschema_rs.validator_for(schemas.load(name, variant).json_schema)
-
-
-def _closed(kind: str) -> str:
-    """Outcomes are a closed list; a new kind of failure has to be added there first."""
-    if kind not in OUTCOMES:
-        raise ValueError(f"decode gave the failure kind {kind!r}, which is not an outcome")
-    return kind
-
-
-def _line(problem: object) -> str:
-    """A problem as one readable line: code, place, message."""
-    code, message = getattr(problem, "code", ""), getattr(problem, "message", str(problem))
-    place = getattr(problem, "json_pointer", None)
-    return " ".join(part for part in (code and f"{code}:", place and f"{place}:", message) if part)
-
-
-def prompt_text(messages: Iterable[Mapping[str, Any]]) -> str:
-    """The turns as readable text, pictures as `<image>`."""
-    return "\n\n".join(f"[{turn['role']}]\n{''.join(_part_texts(turn))}" for turn in messages)
-
-
-def _part_texts(turn: Mapping[str, Any]) -> Iterator[str]:
-    content = turn.get("content") or []
-    for part in [content] if isinstance(content, str) else content:
-        if isinstance(part, str):
-            yield part
-        else:
-            yield part.get("text", "") if part.get("type") == "text" else f"<{part.get('type')}>"
-
-
 def summarise(
     samples: Sequence[Sample], measured: Mapping[str, Scored], config: EvalConfig
 ) -> dict[str, Any]:
@@ -376,6 +233,7 @@ def summarise(
     found: dict[str, stats.Estimate] = {}
     details: dict[str, Any] = {}
     groups = [sample.group for sample in samples]
+    seed = stats.stream(config.seed, "bootstrap")
     for name, (metric, table) in measured.items():
         estimates = stats.estimate(
             metric,
@@ -383,7 +241,7 @@ def summarise(
             groups,
             resamples=config.resamples,
             confidence=config.confidence,
-            seed=stats.stream(config.seed, name),
+            seed=seed,
         )
         found |= {f"{name}.{key}": value for key, value in estimates.items()}
         details[name] = table.details
@@ -410,7 +268,7 @@ def score(folder: str | Path, *, metrics: Sequence[str] | None = None) -> Run:
     samples.jsonl. Raises `DataError` when the data file was changed since."""
     store = Store(folder)
     record = store.config()
-    config = EvalConfig.model_validate(record["config"])
+    config = _stored_config(store)
     if metrics:
         config = config.model_copy(update={"metrics": tuple(metrics)})
     if not config.data.exists():
@@ -428,6 +286,11 @@ def score(folder: str | Path, *, metrics: Sequence[str] | None = None) -> Run:
     return finish(store, config, schema, items)
 
 
+def _stored_config(store: Store) -> EvalConfig:
+    """The configuration of a run. Raises `ConfigError` when another version of dfk wrote it."""
+    return bind(store.config().get("config") or {}, EvalConfig, str(store.path(stores.CONFIG)))
+
+
 def _stored(sample: Sample) -> Item:
     request = Request(id=sample.id, messages=[], images=sample.images)
     return Item(request, sample.group, sample.gold, sample.source_text, sample.prompt, sample.key)
@@ -436,7 +299,7 @@ def _stored(sample: Sample) -> Item:
 def load_run(folder: str | Path) -> Run:
     """A finished run as it was scored. Raises `DataError` when it is none."""
     store = Store(folder)
-    config = EvalConfig.model_validate(store.config()["config"])
+    config = _stored_config(store)
     found = store.path(stores.ENVIRONMENT)
     return Run(
         folder=store.folder,

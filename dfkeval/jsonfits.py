@@ -47,6 +47,42 @@ def compile_fits(doc: Document, schema: Any, path: tuple[str, ...] = ()) -> Fits
     return _KIND.get(kind) if isinstance(kind, str) and keys <= _NOTES | {"type"} else None
 
 
+def compile_keys(doc: Document, schema: Any) -> Callable[[Any], int]:
+    """Counts the object keys in a value that the predicate of `schema` has passed; -1 where that is not
+    simple.
+
+    A text with as many colons as its value has keys holds no key twice."""
+    inner = _followed(doc, schema)
+    if inner.get("type") == "object" and _flat(doc, inner):
+        return len
+    if inner.get("type") == "array":
+        items = _followed(doc, inner.get("items"))
+        if items.get("type") == "object" and _flat(doc, items):
+            return lambda value: sum(map(len, value))
+        if _scalar(items):
+            return lambda value: 0
+    return lambda value: -1
+
+
+def _followed(doc: Document, schema: Any) -> dict[str, Any]:
+    while isinstance(schema, dict) and "$ref" in schema:
+        schema = doc.resolve(schema["$ref"])
+    return schema if isinstance(schema, dict) else {}
+
+
+def _flat(doc: Document, schema: dict[str, Any]) -> bool:
+    """Whether no property holds an object."""
+    parts = [_followed(doc, part) for part in schema.get("properties", {}).values()]
+    return all(
+        _scalar(part) or (part.get("type") == "array" and _scalar(_followed(doc, part.get("items"))))
+        for part in parts
+    )
+
+
+def _scalar(schema: dict[str, Any]) -> bool:
+    return isinstance(schema.get("type"), str) and schema["type"] in _KIND
+
+
 def _string(schema: dict[str, Any]) -> Fits:
     least, most = schema.get("minLength", 0), schema.get("maxLength", float("inf"))
     return lambda value: type(value) is str and least <= len(value) <= most

@@ -36,10 +36,7 @@ def escape(key: str) -> str:
 def type_of(value: Any) -> str:
     """The JSON type of a decoded value; whole floats are "number", as everything that is written with a
     point."""
-    for kind, name in _TYPE_NAMES.items():
-        if type(value) is kind:
-            return name
-    return type(value).__name__
+    return _TYPE_NAMES.get(type(value), type(value).__name__)
 
 
 _TYPE_NAMES: Final = {

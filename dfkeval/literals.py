@@ -59,6 +59,12 @@ _DECODER: Final = json.JSONDecoder(object_pairs_hook=_pairs, parse_constant=_con
 #: The C scanner itself: typeshed does not know the attribute, which the json module has had since Python 3.1.
 _SCAN: Callable[[str, int], tuple[Any, int]] = _DECODER.scan_once  # type: ignore[attr-defined]
 
+#: The scanner without a check for duplicate keys, which costs a call per object. Raises ValueError,
+#: StopIteration and RecursionError as the scanner does. For callers that count keys themselves.
+RAW_SCAN: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder(
+    parse_constant=_constant, parse_float=finite
+).scan_once  # type: ignore[attr-defined]
+
 
 def scan_json(text: str, start: int) -> tuple[Any, int]:
     """The JSON value that begins exactly at `start`, and the offset behind it. Raises LiteralError."""
@@ -91,7 +97,7 @@ def scan_any_depth(text: str, start: int) -> tuple[Any, int]:
 def too_deep(value: Any) -> bool:
     """Whether `value` nests deeper than MAX_DEPTH. Level by level, so the check itself needs no stack."""
     level = [value]
-    for _ in range(MAX_DEPTH + 1):
+    for _ in range(MAX_DEPTH):
         below: list[Any] = []
         for item in level:
             if type(item) is dict:

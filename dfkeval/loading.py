@@ -9,9 +9,11 @@ class-level state of the image processor is changed."""
 
 from __future__ import annotations
 
+import base64
 import copy
 import importlib
 import importlib.util
+import io
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,7 +67,7 @@ def load(
             net = transformers.AutoModelForImageTextToText.from_pretrained(
                 source, dtype=kind, attn_implementation="sdpa"
             )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, _require("safetensors").SafetensorError) as error:
         raise BackendError(f"model {str(model)!r} cannot be loaded: {error}") from error
     net = net.to(place).eval()
     shapes = model_shapes_sha256(net)
@@ -122,9 +124,14 @@ def _card_of(source: str) -> cards.Card | None:
 
 
 def _device(torch: Any, device: str) -> str:
-    if device != "auto":
-        return device
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"device {device!r} cannot be used here ({reason}); choose auto or cpu") from error
+    return device
 
 
 def _dtype(torch: Any, dtype: str, device: str) -> Any:
@@ -195,11 +202,12 @@ def attach(net: Any, folder: Path, processor: Any, *, verify: bool = True, train
     Raises `ConfigError` when a key of the file finds no place, a place gets no key, or the logits do not
     change."""
     peft = _require("peft")
+    saved = _saved_keys(folder)
     try:
         adapted = peft.PeftModel.from_pretrained(net, str(folder), is_trainable=trainable)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise ConfigError(f"adapter {folder} does not fit this base model: {error}") from error
-    _check_keys(adapted, folder, peft)
+    _check_keys(adapted, folder, saved, peft)
     if not trainable:
         adapted.eval()
     if verify:
@@ -207,9 +215,8 @@ def attach(net: Any, folder: Path, processor: Any, *, verify: bool = True, train
     return adapted
 
 
-def _check_keys(adapted: Any, folder: Path, peft: Any) -> None:
+def _check_keys(adapted: Any, folder: Path, saved: set[str], peft: Any) -> None:
     """Every tensor of the file has its place in the model and the other way round."""
-    saved = _saved_keys(folder)
     placed = set(peft.get_peft_model_state_dict(adapted))
     unexpected, missing = sorted(saved - placed), sorted(placed - saved)
     if not unexpected and not missing:
@@ -228,8 +235,11 @@ def _saved_keys(folder: Path) -> set[str]:
     path = folder / "adapter_model.safetensors"
     if not path.is_file():
         raise ConfigError(f"adapter {folder}: no adapter_model.safetensors (pickled adapters are not loaded)")
-    with safetensors.safe_open(str(path), framework="pt") as tensors:
-        return set(tensors.keys())
+    try:
+        with safetensors.safe_open(str(path), framework="pt") as tensors:
+            return set(tensors.keys())
+    except (OSError, safetensors.SafetensorError) as error:
+        raise ConfigError(f"adapter {folder}: {path.name} is broken ({error}); copy it again") from error
 
 
 def _check_effect(adapted: Any, folder: Path, processor: Any) -> None:
@@ -261,10 +271,17 @@ def open_image(path: str | Path) -> Any:
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with Image.open(path) as image:
+        with Image.open(_file(path)) as image:
             return image.convert("RGB")
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError) as error:
-        raise DataError(f"image {path}: cannot be read ({error})") from error
+    except (OSError, ValueError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError) as error:
+        raise DataError(f"image {path!s:.200}: cannot be read ({error})") from error
+
+
+def _file(path: str | Path) -> Any:
+    """What Pillow opens: the path, or the bytes of an image that the row carries as a data URI."""
+    if not str(path).startswith("data:"):
+        return path
+    return io.BytesIO(base64.b64decode(str(path).partition(",")[2], validate=True))
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
@@ -272,11 +289,11 @@ def image_size(path: str | Path) -> tuple[int, int]:
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with Image.open(path) as image:
+        with Image.open(_file(path)) as image:
             width, height = image.size
             return int(width), int(height)
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError) as error:
-        raise DataError(f"image {path}: cannot be read ({error})") from error
+    except (OSError, ValueError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError) as error:
+        raise DataError(f"image {path!s:.200}: cannot be read ({error})") from error
 
 
 def weights_sha256(folder: Path) -> str:
@@ -302,6 +319,7 @@ def _info(
         "model": source if not local else Path(source).name,
         "weights_sha256": weights_sha256(Path(source)) if local else None,
         "revision": getattr(net.config, "_commit_hash", None),
+        "adapter": folder.name if folder is not None else None,
         "adapter_sha256": weights_sha256(folder) if folder is not None else None,
         "shapes_sha256": shapes,
         "template_sha256": template_sha256(processor),

@@ -10,7 +10,7 @@ apart and never scored."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 import msgspec
 from pydantic import Field
@@ -63,7 +63,7 @@ class Sampling(Config):
     top_k: int = Field(default=0, ge=0)
     min_p: float = Field(default=0.0, ge=0.0, le=1.0)
     repetition_penalty: float = Field(default=1.0, gt=0.0)
-    stop: tuple[str, ...] = ()
+    stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     seed: int = 0
     thinking: bool = False
 
@@ -73,7 +73,9 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True):
 
     text: the generated text with its stop string, without the stop token and padding. seconds: wall time of
     the request, or of its batch. error: why there is no answer, when finish_reason is "error". timed_out:
-    the error was a time limit. restored_stop: the server dropped this stop string and it was put back."""
+    the error was a time limit. restored_stop: the server dropped this stop string and it was put back.
+
+    server_parsed: the server returned a parsed call, and the text is that call written again."""
 
     id: str
     text: str
@@ -84,6 +86,7 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float | None = None
     timed_out: bool = False
     restored_stop: str | None = None
+    server_parsed: bool = False
 
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True):

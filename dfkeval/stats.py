@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 import msgspec
 import numpy as np
@@ -23,8 +24,8 @@ RESAMPLES = 10_000
 CONFIDENCE = 0.95
 #: Above this many distinct groups a multinomial over them costs more than drawing indices.
 LUMPED = 256
-#: Weights in memory at once, in numbers.
-CHUNK = 8_000_000
+#: Weights that are drawn and multiplied at once, in numbers.
+CHUNK = 10_000_000
 
 
 class Estimate(msgspec.Struct, frozen=True):
@@ -84,25 +85,28 @@ def clusters(values: Floats, groups: Sequence[str]) -> Floats:
 
 def resample(sums: Floats, resamples: int, seed: int) -> Floats:
     """(G, K) -> (resamples, K): sums over G groups drawn with replacement."""
-    rng = np.random.default_rng(seed)
     distinct, counts = np.unique(sums, axis=0, return_counts=True)
+    if len(distinct) <= LUMPED:
+        drawn = np.random.default_rng(seed).multinomial(len(sums), counts / len(sums), size=resamples)
+        return drawn.astype(np.float64) @ distinct
     out = np.empty((resamples, sums.shape[1]))
-    rows, source = (distinct, counts) if len(distinct) <= LUMPED else (sums, None)
-    step = max(1, CHUNK // len(rows))
-    for start in range(0, resamples, step):
+    step = max(1, CHUNK // len(sums))
+    for number, start in enumerate(range(0, resamples, step)):
         stop = min(start + step, resamples)
-        out[start:stop] = _weights(rng, stop - start, len(sums), source) @ rows
+        out[start:stop] = weights(stop - start, len(sums), seed, number).astype(np.float64) @ sums
     return out
 
 
-def _weights(rng: np.random.Generator, rows: int, groups: int, counts: NDArray[np.int64] | None) -> Floats:
-    """(rows, U): how often each distinct row, or each group where `counts` is None, is drawn; rows sum to
-    `groups`."""
-    if counts is not None:
-        return rng.multinomial(groups, counts / groups, size=rows).astype(np.float64)
+@lru_cache(maxsize=16)
+def weights(rows: int, groups: int, seed: int, chunk: int) -> NDArray[np.uint8]:
+    """(rows, groups): how often each group is drawn in each of these resamples; rows sum to `groups`.
+
+    The last ones are kept, because every metric of a run is resampled with the same ones."""
+    rng = np.random.default_rng((seed, chunk))
     drawn = rng.integers(0, groups, size=(rows, groups), dtype=np.int32)
     drawn += (np.arange(rows, dtype=np.int32) * groups)[:, None]
-    return np.bincount(drawn.ravel(), minlength=rows * groups).reshape(rows, groups).astype(np.float64)
+    counts = np.bincount(drawn.ravel(), minlength=rows * groups)
+    return np.minimum(counts, 255).astype(np.uint8).reshape(rows, groups)
 
 
 def _without_interval(value: float, n: int) -> Estimate:

@@ -47,9 +47,11 @@ class Store:
         Raises `ConfigError` when it holds a run with another configuration or other data and `overwrite` is
         off."""
         record = {"format": FORMAT, "data_sha256": data_sha256, "config": config}
+        if self.folder.exists() and not self.folder.is_dir():
+            raise ConfigError(f"{self.folder}: is a file; give another --out")
         if self.path(CONFIG).exists() and not overwrite:
             self._refuse_other(record)
-        elif self.folder.exists() and any(self.folder.iterdir()):
+        elif self.folder.exists() and self._holds_something():
             if not overwrite:
                 raise ConfigError(f"{self.folder}: not empty and no run; give another --out")
             if not self.path(CONFIG).exists():
@@ -60,6 +62,10 @@ class Store:
                 self.path(name).unlink(missing_ok=True)
         self.folder.mkdir(parents=True, exist_ok=True)
         write_json(self.path(CONFIG), record)
+
+    def _holds_something(self) -> bool:
+        """Whether there is more in the folder than what a kill at the very start leaves."""
+        return any(path.name != f"{CONFIG}.part" for path in self.folder.iterdir())
 
     def _refuse_other(self, record: dict[str, Any]) -> None:
         old = self.config()

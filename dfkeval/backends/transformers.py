@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -72,13 +73,15 @@ class Transformers:
         yield from failed
         batches = list(self._batches(prompts, sampling.max_new_tokens))
         with ThreadPoolExecutor(max_workers=1) as ahead:
-            prepared = ahead.submit(self._inputs, batches[0]) if batches else None
-            for index, batch in enumerate(batches):
-                inputs = prepared.result() if prepared is not None else {}
-                prepared = (
-                    ahead.submit(self._inputs, batches[index + 1]) if index + 1 < len(batches) else None
-                )
-                yield from self._answer(batch, inputs, sampling)
+            prepared = ahead.submit(self._prepare, batches[0]) if batches else None
+            for following in [*batches[1:], None]:
+                if prepared is None:
+                    return
+                batch, broken, inputs = prepared.result()
+                prepared = ahead.submit(self._prepare, following) if following is not None else None
+                yield from broken
+                if batch:
+                    yield from self._answer(batch, inputs, sampling)
 
     def close(self) -> None:
         """Drop the model."""
@@ -96,12 +99,20 @@ class Transformers:
                 enable_thinking=sampling.thinking,
             )  # fmt: skip
             try:
+                self._check_places(request, text)
                 tokens = len(self.processor.tokenizer(text)["input_ids"]) + self._image_tokens(request)
             except DataError as error:
-                failed.append(Completion(id=request.id, text="", finish_reason="error", error=str(error)))
+                failed.append(_failed(request, str(error)))
                 continue
             prompts.append(_Prompt(request, text, tokens))
         return sorted(prompts, key=lambda prompt: -prompt.tokens), failed
+
+    def _check_places(self, request: Request, text: str) -> None:
+        """Raises `DataError` when the rendered turns have not one place for each image; the processor would
+        give a neighbour's image to this row."""
+        places, images = text.count(self.processor.image_token), len(request.images)
+        if places != images:
+            raise DataError(f"the turns have {places} places for images, and the row has {images} images")
 
     def _image_tokens(self, request: Request) -> int:
         """Upper bound of the tokens of the request's images, from their sizes alone."""
@@ -126,9 +137,22 @@ class Transformers:
         if batch:
             yield batch
 
-    def _inputs(self, batch: Sequence[_Prompt]) -> Any:
+    def _prepare(self, batch: Sequence[_Prompt]) -> tuple[list[_Prompt], list[Completion], Any]:
+        """The prompts whose images can be decoded, the failed requests of the others, and the tensors of the
+        former."""
+        kept: list[_Prompt] = []
+        images: list[list[Any]] = []
+        failed: list[Completion] = []
+        for prompt in batch:
+            try:
+                images.append([loading.open_image(path) for path in prompt.request.images])
+                kept.append(prompt)
+            except DataError as error:
+                failed.append(_failed(prompt.request, str(error)))
+        return kept, failed, self._inputs(kept, images) if kept else None
+
+    def _inputs(self, batch: Sequence[_Prompt], images: Sequence[list[Any]]) -> Any:
         """Left-padded tensors of a batch, on the CPU."""
-        images = [[loading.open_image(path) for path in prompt.request.images] for prompt in batch]
         return self.processor(
             text=[prompt.text for prompt in batch],
             images=[row for row in images if row] or None,
@@ -148,11 +172,14 @@ class Transformers:
             if len(batch) == 1:
                 prompt = batch[0]
                 why = f"out of memory for one prompt of {prompt.tokens} tokens: {error}"
-                yield Completion(id=prompt.request.id, text="", finish_reason="error", error=why)
+                yield _failed(prompt.request, why)
                 return
             middle = len(batch) // 2
             for half in (batch[:middle], batch[middle:]):
-                yield from self._answer(half, self._inputs(half), sampling)
+                kept, broken, smaller = self._prepare(half)
+                yield from broken
+                if kept:
+                    yield from self._answer(kept, smaller, sampling)
             return
         seconds = time.monotonic() - started
         counts = inputs["attention_mask"].sum(dim=1).tolist()
@@ -185,10 +212,28 @@ class Transformers:
         ]
         more = {"stop_strings": strings, "tokenizer": tokenizer} if strings else {}
         moved = {key: value.to(self.model.device) for key, value in inputs.items()}
-        with torch.inference_mode():
+        with torch.inference_mode(), self._no_defaults():
             made = self.model.generate(**moved, generation_config=settings, **more)
         new: list[list[int]] = made[:, inputs["input_ids"].shape[1] :].tolist()
         return new
+
+    @contextmanager
+    def _no_defaults(self) -> Iterator[None]:
+        """The library fills settings that we leave out (suppressed tokens, n-gram bans, …) from the model's
+        own; for the time of one call it has none. An adapter of
+        PEFT may hold settings too."""
+        from transformers import GenerationConfig
+
+        base = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+        holders = [net for net in {base, self.model} if "generation_config" in vars(net)]
+        own = [net.generation_config for net in holders]
+        for net in holders:
+            net.generation_config = GenerationConfig()
+        try:
+            yield
+        finally:
+            for net, settings in zip(holders, own, strict=True):
+                net.generation_config = settings
 
     def _stop_ids(self, sampling: Sampling) -> list[int]:
         """The end-of-turn tokens, and stop strings that are one token."""
@@ -205,7 +250,7 @@ class Transformers:
         tokenizer = self.processor.tokenizer
         stops = set(self._stop_ids(sampling))
         end = next((at for at, each in enumerate(ids) if each in stops), None)
-        kept = ids if end is None else ids[: end + 1]
+        kept = _unpadded(ids, tokenizer.pad_token_id) if end is None else ids[: end + 1]
         text = tokenizer.decode(
             self._without_end(kept, sampling), skip_special_tokens=False, clean_up_tokenization_spaces=False
         )
@@ -221,3 +266,15 @@ class Transformers:
         tokenizer = self.processor.tokenizer
         kept = {tokenizer.encode(each, add_special_tokens=False)[-1] for each in sampling.stop}
         return ids[:-1] if ids and ids[-1] in set(self._stop_ids(sampling)) - kept else ids
+
+
+def _failed(request: Request, why: str) -> Completion:
+    return Completion(id=request.id, text="", finish_reason="error", error=why)
+
+
+def _unpadded(ids: list[int], pad: int | None) -> list[int]:
+    """Less the padding that follows a stop string of several tokens."""
+    end = len(ids)
+    while end and ids[end - 1] == pad:
+        end -= 1
+    return ids[:end]

@@ -55,12 +55,15 @@ class Measured:
 class Metric:
     """needs: at least one of these roles must be in the schema; empty for any schema.
 
-    binary: value name -> column that is 0 or 1 for each sample; runs are compared on it by McNemar's test."""
+    binary: value name -> column that is 0 or 1 for each sample; runs are compared on it by McNemar's test.
+
+    reproduces: the tool whose published numbers it repeats, with that tool's own treatment of failures."""
 
     measure: Callable[[Sequence[Sample], Scoring], Measured]
     reduce: Callable[[Floats, tuple[str, ...]], dict[str, Floats]]
     needs: tuple[type[Role], ...] = ()
     binary: Mapping[str, str] = field(default_factory=dict)
+    reproduces: str = ""
 
 
 def load(name: str) -> Metric:

@@ -73,14 +73,12 @@ class Encoder:
         """Token ids with special tokens, at most `limit`, and whether something was cut off."""
         if not texts:
             return []
-        plain = self.tokenizer([text.strip() for text in texts], add_special_tokens=True, verbose=False)[
-            "input_ids"
-        ]
-        long = [index for index, ids in enumerate(plain) if len(ids) > self.limit]
+        clean = [text.encode("utf-8", "replace").decode("utf-8").strip() for text in texts]
+        plain = self.tokenizer(clean, add_special_tokens=True, verbose=False)["input_ids"]
+        long = {index for index, ids in enumerate(plain) if len(ids) > self.limit}
         for index in long:
-            cut_off = self.tokenizer(texts[index].strip(), truncation=True, max_length=self.limit)
-            plain[index] = cut_off["input_ids"]
-        return [(ids, index in set(long)) for index, ids in enumerate(plain)]
+            plain[index] = self.tokenizer(clean[index], truncation=True, max_length=self.limit)["input_ids"]
+        return [(ids, index in long) for index, ids in enumerate(plain)]
 
     def encode(
         self, texts: Sequence[str], batch_tokens: int, seen: Callable[[str, Encoded], None] | None = None

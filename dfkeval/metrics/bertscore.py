@@ -20,6 +20,7 @@ import numpy as np
 from dfkdata import config
 from dfkdata.errors import ConfigError
 from dfkeval.metrics import Measured, Metric, Scoring
+from dfkeval.metrics._cache import EmbeddingCache, identity
 from dfkeval.metrics._encoder import Encoded, Encoder
 from dfkeval.metrics._layers import LANGUAGES, MULTILINGUAL, layer_of
 from dfkeval.metrics._texts import COLUMNS, Scores, means, pairs, table
@@ -107,19 +108,26 @@ def _blocks(said: Sequence[str], gold: Sequence[Sequence[str]]) -> Iterable[rang
 
 
 class _Source:
-    """Embeddings by text: from the cache where they are, else from the encoder, which is loaded on first
-    need."""
+    """Embeddings by text: from the cache, else from the encoder, which is loaded on first need."""
 
     def __init__(self, model: str, layer: int, dtype: str, batch_tokens: int, cache: Path | None) -> None:
         self.model, self.layer, self.dtype, self.batch_tokens = model, layer, dtype, batch_tokens
-        self.cache = cache
+        self.cache = None if cache is None else EmbeddingCache(cache, identity(model), layer, dtype)
 
     @property
     def encoder(self) -> Encoder:
         return encoder(self.model, self.layer, self.dtype)
 
     def encode(self, texts: Sequence[str]) -> dict[str, Encoded]:
-        return self.encoder.encode(texts, self.batch_tokens)
+        """Text -> embeddings; what the cache lacks is encoded and stored."""
+        if self.cache is None:
+            return self.encoder.encode(texts, self.batch_tokens)
+        stored = {text: self.cache.get(text) for text in dict.fromkeys(texts)}
+        found = {text: encoded for text, encoded in stored.items() if encoded is not None}
+        missing = [text for text, encoded in stored.items() if encoded is None]
+        if missing:
+            found |= self.encoder.encode(missing, self.batch_tokens, self.cache.put)
+        return found
 
 
 @lru_cache(maxsize=2)
@@ -185,7 +193,11 @@ def measure(samples: Sequence[Sample], scoring: Scoring) -> Measured:
         "layer": layer,
         "dtype": options.dtype,
     }
-    details |= {"idf": options.idf, "truncated": int(scores.truncated.sum())}
+    details |= {
+        "idf": options.idf,
+        "truncated": int(scores.truncated.sum()),
+        "weights_sha256": identity(name),
+    }
     return Measured(COLUMNS, values, values[:, 0] > 0, details)
 
 

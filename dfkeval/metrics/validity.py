@@ -26,7 +26,7 @@ from dfkeval.samples import Sample
 
 NAMES = ("schema_valid", "non_empty", "strict_parse", "lenient", "pydantic", "complete")
 #: Outcomes where a complete answer was found, whatever it holds.
-PARSED = frozenset({"ok", "schema_invalid", "unknown_label", "no_gold"})
+PARSED = frozenset({"ok", "schema_invalid", "unknown_label"})
 
 
 def measure(samples: Sequence[Sample], scoring: Scoring) -> Measured:
@@ -61,6 +61,8 @@ def _flags(sample: Sample, schema: Schema, agreed: bool) -> tuple[bool, ...]:
 def disagreement(value: dict[str, Any], schema: Schema) -> str | None:
     """JSON pointer and message where the answer class refuses a value that the JSON Schema accepted; None
     if it agrees."""
+    if schema.answer.__pydantic_validator__.isinstance_python(value):  # ten times faster than building it
+        return None
     try:
         schema.answer.model_validate(value)
     except ValidationError as error:

@@ -104,12 +104,20 @@ def _cut(text: str, longest: int = LONGEST) -> str:
 
 def thumbnails(images: Iterable[str]) -> str:
     """The pictures as data URIs; one that cannot be read is named instead."""
-    shown_images = "".join(_thumbnail(Path(image)) for image in images)
+    shown_images = "".join(_thumbnail(Path(image), _changed(image)) for image in images)
     return f'<div class="thumbs">{shown_images}</div>' if shown_images else ""
 
 
+def _changed(image: str) -> int:
+    """When the file was written, so that a picture drawn anew is read anew; 0 where there is none."""
+    try:
+        return Path(image).stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
 @lru_cache(maxsize=512)
-def _thumbnail(path: Path) -> str:
+def _thumbnail(path: Path, changed: int) -> str:
     from PIL import Image, UnidentifiedImageError
 
     try:

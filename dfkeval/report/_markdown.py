@@ -11,6 +11,8 @@ from dfkeval.report._format import interval, number, p_value, shown, signed, spl
 from dfkeval.samples import OUTCOMES
 
 FAILED_EXAMPLES = 5
+#: Values whose smallest detectable difference is printed under a comparison.
+_POWER = ("labels.macro_f1", "fields.f1")
 
 
 def markdown(run: Run, comparisons: Sequence[Comparison] = ()) -> str:
@@ -75,6 +77,12 @@ def comparison_table(comparison: Comparison, names: Sequence[str] | None = None)
         )  # fmt: skip
     header = ("metric", comparison.a, comparison.b, "difference", "interval", "p (Holm)", "n", "verdict")
     notes = [f"- {note}" for note in comparison.notes]
+    shown = [(name, comparison.detectable(name)) for name in chosen if name in _POWER]
+    notes += [
+        f"- a true difference of {least:.3f} in {name} would show in 4 of 5 such runs"
+        for name, least in shown
+        if least
+    ]
     return "\n".join([*table(header, rows), "", verdict_line(comparison), *notes])
 
 
@@ -109,8 +117,10 @@ def _code(text: str) -> str:
 
 
 def _block(text: str) -> list[str]:
+    """A text as a code block inside a list item: two columns of the item and four of the block, so that
+    nothing in it is markup."""
     cut = text if len(text) <= 1000 else text[:1000] + " …"
-    return ["    " + line for line in cut.splitlines()] or ["    (nothing)"]
+    return ["      " + line for line in cut.splitlines()] or ["      (nothing)"]
 
 
 def _ticks(text: str) -> list[str]:

@@ -1,4 +1,5 @@
-"""Hypothesis strategies: instances of a JSON Schema, typed calls of tools, and text that is hostile to tag parsers.
+"""Hypothesis strategies: instances of a JSON Schema, typed calls of tools, and text that is hostile to tag
+parsers.
 
 Random text almost never holds a tag, so hostile text is built from the pieces of the syntax itself."""
 
@@ -11,14 +12,61 @@ from hypothesis.strategies import SearchStrategy
 
 #: The syntax in pieces: whole tags, cut tags, drifted tags, framing, Markdown, JSON and values.
 PIECES: Final = (
-    "<tool_call>", "</tool_call>", "<function=", "</function>", "<parameter=", "</parameter>", ">", "<", "\n", "\n\n", " ",
-    "<function=ping>", "<function=file_note>", "<parameter=title>", "<parameter=body>", "<parameter=fake>", "<parameter=count>",
-    "<parameter=tags>", "<tool_call>\n<function=ping>\n", "<tool_call>\n<function=file_note>\n<parameter=title>\n",
-    "\n</parameter>\n", "\n</parameter>\n<parameter=body>\n", "\n</parameter>\n</function>\n</tool_call>",
-    "</function>\n</tool_call>", "</parameter1>", "</param>", "</function_call>", "</tool_ca", "</para", "<function", "<tool",
-    "<think>", "</think>", "<think>\n", "\n</think>\n\n", "```", "`", "~~~\n", "\r\n", "<|im_end|>", "<|endoftext|>",
-    "null", "None", "True", "42", "[1, 2]", '["</parameter>"]', '{"a": 1, "a": 2}', "[[[", "x", "é", "\u2028", "\ud800", '{"name": "ping"}',
-)  # fmt: skip
+    "<tool_call>",
+    "</tool_call>",
+    "<function=",
+    "</function>",
+    "<parameter=",
+    "</parameter>",
+    ">",
+    "<",
+    "\n",
+    "\n\n",
+    " ",
+    "<function=ping>",
+    "<function=file_note>",
+    "<parameter=title>",
+    "<parameter=body>",
+    "<parameter=fake>",
+    "<parameter=count>",
+    "<parameter=tags>",
+    "<tool_call>\n<function=ping>\n",
+    "<tool_call>\n<function=file_note>\n<parameter=title>\n",
+    "\n</parameter>\n",
+    "\n</parameter>\n<parameter=body>\n",
+    "\n</parameter>\n</function>\n</tool_call>",
+    "</function>\n</tool_call>",
+    "</parameter1>",
+    "</param>",
+    "</function_call>",
+    "</tool_ca",
+    "</para",
+    "<function",
+    "<tool",
+    "<think>",
+    "</think>",
+    "<think>\n",
+    "\n</think>\n\n",
+    "```",
+    "`",
+    "~~~\n",
+    "\r\n",
+    "<|im_end|>",
+    "<|endoftext|>",
+    "null",
+    "None",
+    "True",
+    "42",
+    "[1, 2]",
+    '["</parameter>"]',
+    '{"a": 1, "a": 2}',
+    "[[[",
+    "x",
+    "é",
+    "\u2028",
+    "\ud800",
+    '{"name": "ping"}',
+)
 
 
 def tag_soup(max_pieces: int = 30) -> SearchStrategy[str]:
@@ -35,8 +83,8 @@ def hostile_text() -> SearchStrategy[str]:
 def instances(
     schema: dict[str, Any], strings: SearchStrategy[str] | None = None, root: dict[str, Any] | None = None
 ) -> SearchStrategy[Any]:
-    """Values that `schema` allows. Knows type (also lists), enum, const, anyOf, oneOf, local $ref, objects, arrays,
-    lengths and bounds; `strings`: where unconstrained strings come from."""
+    """Values that `schema` allows. Knows type (also lists), enum, const, anyOf, oneOf, local $ref, objects,
+    arrays, lengths and bounds; `strings`: where unconstrained strings come from."""
     text = st.text(max_size=8) if strings is None else strings
     whole = schema if root is None else root
     if "$ref" in schema:
@@ -62,12 +110,16 @@ def _resolve(root: dict[str, Any], ref: str) -> dict[str, Any]:
     return found
 
 
-def _typed(kind: str, schema: dict[str, Any], text: SearchStrategy[str], root: dict[str, Any]) -> SearchStrategy[Any]:
+def _typed(
+    kind: str, schema: dict[str, Any], text: SearchStrategy[str], root: dict[str, Any]
+) -> SearchStrategy[Any]:
     least, most = schema.get("minimum"), schema.get("maximum")
     if kind == "integer":
         return st.integers(least, most)
     if kind == "number":
-        return st.one_of(st.integers(least, most), st.floats(least, most, allow_nan=False, allow_infinity=False))
+        return st.one_of(
+            st.integers(least, most), st.floats(least, most, allow_nan=False, allow_infinity=False)
+        )
     if kind == "boolean":
         return st.booleans()
     if kind == "null":
@@ -82,16 +134,23 @@ def _typed(kind: str, schema: dict[str, Any], text: SearchStrategy[str], root: d
     return text
 
 
-def _objects(schema: dict[str, Any], text: SearchStrategy[str], root: dict[str, Any]) -> SearchStrategy[dict[str, Any]]:
+def _objects(
+    schema: dict[str, Any], text: SearchStrategy[str], root: dict[str, Any]
+) -> SearchStrategy[dict[str, Any]]:
     parts = {key: instances(part, text, root) for key, part in schema.get("properties", {}).items()}
     required = {key: part for key, part in parts.items() if key in schema.get("required", ())}
     optional = {key: part for key, part in parts.items() if key not in required}
     return st.fixed_dictionaries(required, optional=optional)
 
 
-def calls(tools: list[dict[str, Any]], strings: SearchStrategy[str] | None = None) -> SearchStrategy[tuple[str, dict[str, Any]]]:
+def calls(
+    tools: list[dict[str, Any]], strings: SearchStrategy[str] | None = None
+) -> SearchStrategy[tuple[str, dict[str, Any]]]:
     """(name, arguments) of one valid call of one of `tools`, OpenAI-style definitions."""
     functions = [tool["function"] for tool in tools]
     return st.one_of(
-        [st.tuples(st.just(function["name"]), instances(function["parameters"], strings)) for function in functions]
+        [
+            st.tuples(st.just(function["name"]), instances(function["parameters"], strings))
+            for function in functions
+        ]
     )

@@ -10,6 +10,8 @@ Sans-I/O and standard library only. The rules, the dialects and the named repair
     _frame     a call being read          _machine   moves frames over tags
     _endings   where a call may end       _fast      the usual case
     _outside   think blocks, prose        _fences    Markdown code
+    _source    a text and its views       _stack     the calls that are open
+    _blocks    what was read -> result    _tools     tool definitions, compiled
     _reader    a whole text               _finish    typing, validation, strict against lenient
     _hermes    JSON calls                 _writer    the inverse
     _stream    text in pieces             _parser    the public face"""

@@ -53,17 +53,17 @@ def ended(tags: Tags, i: int) -> bool:
     following = tags.next(i)
     if following == TEXT:
         near = tags.text[tags.ends[i] : tags.ends[i] + 80].lstrip(BLANKS)
-        return near.startswith(TURN_ENDS) or cut_tail(tags.text, tags.ends[i], CALL_CLOSE)
+        return near.startswith(TURN_ENDS) or cut_tail(tags.text, tags.ends[i], CALL_CLOSE, least=1)
     return following == END or (following == C_CLOSE and tags.cut(i + 1))
 
 
-def cut_tail(text: str, start: int, tag: str) -> bool:
-    """Whether the text from `start` on is blank or a beginning of `tag` that can be no other tag's
-    beginning."""
+def cut_tail(text: str, start: int, tag: str, least: int = 2) -> bool:
+    """Whether the text from `start` on is blank or a beginning of `tag`, at least `least` characters of
+    it."""
     if len(text) - start > 200:
         return False
     tail = text[start:].strip(BLANKS)
-    return not tail or (len(tail) > 1 and tag.startswith(tail))
+    return not tail or (len(tail) >= least and tag.startswith(tail))
 
 
 def wrapper_end(tags: Tags, i: int) -> Ending | None:

@@ -9,15 +9,14 @@ from __future__ import annotations
 from typing import Any, Final
 
 from dfkeval.coerce import Dialect, Refused, Slot, read
-from dfkeval.literals import BLANKS, LiteralError, scan_any_depth
+from dfkeval.literals import BLANKS, RAW_SCAN, LiteralError, scan_any_depth
 from dfkeval.toolcall._tools import Tool
 from dfkeval.toolcall._types import Span, ToolCall
 
 _HEAD: Final = "<tool_call>\n<function="
-_PARAMETER: Final = "<parameter="
 _CLOSER: Final = "\n</parameter>\n"
 _TAIL: Final = "</function>\n</tool_call>"
-_N_HEAD, _N_PARAMETER, _N_CLOSER, _N_TAIL = len(_HEAD), len(_PARAMETER), len(_CLOSER), len(_TAIL)
+_N_HEAD, _N_CLOSER, _N_TAIL = len(_HEAD), len(_CLOSER), len(_TAIL)
 #: Names longer than this are left to the machine.
 _LONGEST: Final = 256
 _TAGS: Final = ("</param", "<param", "<tool_call", "<function", "</func", "</tool_call")
@@ -48,24 +47,21 @@ class Canonical:
         at += 2
         arguments: dict[str, Any] = {}
         spans: dict[str, Span] = {}
-        slots = tool.slots
         slot: Slot | None = None
-        while text.startswith(_PARAMETER, at):
-            begin = text.find(">\n", at, at + _LONGEST) + 2
-            key = text[at + _N_PARAMETER : max(begin - 2, at)]
-            slot = slots.get(key)
-            if slot is None or key in arguments:
-                return None
-            end = self._value(begin, slot, arguments, key)
-            if end < 0:
-                return None
-            spans[key] = (begin, end)
-            at = end + _N_CLOSER
-        if (
-            not text.startswith(_TAIL, at)
-            or tool.check(arguments) is not None
-            or not _ends(text, at + _N_TAIL)
+        for tag, length, key, declared in tool.fast:
+            if text.startswith(tag, at):
+                slot = declared
+                begin = at + length
+                end = self._value(begin, slot, arguments, key)
+                if end < 0:
+                    return None
+                spans[key] = (begin, end)
+                at = end + _N_CLOSER
+        if not (
+            text.startswith(_TAIL, at) and tool.required <= arguments.keys() and _ends(text, at + _N_TAIL)
         ):
+            return None
+        if not tool.only_required and tool.check(arguments) is not None:
             return None
         return ToolCall(name, arguments, (start, at + _N_TAIL), (), spans), slot is not None and slot.textual
 
@@ -80,9 +76,9 @@ class Canonical:
         if end == len(text):
             return -1
         raw = text[begin:end]
-        if slot.holds_containers:
-            return end if slot.containers_only and _container(raw, slot, arguments, key) else -1
-        if "<" in raw and any(tag in raw for tag in _TAGS):
+        if slot.containers_only:
+            return end if _container(raw, slot, arguments, key) else -1
+        if slot.holds_containers or ("<" in raw and any(tag in raw for tag in _TAGS)):
             return -1
         if slot.plain:
             arguments[key] = raw
@@ -96,14 +92,23 @@ class Canonical:
 
 def _container(raw: str, slot: Slot, arguments: dict[str, Any], key: str) -> bool:
     """Decodes `raw`, a JSON container with nothing around it, into `arguments[key]`."""
-    if not raw.startswith(("[", "{")):
-        return False
     try:
-        value, end = scan_any_depth(raw, 0)
-    except LiteralError:
+        value, end = RAW_SCAN(raw, 0)
+    except (ValueError, StopIteration, RecursionError):
+        return False
+    if end != len(raw) or not slot.fits(value):
         return False
     arguments[key] = value
-    return end == len(raw) and slot.fits(value)
+    return "{" not in raw or raw.count(":") == slot.keys(value) or _single_keys(raw)
+
+
+def _single_keys(raw: str) -> bool:
+    """Whether no object in `raw`, valid JSON, holds a key twice."""
+    try:
+        scan_any_depth(raw, 0)
+    except LiteralError:
+        return False
+    return True
 
 
 def _ends(text: str, at: int) -> bool:

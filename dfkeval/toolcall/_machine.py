@@ -43,7 +43,11 @@ class Machine(Stack):
         """Go on with `frame` at tag `i`: the end that was taken for its own stood inside its last value."""
         last = frame.parameters.pop()
         last.closer_inside = last.opener_inside = True
-        frame.open = last
+        last.heal = (
+            last.end,
+            Ending(frame.end, i, poison=frame.poison),
+        )  # if nothing closes it, all is as before
+        frame.open, frame.shared = last, False
         message = "the end of a call stands inside this value, or text stands between two calls"
         frame.doubt("call_in_text", message, last.begin, self.tags.ends[i])
         self.stack, self.out = [frame], []
@@ -137,7 +141,7 @@ class Machine(Stack):
         """A value that cannot hold free text: the first structural tag ends it."""
         tags, kind = self.tags, self.tags.kind(i)
         if kind == P_CLOSE:
-            if tags.kinds[i] == DRIFT:
+            if tags.kinds[i] == DRIFT and not tags.cut(i):
                 frame.repair("drifted_closer", tags.starts[i], tags.ends[i])
             self.end_value(frame, parameter, tags.starts[i], tags.ends[i])
             return i + 1
@@ -149,7 +153,8 @@ class Machine(Stack):
         return i + 1
 
     def _heal_here(self, frame: Frame, parameter: Parameter, i: int) -> int:
-        """The value ends at tag `i` without its closer, or with one that spells the parameter's name (`</city>`)."""
+        """The value ends at tag `i` without its closer, or with one that spells the parameter's name
+        (`</city>`)."""
         start = end = self.tags.starts[i]
         named = f"</{parameter.name}>"
         value = self.text[parameter.begin : start].rstrip(BLANKS)
@@ -282,13 +287,14 @@ class Machine(Stack):
         ending = self._ending(frame, parameter, i)
         if not fresh and ending is None and not tags.cut(i):
             return i + 1
-        frame.repair("drifted_closer", tags.starts[i], tags.ends[i])
+        if not tags.cut(i):
+            frame.repair("drifted_closer", tags.starts[i], tags.ends[i])
         self.end_value(frame, parameter, tags.starts[i], tags.ends[i])
         return i + 1 if ending is None else self.close(frame, ending)
 
     def _may_heal(self, frame: Frame, parameter: Parameter, i: int) -> None:
         """The end of the call without the value's closer: remembered, and taken only if no closer comes."""
-        if parameter.heal is not None or not self._shaped(parameter, i):
+        if parameter.heal is not None or parameter.closer_inside or not self._shaped(parameter, i):
             return
         tags = self.tags
         if tags.kind(i) == F_CLOSE:

@@ -64,7 +64,7 @@ class ToolCallParser:
         if self._plain and text.startswith(CALL_OPEN):
             done = Canonical(text, self._tools, self.dialect).call(0)
             if done is not None and done[0].span[1] == len(text):
-                return ParseResult(text, [done[0]], [], [("call", 0, len(text))])
+                return ParseResult(text, [done[0]], [], None)
         reader = Reader(
             text,
             self._tools,

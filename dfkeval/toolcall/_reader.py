@@ -10,22 +10,20 @@ Promises: never raises for a str; linear; blocks and gaps cover the text exactly
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import Final
 
 from dfkeval.coerce import Dialect
 from dfkeval.literals import skip_blanks
 from dfkeval.toolcall._blocks import Block, Settings, result
 from dfkeval.toolcall._endings import function_end
-from dfkeval.toolcall._fast import Canonical
-from dfkeval.toolcall._fences import Fences
 from dfkeval.toolcall._frame import Frame
 from dfkeval.toolcall._hermes import read_json_call
-from dfkeval.toolcall._machine import Machine
-from dfkeval.toolcall._outside import Lookahead, opening
+from dfkeval.toolcall._outside import opening
+from dfkeval.toolcall._source import Source
 from dfkeval.toolcall._syntax import (
     C_CLOSE,
     C_OPEN,
+    CALL_CLOSE,
     CALL_OPEN,
     F_CLOSE,
     O_CALL,
@@ -42,14 +40,13 @@ from dfkeval.toolcall._syntax import (
     THINK_CLOSE,
     THINK_OPEN,
 )
-from dfkeval.toolcall._tags import Tags
 from dfkeval.toolcall._tools import Tool
 from dfkeval.toolcall._types import Kind, ParseResult, Problem, Span, Status
 
 _CLOSERS = (P_CLOSE, F_CLOSE, C_CLOSE)
 
 
-class Reader:
+class Reader(Source):
     """Reads one text once: `Reader(...).read()`."""
 
     def __init__(
@@ -62,40 +59,19 @@ class Reader:
         dialect: Dialect,
         finished: bool,
     ) -> None:
-        self.text = text
-        self.tools = tools
-        self.anything = anything
+        super().__init__(text, tools, anything, dialect, finished)
         self.lenient = lenient
-        self.dialect: Dialect = dialect
-        self.finished = finished
         self.blocks: list[Block] = []
         self.reopenable: list[int] = []
         self.thought = False
+        #: The tag at which a call was taken up again last. Only later tags can do that, so that reading
+        #: advances.
+        self.reopened = -1
         #: Offset from which strict reading trusts nothing: a call was opened there that has no readable
         #: beginning.
         self.lost: int | None = None
         #: A repair of the next call that is known already: its name and where it is needed.
         self.pending: tuple[str, Span] | None = None
-
-    @cached_property
-    def tags(self) -> Tags:
-        return Tags(self.text)
-
-    @cached_property
-    def canonical(self) -> Canonical:
-        return Canonical(self.text, self.tools, self.dialect)
-
-    @cached_property
-    def machine(self) -> Machine:
-        return Machine(self.tags, self.tools, self.anything, self.finished)
-
-    @cached_property
-    def ahead(self) -> Lookahead:
-        return Lookahead(self.text)
-
-    @cached_property
-    def fences(self) -> Fences:
-        return Fences(self.text)
 
     def read(self, prefill: str = "none") -> ParseResult:
         """The result for the whole text. `prefill` "think": the prompt ended inside a think block."""
@@ -142,7 +118,8 @@ class Reader:
         return self._think(0) if prefill == "think" else 0
 
     def _think_open(self, start: int, end: int) -> int:
-        """Within a line `<think>` is text, and behind a call unless the block is closed and closes no value."""
+        """Within a line `<think>` is text, and behind a call unless the block is closed and closes no
+        value."""
         if self.text[start - 1 : start] not in ("", "\n"):
             return end
         close = self.ahead.think_close.find(end)[0]
@@ -226,12 +203,10 @@ class Reader:
     def _splits_call(self, start: int, stop: int) -> bool:
         """Whether the code from `start` to `stop` ends inside a call, so that its end is text of that
         call."""
+        if self.ahead.call_start.find(start)[0] >= stop:
+            return False
         opened = self.text.rfind(CALL_OPEN, start, stop)
-        return (
-            opened >= 0
-            and self.text.find("</tool_call>", opened, stop) < 0
-            and self.ahead.call_start.find(start)[0] < stop
-        )
+        return self.text.find(CALL_CLOSE, opened, stop) < 0
 
     def _quoted_call(self, start: int, end: int) -> int | None:
         """The end of a backtick span that encloses exactly the call that follows the run from `start` to
@@ -360,7 +335,7 @@ class Reader:
         if frame.open is not None or frame.faults:
             return None
         while tags.kind(i) in _CLOSERS and tags.starts[i] >= end and tags.blank(end, i):
-            if tags.kind(i) == P_CLOSE and block.reopenable and self._holds_opener(frame):
+            if tags.kind(i) == P_CLOSE and self._may_reopen(block, frame, i):
                 return i
             end = tags.ends[i]
             i += 1
@@ -369,24 +344,28 @@ class Reader:
             frame.end = block.end = end
         return None
 
-    def _holds_opener(self, frame: Frame) -> bool:
+    def _may_reopen(self, block: Block, frame: Frame, i: int) -> bool:
+        """Whether tag `i` may end the last value of `frame`: the call that ended before it was text of that
+        value."""
+        if not block.reopenable or i <= self.reopened:
+            return False
         last = frame.parameters[-1]
         return last.opener_inside or self.text.find(CALL_OPEN, last.begin, last.end) >= 0
 
     def _orphan(self, start: int, end: int) -> int:
         """`</parameter>` outside of any call. If it could end a value, the last call with free text at its
         end goes on."""
-        if not self.reopenable:
-            return end
         tags = self.tags
-        i = tags.at(start)
+        if not self.reopenable or (i := tags.at(start)) <= self.reopened:
+            return end
         following = tags.next(i)
         legal = following == P_OPEN or (
             following == F_CLOSE and function_end(tags, i + 1, True, self.finished) is not None
         )
-        return self._frames(*self._reopen(self.reopenable[-1], i)) if legal else end
+        return max(end, self._frames(*self._reopen(self.reopenable[-1], i))) if legal else end
 
     def _reopen(self, index: int, i: int) -> tuple[list[Frame], int]:
+        self.reopened = i
         block = self.blocks[index]
         frame = block.frame
         if frame is None:

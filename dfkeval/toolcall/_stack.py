@@ -56,8 +56,8 @@ class Stack:
             return ending.resume
         outer = self.stack[-1]
         outer.done.append(frame)
-        if outer.open is not None:
-            outer.open.nested = outer.open.closer_inside = True
+        assert outer.open is not None  # calls are pushed from inside values only
+        outer.open.nested = outer.open.closer_inside = True
         return ending.resume
 
     def abandon(self, frame: Frame, i: int) -> None:

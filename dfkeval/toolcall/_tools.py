@@ -13,6 +13,7 @@ from typing import Any, Final
 from dfkeval.coerce import Issue, SchemaError, Slot, compile_slot
 from dfkeval.jsoncheck import Check, Document, regex
 
+_SAYS_NOTHING: Final = {"required", "$defs", "definitions", "title", "description"}
 _ANYTHING: Final[dict[str, Any]] = {}
 
 
@@ -21,7 +22,18 @@ class Tool:
     assertions on the whole object that reading parameter by parameter leaves open; `whole`: all assertions.
     `untyped`: the definition names no parameter, so that every name is as good as declared."""
 
-    __slots__ = ("_extra", "_patterns", "check", "name", "required", "slots", "untyped", "whole")
+    __slots__ = (
+        "_extra",
+        "_patterns",
+        "check",
+        "fast",
+        "name",
+        "only_required",
+        "required",
+        "slots",
+        "untyped",
+        "whole",
+    )
 
     def __init__(self, name: str, parameters: Any) -> None:
         if not isinstance(parameters, dict):
@@ -39,8 +51,13 @@ class Tool:
         self._patterns = [(regex(key), compile_slot(doc, part)) for key, part in patterns.items()]
         self.required = frozenset(root.get("required", ()))
         self.untyped = not properties and extra is not False
+        #: Key -> (its opening tag as written, the tag's length, slot), in declared order, for the usual case.
+        self.fast = [(f"<parameter={key}>\n", len(key) + 13, key, slot) for key, slot in self.slots.items()]
         self.whole: Check = doc.check(root)
-        self.check = self.whole if patterns else doc.check(_rest(root))
+        rest = _rest(root)
+        self.check = self.whole if patterns else doc.check(rest)
+        #: Nothing but `required` is asserted on the whole object.
+        self.only_required = not patterns and rest.keys() <= _SAYS_NOTHING
 
     def slot(self, key: str) -> Slot | None:
         """The slot for `key`; None where an undeclared key is forbidden."""

@@ -56,15 +56,24 @@ class ParseResult:
     content: the text outside of calls; reasoning: the text of think blocks, one newline less per side.
     segments: the whole input in pieces; their sources join to the input exactly."""
 
-    __slots__ = ("_layout", "_text", "calls", "problems")
+    __slots__ = ("_known", "_text", "calls", "problems")
 
     def __init__(
-        self, text: str, calls: list[ToolCall], problems: list[Problem], layout: list[tuple[Kind, int, int]]
+        self,
+        text: str,
+        calls: list[ToolCall],
+        problems: list[Problem],
+        layout: list[tuple[Kind, int, int]] | None,
     ) -> None:
+        """layout: (kind, start, end) of each piece; None where the whole text is one call."""
         self._text = text
-        self._layout = layout
+        self._known = layout
         self.calls = calls
         self.problems = problems
+
+    @property
+    def _layout(self) -> list[tuple[Kind, int, int]]:
+        return [("call", 0, len(self._text))] if self._known is None else self._known
 
     @property
     def ok(self) -> bool:
@@ -91,7 +100,9 @@ class ParseResult:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, ParseResult):
             return NotImplemented
-        return all(getattr(self, name) == getattr(other, name) for name in self.__slots__)
+        return all(
+            getattr(self, name) == getattr(other, name) for name in ("_text", "_layout", "calls", "problems")
+        )
 
     __hash__ = None  # type: ignore[assignment]  # results hold dicts
 

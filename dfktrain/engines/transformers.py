@@ -57,7 +57,7 @@ def load(config: TrainConfig, precision: str) -> Base:
 def _load_4bit(config: TrainConfig) -> Base:
     """The base in 4 bit (NF4, double quantisation), its small layers in bf16."""
     if importlib.util.find_spec("bitsandbytes") is None:
-        raise missing_package("adapter.kind qlora", "bitsandbytes", "train")
+        raise ConfigError("adapter.kind qlora needs bitsandbytes: pip install bitsandbytes")
     import peft
     import torch
     from transformers import AutoModelForImageTextToText, BitsAndBytesConfig

@@ -1,4 +1,5 @@
-"""Properties that hold for every text: total, cut-invariant, segments join, lenient above strict, fast equals slow."""
+"""Properties that hold for every text: total, cut-invariant, segments join, lenient above strict, fast equals
+slow."""
 
 from __future__ import annotations
 
@@ -86,7 +87,9 @@ def test_the_events_of_a_stream_are_the_calls_of_the_result(made, dialect):
 
 
 @EVERY
-@given(st.lists(calls(TOOLS, hostile_text()), min_size=1, max_size=2), st.sampled_from(["qwen3.5", "qwen3.6"]))
+@given(
+    st.lists(calls(TOOLS, hostile_text()), min_size=1, max_size=2), st.sampled_from(["qwen3.5", "qwen3.6"])
+)
 def test_a_call_with_hostile_strings_is_read_back_or_reported(made, dialect):
     text = "\n".join(write_tool_call(name, arguments, dialect) for name, arguments in made)
     result = ToolCallParser(TOOLS, dialect=dialect).parse(text)
@@ -122,7 +125,7 @@ def test_a_changed_byte_never_raises():
     for _ in range(1500):
         text = "\n".join(write_tool_call(name, arguments) for name, arguments in random_calls(rng, 2))
         at = rng.randrange(len(text))
-        check(text[:at] + rng.choice("<>/=\n x\"[]{}\\`\r") + text[at + 1 :])
+        check(text[:at] + rng.choice('<>/=\n x"[]{}\\`\r') + text[at + 1 :])
 
 
 def test_a_cut_call_is_never_returned_when_the_generation_was_not_finished():

@@ -1,4 +1,5 @@
-"""Calls rendered by the released chat templates, and by the project's own, are read back exactly, or reported."""
+"""Calls rendered by the released chat templates, and by the project's own, are read back exactly, or
+reported."""
 
 from __future__ import annotations
 
@@ -49,7 +50,9 @@ def _template(name: str):
 def _answer(template, calls) -> str:
     """What the template writes behind the generation prompt for an answer that makes `calls`."""
     question = [{"role": "user", "content": "What now?"}]
-    made = [{"type": "function", "function": {"name": name, "arguments": arguments}} for name, arguments in calls]
+    made = [
+        {"type": "function", "function": {"name": name, "arguments": arguments}} for name, arguments in calls
+    ]
     answer = {"role": "assistant", "content": "", "tool_calls": made}
     prompt = template.render(messages=question, add_generation_prompt=True, enable_thinking=False)
     whole = template.render(messages=[*question, answer], enable_thinking=False)
@@ -103,7 +106,9 @@ def test_where_strict_is_wrong_the_bytes_are_those_of_the_call_it_returns(name):
         text = _answer(template, calls)
         result = parser.parse(text)
         if verdict(calls, result) == "wrong":
-            assert text.startswith("\n".join(write_tool_call(c.name, c.arguments, dialect) for c in result.calls))
+            assert text.startswith(
+                "\n".join(write_tool_call(c.name, c.arguments, dialect) for c in result.calls)
+            )
 
 
 @pytest.mark.parametrize("name", ["qwen3_5_nothink", "qwen3_6"])

@@ -204,8 +204,8 @@ def test_a_language_model_is_trained_on_text_rows_through_the_same_stages(
     tokenizer = hf.AutoTokenizer.from_pretrained(llm_folder)
     batch = Collator(tokenizer)(rows)
     assert set(batch) == {"input_ids", "attention_mask", "labels"}
-    plain = float(base(**batch).loss)
-    assert float(peft.PeftModel.from_pretrained(base, result.adapter)(**batch).loss) < 0.95 * plain
+    plain = base(**batch).loss.item()
+    assert peft.PeftModel.from_pretrained(base, result.adapter)(**batch).loss.item() < 0.95 * plain
 
 
 def test_images_are_refused_by_a_language_model(llm_folder: Path, mixed: list[Any], tmp_path: Path) -> None:

@@ -126,3 +126,14 @@ def test_a_text_rank_beside_an_image_rank_does_not_hang(
         name for name, tensor in adapter(tmp_path / "out").items() if ".visual." in name and "lora_B" in name
     ]
     assert moved
+
+
+def test_two_ranks_share_batches_of_a_token_budget(
+    base_folder: Path, train_file: Path, tmp_path: Path
+) -> None:
+    stage = {"batch_tokens": 400, "packing": True, "steps": None, "epochs": 1, "optimizer": "adamw_torch"}
+    run(config(tmp_path, base_folder, train_file, **stage), tmp_path / "out", 2)
+    done = json.loads((tmp_path / "out/run.json").read_text())["stages"][0]
+    assert done["packing"] == "on"
+    assert done["steps"] >= 2
+    assert len(done["history"]) == done["steps"]

@@ -1,0 +1,342 @@
+"""Both engines on the real 0.8B shape (random weights): same mask, same losses, faithful gradients, save and
+reload.
+
+    python bench/gpu_engines.py --work runs/gpu                everything; start it again to go on
+    python bench/gpu_engines.py --work runs/try --shape tiny    the built-in tiny model, also on a CPU
+
+Every piece is a process of its own and writes one JSON file into --work; a piece whose file is there is not
+run again. The table compares: the mask (hash of ids and labels), 1 - cosine of the first step's adapter
+gradient to an fp32 reference beside that of plain bf16 autocast with the library's loss, the losses of the
+steps, tokens a second, memory, and what the saved adapter generates after a reload by the evaluation's
+loader."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import random
+import statistics
+import subprocess
+import sys
+import time
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+ENGINES = ("transformers", "unsloth")
+GRADIENTS = ("reference", "plain", *ENGINES)
+SPECIALS = (
+    "endoftext im_start im_end object_ref_start object_ref_end box_start box_end quad_start quad_end "
+    "vision_start vision_end vision_pad image_pad video_pad"
+)
+PLAIN_ADDED = ("<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>", "<think>", "</think>")
+MAX_PIXELS = 512 * 512
+LIMIT_S = 420
+COLOURS = ["red", "green", "blue", "grey", "white", "black", "brown", "pink"]
+
+
+def make_base(folder: Path) -> None:
+    """A random model of the real 0.8B shape with a tokenizer of the real size, ids of the special tokens
+    included."""
+    import torch
+    from transformers import Qwen3_5Config, Qwen3_5ForConditionalGeneration
+
+    text = {
+        "vocab_size": 248320, "hidden_size": 1024, "intermediate_size": 3584, "num_hidden_layers": 24,
+        "num_attention_heads": 8, "num_key_value_heads": 2, "head_dim": 256, "linear_num_key_heads": 16,
+        "linear_num_value_heads": 16, "linear_key_head_dim": 128, "linear_value_head_dim": 128,
+        "linear_conv_kernel_dim": 4, "tie_word_embeddings": True,
+        "eos_token_id": 248046, "pad_token_id": 248044,
+        "layer_types": (["linear_attention"] * 3 + ["full_attention"]) * 6,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1e7, "partial_rotary_factor": 0.25,
+                            "mrope_section": [11, 11, 10], "mrope_interleaved": True},
+    }  # fmt: skip
+    vision = {
+        "depth": 12, "hidden_size": 768, "num_heads": 12, "intermediate_size": 3072, "out_hidden_size": 1024,
+        "patch_size": 16, "num_position_embeddings": 2304,
+    }  # fmt: skip
+    config = Qwen3_5Config(text_config=text, vision_config=vision, tie_word_embeddings=True)
+    torch.manual_seed(0)
+    model = Qwen3_5ForConditionalGeneration(config).to(torch.bfloat16)
+    model.generation_config.eos_token_id = 248046
+    model.generation_config.pad_token_id = 248044
+    model.save_pretrained(folder)
+    wide_processor().save_pretrained(folder)
+    count = sum(parameter.numel() for parameter in model.parameters())
+    (folder / "made.json").write_text(json.dumps({"parameters": count}))
+
+
+def wide_processor() -> Any:
+    """The tiny model's tokenizer, filled up so that the special tokens get the ids of the real one."""
+    from transformers import AddedToken
+    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+    from transformers.models.qwen3_5.tokenization_qwen3_5 import Qwen3_5Tokenizer
+
+    from dfkeval import loading
+    from dfkeval._processor import ImageTextProcessor
+
+    tiny = loading.tiny_path()
+    raw = json.loads((tiny / "tokenizer.json").read_text(encoding="utf-8"))["model"]
+    vocab = dict(raw["vocab"])
+    for index in range(len(vocab), 248044):
+        vocab[f"<unused-{index}>"] = index
+    tokenizer = Qwen3_5Tokenizer(vocab=vocab, merges=[tuple(merge) for merge in raw["merges"]])
+    names = [f"<|{name}|>" for name in SPECIALS.split()]
+    tokenizer.add_special_tokens({"additional_special_tokens": names})
+    tokenizer.add_tokens([AddedToken(token, special=False, normalized=False) for token in PLAIN_ADDED])
+    tokenizer.eos_token, tokenizer.pad_token = "<|im_end|>", "<|endoftext|>"
+    if tokenizer.convert_tokens_to_ids("<|image_pad|>") != 248056:
+        raise SystemExit("the special tokens did not get the ids of the real tokenizer")
+    size = {"shortest_edge": 65536, "longest_edge": 16777216}
+    images = Qwen2VLImageProcessorPil(patch_size=16, size=size, image_mean=[0.5] * 3, image_std=[0.5] * 3)
+    template = (tiny / "chat_template.jinja").read_text(encoding="utf-8")
+    tokenizer.chat_template = template
+    return ImageTextProcessor(images, tokenizer, chat_template=template)
+
+
+def make_rows(folder: Path, count: int, side: int) -> Path:
+    """`count` seeded rows, each one drawn picture and a text; sizes and lengths vary."""
+    from PIL import Image, ImageDraw
+
+    folder.mkdir(parents=True, exist_ok=True)
+    chooser = random.Random(0)
+    lines = []
+    for index in range(count):
+        width, height = (chooser.randrange(side // 2, side) for _ in range(2))
+        colour = chooser.choice(COLOURS)
+        image = Image.new("RGB", (width, height), "white")
+        ImageDraw.Draw(image).ellipse((4, 4, width - 5, height - 5), fill=colour)
+        image.save(folder / f"{index}.png")
+        asked = "What is drawn? " + " ".join(chooser.choices(COLOURS, k=chooser.randrange(5, 120)))
+        answer = f"A {colour} shape. " + " ".join(chooser.choices(COLOURS, k=chooser.randrange(5, 60)))
+        turns = [
+            {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": asked}]},
+            {"role": "assistant", "content": [{"type": "text", "text": answer}]},
+        ]
+        lines.append(json.dumps({"id": str(index), "messages": turns, "images": [f"{index}.png"]}))
+    path = folder / "rows.jsonl"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def configured(asked: argparse.Namespace, engine: str, precision: str) -> Any:
+    """The one configuration, for an engine."""
+    from dfktrain.config import TrainConfig
+
+    stage = {
+        "name": "s", "data": [str(asked.work / "data/rows.jsonl")], "steps": asked.steps,
+        "batch_size": asked.batch,
+        "learning_rate": 1e-4, "scheduler": "constant", "max_pixels": MAX_PIXELS, "save_steps": 10_000,
+    }  # fmt: skip
+    made = {"model": {"name": base_name(asked)}, "engine": engine, "precision": precision, "stages": [stage]}
+    return TrainConfig.model_validate(
+        made | {"adapter": {"rank": 16, "alpha": 32, "target_modules": "all-linear"}}
+    )
+
+
+def base_name(asked: argparse.Namespace) -> str:
+    return "tiny" if asked.shape == "tiny" else str(asked.work / "base")
+
+
+def gradient(asked: argparse.Namespace, name: str) -> dict[str, Any]:
+    """The mask's hash and the first step's adapter gradient of one contender, saved beside the JSON."""
+    engine = name if name in ENGINES else "transformers"
+    from dfktrain import model as models
+
+    module = models.pick_engine(engine)
+    config = configured(asked, engine, "fp32" if name == "reference" or asked.cpu else "bf16")
+    base = module.load(config, config.precision)
+    import torch
+
+    from dfkdata import load_rows
+    from dfktrain.collate import Collator
+    from dfktrain.engines.transformers import score_answers
+
+    torch.backends.cuda.matmul.allow_tf32 = False
+    model, modules = models.adapt(base, config.adapter, engine)
+    moved = seed_adapter(model)
+    rows = list(load_rows(asked.work / "data/rows.jsonl"))
+    collator = Collator(base.processor, max_pixels=MAX_PIXELS)
+    samples = [collator.encode(row) for row in rows]
+    mask = hashlib.sha256(json.dumps([(s.input_ids, s.labels) for s in samples]).encode()).hexdigest()
+    device = next(model.parameters()).device
+    batch = {key: value.to(device) for key, value in collator(samples[: asked.batch]).items()}
+    scored = int((batch["labels"][:, 1:] != -100).sum())
+    if name != "plain":
+        score_answers(model)
+    model.train()
+    autocast = torch.autocast(
+        device.type, dtype=torch.bfloat16, enabled=not asked.cpu and name != "reference"
+    )
+    with autocast:
+        loss = model(**batch).loss if name == "plain" else model(**batch).loss / scored
+    loss.backward()
+    flat = torch.cat([p.grad.float().flatten().cpu() for _, p in moved])
+    torch.save(flat, asked.work / f"gradient-{name}.pt")
+    return {"mask": mask[:12], "loss": loss.item(), "norm": float(flat.norm()), "modules": len(modules)}
+
+
+def seed_adapter(model: Any) -> list[tuple[str, Any]]:
+    """Give every adapter weight the same seeded value in every engine; B away from zero, so that A has a
+    gradient."""
+    import torch
+
+    from dfktrain.model import trainable
+
+    moved = sorted(trainable(model), key=lambda pair: pair[0])
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for _, parameter in moved:
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.02)
+    return moved
+
+
+def train(asked: argparse.Namespace, name: str) -> dict[str, Any]:
+    """Losses, speed and memory of the trainer's own run with one engine."""
+    from dfktrain.stages import train as run
+
+    stamps: list[tuple[int, float]] = []
+    config = configured(asked, name, "fp32" if asked.cpu else "bf16")
+    result = run(config, asked.work / f"run-{name}", progress=lambda at: stamps.append((at.step, at.seconds)))
+    import torch
+
+    stage = result.stages[0]
+    paces = [b - a for (_, a), (_, b) in pairwise(stamps[4:])]
+    peak = torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else None
+    return {
+        "losses": [line["loss"] for line in stage.history],
+        "tokens_per_s": stage.tokens / stage.steps / statistics.median(paces),
+        "first_step_s": stamps[0][1],
+        "peak_gib": peak,
+        "versions": result.run["versions"],
+    }
+
+
+def reload(asked: argparse.Namespace, name: str) -> dict[str, Any]:
+    """What the saved adapter generates when the evaluation's loader puts it on the original base."""
+    import torch
+
+    from dfkdata import load_rows
+    from dfkeval import loading
+    from dfktrain.collate import Collator
+
+    folder = asked.work / f"run-{name}/adapter"
+    loaded = loading.load(base_name(asked), adapter=folder, max_pixels=MAX_PIXELS)
+    row = next(iter(load_rows(asked.work / "data/rows.jsonl")))
+    batch = Collator(loaded.processor)([row])
+    start = int((batch.pop("labels")[0] != -100).nonzero()[0])
+    inputs = {k: v[:, :start] if v.shape[0] == 1 and k != "image_grid_thw" else v for k, v in batch.items()}
+    inputs = {key: value.to(loaded.model.device) for key, value in inputs.items()}
+    with torch.no_grad():
+        made = loaded.model.generate(**inputs, max_new_tokens=16, do_sample=False)
+    return {"text": loaded.processor.tokenizer.decode(made[0, start:])}
+
+
+PIECES = {"gradient": gradient, "train": train, "reload": reload}
+
+
+def work(asked: argparse.Namespace) -> None:
+    """Every missing piece, each in its own process."""
+    asked.work.mkdir(parents=True, exist_ok=True)
+    if not (asked.work / "data/rows.jsonl").is_file():
+        make_rows(asked.work / "data", asked.rows, 96 if asked.shape == "tiny" else 640)
+    if asked.shape == "real" and not (asked.work / "base/made.json").is_file():
+        make_base(asked.work / "base")
+    engines = [engine for engine in ENGINES if engine in asked.engines]
+    wanted = [("gradient", name) for name in GRADIENTS if name in engines or name in ("reference", "plain")]
+    for piece, name in [*wanted, *(("train", e) for e in engines), *(("reload", e) for e in engines)]:
+        if not (asked.work / f"{piece}-{name}.json").is_file():
+            _process(asked, piece, name)
+
+
+def _process(asked: argparse.Namespace, piece: str, name: str) -> None:
+    start = time.perf_counter()
+    words = [
+        sys.executable,
+        __file__,
+        "--work",
+        str(asked.work),
+        "--shape",
+        asked.shape,
+        "--steps",
+        str(asked.steps),
+    ]
+    words += ["--batch", str(asked.batch), "--piece", piece, "--name", name] + (
+        ["--cpu"] if asked.cpu else []
+    )
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, timeout=LIMIT_S)
+        said, code = done.stdout + done.stderr, done.returncode
+    except subprocess.TimeoutExpired as late:
+        said, code = f"over {LIMIT_S} s: {late.stderr or b''!r}", -1
+    (asked.work / f"{piece}-{name}.log").write_text(said)
+    print(
+        f"{piece} {name}: {'done' if code == 0 else 'FAILED'} in {time.perf_counter() - start:.0f} s",
+        flush=True,
+    )
+    if code != 0:
+        print("   " + " | ".join(said.strip().splitlines()[-3:])[-600:], flush=True)
+
+
+def table(asked: argparse.Namespace) -> dict[str, Any]:
+    """All results in one dict; prints the table."""
+    import torch
+
+    found = {path.stem: json.loads(path.read_text()) for path in sorted(asked.work.glob("*-*.json"))}
+    grads = {n: torch.load(asked.work / f"gradient-{n}.pt") for n in GRADIENTS if f"gradient-{n}" in found}
+    off = {}
+    if "reference" in grads:
+        truth = grads["reference"].double()
+        for name, flat in grads.items():
+            cosine = torch.dot(flat.double(), truth) / (flat.double().norm() * truth.norm())
+            off[name] = float(1 - cosine)
+    print(f"\n{'':14}{'mask':>14}{'loss':>9}{'1-cos':>11}{'x plain':>9}", end="")
+    print(f"{'last loss':>11}{'tok/s':>9}{'GiB':>7}{'first s':>9}")
+    for name in GRADIENTS:
+        if f"gradient-{name}" not in found:
+            continue
+        one, run = found[f"gradient-{name}"], found.get(f"train-{name}", {})
+        ratio = off[name] / off["plain"] if off.get("plain") else float("nan")
+        tail = ""
+        if run:
+            tail = f"{run['losses'][-1]:>11.4f}{run['tokens_per_s']:>9.0f}"
+            tail += f"{run['peak_gib'] or 0:>7.1f}{run['first_step_s']:>9.1f}"
+        print(f"{name:14}{one['mask']:>14}{one['loss']:>9.4f}{off.get(name, 0):>11.2e}{ratio:>9.2f}{tail}")
+    runs = [found[f"train-{name}"]["losses"] for name in ENGINES if f"train-{name}" in found]
+    summary: dict[str, Any] = {"one_minus_cosine": off, "pieces": found}
+    if len(runs) == 2:
+        summary["largest_loss_difference"] = max(abs(a - b) for a, b in zip(*runs, strict=True))
+        print(f"largest difference of a step's loss: {summary['largest_loss_difference']:.4f}")
+    for name in ENGINES:
+        if f"reload-{name}" in found:
+            print(f"reloaded {name}: {found[f'reload-{name}']['text']!r}")
+    (asked.work / "table.json").write_text(json.dumps(summary, indent=2))
+    return summary
+
+
+def main() -> None:
+    """Do what is missing and print the table; with --piece, be one worker."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--shape", choices=("real", "tiny"), default="real")
+    parser.add_argument("--rows", type=int, default=64)
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--engines", nargs="+", default=list(ENGINES))
+    parser.add_argument("--cpu", action="store_true", help="fp32 everywhere, to try the script without a GPU")
+    parser.add_argument("--piece", choices=sorted(PIECES), help=argparse.SUPPRESS)
+    parser.add_argument("--name", help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.piece is None:
+        work(asked)
+        table(asked)
+        return
+    result = PIECES[asked.piece](asked, asked.name)
+    (asked.work / f"{asked.piece}-{asked.name}.json").write_text(json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""Conditions for pipelines, trends over a folder of runs, and golds that look wrong.
+
+A gate is one comparison such as `labels.macro_f1.low < 0.8`; when it holds, the command exits 1."""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dfkdata.errors import ConfigError
+from dfkdata.fields import Label
+from dfkdata.plugins import suggestion
+from dfkeval import store
+from dfkeval.harness import Run
+from dfkeval.metrics import fields_of
+
+_SIGNS: dict[str, Callable[[float, float], bool]] = {
+    "<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt,
+}  # fmt: skip
+_GATE = re.compile(r"\s*([\w.<>]+?)\.(value|low|high|n)\s*(<=|>=|<|>)\s*(-?\d+(?:\.\d+)?)\s*")
+
+
+@dataclass(frozen=True)
+class Gate:
+    """`metric`.`part` `sign` `bound`."""
+
+    metric: str
+    part: str
+    sign: str
+    bound: float
+
+    def fails(self, summary: dict[str, Any]) -> bool:
+        """Whether the condition holds, or has no number to hold for. Raises `ConfigError` for an unknown
+        metric."""
+        found = summary["metrics"]
+        if self.metric not in found:
+            near = suggestion(self.metric, sorted(found))
+            raise ConfigError(f"--fail-if: the run has no metric {self.metric!r}{near}")
+        value = found[self.metric][self.part]
+        return value is None or _SIGNS[self.sign](value, self.bound)
+
+
+def gate(text: str) -> Gate:
+    """Read "labels.macro_f1.low < 0.8". Raises `ConfigError` with the form when it is not one."""
+    found = _GATE.fullmatch(text)
+    if found is None:
+        raise ConfigError(
+            f"--fail-if {text!r}: write METRIC.value, .low, .high or .n, a sign and a number, "
+            "for example 'labels.macro_f1.low < 0.8'"
+        )
+    return Gate(found[1], found[2], found[3], float(found[4]))
+
+
+def runs_in(folder: Path) -> list[Path]:
+    """The scored runs directly below `folder`, oldest first. Raises `ConfigError` when there are none."""
+    found = [
+        path
+        for path in folder.glob("*/")
+        if (path / store.SUMMARY).is_file() and (path / store.CONFIG).is_file()
+    ]
+    if not found:
+        raise ConfigError(f"{folder}: holds no scored runs")
+    return sorted(found, key=lambda path: ((path / store.COMPLETIONS).stat().st_mtime_ns, path.name))
+
+
+def history(folder: Path, names: Sequence[str]) -> tuple[list[str], list[tuple[str, ...]]]:
+    """(header, rows) of the runs below `folder`: n, each metric's value, and its change to the run before."""
+    runs = [(path.name, store.read_json(path / store.SUMMARY)) for path in runs_in(folder)]
+    shown = [name for name in names if any(name in summary["metrics"] for _, summary in runs)]
+    rows = []
+    before: dict[str, float | None] = {}
+    for name, summary in runs:
+        cells = []
+        for metric in shown:
+            value = summary["metrics"].get(metric, {}).get("value")
+            cells.append(_trend(value, before.get(metric)))
+            before[metric] = value if value is not None else before.get(metric)
+        rows.append((name, str(summary["n"]), *cells))
+    return ["run", "n", *shown], rows
+
+
+def _trend(value: float | None, before: float | None) -> str:
+    if value is None:
+        return "n/a"
+    return f"{value:.3f}" if before is None else f"{value:.3f} ({value - before:+.3f})"
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """A row whose gold every run contradicts with one and the same other label."""
+
+    id: str
+    gold: str
+    said: str
+    runs: int
+    source_text: str
+
+
+def suspects(runs: Sequence[Run]) -> list[Suspect]:
+    """Rows to look at again: all runs gave a valid answer, and agreed on a label that is not the gold's.
+
+    Raises `ConfigError` when the schema has no label, or no run is given."""
+    fields = fields_of(runs[0].schema, (Label,)) if runs else []
+    if not fields:
+        raise ConfigError("suspects: give runs of a schema with a label field")
+    tables = [{sample.id: sample for sample in run.samples} for run in runs]
+    found = []
+    for name, first in tables[0].items():
+        values = [table[name].value if name in table else None for table in tables]
+        labels = {str((value or {}).get(fields[0])) for value in values if value is not None}
+        gold = None if first.gold is None else str(first.gold.get(fields[0]))
+        if gold is not None and len(labels) == 1 and None not in values and gold not in labels:
+            found.append(Suspect(name, gold, labels.pop(), len(runs), first.source_text or first.prompt))
+    return found

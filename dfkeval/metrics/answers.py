@@ -1,0 +1,53 @@
+"""Short answers (visual questions): exact match and token F1 against the gold text.
+
+Texts are compared without case, punctuation and English articles, as question-answering benchmarks do; an
+answer that is not valid matches nothing."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from dfkdata.fields import Prose
+from dfkeval.metrics import Floats, Measured, Metric, Scoring, column, ratio
+from dfkeval.metrics._texts import pairs
+from dfkeval.samples import Sample
+
+COLUMNS = ("n", "exact", "f1")
+_WORD = re.compile(r"\w+")
+_ARTICLES = frozenset({"a", "an", "the"})
+
+
+def tokens(text: str) -> list[str]:
+    """Lower-case words without articles; only articles stay when there is nothing else."""
+    found = _WORD.findall(text.lower())
+    return [word for word in found if word not in _ARTICLES] or found
+
+
+def score_pair(said: str, gold: str) -> tuple[float, float]:
+    """(exact match, token F1); texts without words match when they are equal."""
+    a, b = tokens(said), tokens(gold)
+    if not a or not b:
+        same = float(said.strip() == gold.strip())
+        return same, same
+    common = (Counter(a) & Counter(b)).total()
+    return float(a == b), 2 * common / (len(a) + len(b))
+
+
+def measure(samples: Sequence[Sample], scoring: Scoring) -> Measured:
+    """(N, 3): `COLUMNS`."""
+    values = np.zeros((len(samples), len(COLUMNS)))
+    for place, said, gold in zip(*pairs(samples, scoring), strict=True):
+        values[place] = (1, *score_pair(said, gold))
+    return Measured(COLUMNS, values, values[:, 0] > 0)
+
+
+def reduce(sums: Floats, columns: tuple[str, ...]) -> dict[str, Floats]:
+    """Means of exact and f1."""
+    return {name: ratio(column(sums, columns, name), column(sums, columns, "n")) for name in COLUMNS[1:]}
+
+
+METRIC = Metric(measure, reduce, needs=(Prose,), binary={"exact": "exact"})

@@ -1,0 +1,103 @@
+"""Two runs side by side: what is compared, what is left out, and what is said about it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from eval_helpers import CAPTION, DFK, config_of, gold_answers, write_answers, write_rows
+from msgspec.structs import replace
+
+from dfkdata.errors import ConfigError
+from dfkdata.schemas import Schema
+from dfkeval import compare, evaluate
+from dfkeval.comparison import HEADLINES
+from dfkeval.harness import Run
+from dfkeval.report import comparison_table
+
+
+def run_of(tmp_path: Path, name: str, wrong: range, schema: Schema = DFK, n: int = 40) -> Run:
+    answers = [(i, "?" if k in wrong else text) for k, (i, text) in enumerate(gold_answers(schema, n))]
+    data = write_rows(tmp_path / f"{schema.name}.jsonl", schema, n)
+    config = config_of(data, write_answers(tmp_path / f"{name}.a", answers), ["validity", "fields"])
+    return evaluate(config, tmp_path / name)
+
+
+def test_an_improvement_is_found_and_its_samples_are_listed(tmp_path: Path) -> None:
+    before, after = run_of(tmp_path, "before", range(0, 20)), run_of(tmp_path, "after", range(0, 2))
+    found = compare(before, after)
+    change = found.differences["validity.schema_valid"]
+    assert (found.n, change.n, change.a, change.b) == (40, 40, 0.5, 0.95)
+    assert change.value == pytest.approx(0.45)
+    assert found.verdict("validity.schema_valid") == "better"
+    assert compare(after, before).verdict("validity.schema_valid") == "worse"
+    assert [each.id for each in found.changed] == [f"r{index:03d}" for index in range(2, 20)]
+
+
+def test_folders_compare_like_runs_and_repeat_exactly(tmp_path: Path) -> None:
+    before, after = run_of(tmp_path, "before", range(0, 9)), run_of(tmp_path, "after", range(5, 9))
+    found = compare(before, after)
+    assert compare(before.folder, str(after.folder)) == found
+
+
+def test_a_run_against_itself_shows_no_difference(tmp_path: Path) -> None:
+    run = run_of(tmp_path, "run", range(0, 9))
+    found = compare(run, run)
+    assert not found.changed
+    assert {found.verdict(name) for name in found.differences} == {"no difference shown"}
+
+
+def test_rows_that_are_not_the_same_question_are_counted_and_left_out(tmp_path: Path) -> None:
+    before, after = run_of(tmp_path, "before", range(0)), run_of(tmp_path, "after", range(0))
+    after.samples[0] = replace(after.samples[0], key="another picture")
+    after.samples[1] = replace(after.samples[1], gold={"label": "netral", "analisis": "lain"})
+    after.samples[2] = replace(after.samples[2], id="new")
+    found = compare(before, after)
+    assert found.n == 37
+    assert found.left_out == {
+        "only in after": 1, "only in before": 1, "other gold": 1, "other prompt or images": 1,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("key", "reason"), [("template_sha256", "other chat template"), ("pixels", "other image size")]
+)
+def test_runs_with_another_template_or_image_size_have_no_common_rows(
+    tmp_path: Path, key: str, reason: str
+) -> None:
+    before, after = run_of(tmp_path, "before", range(0)), run_of(tmp_path, "after", range(0))
+    before.environment["backend"][key], after.environment["backend"][key] = "a", "b"
+    found = compare(before, after)
+    assert (found.n, found.left_out) == (0, {reason: 40})
+    assert {found.verdict(name) for name in found.differences} <= {"n/a"}
+
+
+def test_scores_of_different_encoders_are_not_compared(tmp_path: Path) -> None:
+    before, after = run_of(tmp_path, "before", range(0)), run_of(tmp_path, "after", range(0))
+    before.measured["fields"][1].details["model"] = "one"
+    after.measured["fields"][1].details["model"] = "other"
+    found = compare(before, after)
+    assert found.notes == ("fields is not compared: one run used model one, the other model other",)
+    assert not any(name.startswith("fields.") for name in found.differences)
+
+
+def test_runs_of_different_schemas_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="answers schema"):
+        compare(run_of(tmp_path, "a", range(0)), run_of(tmp_path, "b", range(0), CAPTION))
+
+
+def test_p_values_are_corrected_over_the_headlines_alone(tmp_path: Path) -> None:
+    before, after = run_of(tmp_path, "before", range(0, 9)), run_of(tmp_path, "after", range(5, 9))
+    for name, change in compare(before, after).differences.items():
+        assert (change.p_holm is not None) == (name in HEADLINES)
+        assert change.p_holm is None or change.p is None or change.p_holm >= change.p
+
+
+def test_the_table_says_how_small_a_difference_the_rows_would_show(tmp_path: Path) -> None:
+    before, after = run_of(tmp_path, "before", range(0, 9)), run_of(tmp_path, "after", range(5, 9))
+    found = compare(before, after)
+    change = found.differences["fields.f1"]
+    assert change.low is not None and change.high is not None
+    least = found.detectable("fields.f1")
+    assert least == pytest.approx(2.8016 * (change.high - change.low) / (2 * 1.95996), rel=1e-3)
+    assert f"- a true difference of {least:.3f} in fields.f1 would show" in comparison_table(found)

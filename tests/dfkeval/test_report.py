@@ -1,0 +1,134 @@
+"""Reports: everything is in them, everything is escaped, nothing is loaded or run."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from eval_helpers import DFK, config_of, dfk_gold, gold_answers, row_of, write_answers
+from PIL import Image
+
+from dfkeval import compare, evaluate, report
+from dfkeval.harness import Run
+
+EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&`|"
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> list[Run]:
+    import json
+
+    Image.new("RGB", (300, 200), "teal").save(tmp_path / "p.png")
+    rows = [row_of(index, DFK) | {"images": ["p.png"]} for index in range(8)]
+    rows[0]["messages"][0]["content"].append({"type": "text", "text": EVIL})
+    rows[1]["images"] = ["missing.png"]
+    rows[2]["id"] = EVIL
+    (tmp_path / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    good = [(row["id"], text) for row, (_, text) in zip(rows, gold_answers(DFK, 8), strict=True)]
+    bad = [(name, text if index > 5 else EVIL) for index, (name, text) in enumerate(good)]
+    found = []
+    for name, answers in (("before", bad), ("after", good)):
+        path = write_answers(tmp_path / f"{name}.a", answers)
+        found.append(
+            evaluate(config_of(tmp_path / "test.jsonl", path, ["validity", "labels"]), tmp_path / name)
+        )
+    return found
+
+
+class Tags(HTMLParser):
+    """Collects tags, attributes and text, and checks that tags close in order."""
+
+    VOID = {"meta", "img", "br", "line", "rect", "circle", "polyline"}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in self.VOID:
+            assert self.open.pop() == tag
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def parsed(html: str) -> Tags:
+    tags = Tags()
+    tags.feed(html)
+    assert tags.open == []
+    return tags
+
+
+def the_page(runs: list[Run]) -> str:
+    curve = report.Curve("Loss " + EVIL, {EVIL: [(0, 2.5), (10, 1.0), (20, 0.25)]})
+    return report.page("Report " + EVIL, runs, [compare(runs[0], runs[1])], [curve])
+
+
+def test_hostile_text_stays_text(runs: list[Run]) -> None:
+    tags = parsed(the_page(runs))
+    assert not [tag for tag, _ in tags.tags if tag in ("script", "iframe", "object", "embed", "form", "base")]
+    assert not [name for _, attributes in tags.tags for name in attributes if name.startswith("on")]
+    assert tags.text.count("<script>alert(1)</script>") >= 6
+
+
+def test_the_page_loads_nothing_and_says_so(runs: list[Run]) -> None:
+    html = the_page(runs)
+    tags = parsed(html)
+    policy = next(a["content"] for tag, a in tags.tags if a.get("http-equiv") == "Content-Security-Policy")
+    assert policy is not None and policy.startswith("default-src 'none'; img-src data:")
+    sources = [value for _, a in tags.tags for key, value in a.items() if key in ("src", "href", "style")]
+    assert sources and all(value and value.startswith(("data:image/jpeg;base64,", "#")) for value in sources)
+    assert "url(" not in html and "@import" not in html
+
+
+def test_the_page_shows_everything_that_a_reader_needs(runs: list[Run]) -> None:
+    html = the_page(runs)
+    tags = parsed(html)
+    wanted = ["labels.macro_f1", "Confusion matrix", "Answer, verbatim", "Parsed", "Gold", "Prompt"]
+    wanted += ["no_call", "before → after", dfk_gold(5)["analisis"], "picture not readable: missing.png"]
+    for text in wanted:
+        assert text in tags.text, text
+    assert "<polyline" in html and 'class="badge good">better' in html
+
+
+def test_every_link_in_the_page_has_its_place(runs: list[Run]) -> None:
+    tags = parsed(the_page(runs))
+    places = {a["id"] for _, a in tags.tags if "id" in a}
+    assert {str(a["href"])[1:] for tag, a in tags.tags if tag == "a"} <= places
+
+
+def test_cards_are_bounded_and_show_every_outcome(runs: list[Run]) -> None:
+    html = report.page("t", runs[:1], cards=2)
+    assert html.count('<article class="card">') == 2
+    cards = html[html.index('<article class="card">') :]
+    assert "no_call" in cards and ">ok<" in cards
+
+
+def test_markdown_cells_cannot_break_the_table(runs: list[Run]) -> None:
+    text = report.markdown(runs[0], [compare(runs[0], runs[1])])
+    for line in text.splitlines():
+        if line.startswith("| validity.schema_valid"):
+            assert len(re.findall(r"(?<!\\)\|", line)) in (5, 9)
+    assert "| no_call | 6 | 75.0% |" in text
+    assert "## before -> after" in text
+
+
+def test_thumbnails_are_small(runs: list[Run]) -> None:
+    sizes = [
+        (int(str(a["width"])), int(str(a["height"])))
+        for tag, a in parsed(the_page(runs)).tags
+        if tag == "img"
+    ]
+    assert sizes and all(max(size) <= 200 for size in sizes)

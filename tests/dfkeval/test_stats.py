@@ -1,0 +1,131 @@
+"""Intervals and tests: seeded, clustered, and equal to the textbook where there is one."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from eval_helpers import DFK, sample_of
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dfkeval import stats
+from dfkeval.metrics import Measured, Metric, Scoring, column, labels, ratio, validity
+
+MEAN = Metric(
+    lambda samples, scoring: Measured((), np.zeros((0, 0)), np.zeros(0, dtype=np.bool_)),
+    lambda sums, columns: {"mean": ratio(column(sums, columns, "x"), column(sums, columns, "n"))},
+    binary={"mean": "x"},
+)
+
+
+def measured(values: list[float], scored: list[bool] | None = None) -> Measured:
+    kept = np.array(scored if scored is not None else [True] * len(values))
+    table = np.stack([np.ones(len(values)), np.array(values, dtype=float)], axis=1) * kept[:, None]
+    return Measured(("n", "x"), table, kept)
+
+
+def groups(count: int) -> list[str]:
+    return [str(index) for index in range(count)]
+
+
+def test_the_same_seed_gives_the_same_interval_and_another_seed_another() -> None:
+    data = measured(np.random.default_rng(1).random(80).tolist())
+    first = stats.estimate(MEAN, data, groups(80), seed=1)
+    assert first == stats.estimate(MEAN, data, groups(80), seed=1)
+    assert first != stats.estimate(MEAN, data, groups(80), seed=2)
+
+
+@pytest.mark.parametrize("distinct", [2, 400])
+def test_the_interval_has_the_width_that_theory_gives(distinct: int) -> None:
+    values = np.random.default_rng(2).integers(0, distinct, 400) / (distinct - 1)
+    found = stats.estimate(MEAN, measured(values.tolist()), groups(400))["mean"]
+    assert found.low is not None and found.high is not None
+    assert found.high - found.low == pytest.approx(2 * 1.96 * values.std() / math.sqrt(400), rel=0.06)
+
+
+def test_samples_of_one_group_do_not_count_as_independent() -> None:
+    values = [float(index // 10 % 2) for index in range(200)]
+    alone = stats.estimate(MEAN, measured(values), groups(200))["mean"]
+    together = stats.estimate(MEAN, measured(values), [str(index // 10) for index in range(200)])["mean"]
+    assert alone.low is not None and together.low is not None
+    assert together.low < alone.low
+    assert together.n == alone.n == 200
+
+
+def test_one_group_has_no_interval_and_nothing_scored_has_no_value() -> None:
+    assert stats.estimate(MEAN, measured([0.5, 1.0]), ["a", "a"])["mean"] == stats.Estimate(
+        0.75, None, None, 2
+    )
+    nothing = stats.estimate(MEAN, measured([0.5], [False]), ["a"])["mean"]
+    assert nothing == stats.Estimate(None, None, None, 0)
+
+
+@given(st.lists(st.floats(0, 1), min_size=2, max_size=30), st.integers(0, 5))
+@settings(max_examples=60, deadline=None)
+def test_the_interval_always_holds_the_value(values: list[float], seed: int) -> None:
+    found = stats.estimate(MEAN, measured(values), groups(len(values)), resamples=200, seed=seed)["mean"]
+    assert found.low is not None and found.value is not None and found.high is not None
+    assert found.low <= found.value <= found.high
+
+
+def test_a_paired_difference_is_sharper_than_two_intervals() -> None:
+    rng = np.random.default_rng(3)
+    base = rng.random(200)
+    a, b = measured(base.tolist()), measured((base + 0.02).tolist())
+    found = stats.difference(Metric(MEAN.measure, MEAN.reduce), a, b, groups(200))["mean"]
+    assert found.low == pytest.approx(0.02) and found.high == pytest.approx(0.02)
+    assert found.p is not None and found.p < 0.001
+
+
+def test_a_run_against_itself_shows_no_difference() -> None:
+    a = measured([0.0, 1.0] * 30)
+    found = stats.difference(MEAN, a, a, groups(60))["mean"]
+    assert (found.value, found.low, found.high, found.p) == (0.0, 0.0, 0.0, 1.0)
+
+
+def test_samples_that_one_run_did_not_score_are_left_out_of_both() -> None:
+    a = measured([1.0, 1.0, 0.0], [True, True, False])
+    b = measured([1.0, 0.0, 1.0], [True, True, True])
+    found = stats.difference(MEAN, a, b, groups(3))["mean"]
+    assert (found.n, found.a, found.b) == (2, 1.0, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("lost", "won", "p"), [(0, 0, 1.0), (5, 5, 1.0), (0, 5, 0.0625), (1, 9, 0.021484375)]
+)
+def test_mcnemar_is_the_exact_binomial_test(lost: int, won: int, p: float) -> None:
+    assert stats.mcnemar(lost, won) == pytest.approx(p)
+    assert stats.mcnemar(won, lost) == pytest.approx(p)
+
+
+def test_mcnemar_does_not_overflow_on_large_runs() -> None:
+    assert stats.mcnemar(4000, 6000) < 1e-80
+
+
+def test_clustered_runs_are_not_tested_as_if_independent() -> None:
+    a, b = measured([0.0] * 20), measured([1.0] * 20)
+    assert stats.difference(MEAN, a, b, groups(20))["mean"].test == "McNemar, exact"
+    clustered = stats.difference(MEAN, a, b, [str(index // 5) for index in range(20)])["mean"]
+    assert clustered.test == "paired bootstrap"
+
+
+def test_holm_corrects_and_keeps_order() -> None:
+    found = stats.holm({"a": 0.01, "b": 0.04, "c": 0.03, "d": None})
+    assert found == {"a": pytest.approx(0.03), "b": pytest.approx(0.06), "c": pytest.approx(0.06), "d": None}
+
+
+def test_the_detectable_difference_is_2_8_standard_errors() -> None:
+    assert stats.detectable(0.4, 0.6) == pytest.approx(2.8016 * 0.2 / (2 * 1.95996), rel=1e-3)
+    assert stats.detectable(None, None) is None
+
+
+def test_resampled_confusions_stay_within_what_was_seen() -> None:
+    samples = [sample_of(index, DFK, None if index % 3 else "?") for index in range(60)]
+    scoring = Scoring(DFK)
+    for metric in (labels.METRIC, validity.METRIC):
+        table = metric.measure(samples, scoring)
+        drawn = stats.resample(stats.clusters(table.values, [s.group for s in samples]), 200, 1)
+        for values in metric.reduce(drawn, table.columns).values():
+            assert np.nanmin(values) >= 0.0 and np.nanmax(values) <= 1.0
