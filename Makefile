@@ -33,10 +33,10 @@ contracts:
 	$(RUN)/lint-imports
 
 tests:
-	$(RUN)/python -m pytest -q
+	OMP_NUM_THREADS=1 $(RUN)/python -m pytest -q -n 2 --dist loadfile
 
 gpu:
-	$(RUN)/python -m pytest -q -m gpu tests/dfktrain/gpu
+	$(RUN)/python -m pytest -m gpu tests/dfktrain/gpu -s
 
 clean:
 	rm -rf $(VENV) $(OUT) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

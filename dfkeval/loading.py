@@ -81,7 +81,7 @@ def load(
         )
     if folder is not None:
         net = attach(net, folder, processor, verify=verify)
-    info = _info(torch, transformers, net, processor, source, folder, kind, place, shapes)
+    info = _info(torch, transformers, net, processor, str(model), source, folder, kind, place, shapes)
     return Loaded(net, processor, card, str(model), info)
 
 
@@ -311,12 +311,12 @@ def weights_sha256(folder: Path) -> str:
 
 
 def _info(
-    torch: Any, transformers: Any, net: Any, processor: Any, source: str, folder: Path | None, kind: Any,
-    place: str, shapes: str,
+    torch: Any, transformers: Any, net: Any, processor: Any, name: str, source: str, folder: Path | None,
+    kind: Any, place: str, shapes: str,
 ) -> dict[str, Any]:  # fmt: skip
     local = Path(source).is_dir()
     return {
-        "model": source if not local else Path(source).name,
+        "model": name if name == TINY or not local else Path(source).name,
         "weights_sha256": weights_sha256(Path(source)) if local else None,
         "revision": getattr(net.config, "_commit_hash", None),
         "adapter": folder.name if folder is not None else None,

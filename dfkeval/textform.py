@@ -1,20 +1,24 @@
 """Answers written as marked text (`Label: …`, blank line, `Analisis: …`) -> field texts with spans.
 
-Strict takes the markers exactly as training writes them, at the beginning of the visible text; the last value
-runs to its end. Lenient finds the markers at the start of lines in any case and spacing, and names what it
+Strict takes the markers exactly as training writes them, at the beginning of the visible text, and the form's
+`end` at its end. A form whose one marker is empty is free text: all that is visible is the value. Where the
+values before the last may have several lines, a marker that stands twice leaves two readings, and strict
+refuses both. Lenient finds the markers at the start of lines in any case and spacing, and names what it
 mended (TEXT_REPAIRS). Visible is what stands behind a leading think block and before the special tokens that
 end a turn.
 
-Promises: linear; never raises; nothing is cut from the last value but blanks at the end, and that only
+Promises: linear; never raises; nothing is cut from a long value but blanks around it, and that only
 leniently."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from typing import Final, Literal
 
+from dfkdata.schemas import TextForm
 from dfkeval.toolcall import Problem
 
 TEXT_REPAIRS: Final[dict[str, str]] = {
@@ -24,9 +28,10 @@ TEXT_REPAIRS: Final[dict[str, str]] = {
     "emphasis": "a one-line value is written in Markdown bold or quotes",
     "second_answer": "a second answer stands inside the last value; the first label counts",
     "outer_blanks": "blanks stand around the answer",
+    "missing_end": "the answer does not end as trained",
+    "text_behind": "text stands behind the line that ends the answer",
 }
 
-Parts = tuple[tuple[str, str], ...]
 _THINK: Final = re.compile(r"\s*+<think>")
 _TURN_END: Final = re.compile(r"(?:<\|im_end\|>|<\|endoftext\|>)")
 _EMPHASIS: Final = "*_`\"'"
@@ -46,7 +51,7 @@ class Marked:
 class TextFailure:
     """Why the text is not of the form."""
 
-    kind: Literal["no_call", "bad_xml", "ambiguous"]
+    kind: Literal["empty", "no_call", "bad_xml", "ambiguous"]
     problems: list[Problem]
 
 
@@ -64,73 +69,108 @@ def visible(text: str) -> tuple[int, int]:
     return start, ended.start() if ended else len(text)
 
 
-def read_marked(text: str, parts: Parts, *, lenient: bool) -> Marked | TextFailure:
-    """The values behind the markers of `parts`, (marker, field) pairs in order."""
+def read_marked(text: str, form: TextForm, *, lenient: bool) -> Marked | TextFailure:
+    """The values behind the markers of `form`, in its order."""
     start, end = visible(text)
-    exact = _exact(text, parts, start, end)
-    if exact is None or (lenient and _untidy(exact)):
-        return _loose(text, parts, start, end) if lenient else _refused(text, parts, start, end)
-    again = _twice(text, parts, exact)
-    if again is not None and not lenient:
-        return again
-    if again is not None:
-        exact.repairs.append("second_answer")
-    return exact
-
-
-def _untidy(read: Marked) -> bool:
-    """Whether the exact reading leaves something that lenient reading mends."""
-    *lines, last = read.value.values()
-    return last != last.strip() or any(line.strip(_EMPHASIS + " \t") != line for line in lines)
-
-
-def _exact(text: str, parts: Parts, start: int, end: int) -> Marked | None:
-    """The reading with every marker exactly as trained, or None."""
-    marker, _ = parts[0]
-    if not text.startswith(marker, start):
-        return None
-    spans: dict[str, tuple[int, int]] = {}
-    begin = start + len(marker)
-    for (_, field), (marker, _) in pairwise(parts):
-        stop = text.find(marker, begin, end)
-        if stop < 0 or "\n" in text[begin:stop]:
-            return None
-        spans[field] = (begin, stop)
-        begin = stop + len(marker)
-    spans[parts[-1][1]] = (begin, end)
-    return Marked({field: text[a:b] for field, (a, b) in spans.items()}, spans, (start, end), [])
-
-
-def _pattern(marker: str) -> re.Pattern[str]:
-    """`marker` at the start of a line, in any case, perhaps in bold, with any blanks around its colon."""
-    name = re.escape(marker.strip().rstrip(":").strip())
-    return re.compile(rf"^[ \t>*_#]*+({name})[ \t*_]*+:[*_]*+[ \t]*+", re.IGNORECASE | re.MULTILINE)
-
-
-def _inline(marker: str) -> re.Pattern[str]:
-    return re.compile(rf"[ \t]({re.escape(marker.strip())})[ \t]*+", re.IGNORECASE)
-
-
-def _twice(text: str, parts: Parts, read: Marked) -> TextFailure | None:
-    """The whole form stands once more inside the last value: two answers."""
-    begin, end = read.spans[parts[-1][1]]
-    again = _exact_from(text, parts, begin, end)
+    if not form.parts[0][0]:
+        return _free(text, form, start, end, lenient)
+    exact = _exact(text, form, start, end)
+    if exact is None or (lenient and _untidy(exact, form)):
+        return _loose(text, form, start, end) if lenient else _refused(text, form, start, end)
+    again = _twice(text, form, exact)
     if again < 0:
-        return None
-    message = "a second answer stands inside the last value"
+        return exact
+    if form.end and lenient:
+        return _loose(text, form, start, end)
+    if lenient:
+        exact.repairs.append("second_answer")
+        return exact
+    message = "a second answer, or a marker once more, stands inside the answer"
     return TextFailure("ambiguous", [Problem("ambiguous", "second_answer", message, (again, end))])
 
 
-def _exact_from(text: str, parts: Parts, begin: int, end: int) -> int:
-    at = text.find("\n" + parts[0][0], begin, end)
-    if at < 0 or _exact(text, parts, at + 1, end) is None:
-        return -1
-    return at + 1
+def _free(text: str, form: TextForm, start: int, end: int, lenient: bool) -> Marked | TextFailure:
+    """Free text: all that is visible is the value of the one field."""
+    raw = text[start:end]
+    if not raw.strip():
+        return TextFailure("empty", [Problem("malformed", "empty", "nothing is visible", (start, end))])
+    if not lenient or raw == raw.strip():
+        return Marked({form.parts[0][1]: raw}, {form.parts[0][1]: (start, end)}, (start, end), [])
+    inner = raw.strip()
+    begin = start + raw.find(inner)
+    span = (begin, begin + len(inner))
+    return Marked({form.parts[0][1]: inner}, {form.parts[0][1]: span}, span, ["outer_blanks"])
 
 
-def _refused(text: str, parts: Parts, start: int, end: int) -> TextFailure:
-    found = [_pattern(marker).search(text, start, end) is not None for marker, _ in parts]
-    wanted = " … ".join(repr(marker) for marker, _ in parts)
+def _lines(form: TextForm) -> frozenset[str]:
+    """The fields whose values stand on one line: all but the last, or only the last where the form has an
+    end."""
+    fields = [field for _, field in form.parts]
+    return frozenset(fields[-1:] if form.end else fields[:-1])
+
+
+def _untidy(read: Marked, form: TextForm) -> bool:
+    """Whether the exact reading leaves something that lenient reading mends."""
+    lines = _lines(form)
+    for field, value in read.value.items():
+        if value != (value.strip(_EMPHASIS + " \t") if field in lines else value.strip()):
+            return True
+    return False
+
+
+def _exact(text: str, form: TextForm, start: int, end: int) -> Marked | None:
+    """The reading with every marker exactly as trained, or None."""
+    marker, _ = form.parts[0]
+    end -= len(form.end)
+    if end < start or not (text.startswith(marker, start) and text.startswith(form.end, end)):
+        return None
+    spans: dict[str, tuple[int, int]] = {}
+    begin = start + len(marker)
+    for (_, field), (marker, _) in pairwise(form.parts):
+        stop = text.find(marker, begin, end)
+        if stop < 0 or (not form.end and "\n" in text[begin:stop]):
+            return None
+        spans[field] = (begin, stop)
+        begin = stop + len(marker)
+    spans[form.parts[-1][1]] = (begin, end)
+    span = (start, end + len(form.end))
+    return Marked({field: text[a:b] for field, (a, b) in spans.items()}, spans, span, [])
+
+
+def _names(marker: str) -> str:
+    """The words of `marker` as a pattern: in any case, perhaps in bold, with any blanks around each colon."""
+    words = [word for line in marker.split("\n") if (word := line.strip(_EMPHASIS + " \t.:"))]
+    return r"\s*+[ \t>*_#]*+".join(re.escape(word) + r"[ \t*_]*+:[*_]*+[ \t]*+" for word in words)
+
+
+@lru_cache(maxsize=64)
+def _pattern(marker: str) -> re.Pattern[str]:
+    """`marker` at the start of a line: exactly, or as `_names` allows."""
+    return re.compile(rf"^(?:{re.escape(marker)}|[ \t>*_#]*+{_names(marker)})", re.IGNORECASE | re.MULTILINE)
+
+
+@lru_cache(maxsize=64)
+def _inline(marker: str) -> re.Pattern[str]:
+    """`marker` inside a line."""
+    return re.compile(rf"{re.escape(marker)}|(?<=[ \t*.]){_names(marker)}", re.IGNORECASE)
+
+
+def _twice(text: str, form: TextForm, read: Marked) -> int:
+    """Where the whole form stands once more inside the last value, or, where values have several lines, any
+    later marker once more; -1 for nowhere."""
+    begin, end = read.spans[form.parts[-1][1]]
+    if form.end:
+        last = form.parts[-1][0]
+        again = text.find(last, begin - len(last) + 1, end) if len(form.parts) > 1 else -1
+        return again
+    at = text.find("\n" + form.parts[0][0], begin, end)
+    return -1 if at < 0 or _exact(text, form, at + 1, end) is None else at + 1
+
+
+def _refused(text: str, form: TextForm, start: int, end: int) -> TextFailure:
+    found = [_pattern(marker).search(text, start, end) is not None for marker, _ in form.parts]
+    wanted = " … ".join(repr(marker) for marker, _ in form.parts)
+    wanted += f" … {form.end!r}" if form.end else ""
     problem = Problem("malformed", "not_the_form", f"the text is not of the form {wanted}", (start, end))
     return TextFailure("bad_xml" if any(found) else "no_call", [problem])
 
