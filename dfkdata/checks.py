@@ -141,6 +141,11 @@ def bind_gold(record: Record, schema: Schema, judge: Judge) -> Record:
     if answer is None:
         return record
     gold = dict(answer)
+    fields = schema.answer.model_fields
+    if gold and fields.keys().isdisjoint(gold):  # an answer of optional fields would accept it as empty
+        hint = f"it has {', '.join(fields)}; is this the right --schema?"
+        reason = f"no field of the answer belongs to the schema {schema.name!r}"
+        raise Fault("GOLD_INVALID", reason, path="gold", value=gold, hint=hint)
     for name, role in schema.roles.items():
         value = gold.get(name)
         if isinstance(role, Label) and isinstance(value, str):

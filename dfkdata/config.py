@@ -54,7 +54,11 @@ def load_config(path: str | Path, model: type[C], overrides: Sequence[str] = ())
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from error
     data = _parse(text, str(path))
+    if data is None:
+        raise ConfigError(f"{path}: the file is empty; a configuration is a mapping of keys")
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: a configuration is a mapping of keys, this is {type(data).__name__}")
     for override in overrides:
@@ -101,7 +105,9 @@ def _known_keys(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]
             for found in _models(candidate.model_fields[step].annotation)
         ]
         current = below or current
-    return sorted({name for candidate in current for name in candidate.model_fields})
+    return sorted(
+        {field.alias or name for candidate in current for name, field in candidate.model_fields.items()}
+    )
 
 
 def _models(annotation: Any) -> list[type[BaseModel]]:

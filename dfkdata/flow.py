@@ -25,6 +25,7 @@ from dfkdata.records import Fault, Record, Reject
 from dfkdata.rows import training_row
 from dfkdata.schemas import Schema
 from dfkdata.sita import Sita
+from dfkdata.sources._common import no_text
 from dfkdata.watch import Watch
 
 _CODE = {name: code for code, name in enumerate(split.SPLITS)}
@@ -100,7 +101,7 @@ class Flow:
                 except Fault as fault:
                     self._reject(fault.reject(item.source, raw))
                 except UnicodeEncodeError as error:
-                    self._reject(_no_text(item.source, raw, error))
+                    self._reject(no_text(item.source, raw, error))
                 if progress is not None and not rows["in"] & 1023:
                     progress(rows["in"])
         self.watch.close()
@@ -171,8 +172,8 @@ class Flow:
         return str(value if value is not None else selection.lookup(raw, field))
 
     def _reject(self, reject: Reject) -> None:
-        self.rows["quarantined"] += 1
         self.quarantine.put(reject)
+        self.rows["quarantined"] += 1
         self.rejects.add(reject)
 
     def _row(self, raw: Any, record: Record, fixed: str | None) -> None:
@@ -269,8 +270,8 @@ class Flow:
     def _write(self, record: Record, row: dict[str, Any], digest: bytes, side: str) -> None:
         if side == "train":
             self.digests.write(digest)
-        self.rows["out"] += 1
         self.files[side].put(row)
+        self.rows["out"] += 1
         if record.gold is not None:
             self.labels.add(record, side)
         if self.watch.busy:
@@ -354,20 +355,6 @@ def embedded(path: str) -> str:
     """The picture as a `data:` URI."""
     data = Path(path).read_bytes()
     return f"data:image/{inspect(data).kind};base64,{b64encode(data).decode()}"
-
-
-def _no_text(source: str, raw: Any, error: UnicodeEncodeError) -> Reject:
-    """The reject of a row that holds half of a surrogate pair; the raw row shows it escaped."""
-    fault = Fault("BAD_ENCODING", f"half of a surrogate pair ({error.reason})", hint="repair the text")
-    return fault.reject(source, _writable(raw))
-
-
-def _writable(value: Any) -> Any:
-    if isinstance(value, str):
-        return value.encode("utf-8", "backslashreplace").decode()
-    if isinstance(value, dict):
-        return {_writable(key): _writable(inner) for key, inner in value.items()}
-    return [_writable(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _group(raw: Any, path: str) -> str:

@@ -201,6 +201,9 @@ def inspect(data: bytes, name: str = "") -> Picture:
     if not whole:
         reason = f"the {kind} ends before its end marker: the file is cut off"
         raise Fault("IMG_TRUNCATED", reason, path="images", value=name, hint="fetch the file again")
+    if not width * height:
+        reason = f"the header says {width} x {height} pixels"
+        raise Fault("IMG_UNREADABLE", reason, path="images", value=name, hint="replace the file")
     if width * height > MAX_PIXELS:
         reason = f"{width} x {height} pixels, the limit is {MAX_PIXELS}"
         raise Fault("IMG_BOMB", reason, path="images", value=name, hint="scale the picture down")

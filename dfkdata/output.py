@@ -130,6 +130,10 @@ class Folder:
             ) from error
         return found if isinstance(found, dict) else None
 
+    def manifest_exists(self) -> bool:
+        """Whether a conversion was finished here, readable or not."""
+        return (self.final / MANIFEST).exists()
+
     def relative(self) -> Callable[[str], str]:
         """A function that gives a path as a row writes it: seen from the final folder, with forward
         slashes."""

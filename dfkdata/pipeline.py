@@ -139,6 +139,8 @@ class _Job:
                 raise self._other(old, head)
             if self._settled(old):
                 return self._summary(old, allowed, fresh=False)
+        if old is None:
+            self._refuse_strangers(overwrite)
         self.folder.start()
         try:
             manifest = head | Flow(self).run()
@@ -149,6 +151,18 @@ class _Job:
         finally:
             self.folder.discard()
         return self._summary(manifest, allowed, fresh=old is None)
+
+    def _refuse_strangers(self, overwrite: bool) -> None:
+        """Raises `ConfigError` where a file to be written is an input, or is there without a manifest."""
+        names = [f"{name}.jsonl" for name in (*split.SPLITS, "quarantine", "duplicates")]
+        found = [path for name in names if (path := self.folder.final / name).exists()]
+        given = [Path(each).resolve() for each, _ in self.inputs if isinstance(each, str | Path)]
+        if read := [path for path in found if path.resolve() in given]:
+            raise ConfigError(f"{read[0]}: is an input and would be written over; give another --out")
+        killed = self.folder.partial.exists() or self.folder.manifest_exists()
+        if found and not killed and not overwrite:
+            reason = "not written by a conversion"
+            raise ConfigError(f"{found[0]}: {reason}; give another --out or use --overwrite")
 
     def _settled(self, old: dict[str, Any]) -> bool:
         """Whether inputs and configuration alone say that nothing changed: pictures and memory have to be

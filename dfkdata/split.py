@@ -28,7 +28,7 @@ class ByHash:
     """The split of a group. validation, test: shares in [0, 1), their sum below 1."""
 
     def __init__(self, seed: int, validation: float, test: float) -> None:
-        if min(validation, test) < 0 or validation + test >= 1:
+        if not (validation >= 0 and test >= 0 and validation + test < 1):  # so written, NaN is refused
             reason = f"validation={validation} and test={test} leave no training rows"
             raise ConfigError(f"{reason}; give shares from 0 whose sum is below 1")
         self._key = f"{seed}\x1f"

@@ -67,6 +67,9 @@ class Watch:
         train = written["train"]
         if self.plan.to == "swift" and train not in _RECOMMENDED:
             self.judge(Fault("SIZE_RECOMMENDED", f"{train} training rows; 100 to 100,000 are recommended"))
+        if not train:
+            hint = "see the counts: no rows came in, or they were rejected, left out or all held out"
+            self.judge(Fault("SPLIT_EMPTY", "no row fell into train", hint=hint))
         for name, share in (("validation", self.plan.validation), ("test", self.plan.test)):
             if share and out and not written.get(name):
                 hint = "few groups: give a larger share, another --seed, or --stratify"

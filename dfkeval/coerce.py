@@ -266,7 +266,8 @@ class _Candidates:
         """The text as Python's repr: what the first Qwen3-Coder template writes; elsewhere a lenient
         repair."""
         own = self.dialect == "qwen3-coder-2507"
-        if not (own or self.lenient) or bad.code in (
+        closed = text.rstrip(BLANKS).endswith(("]", "}"))
+        if not (closed and (own or self.lenient)) or bad.code in (
             "duplicate_key",
             "not_finite",
             "too_deep",

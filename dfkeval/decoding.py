@@ -248,20 +248,20 @@ def _whole(answer: type[BaseModel]) -> Check:
 def _marked_text(text: str, schema: Schema, form: TextForm, mode: Mode, finished: bool) -> Decoded | Failure:
     if not finished:
         return Failure("truncated", (Problem("truncated", "truncated", "the text was cut", (0, len(text))),))
-    read = read_marked(text, form.parts, lenient=mode == "lenient")
+    read = read_marked(text, form, lenient=mode == "lenient")
     if isinstance(read, TextFailure):
         return Failure(read.kind, tuple(read.problems))
     repairs = list(read.repairs)
     for field, role in schema.roles.items():
         if isinstance(role, Label) and field in read.value:
-            failure = _canonical(read, field, role, repairs)
+            failure = _canonical(read, field, role, form, repairs)
             if failure is not None:
                 return failure
     return _checked(read.value, schema, tuple(repairs), read.span)
 
 
-def _canonical(read: Marked, field: str, role: Label, repairs: list[str]) -> Failure | None:
-    """Put the canonical label in its place; another spelling of it is noted in both modes."""
+def _canonical(read: Marked, field: str, role: Label, form: TextForm, repairs: list[str]) -> Failure | None:
+    """Put the canonical label in its place; a spelling other than the trained one is noted in both modes."""
     written = read.value[field]
     resolved = role.labels.resolve(written)
     if resolved is None:
@@ -269,7 +269,7 @@ def _canonical(read: Marked, field: str, role: Label, repairs: list[str]) -> Fai
         return Failure(
             "unknown_label", (Problem("invalid", "unknown_label", message, read.spans[field], escape(field)),)
         )
-    if resolved.label != written:
+    if dict(form.printed).get(resolved.label, resolved.label) != written:
         repairs.append("label_alias")
     read.value[field] = resolved.label
     return None

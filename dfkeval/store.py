@@ -50,7 +50,8 @@ class Store:
         if self.folder.exists() and not self.folder.is_dir():
             raise ConfigError(f"{self.folder}: is a file; give another --out")
         if self.path(CONFIG).exists() and not overwrite:
-            self._refuse_other(record)
+            if self._asked():  # a run whose backend never started binds nobody
+                self._refuse_other(record)
         elif self.folder.exists() and self._holds_something():
             if not overwrite:
                 raise ConfigError(f"{self.folder}: not empty and no run; give another --out")
@@ -66,6 +67,11 @@ class Store:
     def _holds_something(self) -> bool:
         """Whether there is more in the folder than what a kill at the very start leaves."""
         return any(path.name != f"{CONFIG}.part" for path in self.folder.iterdir())
+
+    def _asked(self) -> bool:
+        """Whether the folder holds any answer, whole or half-written."""
+        path = self.path(COMPLETIONS)
+        return path.exists() and path.stat().st_size > 0
 
     def _refuse_other(self, record: dict[str, Any]) -> None:
         old = self.config()

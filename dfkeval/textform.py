@@ -35,6 +35,8 @@ TEXT_REPAIRS: Final[dict[str, str]] = {
 _THINK: Final = re.compile(r"\s*+<think>")
 _TURN_END: Final = re.compile(r"(?:<\|im_end\|>|<\|endoftext\|>)")
 _EMPHASIS: Final = "*_`\"'"
+#: A pattern that never matches.
+_NOTHING: Final = "(?!)"
 
 
 @dataclass(slots=True)
@@ -112,10 +114,10 @@ def _lines(form: TextForm) -> frozenset[str]:
 def _untidy(read: Marked, form: TextForm) -> bool:
     """Whether the exact reading leaves something that lenient reading mends."""
     lines = _lines(form)
-    for field, value in read.value.items():
-        if value != (value.strip(_EMPHASIS + " \t") if field in lines else value.strip()):
-            return True
-    return False
+    return any(
+        value != value.strip() or (field in lines and (value != value.strip(_EMPHASIS) or "\n" in value))
+        for field, value in read.value.items()
+    )
 
 
 def _exact(text: str, form: TextForm, start: int, end: int) -> Marked | None:
@@ -140,7 +142,8 @@ def _exact(text: str, form: TextForm, start: int, end: int) -> Marked | None:
 def _names(marker: str) -> str:
     """The words of `marker` as a pattern: in any case, perhaps in bold, with any blanks around each colon."""
     words = [word for line in marker.split("\n") if (word := line.strip(_EMPHASIS + " \t.:"))]
-    return r"\s*+[ \t>*_#]*+".join(re.escape(word) + r"[ \t*_]*+:[*_]*+[ \t]*+" for word in words)
+    loose = (re.escape(word) + r"[ \t*_]*+:[*_]*+[ \t]*+" for word in words)
+    return r"\s*+[ \t>*_#]*+".join(loose) if words else _NOTHING
 
 
 @lru_cache(maxsize=64)
@@ -160,9 +163,9 @@ def _twice(text: str, form: TextForm, read: Marked) -> int:
     later marker once more; -1 for nowhere."""
     begin, end = read.spans[form.parts[-1][1]]
     if form.end:
-        last = form.parts[-1][0]
-        again = text.find(last, begin - len(last) + 1, end) if len(form.parts) > 1 else -1
-        return again
+        later = ((marker, read.spans[field][0]) for marker, field in form.parts[1:])
+        found = [text.find(marker, at - len(marker) + 1, end) for marker, at in later]
+        return max(found, default=-1)
     at = text.find("\n" + form.parts[0][0], begin, end)
     return -1 if at < 0 or _exact(text, form, at + 1, end) is None else at + 1
 
@@ -175,46 +178,72 @@ def _refused(text: str, form: TextForm, start: int, end: int) -> TextFailure:
     return TextFailure("bad_xml" if any(found) else "no_call", [problem])
 
 
-def _loose(text: str, parts: Parts, start: int, end: int) -> Marked | TextFailure:
+def _loose(text: str, form: TextForm, start: int, end: int) -> Marked | TextFailure:
     """The reading with markers wherever they begin a line; the first of each counts."""
     heads: list[re.Match[str]] = []
     at = start
-    for number, (marker, _) in enumerate(parts):
-        head = _pattern(marker).search(text, at, end)
-        if head is None and number:
-            head = _inline(marker).search(text, at, end)
+    for marker, _ in form.parts:
+        head = _head(text, marker, at, end, inline=bool(heads), anywhere=not form.end)
         if head is None:
-            return _refused(text, parts, start, end)
+            return _refused(text, form, start, end)
         heads.append(head)
         at = head.end()
     repairs = ["text_before"] if text[start : heads[0].start()].strip() else []
-    if any(head.group().strip() != marker.strip() for head, (marker, _) in zip(heads, parts, strict=True)):
+    spelled = zip(heads, form.parts, strict=True)
+    if any(head.group().strip() != marker.strip() for head, (marker, _) in spelled):
         repairs.append("marker_spelling")
-    read = _cut(text, parts, heads, end, repairs)
-    lines = [field for _, field in parts[:-1]]
-    if any("\n" in read.value[field] for field in lines):
-        return _refused(text, parts, start, end)
-    if _pattern(parts[0][0]).search(text, read.spans[parts[-1][1]][0], end):
+    read = _cut(text, form, heads, end, repairs)
+    if any("\n" in read.value[field] for field in _lines(form)):
+        return _refused(text, form, start, end)
+    if _pattern(form.parts[0][0]).search(text, read.spans[form.parts[-1][1]][0], end):
         read.repairs.append("second_answer")
     return read
 
 
-def _cut(text: str, parts: Parts, heads: list[re.Match[str]], end: int, repairs: list[str]) -> Marked:
+def _head(text: str, marker: str, at: int, end: int, inline: bool, anywhere: bool) -> re.Match[str] | None:
+    """The marker at the start of a line or, if `inline`, inside one: whichever comes first if `anywhere`."""
+    found = _pattern(marker).search(text, at, end)
+    if not inline or (found is not None and not anywhere):
+        return found
+    within = _inline(marker).search(text, at, end)
+    both = [head for head in (found, within) if head is not None]
+    return min(both, key=re.Match.start, default=None)
+
+
+def _cut(text: str, form: TextForm, heads: list[re.Match[str]], end: int, repairs: list[str]) -> Marked:
     value: dict[str, str] = {}
     spans: dict[str, tuple[int, int]] = {}
-    for number, (_, field) in enumerate(parts):
-        begin, last = heads[number].end(), number + 1 == len(parts)
-        stop = end if last else heads[number + 1].start()
+    stops = [head.start() for head in heads[1:]]
+    stops.append(_last_stop(text, form, heads[-1].end(), end, repairs))
+    lines = _lines(form)
+    for number, (_, field) in enumerate(form.parts):
+        begin, stop = heads[number].end(), stops[number]
         raw = text[begin:stop]
-        inner = raw.strip() if last else raw.strip().strip(_EMPHASIS + ".").strip()
-        if not last and inner != raw.strip():
+        inner = raw.strip().strip(_EMPHASIS + ".").strip() if field in lines else raw.strip()
+        if field in lines and inner != raw.strip():
             repairs.append("emphasis")
-        if not last and text[begin + len(raw.rstrip()) : heads[number + 1].end()] != parts[number + 1][0]:
+        gap = text[begin + len(raw.rstrip()) : heads[number + 1].end()] if number + 1 < len(heads) else None
+        if gap is not None and gap != form.parts[number + 1][0]:
             repairs.append("marker_spacing")
         offset = begin + (raw.find(inner) if inner else 0)
         value[field], spans[field] = inner, (offset, offset + len(inner))
-    if text[: heads[0].start()].strip() == "" and (
-        heads[0].start() or text[end:].strip() or value[parts[-1][1]] != text[begin:end]
-    ):
+    before = heads[0].start() if not text[: heads[0].start()].strip() else 0
+    if before or text[end - 1 : end].isspace():
         repairs.append("outer_blanks")
     return Marked(value, spans, (heads[0].start(), end), list(dict.fromkeys(repairs)))
+
+
+def _last_stop(text: str, form: TextForm, begin: int, end: int, repairs: list[str]) -> int:
+    """Where the last value stops: at the form's end on its line; without one, where the text ends."""
+    if not form.end:
+        return end
+    begin += len(text[begin:end]) - len(text[begin:end].lstrip())
+    line = text.find("\n", begin, end)
+    stop = line if line >= 0 else end
+    if text[stop:end].strip():
+        repairs.append("text_behind")
+    stop = begin + len(text[begin:stop].rstrip())
+    if text.endswith(form.end, begin, stop):
+        return stop - len(form.end)
+    repairs.append("missing_end")
+    return stop

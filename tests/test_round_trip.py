@@ -68,7 +68,7 @@ def test_the_caption_tool_equals_the_printed_one_byte_for_byte() -> None:
     )
 
 
-def test_a_caption_row_asks_with_the_text_and_an_image_alone_with_the_seeds_question() -> None:
+def test_a_caption_row_asks_with_its_text_and_an_image_alone_with_a_fixed_question() -> None:
     schema = load("caption")
     text = Record(id="1", group="1", source="x:1", fields={"caption": "A long table."})
     image = Record(id="1", group="1", source="x:1", images=("a.png",))

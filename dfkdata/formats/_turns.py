@@ -85,7 +85,11 @@ def _turn(
     if tags:
         parts = [piece for part in parts for piece in _untagged(part, turn["role"], number)]
     turn["content"] = [_part(part, number, waiting, media) for part in parts]
-    if calls := turn.pop("tool_calls", None):
+    calls = turn.pop("tool_calls", None)
+    if calls is not None and not isinstance(calls, list):
+        path, hint = f"messages.{number}.tool_calls", "write a list of calls"
+        raise Fault("TOOL_UNKNOWN", "tool_calls are no list", path=path, value=calls, hint=hint)
+    if calls:
         turn["tool_calls"] = [
             _call(call, f"messages.{number}.tool_calls.{at}") for at, call in enumerate(calls)
         ]
@@ -139,7 +143,7 @@ def _part(
             path = f"messages.{number}.content"
             raise Fault("NOT_TEXT", "a text part without text", path=path, value=part)
         return {"type": "text", "text": part["text"]}
-    if kind not in _PART_KIND:
+    if not isinstance(kind, str) or kind not in _PART_KIND:
         hint = f"known are text, {', '.join(_PART_KIND)}"
         raise Fault(
             "PART_UNKNOWN",

@@ -42,7 +42,7 @@ def record(row: Row, source: str, options: Options) -> Record:
 
 def _turn(turn: Any, number: int) -> dict[str, Any]:
     speaker = turn.get("from") if isinstance(turn, dict) else None
-    if speaker not in ROLES:
+    if not isinstance(speaker, str) or speaker not in ROLES:
         path, hint = f"conversations.{number}.from", f"known are {', '.join(ROLES)}"
         raise Fault("ROLE_UNKNOWN", f"the speaker {speaker!r}", path=path, value=turn, hint=hint)
     return {"role": ROLES[speaker], "content": turn.get("value")}

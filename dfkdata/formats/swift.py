@@ -14,7 +14,7 @@ from dfkdata.config import Config
 from dfkdata.formats import Row
 from dfkdata.formats._carried import carried
 from dfkdata.formats._turns import as_json, conversation, listed, tools
-from dfkdata.records import Record
+from dfkdata.records import Fault, Record
 
 SCHEMA: str | None = None
 COLUMNS = (frozenset({"messages"}),)
@@ -44,6 +44,9 @@ def joined_calls(messages: list[Any], *, call: str, answers: tuple[str, ...]) ->
             calls = asked if isinstance(asked, list) else [asked]
             if turns and isinstance(turns[-1], dict) and turns[-1].get("role") == "assistant":
                 before = turns[-1].get("tool_calls") or []
+                if not isinstance(before, list):
+                    path = f"messages.{number - 1}.tool_calls"
+                    raise Fault("TOOL_UNKNOWN", "tool_calls are no list", path=path, value=before)
                 turns[-1] = turns[-1] | {"tool_calls": [*before, *calls]}
             else:
                 turns.append({"role": "assistant", "content": "", "tool_calls": calls})

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from dfkdata.errors import ConfigError, DataError, missing_package
-from dfkdata.records import Reject
+from dfkdata.records import Fault, Reject
 from dfkdata.sources import _table, _text
-from dfkdata.sources._common import Found, Row, as_row
+from dfkdata.sources._common import Found, Row, as_row, demand_text, no_text
 
 HUB = "hf://datasets/"
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
@@ -63,7 +63,9 @@ def parts(
         return _folder(path, path)
     if path.is_file():
         return (
-            _unpacked(path, store) if path.name.endswith(ARCHIVES) else [Part(path.name, path.parent, path)]
+            _unpacked(path, store)
+            if path.name.lower().endswith(ARCHIVES)
+            else [Part(path.name, path.parent, path)]
         )
     if any(sign in str(given) for sign in "*?["):
         base, pattern = _pattern(path)
@@ -97,7 +99,7 @@ _OURS = ("quarantine.jsonl", "duplicates.jsonl", "manifest.json")
 def _folder(folder: Path, root: Path) -> list[Part]:
     """The data files of a folder and those below; what a conversion set aside is no data, and neither is a
     finished conversion that lies below."""
-    files = (file for file in folder.rglob("*") if file.name.endswith(SUFFIXES) and file.is_file())
+    files = (file for file in folder.rglob("*") if file.name.lower().endswith(SUFFIXES) and file.is_file())
     found = sorted(file for file in files if file.name not in _OURS and not _is_output(file.parent, folder))
     if not found:
         raise ConfigError(f"{folder}: no data file in this folder; data files end in {', '.join(KINDS)}")
@@ -142,15 +144,15 @@ def _read(path: Path, kind: str, name: str) -> Iterator[Found]:
                 yield from _text.document(file, name)
             else:
                 yield from _text.lines(file, name)
-        except (gzip.BadGzipFile, zlib.error, EOFError) as error:
-            raise DataError(f"{path}: the packed file is broken ({error})") from error
+        except (OSError, zlib.error, EOFError) as error:  # gzip and zstd say OSError for a broken file
+            raise DataError(f"{path}: the file is broken, or cannot be read on ({error})") from error
 
 
 def _open(path: Path) -> IO[bytes]:
     try:
-        if path.suffix == ".gz":
+        if path.suffix.lower() == ".gz":
             return gzip.open(path, "rb")  # type: ignore[return-value]  # a GzipFile is a binary file
-        if path.suffix == ".zst":
+        if path.suffix.lower() == ".zst":
             return _zstd(path)
         return path.open("rb")
     except OSError as error:
@@ -184,8 +186,8 @@ def _parquet(path: Path, name: str) -> Iterator[Found]:
         for batch in file.iter_batches(batch_size=256):
             for row in batch.to_pylist():
                 number += 1
-                yield row, f"{name}:{number}"
-    except pyarrow.ArrowInvalid as error:
+                yield _plain(row), f"{name}:{number}"
+    except (pyarrow.ArrowInvalid, OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: not a whole Parquet file ({error})") from error
 
 
@@ -193,17 +195,31 @@ def _memory(found: Iterable[Any], name: str) -> Iterator[Found]:
     """Rows in memory, such as a `datasets.Dataset`: mappings whose pictures may be Pillow images."""
     for number, row in enumerate(found, start=1):
         source = f"{name}:{number}"
-        yield as_row(_plain(row), source), source
+        try:
+            plain = _plain(row)
+            demand_text(plain)
+        except RecursionError:
+            yield Fault("ROW_NOT_OBJECT", "the row is nested too deeply").reject(source, None), source
+            continue
+        except UnicodeEncodeError as error:
+            yield no_text(source, plain, error), source
+            continue
+        yield as_row(plain, source), source
 
 
 def _plain(value: Any) -> Any:
-    """`value` with Pillow images as {"bytes": PNG or original}, and mappings and lists as plain ones."""
+    """`value` with Pillow images as {"bytes": PNG or original}, and mappings and lists as plain ones.
+
+    What JSON has no word for becomes text: dates in ISO form, numbers of other kinds, keys that are no
+    text."""
+    if value is None or isinstance(value, str | int | float | bytes):
+        return value
     if isinstance(value, Mapping):
-        return {key: _plain(inner) for key, inner in value.items()}
+        return {key if isinstance(key, str) else str(key): _plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(inner) for inner in value]
     if hasattr(value, "save") and hasattr(value, "getpixel"):
         buffer = io.BytesIO()
         value.save(buffer, "PNG")
         return {"bytes": buffer.getvalue()}
-    return value
+    return value.isoformat() if hasattr(value, "isoformat") else str(value)

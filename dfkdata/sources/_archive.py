@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO
@@ -32,15 +33,18 @@ def extract(path: Path, target: Path) -> None:
                             f"{path}: unpacks to more than {limit} bytes; unpack it yourself if it is meant"
                         )
                     out.write(chunk)
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError) as error:
+    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError) as error:
         raise DataError(f"{path}: not a whole archive ({error})") from error
+    except (RuntimeError, OSError) as error:  # a password, an unknown method, a name that is no file's here
+        raise DataError(f"{path}: cannot be unpacked ({error}); unpack it yourself") from error
 
 
 def _members(path: Path) -> Iterator[tuple[str, IO[bytes]]]:
-    if path.suffix == ".zip":
+    if path.suffix.lower() == ".zip":
         with zipfile.ZipFile(path) as archive:
             for info in archive.infolist():
-                if not info.is_dir() and info.external_attr >> 28 != 0xA:  # 0xA: a symbolic link
+                # 0xA: a symbolic link
+                if info.filename and not info.is_dir() and info.external_attr >> 28 != 0xA:
                     yield info.filename, archive.open(info)
         return
     with tarfile.open(path) as tar:
@@ -51,6 +55,6 @@ def _members(path: Path) -> Iterator[tuple[str, IO[bytes]]]:
 
 def _inside(name: str, target: Path, path: Path) -> Path:
     parts = PurePosixPath(name.replace("\\", "/"))
-    if parts.is_absolute() or ".." in parts.parts or ":" in parts.parts[0]:
+    if not parts.parts or parts.is_absolute() or ".." in parts.parts or ":" in parts.parts[0]:
         raise DataError(f"{path}: the member {name!r} would be written outside the folder")
     return target / parts

@@ -35,5 +35,34 @@ def bad_json(line: bytes, source: str, problem: str) -> Reject:
     return Fault("BAD_JSON", f"the line is not JSON: {problem}", value=text, hint=hint).reject(source, text)
 
 
+def no_text(source: str, raw: Any, error: UnicodeEncodeError) -> Reject:
+    """The reject of a row that holds half of a surrogate pair; the raw row shows it escaped."""
+    fault = Fault("BAD_ENCODING", f"half of a surrogate pair ({error.reason})", hint="repair the text")
+    return fault.reject(source, writable(raw))
+
+
+def writable(value: Any) -> Any:
+    """`value` with halves of surrogate pairs escaped."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, dict):
+        return {writable(key): writable(inner) for key, inner in value.items()}
+    return [writable(inner) for inner in value] if isinstance(value, list) else value
+
+
+def demand_text(value: Any) -> None:
+    """Raise `UnicodeEncodeError` where a text in `value`, or a key, holds half of a surrogate pair."""
+    if isinstance(value, str):
+        if not value.isascii():
+            value.encode()
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            demand_text(key)
+            demand_text(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            demand_text(inner)
+
+
 DECODE = msgspec.json.Decoder().decode
 BOM = b"\xef\xbb\xbf"

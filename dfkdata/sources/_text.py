@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import codecs
 import json
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator
 from typing import IO, Any
 
 import msgspec
 
 from dfkdata.errors import DataError
-from dfkdata.sources._common import BOM, DECODE, Found, as_row, bad_json
+from dfkdata.records import Reject
+from dfkdata.sources._common import BOM, DECODE, Found, Row, as_row, bad_json, demand_text, no_text
 
 _CHUNK = 1 << 20
 
@@ -23,7 +25,7 @@ def lines(file: IO[bytes], name: str) -> Iterator[Found]:
             line = line.removeprefix(BOM)
         try:
             row = DECODE(line)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             if line.strip():
                 yield bad_json(line, source, str(error)), source
             continue
@@ -46,7 +48,7 @@ def document(file: IO[bytes], name: str) -> Iterator[Found]:
     data = file.read().removeprefix(BOM)
     try:
         whole = DECODE(data)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         if start == b"{" and b"\n" in data.strip():
             file.seek(0)
             yield from lines(file, name)
@@ -74,10 +76,10 @@ def _items(file: IO[bytes], name: str) -> Iterator[Found]:
     text.skip("[")
     while not text.at("]"):
         line = text.line
-        row = text.value()
-        yield as_row(row, f"{name}:{line}"), f"{name}:{line}"
+        yield text.row(f"{name}:{line}"), f"{name}:{line}"
         if not text.at("]"):
             text.skip(",")
+    text.finish()
 
 
 class _Text:
@@ -86,7 +88,8 @@ class _Text:
     def __init__(self, file: IO[bytes], name: str) -> None:
         self.file, self.name = file, name
         self.decode = codecs.getincrementaldecoder("utf-8-sig")()
-        self.read_value = json.JSONDecoder(parse_constant=self._constant).raw_decode
+        self.read_value = json.JSONDecoder(parse_constant=_no_constant, parse_float=_finite).raw_decode
+        self.read_loosely = json.JSONDecoder(parse_constant=str, parse_int=str, parse_float=str).raw_decode
         self.window, self.place, self.line, self.ended = "", 0, 1, False
 
     def at(self, sign: str) -> bool:
@@ -108,18 +111,50 @@ class _Text:
         self.place += 1
         self.at("")
 
-    def value(self) -> Any:
-        """The JSON value at this place; the window doubles until it holds it."""
+    def finish(self) -> None:
+        """Step over the end of the list. Raises `DataError` when more than blanks follows it."""
+        self.place += 1
+        while True:
+            rest = self.window[self.place :]
+            if rest.strip():
+                raise DataError(f"{self.name}:{self.line}: something follows the end of the JSON list")
+            self.place = len(self.window)
+            if not self._more():
+                return
+
+    def row(self, source: str) -> Row | Reject:
+        """The row at this place. A number that JSON or Python does not know costs this row alone."""
+        problem = ""
+        try:
+            value, written = self._value(self.read_value)
+        except _NoNumber as error:
+            problem = str(error)
+            value, written = self._value(self.read_loosely)
+        if problem:
+            return bad_json(written.encode("utf-8", "backslashreplace"), source, problem)
+        if "\\u" in written:
+            try:
+                demand_text(value)
+            except UnicodeEncodeError as error:
+                return no_text(source, value, error)
+        return as_row(value, source)
+
+    def _value(self, read: Callable[[str, int], tuple[Any, int]]) -> tuple[Any, str]:
+        """The JSON value at this place and its text; the window doubles until it holds it."""
         while True:
             try:
-                value, end = self.read_value(self.window, self.place)
+                value, end = read(self.window, self.place)
             except json.JSONDecodeError as error:
                 if not self._more():
                     raise DataError(f"{self.name}:{self.line}: not JSON ({error.msg})") from error
                 continue
+            except RecursionError as error:
+                raise DataError(f"{self.name}:{self.line}: the row is nested too deeply") from error
+            except ValueError as error:
+                raise _NoNumber(str(error)) from error
             self.line += self.window.count("\n", self.place, end)
-            self.place = end
-            return value
+            written, self.place = self.window[self.place : end], end
+            return value, written
 
     def _more(self) -> bool:
         """Read on, dropping what was passed."""
@@ -134,5 +169,17 @@ class _Text:
         self.place = 0
         return bool(data)
 
-    def _constant(self, name: str) -> Any:
-        raise DataError(f"{self.name}:{self.line}: {name} is not JSON")
+
+class _NoNumber(Exception):
+    """A row holds NaN, Infinity, or an integer of more digits than Python reads."""
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if value in (math.inf, -math.inf):
+        raise ValueError(f"{text} is beyond every number")
+    return value
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON number")

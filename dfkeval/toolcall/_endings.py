@@ -33,7 +33,7 @@ def function_end(tags: Tags, i: int, wrapped: bool, finished: bool) -> Ending | 
         if not tags.cut(last + 1):
             return Ending(tags.ends[last + 1], last + 2, (*repairs, *more))
     if following == F_OPEN:
-        return Ending(tags.ends[i], i + 1, (*repairs, "shared_tool_call"), shared=True)
+        return Ending(tags.ends[last], last + 1, (*repairs, "shared_tool_call"), shared=True)
     if following == C_OPEN and tags.opens_call(last + 1):
         return Ending(tags.ends[i], i + 1, (*repairs, "missing_close_tool_call"), poison=True)
     if finished and ended(tags, last):

@@ -6,7 +6,9 @@ again, and when the outer call never ends it was the real one. Where a second re
 frame keeps a doubt.
 
 Promises: each tag is looked at a bounded number of times (runs of equal closers are taken as one), so the
-time is linear; nothing is raised for any text."""
+time is linear; nothing is raised for any text. A closer that is looked for up to the end of the text in vain
+makes tags be read again; that is counted in `spare`, and once it is used up the first possible end of a call
+is its end. Only texts with hundreds of calls that lack their closers come so far."""
 
 from __future__ import annotations
 
@@ -57,10 +59,17 @@ class Machine(Stack):
         while self.stack:
             if i >= len(self.tags):
                 self._end_of_text()
+                self.spare -= max(0, len(self.tags) - self.tags.at(self.out[-1].end))
                 break
             frame = self.stack[-1]
             i = self._body(frame, i) if frame.open is None else self._value(frame, frame.open, i)
+            if self.spare < 0 and self._can_heal():
+                i = len(self.tags)
         return self.out, i
+
+    def _can_heal(self) -> bool:
+        """Whether a single call is open, in a value behind which the call may end."""
+        return len(self.stack) == 1 and (last := self.stack[0].open) is not None and last.heal is not None
 
     # --- between parameters
     # ----------------------------------------------------------------------------------------

@@ -25,16 +25,17 @@ class Ahead:
         self._pattern = pattern
         self._text = text
         self._start = -1
-        self._end = -1
+        self._answer = (-1, -1)
 
     def find(self, offset: int) -> tuple[int, int]:
         """(start, end) of the first match at or behind `offset`; both are the text's length where there is
         none."""
         if self._start < offset:
             match = self._pattern.search(self._text, offset)
-            none = len(self._text) + 1
-            self._start, self._end = match.span() if match else (none, none)
-        return min(self._start, len(self._text)), min(self._end, len(self._text))
+            size = len(self._text)
+            self._answer = match.span() if match else (size, size)
+            self._start = match.start() if match else size + 1
+        return self._answer
 
 
 class Lookahead:

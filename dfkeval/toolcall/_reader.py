@@ -75,12 +75,9 @@ class Reader(Source):
 
     def read(self, prefill: str = "none") -> ParseResult:
         """The result for the whole text. `prefill` "think": the prompt ended inside a think block."""
-        at = self._begin(prefill)
-        while True:
-            found = OUTSIDE.search(self.text, at)
-            if found is None:
-                break
-            at = self._step(found.lastindex or 0, found.start(), found.end())
+        at, text, search = self._begin(prefill), self.text, OUTSIDE.search
+        while (found := search(text, at)) is not None:
+            at = self._step(found.lastindex or 0, *found.span())
         return result(self.text, self.blocks, self._settings())
 
     def _settings(self) -> Settings:
@@ -179,7 +176,7 @@ class Reader(Source):
     # --------------------------------------------------------------------------------
 
     def _code(self, start: int, end: int) -> int:
-        if self.fences.opens_fence(start, end):
+        if end - start >= 3 and start in self.fences.openers:
             stop = self.fences.fence_end(start, end)
             if stop is None or self._splits_call(end, stop):
                 self.pending = ("unclosed_fence", (start, end))
@@ -190,7 +187,7 @@ class Reader(Source):
             stop = self.fences.span_end(start, end)
             if stop is None and self.text.startswith(CALL_OPEN, end):
                 stop = self._quoted_call(start, end)
-        return end if stop is None or self._closes_value(end, stop) else stop
+        return end if stop is None or (self.reopenable and self._closes_value(end, stop)) else stop
 
     def _closes_value(self, start: int, stop: int) -> bool:
         """Whether the code from `start` to `stop` holds a parameter's closer without its opener: it is no
@@ -303,6 +300,8 @@ class Reader(Source):
             for frame in frames:
                 self._keep(frame)
             last = frames[-1]
+            if last.shared and i >= len(self.tags):
+                return last.end  # the text ended in an outer call; what follows `last` is read anew
             if last.shared:
                 frames, i = self.machine.run(i, wrapped=True)
                 continue
@@ -347,7 +346,7 @@ class Reader(Source):
     def _may_reopen(self, block: Block, frame: Frame, i: int) -> bool:
         """Whether tag `i` may end the last value of `frame`: the call that ended before it was text of that
         value."""
-        if not block.reopenable or i <= self.reopened:
+        if not block.reopenable or i <= self.reopened or self.machine.spare < 0:
             return False
         last = frame.parameters[-1]
         return last.opener_inside or self.text.find(CALL_OPEN, last.begin, last.end) >= 0
@@ -356,7 +355,7 @@ class Reader(Source):
         """`</parameter>` outside of any call. If it could end a value, the last call with free text at its
         end goes on."""
         tags = self.tags
-        if not self.reopenable or (i := tags.at(start)) <= self.reopened:
+        if not self.reopenable or (i := tags.at(start)) <= self.reopened or self.machine.spare < 0:
             return end
         following = tags.next(i)
         legal = following == P_OPEN or (

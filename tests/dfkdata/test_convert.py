@@ -222,3 +222,44 @@ def test_a_repaired_image_is_noticed_in_a_finished_folder(tmp_path: Path) -> Non
     image.write_bytes(KINDS["png"])
     with pytest.raises(ConfigError, match="images"):
         convert(source, out, format="captions")
+
+
+def test_a_share_that_is_no_number_is_refused(tmp_path: Path) -> None:
+    source = write(tmp_path / "a.jsonl", [caption(1)])
+    with pytest.raises(ConfigError, match="leave no training rows"):
+        convert(source, tmp_path / "out", format="captions", validation=float("nan"))
+
+
+def test_an_empty_training_file_is_a_warning(tmp_path: Path) -> None:
+    source = write(tmp_path / "a.jsonl", [])
+    summary = convert(source, tmp_path / "out", format="captions", validation=0)
+    assert summary.warnings["SPLIT_EMPTY"]["first"]["reason"] == "no row fell into train"
+
+
+def test_gold_of_another_schema_is_a_reject_and_no_training_row(tmp_path: Path) -> None:
+    rows = [caption(1), {"caption": "A cat.", "gold": {"label": "netral", "analisis": "x"}}]
+    summary = convert(write(tmp_path / "a.jsonl", rows), tmp_path / "out", format="captions", validation=0)
+    assert summary.rows["out"] == 1
+    assert "right --schema" in summary.codes["GOLD_INVALID"]["first"]["hint"]
+
+
+def test_files_of_others_and_inputs_are_not_written_over(tmp_path: Path) -> None:
+    source = write(tmp_path / "a.jsonl", [caption(1)])
+    mine = write(tmp_path / "out" / "train.jsonl", [caption(2)])
+    before = mine.read_bytes()
+    with pytest.raises(ConfigError, match="not written by a conversion"):
+        convert(source, tmp_path / "out", format="captions")
+    with pytest.raises(ConfigError, match="is an input"):
+        convert(mine, tmp_path / "out", format="captions", overwrite=True)
+    assert mine.read_bytes() == before
+    assert convert(source, tmp_path / "out", format="captions", overwrite=True).fresh
+
+
+def test_a_configuration_that_is_no_text_or_empty_says_so(tmp_path: Path) -> None:
+    from dfkdata.config import load_config
+    from dfkdata.plan import Plan
+
+    for data, reason in ((b"\xff\xfe", "not UTF-8"), (b"", "is empty")):
+        (tmp_path / "c.yaml").write_bytes(data)
+        with pytest.raises(ConfigError, match=reason):
+            load_config(tmp_path / "c.yaml", Plan)

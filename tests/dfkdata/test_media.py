@@ -159,3 +159,11 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     with pytest.raises(Fault) as fault:
         audit(str(tmp_path / "pipe.png"))
     assert code(fault) == "IMG_UNREADABLE"
+
+
+def test_a_picture_without_pixels_is_unreadable() -> None:
+    header = b"IHDR" + bytes(8) + b"\x08\x02\x00\x00\x00" + bytes(4)
+    data = b"\x89PNG\r\n\x1a\n" + (13).to_bytes(4) + header + b"\x00\x00\x00\x00IEND\xaeB`\x82"
+    with pytest.raises(Fault, match="0 x 0 pixels") as caught:
+        inspect(data)
+    assert caught.value.code == "IMG_UNREADABLE"

@@ -127,7 +127,7 @@ def test_bytes_that_are_no_text_are_one_reject(tmp_path: Path) -> None:
     assert found[1].code == "BAD_ENCODING"
 
 
-@pytest.mark.parametrize("text", ["[{}, {", '[{"a": 1} {"b": 2}]', "[1, 2", '{"a": ', "[NaN]", ""])
+@pytest.mark.parametrize("text", ["[{}, {", '[{"a": 1} {"b": 2}]', "[1, 2", '{"a": ', ""])
 def test_a_json_document_that_breaks_off_is_an_error_with_its_line(text: str, tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(text)
     with pytest.raises(DataError, match=r"a\.json"):

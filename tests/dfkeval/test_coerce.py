@@ -358,3 +358,56 @@ def test_small_corners_of_schemas_are_understood():
     assert Document({"allOf": [True]}).check({"allOf": [True]})(1) is None
     assert compile_fits(Document({}), {"type": "object", "additionalProperties": STR}) is None
     assert load_json('"' + "x" * 200 + '"') == "x" * 200
+
+
+#: Long lists are checked column by column.
+ROWS = {
+    "type": "array",
+    "items": {
+        "type": "object",
+        "properties": {
+            "n": STR,
+            "many": {"type": "array", "items": {"type": "array", "items": INT}, "maxItems": 2},
+            "open": {"type": "object", "properties": {"k": {"type": "string", "minLength": 2}}},
+            "odd": {"not": STR},
+        },
+        "required": ["n"],
+    },
+}
+ROW = {"n": "x", "many": [[1], []], "open": {"k": "ab"}}
+
+
+@pytest.mark.parametrize(
+    ("row", "quick"),
+    [
+        (ROW, True),
+        ({**ROW, "many": []}, True),
+        ({**ROW, "extra": 1}, True),
+        ({"n": "x", "many": []}, True),
+        ({"n": "x", "many": [], "other": None}, True),
+        ({**ROW, "n": 1}, False),
+        ({**ROW, "many": [[1], [2], [3]]}, False),
+        ({**ROW, "many": [[1], ["x"]]}, False),
+        ({**ROW, "many": [1]}, False),
+        ({**ROW, "many": {}}, False),
+        ({**ROW, "open": {"k": "a"}}, False),
+        ({**ROW, "odd": 1}, False),
+        ({"many": []}, False),
+        ("no object", False),
+    ],
+)
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_long_list_gets_the_verdict_that_its_entries_get(row, quick, alone):
+    doc = Document(ROWS)
+    rows = [row] * 100 if alone else [*[ROW] * 99, row]
+    fits = compile_fits(doc, ROWS)
+    assert fits(rows) is quick
+    assert fits(rows) is all(fits([entry]) for entry in rows)
+    assert not quick or doc.check(ROWS)(rows) is None
+
+
+def test_a_long_list_of_empty_lists_fits():
+    nested = {"type": "array", "items": {"type": "array", "items": {"type": "array", "items": ROWS["items"]}}}
+    assert compile_fits(Document(nested), nested)([[]] * 100) is True
+    assert compile_fits(Document(nested), nested)([[[ROW]]] * 100) is True
+    assert compile_fits(Document(nested), nested)([[[{}]]] * 100) is False

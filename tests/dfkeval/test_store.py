@@ -84,7 +84,13 @@ def test_a_broken_line_in_the_middle_is_an_error_with_its_number(store: Store) -
         store.completions()
 
 
+def test_a_run_that_never_got_an_answer_takes_a_corrected_configuration(store: Store) -> None:
+    store.begin(CONFIG | {"limit": 3}, "other hash")
+    assert store.config()["config"]["limit"] == 3
+
+
 def test_scoring_keys_may_change_in_a_run_and_others_may_not(store: Store) -> None:
+    list(store.append([completion("a")]))
     store.begin({**CONFIG, "metrics": ["labels"], "seed": 1, "resamples": 500}, "hash")
     assert store.config()["config"]["metrics"] == ["labels"]
     with pytest.raises(ConfigError, match=r"another configuration \(limit differ\)"):

@@ -19,6 +19,7 @@ from dfkeval.toolcall import (
     parse_tool_calls,
     write_tool_call,
 )
+from dfkeval.toolcall._machine import Machine
 
 STR = {"type": "string"}
 
@@ -625,3 +626,44 @@ def test_a_call_that_shared_its_wrapper_can_be_taken_up_again_and_end_with_the_t
         result = lenient(shared + behind)
         assert result.problems or arguments(result)[0][0] == "city"
         assert "".join(segment.source for segment in result.segments) == shared + behind
+
+
+def test_a_shared_wrapper_inside_a_value_that_never_ends_is_read_without_an_error():
+    inside = "<tool_call>\n<function=city>\n<parameter=name>\nx\n</parameter>\n</function>\n"
+    unread = "</parameter></func>>\n<tool_call>\n<function=city></func<function=city>"
+    texts = [f"<tool_call><function=city><parameter={key}>{unread}" for key in ("name", "region")]
+    stray = inside + "</function>\n<function=ping>\n</function>\n</tool_call>"
+    for text in texts:
+        result = lenient(text)
+        assert result.problems
+        assert "".join(segment.source for segment in result.segments) == text
+    assert arguments(lenient(stray)) == [("city", {"name": "x"}), ("ping", {})]
+    assert not parse_tool_calls(stray, TOOLS).calls
+
+
+@pytest.mark.parametrize(
+    ("first", "unit"),
+    [
+        (
+            "<tool_call><function=ping></para",
+            "\n</parameter>\n<parameter=x>\n</function>\n</tool_call>\n<function=city>",
+        ),
+        ("", "<tool_call>\n<function=city>\n<parameter=name>\n</function>\n</tool_call>"),
+    ],
+)
+def test_tags_are_read_a_bounded_number_of_times_where_closers_are_looked_for_in_vain(
+    first, unit, monkeypatch
+):
+    steps = 0
+    plain = Machine._value
+
+    def counted(self, frame, parameter, i):
+        nonlocal steps
+        steps += 1
+        return plain(self, frame, parameter, i)
+
+    monkeypatch.setattr(Machine, "_value", counted)
+    text = first + unit * 3000
+    result = lenient(text)
+    assert "".join(segment.source for segment in result.segments) == text
+    assert steps < 20_000 + 8 * unit.count("<") * 3000

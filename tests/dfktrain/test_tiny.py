@@ -28,6 +28,7 @@ def loaded():
 
 @pytest.fixture(scope="module")
 def lesson_texts() -> list[str]:
+    lessons.use_pieces(json.loads((tiny.path() / "tokenizer.json").read_text())["model"]["vocab"])
     rng = random.Random(5)
     return [build._rendered(lesson(rng)) for lesson in lessons.LESSONS.values() for _ in range(ROWS)]
 
@@ -109,6 +110,18 @@ def test_a_made_up_word_that_is_the_demos_is_drawn_again(monkeypatch: pytest.Mon
     drawn = iter(["cow", "Toy", "lumo"])
     monkeypatch.setattr(lessons, "_made_up", lambda rng: next(drawn))
     assert lessons.word(random.Random(0)) == "lumo"
+
+
+def test_a_made_up_verb_that_is_the_demos_is_drawn_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = iter(["mov", "driv", "lum"])
+    monkeypatch.setattr(lessons, "_made_up", lambda rng: next(drawn))
+    assert lessons._verb(random.Random(0)) == "luming"
+
+
+def test_no_piece_that_words_are_made_of_is_the_demos() -> None:
+    lessons.use_pieces(json.loads((tiny.path() / "tokenizer.json").read_text())["model"]["vocab"])
+    assert len(lessons.PIECES) > 1000
+    assert not set(lessons.PIECES) & words.ALL
 
 
 def test_the_lessons_draw_no_letters_and_use_other_seeds_than_the_demo() -> None:
