@@ -113,7 +113,7 @@ def test_a_made_up_word_that_is_the_demos_is_drawn_again(monkeypatch: pytest.Mon
 
 
 def test_a_made_up_verb_that_is_the_demos_is_drawn_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    drawn = iter(["mov", "driv", "lum"])
+    drawn = iter(["climb", "leav", "lum"])
     monkeypatch.setattr(lessons, "_made_up", lambda rng: next(drawn))
     assert lessons._verb(random.Random(0)) == "luming"
 
