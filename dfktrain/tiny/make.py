@@ -1,5 +1,5 @@
-"""Make the built-in model from nothing: `python -m dfktrain.tiny.make` (a GPU; about nine minutes on one
-H200).
+"""Make the built-in model from nothing: `python -m dfktrain.tiny.make` (a GPU; a sitting takes about nine
+minutes on one H200). The weights that ship took four sittings, which the model card and docs/LOG.md list.
 
 Strategy: rows of `lessons` are generated in worker processes and never repeat; each step is one batch of long
 rows (tools in the prompt) and one of short rows; loss on answers only; AdamW with a cosine to zero; weights
