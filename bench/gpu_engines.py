@@ -8,7 +8,10 @@ Every piece is a process of its own and writes one JSON file into --work; a piec
 run again. The table compares: the mask (hash of ids and labels), 1 - cosine of the first step's adapter
 gradient to an fp32 reference beside that of plain bf16 autocast with the library's loss, the losses of the
 steps, tokens a second, memory, and what the saved adapter generates after a reload by the evaluation's
-loader."""
+loader. The reference computes in fp32 without TF32 and with PyTorch's own kernels, whatever is installed;
+`plain` uses the installed kernels as the engines do, `plain_torch` PyTorch's own.
+
+Pieces that measure no time run two at a time (--jobs)."""
 
 from __future__ import annotations
 
@@ -20,12 +23,15 @@ import statistics
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 ENGINES = ("transformers", "unsloth")
-GRADIENTS = ("reference", "plain", *ENGINES)
+PLAIN = ("plain", "plain_torch")
+TORCH_KERNELS = ("reference", "plain_torch")
+GRADIENTS = ("reference", *PLAIN, *ENGINES)
 SPECIALS = (
     "endoftext im_start im_end object_ref_start object_ref_end box_start box_end quad_start quad_end "
     "vision_start vision_end vision_pad image_pad video_pad"
@@ -142,6 +148,8 @@ def base_name(asked: argparse.Namespace) -> str:
 def gradient(asked: argparse.Namespace, name: str) -> dict[str, Any]:
     """The mask's hash and the first step's adapter gradient of one contender, saved beside the JSON."""
     engine = name if name in ENGINES else "transformers"
+    if name in TORCH_KERNELS:
+        sys.modules["fla"] = None  # type: ignore[assignment]  # as if it were not installed
     from dfktrain import model as models
 
     module = models.pick_engine(engine)
@@ -153,7 +161,7 @@ def gradient(asked: argparse.Namespace, name: str) -> dict[str, Any]:
     from dfktrain.collate import Collator
     from dfktrain.engines.transformers import score_answers
 
-    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     model, modules = models.adapt(base, config.adapter, engine)
     moved = seed_adapter(model)
     rows = list(load_rows(asked.work / "data/rows.jsonl"))
@@ -163,18 +171,28 @@ def gradient(asked: argparse.Namespace, name: str) -> dict[str, Any]:
     device = next(model.parameters()).device
     batch = {key: value.to(device) for key, value in collator(samples[: asked.batch]).items()}
     scored = int((batch["labels"][:, 1:] != -100).sum())
-    if name != "plain":
+    if name not in PLAIN:
         score_answers(model)
     model.train()
     autocast = torch.autocast(
         device.type, dtype=torch.bfloat16, enabled=not asked.cpu and name != "reference"
     )
     with autocast:
-        loss = model(**batch).loss if name == "plain" else model(**batch).loss / scored
+        loss = model(**batch).loss if name in PLAIN else model(**batch).loss / scored
     loss.backward()
     flat = torch.cat([p.grad.float().flatten().cpu() for _, p in moved])
     torch.save(flat, asked.work / f"gradient-{name}.pt")
-    return {"mask": mask[:12], "loss": loss.item(), "norm": float(flat.norm()), "modules": len(modules)}
+    return {
+        "mask": mask[:12], "loss": loss.item(), "norm": float(flat.norm()), "modules": len(modules),
+        "delta_rule": delta_rule(asked, name),
+    }  # fmt: skip
+
+
+def delta_rule(asked: argparse.Namespace, name: str) -> dict[str, float] | None:
+    """How far the gated delta rule that this process computes with is from the plain recurrence."""
+    from dfktrain.environment import gdn_difference
+
+    return None if asked.cpu or name in TORCH_KERNELS else gdn_difference("cuda")
 
 
 def seed_adapter(model: Any) -> list[tuple[str, Any]]:
@@ -244,10 +262,15 @@ def work(asked: argparse.Namespace) -> None:
     if asked.shape == "real" and not (asked.work / "base/made.json").is_file():
         make_base(asked.work / "base")
     engines = [engine for engine in ENGINES if engine in asked.engines]
-    wanted = [("gradient", name) for name in GRADIENTS if name in engines or name in ("reference", "plain")]
-    for piece, name in [*wanted, *(("train", e) for e in engines), *(("reload", e) for e in engines)]:
-        if not (asked.work / f"{piece}-{name}.json").is_file():
-            _process(asked, piece, name)
+    _pieces(asked, "train", engines, jobs=1)  # timed, so each has the machine to itself
+    _pieces(asked, "gradient", [n for n in GRADIENTS if n in engines or n not in ENGINES], asked.jobs)
+    _pieces(asked, "reload", engines, asked.jobs)
+
+
+def _pieces(asked: argparse.Namespace, piece: str, names: list[str], jobs: int) -> None:
+    missing = [name for name in names if not (asked.work / f"{piece}-{name}.json").is_file()]
+    with ThreadPoolExecutor(jobs) as pool:
+        list(pool.map(lambda name: _process(asked, piece, name), missing))
 
 
 def _process(asked: argparse.Namespace, piece: str, name: str) -> None:
@@ -291,13 +314,14 @@ def table(asked: argparse.Namespace) -> dict[str, Any]:
         for name, flat in grads.items():
             cosine = torch.dot(flat.double(), truth) / (flat.double().norm() * truth.norm())
             off[name] = float(1 - cosine)
+    plain = min((off[name] for name in PLAIN if name in off), default=0.0)
     print(f"\n{'':14}{'mask':>14}{'loss':>9}{'1-cos':>11}{'x plain':>9}", end="")
     print(f"{'last loss':>11}{'tok/s':>9}{'GiB':>7}{'first s':>9}")
     for name in GRADIENTS:
         if f"gradient-{name}" not in found:
             continue
         one, run = found[f"gradient-{name}"], found.get(f"train-{name}", {})
-        ratio = off[name] / off["plain"] if off.get("plain") else float("nan")
+        ratio = off[name] / plain if plain else float("nan")
         tail = ""
         if run:
             tail = f"{run['losses'][-1]:>11.4f}{run['tokens_per_s']:>9.0f}"
@@ -326,6 +350,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--engines", nargs="+", default=list(ENGINES))
+    parser.add_argument("--jobs", type=int, default=2, help="untimed pieces at a time")
     parser.add_argument("--cpu", action="store_true", help="fp32 everywhere, to try the script without a GPU")
     parser.add_argument("--piece", choices=sorted(PIECES), help=argparse.SUPPRESS)
     parser.add_argument("--name", help=argparse.SUPPRESS)

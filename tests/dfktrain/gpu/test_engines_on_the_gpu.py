@@ -1,9 +1,13 @@
-"""Both engines on one GPU with the real 0.8B shape: what `bench/gpu_engines.py` measures, held to bars."""
+"""Both engines on one GPU, the real 0.8B shape and the tiny model: what `bench/gpu_engines.py` measures, held
+to bars.
+
+DFK_GPU_WORK=DIR keeps the measured pieces there, so that a run that was cut off goes on."""
 
 from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,13 +19,13 @@ pytestmark = pytest.mark.gpu
 SCRIPT = Path(__file__).resolve().parents[3] / "bench/gpu_engines.py"
 
 
-@pytest.fixture(scope="module")
-def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    folder = tmp_path_factory.mktemp("gpu")
+@pytest.fixture(scope="module", params=["real", "tiny"])
+def measured(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    kept = os.environ.get("DFK_GPU_WORK")
+    folder = Path(kept) / request.param if kept else tmp_path_factory.mktemp(request.param)
     engines = ["transformers", *(["unsloth"] if importlib.util.find_spec("unsloth") else [])]
-    done = subprocess.run(
-        [sys.executable, SCRIPT, "--work", folder, "--engines", *engines], capture_output=True, text=True
-    )
+    words = [sys.executable, SCRIPT, "--work", folder, "--shape", request.param, "--engines", *engines]
+    done = subprocess.run(words, capture_output=True, text=True)
     sys.stdout.write(done.stdout)
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads((folder / "table.json").read_text())
@@ -34,8 +38,10 @@ def test_the_mask_is_the_same_in_every_engine(measured: dict[str, Any]) -> None:
 
 def test_the_gradient_is_as_faithful_as_plain_autocast(measured: dict[str, Any]) -> None:
     off = measured["one_minus_cosine"]
-    for name in set(off) - {"reference", "plain"}:
-        assert off[name] <= 1.5 * off["plain"], name
+    engines = set(off) & {"transformers", "unsloth"}
+    assert engines
+    for name in engines:
+        assert off[name] <= 1.5 * min(off["plain"], off["plain_torch"]), name
 
 
 def test_the_losses_of_the_engines_agree_within_bf16_noise(measured: dict[str, Any]) -> None:
