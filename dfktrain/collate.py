@@ -4,7 +4,8 @@ Strategy: a row is encoded once (text, image sizes from file headers, mask) and 
 opens pictures. Image tokens are counted with the processor's own rule and the pixel budget of the stage,
 which is passed by call: image processors keep their size in a dict that instances share, so it is never
 written to.
-Promises: the batch holds only arguments of the model's `forward`; labels are (B, T) with -100 where no loss;
+Promises: the batch holds only arguments of the model's `forward` (and, in a stage with label weights,
+loss_weights, which the engine's patched one takes); labels are (B, T) with -100 where no loss;
 nothing is cut here, least of all inside an image or an answer: a row over `max_length` is a `DataError`."""
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class Collator:
     def __call__(self, rows: Sequence[dict[str, Any] | Encoded]) -> dict[str, Tensor]:
         """B rows -> input_ids, attention_mask, labels (B, T) int64; for a vision-language model
         mm_token_type_ids (B, T) with 1 at image tokens; where there are images pixel_values (patches, dim)
-        and image_grid_thw (N, 3).
+        and image_grid_thw (N, 3); where a sample's weight is not 1 loss_weights (B, T) float32.
 
         Raises `DataError` for a row that cannot be trained on, with its id."""
         samples = [row if isinstance(row, Encoded) else self.encode(row) for row in rows]
@@ -163,7 +164,7 @@ class Collator:
 
 
 def pad(samples: Sequence[Encoded], pad_id: int) -> dict[str, Tensor]:
-    """Right padding to the longest: input_ids, attention_mask, labels, all (B, T) int64."""
+    """Right padding to the longest: input_ids, attention_mask, labels, all (B, T) int64, and loss_weights."""
     width = max(len(sample) for sample in samples)
     ids = torch.full((len(samples), width), pad_id, dtype=torch.long)
     labels = torch.full((len(samples), width), IGNORE, dtype=torch.long)
@@ -172,7 +173,11 @@ def pad(samples: Sequence[Encoded], pad_id: int) -> dict[str, Tensor]:
         ids[index, : len(sample)] = torch.tensor(sample.input_ids)
         labels[index, : len(sample)] = torch.tensor(sample.labels)
         attention[index, : len(sample)] = 1
-    return {"input_ids": ids, "attention_mask": attention, "labels": labels}
+    batch = {"input_ids": ids, "attention_mask": attention, "labels": labels}
+    weights = torch.tensor([sample.weight for sample in samples], dtype=torch.float32)
+    if bool((weights != 1).any()):
+        batch["loss_weights"] = weights.unsqueeze(1).expand(-1, width).clone()
+    return batch
 
 
 def _measure(path: str) -> tuple[int, int]:

@@ -108,6 +108,18 @@ class Resample(Config):
     weights: dict[str, Annotated[float, Field(ge=0)]] | Literal["balanced"] = "balanced"
 
 
+class LabelWeights(Config):
+    """How much a row's scored tokens count in the loss: field of meta.gold -> value -> weight. Values that
+    are not listed weigh 1. "balanced": inversely to the number of rows.
+
+    The weights are scaled once a stage so that they average 1 over its scored tokens: the learning rate keeps
+    its meaning, and a step with rows of one value only is still weighed (a weighted mean within the step
+    would cancel there)."""
+
+    field: str
+    weights: dict[str, Annotated[float, Field(gt=0)]] | Literal["balanced"] = "balanced"
+
+
 class Source(Config):
     """One data file. weight: how often its rows come in an epoch; 0.5 takes half of them, 2 takes each
     twice."""
@@ -120,7 +132,7 @@ class Stage(Config):
     """One pass of the adapter over some data, with its own optimiser and schedule.
 
     data, validation: JSONL files of the messages layout. Exactly one of epochs and steps says how long.
-    resample: rows of some gold values more or less often.
+    resample: rows of some gold values more or less often. label_weights: the same wish in the loss instead.
     modality: "any", or only the rows that are "text" or "image"; a text stage leaves the vision tower
     untouched.
     batch_size: samples a device and micro-batch; batch_tokens instead: at most so many tokens in one.
@@ -142,6 +154,7 @@ class Stage(Config):
     data: Annotated[tuple[str | Source, ...], Field(min_length=1)]
     validation: tuple[str, ...] = ()
     resample: Resample | None = None
+    label_weights: LabelWeights | None = None
     modality: Literal["any", "text", "image"] = "any"
     epochs: Annotated[float, Field(gt=0)] | None = None
     steps: Annotated[int, Field(ge=1)] | None = None
@@ -180,6 +193,8 @@ class Stage(Config):
             raise ValueError("epochs and steps are both set; write one of them")
         if self.batch_tokens is not None and "batch_size" in self.model_fields_set:
             raise ValueError("batch_size and batch_tokens are both set; write one of them")
+        if self.resample is not None and self.label_weights is not None:
+            raise ValueError("resample and label_weights are both set; write one of them")
         if self.warmup_ratio is not None and self.warmup_steps is not None:
             raise ValueError("warmup_ratio and warmup_steps are both set; write one of them")
         if (self.best or self.patience or self.eval_steps) and not self.validation:

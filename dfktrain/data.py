@@ -11,7 +11,7 @@ import hashlib
 import json
 import random
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from dfkdata.errors import DataError
 from dfkdata.rows import load_rows
 from dfktrain import mask
 from dfktrain.collate import Collator
-from dfktrain.config import Resample, Stage
+from dfktrain.config import LabelWeights, Resample, Stage
 from dfktrain.mask import Encoded
 
 SHOWN = 5
@@ -66,6 +66,8 @@ def read_stage(stage: Stage, collator: Collator, seed: int, refused: list[str] |
         data.samples += [found[at] for at in _weighted(range(len(found)), source.weight, chooser)]
     if stage.resample is not None and data.samples:
         data.samples = _resampled(data.samples, stage.resample, chooser)
+    if stage.label_weights is not None and data.samples:
+        data.samples = _weighed(data.samples, stage.label_weights)
     if refused is None:
         _refuse(reasons, stage.name)
     if not data.samples:
@@ -76,10 +78,10 @@ def read_stage(stage: Stage, collator: Collator, seed: int, refused: list[str] |
 
 
 def read_validation(stage: Stage, collator: Collator) -> list[Encoded]:
-    """The validation samples; rows that are too long are left out, since scoring them is not the stage's
-    aim."""
+    """The validation samples, never resampled or weighed; rows that are too long are left out, since scoring
+    them is not the stage's aim."""
     data, refused = StageData(), list[str]()
-    wanted = stage.model_copy(update={"on_too_long": "drop"})
+    wanted = stage.model_copy(update={"on_too_long": "drop", "resample": None, "label_weights": None})
     samples = [
         sample for path in stage.validation for sample in _samples(path, wanted, collator, data, refused)
     ]
@@ -104,8 +106,8 @@ def _row_samples(row: dict[str, Any], stage: Stage, collator: Collator, data: St
     data.note(row)
     for turn in mask.turns(row, stage.turns):
         sample = collator.encode(turn)
-        if stage.resample is not None:
-            sample = replace(sample, value=_gold(row, stage.resample.field))
+        if field := _asked_field(stage):
+            sample = replace(sample, value=_gold(row, field))
         if len(sample) <= stage.max_length:
             yield sample
         elif stage.on_too_long == "drop":
@@ -119,10 +121,18 @@ def _row_samples(row: dict[str, Any], stage: Stage, collator: Collator, data: St
             )
 
 
+def _asked_field(stage: Stage) -> str | None:
+    """The field of meta.gold that the stage groups rows by."""
+    plan = stage.resample or stage.label_weights
+    return plan.field if plan is not None else None
+
+
 def _gold(row: dict[str, Any], field: str) -> str:
     gold = (row.get("meta") or {}).get("gold") or {}
     if field not in gold:
-        raise DataError(f"row {row['id']}: meta.gold has no {field!r}, which resample asks for")
+        raise DataError(
+            f"row {row['id']}: meta.gold has no {field!r}, which resample or label_weights asks for"
+        )
     return str(gold[field])
 
 
@@ -139,16 +149,29 @@ def _resampled(samples: list[Encoded], plan: Resample, chooser: random.Random) -
     groups: dict[str, list[int]] = {}
     for at, sample in enumerate(samples):
         groups.setdefault(sample.value, []).append(at)
-    if plan.weights == "balanced":
-        most = max(map(len, groups.values()))
-        weights = {value: most / len(places) for value, places in groups.items()}
-    else:
-        weights = {**dict.fromkeys(groups, 1.0), **plan.weights}
-        if lost := sorted(set(plan.weights) - set(groups)):
-            known = ", ".join(sorted(groups))
-            raise DataError(f"resample.weights: no row has {plan.field} {lost[0]!r} (there are {known})")
+    weights = _value_weights(plan, {value: len(places) for value, places in groups.items()}, "resample")
     kept = [at for value, places in groups.items() for at in _weighted(places, weights[value], chooser)]
     return [samples[at] for at in sorted(kept)]
+
+
+def _weighed(samples: list[Encoded], plan: LabelWeights) -> list[Encoded]:
+    """The samples with the weight of their gold value, scaled to a mean of 1 over the scored tokens."""
+    weights = _value_weights(plan, Counter(sample.value for sample in samples), "label_weights")
+    tokens = sum(sample.scored for sample in samples)
+    mean = sum(weights[sample.value] * sample.scored for sample in samples) / tokens
+    return [replace(sample, weight=weights[sample.value] / mean) for sample in samples]
+
+
+def _value_weights(plan: Resample | LabelWeights, rows: Mapping[str, int], key: str) -> dict[str, float]:
+    """Gold value -> weight for the values met, of which there are `rows`. Raises `DataError` for an absent
+    one."""
+    if plan.weights == "balanced":
+        most = max(rows.values())
+        return {value: most / count for value, count in rows.items()}
+    if lost := sorted(set(plan.weights) - set(rows)):
+        known = ", ".join(sorted(rows))
+        raise DataError(f"{key}.weights: no row has {plan.field} {lost[0]!r} (there are {known})")
+    return {**dict.fromkeys(rows, 1.0), **plan.weights}
 
 
 def _refuse(refused: list[str], stage: str) -> None:

@@ -19,23 +19,32 @@ CHUNK_LOGITS = 1 << 26
 """Logits a chunk: 2^26 fp32 values are 256 MiB."""
 
 
-def answer_loss(hidden: Tensor, labels: Tensor, head: nn.Module, chunk: int | None = None) -> Tensor:
+def answer_loss(
+    hidden: Tensor, labels: Tensor, head: nn.Module, chunk: int | None = None, weights: Tensor | None = None
+) -> Tensor:
     """Summed cross entropy, a scalar in fp32.
 
     hidden: (B, T, H), the body's last states. labels: (B, T), -100 where no loss; label t is predicted by
     state t-1.
-    head: the output projection. chunk: positions at once."""
+    head: the output projection. chunk: positions at once. weights: (B, T), what the term of label t is
+    multiplied by; None is 1 everywhere."""
     states, targets = scored_states(hidden, labels)
+    shares = scored_weights(weights, labels)
     size = chunk or max(1, CHUNK_LOGITS // max(1, vocabulary(head)))
     if _is_plain(head):
-        return _AnswerLoss.apply(states, head.weight, targets, size)
-    return _recomputed(states, head, targets, size)
+        return _AnswerLoss.apply(states, head.weight, targets, shares, size)
+    return _recomputed(states, head, targets, shares, size)
 
 
 def scored_states(hidden: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """(N, H) states that predict a scored token, and (N,) those tokens."""
     scored = labels[:, 1:] != IGNORE
     return hidden[:, :-1][scored], labels[:, 1:][scored]
+
+
+def scored_weights(weights: Tensor | None, labels: Tensor) -> Tensor | None:
+    """(N,) weights of the scored tokens, in the order of `scored_states`; None stays None."""
+    return None if weights is None else weights[:, 1:][labels[:, 1:] != IGNORE]
 
 
 def vocabulary(head: nn.Module) -> int:
@@ -49,10 +58,13 @@ def _is_plain(head: nn.Module) -> bool:
 
 
 class _AnswerLoss(torch.autograd.Function):
-    """sum over n of -log softmax(states[n] @ weight.T)[targets[n]], with the gradient formed on the way."""
+    """sum over n of -shares[n] * log softmax(states[n] @ weight.T)[targets[n]]; the gradient is formed on the
+    way."""
 
     @staticmethod
-    def forward(ctx: Any, states: Tensor, weight: Tensor, targets: Tensor, size: int) -> Tensor:
+    def forward(
+        ctx: Any, states: Tensor, weight: Tensor, targets: Tensor, shares: Tensor | None, size: int
+    ) -> Tensor:
         wants_states, wants_weight = ctx.needs_input_grad[0], ctx.needs_input_grad[1]
         total = torch.zeros((), dtype=torch.float32, device=states.device)
         d_states = torch.empty_like(states) if wants_states else None
@@ -63,11 +75,15 @@ class _AnswerLoss(torch.autograd.Function):
             logits = (states[part] @ kept.T).float()
             norm = torch.logsumexp(logits, dim=-1, keepdim=True)
             aim = targets[part].unsqueeze(-1)
-            total += (norm - logits.gather(-1, aim)).sum()
+            share = None if shares is None else shares[part].unsqueeze(-1)
+            terms = norm - logits.gather(-1, aim)
+            total += (terms if share is None else terms * share).sum()
             if d_states is None and d_weight is None:
                 continue
             slope = logits.sub_(norm).exp_()
             slope.scatter_add_(-1, aim, torch.full_like(aim, -1, dtype=slope.dtype))
+            if share is not None:
+                slope.mul_(share)
             slope = slope.to(states.dtype)
             if d_states is not None:
                 d_states[part] = slope @ kept
@@ -77,25 +93,28 @@ class _AnswerLoss(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx: Any, above: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+    def backward(ctx: Any, above: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
         d_states, d_weight = ctx.gradients
         return (
             None if d_states is None else (d_states * above.to(d_states.dtype)),
             None if d_weight is None else (d_weight * above.to(d_weight.dtype)),
             None,
             None,
+            None,
         )
 
 
-def _recomputed(states: Tensor, head: nn.Module, targets: Tensor, size: int) -> Tensor:
+def _recomputed(states: Tensor, head: nn.Module, targets: Tensor, shares: Tensor | None, size: int) -> Tensor:
     """The same sum through any head (with adapters or bias), its logits made again in the backward pass."""
     from torch.utils.checkpoint import checkpoint
 
-    def part(some: Tensor, aims: Tensor) -> Tensor:
-        return nn.functional.cross_entropy(head(some).float(), aims, reduction="sum")
+    def part(some: Tensor, aims: Tensor, share: Tensor | None) -> Tensor:
+        terms = nn.functional.cross_entropy(head(some).float(), aims, reduction="none")
+        return (terms if share is None else terms * share).sum()
 
     total = torch.zeros((), dtype=torch.float32, device=states.device)
     for start in range(0, states.shape[0], size):
         chunk = slice(start, start + size)
-        total = total + checkpoint(part, states[chunk], targets[chunk], use_reentrant=False)
+        share = None if shares is None else shares[chunk]
+        total = total + checkpoint(part, states[chunk], targets[chunk], share, use_reentrant=False)
     return total

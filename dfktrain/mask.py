@@ -37,13 +37,16 @@ class Spans:
 
 @dataclass(frozen=True)
 class Encoded:
-    """One sample, ready to be batched. input_ids and labels: (T,), image tokens at their final number."""
+    """One sample, ready to be batched. input_ids and labels: (T,), image tokens at their final number.
+
+    value: the row's gold value, where the stage asks for one. weight: what a scored token counts."""
 
     id: str
     input_ids: list[int]
     labels: list[int]
     images: tuple[str, ...] = ()
     value: str = ""
+    weight: float = 1.0
 
     @property
     def scored(self) -> int:

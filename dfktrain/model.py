@@ -231,7 +231,7 @@ def adapters_in_bf16(model: nn.Module, wanted: bool) -> Iterator[None]:
 def prove_effect(model: Any, batch: dict[str, Tensor]) -> None:
     """Raise `BackendError` unless the adapter changes what the model computes on `batch` (inputs without
     labels)."""
-    inputs = {name: value for name, value in batch.items() if name != "labels"}
+    inputs = {name: value for name, value in batch.items() if name not in ("labels", "loss_weights")}
     was_training = model.training
     model.eval()
     with torch.no_grad():

@@ -44,8 +44,8 @@ class Packer:
         samples = [row if isinstance(row, Encoded) else self.collator.encode(row) for row in rows]
         padded = self.collator(samples)
         kept = padded["attention_mask"].bool()
-        names = ("input_ids", "labels", "mm_token_type_ids")
-        batch = {name: padded[name][kept].unsqueeze(0) for name in names}
+        names = ("input_ids", "labels", "mm_token_type_ids", "loss_weights")
+        batch = {name: padded[name][kept].unsqueeze(0) for name in names if name in padded}
         grids = padded.get("image_grid_thw")
         lengths = [len(sample) for sample in samples]
         batch |= borders(lengths)
@@ -207,7 +207,9 @@ def prove(body: nn.Module, packer: Packer, samples: Sequence[Encoded]) -> float:
     device = next(body.parameters()).device
 
     def states(batch: dict[str, Tensor]) -> Tensor:
-        inputs = {name: value.to(device) for name, value in batch.items() if name != "labels"}
+        inputs = {
+            name: value.to(device) for name, value in batch.items() if name not in ("labels", "loss_weights")
+        }
         return body(**inputs, use_cache=False).last_hidden_state
 
     was_training = body.training

@@ -145,6 +145,10 @@ def _notes(stage: Stage, found: StagePlan) -> list[str]:
     notes = []
     if found.image_tokens and not any(found.image_tokens):
         notes.append("text only: the vision tower is not trained in this stage")
+    if stage.label_weights is not None:
+        weights = {sample.value: sample.weight for sample in found.samples}
+        shown = ", ".join(f"{value} {weight:.3g}" for value, weight in sorted(weights.items()))
+        notes.append(f"loss weights by {stage.label_weights.field}: {shown} (their mean over tokens is 1)")
     if found.steps and stage.warmup_steps and stage.warmup_steps >= found.steps:
         notes.append(f"warmup_steps {stage.warmup_steps} reaches over all {found.steps} steps")
     return notes

@@ -213,7 +213,7 @@ def _method(modules: list[str], config: AdapterConfig) -> Any:
 
 def score_answers(model: Any) -> None:
     """Make `model(..., labels=...)` return the summed answer loss as `.loss`, with the head at scored
-    positions only.
+    positions only; `loss_weights` (B, T), if given, weigh its terms.
 
     Patches the instance, so wrappers (PEFT, DDP, FSDP) still see one forward call. Without labels nothing
     changes."""
@@ -222,19 +222,20 @@ def score_answers(model: Any) -> None:
     net = bare(model)
     plain = net.forward
 
-    def forward(self: Any, *args: Any, labels: Any = None, **inputs: Any) -> Any:
+    def forward(self: Any, *args: Any, labels: Any = None, loss_weights: Any = None, **inputs: Any) -> Any:
         if labels is None:
             return plain(*args, **inputs)
-        return _scored(self, labels, inputs)
+        return _scored(self, labels, loss_weights, inputs)
 
     net.forward = types.MethodType(forward, net)
 
 
-def _scored(net: Any, labels: Any, inputs: dict[str, Any]) -> Any:
+def _scored(net: Any, labels: Any, weights: Any, inputs: dict[str, Any]) -> Any:
     from transformers.modeling_outputs import CausalLMOutputWithPast
 
     from dfktrain.loss import answer_loss
 
     given = {name: value for name, value in inputs.items() if value is not None and name != "use_cache"}
     hidden = net.model(**given, use_cache=False).last_hidden_state
-    return CausalLMOutputWithPast(loss=answer_loss(hidden, labels, net.get_output_embeddings()))
+    loss = answer_loss(hidden, labels, net.get_output_embeddings(), weights=weights)
+    return CausalLMOutputWithPast(loss=loss)

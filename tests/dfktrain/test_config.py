@@ -69,6 +69,8 @@ def test_every_misspelt_key_is_named_with_the_nearest_known_one() -> None:
         (stage(epochs=1, steps=5), "epochs and steps are both set"),
         (stage(warmup_ratio=0.1, warmup_steps=5), "both set"),
         (stage(best=True), "need validation"),
+        (stage(resample={"field": "a"}, label_weights={"field": "a"}), "resample and label_weights"),
+        (stage(label_weights={"field": "a", "weights": {"b": 0}}), "greater than 0"),
         (stage(name="a/b"), "should match pattern"),
         (config(stages=[{"name": "a", "data": ["x"]}] * 2), "two stages are called 'a'"),
         (config(stages=[]), "at least 1"),

@@ -37,6 +37,21 @@ def test_value_and_gradients_equal_the_plain_formula(bias: bool, chunk: int | No
         assert torch.allclose(ours, theirs, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("chunk", [3, None])
+def test_weights_multiply_the_terms_of_their_tokens(bias: bool, chunk: int | None) -> None:
+    hidden, labels, head = setting(bias)
+    weights = torch.rand(3, 17) * 3
+    logits = head(hidden)[:, :-1].transpose(1, 2)
+    terms = nn.functional.cross_entropy(logits, labels[:, 1:], ignore_index=IGNORE, reduction="none")
+    results = []
+    for loss in ((terms * weights[:, 1:]).sum(), answer_loss(hidden, labels, head, chunk, weights)):
+        gradients = torch.autograd.grad(loss / 7, [hidden, head.weight])
+        results.append((loss.detach(), *gradients))
+    for ours, theirs in zip(*results, strict=True):
+        assert torch.allclose(ours, theirs, rtol=1e-6, atol=1e-6)
+
+
 def test_no_logits_are_made_at_prompt_positions() -> None:
     hidden, labels, _ = setting()
     seen: list[int] = []

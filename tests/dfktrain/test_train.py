@@ -424,7 +424,8 @@ def test_any_peft_method_can_be_named_by_its_dotted_path(
 
 
 def labelled(tmp_path: Path) -> Path:
-    rows = [text_row(f"n{i}", "b", "c") for i in range(6)] + [text_row(f"f{i}", "b", "c") for i in range(2)]
+    rows = [text_row(f"n{i}", "b", "c") for i in range(6)]
+    rows += [text_row(f"f{i}", "b", "Label: Fitnah") for i in range(2)]
     for row in rows:
         row["meta"]["gold"] = {"label": "netral" if row["id"][0] == "n" else "fitnah"}
     return write_rows(tmp_path / "labels.jsonl", rows)
@@ -457,6 +458,70 @@ def test_resampling_by_a_value_that_no_row_has_is_refused(processor: Any, tmp_pa
     stage = Stage(name="s", data=data, resample={"field": "lable"})
     with pytest.raises(DataError, match=r"meta\.gold has no 'lable'"):
         read_stage(stage, Collator(processor), seed=1)
+
+
+def weighed(processor: Any, tmp_path: Path, weights: Any) -> tuple[Collator, list[Any]]:
+    stage = Stage(
+        name="s", data=(str(labelled(tmp_path)),), label_weights={"field": "label", "weights": weights}
+    )
+    collator = Collator(processor)
+    return collator, read_stage(stage, collator, seed=1).samples
+
+
+def test_label_weights_average_one_over_the_scored_tokens_and_keep_their_ratio(
+    processor: Any, tmp_path: Path
+) -> None:
+    for weights, ratio in (("balanced", 3.0), ({"fitnah": 2}, 2.0)):
+        _, samples = weighed(processor, tmp_path, weights)
+        assert len(samples) == 8  # no row comes twice
+        tokens = sum(sample.scored for sample in samples)
+        assert sum(s.scored * s.weight for s in samples) / tokens == pytest.approx(1)
+        found = {sample.value: sample.weight for sample in samples}
+        assert found["fitnah"] / found["netral"] == pytest.approx(ratio)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize(("batch", "accumulation"), [(8, 1), (3, 3), (1, 8)])
+def test_a_weighed_step_is_the_weighed_sum_of_its_rows_however_it_is_split(
+    adapted: Any, processor: Any, tmp_path: Path, batch: int, accumulation: int, packed: bool
+) -> None:
+    """Against the plain formula, from the library's logits of every row alone."""
+    from dfktrain.packing import Packer, install
+
+    collator, samples = weighed(processor, tmp_path, "balanced")
+    install("qwen3_5")
+    batcher = Packer(collator) if packed else collator
+    ours = step_gradient(adapted, batcher, samples, [batch], tmp_path, accumulation)
+    scored = sum(sample.scored for sample in samples)
+    for sample in samples:
+        alone = collator([sample])
+        labels = alone.pop("labels")
+        alone.pop("loss_weights")
+        logits = adapted(**alone).logits[0, :-1]
+        loss = torch.nn.functional.cross_entropy(logits, labels[0, 1:], ignore_index=IGNORE, reduction="sum")
+        (loss * sample.weight / scored).backward()
+    plain = {name: p.grad.clone() for name, p in trainable(adapted) if p.grad is not None}
+    assert difference(plain, ours) <= 1e-6
+
+
+def test_a_run_with_label_weights_takes_other_steps_and_validates_unweighed(
+    base_folder: Path, tmp_path: Path
+) -> None:
+    data = labelled(tmp_path)
+    for weights, name in ((None, "plain"), ({"field": "label", "weights": {"fitnah": 9}}, "weighed")):
+        made = config(base_folder, data, steps=1, batch_size=8, validation=[str(data)], learning_rate=1e-9,
+                      label_weights=weights)  # fmt: skip
+        history = train(made, tmp_path / name).stages[0].history
+        losses = {key: line[key] for line in history for key in ("loss", "eval_loss") if key in line}
+        if weights is None:
+            plain = losses
+    assert losses["loss"] != pytest.approx(plain["loss"], rel=1e-5)
+    assert losses["eval_loss"] == pytest.approx(plain["eval_loss"], rel=1e-6)
+
+
+def test_weighing_by_a_value_that_no_row_has_is_refused(processor: Any, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"label_weights\.weights: no row has label 'hoaks'"):
+        weighed(processor, tmp_path, {"hoaks": 2})
 
 
 def test_the_best_checkpoint_is_kept_and_a_run_that_stops_gaining_is_stopped(
