@@ -22,6 +22,7 @@ from dfkdata.errors import ConfigError
 from dfkdata.schemas import Schema, ToolForm
 from dfkeval import backends, metrics
 from dfkeval import card as cards
+from dfkeval.confidence import demand_slot
 from dfkeval.metrics.bertscore import Options as BertScore
 from dfkeval.samples import Sampling
 
@@ -45,7 +46,7 @@ class EvalConfig(Config):
 
        variant: which of the schema's prompt and answer forms; None takes the rows'. max_failures: largest
        share of failed requests before the command exits 1. limit: only the first rows. shard: "3/16" is
-       every sixteenth row from the third.
+       every sixteenth row from the third. confidences: ask for the probability of each label too.
     resamples, confidence,
        seed: of the intervals."""
 
@@ -57,6 +58,7 @@ class EvalConfig(Config):
     backend: Annotated[SerializeAsAny[Config], BeforeValidator(_backend)]
     metrics: tuple[str, ...] = ("validity",)
     sampling: Sampling = Sampling()
+    confidences: bool = False
     bertscore: BertScore = BertScore()
     limit: int | None = Field(default=None, ge=1)
     shard: str | None = Field(default=None, pattern=r"^[1-9]\d*/[1-9]\d*$")
@@ -128,6 +130,8 @@ def resolve(config: EvalConfig, first: Mapping[str, Any]) -> tuple[EvalConfig, S
     schema = schemas.load(name, variant)
     for metric in config.metrics:
         metrics.check(metric, metrics.load(metric), schema)
+    if config.confidences:
+        demand_slot(schema)
     if config.part[0] > config.part[1]:
         raise ConfigError(f"shard {config.shard}: there are only {config.part[1]} shards, counted from 1")
     if len({metric.rsplit(".", 1)[-1] for metric in config.metrics}) < len(config.metrics):

@@ -28,6 +28,7 @@ from dfkdata.schemas import Schema
 from dfkeval import backends, metrics, stats
 from dfkeval import config as configs
 from dfkeval import store as stores
+from dfkeval.confidence import with_slot
 from dfkeval.config import EvalConfig
 from dfkeval.judging import Item, item, judge
 from dfkeval.samples import NOT_ANSWERED, OUTCOMES, Backend, Request, Sample
@@ -95,6 +96,8 @@ def evaluate(
     store.begin(config.record(), stores.file_sha256(config.data), overwrite=overwrite)
     done = store.completions()
     pending = [each.request for each in items if each.request.id not in done or done[each.request.id].error]
+    if config.confidences:
+        pending = [with_slot(request, schema) for request in pending]
     if pending:
         engine = (
             backend

@@ -17,6 +17,7 @@ import msgspec
 from dfkdata import schemas
 from dfkdata.rows import before_answer
 from dfkdata.schemas import Schema
+from dfkeval.confidence import label_of
 from dfkeval.decoding import Decoded, Failure, decode
 from dfkeval.samples import NOT_ANSWERED, OUTCOMES, Completion, Request, Sample
 
@@ -110,6 +111,8 @@ def _sample(each: Item, completion: Completion | None, schema: Schema) -> Sample
         n_prompt_tokens=completion.n_prompt_tokens,
         n_output_tokens=completion.n_output_tokens,
         seconds=completion.seconds,
+        label=label_of(verdict.lenient, schema),
+        label_probs=completion.label_probs,
     )
 
 

@@ -41,14 +41,24 @@ OUTCOMES: dict[str, str] = {
 NOT_ANSWERED = frozenset({"request_failed", "timeout"})
 
 
+class LabelSlot(msgspec.Struct, frozen=True, kw_only=True):
+    """Where an answer names its label. marker: what is written before it. written: canonical label -> its
+    spelling. closing: what follows it; empty for the end of the answer. `dfkeval.confidence` makes it."""
+
+    marker: str
+    written: dict[str, str]
+    closing: str
+
+
 class Request(msgspec.Struct, frozen=True, kw_only=True):
     """One question. `messages`: chat turns with parts {"type": "text"|"image"}; `images`: paths in
-    placeholder order."""
+    placeholder order; `slot`: asks for the probability of each label as well."""
 
     id: str
     messages: list[dict[str, Any]]
     images: tuple[str, ...] = ()
     tools: list[dict[str, Any]] | None = None
+    slot: LabelSlot | None = None
 
 
 class Sampling(Config):
@@ -75,7 +85,9 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True):
     the request, or of its batch. error: why there is no answer, when finish_reason is "error". timed_out:
     the error was a time limit. restored_stop: the server dropped this stop string and it was put back.
 
-    server_parsed: the server returned a parsed call, and the text is that call written again."""
+    server_parsed: the server returned a parsed call, and the text is that call written again.
+    label_probs: canonical label -> its probability over the closed set (`dfkeval.confidence`); None where it
+    was not asked for or cannot be known."""
 
     id: str
     text: str
@@ -87,6 +99,7 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True):
     timed_out: bool = False
     restored_stop: str | None = None
     server_parsed: bool = False
+    label_probs: dict[str, float] | None = None
 
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,7 +109,8 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     answer, None unless outcome is "ok". lenient: the answer after named repairs; equal to `value` where
     that exists. repairs: what lenient did, or the aliases that strict resolved. problems: what is wrong,
     one readable line each. text: the raw answer. source_text: what the answer must be grounded in, None for
-    none. prompt: the asked text, images as `<image>`."""
+    none. prompt: the asked text, images as `<image>`. label: the answered class, of `lenient`, where the
+    schema has one. label_probs: as in the completion."""
 
     id: str
     group: str
@@ -115,6 +129,13 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     n_prompt_tokens: int | None = None
     n_output_tokens: int | None = None
     seconds: float | None = None
+    label: str | None = None
+    label_probs: dict[str, float] | None = None
+
+    @property
+    def confidence(self) -> float | None:
+        """The probability of the label that was answered, in [0, 1]; None where either is not known."""
+        return self.label_probs.get(self.label) if self.label_probs and self.label is not None else None
 
     @property
     def answered(self) -> bool:

@@ -20,14 +20,18 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
+from msgspec.structs import replace
 from pydantic import Field
 
 from dfkdata import config
 from dfkdata.errors import BackendError, ConfigError, DataError, missing_package
 from dfkeval.backends._http import PASSING, Limiter, Retry, Trouble, wait_of
+from dfkeval.confidence import from_alternatives
 from dfkeval.samples import Backend, Completion, Request, Sampling
 from dfkeval.toolcall import write_tool_call
 
+#: The most alternatives a step that servers of this protocol show.
+_ALTERNATIVES = 20
 _OPENER, _CLOSER = "<tool_call>", "</tool_call>"
 
 
@@ -123,7 +127,8 @@ class OpenAI:
             return _failed(request.id, str(error), started)
         except Trouble as trouble:
             return _failed(request.id, str(trouble), started, timed_out=trouble.timed_out)
-        return completion(request.id, answer, sampling, time.monotonic() - started)
+        found = completion(request.id, answer, sampling, time.monotonic() - started)
+        return replace(found, label_probs=label_probs(answer, request))
 
     def _attempt(self, payload: dict[str, Any], number: int) -> dict[str, Any]:
         """The server's answer as a dict with one choice. Raises `Trouble`."""
@@ -186,6 +191,8 @@ def body(request: Request, sampling: Sampling, model: str) -> dict[str, Any]:
         found["stop"] = list(sampling.stop)
     if request.tools:
         found["tools"] = request.tools
+    if request.slot is not None:
+        found |= {"logprobs": True, "top_logprobs": _ALTERNATIVES}
     return found
 
 
@@ -243,6 +250,26 @@ def completion(name: str, answer: dict[str, Any], sampling: Sampling, seconds: f
         restored_stop=stop,
         server_parsed=bool(parsed),
     )
+
+
+def label_probs(answer: dict[str, Any], request: Request) -> dict[str, float] | None:
+    """Label probabilities out of the log-probabilities that the server sent; None where it sent none, or
+    where they are not of the protocol's shape."""
+    logprobs = answer["choices"][0].get("logprobs")
+    content = logprobs.get("content") if isinstance(logprobs, dict) else None
+    if request.slot is None or not content:
+        return None
+    try:
+        return from_alternatives([_step(step) for step in content], request.slot)
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _step(step: Any) -> tuple[str, dict[str, float]]:
+    """A token, and it with its alternatives -> log-probability."""
+    token = str(step["token"])
+    shown = (*(step.get("top_logprobs") or ()), step)
+    return token, {str(each["token"]): float(each["logprob"]) for each in shown}
 
 
 def _written(call: dict[str, Any]) -> str:

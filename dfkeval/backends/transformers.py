@@ -21,6 +21,7 @@ from pydantic import Field
 from dfkdata import config
 from dfkdata.errors import DataError
 from dfkeval import loading
+from dfkeval.backends._labels import with_label_probs
 from dfkeval.samples import Backend, Completion, Request, Sampling
 
 
@@ -183,8 +184,12 @@ class Transformers:
             return
         seconds = time.monotonic() - started
         counts = inputs["attention_mask"].sum(dim=1).tolist()
-        for prompt, ids, count in zip(batch, made, counts, strict=True):
-            yield self._completion(prompt.request.id, ids, int(count), sampling, seconds)
+        found = [
+            self._completion(prompt.request.id, ids, int(count), sampling, seconds)
+            for prompt, ids, count in zip(batch, made, counts, strict=True)
+        ]
+        asked = [(prompt.request, prompt.text) for prompt in batch]
+        yield from with_label_probs(found, asked, self.model, self.processor, self.batch_tokens)
 
     def _run(self, inputs: Any, sampling: Sampling) -> list[list[int]]:
         """New token ids of each row, padding included."""

@@ -47,9 +47,9 @@ class Encoded:
 
 
 class Encoder:
-    """A loaded tokenizer and model, cut after `layer` layers."""
+    """A loaded tokenizer and model, cut after `layer` layers; None keeps all."""
 
-    def __init__(self, model: str, layer: int, dtype: str, device: str = "auto") -> None:
+    def __init__(self, model: str, layer: int | None, dtype: str, device: str = "auto") -> None:
         """Raises `ConfigError` for a missing package or an impossible layer, `BackendError` for missing
         weights."""
         self.torch, transformers = _libraries()
@@ -59,10 +59,11 @@ class Encoder:
             with quiet_loading():
                 net = transformers.AutoModel.from_pretrained(model)
         except (OSError, ValueError, KeyError) as error:
-            raise BackendError(f"BERTScore model {model!r} cannot be loaded: {error}") from error
+            raise BackendError(f"encoder {model!r} cannot be loaded: {error}") from error
         if hasattr(net, "encoder") and hasattr(net, "decoder"):
             net = net.encoder
-        cut(net, layer, model)
+        if layer is not None:
+            cut(net, layer, model)
         self.net = net.eval().to(getattr(self.torch, dtype)).to(place)
         self.device = place
         self.limit = _limit(self.tokenizer, net.config)
