@@ -16,7 +16,7 @@ _ANALYSIS: Final = re.compile(r"Analisis\s*:\s*(.+)", re.IGNORECASE | re.DOTALL)
 _LABEL_V3: Final = re.compile(r"Label:\s*(.+?)(?:\n|$|\.)")
 _SPLIT: Final = re.compile(r"\s+penjelasan:\s*", re.IGNORECASE)
 _BOLD: Final = re.compile(r"\*{2}(.+?)\.?\*{2,4}")
-_FENCE: Final = re.compile(r"```[a-zA-Z]*\n?(.*?)```", re.DOTALL)
+_FENCE: Final = re.compile(r"```(?:json)?\s*(.*?)```", re.DOTALL)
 
 _MERGED: Final = {
     "non-dfk": "netral", "non_dfk": "netral", "nondfk": "netral", "fakta": "netral",
@@ -100,6 +100,36 @@ def _text_label(label: str, normalize: bool) -> str:
     return _folded(label, _MERGED_TEXT) if normalize else _folded(label, _RAW_TEXT).replace("-", "_")
 
 
+def sita_keywords(text: str) -> list[str]:
+    """SITA's `keyword_gen`: the first `[…]` as JSON, else the last "[" to the last "]", else every quoted
+    text of 3 to 100 characters.
+
+    Known faults kept: a nested list ends at its first "]"; null becomes "None"; `\\"` is unescaped before the
+    JSON is read, so quotes inside a keyword break it."""
+    seen = text.rpartition("[/INST]")[2].strip() if "[/INST]" in text else text
+    seen = seen.replace('\\"', '"')
+    start, stop = seen.find("["), seen.rfind("]")
+    first = seen.find("]", max(start, 0))
+    found = _json_list(seen[start : first + 1]) if 0 <= start < first else None
+    if not found:
+        start = seen.rfind("[")
+        found = _json_list(seen[start : stop + 1]) if 0 <= start < stop else None
+    if found is None:
+        found = _QUOTED.findall(seen)
+    return [str(each).strip() for each in found]
+
+
+def _json_list(text: str) -> list[Any] | None:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, list) else None
+
+
+_QUOTED: Final = re.compile(r'"([^"]{3,100})"')
+
+
 class Extracted(NamedTuple):
     """What qwen-test-runner's extraction gives: the object, or None and its error message."""
 
@@ -114,8 +144,7 @@ def qwen_test_runner(text: str) -> Extracted:
     Known faults kept: a native tool call yields the first object inside a parameter; a fence inside a string
     breaks the reading. Its check against the caption class (lax, extras ignored) is the caller's."""
     fenced = _FENCE.search(text)
-    body = fenced.group(1) if fenced else text
-    found = _balanced(body)
+    found = _balanced(fenced.group(1) if fenced else text)
     if found is None:
         return Extracted(None, "no JSON object found")
     try:
@@ -125,15 +154,18 @@ def qwen_test_runner(text: str) -> Extracted:
     return Extracted(value, None)
 
 
-_BRACES: Final = re.compile(r'"(?:[^"\\]|\\.)*+"|[{}]', re.DOTALL)
+_STEPS: Final = re.compile(r'\\.|["{}]', re.DOTALL)
 
 
 def _balanced(text: str) -> str | None:
-    """The first `{…}` whose braces balance, strings skipped."""
-    start = text.find("{")
-    depth = 0
-    for match in _BRACES.finditer(text, max(start, 0)):
-        depth += {"{": 1, "}": -1}.get(match.group(), 0)
-        if depth == 0 and match.group() == "}":
-            return text[start : match.end()]
+    """The first `{…}` whose braces balance; what stands between quotes or behind a backslash is skipped."""
+    start, depth, quoted = text.find("{"), 0, False
+    for match in _STEPS.finditer(text, max(start, 0)):
+        sign = match.group()
+        if sign == '"':
+            quoted = not quoted
+        elif not quoted and sign in "{}":
+            depth += 1 if sign == "{" else -1
+            if depth == 0:
+                return text[start : match.end()]
     return None

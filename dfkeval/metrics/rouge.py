@@ -34,7 +34,16 @@ def rouge_l(candidates: Sequence[str], references: Sequence[str]) -> Scores:
 
 def score_pair(candidate: str, reference: str) -> tuple[float, float, float]:
     """(precision, recall, f1) of one pair."""
-    said, gold = tokens(candidate, reference)
+    return score_words(*tokens(candidate, reference))
+
+
+def latin_words(text: str) -> list[str]:
+    """Words by the rouge_score package's rule, which keeps a-z and 0-9 and nothing else."""
+    return _ASCII_WORD.findall(text.lower())
+
+
+def score_words(said: Sequence[str], gold: Sequence[str]) -> tuple[float, float, float]:
+    """(precision, recall, f1) of two lists of words."""
     if not said or not gold:
         return (0.0, 0.0, 0.0)
     common = lcs(gold, said)
@@ -52,7 +61,7 @@ def tokens(a: str, b: str) -> tuple[list[str], list[str]]:
 
 def _plain(text: str) -> list[str] | None:
     """Words of a Latin text; None when it has letters or digits that this rule cannot see at all."""
-    found = _ASCII_WORD.findall(text.lower())
+    found = latin_words(text)
     if text.isascii():
         return found
     kinds = {_kind(sign) for sign in set(text)}

@@ -37,7 +37,8 @@ def measure(samples: Sequence[Sample], scoring: Scoring) -> Measured:
         gold, said, reference, explanation = pair
         row[0] = row[columns.index(CELL.join((gold, said)))] = 1
         if reference.strip() and explanation.strip():
-            row[1:5] = (1, *rouge_l.score_pair(explanation, reference))
+            words = map(rouge_l.latin_words, (explanation, reference))
+            row[1:5] = (1, *rouge_l.score_words(*words))
     matrix = values[:, 5:].sum(axis=0).reshape(len(names), len(names)).astype(int)
     return Measured(
         columns, values, values[:, 0] > 0, {"confusion_matrix": {"labels": names, "matrix": matrix.tolist()}}
