@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, JsonValue, field_validator, model_validator
+from pydantic import ConfigDict, Field, JsonValue, field_validator, model_validator
 
 from dfkdata.config import Config
 
@@ -128,6 +128,18 @@ class Source(Config):
     weight: Annotated[float, Field(gt=0)] = 1.0
 
 
+class SftPlus(Config):
+    """Preserve general skills: a scored token's loss is (1 - lambda) * CE + lambda * KL(base || student).
+
+    lambda: more keeps more of what the base could do and learns the new data less; 0 is plain training.
+    temperature: of the KL; more lessens the base's influence, less stays closer to it."""
+
+    model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
+
+    share: Annotated[float, Field(ge=0, lt=1, alias="lambda")]
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+
+
 class Stage(Config):
     """One pass of the adapter over some data, with its own optimiser and schedule.
 
@@ -147,6 +159,7 @@ class Stage(Config):
     turns: "last" scores the last answer; "all" makes one sample of every assistant turn, each with the exact
       prompt that inference would give it.
     eval_steps, save_steps, log_steps: in optimiser steps; None for eval and save means once an epoch.
+    sft_plus: stay near the base, see `SftPlus`.
     best: keep the checkpoint with the lowest token-weighted validation loss. patience: evaluations without a
       gain before the stage stops."""
 
@@ -175,6 +188,7 @@ class Stage(Config):
     max_pixels: Annotated[int, Field(ge=1)] | None = None
     turns: Literal["last", "all"] = "last"
     group_by_length: bool = True
+    sft_plus: SftPlus | None = None
     eval_steps: Annotated[int, Field(ge=1)] | None = None
     save_steps: Annotated[int, Field(ge=1)] | None = None
     log_steps: Annotated[int, Field(ge=1)] = 1
@@ -235,6 +249,11 @@ class TrainConfig(Config):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"two stages are called {twice[0]!r}; each saves under its own name")
+        if self.adapter.bias != "none" and any(stage.sft_plus for stage in self.stages):
+            raise ValueError(
+                f"sft_plus takes the base for its teacher, and biases trained by adapter.bias: "
+                f"{self.adapter.bias} stay in it when the adapter is off; write bias: none"
+            )
         if self.checkpointing == "unsloth" and self.engine == "transformers":
             raise ValueError("checkpointing: unsloth needs engine: unsloth; write checkpointing: torch")
         return self

@@ -60,6 +60,7 @@ class AnswerTrainer(Trainer):
         self.group_by_length, self.batch_tokens, self.packed = group_by_length, batch_tokens, packed
         self.tokens = torch.zeros((), dtype=torch.long)
         self.scored = torch.zeros((), dtype=torch.long)
+        self.parts: Tensor | None = None
         self.train_sampler: LengthGroups | TokenBatches | None = None
 
     def _get_train_sampler(self, train_dataset: Any = None) -> LengthGroups:
@@ -105,6 +106,9 @@ class AnswerTrainer(Trainer):
         gradients."""
         self._count(inputs)
         outputs = model(**inputs)
+        if outputs.ce is not None:
+            found = part_sums(outputs, inputs["labels"])
+            self.parts = found if self.parts is None else self.parts + found
         loss = outputs.loss / num_items_in_batch * self.accelerator.num_processes
         return (loss, outputs) if return_outputs else loss
 
@@ -114,28 +118,52 @@ class AnswerTrainer(Trainer):
         self.tokens = self.tokens.to(device) + (inputs["input_ids"].numel() if mask is None else mask.sum())
         self.scored = self.scored.to(device) + (inputs["labels"] != IGNORE).sum()
 
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """The library's log line; with SFT-Plus also "ce" and "kl" a scored token since the last one."""
+        if "loss" in logs and self.parts is not None:
+            logs |= means(self.accelerator.reduce(self.parts, "sum"))
+            self.parts = None
+        super().log(logs, start_time)
+
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
-        """{"eval_loss": mean loss a scored token}; every rank takes its share, no sample twice."""
+        """{"eval_loss": mean loss a scored token} and with SFT-Plus "eval_ce", "eval_kl"; every rank takes
+        its share, no sample twice."""
         samples = self.eval_dataset if eval_dataset is None else eval_dataset
         share = list(samples)[self.args.process_index :: max(1, self.args.world_size)]
         total = torch.zeros(2, dtype=torch.float64, device=self.args.device)
+        parts = torch.zeros(3, dtype=torch.float64, device=self.args.device)
         self.model.eval()
         with torch.no_grad():
             for batch in DataLoader(
                 share, self.args.per_device_eval_batch_size, collate_fn=self.data_collator
             ):
                 inputs = self._prepare_inputs(batch)
-                total += torch.stack(
-                    [self.model(**inputs).loss.double(), (inputs["labels"] != IGNORE).sum().double()]
-                )
+                outputs = self.model(**inputs)
+                total += torch.stack([outputs.loss.double(), (inputs["labels"] != IGNORE).sum().double()])
+                parts += part_sums(outputs, inputs["labels"])
         self.model.train()
         loss, count = self.accelerator.reduce(total, "sum").tolist()
         metrics = {f"{metric_key_prefix}_loss": loss / max(1.0, count)}
+        found = means(self.accelerator.reduce(parts, "sum"))
+        metrics |= {f"{metric_key_prefix}_{name}": value for name, value in found.items()}
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+
+def part_sums(outputs: Any, labels: Tensor) -> Tensor:
+    """(3,) float64: CE, KL and scored tokens, summed over a batch; zeros where SFT-Plus is off."""
+    if outputs.ce is None:
+        return torch.zeros(3, dtype=torch.float64, device=labels.device)
+    return torch.stack([outputs.ce.double(), outputs.kl.double(), (labels != IGNORE).sum().double()])
+
+
+def means(parts: Tensor) -> dict[str, float]:
+    """{"ce", "kl"}: means a scored token; empty where nothing was summed."""
+    cross, divergence, count = parts.tolist()
+    return {"ce": cross / count, "kl": divergence / count} if count else {}
 
 
 class Watch(TrainerCallback):

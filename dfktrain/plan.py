@@ -151,6 +151,8 @@ def _notes(stage: Stage, found: StagePlan) -> list[str]:
         notes.append(f"loss weights by {stage.label_weights.field}: {shown} (their mean over tokens is 1)")
     if found.steps and stage.warmup_steps and stage.warmup_steps >= found.steps:
         notes.append(f"warmup_steps {stage.warmup_steps} reaches over all {found.steps} steps")
+    if stage.sft_plus is not None and stage.sft_plus.share:
+        notes.append("SFT-Plus asks the base for every batch: a second forward pass, without gradients")
     return notes
 
 

@@ -19,7 +19,7 @@ import torch
 from dfkdata.errors import BackendError, ConfigError
 from dfkeval import card as cards
 from dfkeval import loading
-from dfktrain import manifest, weights
+from dfktrain import manifest, preserve, weights
 from dfktrain import model as models
 from dfktrain.collate import Collator
 from dfktrain.config import Stage, TrainConfig
@@ -36,7 +36,8 @@ if TYPE_CHECKING:  # dfktrain.loop imports transformers, and an engine may have 
 class StageResult:
     """One finished stage. packing: "off", "on", or why it was refused.
 
-    history: the log lines (step, loss, learning_rate, grad_norm, eval_loss) in order."""
+    history: the log lines (step, loss, learning_rate, grad_norm, eval_loss; with SFT-Plus ce, kl and eval_ce,
+    eval_kl) in order."""
 
     name: str
     adapter: Path
@@ -74,6 +75,7 @@ class _Run:
     template: str
     on_progress: OnProgress | None
     clock: Callable[[], float]
+    teacher: preserve.Teacher | None = None
     gathered: dict[str, torch.Tensor] | None = None
 
 
@@ -118,8 +120,9 @@ def train_on(
     facts = manifest.run_facts(config, base.shapes_sha256, template, precision)
     set_seed(config.seed)
     model, modules = models.adapt(base, config.adapter, engine)
+    teacher = _teacher(config, model)
     score_answers(model)
-    run = _Run(config, out, base, model, precision, template, progress, clock)
+    run = _Run(config, out, base, model, precision, template, progress, clock, teacher)
     results: list[StageResult] = []
     for index, stage in enumerate(config.stages):
         before = results[-1].fingerprint if results else None
@@ -142,6 +145,21 @@ def train_on(
     if weights.main_process():
         manifest.write_json(out / "run.json", report)
     return TrainResult(adapter, tuple(results), report)
+
+
+def _teacher(config: TrainConfig, model: Any) -> preserve.Teacher | None:
+    """The base as the teacher of SFT-Plus; None where no stage wants one."""
+    if not any(stage.sft_plus and stage.sft_plus.share for stage in config.stages):
+        return None
+    net = models.bare(model)
+    return preserve.FrozenCopy(net) if config.adapter.kind == "full" else preserve.AdapterOff(model, net)
+
+
+def _keep(run: _Run, stage: Stage) -> preserve.Keep | None:
+    wanted = stage.sft_plus
+    if run.teacher is None or wanted is None or not wanted.share:
+        return None
+    return preserve.Keep(run.teacher, wanted.share, wanted.temperature)
 
 
 def _card_of(result: StageResult) -> cards.Card | None:
@@ -218,7 +236,10 @@ def _train_stage(
         watch.trainer = trainer
         if resume is not None:
             trainer.tokens, trainer.scored = (torch.tensor(count) for count in counted(resume))
-        with models.adapters_in_bf16(run.model, run.precision == "bf16"):
+        with (
+            models.adapters_in_bf16(run.model, run.precision == "bf16"),
+            preserve.keeping(models.bare(run.model), _keep(run, stage)),
+        ):
             trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     gathered = weights.gathered(trainer)
     if run.config.adapter.kind != "full" and gathered is None:
@@ -321,5 +342,6 @@ def _own_output_only(trainer: AnswerTrainer) -> None:
 
 
 def _log_line(line: dict[str, float]) -> dict[str, float]:
-    kept = ("step", "epoch", "loss", "grad_norm", "learning_rate", "eval_loss")
+    kept = ("step", "epoch", "loss", "ce", "kl", "grad_norm", "learning_rate")
+    kept += ("eval_loss", "eval_ce", "eval_kl")
     return {key: line[key] for key in kept if key in line}

@@ -230,12 +230,18 @@ def score_answers(model: Any) -> None:
     net.forward = types.MethodType(forward, net)
 
 
+<<<<<<< HEAD
 def _scored(net: Any, labels: Any, weights: Any, inputs: dict[str, Any]) -> Any:
-    from transformers.modeling_outputs import CausalLMOutputWithPast
-
     from dfktrain.loss import answer_loss
+    from dfktrain.outputs import AnswerOutput
+    from dfktrain.preserve import preserving_loss
 
     given = {name: value for name, value in inputs.items() if value is not None and name != "use_cache"}
     hidden = net.model(**given, use_cache=False).last_hidden_state
-    loss = answer_loss(hidden, labels, net.get_output_embeddings(), weights=weights)
-    return CausalLMOutputWithPast(loss=loss)
+    head, keep = net.get_output_embeddings(), getattr(net, "dfk_keep", None)
+    if keep is None:
+        return AnswerOutput(loss=answer_loss(hidden, labels, head, weights=weights))
+    base = keep.teacher.states(given)
+    heads = head, keep.teacher.head
+    loss, ce, kl = preserving_loss(hidden, base, labels, heads, keep, weights=weights)
+    return AnswerOutput(loss=loss, ce=ce, kl=kl)
