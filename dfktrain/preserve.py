@@ -118,7 +118,7 @@ def preserving_loss(
     """(summed loss, summed CE, summed KL), scalars in fp32; only the first has a gradient.
 
     hidden, base_hidden: (B, T, H) of student and base. labels: (B, T), -100 where no loss. heads: of student
-    and base. chunk: positions at once. weights: (B, T), what both terms of label t are multiplied by; None is 1
+    and base. chunk: positions at once. weights: (B, T), what both terms of label t count; None is 1
     everywhere."""
     states, targets = losses.scored_states(hidden, labels)
     base = base_hidden[:, :-1][labels[:, 1:] != IGNORE]

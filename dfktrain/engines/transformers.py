@@ -230,7 +230,6 @@ def score_answers(model: Any) -> None:
     net.forward = types.MethodType(forward, net)
 
 
-<<<<<<< HEAD
 def _scored(net: Any, labels: Any, weights: Any, inputs: dict[str, Any]) -> Any:
     from dfktrain.loss import answer_loss
     from dfktrain.outputs import AnswerOutput
