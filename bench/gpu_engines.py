@@ -16,6 +16,7 @@ Pieces that measure no time run two at a time (--jobs)."""
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import hashlib
 import json
 import random
@@ -38,7 +39,6 @@ SPECIALS = (
 )
 PLAIN_ADDED = ("<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>", "<think>", "</think>")
 MAX_PIXELS = 512 * 512
-LIMIT_S = 420
 COLOURS = ["red", "green", "blue", "grey", "white", "black", "brown", "pink"]
 
 
@@ -192,7 +192,9 @@ def delta_rule(asked: argparse.Namespace, name: str) -> dict[str, float] | None:
     """How far the gated delta rule that this process computes with is from the plain recurrence."""
     from dfktrain.environment import gdn_difference
 
-    return None if asked.cpu or name in TORCH_KERNELS else gdn_difference("cuda")
+    heads, head = (4, 32) if asked.shape == "tiny" else (16, 128)
+    fast = not asked.cpu and name not in TORCH_KERNELS
+    return gdn_difference("cuda", heads=heads, head=head, dtype="bfloat16") if fast else None
 
 
 def seed_adapter(model: Any) -> list[tuple[str, Any]]:
@@ -288,12 +290,14 @@ def _process(asked: argparse.Namespace, piece: str, name: str) -> None:
     words += ["--batch", str(asked.batch), "--piece", piece, "--name", name] + (
         ["--cpu"] if asked.cpu else []
     )
-    try:
-        done = subprocess.run(words, capture_output=True, text=True, timeout=LIMIT_S)
-        said, code = done.stdout + done.stderr, done.returncode
-    except subprocess.TimeoutExpired as late:
-        said, code = f"over {LIMIT_S} s: {late.stderr or b''!r}", -1
-    (asked.work / f"{piece}-{name}.log").write_text(said)
+    log = asked.work / f"{piece}-{name}.log"
+    with log.open("w", encoding="utf-8") as out:
+        try:
+            code = subprocess.run(words, stdout=out, stderr=out, timeout=asked.limit).returncode
+        except subprocess.TimeoutExpired:
+            code = -1
+            out.write(f"over {asked.limit} s")
+    said = log.read_text(encoding="utf-8")
     print(
         f"{piece} {name}: {'done' if code == 0 else 'FAILED'} in {time.perf_counter() - start:.0f} s",
         flush=True,
@@ -350,6 +354,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--engines", nargs="+", default=list(ENGINES))
+    parser.add_argument("--limit", type=int, default=420, help="seconds a piece may take")
     parser.add_argument("--jobs", type=int, default=2, help="untimed pieces at a time")
     parser.add_argument("--cpu", action="store_true", help="fp32 everywhere, to try the script without a GPU")
     parser.add_argument("--piece", choices=sorted(PIECES), help=argparse.SUPPRESS)
@@ -359,6 +364,7 @@ def main() -> None:
         work(asked)
         table(asked)
         return
+    faulthandler.dump_traceback_later(60, repeat=True)  # a piece that hangs says where in its log
     result = PIECES[asked.piece](asked, asked.name)
     (asked.work / f"{asked.piece}-{asked.name}.json").write_text(json.dumps(result, indent=2))
 

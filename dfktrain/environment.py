@@ -90,9 +90,12 @@ GDN_LIMIT = 2e-2
 rounding."""
 
 
-def require_gated_delta_rule(device: str) -> dict[str, float]:
+def require_gated_delta_rule(device: str, heads: int = 16, head: int = 128) -> dict[str, float]:
     """The differences of the bound rule on `device`, checked. Raises `BackendError` if it is wrong or does
     not run.
+
+    `heads` and `head`: the model's own, and bf16 as in training, because the kernels that are tuned for the
+    check are then the ones that training uses; for other shapes they would be tuned twice, minutes each.
 
     fla 0.6.0 refuses its backward pass on Hopper GPUs with triton 3.4.0 to 3.7.0, because a block size that
     this head width does not use is miscompiled there; the refusal is lifted for the check, and stays lifted
@@ -100,7 +103,7 @@ def require_gated_delta_rule(device: str) -> dict[str, float]:
     lifted = _lift_refusal()
     way_out = "install triton>=3.7.1 or tilelang, or uninstall flash-linear-attention (slower, but right)"
     try:
-        found = gdn_difference(device)
+        found = gdn_difference(device, heads=heads, head=head, dtype="bfloat16")
     except RuntimeError as error:
         raise BackendError(f"the fast gated delta rule does not run here: {error}; {way_out}") from error
     wrong = [
@@ -125,26 +128,32 @@ def _lift_refusal() -> bool:
     return True
 
 
-def gdn_difference(device: str = "cpu", head: int = 128, length: int = 130) -> dict[str, float]:
-    """Largest relative difference of the bound gated delta rule to the plain recurrence: output and five
-    gradients.
+def gdn_difference(
+    device: str = "cpu", heads: int = 2, head: int = 128, length: int = 130, dtype: str = "float32"
+) -> dict[str, float]:
+    """Relative difference of the bound gated delta rule to the plain recurrence in fp32: output and five
+    gradients, each |fast - slow| / |slow| in the Euclidean norm.
 
     Some releases of the fast kernels compute wrong gradients on some GPUs without a word; a figure above
-    2e-2 says so. `head`: key and value width."""
+    2e-2 says so. `head`: key and value width. `dtype`: of everything but the decay, which models keep in
+    fp32; both rules get the same rounded numbers."""
     import torch
     from transformers.models.qwen3_5 import modeling_qwen3_5 as library
 
     torch.manual_seed(0)
-    shape = (1, length, 2, head)
-    raw = [torch.randn(shape, device=device) for _ in range(3)]
-    raw += [-torch.rand(shape[:3], device=device), torch.rand(shape[:3], device=device)]
+    shape, kind = (1, length, heads, head), getattr(torch, dtype)
+    raw = [torch.randn(shape, device=device).to(kind) for _ in range(3)]
+    raw += [-torch.rand(shape[:3], device=device), torch.rand(shape[:3], device=device).to(kind)]
     weight = torch.randn(shape, device=device)
     results = []
-    for rule in (library.torch_chunk_gated_delta_rule, _recurrence):
-        query, key, value, decay, beta = (tensor.clone().requires_grad_(True) for tensor in raw)
+    for rule, exact in ((library.torch_chunk_gated_delta_rule, False), (_recurrence, True)):
+        query, key, value, decay, beta = (
+            (tensor.float() if exact else tensor).clone().requires_grad_(True) for tensor in raw
+        )
         out, _ = rule(query, key, value, g=decay, beta=beta, use_qk_l2norm_in_kernel=True)
         inputs = [query, key, value, decay, beta]
-        results.append([out.detach(), *torch.autograd.grad((out.float() * weight).sum(), inputs)])
+        found = [out.detach(), *torch.autograd.grad((out.float() * weight).sum(), inputs)]
+        results.append([tensor.float() for tensor in found])
     names = ("output", "query", "key", "value", "decay", "beta")
     pairs = zip(names, *results, strict=True)
     return {name: float((fast - slow).norm() / slow.norm()) for name, fast, slow in pairs}

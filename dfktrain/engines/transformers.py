@@ -42,8 +42,9 @@ def load(config: TrainConfig, precision: str) -> Base:
         return _load_llm(config, precision)
     from dfkeval import loading
 
-    kind = known_family(loading.model_source(config.model.name))
-    _check_kernels(kind)
+    source = loading.model_source(config.model.name)
+    known_family(source)
+    check_kernels(model_config(source))
     if config.adapter.kind == "qlora":
         return _load_4bit(config)
     # all weights are trained in fp32 with bf16 arithmetic: steps of the usual size vanish in bf16 weights
@@ -116,14 +117,18 @@ def model_config(source: str) -> Any:
         raise BackendError(f"model {source!r}: its config cannot be read: {error}") from error
 
 
-def _check_kernels(kind: str) -> None:
-    """A fast kernel that computes wrong gradients on this GPU stops the run before it costs anything."""
+def check_kernels(settings: Any, *, patched: bool = False) -> None:
+    """A fast kernel that computes wrong gradients on this GPU stops the run before it costs anything.
+
+    settings: the model's configuration. patched: kernels may have been bound without a package of theirs."""
     import torch
 
     from dfktrain.environment import require_gated_delta_rule
 
-    if kind.startswith("qwen3_5") and torch.cuda.is_available() and importlib.util.find_spec("fla"):
-        require_gated_delta_rule("cuda")
+    fast = patched or importlib.util.find_spec("fla")
+    if fast and settings.model_type.startswith("qwen3_5") and torch.cuda.is_available():
+        text = settings.get_text_config()
+        require_gated_delta_rule("cuda", text.linear_num_value_heads, text.linear_value_head_dim)
 
 
 def refuse_vision(source: str, settings: Any) -> None:

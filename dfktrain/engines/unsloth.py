@@ -70,11 +70,17 @@ def load(config: TrainConfig, precision: str) -> Base:
     import torch
 
     from dfkeval import loading
-    from dfktrain.engines.transformers import known_family, shapes_without_weights
+    from dfktrain.engines.transformers import (
+        check_kernels,
+        known_family,
+        model_config,
+        shapes_without_weights,
+    )
     from dfktrain.model import Base
 
     source = loading.model_source(config.model.name)
     known_family(source)
+    check_kernels(model_config(source), patched=True)
     model, _ = unsloth.FastVisionModel.from_pretrained(
         model_name=source,
         max_seq_length=max(stage.max_length for stage in config.stages),
@@ -90,7 +96,7 @@ def load(config: TrainConfig, precision: str) -> Base:
 
 def _import_first() -> Any:
     """Unsloth, imported before the libraries that it patches; its compiler off, which costs minutes before a
-    step."""
+    step, and with the kernels that it carries itself, which work around a miscompilation on Hopper GPUs."""
     early = [name for name in ("transformers", "peft", "trl") if name in sys.modules]
     if early and "unsloth" not in sys.modules:
         raise BackendError(
@@ -98,6 +104,7 @@ def _import_first() -> Any:
             f"start dfktrain in a fresh process, or import unsloth first"
         )
     os.environ.setdefault("UNSLOTH_COMPILE_DISABLE", "1")
+    os.environ.setdefault("UNSLOTH_FORCE_VENDORED_FLA", "1")
     import unsloth
 
     return unsloth

@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import transformers
 
 from dfkdata.errors import BackendError, ConfigError
+from dfkeval import loading
 from dfktrain import TrainConfig, cli, environment
 from dfktrain.engines import transformers as plain
 from dfktrain.model import target_modules
@@ -29,18 +31,18 @@ def test_an_adapter_on_the_tied_head_is_refused(model: Any) -> None:
 
 def test_a_fast_kernel_with_a_wrong_gradient_stops_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     good = dict.fromkeys(("output", "query", "key", "value", "decay", "beta"), 1e-3)
-    monkeypatch.setattr(environment, "gdn_difference", lambda device: good)
+    monkeypatch.setattr(environment, "gdn_difference", lambda device, **shape: good)
     assert environment.require_gated_delta_rule("cuda") == good
     for wrong in (0.3, float("nan")):
         monkeypatch.setattr(
-            environment, "gdn_difference", lambda device, wrong=wrong: good | {"decay": wrong}
+            environment, "gdn_difference", lambda device, wrong=wrong, **shape: good | {"decay": wrong}
         )
         with pytest.raises(BackendError, match=r"decay differs by .* uninstall flash-linear-attention"):
             environment.require_gated_delta_rule("cuda")
 
 
 def test_a_fast_kernel_that_does_not_run_is_named_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(device: str) -> dict[str, float]:
+    def fails(device: str, **shape: Any) -> dict[str, float]:
         raise RuntimeError("0 active drivers")
 
     monkeypatch.setattr(environment, "gdn_difference", fails)
@@ -51,14 +53,14 @@ def test_a_fast_kernel_that_does_not_run_is_named_with_the_way_out(monkeypatch: 
 def test_the_kernel_is_checked_before_a_hybrid_model_is_loaded_on_a_gpu(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    asked: list[str] = []
+    asked: list[tuple[str, int, int]] = []
     real = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: sys if name == "fla" else real(name))
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    monkeypatch.setattr(environment, "require_gated_delta_rule", asked.append)
-    plain._check_kernels("qwen3_5")
-    plain._check_kernels("qwen2_vl")
-    assert asked == ["cuda"]
+    monkeypatch.setattr(environment, "require_gated_delta_rule", lambda *shape: asked.append(shape))
+    plain.check_kernels(plain.model_config(loading.model_source("tiny")))
+    plain.check_kernels(transformers.Qwen2VLConfig())
+    assert asked == [("cuda", 4, 32)]  # the model's own heads, so that kernels are tuned once
 
 
 def test_the_refusal_of_the_kernel_library_is_lifted_only_where_it_stands(
