@@ -6,7 +6,7 @@ object."""
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -80,8 +80,16 @@ def bind(data: dict[str, Any], model: type[C], where: str = "config") -> C:
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        faults = [_fault(model, fault["loc"], fault["type"], fault["msg"]) for fault in error.errors()]
+        found = [fault for fault in error.errors() if not _echo(fault, error.errors())]
+        faults = [_fault(model, fault["loc"], fault["type"], fault["msg"]) for fault in found]
         raise ConfigError("\n".join(f"{where}: {fault}" for fault in faults)) from error
+
+
+def _echo(fault: Mapping[str, Any], all_faults: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a list is called too short only because its entries have faults of their own."""
+    place = tuple(fault["loc"])
+    inside = any(tuple(other["loc"][: len(place)]) == place != tuple(other["loc"]) for other in all_faults)
+    return fault["type"] == "too_short" and inside
 
 
 def _fault(model: type[BaseModel], loc: tuple[int | str, ...], kind: str, message: str) -> str:

@@ -24,6 +24,7 @@ from dfkeval import card as cards
 from dfkeval._quiet import quiet_loading
 
 TINY = "tiny"
+TEMPLATE = "chat_template.jinja"  # beside an adapter that was trained with another template than the base's
 PROBE = "Label: netral"  # any text with a few tokens; the proof of an adapter looks at its logits
 
 
@@ -74,6 +75,8 @@ def load(
     _check_base(card, shapes, folder or source)
     budget = max_pixels if max_pixels is not None else (card.max_pixels if card else None)
     processor = load_processor(source, max_pixels=budget)
+    if folder is not None and (folder / TEMPLATE).is_file():
+        set_template(processor, (folder / TEMPLATE).read_text(encoding="utf-8"))
     if card is not None:
         where = f"{folder or source}/{cards.NAME}"
         cards.refuse_mismatch(
@@ -162,6 +165,12 @@ def template_sha256(processor: Any) -> str:
     """Hash of the chat template that the processor renders prompts with."""
     template = getattr(processor, "chat_template", None) or processor.tokenizer.chat_template
     return cards.text_sha256(template if isinstance(template, str) else json.dumps(template, sort_keys=True))
+
+
+def set_template(processor: Any, template: str) -> None:
+    """Render prompts with `template` from now on; both halves of a processor may be asked."""
+    processor.chat_template = template
+    getattr(processor, "tokenizer", processor).chat_template = template
 
 
 def load_processor(path: str | Path, *, max_pixels: int | None = None, min_pixels: int | None = None) -> Any:

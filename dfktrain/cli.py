@@ -4,12 +4,10 @@ Results go to stdout, progress to stderr. Exit 0 done, 2 wrong usage or configur
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import logging
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -47,17 +45,25 @@ def _examples(*lines: str) -> str:
 )
 def run(
     config: ConfigPath,
-    out: Annotated[Path, typer.Option("--out", help="Folder of the run; an interrupted run goes on there.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            help="Folder of the run; an interrupted run goes on there. Default: the configuration's output.",
+        ),
+    ] = None,
     set_: Overrides = None,
 ) -> None:
     """Train an adapter: DIR/adapter, DIR/stages/NAME/adapter, DIR/run.json."""
     _quiet()
     settings = _load(config, set_)
+    folder = _folder(settings, out, config)
     _require()
     from dfktrain.stages import train
 
+    _say_precision(settings)
     with _Bar() as progress:
-        result = train(settings, out, progress=progress)
+        result = train(settings, folder, progress=progress)
     if os.environ.get("RANK", "0") != "0":
         return
     for stage in result.stages:
@@ -99,6 +105,21 @@ def check(
 
 def _load(config: Path, overrides: list[str] | None) -> TrainConfig:
     return load_config(config, TrainConfig, overrides or ()).resolved(config.parent.resolve())
+
+
+def _folder(settings: TrainConfig, out: Path | None, config: Path) -> Path:
+    if out is None and settings.output is None:
+        raise ConfigError(f"where to? Give --out DIR, or write output: DIR in {config}")
+    return out if out is not None else Path(str(settings.output))
+
+
+def _say_precision(settings: TrainConfig) -> None:
+    """What "auto" came to, and why: a run in fp32 on a GPU without bf16 should not be found out later."""
+    from dfktrain.model import pick_precision
+
+    precision, why = pick_precision(settings.precision)
+    if os.environ.get("RANK", "0") == "0":
+        sys.stderr.write(f"precision {precision}: {why}\n")
 
 
 def _require() -> None:
@@ -157,20 +178,9 @@ def demo(
     CPU."""
     _quiet()
     _require()
-    _demo_function()(out, minutes)
+    from dfktrain.demo import demo as go
 
-
-def _demo_function() -> Callable[[Path, int], None]:
-    for home in ("dfktrain.demo.cli", "dfktrain.demo"):
-        try:
-            found = importlib.import_module(home)
-        except ModuleNotFoundError as error:
-            if error.name != home:
-                raise
-            continue
-        if hasattr(found, "demo"):
-            return found.demo
-    raise ConfigError("this installation carries no demo; reinstall dfk")
+    go(out, minutes)
 
 
 def main() -> None:

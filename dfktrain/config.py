@@ -17,7 +17,7 @@ from dfkdata.config import Config
 Scheduler = Literal["cosine", "linear", "constant", "constant_with_warmup"]
 Precision = Literal["auto", "bf16", "fp32"]
 PRESETS = ("all-linear", "language", "vision", "all", "servable")
-Optimizer = Literal["adamw_torch", "adamw_torch_fused", "adamw_8bit", "sgd", "adafactor"]
+Optimizer = Literal["adamw_torch", "adamw_torch_fused", "adamw_8bit", "paged_adamw_8bit", "adafactor", "sgd"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
@@ -26,8 +26,8 @@ class ModelConfig(Config):
 
     name: "tiny" (the built-in model), a folder, or a hub name. kind: "vlm" loads the vision-language class,
     also for text-only data; "llm" a causal language model, and refuses a vision-language checkpoint.
-    chat_template: a path to a Jinja file that replaces the model's own. attention: the attention
-    implementation."""
+    chat_template: what replaces the model's own: the path of a Jinja file, or a name: "qwen3_5" (the one in
+    this package) or a named template of the model itself. attention: the attention implementation."""
 
     name: str
     kind: Literal["vlm", "llm"] = "vlm"
@@ -215,6 +215,22 @@ class Stage(Config):
             raise ValueError("best, patience and eval_steps need validation: [FILE.jsonl]")
         return self
 
+    @model_validator(mode="after")
+    def _nothing_without_effect(self) -> Self:
+        if "beta2" in self.model_fields_set and "adamw" not in self.optimizer:
+            raise ValueError(f"beta2 belongs to adamw; optimizer {self.optimizer} has none, leave it out")
+        if self.batch_tokens is not None and "group_by_length" in self.model_fields_set:
+            raise ValueError("batch_tokens forms its own batches; leave group_by_length out")
+        if self.best and self.save_steps and self.save_steps % (self.eval_steps or self.save_steps + 1):
+            wanted = (
+                f"a multiple of eval_steps {self.eval_steps}" if self.eval_steps else "eval_steps as well"
+            )
+            raise ValueError(
+                f"best needs a checkpoint wherever it evaluates: save_steps {self.save_steps} needs "
+                f"{wanted}; or leave save_steps out, it then follows the evaluation"
+            )
+        return self
+
 
 class TrainConfig(Config):
     """One training run. seed fixes the adapter's start, the order of rows and dropout.
@@ -222,7 +238,8 @@ class TrainConfig(Config):
     engine: "auto" takes Unsloth where its tested set is installed and a GPU is there, else transformers.
     precision: "auto" is bf16 where the device has it natively, else fp32; never fp16, in which Qwen3.5's
     gradients become NaN. checkpointing: recompute activations in the backward pass ("none" | "torch" |
-    "unsloth")."""
+    "unsloth"). output: the run's folder, unless the command names one. run_name: what trackers call the run.
+    trackers: services that get the log lines too; TensorBoard's files lie in stages/NAME/tensorboard."""
 
     model: ModelConfig
     adapter: AdapterConfig = AdapterConfig()
@@ -230,6 +247,7 @@ class TrainConfig(Config):
     engine: Literal["auto", "transformers", "unsloth"] = "auto"
     precision: Precision = "auto"
     checkpointing: Literal["none", "torch", "unsloth"] = "none"
+    output: str | None = None
     run_name: str | None = None
     trackers: tuple[Literal["tensorboard", "wandb"], ...] = ()
     seed: int = 42
@@ -264,15 +282,17 @@ class TrainConfig(Config):
         stages = tuple(_absolute(stage, root) for stage in self.stages)
         folder = root / self.model.name
         template = self.model.chat_template
+        by_path = template is not None and (template.endswith(".jinja") or (root / template).is_file())
         model = self.model.model_copy(
             update={
                 "name": str(folder) if folder.is_dir() else self.model.name,
-                "chat_template": str(root / template) if template else None,
+                "chat_template": str(root / template) if template and by_path else template,
             }
         )
         warm = self.adapter.warm_start
         adapter = self.adapter.model_copy(update={"warm_start": str(root / warm)}) if warm else self.adapter
-        return self.model_copy(update={"stages": stages, "model": model, "adapter": adapter})
+        out = str(root / self.output) if self.output is not None else None
+        return self.model_copy(update={"stages": stages, "model": model, "adapter": adapter, "output": out})
 
 
 def _absolute(stage: Stage, root: Path) -> Stage:

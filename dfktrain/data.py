@@ -70,7 +70,7 @@ def read_stage(stage: Stage, collator: Collator, seed: int, refused: list[str] |
         data.samples = _weighed(data.samples, stage.label_weights)
     if refused is None:
         _refuse(reasons, stage.name)
-    if not data.samples:
+    if not data.samples and not reasons:
         raise DataError(
             f"stage {stage.name}: no row is left to train on ({dict(data.left_out) or 'the files are empty'})"
         )

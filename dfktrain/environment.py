@@ -15,11 +15,13 @@ from dfktrain.manifest import versions as installed
 
 @dataclass(frozen=True)
 class Version:
-    """One package. fault: why this version, in this company, cannot be used; None where it can."""
+    """One package. fault: why this version, in this company, cannot be used; None where it can. stops: the
+    run would use it, so the fault stops it."""
 
     package: str
     version: str
     fault: str | None = None
+    stops: bool = False
 
 
 @dataclass(frozen=True)
@@ -36,27 +38,53 @@ def parts(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in version.split("+")[0].split(".") if part.isdigit())
 
 
-def versions() -> list[Version]:
-    """Installed packages that a run depends on, each with its fault."""
+UNSLOTH_ONLY = ("unsloth", "unsloth_zoo", "trl")
+"""Packages that only engine unsloth imports; beside another engine their faults stop nothing."""
+
+UNSLOTH_LIMITS = {"transformers": (5, 17, 0), "trl": (1, 15, 0)}
+"""Newest releases that the tested Unsloth accepts."""
+
+
+def versions(engine: str = "transformers") -> list[Version]:
+    """Installed packages that a run on `engine` depends on, each with its fault."""
     found = installed()
-    return [Version(package, version, fault(package, found)) for package, version in found.items()]
+    used = [package for package in found if engine == "unsloth" or package not in UNSLOTH_ONLY]
+    faults = {package: fault(package, found) for package in found}
+    return [
+        Version(package, version, faults[package], stops=faults[package] is not None and package in used)
+        for package, version in found.items()
+    ]
 
 
 def fault(package: str, found: dict[str, str]) -> str | None:
     """Why `package` cannot be used among `found`, None if it can."""
     version = parts(found[package])
     match package:
+        case "torch" if version < (2, 9):
+            return f"torch {found[package]} is too old; install torch>=2.9"
         case "transformers" if not (5, 17) <= version < (5, 24):
             return f"transformers {found[package]} is untested; install transformers>=5.17,<5.24"
         case "peft" if not (0, 21) <= version < (0, 22):
             return f"peft {found[package]} is untested; install peft>=0.21,<0.22"
-        case "unsloth" if parts(found.get("transformers", "0")) > (5, 17, 0):
-            other = found["transformers"]
-            return f"unsloth {found[package]} needs transformers<=5.17.0, found {other}; install that one"
+        case "unsloth":
+            return _unsloth_company(found)
+        case "trl" if version == (1, 15, 0) and not _cuda():
+            return f"trl {found[package]} cannot train on a CPU (its head needs Triton); install trl!=1.15.0"
         case "flash-linear-attention" | "fla-core" if not _cuda():
             return f"{package} crashes without a GPU (transformers binds it when imported); uninstall it here"
         case _:
             return None
+
+
+def _unsloth_company(found: dict[str, str]) -> str | None:
+    """The first package that the tested Unsloth does not accept beside it."""
+    for other, newest in UNSLOTH_LIMITS.items():
+        if parts(found.get(other, "0")) > newest:
+            wanted = ".".join(map(str, newest))
+            return (
+                f"unsloth {found['unsloth']} needs {other}<={wanted}, found {found[other]}; install that one"
+            )
+    return None
 
 
 def _cuda() -> bool:
@@ -78,11 +106,32 @@ def _hybrid() -> list[Kernel]:
     fla, conv = (importlib.util.find_spec(name) is not None for name in ("fla", "causal_conv1d"))
     slow = "flash-linear-attention is not installed; on a GPU it is over 10 times faster"
     return [
-        Kernel("gated delta rule", "fla" if fla else "torch", "installed" if fla else slow),
+        Kernel("gated delta rule", "fla" if fla else "torch", _why_fla() if fla else slow),
         Kernel("causal convolution", "causal_conv1d", "installed")
         if conv
         else Kernel("causal convolution", "torch", "causal_conv1d is not installed (it has no wheel)"),
     ]
+
+
+def _why_fla() -> str:
+    """What is known of the fast kernel on this machine before it is tried."""
+    checked = "installed; its value and gradients are compared with the plain rule before the first step"
+    return f"{checked}; {REFUSED_ON_HOPPER}" if _refused_on_hopper(installed()) else checked
+
+
+REFUSED_ON_HOPPER = (
+    "fla refuses its backward pass on this GPU with triton 3.4.0 to 3.7.0 and without tilelang; the refusal "
+    "is lifted for that comparison and stays lifted only if it holds (surer: triton>=3.7.1 or tilelang)"
+)
+
+
+def _refused_on_hopper(found: dict[str, str]) -> bool:
+    """Whether fla's own gate against a miscompiled block size is closed here."""
+    import torch
+
+    if not torch.cuda.is_available() or torch.cuda.get_device_capability()[0] != 9 or "tilelang" in found:
+        return False
+    return (3, 4, 0) <= parts(found.get("triton", "0")) < (3, 7, 1)
 
 
 GDN_LIMIT = 2e-2

@@ -18,7 +18,8 @@ from dfktrain.data import StageData
 
 PACKAGES = (
     "dfk", "torch", "transformers", "peft", "accelerate", "tokenizers", "safetensors", "numpy", "pillow",
-    "torchvision", "unsloth", "flash-linear-attention", "fla-core", "bitsandbytes",
+    "torchvision", "unsloth", "unsloth_zoo", "trl", "flash-linear-attention", "fla-core", "causal-conv1d",
+    "triton", "tilelang", "bitsandbytes", "deepspeed",
 )  # fmt: skip
 
 

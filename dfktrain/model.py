@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from dfkdata import plugins
 from dfkdata.errors import BackendError, ConfigError
+from dfktrain import honour, templates
 from dfktrain.config import AdapterConfig, Switches, TrainConfig
 
 VISION = re.compile(r"(?:^|\.)(?:visual|vision_tower|vision_model|multi_modal_projector)\.")
@@ -28,13 +29,14 @@ _SMALL_GATES = re.compile(r"\.in_proj_[ab]$")
 @dataclass
 class Base:
     """A loaded base. shapes_sha256: hash of its parameter names and shapes, None where it has no such
-    record."""
+    record. own_template: its chat template was replaced, so that the adapter must carry it along."""
 
     model: Any
     processor: Any
     name: str
     shapes_sha256: str | None = None
     checkpointing: bool | str = False
+    own_template: bool = False
 
 
 def pick_engine(wanted: str) -> Any:
@@ -78,10 +80,13 @@ def load_base(config: TrainConfig) -> tuple[Base, str, str]:
     """(base, engine name, precision) for a configuration."""
     engine = pick_engine(config.engine)
     precision, _ = pick_precision(config.precision)
+    name = engine.__name__.rpartition(".")[2]
+    honour.refuse(config, name, precision)
     base = engine.load(config, precision)
     if config.model.chat_template is not None:
-        _replace_template(base.processor, config.model.chat_template)
-    return base, engine.__name__.rpartition(".")[2], precision
+        templates.replace(base.processor, config.model.chat_template)
+        base.own_template = True
+    return base, name, precision
 
 
 def outline(config: TrainConfig) -> tuple[Any, Any]:
@@ -100,30 +105,45 @@ def outline(config: TrainConfig) -> tuple[Any, Any]:
         plain.known_family(source)
         processor, auto = loading.load_processor(source), AutoModelForImageTextToText
     if config.model.chat_template is not None:
-        _replace_template(processor, config.model.chat_template)
+        templates.replace(processor, config.model.chat_template)
     with torch.device("meta"):
         return processor, auto.from_config(settings)
-
-
-def _replace_template(processor: Any, path: str) -> None:
-    from pathlib import Path
-
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"model.chat_template {path}: cannot be read ({error.strerror})") from error
-    processor.chat_template = text
-    getattr(processor, "tokenizer", processor).chat_template = text
 
 
 def adapt(base: Base, config: AdapterConfig, engine: str = "transformers") -> tuple[Any, list[str]]:
     """(model with its adapter in training mode and fp32 adapter weights, the modules that carry it)."""
     modules = [] if config.kind == "full" else target_modules(base.model, config.target_modules)
     model = plugins.load("dfktrain.engines", engine).adapt(base, modules, config)
+    if config.warm_start is not None:
+        _require_same(model, modules, config)
     for parameter in model.parameters():
         if parameter.requires_grad and config.kind != "full":
             parameter.data = parameter.data.float()
     return model, modules
+
+
+def _require_same(model: Any, modules: list[str], config: AdapterConfig) -> None:
+    """Raise `ConfigError` unless the warm adapter is the one that the configuration writes down."""
+    found = model.peft_config["default"]
+    pairs = {
+        "rank": (config.rank, getattr(found, "r", None)),
+        "alpha": (config.alpha, getattr(found, "lora_alpha", None)),
+        "bias": (config.bias, getattr(found, "bias", None)),
+        "rslora": (config.rslora, getattr(found, "use_rslora", None)),
+        "dora": (config.dora, getattr(found, "use_dora", None)),
+    }
+    wrong = [f"{key} is {has}, written is {asked}" for key, (asked, has) in pairs.items() if asked != has]
+    carriers = {name.split(".lora_A")[0] for name, _ in model.named_parameters() if ".lora_A" in name}
+    odd = sorted({name.removeprefix("base_model.model.") for name in carriers} ^ set(modules))
+    if odd:
+        wrong.append(
+            f"it sits on {len(carriers)} modules, target_modules names {len(modules)}, e.g. {odd[0]}"
+        )
+    if wrong and config.kind != "peft":
+        raise ConfigError(
+            f"adapter.warm_start {config.warm_start} is not the adapter that is written here: "
+            f"{'; '.join(wrong)}. Write what the adapter has, or start without it"
+        )
 
 
 def target_modules(model: nn.Module, spec: Switches | str | tuple[str, ...]) -> list[str]:

@@ -71,11 +71,9 @@ def plan(config: TrainConfig) -> Plan:
     from dfktrain import model as models
 
     report = Plan()
-    report.engine = models.pick_engine(config.engine).__name__.rpartition(".")[2]
-    report.precision, why = models.pick_precision(config.precision)
-    report.precision += f" ({why})"
-    report.versions = environment.versions()
-    report.faults += [version.fault for version in report.versions if version.fault]
+    _machine(report, config)
+    report.versions = environment.versions(report.engine)
+    report.faults += [version.fault for version in report.versions if version.fault and version.stops]
     processor, network = models.outline(config)
     report.kernels = environment.kernels(network.config.model_type, config.model.attention)
     report.size = _size(network, config.adapter, report.faults)
@@ -85,6 +83,27 @@ def plan(config: TrainConfig) -> Plan:
     _estimate(report, config, network)
     report.notes = _serving(report.size)
     return report
+
+
+def _machine(report: Plan, config: TrainConfig) -> None:
+    """Engine, precision, and the keys that they cannot honour; what cannot run here is a fault, and the plan
+    goes on."""
+    from dfktrain import honour
+    from dfktrain import model as models
+
+    why = "as configured"
+    try:
+        report.engine = models.pick_engine(config.engine).__name__.rpartition(".")[2]
+    except ConfigError as error:
+        report.engine = config.engine
+        report.faults.append(str(error))
+    try:
+        precision, why = models.pick_precision(config.precision)
+    except ConfigError as error:
+        precision = config.precision
+        report.faults.append(str(error))
+    report.precision = f"{precision} ({why})"
+    report.faults += honour.refusals(config, report.engine, precision)
 
 
 def _serving(size: Size | None) -> list[str]:

@@ -48,8 +48,9 @@ def _stage(out: Console, stage: StagePlan, collator: Collator | None) -> None:
     for note in stage.notes:
         out.print(f"  note: {note}", style="yellow")
     if collator is not None:
-        out.print("  first sample; green tokens carry loss:")
-        out.print(coloured(stage.samples[0], collator))
+        marks = "green tokens carry loss" if out.color_system else "tokens in ⟦ ⟧ carry loss"
+        out.print(f"  first sample; {marks}:")
+        out.print(coloured(stage.samples[0], collator, marked=out.color_system is None))
 
 
 def _machine(out: Console, plan: Plan) -> None:
@@ -58,7 +59,7 @@ def _machine(out: Console, plan: Plan) -> None:
         carried = f" on {len(plan.size.modules)} modules" if plan.size.modules else ""
         out.print(f"  base {plan.size.base:,} parameters, trained {plan.size.trained:,}{carried}")
     if plan.memory_gib is not None and plan.seconds is not None:
-        out.print(f"  estimated: peak memory {plan.memory_gib:.2f} GiB, time {plan.seconds / 60:.1f} minutes")
+        out.print(f"  estimated: peak memory {plan.memory_gib:.2f} GiB, time {_time(plan.seconds)}")
     for note in plan.notes:
         out.print(f"  note: {note}", style="yellow")
     for kernel in plan.kernels:
@@ -69,6 +70,10 @@ def _machine(out: Console, plan: Plan) -> None:
             "  " + version.package, version.version, f"[red]{version.fault}[/red]" if version.fault else ""
         )
     out.print(table)
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.0f} seconds" if seconds < 120 else f"{seconds / 60:.1f} minutes"
 
 
 def spread(values: list[int], bins: int = 12) -> str:
@@ -84,9 +89,9 @@ def spread(values: list[int], bins: int = 12) -> str:
     return f"min {low}  median {middle}  p95 {most}  max {high}  |{bars}|"
 
 
-def coloured(sample: Encoded, collator: Collator) -> str:
+def coloured(sample: Encoded, collator: Collator, *, marked: bool = False) -> str:
     """The sample as Rich markup: scored tokens green, the rest dim, a run of image tokens as one with its
-    number."""
+    number. marked: scored text also stands in ⟦ ⟧, for readers without colours."""
     pieces: list[str] = []
     start = 0
     while start < len(sample.input_ids):
@@ -94,7 +99,8 @@ def coloured(sample: Encoded, collator: Collator) -> str:
         stop = start
         while stop < len(sample.input_ids) and _kind(sample, collator, stop) == kind:
             stop += 1
-        pieces.append(_piece(sample.input_ids[start:stop], kind, collator))
+        piece = _piece(sample.input_ids[start:stop], kind, collator)
+        pieces.append(f"⟦{piece}⟧" if marked and kind == "scored" else piece)
         start = stop
     return "".join(pieces)
 

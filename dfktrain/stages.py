@@ -7,7 +7,6 @@ final adapter loads on the original base; DIR never mixes two configurations."""
 
 from __future__ import annotations
 
-import importlib.util
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -85,20 +84,8 @@ def train(config: TrainConfig, out: str | Path, *, progress: OnProgress | None =
     On a finished or interrupted `out` of the same configuration it goes on where that one stopped. Raises
     `ConfigError` or `DataError` before the first step for what cannot work, `BackendError` when training
     fails."""
-    _require_packages(config)
     base, engine, precision = models.load_base(config)
     return train_on(base, config, out, engine=engine, precision=precision, progress=progress)
-
-
-def _require_packages(config: TrainConfig) -> None:
-    """Name a missing package that a key needs, before anything is loaded."""
-    wanted = {"tensorboard": "tensorboard", "wandb": "wandb"}
-    needed = [(f"trackers: {name}", wanted[name]) for name in config.trackers]
-    if any(stage.optimizer == "adamw_8bit" for stage in config.stages):
-        needed.append(("optimizer: adamw_8bit", "bitsandbytes"))
-    for key, package in needed:
-        if importlib.util.find_spec(package) is None:
-            raise ConfigError(f"{key} needs {package}: pip install {package}")
 
 
 def train_on(
@@ -210,6 +197,7 @@ def _train_stage(
 ) -> tuple[StageResult, dict[str, torch.Tensor] | None]:
     """(what was done, the whole weights where they are sharded over ranks, else None)."""
     from dfktrain.loop import AnswerTrainer, Watch, counted, last_complete
+    from dfktrain.trackers import callbacks
 
     folder = run.out / "stages" / stage.name
     text_only = not any(sample.images for sample in data.samples)
@@ -230,7 +218,7 @@ def _train_stage(
             train_dataset=data.samples,
             eval_dataset=read_validation(stage, collator) or None,
             data_collator=batcher,
-            callbacks=[watch, *_stoppers(stage)],
+            callbacks=[watch, *_stoppers(stage), *callbacks(run.config, stage, folder)],
         )
         _own_output_only(trainer)
         watch.trainer = trainer
@@ -280,7 +268,7 @@ def _arguments(run: _Run, index: int, stage: Stage, folder: Path) -> Any:
     from transformers import TrainingArguments
 
     warmup = stage.warmup_ratio if stage.warmup_ratio is not None else stage.warmup_steps
-    cadence = "steps" if stage.save_steps else "epoch"
+    saves = stage.save_steps or (stage.eval_steps if stage.best else None)
     evaluates = ("steps" if stage.eval_steps else "epoch") if stage.validation else "no"
     cuda = torch.cuda.is_available()
     arguments = TrainingArguments(
@@ -302,8 +290,8 @@ def _arguments(run: _Run, index: int, stage: Stage, folder: Path) -> Any:
         gradient_checkpointing_kwargs={"use_reentrant": False}
         if run.config.checkpointing == "torch"
         else None,
-        save_strategy=cadence,
-        save_steps=stage.save_steps or 500,
+        save_strategy="steps" if saves else "epoch",
+        save_steps=saves or 500,
         save_total_limit=stage.save_total_limit,
         eval_strategy=evaluates,
         eval_steps=stage.eval_steps,
@@ -312,7 +300,7 @@ def _arguments(run: _Run, index: int, stage: Stage, folder: Path) -> Any:
         greater_is_better=False if stage.best or stage.patience else None,
         logging_steps=stage.log_steps,
         logging_nan_inf_filter=False,
-        report_to=list(run.config.trackers) or "none",
+        report_to="none",  # trackers are callbacks of their own
         run_name=run.config.run_name,
         seed=run.config.seed + index,
         use_cpu=not cuda,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from dfkeval import card as cards
+from dfkeval import loading
 
 if TYPE_CHECKING:  # dfktrain.loop imports transformers, and an engine may have to be imported before it
     from dfktrain.loop import AnswerTrainer
@@ -39,6 +40,8 @@ def save(
         model.save_pretrained(str(folder), state_dict=state)
         if not _is_adapter(model):
             base.processor.save_pretrained(str(folder))
+        elif base.own_template:
+            (folder / loading.TEMPLATE).write_text(str(base.processor.chat_template), encoding="utf-8")
         if card is not None:
             cards.write(folder, card)
     return folder

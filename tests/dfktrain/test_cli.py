@@ -46,6 +46,16 @@ def test_run_trains_and_says_where_the_adapter_is(
     assert (tmp_path / "out/stages/sft/adapter/adapter_model.safetensors").is_file()
 
 
+def test_the_configuration_may_name_the_folder_and_the_precision_is_said(
+    monkeypatch: Any, capsys: Any, config_file: Path, tmp_path: Path
+) -> None:
+    code, _, err = called(monkeypatch, capsys, "run", config_file)
+    assert code == 2 and "Give --out DIR, or write output: DIR" in err
+    code, out, err = called(monkeypatch, capsys, "run", config_file, "--set", "output=made")
+    assert code == 0 and out.splitlines()[-1] == f"adapter: {tmp_path / 'made/adapter'}"
+    assert "precision fp32: no device with native bf16" in err
+
+
 def test_check_shows_counts_and_the_scored_tokens_of_a_row(
     monkeypatch: Any, capsys: Any, config_file: Path
 ) -> None:
@@ -94,6 +104,17 @@ def test_a_missing_package_is_named_with_its_extra_in_one_line(
     code, _, err = called(monkeypatch, capsys, "run", config_file, "--out", tmp_path / "out")
     assert code == 2
     assert err == 'dfktrain: dfktrain needs torch: pip install "dfk[train]"\n'
+
+
+def test_demo_calls_the_demo_with_its_folder_and_minutes(
+    monkeypatch: Any, capsys: Any, tmp_path: Path
+) -> None:
+    from dfktrain.demo import run
+
+    asked: list[Any] = []
+    monkeypatch.setattr(run, "demo", lambda *given: asked.extend(given))
+    assert called(monkeypatch, capsys, "demo", "--out", tmp_path, "--minutes", "1")[0] == 0
+    assert asked == [tmp_path, 1]
 
 
 @pytest.mark.parametrize("command", ["run", "check", "demo"])

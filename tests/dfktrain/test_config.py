@@ -72,6 +72,10 @@ def test_every_misspelt_key_is_named_with_the_nearest_known_one() -> None:
         (stage(resample={"field": "a"}, label_weights={"field": "a"}), "resample and label_weights"),
         (stage(label_weights={"field": "a", "weights": {"b": 0}}), "greater than 0"),
         (stage(name="a/b"), "should match pattern"),
+        (stage(optimizer="sgd", beta2=0.9), "beta2 belongs to adamw"),
+        (stage(batch_tokens=9, group_by_length=False), "leave group_by_length out"),
+        (stage(best=True, validation=["v"], save_steps=5), "needs eval_steps as well"),
+        (stage(best=True, validation=["v"], save_steps=5, eval_steps=2), "a multiple of eval_steps 2"),
         (config(stages=[{"name": "a", "data": ["x"]}] * 2), "two stages are called 'a'"),
         (config(stages=[]), "at least 1"),
     ],
@@ -79,6 +83,12 @@ def test_every_misspelt_key_is_named_with_the_nearest_known_one() -> None:
 def test_a_contradiction_is_refused_and_named(wrong: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         bind(wrong, TrainConfig)
+
+
+def test_a_list_is_not_called_too_short_because_its_entry_is_wrong() -> None:
+    with pytest.raises(ConfigError) as caught:
+        bind(config(stages=[{"name": "a", "data": []}]), TrainConfig)
+    assert str(caught.value).count("at least 1 item") == 1 and "stages.0.data" in str(caught.value)
 
 
 def test_paths_are_beside_the_configuration_file_and_a_hub_name_stays(tmp_path: Path) -> None:
@@ -124,6 +134,7 @@ def test_an_adapter_key_that_its_kind_cannot_honour_is_refused(adapter: dict[str
     [
         ({"trackers": ["wandb"]}, "trackers: wandb needs wandb: pip install wandb"),
         ({"stages": [{"name": "a", "data": ["x"], "optimizer": "adamw_8bit"}]}, "needs bitsandbytes"),
+        ({"checkpointing": "unsloth"}, "the engine here is transformers"),
     ],
 )
 def test_a_package_that_a_key_needs_is_named_before_anything_loads(

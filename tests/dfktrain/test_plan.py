@@ -65,6 +65,23 @@ def test_every_row_that_would_be_refused_is_named_and_the_rest_is_counted(
     assert report.faults == ["stage s: 2 rows cannot be trained on"]
 
 
+def test_a_stage_whose_rows_are_all_refused_says_that_and_nothing_else(
+    base_folder: Path, tmp_path: Path
+) -> None:
+    data = write_rows(tmp_path / "x.jsonl", [text_row("hollow", "a", "")])
+    assert plan(config(base_folder, data)).faults == ["stage s: 1 rows cannot be trained on"]
+    assert "the files are empty" in plan(config(base_folder, write_rows(tmp_path / "y", []))).faults[0]
+
+
+def test_an_engine_that_cannot_run_here_is_a_fault_and_the_plan_goes_on(
+    base_folder: Path, train_file: Path
+) -> None:
+    made = config(base_folder, train_file).model_copy(update={"engine": "unsloth"})
+    report = plan(made)
+    assert report.faults[0].startswith("engine 'unsloth' ") and report.stages[0].lengths
+    assert any("trains in bf16, not in fp32" in fault for fault in report.faults)
+
+
 def test_a_module_list_that_does_not_fit_the_model_is_found_before_training(
     base_folder: Path, train_file: Path
 ) -> None:
@@ -84,6 +101,10 @@ def test_the_shown_row_marks_exactly_the_scored_text(processor: Any, pictures: l
     )
     assert "[bold green]Label: Fitnah<|im_end|>[/bold green]" in markup
     assert "image tokens>[/magenta]" in markup
+    marked = show.coloured(
+        collator.encode(image_row("i", pictures[:1], "x", "Label: Fitnah")), collator, marked=True
+    )
+    assert "⟦[bold green]Label: Fitnah<|im_end|>[/bold green]⟧" in marked and marked.count("⟦") == 1
     assert "say \\[x]" in markup  # text that looks like markup is shown as text
 
 
@@ -100,6 +121,8 @@ def test_the_head_says_which_kernels_run_and_why() -> None:
         ("transformers", "5.24.0", "install transformers>=5.17,<5.24"),
         ("peft", "0.22.0", "install peft>=0.21,<0.22"),
         ("fla-core", "0.6.0", "crashes without a GPU"),
+        ("torch", "2.8.0", "install torch>=2.9"),
+        ("trl", "1.15.0", "cannot train on a CPU"),
     ],
 )
 def test_known_bad_versions_are_named_with_the_good_one(
@@ -113,6 +136,45 @@ def test_unsloth_beside_a_newer_transformers_is_named() -> None:
     found = {"unsloth": "2026.10.9", "transformers": "5.23.0"}
     assert "needs transformers<=5.17.0" in str(environment.fault("unsloth", found))
     assert environment.fault("unsloth", found | {"transformers": "5.17.0"}) is None
+    found = {"unsloth": "2026.10.9", "transformers": "5.17.0", "trl": "1.16.0"}
+    assert "needs trl<=1.15.0, found 1.16.0" in str(environment.fault("unsloth", found))
+
+
+def test_a_fault_of_a_package_that_the_engine_does_not_use_stops_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pretend = {"torch": "2.11.0", "transformers": "5.23.0", "unsloth": "2026.10.9", "peft": "0.22.0"}
+    monkeypatch.setattr(environment, "installed", lambda: pretend)
+
+    def stopping(engine: str) -> set[str]:
+        return {version.package for version in environment.versions(engine) if version.stops}
+
+    assert stopping("transformers") == {"peft"} and stopping("unsloth") == {"peft", "unsloth"}
+
+
+@pytest.mark.parametrize(
+    ("triton", "card", "tilelang", "refused"),
+    [
+        ("3.6.0", (9, 0), False, True),
+        ("3.6.0", (9, 0), True, False),
+        ("3.7.1", (9, 0), False, False),
+        ("3.6.0", (8, 0), False, False),
+    ],
+)
+def test_the_kernel_report_says_where_fla_refuses_hopper(
+    monkeypatch: pytest.MonkeyPatch, triton: str, card: tuple[int, int], tilelang: bool, refused: bool
+) -> None:
+    found = {"triton": triton} | ({"tilelang": "0.1.15"} if tilelang else {})
+    real = environment.importlib.util.find_spec
+    monkeypatch.setattr(
+        environment.importlib.util, "find_spec", lambda name: real("json" if name == "fla" else name)
+    )
+    monkeypatch.setattr(environment, "installed", lambda: found)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda: card)
+    kernel = environment.kernels("qwen3_5", "sdpa")[0]
+    assert kernel.choice == "fla" and "compared with the plain rule" in kernel.why
+    assert ("refuses its backward pass" in kernel.why) == refused
 
 
 def test_this_environment_has_no_known_fault() -> None:

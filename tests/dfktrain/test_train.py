@@ -545,6 +545,74 @@ def test_the_best_checkpoint_is_kept_and_a_run_that_stops_gaining_is_stopped(
     assert_same(weights(result.adapter), kept)
 
 
+def test_best_saves_wherever_it_evaluates_unless_it_is_told_otherwise(
+    base_folder: Path, train_file: Path, tmp_path: Path
+) -> None:
+    made = config(
+        base_folder, train_file, steps=4, best=True, eval_steps=2, validation=[str(train_file)],
+        save_total_limit=9,
+    )  # fmt: skip
+    train(made, tmp_path / "out")
+    saved = {path.name for path in (tmp_path / "out/stages/sft/checkpoints").glob("checkpoint-*")}
+    assert saved == {"checkpoint-2", "checkpoint-4"}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"rank": 8}, "rank is 4, written is 8"),
+        ({"alpha": 4}, "alpha is 32"),
+        ({"rslora": True}, "rslora is False, written is True"),
+        ({"target_modules": "language"}, "it sits on 2 modules, target_modules names 31"),
+    ],
+)
+def test_a_warm_adapter_that_is_not_the_one_written_down_is_refused(
+    model: Any, processor: Any, tmp_path: Path, change: dict[str, Any], said: str
+) -> None:
+    adapter = AdapterConfig(rank=4, target_modules=("q_proj", "v_proj"))
+    base = Base(model, processor, "random")
+    made, _ = adapt(base, adapter)
+    with torch.no_grad():
+        for name, parameter in trainable(made):
+            if "lora_B" in name:
+                parameter.normal_()
+    made.save_pretrained(tmp_path / "warm")
+    base = Base(made.unload(), processor, "random")
+    warm = adapter.model_copy(update={"warm_start": str(tmp_path / "warm")})
+    with pytest.raises(ConfigError, match=f"not the adapter that is written here: .*{said}"):
+        adapt(base, warm.model_copy(update=change))
+    again, _ = adapt(Base(build_model(processor), processor, "random"), warm)
+    again.save_pretrained(tmp_path / "again")
+    assert_same(weights(tmp_path / "again"), weights(tmp_path / "warm"))
+
+
+def test_an_adapter_trained_with_another_template_carries_it_to_the_evaluation(
+    base_folder: Path, train_file: Path, tmp_path: Path
+) -> None:
+    plain = loading.load_processor(base_folder).chat_template
+    (tmp_path / "own.jinja").write_text("{# own #}" + plain)
+    made = config(base_folder, train_file, steps=1)
+    for name, template in (("own", str(tmp_path / "own.jinja")), ("named", "qwen3_5")):
+        own = made.model_copy(update={"model": made.model.model_copy(update={"chat_template": template})})
+        result = train(own, tmp_path / name)
+        again = loading.load(base_folder, adapter=result.adapter, device="cpu")
+        assert again.processor.chat_template != plain
+        assert again.info["template_sha256"] == result.run["template_sha256"]
+    assert not (train(made, tmp_path / "plain").adapter / "chat_template.jinja").exists()
+
+
+def test_a_template_is_found_by_the_models_own_name_and_a_wrong_name_lists_them(processor: Any) -> None:
+    from dfktrain import templates
+
+    class Holder:
+        chat_template = {"default": "one", "rag": "two"}
+
+    assert templates.text(Holder(), "rag") == "two"
+    assert templates.text(processor, "qwen3_5") == (loading.tiny_path() / "chat_template.jinja").read_text()
+    with pytest.raises(ConfigError, match=r"no template has that name \(there are default, qwen3_5, rag\)"):
+        templates.text(Holder(), "rga")
+
+
 def test_a_vision_adapter_on_text_rows_is_refused_and_on_images_is_proved(
     base_folder: Path, train_file: Path, tmp_path: Path
 ) -> None:
