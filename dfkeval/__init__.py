@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from dfkeval.harness import evaluate as evaluate
     from dfkeval.harness import load_run as load_run
     from dfkeval.harness import score as score
+    from dfkeval.modes import evaluate_modes as evaluate_modes
     from dfkeval.prediction import PredictionError as PredictionError
     from dfkeval.prediction import Predictor as Predictor
     from dfkeval.toolcall import ToolCallParser as ToolCallParser
@@ -37,6 +38,7 @@ _HOME = {
     "Predictor": "prediction",
     "Run": "harness",
     "evaluate": "harness",
+    "evaluate_modes": "modes",
     "load_run": "harness",
     "score": "harness",
     "ToolCallParser": "toolcall",

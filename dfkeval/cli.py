@@ -63,23 +63,50 @@ def run(
     set_: Overrides = None,
     fail_if: FailIf = None,
     shard: Annotated[str | None, typer.Option(help="Only this part of the rows: 3/16.")] = None,
+    scaffold: Annotated[
+        Path | None,
+        typer.Option(help="A task_1 file that says what an adapter without dfk.json was trained with."),
+    ] = None,
 ) -> None:
     """Ask every row, score the answers, and write the run directory with its report."""
-    from dfkeval import gates, harness, report
+    from dfkeval import gates, modes
 
     _quiet()
     conditions = [gates.gate(text) for text in fail_if or ()]
     changes = [*(set_ or ()), *([f"shard={shard}"] if shard else [])]
-    done = harness.evaluate(config, out, overwrite=overwrite, overrides=changes, progress=Progress("answers"))
-    _write("\n".join(report.metric_rows(done)) + f"\n\nreport: {out / 'report.html'}\n")
-    if done.failed_share > done.config.max_failures:
-        allowed = f"{done.config.max_failures:.1%}"
+    changes += [f"scaffold={scaffold.resolve()}"] if scaffold else []
+    runs = modes.evaluate_modes(
+        config, out, overwrite=overwrite, overrides=changes, progress=lambda mode: Progress(f"{mode} answers")
+    )
+    for done in runs:
+        _show(done, heading=len(runs) > 1)
+    if len(runs) > 1:
+        _write((out / modes.COMPARISON_MD).read_text(encoding="utf-8"))
+        _write(f"\ncomparison: {out / modes.COMPARISON_HTML}\n")
+    _refuse_failures(runs)
+    for done in runs:
+        _judge(conditions, done)
+
+
+def _show(done: Run, heading: bool) -> None:
+    """The run's metrics; `heading`: under its name, since there are several."""
+    from dfkeval import report
+
+    lines = [*([done.name, ""] if heading else []), *report.metric_rows(done), ""]
+    lines += [f"report: {done.folder / 'report.html'}", *([""] if heading else [])]
+    _write("\n".join(lines) + "\n")
+
+
+def _refuse_failures(runs: Sequence[Run]) -> None:
+    """Exit 1 when more requests of a run failed than it allows."""
+    over = [done for done in runs if done.failed_share > done.config.max_failures]
+    for done in over:
         sys.stderr.write(
-            f"dfkeval: {done.failed_share:.1%} of the requests failed (allowed: {allowed}); "
-            "run the same command again to ask only these\n"
+            f"dfkeval: {done.name}: {done.failed_share:.1%} of the requests failed "
+            f"(allowed: {done.config.max_failures:.1%}); run the same command again to ask only these\n"
         )
+    if over:
         raise typer.Exit(1)
-    _judge(conditions, done)
 
 
 @app.command(

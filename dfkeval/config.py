@@ -23,6 +23,7 @@ from dfkdata.schemas import Schema, ToolForm
 from dfkeval import backends, metrics
 from dfkeval import card as cards
 from dfkeval.confidence import demand_slot
+from dfkeval.constraints import Mode
 from dfkeval.metrics.bertscore import Options as BertScore
 from dfkeval.samples import Sampling
 
@@ -47,6 +48,9 @@ class EvalConfig(Config):
        variant: which of the schema's prompt and answer forms; None takes the rows'. max_failures: largest
        share of failed requests before the command exits 1. limit: only the first rows. shard: "3/16" is
        every sixteenth row from the third. confidences: ask for the probability of each label too.
+       modes: free, json_mode or constrained (`dfkeval.constraints`); several give one run each, compared
+       in pairs. cache: folder of answers that are used again where everything that decides them is equal.
+       scaffold: a task_1 file whose system turn and tools an adapter without `dfk.json` was trained with.
     resamples, confidence,
        seed: of the intervals."""
 
@@ -58,6 +62,9 @@ class EvalConfig(Config):
     backend: Annotated[SerializeAsAny[Config], BeforeValidator(_backend)]
     metrics: tuple[str, ...] = ("validity",)
     sampling: Sampling = Sampling()
+    modes: tuple[Mode, ...] = Field(default=("free",), min_length=1)
+    cache: Path | None = None
+    scaffold: Path | None = None
     confidences: bool = False
     bertscore: BertScore = BertScore()
     limit: int | None = Field(default=None, ge=1)
@@ -71,6 +78,16 @@ class EvalConfig(Config):
     def kind(self) -> str:
         """The backend's member name."""
         return str(getattr(self.backend, "kind", type(self.backend).__module__))
+
+    @property
+    def mode(self) -> Mode:
+        """The mode of this run. Raises `ConfigError` when there are several."""
+        if len(self.modes) > 1:
+            raise ConfigError(
+                f"modes {', '.join(self.modes)}: one run has one mode; `dfkeval run` and "
+                "`dfkeval.evaluate_modes` make one run for each"
+            )
+        return self.modes[0]
 
     @property
     def part(self) -> tuple[int, int]:
@@ -94,9 +111,13 @@ def rooted(config: EvalConfig, root: Path) -> EvalConfig:
     """Relative paths become absolute, read from `root`; a model name that is no folder there stays a name."""
     backend = config.backend.model_copy(update=_paths(config.backend, root))
     options = config.bertscore.model_copy(update=_paths(config.bertscore, root))
-    return config.model_copy(
-        update={"data": _absolute(config.data, root), "backend": backend, "bertscore": options}
-    )
+    own = {"data": _absolute(config.data, root), "backend": backend, "bertscore": options}
+    own |= {
+        name: _absolute(path, root)
+        for name in ("cache", "scaffold")
+        if (path := getattr(config, name)) is not None
+    }
+    return config.model_copy(update=own)
 
 
 def _paths(part: Config, root: Path) -> dict[str, Any]:
@@ -132,6 +153,8 @@ def resolve(config: EvalConfig, first: Mapping[str, Any]) -> tuple[EvalConfig, S
         metrics.check(metric, metrics.load(metric), schema)
     if config.confidences:
         demand_slot(schema)
+    if len(set(config.modes)) < len(config.modes):
+        raise ConfigError(f"modes: one is written twice: {', '.join(config.modes)}")
     if config.part[0] > config.part[1]:
         raise ConfigError(f"shard {config.shard}: there are only {config.part[1]} shards, counted from 1")
     if len({metric.rsplit(".", 1)[-1] for metric in config.metrics}) < len(config.metrics):
@@ -144,12 +167,18 @@ def resolve(config: EvalConfig, first: Mapping[str, Any]) -> tuple[EvalConfig, S
 
 
 def check_card(config: EvalConfig, schema: Schema, first: Mapping[str, Any]) -> None:
-    """Refuse to ask an adapter something else than it was trained on, where its `dfk.json` says what.
+    """Refuse to ask an adapter something else than it was trained on, where its `dfk.json`, or a scaffold for
+    one without it, says what.
 
     first: the first row. Raises `ConfigError` listing every difference in schema, form, system prompt, tools
     and thinking."""
     folder = getattr(config.backend, "adapter", None)
     found = cards.read(Path(folder)) if folder is not None else None
+    where = f"{folder}/{cards.NAME}"
+    if config.scaffold is not None:
+        if found is not None:
+            raise ConfigError(f"scaffold: {where} says what the adapter was trained with; leave it out")
+        found, where = cards.from_scaffold(config.scaffold), str(config.scaffold)
     if found is None:
         return
     asked = {
@@ -159,7 +188,9 @@ def check_card(config: EvalConfig, schema: Schema, first: Mapping[str, Any]) -> 
         "tools": first.get("tools"),
         "thinking": config.sampling.thinking,
     }
-    cards.refuse_mismatch(found, f"{folder}/{cards.NAME}", asked)
+    if config.scaffold is not None:
+        asked |= {"system_prompt": asked["system_prompt"] or "", "tools": asked["tools"] or []}
+    cards.refuse_mismatch(found, where, asked)
 
 
 def _system(messages: Sequence[Mapping[str, Any]]) -> str | None:

@@ -7,37 +7,32 @@ never scored; every row gives exactly one sample."""
 
 from __future__ import annotations
 
-import platform
-import sys
-import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import metadata
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec import structs
 
-from dfkdata import plugins, schemas
+from dfkdata import schemas
 from dfkdata.config import bind
 from dfkdata.errors import DataError
 from dfkdata.rows import load_rows
 from dfkdata.schemas import Schema
-from dfkeval import backends, metrics, stats
+from dfkeval import asking, constraints, metrics, stats
 from dfkeval import config as configs
 from dfkeval import store as stores
+from dfkeval.asking import Progress
 from dfkeval.confidence import with_slot
 from dfkeval.config import EvalConfig
-from dfkeval.judging import Item, item, judge
+from dfkeval.judging import Item, item, judge, repeated
 from dfkeval.samples import NOT_ANSWERED, OUTCOMES, Backend, Request, Sample
 from dfkeval.store import Store
 
 Scored = tuple[metrics.Metric, metrics.Measured]
-
-#: Called after each completion with (done, total).
-Progress = Callable[[int, int], None]
 
 
 @dataclass(kw_only=True)
@@ -90,26 +85,32 @@ def evaluate(
     config = configs.rooted(config, Path.cwd())
     rows = read_rows(config)
     config, schema = configs.resolve(config, rows[0])
+    wanted = constraints.constraint(schema, config.mode)
+    asking.demand(config, wanted, backend)
     configs.check_card(config, schema, rows[0])
-    items = [item(row, schema) for row in rows]
+    items = items_of(rows, config, schema)
     store = Store(out)
     store.begin(config.record(), stores.file_sha256(config.data), overwrite=overwrite)
     done = store.completions()
     pending = [each.request for each in items if each.request.id not in done or done[each.request.id].error]
+    pending = [structs.replace(request, constraint=wanted) for request in pending]
     if config.confidences:
         pending = [with_slot(request, schema) for request in pending]
     if pending:
-        engine = (
-            backend
-            if backend is not None
-            else plugins.load(backends.FAMILY, config.kind).start(config.backend)
-        )
+        engine = asking.start(config) if backend is None else backend
         try:
-            _generate(store, engine, pending, config, len(items), progress)
+            asking.ask(store, engine, pending, config, len(items), progress)
         finally:
             if backend is None:
                 engine.close()
     return finish(store, config, schema, items)
+
+
+def items_of(rows: Sequence[dict[str, Any]], config: EvalConfig, schema: Schema) -> list[Item]:
+    """What is asked: every row, as often as it is drawn. Raises `DataError` when two drawings share an id."""
+    items = repeated([item(row, schema) for row in rows], config.sampling.repeats)
+    _refuse_twice(config.data, [each.request.id for each in items])
+    return items
 
 
 def read_rows(config: EvalConfig) -> list[dict[str, Any]]:
@@ -126,10 +127,14 @@ def read_rows(config: EvalConfig) -> list[dict[str, Any]]:
                 f"{config.data}: row {str(row['id'])!r}: a turn is not {{role, content}} with a list of parts"
                 " (dfkdata convert writes them)"
             )
-    twice = [name for name, count in Counter(str(row["id"]) for row in rows).items() if count > 1]
-    if twice:
-        raise DataError(f"{config.data}: {len(twice)} ids are written twice, for example {twice[0]!r}")
+    _refuse_twice(config.data, [str(row["id"]) for row in rows])
     return rows
+
+
+def _refuse_twice(data: Path, names: Sequence[str]) -> None:
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise DataError(f"{data}: {len(twice)} ids are written twice, for example {twice[0]!r}")
 
 
 def _is_turn(turn: Any) -> bool:
@@ -141,66 +146,9 @@ def _is_turn(turn: Any) -> bool:
     return all(isinstance(part, str | dict) for part in content)
 
 
-def _generate(
-    store: Store,
-    backend: Backend,
-    pending: list[Request],
-    config: EvalConfig,
-    total: int,
-    progress: Progress | None,
-) -> None:
-    started, tokens, asked = time.perf_counter(), Counter[str](), total - len(pending)
-    try:
-        for completion in store.append(backend.generate(pending, config.sampling)):
-            tokens.update(
-                {"prompt": completion.n_prompt_tokens or 0, "output": completion.n_output_tokens or 0}
-            )
-            asked += 1
-            if progress is not None:
-                progress(asked, total)
-    finally:
-        seconds = time.perf_counter() - started
-        stores.write_json(store.path(stores.ENVIRONMENT), environment(backend, seconds, tokens, len(pending)))
-
-
-def environment(backend: Backend, seconds: float, tokens: Mapping[str, int], requests: int) -> dict[str, Any]:
-    """What the answers depend on besides the configuration, and how fast they came."""
-    packages = (
-        "dfk",
-        "torch",
-        "transformers",
-        "peft",
-        "tokenizers",
-        "pillow",
-        "numpy",
-        "pydantic",
-        "jsonschema-rs",
-    )
-    return {
-        "python": sys.version.split()[0],
-        "platform": platform.platform(),
-        "packages": {name: version for name in packages if (version := _version(name)) is not None},
-        "backend": backend.info,
-        "generation": {
-            "requests": requests,
-            "seconds": round(seconds, 3),
-            "prompt_tokens": tokens.get("prompt", 0),
-            "output_tokens": tokens.get("output", 0),
-            "output_tokens_per_second": round(tokens.get("output", 0) / seconds, 1) if seconds else None,
-        },
-    }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
 def finish(store: Store, config: EvalConfig, schema: Schema, items: Sequence[Item]) -> Run:
     """Judge and score what is answered, and write samples, summary and reports."""
-    samples = judge(items, store.completions(), schema)
+    samples = judge(items, store.completions(), schema, constraints.reading(schema, config.mode))
     store.write_samples(samples)
     measured = measure(samples, config, schema)
     summary = summarise(samples, measured, config)
@@ -284,7 +232,7 @@ def score(folder: str | Path, *, metrics: Sequence[str] | None = None) -> Run:
             )
         rows = read_rows(config)
         config, schema = configs.resolve(config, rows[0])
-        items = [item(row, schema) for row in rows]
+        items = items_of(rows, config, schema)
     stores.write_json(store.path(stores.CONFIG), record | {"config": config.record()})
     return finish(store, config, schema, items)
 
@@ -295,7 +243,7 @@ def _stored_config(store: Store) -> EvalConfig:
 
 
 def _stored(sample: Sample) -> Item:
-    request = Request(id=sample.id, messages=[], images=sample.images)
+    request = Request(id=sample.id, messages=[], images=sample.images, repeat=sample.repeat)
     return Item(request, sample.group, sample.gold, sample.source_text, sample.prompt, sample.key)
 
 

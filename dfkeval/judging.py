@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec import structs
 
 from dfkdata import schemas
 from dfkdata.rows import before_answer
 from dfkdata.schemas import Schema
 from dfkeval.confidence import label_of
-from dfkeval.decoding import Decoded, Failure, decode
+from dfkeval.decoding import Decoded, Failure, Form, decode
+from dfkeval.reasoning import leading
 from dfkeval.samples import NOT_ANSWERED, OUTCOMES, Completion, Request, Sample
 
 
@@ -81,15 +83,30 @@ def _bytes_of(image: str) -> bytes:
     return path.read_bytes() if path.is_file() else b"missing"
 
 
-def judge(items: Iterable[Item], completions: Mapping[str, Completion], schema: Schema) -> list[Sample]:
-    """One sample a row, in row order; a row without completion is a failed request."""
-    return [_sample(each, completions.get(each.request.id), schema) for each in items]
+def repeated(items: Iterable[Item], repeats: int) -> list[Item]:
+    """Each item `repeats` times, row by row: drawing 2 of row "a" is "a#2", in the row's group."""
+    if repeats == 1:
+        return list(items)
+    return [_drawing(each, place) for each in items for place in range(repeats)]
 
 
-def _sample(each: Item, completion: Completion | None, schema: Schema) -> Sample:
+def _drawing(each: Item, place: int) -> Item:
+    request = structs.replace(each.request, id=f"{each.request.id}#{place + 1}", repeat=place)
+    return replace(each, request=request)
+
+
+def judge(
+    items: Iterable[Item], completions: Mapping[str, Completion], schema: Schema, form: Form = "schema"
+) -> list[Sample]:
+    """One sample a row, in row order; a row without completion is a failed request. form: how answers are
+    written, as in `decode`."""
+    return [_sample(each, completions.get(each.request.id), schema, form) for each in items]
+
+
+def _sample(each: Item, completion: Completion | None, schema: Schema, form: Form) -> Sample:
     if completion is None:
         completion = Completion(id=each.request.id, text="", finish_reason="error", error="no completion")
-    verdict = _verdict(completion, schema)
+    verdict = _verdict(completion, schema, form)
     gold_fault = None if each.gold is None else fault(each.gold, schema)
     if gold_fault is not None and verdict.outcome not in NOT_ANSWERED:
         verdict = replace(verdict, outcome="no_gold", problems=(f"gold: {gold_fault}", *verdict.problems))
@@ -113,7 +130,18 @@ def _sample(each: Item, completion: Completion | None, schema: Schema) -> Sample
         seconds=completion.seconds,
         label=label_of(verdict.lenient, schema),
         label_probs=completion.label_probs,
+        first_token_seconds=completion.first_token_seconds,
+        repeat=each.request.repeat,
+        reasoning=_reasoning(completion),
     )
+
+
+def _reasoning(completion: Completion) -> str | None:
+    """What the model thought: in the block that the prompt opened, or in one that the answer begins with."""
+    if completion.reasoning is not None:
+        return completion.reasoning
+    thought = leading(completion.text)
+    return None if thought is None else thought.reasoning
 
 
 @dataclass(frozen=True)
@@ -127,25 +155,32 @@ class Verdict:
     problems: tuple[str, ...] = ()
 
 
-def _verdict(completion: Completion, schema: Schema) -> Verdict:
+_UNCLOSED = Verdict("unclosed_think", problems=("the think block is never closed",))
+
+
+def _verdict(completion: Completion, schema: Schema, form: Form) -> Verdict:
     if completion.error is not None or completion.finish_reason == "error":
         name = "timeout" if completion.timed_out else "request_failed"
         return Verdict(name, problems=(completion.error or "no reason given",))
+    if completion.unclosed_think:
+        return _UNCLOSED
     finished = completion.finish_reason != "length"
-    match decode(completion.text, schema, mode="strict", finished=finished):
+    match decode(completion.text, schema, mode="strict", finished=finished, form=form):
         case Decoded(value=value, repairs=repairs):
             return Verdict("ok", value, value, tuple(repairs))
         case Failure(kind=kind, problems=problems):
             lines = tuple(_line(problem) for problem in problems)
-            return _repaired(completion.text, schema, finished, Verdict(_closed(kind), problems=lines))
+            failed = Verdict(_closed(kind), problems=lines)
+            return _repaired(completion.text, schema, finished, form, failed)
 
 
-def _repaired(text: str, schema: Schema, finished: bool, failed: Verdict) -> Verdict:
+def _repaired(text: str, schema: Schema, finished: bool, form: Form, failed: Verdict) -> Verdict:
     """The lenient reading of an answer that strict reading refused."""
-    second = decode(text, schema, mode="lenient", finished=finished)
+    second = decode(text, schema, mode="lenient", finished=finished, form=form)
     if isinstance(second, Decoded):
         return Verdict("repaired", None, second.value, tuple(second.repairs), failed.problems)
-    return failed
+    thought = leading(text)
+    return failed if thought is None or thought.closed else _UNCLOSED
 
 
 def fault(value: dict[str, Any], schema: Schema) -> str | None:

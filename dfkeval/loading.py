@@ -13,8 +13,10 @@ import base64
 import copy
 import importlib
 import importlib.util
+import inspect
 import io
 import json
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -336,11 +338,49 @@ def _info(
         "image_backend": type(processor.image_processor).__name__,
         "dtype": str(kind).removeprefix("torch."),
         "device": place,
-        "attention": "sdpa",
-        "gdn_kernels": "fla" if importlib.util.find_spec("fla") else "torch",
+        "attention": str(getattr(net.config, "_attn_implementation", None)),
+        "kernels": kernels(net),
         "torch": str(torch.__version__),
         "transformers": str(transformers.__version__),
     }
+
+
+def kernels(net: Any) -> dict[str, str]:
+    """Which package computes the Gated DeltaNet layers, read off what transformers bound at import:
+    function -> "fla", "causal_conv1d", or "torch" for the reference; empty without such layers."""
+    layer = next((each for each in net.modules() if type(each).__name__.endswith("GatedDeltaNet")), None)
+    if layer is None:
+        return {}
+    bound = vars(sys.modules[type(layer).__module__])
+    found = {}
+    for name in _KERNELS:
+        outer = bound.get(f"torch_{name}", bound.get(name))
+        if inspect.isfunction(outer):
+            inner = inspect.getclosurevars(outer).nonlocals.get("implementation", outer)
+            package = str(getattr(inner, "__module__", "")).partition(".")[0]
+            found[name] = "torch" if package == "transformers" else package
+    return found
+
+
+_KERNELS = (
+    "chunk_gated_delta_rule",
+    "recurrent_gated_delta_rule",
+    "causal_conv1d_fn",
+    "causal_conv1d_update",
+)
+
+#: Facts of `info` that decide what a loaded model answers.
+_IDENTITY = (
+    "weights_sha256", "revision", "adapter_sha256", "template_sha256", "dtype", "attention", "kernels",
+    "image_backend", "torch", "transformers",
+)  # fmt: skip
+
+
+def identity(info: dict[str, Any]) -> dict[str, Any] | None:
+    """What a loaded model is, for the response cache; None when neither a hash nor a revision says it."""
+    if not info.get("weights_sha256") and not info.get("revision"):
+        return None
+    return {key: info.get(key) for key in _IDENTITY} | {"device": str(info.get("device")).partition(":")[0]}
 
 
 def _require(package: str) -> Any:

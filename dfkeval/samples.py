@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from typing import Annotated, Any, Literal, Protocol
 
 import msgspec
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from dfkdata.config import Config
 
@@ -32,6 +32,7 @@ OUTCOMES: dict[str, str] = {
     "ambiguous": "two readings are well-formed",
     "schema_invalid": "well-formed, but not what the schema allows",
     "unknown_label": "a label outside the closed set",
+    "unclosed_think": "the think block was opened and never closed, so there is no answer",
     "request_failed": "the engine or server gave no answer",
     "timeout": "the engine or server did not answer in time",
     "no_gold": "the row's own gold does not fit the schema",
@@ -50,22 +51,41 @@ class LabelSlot(msgspec.Struct, frozen=True, kw_only=True):
     closing: str
 
 
+ConstraintKind = Literal["structural_tag", "grammar", "json_schema", "json_object"]
+
+
+class Constraint(msgspec.Struct, frozen=True, kw_only=True):
+    """What the answer must match while it is written (`dfkeval.constraints` derives it from a schema).
+
+    text: a structural tag or a JSON Schema as JSON, or an EBNF grammar with the rule `root`; empty for
+    json_object."""
+
+    kind: ConstraintKind
+    text: str = ""
+
+
 class Request(msgspec.Struct, frozen=True, kw_only=True):
     """One question. `messages`: chat turns with parts {"type": "text"|"image"}; `images`: paths in
-    placeholder order; `slot`: asks for the probability of each label as well."""
+    placeholder order; `slot`: asks for the probability of each label as well. repeat: which drawing of the
+    same question this is, from 0. constraint: None for a free answer."""
 
     id: str
     messages: list[dict[str, Any]]
     images: tuple[str, ...] = ()
     tools: list[dict[str, Any]] | None = None
     slot: LabelSlot | None = None
+    repeat: int = 0
+    constraint: Constraint | None = None
 
 
 class Sampling(Config):
     """How text is drawn. temperature 0 is greedy, and then top_p, top_k and min_p do not matter.
 
     max_new_tokens: limit of one answer, in tokens. stop: strings that end an answer; they stay in its text.
-    thinking: whether the template opens a think block for the model."""
+    seed, repeats: each row is drawn `repeats` times; a draw depends on the seed, its number and the question
+    alone. thinking: whether the template opens a think block for the model. thinking_budget: tokens of
+    reasoning, after which the block is closed for the model; they come on top of `max_new_tokens`. None lets
+    reasoning and answer share `max_new_tokens`."""
 
     max_new_tokens: int = Field(default=512, ge=1)
     temperature: float = Field(default=0.0, ge=0.0)
@@ -75,7 +95,22 @@ class Sampling(Config):
     repetition_penalty: float = Field(default=1.0, gt=0.0)
     stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     seed: int = 0
+    repeats: int = Field(default=1, ge=1)
     thinking: bool = False
+    thinking_budget: int | None = Field(default=None, ge=1)
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Sampling:
+        if self.repeats > 1 and self.temperature == 0:
+            raise ValueError("repeats draws the same greedy answer again; set a temperature above 0")
+        if self.thinking_budget is not None and not self.thinking:
+            raise ValueError("thinking_budget limits reasoning; set thinking: true")
+        return self
+
+    @property
+    def limit(self) -> int:
+        """Tokens of reasoning and answer together."""
+        return self.max_new_tokens + (self.thinking_budget or 0)
 
 
 class Completion(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,7 +122,13 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True):
 
     server_parsed: the server returned a parsed call, and the text is that call written again.
     label_probs: canonical label -> its probability over the closed set (`dfkeval.confidence`); None where it
-    was not asked for or cannot be known."""
+    was not asked for or cannot be known.
+
+    reasoning: what stood in the think block that the prompt opened, None without one; `text` is then what
+    follows it. unclosed_think: that block was never closed, and the text is empty. thinking_cut: the block
+    was closed for the model when its budget was spent. first_token_seconds: from the start of the request,
+    or of its batch, to its first token; None where it is not known. cached: taken from the response cache;
+    seconds are those of the first time."""
 
     id: str
     text: str
@@ -100,6 +141,11 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True):
     restored_stop: str | None = None
     server_parsed: bool = False
     label_probs: dict[str, float] | None = None
+    reasoning: str | None = None
+    unclosed_think: bool = False
+    thinking_cut: bool = False
+    first_token_seconds: float | None = None
+    cached: bool = False
 
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,7 +156,8 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     that exists. repairs: what lenient did, or the aliases that strict resolved. problems: what is wrong,
     one readable line each. text: the raw answer. source_text: what the answer must be grounded in, None for
     none. prompt: the asked text, images as `<image>`. label: the answered class, of `lenient`, where the
-    schema has one. label_probs: as in the completion."""
+    schema has one. label_probs: as in the completion. repeat: which drawing of its row this is, from 0.
+    reasoning: what the model thought before it answered, None for nothing."""
 
     id: str
     group: str
@@ -131,6 +178,9 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float | None = None
     label: str | None = None
     label_probs: dict[str, float] | None = None
+    first_token_seconds: float | None = None
+    repeat: int = 0
+    reasoning: str | None = None
 
     @property
     def confidence(self) -> float | None:

@@ -13,8 +13,7 @@ from dfkdata.errors import ConfigError
 from dfkeval import config as configs
 from dfkeval import store as stores
 from dfkeval.config import EvalConfig
-from dfkeval.harness import Run, finish, read_rows
-from dfkeval.judging import item
+from dfkeval.harness import Run, finish, items_of, read_rows
 from dfkeval.store import Store
 
 
@@ -32,7 +31,7 @@ def merge(folders: Sequence[str | Path], out: str | Path, *, overwrite: bool = F
     found = {name: each for part in parts for name, each in part.completions().items()}
     rows = read_rows(whole)
     whole, schema = configs.resolve(whole, rows[0])
-    items = [item(row, schema) for row in rows]
+    items = items_of(rows, whole, schema)
     done = store.completions()
     ordered = (found[each.request.id] for each in items if each.request.id in found)
     for _ in store.append(each for each in ordered if each.id not in done):

@@ -28,7 +28,7 @@ SAMPLES, SUMMARY, REPORT_MD, REPORT_HTML = "samples.jsonl", "summary.json", "rep
 FORMAT = 1
 
 #: Keys of the configuration that only change how a run is scored or judged; a resumed run may change them.
-SCORING_KEYS = ("metrics", "bertscore", "resamples", "confidence", "seed", "max_failures")
+SCORING_KEYS = ("metrics", "bertscore", "resamples", "confidence", "seed", "max_failures", "cache")
 
 
 class Store:

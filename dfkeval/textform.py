@@ -19,6 +19,7 @@ from itertools import pairwise
 from typing import Final, Literal
 
 from dfkdata.schemas import TextForm
+from dfkeval.reasoning import answer_start
 from dfkeval.toolcall import Problem
 
 TEXT_REPAIRS: Final[dict[str, str]] = {
@@ -32,7 +33,6 @@ TEXT_REPAIRS: Final[dict[str, str]] = {
     "text_behind": "text stands behind the line that ends the answer",
 }
 
-_THINK: Final = re.compile(r"\s*+<think>")
 _TURN_END: Final = re.compile(r"(?:<\|im_end\|>|<\|endoftext\|>)")
 _EMPHASIS: Final = "*_`\"'"
 #: A pattern that never matches.
@@ -60,13 +60,7 @@ class TextFailure:
 def visible(text: str) -> tuple[int, int]:
     """(start, end) of what the user sees: behind a leading think block, before the first special token. A
     think block that is not closed hides everything."""
-    start = 0
-    if opened := _THINK.match(text):
-        close = text.find("</think>", opened.end())
-        if close < 0:
-            return len(text), len(text)
-        start = close + len("</think>")
-        start += 2 if text.startswith("\n\n", start) else 0
+    start = answer_start(text)
     ended = _TURN_END.search(text, start)
     return start, ended.start() if ended else len(text)
 

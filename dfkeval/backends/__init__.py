@@ -5,6 +5,13 @@ A member says how it is configured and how it starts:
     class Config(dfkdata.config.Config)   what users write under `backend:`; `kind` is the member's file name
     start(config) -> Backend              loads the engine; what it returns wraps something that is loaded
 
+A member that can keep its answers to a grammar also has
+
+    check_constraint(config, constraint)  raises ConfigError where it cannot, before anything is loaded
+
+and its backend says `constrains = True`; one whose answers may be kept in the response cache has `identity`
+and `fingerprint` (`dfkeval.cache`).
+
 The engine's package is imported inside `start`, so that a config can be written and checked where the
 engine is not installed. The harness only ever calls `generate(requests, sampling)` and `close()`."""
 

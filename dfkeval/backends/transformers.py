@@ -1,18 +1,16 @@
 """A Qwen vision-language model through transformers, on a GPU or a CPU.
 
 Strategy: prompts are rendered and measured first, sorted by length and cut into batches under a token
-budget, so that little is padded; the next batch is prepared (images decoded and resized) while the model
-works on this one; a batch that does not fit into memory is halved and goes on. Promises: left padding with
-`mm_token_type_ids`, so an answer does not depend on its neighbours (bit-equal texts in fp32); nothing of
-the model's own generation defaults leaks in; the text is kept verbatim up to and with its stop string."""
+budget, so that little is padded; the next batch is prepared (images decoded by several workers, resized)
+while the model works on this one; a batch that does not fit into memory is halved, later batches are made
+smaller, and the run goes on. Promises: left padding with `mm_token_type_ids`, so an answer does not depend on
+its neighbours (bit-equal texts in fp32), drawn answers included; nothing of the model's own generation
+defaults leaks in; the text is kept verbatim up to and with its stop string."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
+from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,14 +19,27 @@ from pydantic import Field
 from dfkdata import config
 from dfkdata.errors import DataError
 from dfkeval import loading
+from dfkeval.backends._generate import Batch, Generator
+from dfkeval.backends._grammar import xgrammar
 from dfkeval.backends._labels import with_label_probs
-from dfkeval.samples import Backend, Completion, Request, Sampling
+from dfkeval.backends._prompts import (
+    Prompt,
+    decoded_sha256,
+    failed,
+    measured,
+    render,
+    resized_sha256,
+)
+from dfkeval.reasoning import GAP
+from dfkeval.samples import Backend, Completion, Constraint, Request, Sampling
+from dfkeval.toolcall._syntax import THINK_CLOSE
 
 
 class Config(config.Config):
     """model: folder, hub name or "tiny". adapter: folder of a LoRA adapter. max_pixels: largest image area;
     None takes the adapter's `dfk.json`, else the processor's own. batch_tokens: prompt and answer tokens of
-    one batch, padding included. batch_size: rows of one batch at most."""
+    one batch, padding included. batch_size: rows of one batch at most. workers: threads that decode
+    images."""
 
     kind: Literal["transformers"] = "transformers"
     model: str
@@ -38,6 +49,12 @@ class Config(config.Config):
     max_pixels: int | None = Field(default=None, ge=1)
     batch_tokens: int = Field(default=32_768, ge=1)
     batch_size: int = Field(default=64, ge=1)
+    workers: int = Field(default=4, ge=1)
+
+
+def check_constraint(config: Config, constraint: Constraint) -> None:
+    """Raises `ConfigError` when xgrammar is not installed."""
+    xgrammar()
 
 
 def start(config: Config) -> Backend:
@@ -50,85 +67,64 @@ def start(config: Config) -> Backend:
         device=config.device,
         max_pixels=config.max_pixels,
     )
-    return Transformers(loaded, batch_tokens=config.batch_tokens, batch_size=config.batch_size)
-
-
-@dataclass(frozen=True)
-class _Prompt:
-    request: Request
-    text: str
-    tokens: int
+    engine = Transformers(
+        loaded, batch_tokens=config.batch_tokens, batch_size=config.batch_size, workers=config.workers
+    )
+    engine.identity = loading.identity(loaded.info)
+    return engine
 
 
 class Transformers:
-    """A backend around a loaded model; training evaluates its live model through this class."""
+    """A backend around a loaded model; training evaluates its live model through this class.
 
-    def __init__(self, loaded: loading.Loaded, *, batch_tokens: int = 32_768, batch_size: int = 64) -> None:
+    identity: what the weights are, for the response cache; None for a live model, whose answers are never
+    cached."""
+
+    constrains = True
+
+    def __init__(
+        self,
+        loaded: loading.Loaded,
+        *,
+        batch_tokens: int = 32_768,
+        batch_size: int = 64,
+        workers: int = 4,
+    ) -> None:
         self.model, self.processor = loaded.model, loaded.processor
-        self.batch_tokens, self.batch_size = batch_tokens, batch_size
+        self.batch_tokens, self.batch_size, self.workers = batch_tokens, batch_size, workers
         self.info: dict[str, Any] = {"kind": "transformers", **loaded.info}
+        self.identity: dict[str, Any] | None = None
+        self.generator = Generator(self.model, self.processor)
 
     def generate(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[Completion]:
         """One completion for each request, longest prompts first."""
-        prompts, failed = self._prompts(requests, sampling)
-        yield from failed
-        batches = list(self._batches(prompts, sampling.max_new_tokens))
-        with ThreadPoolExecutor(max_workers=1) as ahead:
-            prepared = ahead.submit(self._prepare, batches[0]) if batches else None
-            for following in [*batches[1:], None]:
-                if prepared is None:
-                    return
-                batch, broken, inputs = prepared.result()
-                prepared = ahead.submit(self._prepare, following) if following is not None else None
-                yield from broken
-                if batch:
-                    yield from self._answer(batch, inputs, sampling)
+        prompts, broken = measured(self.processor, requests, sampling)
+        self.generator.compile(prompts)
+        yield from broken
+        batches = self._batches(prompts, sampling.limit)
+        with ThreadPoolExecutor(max_workers=1) as ahead, ThreadPoolExecutor(self.workers) as decoders:
+            coming = (ahead.submit(self._prepare, each, sampling, decoders) for each in batches)
+            prepared = next(coming, None)
+            while prepared is not None:
+                batch, prepared = prepared.result(), next(coming, None)
+                yield from self._answer(batch, sampling, decoders)
+
+    def fingerprint(self, request: Request, sampling: Sampling) -> dict[str, Any]:
+        """What the model is shown for `request`, in hashes. Raises `DataError` for an image that cannot be
+        read."""
+        text = render(self.processor, request, sampling)
+        images = [loading.open_image(path) for path in request.images]
+        return {"prompt": text, "images": resized_sha256(self.processor, images)}
 
     def close(self) -> None:
         """Drop the model."""
         self.model = None
+        self.generator = Generator(None, self.processor)
 
-    def _prompts(
-        self, requests: Iterable[Request], sampling: Sampling
-    ) -> tuple[list[_Prompt], list[Completion]]:
-        """Rendered and measured prompts, longest first, and the requests whose images cannot be read."""
-        prompts: list[_Prompt] = []
-        failed: list[Completion] = []
-        for request in requests:
-            text = self.processor.apply_chat_template(
-                request.messages, tools=request.tools, tokenize=False, add_generation_prompt=True,
-                enable_thinking=sampling.thinking,
-            )  # fmt: skip
-            try:
-                self._check_places(request, text)
-                tokens = len(self.processor.tokenizer(text)["input_ids"]) + self._image_tokens(request)
-            except DataError as error:
-                failed.append(_failed(request, str(error)))
-                continue
-            prompts.append(_Prompt(request, text, tokens))
-        return sorted(prompts, key=lambda prompt: -prompt.tokens), failed
-
-    def _check_places(self, request: Request, text: str) -> None:
-        """Raises `DataError` when the rendered turns have not one place for each image; the processor would
-        give a neighbour's image to this row."""
-        places, images = text.count(self.processor.image_token), len(request.images)
-        if places != images:
-            raise DataError(f"the turns have {places} places for images, and the row has {images} images")
-
-    def _image_tokens(self, request: Request) -> int:
-        """Upper bound of the tokens of the request's images, from their sizes alone."""
-        images = self.processor.image_processor
-        side = images.patch_size * images.merge_size
-        total = 0
-        for path in request.images:
-            width, height = loading.image_size(path)
-            area = min(max(width * height, images.size["shortest_edge"]), images.size["longest_edge"])
-            total += area // (side * side) + 1
-        return total
-
-    def _batches(self, prompts: Sequence[_Prompt], new_tokens: int) -> Iterator[list[_Prompt]]:
-        """Consecutive prompts whose padded size stays under the budget; a prompt above it comes alone."""
-        batch: list[_Prompt] = []
+    def _batches(self, prompts: Sequence[Prompt], new_tokens: int) -> Iterator[list[Prompt]]:
+        """Consecutive prompts whose padded size stays under the budget, which may shrink meanwhile; a prompt
+        above it comes alone."""
+        batch: list[Prompt] = []
         for prompt in prompts:
             width = (batch[0] if batch else prompt).tokens + new_tokens
             if batch and (len(batch) >= self.batch_size or width * (len(batch) + 1) > self.batch_tokens):
@@ -138,21 +134,24 @@ class Transformers:
         if batch:
             yield batch
 
-    def _prepare(self, batch: Sequence[_Prompt]) -> tuple[list[_Prompt], list[Completion], Any]:
-        """The prompts whose images can be decoded, the failed requests of the others, and the tensors of the
-        former."""
-        kept: list[_Prompt] = []
+    def _prepare(self, prompts: Sequence[Prompt], sampling: Sampling, decoders: Executor) -> Batch:
+        """Decoded, resized and padded. Images are decoded by `decoders`, several at once."""
+        kept: list[Prompt] = []
         images: list[list[Any]] = []
-        failed: list[Completion] = []
-        for prompt in batch:
-            try:
-                images.append([loading.open_image(path) for path in prompt.request.images])
+        broken: list[Completion] = []
+        for prompt, found in zip(prompts, decoders.map(_images, prompts), strict=True):
+            if isinstance(found, DataError):
+                broken.append(failed(prompt.request, str(found)))
+            else:
                 kept.append(prompt)
-            except DataError as error:
-                failed.append(_failed(prompt.request, str(error)))
-        return kept, failed, self._inputs(kept, images) if kept else None
+                images.append(found)
+        if not kept:
+            return Batch(kept, broken)
+        drawn = sampling.temperature > 0
+        draws = [_draw(prompt, row, sampling) for prompt, row in zip(kept, images, strict=True) if drawn]
+        return Batch(kept, broken, self._inputs(kept, images), tuple(draws))
 
-    def _inputs(self, batch: Sequence[_Prompt], images: Sequence[list[Any]]) -> Any:
+    def _inputs(self, batch: Sequence[Prompt], images: Sequence[list[Any]]) -> Any:
         """Left-padded tensors of a batch, on the CPU."""
         return self.processor(
             text=[prompt.text for prompt in batch],
@@ -162,124 +161,59 @@ class Transformers:
             return_tensors="pt",
         )
 
-    def _answer(self, batch: list[_Prompt], inputs: Any, sampling: Sampling) -> Iterator[Completion]:
-        import torch
-
-        started = time.monotonic()
-        try:
-            made = self._run(inputs, sampling)
-        except torch.OutOfMemoryError as error:
-            torch.cuda.empty_cache()
-            if len(batch) == 1:
-                prompt = batch[0]
-                why = f"out of memory for one prompt of {prompt.tokens} tokens: {error}"
-                yield _failed(prompt.request, why)
-                return
-            middle = len(batch) // 2
-            for half in (batch[:middle], batch[middle:]):
-                kept, broken, smaller = self._prepare(half)
-                yield from broken
-                if kept:
-                    yield from self._answer(kept, smaller, sampling)
+    def _answer(self, batch: Batch, sampling: Sampling, decoders: Executor) -> Iterator[Completion]:
+        yield from batch.broken
+        if not batch.prompts:
             return
-        seconds = time.monotonic() - started
-        counts = inputs["attention_mask"].sum(dim=1).tolist()
-        found = [
-            self._completion(prompt.request.id, ids, int(count), sampling, seconds)
-            for prompt, ids, count in zip(batch, made, counts, strict=True)
-        ]
-        asked = [(prompt.request, prompt.text) for prompt in batch]
-        yield from with_label_probs(found, asked, self.model, self.processor, self.batch_tokens)
+        made = self._attempt(batch, sampling)
+        if isinstance(made, list):
+            asked = [
+                (each.request, _answered_from(each, found))
+                for each, found in zip(batch.prompts, made, strict=True)
+            ]
+            yield from with_label_probs(made, asked, self.model, self.processor, self.batch_tokens)
+            return
+        if len(batch.prompts) == 1:
+            prompt = batch.prompts[0]
+            yield failed(prompt.request, f"out of memory for one prompt of {prompt.tokens} tokens: {made}")
+            return
+        middle = len(batch.prompts) // 2
+        for half in (batch.prompts[:middle], batch.prompts[middle:]):
+            yield from self._answer(self._prepare(half, sampling, decoders), sampling, decoders)
 
-    def _run(self, inputs: Any, sampling: Sampling) -> list[list[int]]:
-        """New token ids of each row, padding included."""
+    def _attempt(self, batch: Batch, sampling: Sampling) -> list[Completion] | str:
+        """The answers of a batch, or why it does not fit into memory; then later batches are made smaller.
+
+        Nothing of the failed attempt is held when this returns, so its memory is free again."""
         import torch
-        from transformers import GenerationConfig
 
-        tokenizer = self.processor.tokenizer
-        drawn: dict[str, Any] = {"do_sample": False}
-        if sampling.temperature > 0:
-            torch.manual_seed(sampling.seed)
-            drawn = {"do_sample": True, "temperature": sampling.temperature, "top_p": sampling.top_p,
-                     "top_k": sampling.top_k, "min_p": sampling.min_p or None}  # fmt: skip
-        settings = GenerationConfig(
-            max_new_tokens=sampling.max_new_tokens,
-            repetition_penalty=sampling.repetition_penalty,
-            eos_token_id=self._stop_ids(sampling),
-            pad_token_id=tokenizer.pad_token_id
-            if tokenizer.pad_token_id is not None
-            else tokenizer.eos_token_id,
-            use_cache=True,
-            **drawn,
-        )
-        strings = [
-            each for each in sampling.stop if len(tokenizer.encode(each, add_special_tokens=False)) > 1
-        ]
-        more = {"stop_strings": strings, "tokenizer": tokenizer} if strings else {}
-        moved = {key: value.to(self.model.device) for key, value in inputs.items()}
-        with torch.inference_mode(), self._no_defaults():
-            made = self.model.generate(**moved, generation_config=settings, **more)
-        new: list[list[int]] = made[:, inputs["input_ids"].shape[1] :].tolist()
-        return new
-
-    @contextmanager
-    def _no_defaults(self) -> Iterator[None]:
-        """The library fills settings that we leave out (suppressed tokens, n-gram bans, …) from the model's
-        own; for the time of one call it has none. An adapter of
-        PEFT may hold settings too."""
-        from transformers import GenerationConfig
-
-        base = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
-        holders = [net for net in {base, self.model} if "generation_config" in vars(net)]
-        own = [net.generation_config for net in holders]
-        for net in holders:
-            net.generation_config = GenerationConfig()
         try:
-            yield
-        finally:
-            for net, settings in zip(holders, own, strict=True):
-                net.generation_config = settings
-
-    def _stop_ids(self, sampling: Sampling) -> list[int]:
-        """The end-of-turn tokens, and stop strings that are one token."""
-        tokenizer = self.processor.tokenizer
-        own = self.model.generation_config.eos_token_id
-        ends = {tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])} - {None}
-        single = [tokenizer.encode(each, add_special_tokens=False) for each in sampling.stop]
-        return sorted(ends | {ids[0] for ids in single if len(ids) == 1})
-
-    def _completion(
-        self, name: str, ids: list[int], prompt: int, sampling: Sampling, seconds: float
-    ) -> Completion:
-        """The row's text up to its stop token (left out) or stop string (kept)."""
-        tokenizer = self.processor.tokenizer
-        stops = set(self._stop_ids(sampling))
-        end = next((at for at, each in enumerate(ids) if each in stops), None)
-        kept = _unpadded(ids, tokenizer.pad_token_id) if end is None else ids[: end + 1]
-        text = tokenizer.decode(
-            self._without_end(kept, sampling), skip_special_tokens=False, clean_up_tokenization_spaces=False
-        )
-        cut = min((text.find(each) + len(each) for each in sampling.stop if each in text), default=None)
-        finished = end is not None or cut is not None
-        return Completion(
-            id=name, text=text if cut is None else text[:cut], finish_reason="stop" if finished else "length",
-            n_prompt_tokens=prompt, n_output_tokens=len(kept), seconds=seconds,
-        )  # fmt: skip
-
-    def _without_end(self, ids: list[int], sampling: Sampling) -> list[int]:
-        """`ids` less a last end-of-turn token; the token of a stop string stays."""
-        tokenizer = self.processor.tokenizer
-        kept = {tokenizer.encode(each, add_special_tokens=False)[-1] for each in sampling.stop}
-        return ids[:-1] if ids and ids[-1] in set(self._stop_ids(sampling)) - kept else ids
+            return self.generator.run(batch, sampling)
+        except torch.OutOfMemoryError as error:
+            why = str(error)
+        width = batch.prompts[0].tokens + sampling.limit
+        self.batch_tokens = max(1, min(self.batch_tokens, width * len(batch.prompts) // 2))
+        self.info["batch_tokens_after_out_of_memory"] = self.batch_tokens
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        return why
 
 
-def _failed(request: Request, why: str) -> Completion:
-    return Completion(id=request.id, text="", finish_reason="error", error=why)
+def _images(prompt: Prompt) -> list[Any] | DataError:
+    """The decoded images of a prompt, or why one of them cannot be."""
+    try:
+        return [loading.open_image(path) for path in prompt.request.images]
+    except DataError as error:
+        return error
 
 
-def _unpadded(ids: list[int], pad: int | None) -> list[int]:
-    """Less the padding that follows a stop string of several tokens."""
-    end = len(ids)
-    while end and ids[end - 1] == pad:
-        end -= 1
-    return ids[:end]
+def _answered_from(prompt: Prompt, completion: Completion) -> str:
+    """What the model had before it when its answer began: the prompt, and its reasoning."""
+    if completion.reasoning is None or completion.unclosed_think:
+        return prompt.text
+    return f"{prompt.text}{completion.reasoning}{THINK_CLOSE}{GAP}"
+
+
+def _draw(prompt: Prompt, images: Sequence[Any], sampling: Sampling) -> str:
+    """What a row's draws depend on: seed, number of the draw, and the question; no neighbour and no id."""
+    return f"{sampling.seed}\n{prompt.request.repeat}\n{decoded_sha256(images)}\n{prompt.text}"

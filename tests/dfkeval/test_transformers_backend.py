@@ -13,6 +13,8 @@ import pytest
 from dfkdata.errors import BackendError, ConfigError, DataError
 from dfkeval import card as cards
 from dfkeval import loading
+from dfkeval.backends._generate import Generator
+from dfkeval.backends._prompts import Prompt
 from dfkeval.backends.transformers import Transformers
 from dfkeval.samples import Completion, Request, Sampling
 
@@ -110,6 +112,28 @@ def test_a_batch_that_does_not_fit_into_memory_is_halved_and_answers_stay_the_sa
     assert texts(got) == {name: value for name, value in texts(in_eights).items() if name in got}
 
 
+def test_batches_after_one_that_did_not_fit_are_smaller(
+    tiny: loading.Loaded,
+    requests: list[Request],
+    in_eights: dict[str, Completion],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    generate, sizes = tiny.model.generate, []
+
+    def small_memory(**inputs: Any) -> Any:
+        sizes.append(len(inputs["input_ids"]))
+        if sizes[-1] > 4:
+            raise torch.OutOfMemoryError("too large")
+        return generate(**inputs)
+
+    monkeypatch.setattr(tiny.model, "generate", small_memory)
+    backend = Transformers(tiny, batch_size=8)
+    got = {each.id: each for each in backend.generate([asked(index, words=5) for index in range(40)], SHORT)}
+    assert len(got) == 40 and {each.finish_reason for each in got.values()} <= {"stop", "length"}
+    assert sizes.count(8) <= 2  # the one that failed, and the one that was prepared meanwhile
+    assert backend.info["batch_tokens_after_out_of_memory"] == backend.batch_tokens < 32_768
+
+
 def test_one_prompt_that_does_not_fit_into_memory_is_a_failed_request(
     tiny: loading.Loaded, requests: list[Request], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -139,14 +163,15 @@ def test_an_answer_ends_with_its_stop_string_which_is_kept(tiny: loading.Loaded)
 
 
 def test_a_stop_string_of_one_token_is_kept_and_the_end_of_turn_token_is_not(tiny: loading.Loaded) -> None:
-    backend, tokenizer = Transformers(tiny), tiny.processor.tokenizer
+    generator, tokenizer = Generator(tiny.model, tiny.processor), tiny.processor.tokenizer
+    prompt = Prompt(asked(1), "kata", 5)
     end, close = tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("</tool_call>")
     word, pad = tokenizer.encode("kata"), tokenizer.pad_token_id
     closing = Sampling(stop=("</tool_call>",))
-    called = backend._completion("a", [*word, close, pad, pad], 5, closing, 0.1)
+    called = generator._completion(prompt, [*word, close, pad, pad], 5, closing, (0.1, None))
     assert (called.text, called.finish_reason) == ("kata</tool_call>", "stop")
     assert called.n_output_tokens == len(word) + 1
-    ended = backend._completion("a", [*word, end, pad, pad], 5, closing, 0.1)
+    ended = generator._completion(prompt, [*word, end, pad, pad], 5, closing, (0.1, None))
     assert (ended.text, ended.finish_reason, ended.n_output_tokens) == ("kata", "stop", len(word) + 1)
 
 
@@ -176,6 +201,32 @@ def test_the_record_says_what_was_run(tiny: loading.Loaded) -> None:
     assert info["weights_sha256"] == loading.weights_sha256(loading.tiny_path())
     assert info["template_sha256"] == loading.template_sha256(tiny.processor)
     assert info["pixels"]["longest_edge"] > 0
+    assert info["attention"] == "sdpa"
+    assert set(info["kernels"]) == {
+        "chunk_gated_delta_rule", "recurrent_gated_delta_rule", "causal_conv1d_fn", "causal_conv1d_update",
+    }  # fmt: skip
+    assert set(info["kernels"].values()) == {"torch"}
+
+
+def test_the_kernel_path_names_the_package_that_was_bound(
+    tiny: loading.Loaded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import sys
+
+    layer = next(each for each in tiny.model.modules() if type(each).__name__.endswith("GatedDeltaNet"))
+    module = sys.modules[type(layer).__module__]
+
+    def bind(implementation: Any) -> Any:
+        def wrapped(*inputs: Any) -> Any:
+            return implementation(*inputs)
+
+        return wrapped
+
+    def fast(*inputs: Any) -> Any: ...
+
+    fast.__module__ = "fla.ops.gated_delta_rule.chunk"
+    monkeypatch.setattr(module, "torch_chunk_gated_delta_rule", bind(fast))
+    assert loading.kernels(tiny.model)["chunk_gated_delta_rule"] == "fla"
 
 
 def test_max_pixels_bounds_the_image_on_this_processor_alone(tmp_path: Path) -> None:
