@@ -22,10 +22,11 @@ from dfkdata.config import bind
 from dfkdata.errors import DataError
 from dfkdata.rows import load_rows
 from dfkdata.schemas import Schema
-from dfkeval import asking, constraints, metrics, stats
+from dfkeval import asking, cache, constraints, metrics, stats
 from dfkeval import config as configs
 from dfkeval import store as stores
 from dfkeval.asking import Progress
+from dfkeval.cache import Cached
 from dfkeval.confidence import with_slot
 from dfkeval.config import EvalConfig
 from dfkeval.judging import Item, item, judge, repeated
@@ -87,6 +88,8 @@ def evaluate(
     config, schema = configs.resolve(config, rows[0])
     wanted = constraints.constraint(schema, config.mode)
     asking.demand(config, wanted, backend)
+    if backend is None:
+        cache.demand(config.cache, config.backend)
     configs.check_card(config, schema, rows[0])
     items = items_of(rows, config, schema)
     store = Store(out)
@@ -99,7 +102,8 @@ def evaluate(
     if pending:
         engine = asking.start(config) if backend is None else backend
         try:
-            asking.ask(store, engine, pending, config, len(items), progress)
+            kept = engine if config.cache is None else Cached(engine, config.cache)
+            asking.ask(store, kept, pending, config, len(items), progress)
         finally:
             if backend is None:
                 engine.close()
