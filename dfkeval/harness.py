@@ -22,7 +22,7 @@ from dfkdata.config import bind
 from dfkdata.errors import DataError
 from dfkdata.rows import load_rows
 from dfkdata.schemas import Schema
-from dfkeval import asking, cache, constraints, metrics, stats
+from dfkeval import asking, cache, constraints, likelihood, metrics, stats
 from dfkeval import config as configs
 from dfkeval import store as stores
 from dfkeval.asking import Progress
@@ -91,6 +91,7 @@ def evaluate(
     if backend is None:
         cache.demand(config.cache, config.backend)
     configs.check_card(config, schema, rows[0])
+    needs_likelihoods = likelihood.demand(config.metrics, config.kind, backend)
     items = items_of(rows, config, schema)
     store = Store(out)
     store.begin(config.record(), stores.file_sha256(config.data), overwrite=overwrite)
@@ -99,11 +100,14 @@ def evaluate(
     pending = [structs.replace(request, constraint=wanted) for request in pending]
     if config.confidences:
         pending = [with_slot(request, schema) for request in pending]
-    if pending:
+    lessons = likelihood.open_lessons(store, items) if needs_likelihoods else []
+    if pending or lessons:
         engine = asking.start(config) if backend is None else backend
         try:
-            kept = engine if config.cache is None else Cached(engine, config.cache)
-            asking.ask(store, kept, pending, config, len(items), progress)
+            if pending:
+                kept = engine if config.cache is None else Cached(engine, config.cache)
+                asking.ask(store, kept, pending, config, len(items), progress)
+            likelihood.ask(store, engine, lessons, config.sampling, progress)
         finally:
             if backend is None:
                 engine.close()
@@ -153,6 +157,7 @@ def _is_turn(turn: Any) -> bool:
 def finish(store: Store, config: EvalConfig, schema: Schema, items: Sequence[Item]) -> Run:
     """Judge and score what is answered, and write samples, summary and reports."""
     samples = judge(items, store.completions(), schema, constraints.reading(schema, config.mode))
+    samples = likelihood.joined(samples, store.likelihoods())
     store.write_samples(samples)
     measured = measure(samples, config, schema)
     summary = summarise(samples, measured, config)
@@ -226,6 +231,7 @@ def score(folder: str | Path, *, metrics: Sequence[str] | None = None) -> Run:
     config = _stored_config(store)
     if metrics:
         config = config.model_copy(update={"metrics": tuple(metrics)})
+    likelihood.demand_stored(store, config.metrics)
     if not config.data.exists():
         config, schema = configs.resolve(config, {})
         items = [_stored(sample) for sample in store.samples()]

@@ -27,7 +27,8 @@ from dfkeval.samples import NOT_ANSWERED, OUTCOMES, Completion, Request, Sample
 @dataclass(frozen=True)
 class Item:
     """One row to ask. gold: None where the row has none. prompt: the turns as readable text. key: hash of
-    prompt, tools and image bytes; rows of two runs are comparable when it is equal."""
+    prompt, tools and image bytes; rows of two runs are comparable when it is equal. turn: the assistant's
+    message that the row teaches, None where it teaches none."""
 
     request: Request
     group: str
@@ -35,6 +36,7 @@ class Item:
     source_text: str | None
     prompt: str
     key: str
+    turn: dict[str, Any] | None = None
 
 
 def item(row: Mapping[str, Any], schema: Schema) -> Item:
@@ -50,6 +52,7 @@ def item(row: Mapping[str, Any], schema: Schema) -> Item:
         source if isinstance(source, str) else None,
         prompt_text(messages),
         request_key(request),
+        row["messages"][-1] if len(messages) < len(row["messages"]) else None,
     )
 
 

@@ -10,7 +10,7 @@ apart and never scored."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
 import msgspec
 from pydantic import Field, model_validator
@@ -157,7 +157,8 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     one readable line each. text: the raw answer. source_text: what the answer must be grounded in, None for
     none. prompt: the asked text, images as `<image>`. label: the answered class, of `lenient`, where the
     schema has one. label_probs: as in the completion. repeat: which drawing of its row this is, from 0.
-    reasoning: what the model thought before it answered, None for nothing."""
+    reasoning: what the model thought before it answered, None for nothing. gold_nll, gold_tokens: as in
+    `Likelihood`; None where it was not asked for or could not be given."""
 
     id: str
     group: str
@@ -181,6 +182,8 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     first_token_seconds: float | None = None
     repeat: int = 0
     reasoning: str | None = None
+    gold_nll: float | None = None
+    gold_tokens: int | None = None
 
     @property
     def confidence(self) -> float | None:
@@ -191,6 +194,25 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     def answered(self) -> bool:
         """Whether the model answered at all."""
         return self.outcome not in NOT_ANSWERED
+
+
+class Lesson(msgspec.Struct, frozen=True, kw_only=True):
+    """A question with the answer that the row teaches. turn: the assistant's message."""
+
+    request: Request
+    turn: dict[str, Any]
+
+
+class Likelihood(msgspec.Struct, frozen=True, kw_only=True):
+    """How likely a model finds a row's gold answer.
+
+    nll: negative log-likelihood in nats, summed over the answer's tokens and its stop token, given the
+    prompt. tokens: their number. error: why there is none, the other two being 0 then."""
+
+    id: str
+    nll: float = 0.0
+    tokens: int = 0
+    error: str | None = None
 
 
 class Backend(Protocol):
@@ -207,3 +229,11 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Free what was loaded."""
+
+
+@runtime_checkable
+class Scorer(Protocol):
+    """A backend that can also say how likely an answer is. Its module sets GIVES_LIKELIHOODS = True."""
+
+    def likelihoods(self, lessons: Iterable[Lesson], sampling: Sampling) -> Iterator[Likelihood]:
+        """One likelihood for each lesson, in any order; what cannot be scored has an error."""

@@ -36,6 +36,10 @@ def merge(folders: Sequence[str | Path], out: str | Path, *, overwrite: bool = F
     ordered = (found[each.request.id] for each in items if each.request.id in found)
     for _ in store.append(each for each in ordered if each.id not in done):
         pass
+    likelihoods = {name: each for part in parts for name, each in part.likelihoods().items()}
+    missing = sorted(likelihoods.keys() - store.likelihoods().keys())
+    for _ in store.append_likelihoods(likelihoods[name] for name in missing):
+        pass
     _merge_environments(store, parts)
     return finish(store, whole, schema, items)
 

@@ -3,6 +3,7 @@
     config.json         the resolved configuration and the hash of the data file
     environment.json    versions, hardware, model and template hashes, throughput
     completions.jsonl   every completion verbatim, appended and flushed as it comes
+    likelihoods.jsonl   likelihood of each gold answer, where a metric needs it; appended likewise
     samples.jsonl       one judged sample a line, in data order
     summary.json        counts of outcomes, and every metric with its interval
     report.md, report.html
@@ -16,19 +17,22 @@ import hashlib
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from dfkdata.errors import ConfigError, DataError
-from dfkeval.samples import Completion, Sample
+from dfkeval.samples import Completion, Likelihood, Sample
 
 CONFIG, ENVIRONMENT, COMPLETIONS = "config.json", "environment.json", "completions.jsonl"
+LIKELIHOODS = "likelihoods.jsonl"
 SAMPLES, SUMMARY, REPORT_MD, REPORT_HTML = "samples.jsonl", "summary.json", "report.md", "report.html"
 FORMAT = 1
 
 #: Keys of the configuration that only change how a run is scored or judged; a resumed run may change them.
 SCORING_KEYS = ("metrics", "bertscore", "resamples", "confidence", "seed", "max_failures", "cache")
+
+Line = TypeVar("Line", Completion, Likelihood)
 
 
 class Store:
@@ -59,7 +63,7 @@ class Store:
                 raise ConfigError(
                     f"{self.folder}: holds no run, so nothing there is overwritten; give another --out"
                 )
-            for name in (COMPLETIONS, SAMPLES, SUMMARY, REPORT_MD, REPORT_HTML, ENVIRONMENT):
+            for name in (COMPLETIONS, LIKELIHOODS, SAMPLES, SUMMARY, REPORT_MD, REPORT_HTML, ENVIRONMENT):
                 self.path(name).unlink(missing_ok=True)
         self.folder.mkdir(parents=True, exist_ok=True)
         write_json(self.path(CONFIG), record)
@@ -96,13 +100,17 @@ class Store:
 
     def completions(self) -> dict[str, Completion]:
         """The last completion of each id. A half-written last line, which a kill leaves, is not one."""
-        return {found.id: found for found in self._completion_lines()}
+        return {found.id: found for found in self._lines(COMPLETIONS, Completion)}
 
-    def _completion_lines(self) -> Iterator[Completion]:
-        path = self.path(COMPLETIONS)
+    def likelihoods(self) -> dict[str, Likelihood]:
+        """The last likelihood of each id."""
+        return {found.id: found for found in self._lines(LIKELIHOODS, Likelihood)}
+
+    def _lines(self, name: str, kind: type[Line]) -> Iterator[Line]:
+        path = self.path(name)
         if not path.exists():
             return
-        decoder = msgspec.json.Decoder(Completion)
+        decoder = msgspec.json.Decoder(kind)
         with path.open("rb") as file:
             for number, line in enumerate(file, start=1):
                 if not line.endswith(b"\n"):
@@ -110,18 +118,25 @@ class Store:
                 try:
                     yield decoder.decode(line)
                 except msgspec.MsgspecError as error:
-                    raise DataError(f"{path}:{number}: not a completion ({error})") from error
+                    raise DataError(f"{path}:{number}: not a {kind.__name__.lower()} ({error})") from error
 
     def append(self, completions: Iterable[Completion]) -> Iterator[Completion]:
         """Write each completion as it comes, flushed, and pass it on; a half-written last line is cut off
         first."""
+        return self._append(COMPLETIONS, completions)
+
+    def append_likelihoods(self, likelihoods: Iterable[Likelihood]) -> Iterator[Likelihood]:
+        """As `append`."""
+        return self._append(LIKELIHOODS, likelihoods)
+
+    def _append(self, name: str, lines: Iterable[Line]) -> Iterator[Line]:
         encoder = msgspec.json.Encoder()
-        with self.path(COMPLETIONS).open("ab") as file:
-            file.truncate(_whole_lines(self.path(COMPLETIONS)))
-            for completion in completions:
-                file.write(encoder.encode(completion) + b"\n")
+        with self.path(name).open("ab") as file:
+            file.truncate(_whole_lines(self.path(name)))
+            for line in lines:
+                file.write(encoder.encode(line) + b"\n")
                 file.flush()
-                yield completion
+                yield line
             os.fsync(file.fileno())
 
     def write_samples(self, samples: Iterable[Sample]) -> None:

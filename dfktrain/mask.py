@@ -1,38 +1,24 @@
 """Which tokens carry loss: the assistant's answer and its stop token, and nothing else.
 
-Strategy: render the conversation twice with the model's own template, once up to the answer with the
-generation prompt and once whole. The first is what inference will show the model, so the sample's prompt is
-that, token for token; the rest of the second is the answer. No marker string is searched for in user text.
+Strategy: `dfkeval.spans` cuts the rendered row into prompt, silent think block, answer and rest; the sample's
+prompt is what inference will show the model, token for token.
 Promises: no token of the prompt, of an image, of a tool response or of an empty think block carries loss; the
 stop token does, the newline after it does not. A row without a scored token is a `DataError`, never a silent
 zero."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from dfkdata.errors import DataError
+from dfkeval.spans import Spans as Spans
+from dfkeval.spans import render as render
+from dfkeval.spans import spans as spans
 
 IGNORE = -100
 """The label of a token that carries no loss."""
-
-_EMPTY_THINK = re.compile(r"(?:<think>)?\s*</think>\s*")
-_OPEN_THINK = re.compile(r"<think>\s*$")
-_CLOSED_EMPTY_THINK = re.compile(r"<think>\s*</think>\s*$")
-
-
-@dataclass(frozen=True)
-class Spans:
-    """A rendered sample as text. prompt: shown by inference too. silent: an empty think block, not scored.
-    answer: scored, ends with the stop token. rest: what the template writes after it, not scored."""
-
-    prompt: str
-    silent: str
-    answer: str
-    rest: str
 
 
 @dataclass(frozen=True)
@@ -73,108 +59,6 @@ def turns(row: dict[str, Any], which: str = "last") -> Iterator[dict[str, Any]]:
 
 def _turn_id(row: dict[str, Any], end: int, ends: list[int], which: str) -> str:
     return row["id"] if which == "last" or len(ends) == 1 else f"{row['id']}#turn{end}"
-
-
-def spans(row: dict[str, Any], processor: Any) -> Spans:
-    """The four parts of the row's last assistant turn. Raises `DataError` where the template does not agree
-    with itself."""
-    messages = row["messages"]
-    prompt = render(processor, row, messages[:-1], generation_prompt=True)
-    whole = render(processor, row, messages, generation_prompt=False)
-    silent, written = _split(prompt, whole, row["id"])
-    answer, rest = _stop(written, processor, row["id"])
-    return Spans(prompt, silent, answer, rest)
-
-
-def _split(prompt: str, whole: str, row_id: str) -> tuple[str, str]:
-    """(silent, written): what follows the prompt in `whole`; the empty think block is silent, wherever it is
-    written."""
-    if whole.startswith(prompt):
-        written = whole[len(prompt) :]
-        block = _EMPTY_THINK.match(written)
-        if block and ("<think>" in block[0] or _OPEN_THINK.search(prompt)):
-            return block[0], written[block.end() :]
-        return "", written
-    if closed := _CLOSED_EMPTY_THINK.search(prompt):
-        # The template writes the empty block into the generation prompt only.
-        start = prompt[: closed.start()]
-        if whole.startswith(start):
-            return "", whole[len(start) :]
-    if opened := _OPEN_THINK.search(prompt):
-        # A thinking prompt and an answer without a trace: the block is closed at once, without loss.
-        start = prompt[: opened.start()]
-        if whole.startswith(start):
-            return "\n</think>\n\n", whole[len(start) :]
-    raise DataError(
-        f"row {row_id}: the chat template renders the prompt differently once the answer follows, so "
-        f"training and inference would disagree; "
-        f"give a template whose generation prompt begins the whole conversation"
-    )
-
-
-def _stop(written: str, processor: Any, row_id: str) -> tuple[str, str]:
-    stop = stop_token(processor)
-    answer, found, rest = written.rpartition(stop)
-    if not found:
-        raise DataError(f"row {row_id}: the template does not end the answer with the stop token {stop!r}")
-    if not answer.strip():
-        raise DataError(
-            f"row {row_id}: the last answer is empty, so no token but the stop token would carry loss"
-        )
-    return answer + found, rest
-
-
-def stop_token(processor: Any) -> str:
-    """The text of the token that ends a turn: <|im_end|> where the vocabulary has it, else the end-of-text
-    token."""
-    tokenizer = getattr(processor, "tokenizer", processor)
-    turn_end = "<|im_end|>"
-    return turn_end if turn_end in tokenizer.get_added_vocab() else str(tokenizer.eos_token)
-
-
-def render(
-    processor: Any, row: dict[str, Any], messages: list[dict[str, Any]], *, generation_prompt: bool
-) -> str:
-    """`messages` as text by the processor's own template, with the row's tools and `chat_template_kwargs`.
-
-    Thinking is off unless the row turns it on. Raises `DataError` for an option that the template does not
-    read."""
-    tokenizer_only = not hasattr(processor, "tokenizer")
-    template = _template(processor)
-    options = dict(row.get("chat_template_kwargs") or {})
-    unknown = [name for name in options if not re.search(rf"\b{re.escape(name)}\b", template)]
-    if unknown:
-        raise DataError(f"row {row['id']}: the chat template does not read {', '.join(unknown)}")
-    if "enable_thinking" in template:
-        options.setdefault("enable_thinking", False)
-    return processor.apply_chat_template(
-        [_plain(turn) if tokenizer_only else dict(turn) for turn in messages],
-        tools=row.get("tools") or None,
-        tokenize=False,
-        add_generation_prompt=generation_prompt,
-        **options,
-    )
-
-
-def _template(processor: Any) -> str:
-    template = processor.chat_template or getattr(
-        getattr(processor, "tokenizer", None), "chat_template", None
-    )
-    if isinstance(template, dict):
-        template = template.get("default")
-    if not template:
-        raise DataError("the processor has no chat template; name one with model.chat_template")
-    return str(template)
-
-
-def _plain(turn: dict[str, Any]) -> dict[str, Any]:
-    """The turn with text parts joined: text-only templates expect a string."""
-    content = turn.get("content")
-    if not isinstance(content, list):
-        return dict(turn)
-    if any(part.get("type") != "text" for part in content):
-        raise DataError("a causal language model cannot see images; use model.kind: vlm or modality: text")
-    return turn | {"content": "".join(part["text"] for part in content)}
 
 
 def tokens(parts: Spans, processor: Any) -> tuple[list[int], list[int]]:

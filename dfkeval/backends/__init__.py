@@ -13,7 +13,8 @@ and its backend says `constrains = True`; one whose answers may be kept in the r
 and `fingerprint` (`dfkeval.cache`).
 
 The engine's package is imported inside `start`, so that a config can be written and checked where the
-engine is not installed. The harness only ever calls `generate(requests, sampling)` and `close()`."""
+engine is not installed. The harness only ever calls `generate(requests, sampling)` and `close()`, and
+`likelihoods(lessons, sampling)` on a member that sets GIVES_LIKELIHOODS = True."""
 
 from __future__ import annotations
 

@@ -22,6 +22,7 @@ from dfkeval import loading
 from dfkeval.backends._generate import Batch, Generator
 from dfkeval.backends._grammar import xgrammar
 from dfkeval.backends._labels import with_label_probs
+from dfkeval.backends._likelihood import likelihoods
 from dfkeval.backends._prompts import (
     Prompt,
     decoded_sha256,
@@ -31,8 +32,10 @@ from dfkeval.backends._prompts import (
     resized_sha256,
 )
 from dfkeval.reasoning import GAP
-from dfkeval.samples import Backend, Completion, Constraint, Request, Sampling
+from dfkeval.samples import Backend, Completion, Constraint, Lesson, Likelihood, Request, Sampling
 from dfkeval.toolcall._syntax import THINK_CLOSE
+
+GIVES_LIKELIHOODS = True
 
 
 class Config(config.Config):
@@ -115,6 +118,12 @@ class Transformers:
         text = render(self.processor, request, sampling)
         images = [loading.open_image(path) for path in request.images]
         return {"prompt": text, "images": resized_sha256(self.processor, images)}
+
+    def likelihoods(self, lessons: Iterable[Lesson], sampling: Sampling) -> Iterator[Likelihood]:
+        """How likely the model finds each lesson's answer."""
+        yield from likelihoods(
+            lessons, self.model, self.processor, sampling.thinking, self.batch_tokens, self.batch_size
+        )
 
     def close(self) -> None:
         """Drop the model."""

@@ -57,13 +57,18 @@ class Metric:
 
     binary: value name -> column that is 0 or 1 for each sample; runs are compared on it by McNemar's test.
 
-    reproduces: the tool whose published numbers it repeats, with that tool's own treatment of failures."""
+    reproduces: the tool whose published numbers it repeats, with that tool's own treatment of failures.
+
+    lower_is_better: value names where a smaller number is the better one. likelihoods: it needs the
+    likelihood of the gold answers, which the harness then asks for (`dfkeval.likelihood`)."""
 
     measure: Callable[[Sequence[Sample], Scoring], Measured]
     reduce: Callable[[Floats, tuple[str, ...]], dict[str, Floats]]
     needs: tuple[type[Role], ...] = ()
     binary: Mapping[str, str] = field(default_factory=dict)
     reproduces: str = ""
+    lower_is_better: tuple[str, ...] = ()
+    likelihoods: bool = False
 
 
 def load(name: str) -> Metric:

@@ -7,7 +7,7 @@ not become a class of its own."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -34,10 +34,10 @@ def measure(samples: Sequence[Sample], scoring: Scoring) -> Measured:
     place = {name: index for index, name in enumerate(columns)}
     values = np.zeros((len(samples), len(columns) + 2))
     for row, sample in zip(values, samples, strict=True):
-        gold = _canonical(sample.gold, field, role)
+        gold = canonical(sample.gold, field, role)
         if gold is None or not sample.answered:
             continue
-        said = _canonical(sample.value, field, role)
+        said = canonical(sample.value, field, role)
         row[place[f"{gold}{SEPARATOR}{said or UNPARSED}"]] = 1
         row[-2:] = 1, said == gold
     matrix = values[:, :-2].sum(axis=0).reshape(len(classes), len(classes) + 1).astype(int)
@@ -49,7 +49,8 @@ def measure(samples: Sequence[Sample], scoring: Scoring) -> Measured:
     return Measured((*columns, "n", "hit"), values, values[:, -2] > 0, details)
 
 
-def _canonical(value: dict[str, object] | None, field: str, role: object) -> str | None:
+def canonical(value: Mapping[str, object] | None, field: str, role: object) -> str | None:
+    """The canonical label that `value` gives, None for none or one outside the set."""
     text = None if value is None else value.get(field)
     if not isinstance(text, str) or not isinstance(role, Label):
         return None

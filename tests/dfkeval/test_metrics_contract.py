@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from eval_helpers import CAPTION, DFK, minilm, sample_of
+from eval_helpers import CAPTION, DFK, LABELS, minilm, sample_of
+from msgspec.structs import replace
 
 from dfkdata import plugins
 from dfkdata.errors import ConfigError
@@ -18,7 +19,7 @@ from dfkeval.samples import Sample
 #: Values where less is not worse, or that say nothing about a failed answer.
 NOT_GRADED = {
     "validity.complete", "grounding.leaf_rate",
-    "fields.precision", "labels.macro_precision",
+    "fields.precision", "labels.macro_precision", "calibration.confidence",
 }  # fmt: skip
 
 
@@ -50,14 +51,27 @@ def measured_of(name: str, schema: str, samples: Sequence[Sample]) -> tuple[Metr
 
 def samples_of(schema: str, texts: Sequence[str | None]) -> list[Sample]:
     chosen = DFK if schema == "dfk_label" else CAPTION
-    return [sample_of(index, chosen, text) for index, text in enumerate(texts)]
+    found = [sample_of(index, chosen, text) for index, text in enumerate(texts)]
+    return [known(sample, text is None) for sample, text in zip(found, texts, strict=True)]
+
+
+def known(sample: Sample, right: bool) -> Sample:
+    """The sample with what only some backends say: sure of the gold where it answers it, else of nothing."""
+    gold = (sample.gold or {}).get("label", LABELS[0])
+    probs = {label: float(label == gold) if right else 0.25 for label in LABELS}
+    return replace(sample, label_probs=probs, gold_nll=0.5, gold_tokens=4)
 
 
 def graded(found: dict[str, float]) -> list[str]:
     """Values that our contract binds; a metric that repeats another tool keeps that tool's rules."""
     if any(metrics.load(name.partition(".")[0]).reproduces for name in found):
         return []
-    return [name for name in found if name not in NOT_GRADED and "precision" not in name]
+    lower = {
+        f"{name}.{key}"
+        for name in plugins.names(metrics.FAMILY)
+        for key in metrics.load(name).lower_is_better
+    }
+    return [name for name in found if name not in NOT_GRADED | lower and "precision" not in name]
 
 
 @pytest.mark.parametrize(("name", "schema"), cases())
@@ -126,8 +140,6 @@ def test_a_metric_that_finds_no_field_is_refused_before_the_run() -> None:
 
 
 def test_without_a_source_text_grounding_is_not_available() -> None:
-    from msgspec.structs import replace
-
     samples = [replace(sample, source_text=None) for sample in samples_of("caption", [None] * 4)]
     metric, measured = measured_of("grounding", "caption", samples)
     rate = stats.estimate(metric, measured, ["a", "b", "c", "d"])["rate"]

@@ -1,0 +1,219 @@
+"""Can the model's confidence be believed, and what is gained by leaving unsure answers to people?
+
+accuracy            of the answers, as in `labels`, on the rows scored here
+confidence          mean probability of the answered label
+ece                 expected calibration error: |accuracy - confidence| in 15 equal bins, by their size
+brier               mean over rows of the squared distance of the label probabilities to the gold (0 to 2)
+nll                 mean of -log p(gold label), in nats; p is at least 1e-12
+average_precision   mean over the gold's classes of the area under the precision-recall curve; per class too
+aurc                area under the risk-coverage curve: mean error rate of the surest answers, over all shares
+accuracy_at_80      accuracy of the surest 80 % of the answers
+coverage_at_95      largest share of the surest answers that is right in 95 % of the cases
+
+Strategy: every value is a function of sums over bins, so that resampling is one matrix product. Bins of the
+curves are the different probabilities themselves, or, above 40, as many quantiles of them; with 40 or fewer,
+areas equal scikit-learn's. An answer that is no valid label is an error, with the probability of the
+likeliest one where the model gave any; without any it is an error that the model is not sure of at all, and
+is left out of confidence, ece, brier, nll and average_precision. Runs without probabilities: n is 0."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dfkdata.fields import Label
+from dfkeval.metrics import Bools, Floats, Measured, Metric, Scoring, column, fields_of, ratio
+from dfkeval.metrics.labels import canonical, slug
+from dfkeval.samples import Sample
+
+ECE_BINS = 15
+CURVE_BINS = 40
+SMALLEST = 1e-12
+KEPT, WANTED = 0.8, 0.95
+HEAD = ("n", "hit", "asked", "confidence", "brier", "nll")
+SIGN = "\x1f"  # joins the parts of a bin's column name; no label holds it
+CLASS = "class "  # begins the name of a class's bins
+
+
+def measure(samples: Sequence[Sample], scoring: Scoring) -> Measured:
+    """(N, K): `HEAD`, then counts and hits of the bins of reliability, abstention and each class."""
+    field = fields_of(scoring.schema, (Label,))[0]
+    role = scoring.schema.roles[field]
+    classes = role.labels.canonical if isinstance(role, Label) else ()
+    golds = [canonical(sample.gold, field, role) if sample.answered else None for sample in samples]
+    known = [_known(sample) if gold is not None else {} for gold, sample in zip(golds, samples, strict=True)]
+    asked = np.array([bool(each) for each in known], dtype=np.bool_)
+    scored = np.array([gold is not None and bool(asked.any()) for gold in golds], dtype=np.bool_)
+    said = [canonical(sample.value, field, role) for sample in samples]
+    hit = np.array([gold is not None and gold == label for gold, label in zip(golds, said, strict=True)])
+    hit = hit.astype(np.bool_)
+    probs = np.array([[each.get(label, 0.0) for label in classes] for each in known], dtype=np.float64)
+    probs = probs.reshape(len(samples), len(classes))
+    sure = np.array([_sure(label, each) for label, each in zip(said, known, strict=True)], dtype=np.float64)
+    truth = np.array([[gold == c for c in classes] for gold in golds], dtype=np.bool_).reshape(probs.shape)
+    parts = [_head(scored, asked, hit, sure, probs, truth)]
+    reliability = np.minimum((sure * ECE_BINS).astype(int), ECE_BINS - 1)
+    parts.append(_bins("ece", reliability, ECE_BINS, asked, [hit, sure]))
+    edges = _edges(sure[scored])
+    parts.append(_bins("kept", _place(sure, edges), len(edges), scored, [hit]))
+    for index, label in enumerate(classes):
+        cuts = _edges(probs[asked, index])
+        parts.append(_bins(CLASS + label, _place(probs[:, index], cuts), len(cuts), asked, [truth[:, index]]))
+    columns = tuple(name for names, _ in parts for name in names)
+    values = np.concatenate([table for _, table in parts], axis=1)
+    return Measured(columns, values, scored, _details(values, columns, edges))
+
+
+def _known(sample: Sample) -> dict[str, float]:
+    """The label probabilities; empty where there are none, or where they are no distribution."""
+    found = sample.label_probs or {}
+    usable = all(0 <= each <= 1 for each in found.values()) and abs(sum(found.values()) - 1) < 1e-3
+    return found if usable else {}
+
+
+def _sure(label: str | None, known: Mapping[str, float]) -> float:
+    """Probability of the answered label; of the likeliest where the answer is none; 0 where nothing is
+    known."""
+    return known.get(label, 0.0) if label is not None else max(known.values(), default=0.0)
+
+
+Part = tuple[list[str], Floats]
+
+
+def _head(scored: Bools, asked: Bools, hit: Bools, sure: Floats, probs: Floats, truth: Bools) -> Part:
+    right = (probs * truth).sum(axis=1)
+    brier = ((probs - truth) ** 2).sum(axis=1)
+    nll = -np.log(np.maximum(right, SMALLEST))
+    rows = [scored, hit & scored, asked, sure * asked, brier * asked, nll * asked]
+    return list(HEAD), np.stack([row.astype(np.float64) for row in rows], axis=1)
+
+
+def _bins(name: str, place: NDArray[np.int64], count: int, mask: Bools, sums: Sequence[NDArray[Any]]) -> Part:
+    """Columns "name, kind, bin": how many rows of `mask` fall into each bin, and the sums over them."""
+    table = np.zeros((len(place), (1 + len(sums)) * count))
+    rows = np.flatnonzero(mask)
+    for kind, weights in enumerate([np.ones(len(place)), *sums]):
+        table[rows, kind * count + place[rows]] = np.asarray(weights, dtype=np.float64)[rows]
+    names = [
+        SIGN.join((name, str(kind), str(bin_))) for kind in range(1 + len(sums)) for bin_ in range(count)
+    ]
+    return names, table
+
+
+def _edges(values: Floats) -> Floats:
+    """Lower edges of the bins, rising: the different values, or quantiles of them where there are many."""
+    distinct = np.unique(values)
+    if len(distinct) > CURVE_BINS:
+        steps = np.linspace(0, 1, CURVE_BINS, endpoint=False)
+        distinct = np.unique(np.quantile(values, steps, method="lower"))
+    return distinct if len(distinct) else np.zeros(1)
+
+
+def _place(values: Floats, edges: Floats) -> NDArray[np.int64]:
+    return np.clip(np.searchsorted(edges, values, side="right") - 1, 0, len(edges) - 1).astype(np.int64)
+
+
+def _table(sums: Floats, columns: tuple[str, ...], name: str) -> Floats:
+    """(R, K) -> (R, kinds, bins) of one group of columns."""
+    found = [
+        (index, title.split(SIGN)) for index, title in enumerate(columns) if title.startswith(name + SIGN)
+    ]
+    kinds = 1 + max((int(parts[1]) for _, parts in found), default=0)
+    return sums[:, [index for index, _ in found]].reshape(len(sums), kinds, -1)
+
+
+def reduce(sums: Floats, columns: tuple[str, ...]) -> dict[str, Floats]:
+    """See the module's table."""
+    n, asked = column(sums, columns, "n"), column(sums, columns, "asked")
+    out = {"accuracy": ratio(column(sums, columns, "hit"), n)}
+    out["confidence"] = ratio(column(sums, columns, "confidence"), asked)
+    right, total = np.moveaxis(_table(sums, columns, "ece")[:, 1:], 1, 0)
+    out["ece"] = ratio(np.abs(right - total).sum(axis=1), asked)
+    out |= {name: ratio(column(sums, columns, name), asked) for name in ("brier", "nll")}
+    areas = {label: _average_precision(_table(sums, columns, CLASS + label)) for label in _classes(columns)}
+    out["average_precision"] = _mean(list(areas.values()), len(sums))
+    out |= _abstention(_table(sums, columns, "kept"), n)
+    return out | {f"average_precision.{slug(label)}": area for label, area in areas.items()}
+
+
+def _classes(columns: tuple[str, ...]) -> list[str]:
+    names = dict.fromkeys(title.split(SIGN)[0] for title in columns)
+    return [name.removeprefix(CLASS) for name in names if name.startswith(CLASS)]
+
+
+def _average_precision(table: Floats) -> Floats:
+    """(R, 2, B) -> (R,): sum of precision times the recall gained, from the surest bin down; NaN for a class
+    that is not in the gold."""
+    count, found = (np.cumsum(table[:, kind, ::-1], axis=1) for kind in (0, 1))
+    gained = np.diff(found, axis=1, prepend=0)
+    precision = np.nan_to_num(ratio(found, count))
+    return ratio((precision * gained).sum(axis=1), found[:, -1])
+
+
+def _mean(areas: Sequence[Floats], rows: int) -> Floats:
+    table = np.stack(areas, axis=1) if areas else np.full((rows, 1), np.nan)
+    return ratio(np.nansum(table, axis=1), np.isfinite(table).sum(axis=1).astype(np.float64))
+
+
+def _abstention(table: Floats, n: Floats) -> dict[str, Floats]:
+    """aurc, accuracy_at_80 and coverage_at_95 of (R, 2, B) counts and hits."""
+    count, right = (np.cumsum(table[:, kind, ::-1], axis=1) for kind in (0, 1))
+    accuracy, share = ratio(right, count), ratio(count, n[:, None])
+    risk = np.nan_to_num(1 - accuracy) * table[:, 0, ::-1]
+    enough = np.nan_to_num(share) >= KEPT - 1e-9
+    first = np.argmax(enough, axis=1)
+    good = (np.nan_to_num(accuracy) >= WANTED - 1e-9) & (count > 0)
+    there = n > 0
+    return {
+        "aurc": ratio(risk.sum(axis=1), n),
+        "accuracy_at_80": np.where(there, accuracy[np.arange(len(n)), first], np.nan),
+        "coverage_at_95": np.where(there, np.where(good, np.nan_to_num(share), 0.0).max(axis=1), np.nan),
+    }
+
+
+def _details(values: Floats, columns: tuple[str, ...], edges: Floats) -> dict[str, Any]:
+    """What the report draws: points of reliability, of abstention, and of precision by recall per class."""
+    sums = values.sum(axis=0, keepdims=True)
+    n, asked = (int(column(sums, columns, name)[0]) for name in ("n", "asked"))
+    if not n:
+        return {}
+    count, right, total = _table(sums, columns, "ece")[0]
+    used = np.flatnonzero(count)
+    kept, hits = (np.cumsum(row[::-1]) for row in _table(sums, columns, "kept")[0])
+    return {
+        "without_probabilities": n - asked,
+        "reliability": [
+            {"n": int(count[b]), "confidence": total[b] / count[b], "accuracy": right[b] / count[b]}
+            for b in used
+        ],
+        "abstention": [
+            {"confidence": float(edge), "kept": float(k / n), "accuracy": float(h / k)}
+            for edge, k, h in zip(edges[::-1], kept, hits, strict=True)
+            if k
+        ],
+        "precision_recall": {
+            label: _curve(_table(sums, columns, CLASS + label)[0]) for label in _classes(columns)
+        },
+    }
+
+
+def _curve(table: Floats) -> list[list[float]]:
+    """[recall, precision] from the surest bin down; empty for a class that is not in the gold."""
+    count, found = (np.cumsum(row[::-1]) for row in table)
+    if not found[-1]:
+        return []
+    return [
+        [float(hit / found[-1]), float(hit / all_)] for hit, all_ in zip(found, count, strict=True) if all_
+    ]
+
+
+METRIC = Metric(
+    measure,
+    reduce,
+    needs=(Label,),
+    binary={"accuracy": "hit"},
+    lower_is_better=("ece", "brier", "nll", "aurc"),
+)
