@@ -11,15 +11,16 @@ import importlib
 import importlib.util
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dfkdata.errors import DfkError
+from dfkdata.errors import ConfigError, DfkError
 from dfkdata.progress import Progress
 from dfkeval.cli_predict import EXAMPLES, predict_command
+from dfkeval.cli_runs import POOL_EXAMPLES, pool_command
 
 if TYPE_CHECKING:
     from dfkeval.comparison import Comparison
@@ -125,30 +126,39 @@ def score(folder: RunDir, metric: Metrics = None, fail_if: FailIf = None) -> Non
 
 @app.command(
     epilog=_examples(
-        "dfkeval compare runs/base runs/tuned", "dfkeval compare runs/a runs/b runs/c --csv changed.csv"
+        "dfkeval compare runs/base runs/tuned", "dfkeval compare runs/a runs/b runs/c --table differences.csv"
     )
 )
 def compare(
     runs: Annotated[
         list[Path],
-        typer.Argument(help="Two or more runs; each is compared with the first.", metavar="RUN_A RUN_B..."),
+        typer.Argument(
+            help="Two or more runs, or folders of repeats; each is compared with the first.",
+            metavar="RUN_A RUN_B...",
+        ),
     ],
     csv_: Annotated[
         Path | None, typer.Option("--csv", help="Write the samples whose answers differ.")
     ] = None,
+    table: Annotated[
+        Path | None, typer.Option("--table", help="Write every difference with its interval and p, as CSV.")
+    ] = None,
 ) -> None:
-    """Paired differences on the rows that the runs have in common."""
-    from dfkeval import comparison, harness, report
+    """Paired differences on the rows that the runs have in common.
+
+    A folder of runs stands for repeats of one model (other seeds): their means are compared."""
+    from dfkeval import comparison, report
 
     if len(runs) < 2:
         raise typer.BadParameter("name two runs or more", param_hint="RUN_A RUN_B...")
     _quiet()
-    first = harness.load_run(runs[0])
-    found = [comparison.compare(first, other) for other in runs[1:]]
+    found = comparison.compare_all(runs[0], runs[1:])
     for each in found:
         _write(f"{each.a} -> {each.b}, {each.n} common rows\n\n{report.comparison_table(each)}\n\n")
     if csv_ is not None:
         _write_changed(csv_, found)
+    if table is not None:
+        _write_csv(table, *comparison.table(found))
 
 
 @app.command(
@@ -173,6 +183,7 @@ def report_(
 
 
 app.command("predict", epilog=EXAMPLES)(predict_command)
+app.command("pool", epilog=POOL_EXAMPLES)(pool_command)
 if importlib.util.find_spec("dfkeval.cli_parse") is not None:
     app.command("parse")(importlib.import_module("dfkeval.cli_parse").parse_command)
 
@@ -212,22 +223,29 @@ def history(
 
 
 @app.command(
-    epilog=_examples("dfkeval suspects runs/a runs/b", "dfkeval suspects runs/tuned --csv check.csv")
+    epilog=_examples(
+        "dfkeval suspects runs/a runs/b", "dfkeval suspects runs/tuned --least 0.9 --csv check.csv"
+    )
 )
 def suspects(
     runs: Annotated[list[Path], typer.Argument(help="Runs on the same rows.", metavar="RUN_A [RUN_B...]")],
     csv_: Annotated[Path | None, typer.Option("--csv", help="Write the list to this file.")] = None,
+    least: Annotated[
+        float, typer.Option("--least", help="Only rows that the runs are at least so sure of, from 0 to 1.")
+    ] = 0.0,
 ) -> None:
     """Rows whose gold label all runs contradict alike: likely label errors, for checking again."""
     from dfkeval import gates, harness, report
 
-    found = gates.suspects([harness.load_run(path) for path in runs])
-    header = ("id", "gold", "answered", "runs", "text")
-    rows = [(each.id, each.gold, each.said, str(each.runs), each.source_text) for each in found]
+    found = gates.suspects([harness.load_run(path) for path in runs], least)
+    header = ("id", "gold", "answered", "runs", "confidence", "text")
+    rows = [
+        (each.id, each.gold, each.said, str(each.runs), report.number(each.confidence), each.source_text)
+        for each in found
+    ]
     if csv_ is not None:
-        with csv_.open("w", encoding="utf-8", newline="") as file:
-            csv.writer(file).writerows([header, *rows])
-    _write("\n".join(report.table(header[:4], [row[:4] for row in rows])) + f"\n\n{len(rows)} rows\n")
+        _write_csv(csv_, header, rows)
+    _write("\n".join(report.table(header[:5], [row[:5] for row in rows])) + f"\n\n{len(rows)} rows\n")
 
 
 def _judge(conditions: Sequence[Gate], done: Run) -> None:
@@ -241,15 +259,23 @@ def _judge(conditions: Sequence[Gate], done: Run) -> None:
 
 
 def _write_changed(path: Path, found: Sequence[Comparison]) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(
-            ("run", "against", "id", "outcome_before", "outcome_after", "text_before", "text_after")
-        )
-        for each in found:
-            for change in each.changed:
-                old, new = change.before, change.after
-                writer.writerow((each.b, each.a, change.id, old.outcome, new.outcome, old.text, new.text))
+    header = ("run", "against", "id", "outcome_before", "outcome_after", "text_before", "text_after")
+    rows = [
+        (each.b, each.a, change.id, change.before.outcome, change.after.outcome, change.before.text,
+         change.after.text)
+        for each in found
+        for change in each.changed
+    ]  # fmt: skip
+    _write_csv(path, header, rows)
+
+
+def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Raises `ConfigError` where the file cannot be written."""
+    try:
+        with path.open("w", encoding="utf-8", newline="", errors="backslashreplace") as file:
+            csv.writer(file).writerows([header, *rows])
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be written ({error.strerror})") from error
 
 
 def _quiet() -> None:

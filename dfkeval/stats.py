@@ -1,31 +1,28 @@
 """Intervals and tests for any metric, from its sufficient statistics.
 
-Strategy: samples of one group are summed first, since they are not independent; a resample draws groups
-with replacement and is a row of integer weights, so all resamples of a metric are one matrix product. Equal
-groups are lumped and drawn together (a multinomial), which makes ten thousand resamples of a confusion
-matrix a matter of milliseconds. Promises: seeded and repeatable; intervals are percentile intervals,
-widened to hold the point value; one group alone has no interval; comparisons use only rows that both runs
-have."""
+Strategy: resampled sums over groups (`_resampling`) go through the metric's own `reduce`, so a value, its
+interval and a difference between runs are one computation. Several runs of one model (other seeds) are
+resampled with the same groups and, besides, drawn themselves with replacement, so that their spread is in
+the interval. Promises: seeded and repeatable; intervals are percentile intervals, widened to hold the point
+value; one group alone has no interval; comparisons use only rows that all runs have."""
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from dfkeval.metrics import Floats, Measured, Metric
+from dfkeval._resampling import clusters as clusters
+from dfkeval._resampling import resample as resample
+from dfkeval._resampling import stream as stream
+from dfkeval._resampling import weights as weights
+from dfkeval.metrics import Bools, Floats, Measured, Metric
 
 RESAMPLES = 10_000
 CONFIDENCE = 0.95
-#: Above this many distinct groups a multinomial over them costs more than drawing indices.
-LUMPED = 256
-#: Weights that are drawn and multiplied at once, in numbers.
-CHUNK = 10_000_000
 
 
 class Estimate(msgspec.Struct, frozen=True):
@@ -38,8 +35,21 @@ class Estimate(msgspec.Struct, frozen=True):
     n: int
 
 
+class Pooled(msgspec.Struct, frozen=True):
+    """The mean of several runs. spread: standard deviation of the runs' values, None for one run alone.
+    by_run: the value of each run."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+    spread: float | None
+    by_run: tuple[float | None, ...]
+
+
 class Difference(msgspec.Struct, frozen=True):
-    """Second run minus first, on their common samples. p: two-sided; `test` names where it is from."""
+    """Second run minus first, on their common samples. p: two-sided; `test` names where it is from.
+    lower_is_better: a negative difference is an improvement."""
 
     value: float | None
     low: float | None
@@ -50,6 +60,17 @@ class Difference(msgspec.Struct, frozen=True):
     p: float | None = None
     p_holm: float | None = None
     test: str = "paired bootstrap"
+    lower_is_better: bool = False
+
+    @property
+    def verdict(self) -> str:
+        """ "better", "worse" or "no difference shown", by whether the interval excludes 0; "n/a" without
+        one."""
+        if self.low is None or self.high is None:
+            return "n/a"
+        if self.low <= 0 <= self.high:
+            return "no difference shown"
+        return "better" if (self.low > 0) != self.lower_is_better else "worse"
 
 
 def estimate(
@@ -75,40 +96,6 @@ def _kept(groups: Sequence[str], measured: Measured) -> list[str]:
     return [group for group, scored in zip(groups, measured.scored, strict=True) if scored]
 
 
-def clusters(values: Floats, groups: Sequence[str]) -> Floats:
-    """(N, K) -> (G, K): sums of each group, groups in sorted order, so that row order does not matter."""
-    names, places = np.unique(np.array(groups, dtype=object).astype(str), return_inverse=True)
-    sums = np.zeros((len(names), values.shape[1]))
-    np.add.at(sums, places, values)
-    return sums
-
-
-def resample(sums: Floats, resamples: int, seed: int) -> Floats:
-    """(G, K) -> (resamples, K): sums over G groups drawn with replacement."""
-    distinct, counts = np.unique(sums, axis=0, return_counts=True)
-    if len(distinct) <= LUMPED:
-        drawn = np.random.default_rng(seed).multinomial(len(sums), counts / len(sums), size=resamples)
-        return drawn.astype(np.float64) @ distinct
-    out = np.empty((resamples, sums.shape[1]))
-    step = max(1, CHUNK // len(sums))
-    for number, start in enumerate(range(0, resamples, step)):
-        stop = min(start + step, resamples)
-        out[start:stop] = weights(stop - start, len(sums), seed, number).astype(np.float64) @ sums
-    return out
-
-
-@lru_cache(maxsize=16)
-def weights(rows: int, groups: int, seed: int, chunk: int) -> NDArray[np.uint8]:
-    """(rows, groups): how often each group is drawn in each of these resamples; rows sum to `groups`.
-
-    The last ones are kept, because every metric of a run is resampled with the same ones."""
-    rng = np.random.default_rng((seed, chunk))
-    drawn = rng.integers(0, groups, size=(rows, groups), dtype=np.int32)
-    drawn += (np.arange(rows, dtype=np.int32) * groups)[:, None]
-    counts = np.bincount(drawn.ravel(), minlength=rows * groups)
-    return np.minimum(counts, 255).astype(np.uint8).reshape(rows, groups)
-
-
 def _without_interval(value: float, n: int) -> Estimate:
     return Estimate(None if math.isnan(value) or not n else float(value), None, None, n)
 
@@ -122,67 +109,140 @@ def _interval(value: float, drawn: Floats, n: int, confidence: float) -> Estimat
     return Estimate(float(value), min(float(low), float(value)), max(float(high), float(value)), n)
 
 
+def pooled(
+    metric: Metric,
+    runs: Sequence[Measured],
+    groups: Sequence[str],
+    *,
+    resamples: int = RESAMPLES,
+    confidence: float = CONFIDENCE,
+    seed: int = 42,
+) -> dict[str, Pooled]:
+    """Mean over several runs of one model on the same samples in the same order, with the runs' spread.
+
+    Samples that any run did not score are left out of all; values that not all runs have are left out."""
+    both = _scored_by_all(runs)
+    n = int(both.sum())
+    points, drawn = _sides([runs], metric, both, groups, resamples, seed)
+    found = {}
+    for name in points[0]:
+        values = points[0][name]
+        mean = float(values.mean())
+        whole = _without_interval(mean, n)
+        if drawn is not None:
+            whole = _interval(mean, drawn[0][name], n, confidence)
+        spread = float(values.std(ddof=1)) if len(runs) > 1 and not math.isnan(mean) else None
+        found[name] = Pooled(whole.value, whole.low, whole.high, n, spread, tuple(map(_number, values)))
+    return found
+
+
 def difference(
     metric: Metric,
-    a: Measured,
-    b: Measured,
+    a: Measured | Sequence[Measured],
+    b: Measured | Sequence[Measured],
     groups: Sequence[str],
     *,
     resamples: int = RESAMPLES,
     confidence: float = CONFIDENCE,
     seed: int = 42,
 ) -> dict[str, Difference]:
-    """Each value of b minus a. a and b: the same samples in the same order. Samples that either run did not
-    score are left out of both, and `n` says how many remain. Values that only one of the runs has are left
-    out."""
-    both = a.scored & b.scored
+    """Each value of b minus a; of several runs on a side, their means. All measured the same samples in the
+    same order. Samples that any run did not score are left out of all, and `n` says how many remain. Values
+    that not all runs have are left out."""
+    left, right = _as_list(a), _as_list(b)
+    both = _scored_by_all([*left, *right])
     n = int(both.sum())
-    width = len(a.columns)
-    joint = np.concatenate([a.values[both], b.values[both]], axis=1)
-    point = _pair(metric, joint.sum(axis=0, keepdims=True), a, b, width)
-    sums = clusters(joint, [group for group, kept in zip(groups, both, strict=True) if kept])
-    if len(sums) < 2:
-        return {
-            name: Difference(_number(y[0] - x[0]), None, None, n, _number(x[0]), _number(y[0]))
-            for name, (x, y) in point.items()
-        }
-    drawn = _pair(metric, resample(sums, resamples, seed), a, b, width)
-    clustered = len(sums) < n
-    return {
-        name: _judge(metric, name, values, drawn[name], (a, b, both), n, confidence, clustered)
-        for name, values in point.items()
-    }
+    points, drawn = _sides([left, right], metric, both, groups, resamples, seed)
+    kept = [group for group, scored in zip(groups, both, strict=True) if scored]
+    alone = len(left) == len(right) == 1 and len(set(kept)) == n
+    found = {}
+    for name in [name for name in points[0] if name in points[1]]:
+        x, y = float(points[0][name].mean()), float(points[1][name].mean())
+        change = _without_interval(y - x, n)
+        p, test = None, "paired bootstrap"
+        if drawn is not None:
+            moved = drawn[1][name] - drawn[0][name]
+            change, p = _interval(y - x, moved, n, confidence), _sign_p(moved)
+            if alone and name in metric.binary:
+                p, test = _mcnemar_of(metric.binary[name], left[0], right[0], both), "McNemar, exact"
+        found[name] = Difference(
+            change.value, change.low, change.high, n, _number(x), _number(y), p, None, test,
+            name in metric.lower_is_better,
+        )  # fmt: skip
+    return found
 
 
-Pair = tuple[Floats, Floats]
+def _as_list(runs: Measured | Sequence[Measured]) -> list[Measured]:
+    return [runs] if isinstance(runs, Measured) else list(runs)
 
 
-def _pair(metric: Metric, sums: Floats, a: Measured, b: Measured, width: int) -> dict[str, Pair]:
-    left, right = metric.reduce(sums[:, :width], a.columns), metric.reduce(sums[:, width:], b.columns)
-    return {name: (left[name], right[name]) for name in left if name in right}
+def _scored_by_all(runs: Sequence[Measured]) -> Bools:
+    found: Bools = np.logical_and.reduce([run.scored for run in runs])
+    return found
 
 
-def _judge(
+Side = dict[str, Floats]  # value name -> one number a run, or one a resample
+
+
+def _sides(
+    sides: Sequence[Sequence[Measured]],
     metric: Metric,
-    name: str,
-    values: Pair,
-    drawn: Pair,
-    runs: tuple[Measured, Measured, NDArray[np.bool_]],
-    n: int,
-    confidence: float,
-    clustered: bool,
-) -> Difference:
-    x, y = _number(values[0][0]), _number(values[1][0])
-    change = _interval(float(values[1][0] - values[0][0]), drawn[1] - drawn[0], n, confidence)
-    column = metric.binary.get(name)
-    if column is not None and not clustered:
-        a, b, both = runs
-        left, right = (m.values[both, m.columns.index(column)] for m in (a, b))
-        p: float | None = mcnemar(
-            int(((left == 1) & (right == 0)).sum()), int(((left == 0) & (right == 1)).sum())
-        )
-        return Difference(change.value, change.low, change.high, n, x, y, p, test="McNemar, exact")
-    return Difference(change.value, change.low, change.high, n, x, y, _sign_p(drawn[1] - drawn[0]))
+    both: Bools,
+    groups: Sequence[str],
+    resamples: int,
+    seed: int,
+) -> tuple[list[Side], list[Side] | None]:
+    """(each side's values by run (S,), each side's resampled means (R,)); no resamples for one group alone.
+
+    All runs are resampled with the same groups: what they have in common is paired."""
+    runs = [run for side in sides for run in side]
+    joint = np.concatenate([run.values[both] for run in runs], axis=1)
+    sums = clusters(joint, [group for group, kept in zip(groups, both, strict=True) if kept])
+    points = _by_side(sides, metric, joint.sum(axis=0, keepdims=True))
+    values = [{name: table[:, 0] for name, table in side.items()} for side in points]
+    if len(sums) < 2:
+        return values, None
+    drawn = _by_side(sides, metric, resample(sums, resamples, seed))
+    means = []
+    for place, side in enumerate(drawn):
+        rng = np.random.default_rng((seed, place + 1))
+        count = len(sides[place])
+        chosen = rng.integers(0, count, size=(count, resamples))
+        means.append({name: _mean_of_runs(table, chosen) for name, table in side.items()})
+    return values, means
+
+
+def _by_side(sides: Sequence[Sequence[Measured]], metric: Metric, sums: Floats) -> list[Side]:
+    """(R, sum of all K) -> for each side: value name -> (S, R), of the values that all its runs have."""
+    found: list[Side] = []
+    start = 0
+    for side in sides:
+        tables = []
+        for run in side:
+            tables.append(metric.reduce(sums[:, start : start + len(run.columns)], run.columns))
+            start += len(run.columns)
+        names = [name for name in tables[0] if all(name in table for table in tables)]
+        found.append({name: np.stack([table[name] for table in tables]) for name in names})
+    return found
+
+
+def _mean_of_runs(table: Floats, chosen: NDArray[np.int64]) -> Floats:
+    """(S, R) -> (R,): mean of S runs drawn with replacement, `chosen` (S, R) naming them.
+
+    Means of S draws out of S spread less than means of S new runs, by the factor (S - 1) / S in variance;
+    the deviation from the mean of all is widened by the inverse."""
+    count = len(table)
+    if count == 1:
+        only: Floats = table[0]
+        return only
+    whole = table.mean(axis=0)
+    moved = np.take_along_axis(table, chosen, axis=0).mean(axis=0) - whole
+    return np.asarray(whole + moved * math.sqrt(count / (count - 1)))
+
+
+def _mcnemar_of(column: str, a: Measured, b: Measured, both: Bools) -> float:
+    left, right = (run.values[both, run.columns.index(column)] for run in (a, b))
+    return mcnemar(int(((left == 1) & (right == 0)).sum()), int(((left == 0) & (right == 1)).sum()))
 
 
 def _number(value: float) -> float | None:
@@ -237,8 +297,3 @@ def detectable(
 
     z = NormalDist().inv_cdf((1 + confidence) / 2)
     return (z + NormalDist().inv_cdf(power)) * (high - low) / (2 * z)
-
-
-def stream(seed: int, name: str) -> int:
-    """A seed of its own for each purpose, the same on every machine."""
-    return int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:8], "big")

@@ -6,7 +6,8 @@ says so in its Content-Security-Policy; pictures are small thumbnails inside the
 from __future__ import annotations
 
 from dfkeval.report._charts import Curve
+from dfkeval.report._format import number
 from dfkeval.report._markdown import comparison_table, markdown, metric_rows, table
 from dfkeval.report._page import page
 
-__all__ = ["Curve", "comparison_table", "markdown", "metric_rows", "page", "table"]
+__all__ = ["Curve", "comparison_table", "markdown", "metric_rows", "number", "page", "table"]

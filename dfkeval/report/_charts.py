@@ -83,8 +83,8 @@ def _x_labels(limits: Point) -> list[str]:
 
 
 def interval_bar(value: float | None, low: float | None, high: float | None) -> str:
-    """A value in [0, 1] as a bar with its interval as a whisker."""
-    if value is None:
+    """A value in [0, 1] as a bar with its interval as a whisker; nothing for one that leaves that range."""
+    if value is None or not 0 <= value <= 1 or (high is not None and high > 1):
         return ""
     inside = [
         min(1.0, max(0.0, end)) * 160
@@ -98,12 +98,14 @@ def interval_bar(value: float | None, low: float | None, high: float | None) -> 
     return f'{_TRACK}<rect class="fill" width="{inside[0]:.1f}" height="8" y="3" rx="4"/>{whisker}</svg>'
 
 
-def difference_bar(value: float | None, low: float | None, high: float | None) -> str:
-    """A difference in [-1, 1] as a whisker around the zero line."""
-    if value is None or low is None or high is None:
+def difference_bar(
+    value: float | None, low: float | None, high: float | None, lower_is_better: bool = False
+) -> str:
+    """A difference in [-1, 1] as a whisker around the zero line; nothing for one that leaves that range."""
+    if value is None or low is None or high is None or max(abs(low), abs(high)) > 1:
         return ""
     at = [80 + min(1.0, max(-1.0, end)) * 78 for end in (value, low, high)]
-    kind = "good" if low > 0 else "bad" if high < 0 else "even"
+    kind = "even" if low <= 0 <= high else "good" if (low > 0) != lower_is_better else "bad"
     return (
         f"{_TRACK}"
         '<line class="zero" x1="80" x2="80" y1="0" y2="14"/>'

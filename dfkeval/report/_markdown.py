@@ -77,6 +77,8 @@ def comparison_table(comparison: Comparison, names: Sequence[str] | None = None)
         )  # fmt: skip
     header = ("metric", comparison.a, comparison.b, "difference", "interval", "p (Holm)", "n", "verdict")
     notes = [f"- {note}" for note in comparison.notes]
+    if comparison.changed:
+        notes.append(f"- {len(comparison.changed)} answers changed")
     shown = [(name, comparison.detectable(name)) for name in chosen if name in _POWER]
     notes += [
         f"- a true difference of {least:.3f} in {name} would show in 4 of 5 such runs"

@@ -115,7 +115,8 @@ def _differences(comparison: Comparison, names: Sequence[str]) -> str:
         rows.append(
             (escape(name), "#" + number(change.a), "#" + number(change.b),
              f"#<strong>{signed(change.value)}</strong>",
-             interval(change.low, change.high, True), difference_bar(change.value, change.low, change.high),
+             interval(change.low, change.high, True),
+             difference_bar(change.value, change.low, change.high, change.lower_is_better),
              "#" + escape(p_value(change.p_holm)), f'<span class="badge {mark}">{verdict}</span>')
         )  # fmt: skip
     return _table(header, rows)
