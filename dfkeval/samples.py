@@ -219,7 +219,9 @@ class Backend(Protocol):
     """One engine around something loaded. `info`: facts for the record (versions, hashes, dtype); JSON
     types only."""
 
-    info: dict[str, Any]
+    @property
+    def info(self) -> dict[str, Any]:
+        """As above."""
 
     def generate(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[Completion]:
         """One completion for each request, in any order, as they come.
