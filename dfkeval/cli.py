@@ -20,7 +20,14 @@ import typer
 from dfkdata.errors import ConfigError, DfkError
 from dfkdata.progress import Progress
 from dfkeval.cli_predict import EXAMPLES, predict_command
-from dfkeval.cli_runs import POOL_EXAMPLES, pool_command
+from dfkeval.cli_runs import (
+    POOL_EXAMPLES,
+    SAMPLES_EXAMPLES,
+    TRACK_EXAMPLES,
+    pool_command,
+    samples_command,
+    track_command,
+)
 
 if TYPE_CHECKING:
     from dfkeval.comparison import Comparison
@@ -184,6 +191,8 @@ def report_(
 
 app.command("predict", epilog=EXAMPLES)(predict_command)
 app.command("pool", epilog=POOL_EXAMPLES)(pool_command)
+app.command("samples", epilog=SAMPLES_EXAMPLES)(samples_command)
+app.command("track", epilog=TRACK_EXAMPLES)(track_command)
 if importlib.util.find_spec("dfkeval.cli_parse") is not None:
     app.command("parse")(importlib.import_module("dfkeval.cli_parse").parse_command)
 

@@ -1,4 +1,4 @@
-"""Commands over finished runs that are not part of asking and scoring: `dfkeval pool`."""
+"""Commands over finished runs that are not part of asking and scoring: `dfkeval pool | samples | track`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,15 @@ import typer
 POOL_EXAMPLES = (
     "Examples:\n\n  dfkeval pool runs/tuned-seed1 runs/tuned-seed2 runs/tuned-seed3\n\n"
     "  dfkeval pool runs/tuned --metric labels.macro_f1"
+)
+
+SAMPLES_EXAMPLES = (
+    "Examples:\n\n  dfkeval samples runs/tuned --out samples.parquet\n\n"
+    "  dfkeval samples runs/tuned --out wrong.csv --outcome schema_invalid"
+)
+TRACK_EXAMPLES = (
+    "Examples:\n\n  dfkeval track runs/step100 runs/step200 --to tensorboard --folder logs\n\n"
+    "  WANDB_MODE=offline dfkeval track runs/tuned --to wandb"
 )
 
 
@@ -45,3 +54,42 @@ def pool_command(
         + "\n".join(report.table(header, rows))
         + f"\n{notes}"
     )
+
+
+def samples_command(
+    folder: Annotated[Path, typer.Argument(help="A scored run.", metavar="RUN_DIR")],
+    out: Annotated[Path, typer.Option("--out", help="File to write: .parquet, .csv or .jsonl.")],
+    outcome: Annotated[
+        list[str] | None, typer.Option("--outcome", help="Only samples with this outcome. May be repeated.")
+    ] = None,
+) -> None:
+    """The judged samples as a table for other tools, one row a sample."""
+    from dfkdata.errors import ConfigError
+    from dfkeval.export import write_samples
+    from dfkeval.samples import OUTCOMES
+    from dfkeval.store import Store
+
+    unknown = [name for name in outcome or () if name not in OUTCOMES]
+    if unknown:
+        raise ConfigError(f"--outcome {unknown[0]}: not one of {', '.join(OUTCOMES)}")
+    kept = [each for each in Store(folder).samples() if not outcome or each.outcome in outcome]
+    sys.stdout.write(f"{len(kept)} samples: {write_samples(kept, out)}\n")
+
+
+def track_command(
+    runs: Annotated[
+        list[Path], typer.Argument(help="Scored runs; the first is step 0.", metavar="RUN_DIR...")
+    ],
+    to: Annotated[list[str], typer.Option("--to", help="tensorboard or wandb. May be repeated.")],
+    folder: Annotated[
+        Path | None, typer.Option("--folder", help="Where files go; each run's own folder without it.")
+    ] = None,
+) -> None:
+    """Put the numbers of scored runs into a tracker; nothing else of them leaves the machine."""
+    from dfkeval import trackers
+    from dfkeval.harness import load_run
+
+    trackers.demand(to)
+    for step, path in enumerate(runs):
+        for place in trackers.send(load_run(path), to, step=step, folder=folder):
+            sys.stdout.write(f"{path}: {place}\n")

@@ -50,6 +50,7 @@ class EvalConfig(Config):
        every sixteenth row from the third. confidences: ask for the probability of each label too.
        modes: free, json_mode or constrained (`dfkeval.constraints`); several give one run each, compared
        in pairs. cache: folder of answers that are used again where everything that decides them is equal.
+       trackers: services that get the numbers too (`dfkeval.trackers`).
        scaffold: a task_1 file whose system turn and tools an adapter without `dfk.json` was trained with.
     resamples, confidence,
        seed: of the intervals."""
@@ -67,6 +68,7 @@ class EvalConfig(Config):
     scaffold: Path | None = None
     confidences: bool = False
     bertscore: BertScore = BertScore()
+    trackers: tuple[str, ...] = ()
     limit: int | None = Field(default=None, ge=1)
     shard: str | None = Field(default=None, pattern=r"^[1-9]\d*/[1-9]\d*$")
     max_failures: float = Field(default=0.0, ge=0.0, le=1.0)

@@ -91,6 +91,9 @@ def evaluate(
     if backend is None:
         cache.demand(config.cache, config.backend)
     configs.check_card(config, schema, rows[0])
+    from dfkeval import trackers  # its members know runs
+
+    trackers.demand(config.trackers)
     needs_likelihoods = likelihood.demand(config.metrics, config.kind, backend)
     items = items_of(rows, config, schema)
     store = Store(out)
@@ -111,7 +114,9 @@ def evaluate(
         finally:
             if backend is None:
                 engine.close()
-    return finish(store, config, schema, items)
+    run = finish(store, config, schema, items)
+    trackers.send(run, config.trackers)
+    return run
 
 
 def items_of(rows: Sequence[dict[str, Any]], config: EvalConfig, schema: Schema) -> list[Item]:

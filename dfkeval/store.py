@@ -30,7 +30,9 @@ SAMPLES, SUMMARY, REPORT_MD, REPORT_HTML = "samples.jsonl", "summary.json", "rep
 FORMAT = 1
 
 #: Keys of the configuration that only change how a run is scored or judged; a resumed run may change them.
-SCORING_KEYS = ("metrics", "bertscore", "resamples", "confidence", "seed", "max_failures", "cache")
+SCORING_KEYS = (
+    "metrics", "bertscore", "fields", "resamples", "confidence", "seed", "max_failures", "cache", "trackers",
+)  # fmt: skip
 
 Line = TypeVar("Line", Completion, Likelihood)
 
