@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from dfkeval.literals import BLANKS
-from dfkeval.toolcall._syntax import C_CLOSE, C_OPEN, CALL_CLOSE, DRIFT, F_OPEN, TURN_ENDS
+from dfkeval.toolcall._syntax import C_CLOSE, C_OPEN, CALL_CLOSE, F_OPEN, TURN_ENDS
 from dfkeval.toolcall._tags import END, TEXT, Tags
 
 
@@ -22,14 +22,14 @@ class Ending(NamedTuple):
 
 def function_end(tags: Tags, i: int, wrapped: bool, finished: bool) -> Ending | None:
     """The end of the call if tag `i`, a closer of the function, ends it."""
-    drift = ("drifted_closer",) if tags.kinds[i] == DRIFT else ()
+    drift = ("drifted_closer",) if i in tags.drifted else ()
     if not wrapped:
         return _bare_end(tags, i, drift)
     last = tags.run_end(i)
     repairs = (*drift, "stray_closer") if last > i else drift
-    following = tags.next(last)
+    following = tags.next[last]
     if following == C_CLOSE:
-        more = ("drifted_closer",) if tags.kinds[last + 1] == DRIFT and not tags.cut(last + 1) else ()
+        more = ("drifted_closer",) if last + 1 in tags.drifted and not tags.cut(last + 1) else ()
         if not tags.cut(last + 1):
             return Ending(tags.ends[last + 1], last + 2, (*repairs, *more))
     if following == F_OPEN:
@@ -43,14 +43,14 @@ def function_end(tags: Tags, i: int, wrapped: bool, finished: bool) -> Ending | 
 
 def _bare_end(tags: Tags, i: int, drift: tuple[str, ...]) -> Ending:
     """The end of a call without `<tool_call>`; its closer may be there nevertheless."""
-    if tags.next(i) == C_CLOSE and not tags.cut(i + 1):
+    if tags.next[i] == C_CLOSE and not tags.cut(i + 1):
         return Ending(tags.ends[i + 1], i + 2, (*drift, "missing_open_tool_call"))
     return Ending(tags.ends[i], i + 1, (*drift, "missing_tool_call_tags"))
 
 
 def ended(tags: Tags, i: int) -> bool:
     """Whether behind tag `i` the text or the turn ends, perhaps within `</tool_call>`."""
-    following = tags.next(i)
+    following = tags.next[i]
     if following == TEXT:
         near = tags.text[tags.ends[i] : tags.ends[i] + 80].lstrip(BLANKS)
         return near.startswith(TURN_ENDS) or cut_tail(tags.text, tags.ends[i], CALL_CLOSE, least=1)
@@ -70,5 +70,5 @@ def wrapper_end(tags: Tags, i: int) -> Ending | None:
     """The end of the call if tag `i`, a closer of the wrapper, ends it without a closer of the function."""
     if tags.cut(i) or not (ended(tags, i) or tags.opens_call(i + 1)):
         return None
-    drift = ("drifted_closer",) if tags.kinds[i] == DRIFT else ()
+    drift = ("drifted_closer",) if i in tags.drifted else ()
     return Ending(tags.ends[i], i + 1, (*drift, "missing_close_function"))

@@ -19,7 +19,6 @@ from dfkeval.toolcall._stack import Stack
 from dfkeval.toolcall._syntax import (
     C_CLOSE,
     C_OPEN,
-    DRIFT,
     F_CLOSE,
     F_OPEN,
     FUNCTION_CLOSE,
@@ -75,7 +74,7 @@ class Machine(Stack):
     # ----------------------------------------------------------------------------------------
 
     def _body(self, frame: Frame, i: int) -> int:
-        tags, kind = self.tags, self.tags.kind(i)
+        tags, kind = self.tags, self.tags.kinds[i]
         if tags.cut(i):
             return i + 1
         self._gap(frame, i)
@@ -103,7 +102,7 @@ class Machine(Stack):
     def _stray(self, frame: Frame, i: int) -> None:
         """A tag that has no place between parameters."""
         tags = self.tags
-        if tags.kind(i) == P_CLOSE and frame.parameters:
+        if tags.kinds[i] == P_CLOSE and frame.parameters:
             frame.repair("duplicate_closer", tags.starts[i], tags.ends[i])
         else:
             frame.fault("stray_tag", "a tag stands where none can stand", tags.starts[i], tags.ends[i])
@@ -116,7 +115,7 @@ class Machine(Stack):
             return self.close(frame, ending)
         if ended(tags, i):
             return len(tags)  # cut, and the generation was not finished
-        if tags.kind(i + 1) == C_CLOSE:
+        if tags.kinds[i + 1] == C_CLOSE:
             self._gap_after(frame, i)
             return self.close(frame, Ending(tags.ends[i + 1], i + 2))
         return self.close(frame, Ending(tags.ends[i], i + 1, ("missing_close_tool_call",), poison=True))
@@ -133,24 +132,25 @@ class Machine(Stack):
         if not parameter.textual:
             return self._typed(frame, parameter, i)
         if kind == P_CLOSE:
-            return self._closer(frame, parameter, i)
+            drifted = i in tags.drifted
+            return (
+                self._drifted(frame, parameter, i) if drifted else self._closer(frame, parameter, i)
+            )
         if kind == P_OPEN:
             return self._opener(frame, parameter, i)
         if tags.opens_call(i):
             if tags.own_line(i) and tags.own_line(i + 1):
                 return self.push(i, True)
             parameter.opener_inside = True
-        elif kind == DRIFT and tags.kind(i) == P_CLOSE:
-            return self._drifted(frame, parameter, i)
-        elif tags.kind(i) in (F_CLOSE, C_CLOSE):
+        elif kind in (F_CLOSE, C_CLOSE):
             self._may_heal(frame, parameter, i)
         return i + 1
 
     def _typed(self, frame: Frame, parameter: Parameter, i: int) -> int:
         """A value that cannot hold free text: the first structural tag ends it."""
-        tags, kind = self.tags, self.tags.kind(i)
+        tags, kind = self.tags, self.tags.kinds[i]
         if kind == P_CLOSE:
-            if tags.kinds[i] == DRIFT and not tags.cut(i):
+            if i in tags.drifted and not tags.cut(i):
                 frame.repair("drifted_closer", tags.starts[i], tags.ends[i])
             self.end_value(frame, parameter, tags.starts[i], tags.ends[i])
             return i + 1
@@ -185,7 +185,7 @@ class Machine(Stack):
         return i + 1
 
     def _closer(self, frame: Frame, parameter: Parameter, i: int) -> int:
-        tags, following = self.tags, self.tags.next(i)
+        tags, following = self.tags, self.tags.next[i]
         if following == TEXT:
             return self._as_text(parameter, i)
         if following == P_OPEN:
@@ -206,7 +206,7 @@ class Machine(Stack):
 
     def _ending(self, frame: Frame, parameter: Parameter, i: int) -> Ending | None:
         """The end of the call behind the closer `i`, if there is one."""
-        tags, following = self.tags, self.tags.next(i)
+        tags, following = self.tags, self.tags.next[i]
         if following == F_CLOSE:
             return function_end(tags, i + 1, frame.wrapped, self.finished)
         if not self._shaped(parameter, i):
@@ -246,13 +246,13 @@ class Machine(Stack):
     def _clean(self, opener: int) -> bool:
         """Whether the parameter opened at tag `opener` ends at its first closer, and structure follows."""
         tags = self.tags
-        return tags.kind(opener + 1) == P_CLOSE and tags.next(opener + 1) in (P_OPEN, F_CLOSE)
+        return tags.kinds[opener + 1] == P_CLOSE and tags.next[opener + 1] in (P_OPEN, F_CLOSE)
 
     def _closers(self, frame: Frame, parameter: Parameter, i: int) -> int:
         """A run of closers: all but the last are text, or one closer was written more than once."""
         tags = self.tags
         last = tags.run_end(i)
-        legal = tags.next(last) in (P_OPEN, END) or self._ending(frame, parameter, last) is not None
+        legal = tags.next[last] in (P_OPEN, END) or self._ending(frame, parameter, last) is not None
         if not legal:
             parameter.closer_inside = True
             return last + 1
@@ -289,7 +289,7 @@ class Machine(Stack):
     def _drifted(self, frame: Frame, parameter: Parameter, i: int) -> int:
         """`</parameter1>`, `</param>`, `</parameter` and the like: a closer if it stands and continues like
         one."""
-        tags, following = self.tags, self.tags.next(i)
+        tags, following = self.tags, self.tags.next[i]
         if not self._shaped(parameter, i):
             return i + 1
         fresh = following == P_OPEN and frame.fresh(tags.name(i + 1))
@@ -306,7 +306,7 @@ class Machine(Stack):
         if parameter.heal is not None or parameter.closer_inside or not self._shaped(parameter, i):
             return
         tags = self.tags
-        if tags.kind(i) == F_CLOSE:
+        if tags.kinds[i] == F_CLOSE:
             ending = function_end(tags, i, frame.wrapped, self.finished)
         else:
             ending = wrapper_end(tags, i)

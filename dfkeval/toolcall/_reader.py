@@ -21,6 +21,7 @@ from dfkeval.toolcall._hermes import read_json_call
 from dfkeval.toolcall._outside import opening
 from dfkeval.toolcall._source import Source
 from dfkeval.toolcall._syntax import (
+    BAD_F_OPEN,
     C_CLOSE,
     C_OPEN,
     CALL_CLOSE,
@@ -147,7 +148,10 @@ class Reader(Source):
             return shaped
         if close == len(self.text):
             return call
-        frames, _ = self.machine.run(self.tags.at(call), wrapped=True)
+        first = self.tags.at(call)
+        if not self.tags.opens_call(first):
+            return close  # its beginning cannot be read: an example
+        frames, _ = self.machine.run(first, wrapped=True)
         return close if frames[0].end <= close else call
 
     def _after_think(self, close: int) -> int:
@@ -263,11 +267,11 @@ class Reader(Source):
             return self._broken_block(kind, start, len(self.text))
         tags = self.tags
         i = tags.at(start) + 1
-        while i < len(tags) and tags.kind(i) != C_CLOSE and not tags.opens_call(i):
+        while i < len(tags) and tags.kinds[i] != C_CLOSE and not tags.opens_call(i):
             i += 1
-        closed = i < len(tags) and tags.kind(i) == C_CLOSE
+        closed = i < len(tags) and tags.kinds[i] == C_CLOSE
         end = tags.ends[i] if closed else tags.starts[i] if i < len(tags) else len(self.text)
-        if kind == "nothing" and not closed and tags.next(tags.at(start)) == C_OPEN:
+        if kind == "nothing" and not closed and tags.next[tags.at(start)] == C_OPEN:
             self.pending = ("duplicate_opener", (start, start + len(CALL_OPEN)))
             self._mark("markup", start, end)
             return end
@@ -287,10 +291,10 @@ class Reader(Source):
         """`<function=` without `<tool_call>`: a call if its name is known and a call goes on."""
         tags = self.tags
         i = tags.at(start)
-        if self.dialect == "hermes" or i == len(tags) or tags.starts[i] != start or tags.kind(i) == 8:
+        if self.dialect == "hermes" or i == len(tags) or tags.starts[i] != start or tags.kinds[i] == BAD_F_OPEN:
             return end
         known = not self.tools or tags.name(i) in self.tools or tags.own_line(i)
-        if not known or tags.next(i) not in (P_OPEN, F_CLOSE):
+        if not known or tags.next[i] not in (P_OPEN, F_CLOSE):
             return end
         return self._frames(*self.machine.run(i, wrapped=False))
 
@@ -333,8 +337,8 @@ class Reader(Source):
         tags, end = self.tags, frame.end
         if frame.open is not None or frame.faults:
             return None
-        while tags.kind(i) in _CLOSERS and tags.starts[i] >= end and tags.blank(end, i):
-            if tags.kind(i) == P_CLOSE and self._may_reopen(block, frame, i):
+        while tags.kinds[i] in _CLOSERS and tags.starts[i] >= end and tags.blank(end, i):
+            if tags.kinds[i] == P_CLOSE and self._may_reopen(block, frame, i):
                 return i
             end = tags.ends[i]
             i += 1
@@ -357,7 +361,7 @@ class Reader(Source):
         tags = self.tags
         if not self.reopenable or (i := tags.at(start)) <= self.reopened or self.machine.spare < 0:
             return end
-        following = tags.next(i)
+        following = tags.next[i]
         legal = following == P_OPEN or (
             following == F_CLOSE and function_end(tags, i + 1, True, self.finished) is not None
         )

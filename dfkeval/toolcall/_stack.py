@@ -6,6 +6,7 @@ value only."""
 from __future__ import annotations
 
 from bisect import bisect_left
+from functools import cached_property
 from typing import Any, Final
 
 from dfkeval.literals import LiteralError, scan_json, skip_blanks
@@ -33,9 +34,12 @@ class Stack:
         self.spare = _FREE + 4 * len(tags)
         self.stack: list[Frame] = []
         self.out: list[Frame] = []
-        self._closer_starts = [
-            start for start, kind in zip(tags.starts, tags.kinds, strict=True) if kind == P_CLOSE
-        ]
+
+    @cached_property
+    def _closer_starts(self) -> list[int]:
+        """Where each `</parameter>` starts; only JSON values ask."""
+        tags = self.tags
+        return [start for i, start in enumerate(tags.starts) if tags.kinds[i] == P_CLOSE and i not in tags.drifted]
 
     def push(self, i: int, wrapped: bool) -> int:
         """Open a frame at tag `i` (`<tool_call>`, or `<function=NAME>`). Returns the next index."""

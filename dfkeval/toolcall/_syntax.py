@@ -34,9 +34,10 @@ DRIFT: Final = 7
 #: `<function` that is not `<function=NAME>`: an attribute form, a name that never ends.
 BAD_F_OPEN: Final = 8
 
+#: One tag, in the group of its kind, and the blanks behind it.
 TOKEN: Final = re.compile(
-    r"<parameter=([^<>\n]++)>|(</parameter>)|<function=([^<>\n]++)>|(</function>)|(<tool_call>)|(</tool_call>)"
-    r"|(</(?:param|func|tool_call)(?:[^<>\n/]{0,32}+>|[^\s<>/]*+))|(<function)"
+    r"(?:(<parameter=[^<>\n]++>)|(</parameter>)|(<function=[^<>\n]++>)|(</function>)|(<tool_call>)|(</tool_call>)"
+    r"|(</(?:param|func|tool_call)(?:[^<>\n/]{0,32}+>|[^\s<>/]*+))|(<function))[ \t\r\n]*+"
 )
 #: What can end plain text outside of calls.
 OUTSIDE: Final = re.compile(
