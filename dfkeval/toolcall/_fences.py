@@ -1,9 +1,9 @@
 """Markdown code in the text outside of calls: a call inside a code fence or a backtick span is an example,
 not a call.
 
-Strategy: all fence lines and backtick runs are found once, on first need. A fence that is never closed, or
-closes inside a call, is no fence. A backtick span ends on its line, or encloses exactly one call that follows
-it directly.
+Strategy: the lines that can close a fence and the backtick runs are found once, on first need. A fence that is
+never closed, or closes inside a call, is no fence. A backtick span ends on its line, or encloses exactly one
+call that follows it directly.
 
 Promise: linear; the search for a closing fence or run moves forward only."""
 
@@ -15,11 +15,15 @@ from collections import defaultdict
 from functools import cached_property
 from typing import Final
 
-#: At most three blanks before the run on its line, and no backtick in the rest of a backtick fence's line.
-_OPENER: Final = re.compile(r"^ {0,3}(?=(?:`{3,}+(?:[^`\n]*+\n|[^\n]*+\Z)|~{3}))([`~])", re.MULTILINE)
-_FENCE_END: Final = re.compile(r"^ {0,3}(`{3,}+|~{3,}+)[ \t]*+$", re.MULTILINE)
+#: At most three blanks before the run on its line.
+_LINE_START: Final = re.compile(r"(?:\A|\n) {0,3}\Z")
+#: Lines that can close a fence; the first line of a text cannot.
+_CLOSERS: Final = {
+    "`": re.compile(r"\n {0,3}(`{3,}+)[ \t]*+(?![^\n])"),
+    "~": re.compile(r"\n {0,3}(~{3,}+)[ \t]*+(?![^\n])"),
+}
 _TICKS: Final = re.compile(r"`++")
-#: Longer fences and runs count as this long, which bounds the number of searches that can run side by side.
+#: Longer fences count as this long, which bounds the number of searches that can run side by side.
 _LONGEST: Final = 16
 
 
@@ -28,25 +32,40 @@ class Fences:
 
     def __init__(self, text: str) -> None:
         self.text = text
+        self._closers: dict[str, list[re.Match[str]]] = {}
         self._ends: dict[tuple[str, int], list[int]] = {}
 
-    @cached_property
-    def openers(self) -> frozenset[int]:
-        """Where the runs of backticks or tildes start that open a fence."""
-        return frozenset([match.start(1) for match in _OPENER.finditer(self.text)])
+    def opens(self, start: int, end: int) -> bool:
+        """Whether the run from `start` to `end`, at least three characters, opens a fence: it begins its line,
+        and no backtick stands in the rest of a backtick fence's line."""
+        text = self.text
+        if start and text[start - 1] != "\n" and not _LINE_START.search(text, max(0, start - 4), start):
+            return False
+        if text[start] == "~":
+            return True
+        line_end = text.find("\n", end)
+        return line_end < 0 or text.find("`", end, line_end) < 0
 
-    @cached_property
-    def _closing(self) -> list[tuple[str, int]]:
-        """(run, end) of each line that can close a fence."""
-        return [(match[1], match.end()) for match in _FENCE_END.finditer(self.text)]
+    def fence_end(self, start: int, end: int) -> int | None:
+        """The end of the line that closes the fence opened by the run from `start` to `end`; None if nothing
+        does."""
+        ends = self._fence_ends(self.text[start], min(end - start, _LONGEST))
+        if not ends or ends[-1] <= end:
+            return None
+        line_end = self.text.find("\n", end)
+        at = bisect_right(ends, line_end)
+        return ends[at] if line_end >= 0 and at < len(ends) else None
 
     def _fence_ends(self, character: str, length: int) -> list[int]:
         """The ends of the lines that close a fence opened with `length` of `character`."""
         key = (character, length)
-        if key not in self._ends:
-            run = character * length
-            self._ends[key] = [end for closing, end in self._closing if closing.startswith(run)]
-        return self._ends[key]
+        ends = self._ends.get(key)
+        if ends is None:
+            if character not in self._closers:
+                self._closers[character] = list(_CLOSERS[character].finditer(self.text))
+            closers = self._closers[character]
+            ends = self._ends[key] = [m.end() for m in closers if m.end(1) - m.start(1) >= length]
+        return ends
 
     @cached_property
     def _runs(self) -> dict[int, list[int]]:
@@ -56,16 +75,6 @@ class Fences:
             start, end = match.span()
             ends[end - start].append(end)
         return ends
-
-    def fence_end(self, start: int, end: int) -> int | None:
-        """The end of the line that closes the fence opened by the run from `start` to `end`; None if nothing
-        does."""
-        ends = self._fence_ends(self.text[start], end - start if end - start < _LONGEST else _LONGEST)
-        if not ends or ends[-1] <= end:
-            return None
-        line_end = self.text.find("\n", end)
-        at = bisect_right(ends, line_end)
-        return ends[at] if line_end >= 0 and at < len(ends) else None
 
     def span_end(self, start: int, end: int) -> int | None:
         """The end of the backtick span opened by the run from `start` to `end` on the same line; None if it

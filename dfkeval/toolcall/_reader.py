@@ -29,10 +29,12 @@ from dfkeval.toolcall._syntax import (
     F_CLOSE,
     O_CALL,
     O_CLOSER,
+    O_CODE,
     O_FUNCTION,
     O_THINK_CLOSE,
     O_THINK_OPEN,
     O_TICKS,
+    O_TILDES,
     OUTSIDE,
     P_CLOSE,
     P_OPEN,
@@ -78,17 +80,18 @@ class Reader(Source):
         """The result for the whole text. `prefill` "think": the prompt ended inside a think block."""
         at, text, search = self._begin(prefill), self.text, OUTSIDE.search
         while (found := search(text, at)) is not None:
-            at = self._step(found.lastindex or 0, *found.span())
+            kind = found.lastindex
+            at = found.end() if kind == O_CODE else self._step(kind, *found.span())
         return result(self.text, self.blocks, self._settings())
 
     def _settings(self) -> Settings:
         return Settings(self.dialect, self.lenient, self.lost)
 
-    def _step(self, kind: int, start: int, end: int) -> int:
+    def _step(self, kind: int | None, start: int, end: int) -> int:
         """Handle what was found from `start` to `end`. Returns where to go on."""
         if kind == O_CALL:
             return self._call(start)
-        if kind == O_TICKS:
+        if kind == O_TICKS or kind == O_TILDES:
             return self._code(start, end)
         if kind == O_CLOSER:
             return self._orphan(start, end)
@@ -180,7 +183,7 @@ class Reader(Source):
     # --------------------------------------------------------------------------------
 
     def _code(self, start: int, end: int) -> int:
-        if end - start >= 3 and start in self.fences.openers:
+        if end - start >= 3 and self.fences.opens(start, end):
             stop = self.fences.fence_end(start, end)
             if stop is None or self._splits_call(end, stop):
                 self.pending = ("unclosed_fence", (start, end))

@@ -34,22 +34,36 @@ DRIFT: Final = 7
 #: `<function` that is not `<function=NAME>`: an attribute form, a name that never ends.
 BAD_F_OPEN: Final = 8
 
-#: One tag, in the group of its kind, and the blanks behind it.
+#: One tag, its rest in the group of its kind, and the blanks behind it. The '<' stands outside of the groups so
+#: that searching for it is a search for one character.
 TOKEN: Final = re.compile(
-    r"(?:(<parameter=[^<>\n]++>)|(</parameter>)|(<function=[^<>\n]++>)|(</function>)|(<tool_call>)|(</tool_call>)"
-    r"|(</(?:param|func|tool_call)(?:[^<>\n/]{0,32}+>|[^\s<>/]*+))|(<function))[ \t\r\n]*+"
+    r"<(?:(parameter=[^<>\n]++>)|(/parameter>)|(function=[^<>\n]++>)|(/function>)|(tool_call>)|(/tool_call>)"
+    r"|(/(?:param|func|tool_call)(?:[^<>\n/]{0,32}+>|[^\s<>/]*+))|(function))[ \t\r\n]*+"
 )
-#: What can end plain text outside of calls.
+
+#: Behind a first backtick, the rest of Markdown code that is closed and holds no '<', so that nothing in it can
+#: matter: a span of one or two backticks on one line, or a fence of three. A failed attempt stops at a '<', a
+#: line's end or another fence, and no two attempts cross the same text: that keeps it linear.
+_CODE: Final = (
+    r"(?:(?!`)(?:[^`<\n]++|``++)++`(?!`)"
+    r"|`(?!`)(?:[^`<\n]++|`(?!`)|```++)++``(?!`)"
+    r"|(?<![^\n]`)``(?!`)[^`<\n]*+\n(?:(?! {0,3}```)[^<\n]*+\n)*+ {0,3}```++[ \t]*+(?![^\n]))"
+)
+#: What can end plain text outside of calls. Each alternative begins with its own character, outside of its
+#: group, so that plain text is searched for these three characters only.
 OUTSIDE: Final = re.compile(
-    r"(<tool_call>)|(<function=)|(</parameter>)|(</think>)|(<think>)|(`++|~~~++)|(<\|(?:im_end|endoftext)\|>)"
+    r"<(?:(tool_call>)|(function=)|(/parameter>)|(/think>)|(think>)|(\|(?:im_end|endoftext)\|>))"
+    rf"|`(?:({_CODE}(?:[^<`~]*+`{_CODE})*+)|(`*+))|~~~(~*+)"
 )
 O_CALL: Final = 1
 O_FUNCTION: Final = 2
 O_CLOSER: Final = 3
 O_THINK_CLOSE: Final = 4
 O_THINK_OPEN: Final = 5
-O_TICKS: Final = 6
-O_TURN_END: Final = 7
+O_TURN_END: Final = 6
+O_CODE: Final = 7
+O_TICKS: Final = 8
+O_TILDES: Final = 9
 
 #: A `</think>` as templates write it: at the start of a line, and nothing else on its line.
 THINK_END: Final = re.compile(r"(?:(?<=\n)|\A)</think>(?=[ \t]*+(?:\n|\Z|<tool_call>))")
