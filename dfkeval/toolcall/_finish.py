@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from dfkeval.coerce import Dialect, Issue, Refused, Slot, read
 from dfkeval.jsoncheck import escape
-from dfkeval.toolcall._frame import Frame, Parameter
+from dfkeval.toolcall._frame import DOUBTS, Doubt, Frame, Parameter
 from dfkeval.toolcall._types import Problem, Span, Status, ToolCall
 
 #: What lenient reading mends, by name. Strict reading reports each as malformed under the same name.
@@ -51,7 +51,7 @@ class Outcome:
 
 def finish(frame: Frame, text: str, dialect: Dialect, lenient: bool, poisoned: bool) -> Outcome:
     """Type and validate `frame`. `poisoned`: strict reading cannot trust where this call begins."""
-    problems = list(frame.faults)
+    problems = [*frame.faults, *(_duplicate(name, span) for name, span in frame.twice.items())]
     arguments, spans = _arguments(frame, text, dialect, lenient, problems)
     if frame.tool is None:
         problems.append(_unknown_function(frame))
@@ -67,7 +67,7 @@ def finish(frame: Frame, text: str, dialect: Dialect, lenient: bool, poisoned: b
 
 
 def _strict(frame: Frame, poisoned: bool) -> list[Problem]:
-    found = [*frame.doubts, *_embedded(frame)]
+    found = [*(_ambiguous(doubt) for doubt in frame.doubts), *_embedded(frame)]
     for name, span in frame.repairs.items():
         status: Status = "truncated" if name in _CUT else "malformed"
         found.append(Problem(status, name, REPAIRS[name], span))
@@ -75,6 +75,11 @@ def _strict(frame: Frame, poisoned: bool) -> list[Problem]:
         message = "this call begins inside a call that is not closed"
         found.append(Problem("malformed", "inside_malformed", message, (frame.start, frame.end)))
     return found
+
+
+def _ambiguous(doubt: Doubt) -> Problem:
+    code, start, end, names = doubt
+    return Problem("ambiguous", code, DOUBTS[code].format(*names), (start, end))
 
 
 def _embedded(frame: Frame) -> list[Problem]:
@@ -92,6 +97,11 @@ def _embedded(frame: Frame) -> list[Problem]:
     return found
 
 
+def _duplicate(name: str, span: Span) -> Problem:
+    message = f"the parameter {name!r} is given more than once"
+    return Problem("invalid", "duplicate_parameter", message, span, escape(name))
+
+
 def _unknown_function(frame: Frame) -> Problem:
     message = f"no tool is named {frame.name!r}"
     return Problem("invalid", "unknown_function", message, (frame.start, frame.end))
@@ -105,6 +115,8 @@ def _arguments(
     if frame.tool is None:
         return arguments, spans
     for parameter in frame.parameters:
+        if parameter.name in spans:
+            continue  # a duplicate, reported as such
         span = spans[parameter.name] = parameter.value_span(text)
         if parameter.slot is None:
             problems.append(_undeclared(frame, parameter, span))

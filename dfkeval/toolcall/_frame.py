@@ -6,12 +6,22 @@ them), `doubts` (two readings are well formed; strict refuses, lenient takes the
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Final
 
 from dfkeval.coerce import Slot
 from dfkeval.toolcall._endings import Ending
 from dfkeval.toolcall._tools import Tool
 from dfkeval.toolcall._types import Problem, Span
+
+#: What is ambiguous, by code. The names are parameters.
+DOUBTS: Final = {
+    "parameter_or_text": "{0!r} can be the next parameter or text of {1!r}",
+    "closer_or_text": "a closer is followed only by another closer",
+    "call_in_text": "a call or the end of a call stands inside this value",
+    "call_in_fence": "the call may be part of a code fence",
+}
+#: (code, where from, where to, names): texts of many tags have many, and only strict reading words them.
+Doubt = tuple[str, int, int, tuple[str, ...]]
 
 
 class Parameter:
@@ -42,7 +52,7 @@ class Parameter:
         self.framed = framed
         self.slot = slot
         self.textual = slot is None or slot.textual
-        self.value: tuple[Any] | None = None
+        self.value: tuple[object] | None = None
         #: A closer that could have ended the value by its shape stands inside as text.
         self.closer_inside = False
         #: A tag that opens a parameter or a call stands inside as text.
@@ -85,6 +95,7 @@ class Frame:
         "shared",
         "start",
         "tool",
+        "twice",
         "wrapped",
     )
 
@@ -98,8 +109,10 @@ class Frame:
         self.open: Parameter | None = None
         self.parameters: list[Parameter] = []
         self.seen: set[str] = set()
+        #: Parameters that were given before: name -> the opening tag of the second.
+        self.twice: dict[str, Span] = {}
         self.repairs: dict[str, Span] = {}
-        self.doubts: list[Problem] = []
+        self.doubts: list[Doubt] = []
         self.faults: list[Problem] = []
         self.done: list[Frame] = []
         #: The text behind this frame cannot be trusted in strict reading: its own end is missing.
@@ -111,9 +124,9 @@ class Frame:
         """Note a repair, once per name."""
         self.repairs.setdefault(name, (start, end))
 
-    def doubt(self, code: str, message: str, start: int, end: int) -> None:
-        """Note that another reading is as well formed as the one taken."""
-        self.doubts.append(Problem("ambiguous", code, message, (start, end)))
+    def doubt(self, code: str, start: int, end: int, *names: str) -> None:
+        """Note that another reading is as well formed as the one taken; `code` is one of DOUBTS."""
+        self.doubts.append((code, start, end, names))
 
     def fault(self, code: str, message: str, start: int, end: int) -> None:
         """Note that the call cannot be read."""

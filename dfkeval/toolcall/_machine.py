@@ -49,8 +49,7 @@ class Machine(Stack):
             Ending(frame.end, i, poison=frame.poison),
         )  # if nothing closes it, all is as before
         frame.open, frame.shared = last, False
-        message = "the end of a call stands inside this value, or text stands between two calls"
-        frame.doubt("call_in_text", message, last.begin, self.tags.ends[i])
+        frame.doubt("call_in_text", last.begin, self.tags.ends[i])
         self.stack, self.out = [frame], []
         return self._go(i)
 
@@ -92,6 +91,8 @@ class Machine(Stack):
 
     def _gap(self, frame: Frame, i: int) -> None:
         gap = self.text[frame.at : self.tags.starts[i]]
+        if gap in ("", "\n"):
+            return
         if gap.strip(BLANKS):
             frame.fault(
                 "text_in_call", "text stands between the tags of a call", frame.at, self.tags.starts[i]
@@ -132,10 +133,8 @@ class Machine(Stack):
         if not parameter.textual:
             return self._typed(frame, parameter, i)
         if kind == P_CLOSE:
-            drifted = i in tags.drifted
-            return (
-                self._drifted(frame, parameter, i) if drifted else self._closer(frame, parameter, i)
-            )
+            read = self._drifted if i in tags.drifted else self._closer
+            return read(frame, parameter, i)
         if kind == P_OPEN:
             return self._opener(frame, parameter, i)
         if tags.opens_call(i):
@@ -223,17 +222,14 @@ class Machine(Stack):
         """A closer, then the opening tag of a parameter: structure, unless the name cannot be the next
         parameter."""
         tags, opener = self.tags, i + 1
-        fresh, enumerated = (
-            frame.fresh(tags.name(opener)),
-            parameter.slot is not None and parameter.slot.enumerated,
-        )
-        on_line = tags.own_line(i) or tags.own_line(opener)
+        name = tags.name(opener)
+        fresh, on_line = frame.fresh(name), tags.own_line(i) or tags.own_line(opener)
+        enumerated = parameter.slot is not None and parameter.slot.enumerated
         if not parameter.framed or enumerated or (fresh and on_line):
             return self._next_parameter(frame, parameter, i)
         if not on_line and not (fresh and self._clean(opener) and not tags.own_line(opener + 1)):
             return i + 1  # within a line, and nothing around it is written like that
-        message = f"{tags.name(opener)!r} can be the next parameter or text of {parameter.name!r}"
-        frame.doubt("parameter_or_text", message, tags.starts[i], tags.ends[opener])
+        frame.doubt("parameter_or_text", tags.starts[i], tags.ends[opener], name, parameter.name)
         if self._clean(opener):
             return self._next_parameter(frame, parameter, i)
         parameter.closer_inside = parameter.opener_inside = True
@@ -258,9 +254,7 @@ class Machine(Stack):
             return last + 1
         if not self._shaped(parameter, i):
             return i + 1
-        frame.doubt(
-            "closer_or_text", "a closer is followed only by another closer", tags.starts[i], tags.ends[last]
-        )
+        frame.doubt("closer_or_text", tags.starts[i], tags.ends[last])
         if parameter.opener_inside:
             parameter.closer_inside = True
             return last

@@ -326,7 +326,7 @@ class Reader(Source):
             name, span = self.pending
             frame.repair(name, *span)
             if name == "unclosed_fence":
-                frame.doubt("call_in_fence", "the call may be part of a code fence", *span)
+                frame.doubt("call_in_fence", *span)
             self.pending = None
         self._remember(block)
 

@@ -15,7 +15,6 @@ from dfkeval.toolcall._frame import Frame, Parameter
 from dfkeval.toolcall._syntax import C_OPEN, P_CLOSE, PARAMETER_CLOSE
 from dfkeval.toolcall._tags import Tags
 from dfkeval.toolcall._tools import Tool
-from dfkeval.toolcall._types import Problem
 
 #: Tags that may be read again in any text, which leaves texts of ordinary length alone.
 _FREE: Final = 20_000
@@ -78,19 +77,15 @@ class Stack:
     def open(self, frame: Frame, i: int) -> int:
         """Open the parameter at tag `i`; a JSON value is decoded here and ends where its JSON ends."""
         tags, name = self.tags, self.tags.name(i)
-        begin = tags.ends[i]
-        if self.text.startswith("\r\n", begin):
+        start, begin = tags.starts[i], tags.ends[i]
+        framed = self.text.startswith("\n", begin)
+        if not framed and self.text.startswith("\r\n", begin):
+            framed = True
             frame.repair("crlf_framing", begin, begin + 2)
-        parameter = Parameter(
-            name, tags.starts[i], begin, self.text.startswith(("\n", "\r\n"), begin), frame.slot(name)
-        )
+        frame.open = parameter = Parameter(name, start, begin, framed, frame.slot(name))
         if name in frame.seen:
-            message = f"the parameter {name!r} is given twice"
-            frame.faults.append(
-                Problem("invalid", "duplicate_parameter", message, (tags.starts[i], begin), "/" + name)
-            )
+            frame.twice.setdefault(name, (start, begin))
         frame.seen.add(name)
-        frame.open = parameter
         stop = self._decode(parameter)
         if stop is None:
             return i + 1
@@ -140,7 +135,7 @@ class Stack:
     def end_value(self, frame: Frame, parameter: Parameter, end: int, at: int) -> None:
         parameter.end = end
         if parameter.nested:
-            frame.doubt("call_in_text", "a whole call stands inside this value", parameter.begin, end)
+            frame.doubt("call_in_text", parameter.begin, end)
         frame.parameters.append(parameter)
         frame.open = None
         frame.at = at
