@@ -29,8 +29,8 @@ def function_end(tags: Tags, i: int, wrapped: bool, finished: bool) -> Ending | 
     repairs = (*drift, "stray_closer") if last > i else drift
     following = tags.next[last]
     if following == C_CLOSE:
-        more = ("drifted_closer",) if last + 1 in tags.drifted and not tags.cut(last + 1) else ()
-        if not tags.cut(last + 1):
+        more = ("drifted_closer",) if last + 1 in tags.drifted and last + 1 != tags.cut else ()
+        if last + 1 != tags.cut:
             return Ending(tags.ends[last + 1], last + 2, (*repairs, *more))
     if following == F_OPEN:
         return Ending(tags.ends[last], last + 1, (*repairs, "shared_tool_call"), shared=True)
@@ -43,7 +43,7 @@ def function_end(tags: Tags, i: int, wrapped: bool, finished: bool) -> Ending | 
 
 def _bare_end(tags: Tags, i: int, drift: tuple[str, ...]) -> Ending:
     """The end of a call without `<tool_call>`; its closer may be there nevertheless."""
-    if tags.next[i] == C_CLOSE and not tags.cut(i + 1):
+    if tags.next[i] == C_CLOSE and i + 1 != tags.cut:
         return Ending(tags.ends[i + 1], i + 2, (*drift, "missing_open_tool_call"))
     return Ending(tags.ends[i], i + 1, (*drift, "missing_tool_call_tags"))
 
@@ -54,7 +54,7 @@ def ended(tags: Tags, i: int) -> bool:
     if following == TEXT:
         near = tags.text[tags.ends[i] : tags.ends[i] + 80].lstrip(BLANKS)
         return near.startswith(TURN_ENDS) or cut_tail(tags.text, tags.ends[i], CALL_CLOSE, least=1)
-    return following == END or (following == C_CLOSE and tags.cut(i + 1))
+    return following == END or (following == C_CLOSE and i + 1 == tags.cut)
 
 
 def cut_tail(text: str, start: int, tag: str, least: int = 2) -> bool:
@@ -68,7 +68,7 @@ def cut_tail(text: str, start: int, tag: str, least: int = 2) -> bool:
 
 def wrapper_end(tags: Tags, i: int) -> Ending | None:
     """The end of the call if tag `i`, a closer of the wrapper, ends it without a closer of the function."""
-    if tags.cut(i) or not (ended(tags, i) or tags.opens_call(i + 1)):
+    if i == tags.cut or not (ended(tags, i) or tags.opens_call(i + 1)):
         return None
     drift = ("drifted_closer",) if i in tags.drifted else ()
     return Ending(tags.ends[i], i + 1, (*drift, "missing_close_function"))

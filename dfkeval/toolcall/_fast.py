@@ -116,4 +116,6 @@ def _ends(text: str, at: int) -> bool:
     if at == len(text) or text.startswith("\n<tool_call>", at):
         return True
     near = text[at : at + 64].lstrip(BLANKS)
-    return bool(near) and not near.startswith("</") and near != "<"
+    if not near:
+        return at + 64 >= len(text)
+    return not near.startswith("</") and near != "<"

@@ -1,9 +1,9 @@
 """Markdown code in the text outside of calls: a call inside a code fence or a backtick span is an example,
 not a call.
 
-Strategy: the lines that can close a fence and the backtick runs are found once, on first need. A fence that is
-never closed, or closes inside a call, is no fence. A backtick span ends on its line, or encloses exactly one
-call that follows it directly.
+Strategy: the lines that can close a fence and the backtick runs are found once, on first need. A fence that
+is never closed, or closes inside a call, is no fence. A backtick span ends on its line, or encloses exactly
+one call that follows it directly.
 
 Promise: linear; the search for a closing fence or run moves forward only."""
 
@@ -15,6 +15,8 @@ from collections import defaultdict
 from functools import cached_property
 from typing import Final
 
+from dfkeval.toolcall._types import Span
+
 #: At most three blanks before the run on its line.
 _LINE_START: Final = re.compile(r"(?:\A|\n) {0,3}\Z")
 #: Lines that can close a fence; the first line of a text cannot.
@@ -22,6 +24,8 @@ _CLOSERS: Final = {
     "`": re.compile(r"\n {0,3}(`{3,}+)[ \t]*+(?![^\n])"),
     "~": re.compile(r"\n {0,3}(~{3,}+)[ \t]*+(?![^\n])"),
 }
+#: Lines that open a fence, one behind another with no other code and no tag between; the last is the group.
+_OPENERS: Final = re.compile(r"(?:[^<`~]*+(?<![^\n])(```)(?!`)[^`<\n]*+(?=\n))*+")
 _TICKS: Final = re.compile(r"`++")
 #: Longer fences count as this long, which bounds the number of searches that can run side by side.
 _LONGEST: Final = 16
@@ -36,7 +40,7 @@ class Fences:
         self._ends: dict[tuple[str, int], list[int]] = {}
 
     def opens(self, start: int, end: int) -> bool:
-        """Whether the run from `start` to `end`, at least three characters, opens a fence: it begins its line,
+        """Whether the run from `start` to `end`, three characters or more, opens a fence: it begins its line,
         and no backtick stands in the rest of a backtick fence's line."""
         text = self.text
         if start and text[start - 1] != "\n" and not _LINE_START.search(text, max(0, start - 4), start):
@@ -55,6 +59,16 @@ class Fences:
         line_end = self.text.find("\n", end)
         at = bisect_right(ends, line_end)
         return ends[at] if line_end >= 0 and at < len(ends) else None
+
+    def last_open(self, start: int, end: int) -> tuple[Span, int]:
+        """The run from `start` to `end` opens a fence that is not closed. If no later one can be closed
+        either, only the last before the next tag matters: its run, and the offset where reading goes on."""
+        ends = self._fence_ends("`", 3)
+        if not ends or ends[-1] <= end:
+            found = _OPENERS.match(self.text, end)
+            if found is not None and found.lastindex:
+                return found.span(1), found.end()
+        return (start, end), end
 
     def _fence_ends(self, character: str, length: int) -> list[int]:
         """The ends of the lines that close a fence opened with `length` of `character`."""

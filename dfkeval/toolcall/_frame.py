@@ -29,20 +29,15 @@ class Parameter:
     newline follows the opening tag, as templates write it. `value`: (decoded JSON,) where it was decoded on
     the way."""
 
-    __slots__ = (
-        "begin",
-        "closer_inside",
-        "end",
-        "framed",
-        "heal",
-        "name",
-        "nested",
-        "opener_inside",
-        "slot",
-        "start",
-        "textual",
-        "value",
-    )
+    value: tuple[object] | None = None
+    #: A closer that could have ended the value by its shape stands inside as text.
+    closer_inside = False
+    #: A tag that opens a parameter or a call stands inside as text.
+    opener_inside = False
+    #: A whole call stands inside as text.
+    nested = False
+    #: Where the call may end if no closer of this value follows: (end of value, the ending).
+    heal: tuple[int, Ending] | None = None
 
     def __init__(self, name: str, start: int, begin: int, framed: bool, slot: Slot | None) -> None:
         self.name = name
@@ -52,15 +47,6 @@ class Parameter:
         self.framed = framed
         self.slot = slot
         self.textual = slot is None or slot.textual
-        self.value: tuple[object] | None = None
-        #: A closer that could have ended the value by its shape stands inside as text.
-        self.closer_inside = False
-        #: A tag that opens a parameter or a call stands inside as text.
-        self.opener_inside = False
-        #: A whole call stands inside as text.
-        self.nested = False
-        #: Where the call may end if no closer of this value follows: (end of value, the ending).
-        self.heal: tuple[int, Ending] | None = None
 
     def value_span(self, text: str) -> Span:
         """The value without its framing newlines: one per side."""

@@ -12,6 +12,8 @@ is its end. Only texts with hundreds of calls that lack their closers come so fa
 
 from __future__ import annotations
 
+from typing import Final
+
 from dfkeval.literals import BLANKS
 from dfkeval.toolcall._endings import Ending, cut_tail, ended, function_end, wrapper_end
 from dfkeval.toolcall._frame import Frame, Parameter
@@ -28,6 +30,10 @@ from dfkeval.toolcall._syntax import (
 )
 from dfkeval.toolcall._tags import END, TEXT
 from dfkeval.toolcall._types import Problem
+
+#: Of calls that are opened in one another and never closed, as many are reported one by one; the rest counts
+#: as part of the last of these.
+_REPORTED: Final = 100
 
 
 class Machine(Stack):
@@ -54,15 +60,17 @@ class Machine(Stack):
         return self._go(i)
 
     def _go(self, i: int) -> tuple[list[Frame], int]:
-        while self.stack:
-            if i >= len(self.tags):
+        stack, count = self.stack, len(self.tags)
+        while stack:
+            if i >= count:
                 self._end_of_text()
-                self.spare -= max(0, len(self.tags) - self.tags.at(self.out[-1].end))
+                self.spare -= max(0, count - self.tags.at(self.out[-1].end))
                 break
-            frame = self.stack[-1]
-            i = self._body(frame, i) if frame.open is None else self._value(frame, frame.open, i)
+            frame = stack[-1]
+            parameter = frame.open
+            i = self._body(frame, i) if parameter is None else self._value(frame, parameter, i)
             if self.spare < 0 and self._can_heal():
-                i = len(self.tags)
+                i = count
         return self.out, i
 
     def _can_heal(self) -> bool:
@@ -74,7 +82,7 @@ class Machine(Stack):
 
     def _body(self, frame: Frame, i: int) -> int:
         tags, kind = self.tags, self.tags.kinds[i]
-        if tags.cut(i):
+        if i == tags.cut:
             return i + 1
         self._gap(frame, i)
         if kind == P_OPEN:
@@ -149,7 +157,7 @@ class Machine(Stack):
         """A value that cannot hold free text: the first structural tag ends it."""
         tags, kind = self.tags, self.tags.kinds[i]
         if kind == P_CLOSE:
-            if i in tags.drifted and not tags.cut(i):
+            if i in tags.drifted and i != tags.cut:
                 frame.repair("drifted_closer", tags.starts[i], tags.ends[i])
             self.end_value(frame, parameter, tags.starts[i], tags.ends[i])
             return i + 1
@@ -164,9 +172,9 @@ class Machine(Stack):
         """The value ends at tag `i` without its closer, or with one that spells the parameter's name
         (`</city>`)."""
         start = end = self.tags.starts[i]
-        named = f"</{parameter.name}>"
         value = self.text[parameter.begin : start].rstrip(BLANKS)
-        if value.endswith("\n" + named):
+        named = f"</{parameter.name}>" if value.endswith(">") else ""
+        if named and value.endswith("\n" + named):
             frame.repair("drifted_closer", start - len(named), start)
             end = parameter.begin + len(value) - len(named)
         else:
@@ -191,7 +199,7 @@ class Machine(Stack):
             return self._closer_and_opener(frame, parameter, i)
         if following == P_CLOSE:
             return self._closers(frame, parameter, i)
-        if following == END or tags.cut(i + 1):
+        if following == END or i + 1 == tags.cut:
             self.end_value(frame, parameter, tags.starts[i], tags.ends[i])
             return len(tags)
         ending = self._ending(frame, parameter, i)
@@ -288,9 +296,9 @@ class Machine(Stack):
             return i + 1
         fresh = following == P_OPEN and frame.fresh(tags.name(i + 1))
         ending = self._ending(frame, parameter, i)
-        if not fresh and ending is None and not tags.cut(i):
+        if not fresh and ending is None and i != tags.cut:
             return i + 1
-        if not tags.cut(i):
+        if i != tags.cut:
             frame.repair("drifted_closer", tags.starts[i], tags.ends[i])
         self.end_value(frame, parameter, tags.starts[i], tags.ends[i])
         return i + 1 if ending is None else self.close(frame, ending)
@@ -321,7 +329,11 @@ class Machine(Stack):
             if frame.open is not None and frame.open.heal is not None:
                 self._heal(frame, frame.open, frame.open.heal)
             elif depth + 1 < len(stack):
-                self._given_up(frame, stack[depth + 1].start)
+                inner = stack[depth + 1].start
+                if depth < _REPORTED or frame.done or self.out[-1].end != frame.start:
+                    self._given_up(frame, inner)
+                else:
+                    self.out[-1].end = inner
             else:
                 self._last(frame)
 
@@ -361,5 +373,6 @@ class Machine(Stack):
     def _truncated(self, frame: Frame) -> None:
         message = f"the text ends inside the call of {frame.name!r}"
         frame.faults = [Problem("truncated", "truncated", message, (frame.start, len(self.text)))]
+        frame.twice = {}
         frame.end = len(self.text)
         self.out.append(frame)

@@ -9,13 +9,15 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from dfkeval.literals import skip_blanks
 from dfkeval.toolcall._syntax import CALL_CLOSE, CALL_OPEN, CALL_START, THINK_CLOSE, THINK_END
 
-#: A name with braces or a dollar sign is a template's placeholder: the text shows how calls look, it makes
-#: none.
-_FUNCTION_NAME: Final = re.compile(r"<function=[^<>\n{}$]++>")
-_CUT_NAME: Final = re.compile(r"<function(?:=[^<>\n]*+)?+\Z")
+#: What follows a `<tool_call>` and blanks, in the order of _OPENS. A name with braces or a dollar sign is a
+#: template's placeholder: the text shows how calls look, it makes none.
+_BEHIND: Final = re.compile(
+    r"[ \t\r\n]*+(?:(<function=[^<>\n{}$]++>)|(<function(?:=[^<>\n]*+)?+\Z)|(<function)|(\{)|(</tool_call>)"
+    r"|(<f?u?n?c?t?i?o?\Z|\Z)|)"
+)
+_OPENS: Final = (None, "call", "cut", "bad_function", "json", "empty", "cut")
 
 
 class Ahead:
@@ -52,25 +54,19 @@ def opening(text: str, start: int) -> str:
     """What the `<tool_call>` at `start` opens: "call", "json", "bad_function", "empty", "cut", "nothing" or
     "prose"."""
     behind = start + len(CALL_OPEN)
-    at = skip_blanks(text, behind)
-    if len(text) - at < 10 and "<function=".startswith(text[at:]):
-        return "cut"
-    if _FUNCTION_NAME.match(text, at):
-        return "call"
-    if text.startswith("<function", at):
-        return "cut" if _CUT_NAME.match(text, at) else "bad_function"
-    if text.startswith("{", at):
-        return "json"
-    if text.startswith(CALL_CLOSE, at):
-        return "empty"
-    return "nothing" if _alone(text, start, behind, at) else "prose"
-
-
-def _alone(text: str, start: int, behind: int, at: int) -> bool:
-    """Whether the tag stands alone on its line, or its line is `<tool_call>…</tool_call>`: no prose is
-    written like that."""
+    found = _BEHIND.match(text, behind)
+    assert found is not None  # the pattern matches the empty string
+    opens = _OPENS[found.lastindex or 0]
+    if opens is not None:
+        return opens
     if start and text[start - 1] != "\n":
-        return False
+        return "prose"
+    return "nothing" if _alone(text, behind, found.end()) else "prose"
+
+
+def _alone(text: str, behind: int, at: int) -> bool:
+    """Whether the tag, which begins a line, stands alone on it, or its line is `<tool_call>…</tool_call>`: no
+    prose is written like that."""
     if "\n" in text[behind:at]:
         return True
     line_end = text.find("\n", behind)

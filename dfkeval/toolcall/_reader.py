@@ -91,7 +91,7 @@ class Reader(Source):
         """Handle what was found from `start` to `end`. Returns where to go on."""
         if kind == O_CALL:
             return self._call(start)
-        if kind == O_TICKS or kind == O_TILDES:
+        if kind in (O_TICKS, O_TILDES):
             return self._code(start, end)
         if kind == O_CLOSER:
             return self._orphan(start, end)
@@ -186,8 +186,9 @@ class Reader(Source):
         if end - start >= 3 and self.fences.opens(start, end):
             stop = self.fences.fence_end(start, end)
             if stop is None or self._splits_call(end, stop):
+                (start, end), stop = self.fences.last_open(start, end)
                 self.pending = ("unclosed_fence", (start, end))
-                return end
+                return stop
         elif self.text[start] == "~":
             return end
         else:
@@ -235,15 +236,15 @@ class Reader(Source):
     # -----------------------------------------------------------------------------------------------------
 
     def _call(self, start: int) -> int:
-        done = self.canonical.call(start) if self._usual else None
+        kind = opening(self.text, start)
+        if kind == "prose":
+            return start + len(CALL_OPEN)
+        done = self.canonical.call(start) if kind == "call" and self._usual else None
         if done is not None:
             block = self._mark("call", start, done[0].span[1])
             block.call, block.reopenable = done
             self._remember(block)
             return block.end
-        kind = opening(self.text, start)
-        if kind == "prose":
-            return start + len(CALL_OPEN)
         if kind == "json" and self.dialect == "hermes":
             return self._json_call(start)
         if kind == "call" and self.dialect != "hermes":
@@ -294,10 +295,11 @@ class Reader(Source):
         """`<function=` without `<tool_call>`: a call if its name is known and a call goes on."""
         tags = self.tags
         i = tags.at(start)
-        if self.dialect == "hermes" or i == len(tags) or tags.starts[i] != start or tags.kinds[i] == BAD_F_OPEN:
+        if self.dialect == "hermes" or i == len(tags) or tags.next[i] not in (P_OPEN, F_CLOSE):
             return end
-        known = not self.tools or tags.name(i) in self.tools or tags.own_line(i)
-        if not known or tags.next[i] not in (P_OPEN, F_CLOSE):
+        if tags.starts[i] != start or tags.kinds[i] == BAD_F_OPEN:
+            return end
+        if self.tools and tags.name(i) not in self.tools and not tags.own_line(i):
             return end
         return self._frames(*self.machine.run(i, wrapped=False))
 

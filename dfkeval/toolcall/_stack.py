@@ -38,7 +38,8 @@ class Stack:
     def _closer_starts(self) -> list[int]:
         """Where each `</parameter>` starts; only JSON values ask."""
         tags = self.tags
-        return [start for i, start in enumerate(tags.starts) if tags.kinds[i] == P_CLOSE and i not in tags.drifted]
+        closers = (i for i in range(len(tags)) if tags.kinds[i] == P_CLOSE and i not in tags.drifted)
+        return [tags.starts[i] for i in closers]
 
     def push(self, i: int, wrapped: bool) -> int:
         """Open a frame at tag `i` (`<tool_call>`, or `<function=NAME>`). Returns the next index."""
@@ -95,7 +96,7 @@ class Stack:
     def _decode(self, parameter: Parameter) -> int | None:
         """Decode a JSON container that stands at the value's start. Returns the offset of its closer."""
         slot = parameter.slot
-        if slot is None or not slot.holds_containers:
+        if slot is None or not slot.holds_containers or not self._closer_starts:
             return None
         start = skip_blanks(self.text, parameter.begin)
         if not self.text.startswith(("[", "{"), start):
@@ -127,10 +128,10 @@ class Stack:
                 return value, start + end
 
     def _closer_at(self, offset: int) -> int:
-        """Where the first `</parameter>` at or behind `offset` starts, else the last one, else -1."""
+        """Where the first `</parameter>` at or behind `offset` starts, else the last one. There is one."""
         starts = self._closer_starts
         at = bisect_left(starts, offset)
-        return starts[min(at, len(starts) - 1)] if starts else -1
+        return starts[min(at, len(starts) - 1)]
 
     def end_value(self, frame: Frame, parameter: Parameter, end: int, at: int) -> None:
         parameter.end = end

@@ -34,16 +34,16 @@ DRIFT: Final = 7
 #: `<function` that is not `<function=NAME>`: an attribute form, a name that never ends.
 BAD_F_OPEN: Final = 8
 
-#: One tag, its rest in the group of its kind, and the blanks behind it. The '<' stands outside of the groups so
-#: that searching for it is a search for one character.
+#: One tag, its rest in the group of its kind, and the blanks behind it. The '<' stands outside of the groups
+#: so that searching for it is a search for one character.
 TOKEN: Final = re.compile(
     r"<(?:(parameter=[^<>\n]++>)|(/parameter>)|(function=[^<>\n]++>)|(/function>)|(tool_call>)|(/tool_call>)"
     r"|(/(?:param|func|tool_call)(?:[^<>\n/]{0,32}+>|[^\s<>/]*+))|(function))[ \t\r\n]*+"
 )
 
-#: Behind a first backtick, the rest of Markdown code that is closed and holds no '<', so that nothing in it can
-#: matter: a span of one or two backticks on one line, or a fence of three. A failed attempt stops at a '<', a
-#: line's end or another fence, and no two attempts cross the same text: that keeps it linear.
+#: Behind a first backtick, the rest of Markdown code that is closed and holds no '<', so that nothing in it
+#: can matter: a span of one or two backticks on one line, or a fence of three. A failed attempt stops at a
+#: '<', a line's end or another fence, and no two attempts cross the same text: that keeps it linear.
 _CODE: Final = (
     r"(?:(?!`)(?:[^`<\n]++|``++)++`(?!`)"
     r"|`(?!`)(?:[^`<\n]++|`(?!`)|```++)++``(?!`)"

@@ -39,7 +39,7 @@ class Tags:
     starts, ends: offsets of each tag. kinds: the kind of each, where a drifted closer counts as the closer it
     drifted from, and END behind the last. next: the kind of the tag that follows each with only blanks
     between; END where the text ends there, TEXT where text follows. drifted: which tags are drifted
-    closers."""
+    closers. cut: the last tag if it is a closer that the end of the text cut off, else -1."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -56,11 +56,10 @@ class Tags:
             kind if match.end() == start else TEXT
             for match, start, kind in zip(found, behind, self.kinds[1:], strict=True)
         ]
-        self._cut = self._cut_closer()
+        self.cut = self._cut_closer()
         self._run = (0, -1)
 
     def _cut_closer(self) -> int:
-        """The index of the last tag if it is a closer that the end of the text cut off, else -1."""
         last = len(self) - 1
         return last if last in self.drifted and self.next[last] == END and self.text[-1] != ">" else -1
 
@@ -105,7 +104,3 @@ class Tags:
                 last += 1
             self._run = (i, last)
         return self._run[1]
-
-    def cut(self, i: int) -> bool:
-        """Whether tag `i` is a closer that the end of the text cut off."""
-        return i == self._cut

@@ -53,15 +53,31 @@ def test_text_built_from_tags_is_parsed_without_an_error(text):
     check(text)
 
 
+def _random_text(rng: random.Random) -> str:
+    """Built from the syntax's pieces, three times of four; else any characters, surrogates among them."""
+    if rng.random() < 0.75:
+        return "".join(rng.choices(PIECES, k=rng.randint(1, 14)))
+    return "".join(
+        chr(rng.randrange(rng.choice((0x80, 0x3000, 0x110000)))) for _ in range(rng.randint(0, 40))
+    )
+
+
 @pytest.mark.slow
-def test_a_million_texts_built_from_tags_are_parsed_without_an_error():
-    rng = random.Random(0)
-    for number in range(1_000_000):
-        text = "".join(rng.choices(PIECES, k=rng.randint(1, 14)))
+@pytest.mark.parametrize("part", range(10))
+def test_a_million_texts_are_parsed_without_an_error(part):
+    rng = random.Random(part)
+    for number in range(100_000):
+        text = _random_text(rng)
         lenient = LENIENT.parse(text)
         assert "".join(segment.source for segment in lenient.segments) == text
+        assert all(call in lenient.calls for call in STRICT.parse(text).calls)
         if number % 10 == 0:
             check(text)
+            stream = LENIENT.stream()
+            middle = rng.randint(0, len(text))
+            stream.feed(text[:middle])
+            stream.feed(text[middle:])
+            assert stream.close() == lenient
 
 
 @EVERY
