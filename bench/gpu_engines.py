@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import faulthandler
 import hashlib
+import importlib.util
 import json
 import random
 import statistics
@@ -39,6 +40,7 @@ SPECIALS = (
 )
 PLAIN_ADDED = ("<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>", "<think>", "</think>")
 MAX_PIXELS = 512 * 512
+QLORA_STEPS = 8
 COLOURS = ["red", "green", "blue", "grey", "white", "black", "brown", "pink"]
 
 
@@ -126,18 +128,21 @@ def make_rows(folder: Path, count: int, side: int) -> Path:
     return path
 
 
-def configured(asked: argparse.Namespace, engine: str, precision: str) -> Any:
-    """The one configuration, for an engine."""
+def configured(asked: argparse.Namespace, engine: str, precision: str, kind: str = "lora") -> Any:
+    """The one configuration, for an engine; kind qlora takes few steps, with the 8-bit optimiser."""
     from dfktrain.config import TrainConfig
 
+    small = kind == "qlora"
+
     stage = {
-        "name": "s", "data": [str(asked.work / "data/rows.jsonl")], "steps": asked.steps,
-        "batch_size": asked.batch,
+        "name": "s", "data": [str(asked.work / "data/rows.jsonl")],
+        "steps": min(asked.steps, QLORA_STEPS) if small else asked.steps,
+        "batch_size": asked.batch, "optimizer": "adamw_8bit" if small else "adamw_torch",
         "learning_rate": 1e-4, "scheduler": "constant", "max_pixels": MAX_PIXELS, "save_steps": 10_000,
     }  # fmt: skip
     made = {"model": {"name": base_name(asked)}, "engine": engine, "precision": precision, "stages": [stage]}
     return TrainConfig.model_validate(
-        made | {"adapter": {"rank": 16, "alpha": 32, "target_modules": "all-linear"}}
+        made | {"adapter": {"kind": kind, "rank": 16, "alpha": 32, "target_modules": "all-linear"}}
     )
 
 
@@ -235,13 +240,17 @@ def train(asked: argparse.Namespace, name: str) -> dict[str, Any]:
 
 def reload(asked: argparse.Namespace, name: str) -> dict[str, Any]:
     """What the saved adapter generates when the evaluation's loader puts it on the original base."""
+    return generated(asked, asked.work / f"run-{name}/adapter")
+
+
+def generated(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """16 greedy tokens of the 16-bit base with the adapter in `folder`, for the first row."""
     import torch
 
     from dfkdata import load_rows
     from dfkeval import loading
     from dfktrain.collate import Collator
 
-    folder = asked.work / f"run-{name}/adapter"
     loaded = loading.load(base_name(asked), adapter=folder, max_pixels=MAX_PIXELS)
     row = next(iter(load_rows(asked.work / "data/rows.jsonl")))
     batch = Collator(loaded.processor)([row])
@@ -253,7 +262,20 @@ def reload(asked: argparse.Namespace, name: str) -> dict[str, Any]:
     return {"text": loaded.processor.tokenizer.decode(made[0, start:])}
 
 
-PIECES = {"gradient": gradient, "train": train, "reload": reload}
+def qlora(asked: argparse.Namespace, name: str) -> dict[str, Any]:
+    """Losses of a few steps on the base in 4 bit with the 8-bit optimiser, and what the adapter then does on
+    the 16-bit base."""
+    from dfktrain.stages import train as run
+
+    result = run(configured(asked, name, "bf16", "qlora"), asked.work / f"qlora-{name}")
+    import torch
+
+    losses = [line["loss"] for line in result.stages[0].history]
+    peak = torch.cuda.max_memory_allocated() / 2**30
+    return {"losses": losses, "peak_gib": peak, **generated(asked, result.adapter)}
+
+
+PIECES = {"gradient": gradient, "train": train, "reload": reload, "qlora": qlora}
 
 
 def work(asked: argparse.Namespace) -> None:
@@ -267,6 +289,8 @@ def work(asked: argparse.Namespace) -> None:
     _pieces(asked, "train", engines, jobs=1)  # timed, so each has the machine to itself
     _pieces(asked, "gradient", [n for n in GRADIENTS if n in engines or n not in ENGINES], asked.jobs)
     _pieces(asked, "reload", engines, asked.jobs)
+    if asked.shape == "real" and importlib.util.find_spec("bitsandbytes"):
+        _pieces(asked, "qlora", engines, asked.jobs)
 
 
 def _pieces(asked: argparse.Namespace, piece: str, names: list[str], jobs: int) -> None:
@@ -287,7 +311,7 @@ def _process(asked: argparse.Namespace, piece: str, name: str) -> None:
         "--steps",
         str(asked.steps),
     ]
-    words += ["--batch", str(asked.batch), "--piece", piece, "--name", name] + (
+    words += ["--batch", str(asked.batch), "--limit", str(asked.limit), "--piece", piece, "--name", name] + (
         ["--cpu"] if asked.cpu else []
     )
     log = asked.work / f"{piece}-{name}.log"
@@ -339,6 +363,13 @@ def table(asked: argparse.Namespace) -> dict[str, Any]:
     for name in ENGINES:
         if f"reload-{name}" in found:
             print(f"reloaded {name}: {found[f'reload-{name}']['text']!r}")
+        if f"qlora-{name}" in found:
+            one = found[f"qlora-{name}"]
+            print(
+                f"4 bit, 8-bit optimiser, {name}: loss {one['losses'][0]:.4f} -> {one['losses'][-1]:.4f},",
+                end="",
+            )
+            print(f" {one['peak_gib']:.1f} GiB, then on 16 bit {one['text']!r}")
     (asked.work / "table.json").write_text(json.dumps(summary, indent=2))
     return summary
 
@@ -364,7 +395,7 @@ def main() -> None:
         work(asked)
         table(asked)
         return
-    faulthandler.dump_traceback_later(60, repeat=True)  # a piece that hangs says where in its log
+    faulthandler.dump_traceback_later(max(30, asked.limit - 15))  # a piece that hangs says where in its log
     result = PIECES[asked.piece](asked, asked.name)
     (asked.work / f"{asked.piece}-{asked.name}.json").write_text(json.dumps(result, indent=2))
 

@@ -36,6 +36,10 @@ def available() -> str | None:
         return f"is written for unsloth {', '.join(TESTED)}, found {found}; use engine: transformers"
     if reason := _versions():
         return reason
+    if importlib.util.find_spec("bitsandbytes") is None:
+        return (
+            "needs bitsandbytes, also for 16-bit LoRA: pip install bitsandbytes; or use engine: transformers"
+        )
     import torch
 
     return None if torch.cuda.is_available() else "needs a CUDA device; use engine: transformers"

@@ -29,12 +29,19 @@ def config(base: Path | str, **changes: Any) -> TrainConfig:
 @pytest.fixture
 def installed(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """Pretend versions; "unsloth" present unless removed."""
-    versions = {"unsloth": "2026.10.9", "transformers": "5.17.0", "torch": "2.11.0+cu130"}
+    versions = {
+        "unsloth": "2026.10.9",
+        "bitsandbytes": "0.50.2",
+        "transformers": "5.17.0",
+        "torch": "2.11.0+cu130",
+    }
     real = importlib.util.find_spec
     monkeypatch.setattr(
         importlib.util,
         "find_spec",
-        lambda name: ((versions.get(name) and sys) or None) if name == "unsloth" else real(name),
+        lambda name: (
+            ((versions.get(name) and sys) or None) if name in ("unsloth", "bitsandbytes") else real(name)
+        ),
     )
     monkeypatch.setattr(importlib.metadata, "version", lambda name: versions[name])
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
@@ -49,6 +56,7 @@ def test_unsloth_is_used_where_its_tested_set_and_a_gpu_are_here(installed: dict
     ("change", "said"),
     [
         ({"unsloth": ""}, "needs unsloth: pip install"),
+        ({"bitsandbytes": ""}, "needs bitsandbytes, also for 16-bit LoRA"),
         ({"unsloth": "2026.11.1"}, "is written for unsloth 2026.10.7"),
         ({"transformers": "5.23.0"}, "needs transformers<=5.17.0, found 5.23.0"),
         ({"torch": "2.15.0"}, "needs torch<2.15, found 2.15.0"),

@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from dfktrain.environment import GDN_LIMIT
+
 pytestmark = pytest.mark.gpu
 SCRIPT = Path(__file__).resolve().parents[3] / "bench/gpu_engines.py"
 
@@ -53,3 +55,15 @@ def test_the_losses_of_the_engines_agree_within_bf16_noise(measured: dict[str, A
 def test_saved_adapters_reload_and_generate(measured: dict[str, Any]) -> None:
     texts = [piece["text"] for name, piece in measured["pieces"].items() if name.startswith("reload-")]
     assert texts and all(texts)
+
+
+def test_the_loss_falls_in_every_engine(measured: dict[str, Any]) -> None:
+    runs = {name: piece["losses"] for name, piece in measured["pieces"].items() if "losses" in piece}
+    assert runs
+    for name, losses in runs.items():
+        assert losses[-1] < losses[0], name
+
+
+def test_the_kernels_of_both_engines_compute_the_gated_delta_rule(measured: dict[str, Any]) -> None:
+    found = [piece["delta_rule"] for piece in measured["pieces"].values() if piece.get("delta_rule")]
+    assert found and max(value for one in found for value in one.values()) <= GDN_LIMIT
