@@ -56,17 +56,18 @@ def load_config(path: str | Path, model: type[C], overrides: Sequence[str] = ())
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from error
-    data = _parse(text, str(path))
+    data = parse_yaml(text, str(path))
     if data is None:
         raise ConfigError(f"{path}: the file is empty; a configuration is a mapping of keys")
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: a configuration is a mapping of keys, this is {type(data).__name__}")
     for override in overrides:
-        _override(data, override)
+        apply_override(data, override)
     return bind(data, model, str(path))
 
 
-def _parse(text: str, where: str) -> Any:
+def parse_yaml(text: str, where: str) -> Any:
+    """The plain values in a YAML text. Raises `ConfigError` naming `where`."""
     try:
         return yaml.load(text, Loader=_Loader)  # a SafeLoader: builds plain values only
     except yaml.YAMLError as error:
@@ -124,7 +125,7 @@ def _models(annotation: Any) -> list[type[BaseModel]]:
     return [found for inner in get_args(annotation) for found in _models(inner)]
 
 
-def _override(data: dict[str, Any], override: str) -> None:
+def apply_override(data: dict[str, Any], override: str) -> None:
     """Apply "a.b.0.c=value" in place; the value is YAML."""
     place, equals, value = override.partition("=")
     if not equals:
@@ -136,9 +137,9 @@ def _override(data: dict[str, Any], override: str) -> None:
     for step in path:
         target = _step(target, step, override)
     if isinstance(target, list):
-        target[_index(target, last, override)] = _parse(value, f"--set {override}")
+        target[_index(target, last, override)] = parse_yaml(value, f"--set {override}")
     else:
-        target[last] = _parse(value, f"--set {override}")
+        target[last] = parse_yaml(value, f"--set {override}")
 
 
 def _step(target: Any, step: str, override: str) -> Any:

@@ -70,6 +70,14 @@ def from_scaffold(path: Path) -> Card:
     return Card(system_prompt=found.system, tools=found.tools)
 
 
+def folder_of(model: str | Path | None, adapter: str | Path | None) -> Path | None:
+    """Where the note of a model lies: beside its adapter, else in the model's own folder; None for a hub
+    name."""
+    if adapter is not None:
+        return Path(adapter)
+    return Path(model) if model is not None and Path(model).is_dir() else None
+
+
 def text_sha256(text: str) -> str:
     """The hash under which templates are recorded."""
     return hashlib.sha256(text.encode()).hexdigest()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import importlib
 import importlib.util
-import os
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -19,6 +18,8 @@ import typer
 
 from dfkdata.errors import ConfigError, DfkError
 from dfkdata.progress import Progress
+from dfkeval import cli_init
+from dfkeval._quiet import quiet_libraries
 from dfkeval.cli_predict import EXAMPLES, predict_command
 from dfkeval.cli_runs import (
     POOL_EXAMPLES,
@@ -79,7 +80,7 @@ def run(
     """Ask every row, score the answers, and write the run directory with its report."""
     from dfkeval import gates, modes
 
-    _quiet()
+    quiet_libraries()
     conditions = [gates.gate(text) for text in fail_if or ()]
     changes = [*(set_ or ()), *([f"shard={shard}"] if shard else [])]
     changes += [f"scaffold={scaffold.resolve()}"] if scaffold else []
@@ -124,7 +125,7 @@ def score(folder: RunDir, metric: Metrics = None, fail_if: FailIf = None) -> Non
     """Score a run again from its stored answers; no model is needed."""
     from dfkeval import gates, harness, report
 
-    _quiet()
+    quiet_libraries()
     conditions = [gates.gate(text) for text in fail_if or ()]
     done = harness.score(folder, metrics=metric)
     _write("\n".join(report.metric_rows(done)) + "\n")
@@ -158,7 +159,7 @@ def compare(
 
     if len(runs) < 2:
         raise typer.BadParameter("name two runs or more", param_hint="RUN_A RUN_B...")
-    _quiet()
+    quiet_libraries()
     found = comparison.compare_all(runs[0], runs[1:])
     for each in found:
         _write(f"{each.a} -> {each.b}, {each.n} common rows\n\n{report.comparison_table(each)}\n\n")
@@ -180,7 +181,7 @@ def report_(
     """Write report.md and report.html of a scored run again."""
     from dfkeval import comparison, harness, report
 
-    _quiet()
+    quiet_libraries()
     done = harness.load_run(folder)
     others = [] if against is None else [harness.load_run(against)]
     pairs = [comparison.compare(other, done) for other in others]
@@ -189,6 +190,7 @@ def report_(
     _write(f"report: {folder / 'report.html'}\n")
 
 
+app.command("init", epilog=cli_init.EXAMPLES)(cli_init.init_command)
 app.command("predict", epilog=EXAMPLES)(predict_command)
 app.command("pool", epilog=POOL_EXAMPLES)(pool_command)
 app.command("samples", epilog=SAMPLES_EXAMPLES)(samples_command)
@@ -212,7 +214,7 @@ def merge_runs(
     """Put the shards of one run together and score them as a whole."""
     from dfkeval import report, shards
 
-    _quiet()
+    quiet_libraries()
     done = shards.merge(runs, out, overwrite=overwrite)
     _write("\n".join(report.metric_rows(done)) + f"\n\nreport: {out / 'report.html'}\n")
 
@@ -285,16 +287,6 @@ def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object
             csv.writer(file).writerows([header, *rows])
     except OSError as error:
         raise ConfigError(f"{path}: cannot be written ({error.strerror})") from error
-
-
-def _quiet() -> None:
-    """No telemetry, and no library notices among our lines."""
-    for name, value in (
-        ("HF_HUB_DISABLE_TELEMETRY", "1"),
-        ("TRANSFORMERS_VERBOSITY", "error"),
-        ("HF_HUB_DISABLE_PROGRESS_BARS", "1"),
-    ):
-        os.environ.setdefault(name, value)
 
 
 def _write(text: str) -> None:

@@ -30,7 +30,7 @@ from dfkeval.samples import Sampling
 TOOL_STOP = "</tool_call>"
 
 
-def _backend(value: Any) -> Any:
+def backend_of(value: Any) -> Any:
     """{"kind": name, …} -> the member's own `Config`."""
     if not isinstance(value, Mapping):
         return value
@@ -60,7 +60,7 @@ class EvalConfig(Config):
     data: Path
     schema_name: str | None = Field(default=None, alias="schema")
     variant: str | None = None
-    backend: Annotated[SerializeAsAny[Config], BeforeValidator(_backend)]
+    backend: Annotated[SerializeAsAny[Config], BeforeValidator(backend_of)]
     metrics: tuple[str, ...] = ("validity",)
     sampling: Sampling = Sampling()
     modes: tuple[Mode, ...] = Field(default=("free",), min_length=1)
@@ -111,8 +111,8 @@ def read(path: str | Path, overrides: Sequence[str] = ()) -> EvalConfig:
 
 def rooted(config: EvalConfig, root: Path) -> EvalConfig:
     """Relative paths become absolute, read from `root`; a model name that is no folder there stays a name."""
-    backend = config.backend.model_copy(update=_paths(config.backend, root))
-    options = config.bertscore.model_copy(update=_paths(config.bertscore, root))
+    backend = config.backend.model_copy(update=paths_of(config.backend, root))
+    options = config.bertscore.model_copy(update=paths_of(config.bertscore, root))
     own = {"data": _absolute(config.data, root), "backend": backend, "bertscore": options}
     own |= {
         name: _absolute(path, root)
@@ -122,7 +122,7 @@ def rooted(config: EvalConfig, root: Path) -> EvalConfig:
     return config.model_copy(update=own)
 
 
-def _paths(part: Config, root: Path) -> dict[str, Any]:
+def paths_of(part: Config, root: Path) -> dict[str, Any]:
     """The fields of `part` that hold paths, or a model that is a folder, as absolute paths."""
     found: dict[str, Any] = {}
     for name in type(part).model_fields:
@@ -169,13 +169,13 @@ def resolve(config: EvalConfig, first: Mapping[str, Any]) -> tuple[EvalConfig, S
 
 
 def check_card(config: EvalConfig, schema: Schema, first: Mapping[str, Any]) -> None:
-    """Refuse to ask an adapter something else than it was trained on, where its `dfk.json`, or a scaffold for
-    one without it, says what.
+    """Refuse to ask an adapter or a merged model something else than it was trained on, where its `dfk.json`,
+    or a scaffold for one without it, says what.
 
     first: the first row. Raises `ConfigError` listing every difference in schema, form, system prompt, tools
     and thinking."""
-    folder = getattr(config.backend, "adapter", None)
-    found = cards.read(Path(folder)) if folder is not None else None
+    folder = cards.folder_of(getattr(config.backend, "model", None), getattr(config.backend, "adapter", None))
+    found = cards.read(folder) if folder is not None else None
     where = f"{folder}/{cards.NAME}"
     if config.scaffold is not None:
         if found is not None:

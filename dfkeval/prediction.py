@@ -1,9 +1,9 @@
-"""A model and its inputs -> validated answers, without gold: one at a time in Python, many from a raw file.
+"""A model and its inputs -> validated answers, without gold.
 
-Strategy: prompts come from `dfkdata.rows.prompt`, so a prediction asks exactly what training taught; the
-schema, its form and the pixel budget come from the adapter's `dfk.json` where they are not given, and a
-mismatch is refused. Promises: every row gives exactly one line with one outcome; an answer that is not
-valid has no value; a run that was stopped goes on, and failed requests are asked again."""
+Strategy: prompts come from `dfkdata.rows.prompt`, so a prediction asks exactly what training taught; schema,
+form, system text, tools and thinking come from the `dfk.json` of the adapter or merged model where they are
+not given, and a mismatch is refused. Promises: an answer that is not valid has no value, and neither has one
+that is less sure than the threshold. Many rows into a file: `dfkeval.predictions`."""
 
 from __future__ import annotations
 
@@ -12,42 +12,34 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from dfkdata import plugins, schemas
 from dfkdata.config import Config
-from dfkdata.errors import ConfigError, DataError, DfkError
+from dfkdata.errors import ConfigError, DfkError
+from dfkdata.formats.task_1 import Scaffold
 from dfkdata.records import Record, Reject
 from dfkdata.rows import prompt
 from dfkdata.schemas import Schema, ToolForm
-from dfkeval import backends, card
-from dfkeval.judging import Item, judge
-from dfkeval.samples import NOT_ANSWERED, Backend, Request, Sample, Sampling
+from dfkeval import backends, card, scaffolds
+from dfkeval.confidence import demand_slot, with_slot
+from dfkeval.engines import sampling_of
+from dfkeval.judging import Item, judge, prompt_text
+from dfkeval.samples import Backend, Completion, Request, Sample, Sampling
 
-#: Rows that are given to the backend together; a stopped run loses at most these.
+#: Rows that are given to the backend together.
 CHUNK = 256
+
+Threshold = float | Mapping[str, float]
+"""The least probability of an answer's label, for all labels or by label; a label without one is taken."""
 
 
 class PredictionError(DfkError):
-    """The model's answer is not valid. sample: the judged answer, with its raw text and problems."""
+    """The model's answer is not valid, or not sure enough. sample: the judged answer, with its raw text and
+    problems. outcome: the sample's, or "abstained"."""
 
-    def __init__(self, sample: Sample) -> None:
-        reason = "; ".join(sample.problems) or "no reason given"
-        super().__init__(f"no valid answer ({sample.outcome}): {reason}")
-        self.sample = sample
-
-
-class Prediction(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of a predictions file. outcome: of `dfkeval.samples.OUTCOMES`, or "rejected" for a raw row
-    that cannot be asked. value: the strictly read answer; None without one."""
-
-    id: str
-    outcome: str
-    value: dict[str, Any] | None = None
-    repairs: tuple[str, ...] = ()
-    problems: tuple[str, ...] = ()
-    text: str = ""
-    source: str = ""
+    def __init__(self, sample: Sample, outcome: str | None = None, reason: str | None = None) -> None:
+        self.sample, self.outcome = sample, outcome or sample.outcome
+        why = reason or "; ".join(sample.problems) or "no reason given"
+        super().__init__(f"no valid answer ({self.outcome}): {why}")
 
 
 class Predictor:
@@ -56,9 +48,12 @@ class Predictor:
         ask = Predictor("Qwen/Qwen3.5-0.8B", adapter="train/adapter", schema="dfk_label")
         ask(image="post.png", title="…", text="…")      # {"label": …, "analisis": …}
 
-    schema, variant: None takes the adapter's. sampling: None is greedy with the schema's stop string.
-    backend: something loaded that answers instead of `model`. Raises `ConfigError` for what does not fit
-    together."""
+    schema, variant: None takes the adapter's. sampling: None is greedy with the schema's stop string;
+    settings: changes to it such as "max_new_tokens=64".
+    backend: something loaded, or the configuration of one, that answers instead of `model`. scaffold: a
+    task_1 file with the system text and tools of a foreign adapter. confidences: also ask how sure the model
+    is of each label. threshold: abstain below it (implies confidences). Raises `ConfigError` for what does
+    not fit together."""
 
     def __init__(
         self,
@@ -68,11 +63,25 @@ class Predictor:
         schema: str | Schema | None = None,
         variant: str | None = None,
         sampling: Sampling | None = None,
+        settings: Sequence[str] = (),
         backend: Backend | Config | None = None,
+        scaffold: str | Path | None = None,
+        confidences: bool = False,
+        threshold: Threshold | None = None,
     ) -> None:
-        found = card.read(Path(adapter)) if adapter is not None else None
-        self.schema = _schema(schema, variant, found)
-        self.sampling = sampling if sampling is not None else default_sampling(self.schema)
+        folder, note = _note(model, adapter, backend)
+        where = f"{folder}/{card.NAME}"
+        self.schema = _schema(schema, variant, note)
+        default = default_sampling(self.schema, thinking=note is not None and note.thinking)
+        self.sampling = sampling_of(sampling if sampling is not None else default, settings)
+        self.scaffold = _scaffold(scaffold, note, where, self.schema)
+        if note is not None:
+            asked = {"form": self.schema.variant, "thinking": self.sampling.thinking}
+            card.refuse_mismatch(note, where, asked)
+        self.threshold = threshold
+        self.confidences = confidences or threshold is not None
+        if self.confidences:
+            _check_threshold(threshold, list(demand_slot(self.schema).written))
         self.backend = _engine(model, adapter, backend)
 
     def __call__(
@@ -81,64 +90,94 @@ class Predictor:
         """The validated answer. fields: the prompt's inputs by name (dfk_label: title, text; caption:
         caption).
 
-        Raises `PredictionError` when the answer is not valid, `ConfigError` for a field that the prompt has
-        no use for."""
-        paths = tuple(str(path) for path in (*([image] if image is not None else []), *images))
+        Raises `PredictionError` when the answer is not valid or not sure enough, `ConfigError` for a field
+        that the prompt has no use for."""
+        found = self.sample(images=[*([image] if image is not None else []), *images], fields=fields)
+        reason = self.abstains(found)
+        if reason is not None:
+            raise PredictionError(found, "abstained", reason)
+        if found.value is None:
+            raise PredictionError(found)
+        return found.value
+
+    def sample(self, *, images: Sequence[str | Path] = (), fields: Mapping[str, str]) -> Sample:
+        """The judged answer, with its raw text, problems and confidence. Raises `ConfigError` for a field
+        that the prompt has no use for."""
+        self.check_fields(fields)
+        paths = tuple(str(path) for path in images)
+        return next(self.samples([Record(id="1", group="1", source="", fields=dict(fields), images=paths)]))
+
+    def check_fields(self, fields: Iterable[str]) -> None:
+        """Raises `ConfigError` for a name that the prompt has no use for."""
         known = prompt_fields(self.schema)
-        unknown = sorted(fields.keys() - set(known))
+        unknown = sorted(set(fields) - set(known))
         if unknown:
             near = plugins.suggestion(unknown[0], known)
             raise ConfigError(
-                f"{self.schema.name} has no input {unknown[0]!r}{near} (inputs: {', '.join(known)})"
+                f"{self.schema.name} has no input {unknown[0]!r}{near} (inputs: {', '.join(known) or 'none'})"
             )
-        sample = next(self.samples([Record(id="1", group="1", source="", fields=fields, images=paths)]))
-        if sample.value is None:
-            raise PredictionError(sample)
-        return sample.value
 
     def samples(self, records: Iterable[Record]) -> Iterator[Sample]:
         """Judged answers, in the order of the records; asked in chunks."""
         waiting = iter(records)
         while chunk := list(islice(waiting, CHUNK)):
-            items = [_item(record, self.schema) for record in chunk]
-            requests = [item.request for item in items]
-            answers = {found.id: found for found in self.backend.generate(requests, self.sampling)}
+            items = [self.item(record) for record in chunk]
+            answers = {found.id: found for found in self.answers(items)}
             yield from judge(items, answers, self.schema)
 
-    def predict(self, rows: Iterable[Record | Reject], out: str | Path) -> dict[str, int]:
-        """Append one `Prediction` a row to the JSONL `out`; rows answered there before are not asked again.
+    def answers(self, items: Iterable[Item]) -> Iterator[Completion]:
+        """The backend's completions, in any order, as they come."""
+        return self.backend.generate([item.request for item in items], self.sampling)
 
-        Returns outcome -> rows, of the whole file. Raises `DataError` when `out` holds something else."""
-        path = Path(out)
-        done = read_predictions(path)
-        kept = {name: each for name, each in done.items() if each.outcome not in NOT_ANSWERED}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _rewrite(path, kept)
-        encoder = msgspec.json.Encoder()
-        with path.open("ab") as file:
-            for found in self._predictions(row for row in rows if _name(row) not in kept):
-                kept[found.id] = found
-                file.write(encoder.encode(found) + b"\n")
-                file.flush()
-        return _counts(kept)
+    def item(self, record: Record) -> Item:
+        """What is asked for one record."""
+        messages = scaffolds.applied(prompt(record, self.schema), self.scaffold)
+        tools = record.tools if record.tools is not None else self.schema.tools
+        if self.scaffold is not None and self.scaffold.tools:
+            tools = self.scaffold.tools
+        request = Request(id=record.id, messages=messages, images=record.images, tools=tools)
+        if self.confidences:
+            request = with_slot(request, self.schema)
+        source = record.meta.get("text")
+        told = source if isinstance(source, str) else None
+        return Item(request, record.group, None, told, prompt_text(messages), "")
 
-    def _predictions(self, rows: Iterable[Record | Reject]) -> Iterator[Prediction]:
-        waiting = iter(rows)
-        while chunk := list(islice(waiting, CHUNK)):
-            for row in chunk:
-                if isinstance(row, Reject):
-                    reason = f"{row.code}: {row.reason}"
-                    yield Prediction(id=_name(row), outcome="rejected", problems=(reason,), source=row.source)
-            records = [row for row in chunk if isinstance(row, Record)]
-            for record, sample in zip(records, self.samples(records), strict=True):
-                yield Prediction(
-                    id=record.id, outcome=sample.outcome, value=sample.value, repairs=sample.repairs,
-                    problems=sample.problems, text=sample.text, source=record.source,
-                )  # fmt: skip
+    def predict(
+        self, rows: Iterable[Record | Reject], out: str | Path, *, part: tuple[int, int] = (1, 1)
+    ) -> dict[str, int]:
+        """`dfkeval.predictions.many` with this model: one line a row in the JSONL `out`."""
+        from dfkeval.predictions import many
+
+        return many(self, rows, out, part=part)
+
+    def abstains(self, sample: Sample) -> str | None:
+        """Why a valid answer is not sure enough; None where it is, or where no threshold is set."""
+        if self.threshold is None or sample.value is None or sample.label is None:
+            return None
+        least = (
+            self.threshold if not isinstance(self.threshold, Mapping) else self.threshold.get(sample.label)
+        )
+        if least is None:
+            return None
+        if sample.confidence is None:
+            return f"the confidence in {sample.label!r} is not known, and {least:g} is wanted"
+        if sample.confidence >= least:
+            return None
+        return f"the confidence in {sample.label!r} is {sample.confidence:.3f}, below {least:g}"
 
     def close(self) -> None:
         """Free the model."""
         self.backend.close()
+
+
+def _note(
+    model: str | Path | None, adapter: str | Path | None, backend: Backend | Config | None
+) -> tuple[Path | None, card.Card | None]:
+    """The folder of the model's `dfk.json`, and what it says."""
+    if isinstance(backend, Config):
+        model, adapter = getattr(backend, "model", model), getattr(backend, "adapter", adapter)
+    folder = card.folder_of(model, adapter)
+    return folder, card.read(folder) if folder is not None else None
 
 
 def _schema(schema: str | Schema | None, variant: str | None, found: card.Card | None) -> Schema:
@@ -150,6 +189,25 @@ def _schema(schema: str | Schema | None, variant: str | None, found: card.Card |
     if found is not None and found.schema not in (None, chosen.name):
         raise ConfigError(f"the adapter was trained on schema {found.schema!r}, not {chosen.name!r}")
     return chosen
+
+
+def _scaffold(path: str | Path | None, note: card.Card | None, where: str, schema: Schema) -> Scaffold | None:
+    if path is None:
+        return scaffolds.of_card(note, where, schema)
+    found = scaffolds.read(path, schema)
+    if note is not None:
+        card.refuse_mismatch(note, where, {"system_prompt": found.system, "tools": found.tools})
+    return found
+
+
+def _check_threshold(threshold: Threshold | None, labels: Sequence[str]) -> None:
+    by_label = threshold if isinstance(threshold, Mapping) else {}
+    numbers = by_label.values() if isinstance(threshold, Mapping) else [threshold or 0.0]
+    unknown = sorted(by_label.keys() - set(labels))
+    if unknown:
+        raise ConfigError(f"threshold: {unknown[0]!r} is not one of {', '.join(labels)}")
+    if not all(0.0 <= number <= 1.0 for number in numbers):
+        raise ConfigError(f"threshold {threshold}: a probability lies between 0 and 1")
 
 
 def _engine(
@@ -167,9 +225,10 @@ def _engine(
     return backend
 
 
-def default_sampling(schema: Schema) -> Sampling:
+def default_sampling(schema: Schema, *, thinking: bool = False) -> Sampling:
     """Greedy, stopped at the end of a call where the schema answers by one."""
-    return Sampling(stop=("</tool_call>",) if isinstance(schema.form, ToolForm) else ())
+    stop = ("</tool_call>",) if isinstance(schema.form, ToolForm) else ()
+    return Sampling(stop=stop, thinking=thinking)
 
 
 def prompt_fields(schema: Schema) -> list[str]:
@@ -180,41 +239,3 @@ def prompt_fields(schema: Schema) -> list[str]:
         found += [key for _, key in lines] if lines is not None else []
         found += [part.field] if hasattr(part, "field") else []
     return found
-
-
-def _item(record: Record, schema: Schema) -> Item:
-    tools = record.tools if record.tools is not None else schema.tools
-    request = Request(id=record.id, messages=prompt(record, schema), images=record.images, tools=tools)
-    return Item(request, record.group, None, None, "", "")
-
-
-def _name(row: Record | Reject) -> str:
-    return row.id if isinstance(row, Record) else row.source
-
-
-def read_predictions(path: Path) -> dict[str, Prediction]:
-    """The predictions of a file by id; none where it does not exist. A half-written last line is not one."""
-    if not path.exists():
-        return {}
-    found: dict[str, Prediction] = {}
-    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
-        try:
-            prediction = msgspec.json.decode(line, type=Prediction)
-        except msgspec.MsgspecError as error:
-            raise DataError(f"{path}:{number}: not a prediction ({error}); give another --out") from error
-        found[prediction.id] = prediction
-    return found
-
-
-def _rewrite(path: Path, kept: Mapping[str, Prediction]) -> None:
-    """Leave only finished lines; whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(b"".join(msgspec.json.encode(each) + b"\n" for each in kept.values()))
-    part.replace(path)
-
-
-def _counts(found: Mapping[str, Prediction]) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for each in found.values():
-        counts[each.outcome] = counts.get(each.outcome, 0) + 1
-    return dict(sorted(counts.items()))

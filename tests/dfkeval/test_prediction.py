@@ -96,14 +96,14 @@ def test_many_rows_give_one_line_each_rejects_included(tmp_path: Path) -> None:
 def test_a_stopped_prediction_goes_on_and_asks_nothing_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dfkeval.prediction.CHUNK", 4)
+    monkeypatch.setattr("dfkeval.predictions.CHUNK", 4)
     path = tmp_path / "p.jsonl"
     with pytest.raises(BackendError):
         Predictor(schema="dfk_label", backend=Says(GOOD, limit=6)).predict(records(10), path)
     path.write_bytes(path.read_bytes() + b'{"id": "r9", "outc')
     second = Says(GOOD)
     assert Predictor(schema="dfk_label", backend=second).predict(records(10), path) == {"ok": 10}
-    assert [request.id for request in second.asked] == [f"r{index}" for index in range(4, 10)]
+    assert [request.id for request in second.asked] == [f"r{index}" for index in range(6, 10)]
     assert len(path.read_text().splitlines()) == 10
 
 
