@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-EXAMPLES = "Examples:\n\n  dfkeval init\n\n  dfkeval init sita_vlm_gen --out eval.yaml"
+EXAMPLES = "Examples:\n\n  dfkeval init json_captioner\n\n  dfkeval init sita_vlm_gen --out eval.yaml"
 
 
 def init_command(

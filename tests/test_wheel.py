@@ -137,6 +137,17 @@ print([name for name in {heavy!r} if find_spec(name)])
     )
 
 
+def test_init_writes_a_preset_from_the_wheel_alone(bare: Path, tmp_path: Path) -> None:
+    code = """
+from dfkeval.cli import app
+sys.argv = ["dfkeval", "init", "qwen_bench", "--out", sys.argv[1]]
+app()
+"""
+    printed, written = _python(bare, code, str(tmp_path)), tmp_path / "qwen_bench.yaml"
+    assert written.read_text() == (ROOT / "dfkeval/presets/qwen_bench.yaml").read_text()
+    assert str(written) in printed
+
+
 def test_the_light_core_converts_parses_and_validates(bare: Path, tmp_path: Path) -> None:
     gold = {"subjects": [{"name": "table", "attributes": ["long"]}], "actions": [], "setting": "indoor"}
     (tmp_path / "raw.jsonl").write_text(json.dumps({"caption": "A long table.", "gold": gold}) + "\n")
