@@ -31,20 +31,14 @@ PACKAGES = (
 
 
 def demand(config: EvalConfig, wanted: Constraint | None, backend: Backend | None) -> None:
-    """Raises `ConfigError` when the backend cannot constrain its answers as the mode asks.
+    """Raises `ConfigError` for what the backend cannot do of the configuration.
 
-    backend: a loaded one, which says `constrains`; None for the configured one, whose module says
-    `check_constraint(config, constraint)`."""
-    if wanted is None:
-        return
-    if backend is not None:
-        able = bool(getattr(backend, "constrains", False))
-    else:
-        check = getattr(plugins.load(backends.FAMILY, config.kind), "check_constraint", None)
-        able = check is not None
-        if check is not None:
-            check(config.backend, wanted)
-    if not able:
+    backend: a loaded one, which says whether it `constrains`; None for the configured one, whose module may
+    have `check(config, sampling, constraint)`, and without it cannot constrain."""
+    check = getattr(plugins.load(backends.FAMILY, config.kind), "check", None) if backend is None else None
+    if check is not None:
+        check(config.backend, config.sampling, wanted)
+    elif wanted is not None and not getattr(backend, "constrains", False):
         raise ConfigError(
             f"mode {config.mode}: backend {config.kind!r} cannot constrain what is written; "
             "use transformers, vllm or openai, or mode free"

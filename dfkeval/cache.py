@@ -60,13 +60,8 @@ class Cached:
         self.backend: Any = backend
         self.identity: dict[str, Any] = identity
         self.folder = folder
+        self.info: dict[str, Any] = backend.info
         self.constrains = bool(getattr(backend, "constrains", False))
-
-    @property
-    def info(self) -> dict[str, Any]:
-        """The backend's facts."""
-        found: dict[str, Any] = self.backend.info
-        return found
 
     def generate(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[Completion]:
         """Kept answers first, then what the backend answers to the rest."""

@@ -22,7 +22,7 @@ from dfkdata.config import bind
 from dfkdata.errors import DataError
 from dfkdata.rows import load_rows
 from dfkdata.schemas import Schema
-from dfkeval import asking, cache, constraints, likelihood, metrics, stats
+from dfkeval import asking, cache, constraints, likelihood, metrics, serverparse, stats
 from dfkeval import config as configs
 from dfkeval import store as stores
 from dfkeval.asking import Progress
@@ -161,11 +161,15 @@ def _is_turn(turn: Any) -> bool:
 
 def finish(store: Store, config: EvalConfig, schema: Schema, items: Sequence[Item]) -> Run:
     """Judge and score what is answered, and write samples, summary and reports."""
-    samples = judge(items, store.completions(), schema, constraints.reading(schema, config.mode))
+    completions = store.completions()
+    samples = judge(items, completions, schema, constraints.reading(schema, config.mode))
     samples = likelihood.joined(samples, store.likelihoods())
     store.write_samples(samples)
     measured = measure(samples, config, schema)
     summary = summarise(samples, measured, config)
+    parsed = serverparse.compare(samples, completions, schema)
+    if parsed is not None:
+        summary["details"][serverparse.DETAIL] = parsed
     stores.write_json(store.path(stores.SUMMARY), summary)
     found = store.path(stores.ENVIRONMENT)
     run = Run(

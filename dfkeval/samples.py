@@ -128,7 +128,11 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True):
     follows it. unclosed_think: that block was never closed, and the text is empty. thinking_cut: the block
     was closed for the model when its budget was spent. first_token_seconds: from the start of the request,
     or of its batch, to its first token; None where it is not known. cached: taken from the response cache;
-    seconds are those of the first time."""
+    seconds are those of the first time.
+
+    server_calls: what the server's own parser made of the answer, [{"name", "arguments"}], None where it was
+    not asked for. server_source: where `text` comes from then: "same answer", "two greedy requests", or "no
+    raw text"."""
 
     id: str
     text: str
@@ -146,6 +150,8 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True):
     thinking_cut: bool = False
     first_token_seconds: float | None = None
     cached: bool = False
+    server_calls: list[dict[str, Any]] | None = None
+    server_source: str | None = None
 
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True):

@@ -5,12 +5,12 @@ A member says how it is configured and how it starts:
     class Config(dfkdata.config.Config)   what users write under `backend:`; `kind` is the member's file name
     start(config) -> Backend              loads the engine; what it returns wraps something that is loaded
 
-A member that can keep its answers to a grammar also has
+A member may also have
 
-    check_constraint(config, constraint)  raises ConfigError where it cannot, before anything is loaded
+    check(config, sampling, constraint)   raises ConfigError for what it cannot do, before anything is loaded
 
-and its backend says `constrains = True`; one whose answers may be kept in the response cache has `identity`
-and `fingerprint` (`dfkeval.cache`).
+and must have it to keep answers to a constraint; its backend then says `constrains = True`. A backend whose
+answers may be kept in the response cache has `identity` and `fingerprint` (`dfkeval.cache`).
 
 The engine's package is imported inside `start`, so that a config can be written and checked where the
 engine is not installed. The harness only ever calls `generate(requests, sampling)` and `close()`, and

@@ -1,15 +1,21 @@
-"""Requests to servers that fail: retries, waiting, and how many at once.
+"""Requests to servers that fail: which server, how many at once, retries and waiting.
 
-Strategy: what may pass by itself (timeouts, resets, 429, 5xx, answers cut in half) is tried again, at the
-next server, after a growing wait with jitter or after the time that the server names; what will not pass
-(other 4xx) fails at once. Trouble halves the number of requests under way, each success adds a little."""
+Strategy: each request goes to the server that has the most room; what may pass by itself (timeouts, resets,
+429, 5xx, answers cut in half) is tried again, at another server where there is one, after a growing wait with
+jitter or after the time that the server names; what will not pass (other 4xx) fails at once. Trouble halves
+the number of requests under way at that server, each success adds a little. A server that says that its limit
+is spent is left alone until the time it names."""
 
 from __future__ import annotations
 
 import random
+import re
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 PASSING = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 520, 522, 524, 529})
@@ -26,26 +32,78 @@ class Trouble(Exception):
         self.passing, self.timed_out, self.wait = passing, timed_out, wait
 
 
-class Limiter:
-    """How many requests may be under way: at most `most`, never below 1."""
+@dataclass
+class Limit:
+    """How many requests may be under way at one server: at most `most`, never below 1.
 
-    def __init__(self, most: int) -> None:
-        self.most, self.limit, self.busy = most, float(most), 0
+    rests_until: on the clock; nothing new is sent before."""
+
+    most: int
+    limit: float = 0.0
+    busy: int = 0
+    rests_until: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.limit = float(self.most)
+
+    @property
+    def room(self) -> int:
+        """Places that are free."""
+        return int(self.limit) - self.busy
+
+    def done(self, ok: bool) -> None:
+        """One request less under way; `ok` False says that the server was in trouble."""
+        self.busy -= 1
+        grown = min(float(self.most), self.limit + 1 / self.limit)
+        self.limit = grown if ok else max(1.0, self.limit / 2)
+
+
+class Servers:
+    """Places at several servers, `most` in all."""
+
+    def __init__(self, count: int, most: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self.limits = [Limit(max(1, -(-most // count))) for _ in range(count)]
+        self.most, self.clock = most, clock
         self.changed = threading.Condition()
+        self.turn = 0
 
-    def enter(self) -> None:
-        """Wait for a free place and take it."""
+    def enter(self, avoid: int | None = None) -> int:
+        """Wait for a free place and take it; the server's number. avoid: where the last attempt failed; only
+        another one will do while one is awake."""
         with self.changed:
-            self.changed.wait_for(lambda: self.busy < int(self.limit))
-            self.busy += 1
+            while (found := self._free(avoid)) is None:
+                self.changed.wait(self._pause())
+            self.limits[found].busy += 1
+            self.turn = found + 1
+            return found
 
-    def leave(self, ok: bool) -> None:
-        """Give the place back; `ok` False says that the server was in trouble."""
+    def leave(self, server: int, ok: bool) -> None:
+        """Give a place back; `ok` False says that the server was in trouble."""
         with self.changed:
-            self.busy -= 1
-            grown = min(float(self.most), self.limit + 1 / self.limit)
-            self.limit = grown if ok else max(1.0, self.limit / 2)
+            self.limits[server].done(ok)
             self.changed.notify_all()
+
+    def rest(self, server: int, seconds: float) -> None:
+        """Send nothing new to `server` for so long."""
+        with self.changed:
+            self.limits[server].rests_until = self.clock() + min(seconds, LONGEST_WAIT)
+
+    def _free(self, avoid: int | None) -> int | None:
+        """The server with the most room, in turn where several have as much; None for none."""
+        if sum(each.busy for each in self.limits) >= self.most:
+            return None
+        now, count = self.clock(), len(self.limits)
+        order = [(self.turn + step) % count for step in range(count)]
+        awake = [at for at in order if self.limits[at].rests_until <= now]
+        others = [at for at in awake if at != avoid] or awake
+        ready = [at for at in others if self.limits[at].room > 0]
+        return max(ready, key=lambda at: self.limits[at].room, default=None)
+
+    def _pause(self) -> float | None:
+        """Seconds until the next server has rested; None when none rests."""
+        now = self.clock()
+        ends = [each.rests_until - now for each in self.limits if each.rests_until > now]
+        return min(ends, default=None)
 
 
 @dataclass
@@ -57,13 +115,14 @@ class Retry:
     first_wait: float = 0.5
     rng: random.Random = field(default_factory=lambda: random.Random(0))
 
-    def run(self, attempt: Callable[[int], Any], limiter: Limiter) -> Any:
-        """The result of `attempt(number)`, tried until it works. Raises the last `Trouble`."""
+    def run(self, attempt: Callable[[int], Any], servers: Servers) -> Any:
+        """The result of `attempt(server)`, tried until it works. Raises the last `Trouble`."""
+        last: int | None = None
         for number in range(self.attempts):
-            limiter.enter()
+            server = last = servers.enter(avoid=last)
             ok = False
             try:
-                found = attempt(number)
+                found = attempt(server)
                 ok = True
                 return found
             except Trouble as trouble:
@@ -72,7 +131,7 @@ class Retry:
                     raise
                 pause = self._pause(number, trouble)
             finally:
-                limiter.leave(ok)
+                servers.leave(server, ok)
             self.sleep(pause)
         raise ValueError("a retry has at least one attempt")
 
@@ -82,10 +141,53 @@ class Retry:
         return float(min(self.first_wait * 2**number, LONGEST_WAIT) * (0.5 + self.rng.random()))
 
 
-def wait_of(headers: Any) -> float | None:
-    """Seconds in a Retry-After header; None for none, or for a date."""
+def wait_of(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
+    """Seconds that a refusing server asks to wait: `retry-after-ms`, `retry-after` (seconds or a date), else
+    the longest reset of a spent limit; None where it says nothing."""
+    milliseconds = _number(headers.get("retry-after-ms", ""))
+    if milliseconds is not None:
+        return milliseconds / 1000
     text = str(headers.get("retry-after", ""))
+    seconds = _number(text)
+    if seconds is not None:
+        return seconds
+    if text:
+        try:
+            return max(0.0, (parsedate_to_datetime(text) - (now or datetime.now(UTC))).total_seconds())
+        except (ValueError, TypeError):
+            return None
+    return spent(headers)
+
+
+def spent(headers: Mapping[str, str]) -> float | None:
+    """Seconds until a limit that is spent is given back, after the `x-ratelimit-remaining-*` and
+    `x-ratelimit-reset-*` headers; None while nothing is spent."""
+    waits = [
+        wait
+        for what in ("requests", "tokens")
+        if _number(headers.get(f"x-ratelimit-remaining-{what}", "")) == 0
+        and (wait := duration(headers.get(f"x-ratelimit-reset-{what}", ""))) is not None
+    ]
+    return max(waits, default=None)
+
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|)")
+
+
+def duration(text: str) -> float | None:
+    """Seconds in "1s", "6m0s", "20ms" or "1.5"; None for anything else."""
+    text = str(text).strip()
+    found = _DURATION.findall(text)
+    if not found or "".join(number + unit for number, unit in found) != text:
+        return None
+    return sum(float(number) * _UNITS[unit] for number, unit in found)
+
+
+def _number(text: str) -> float | None:
+    """A number of at least 0; None for anything else."""
     try:
-        return max(0.0, float(text))
+        found = float(text)
     except ValueError:
         return None
+    return found if 0 <= found < float("inf") else None

@@ -55,9 +55,10 @@ class Config(config.Config):
     workers: int = Field(default=4, ge=1)
 
 
-def check_constraint(config: Config, constraint: Constraint) -> None:
-    """Raises `ConfigError` when xgrammar is not installed."""
-    xgrammar()
+def check(config: Config, sampling: Sampling, constraint: Constraint | None) -> None:
+    """Raises `ConfigError` when answers are to be constrained and xgrammar is not installed."""
+    if constraint is not None:
+        xgrammar()
 
 
 def start(config: Config) -> Backend:

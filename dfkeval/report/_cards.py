@@ -79,8 +79,9 @@ def answer(sample: Sample) -> str:
     value: Any = sample.value if sample.value is not None else sample.lenient
     title = "Parsed" if sample.value is not None or sample.lenient is None else "Parsed after repairs"
     notes = [*sample.problems, *(f"repair: {name}" for name in sample.repairs)]
+    text = escape(_cut(sample.text)) or "(nothing)"
     return (
-        f'<p class="label">Answer, verbatim</p><pre>{escape(_cut(sample.text)) or "(nothing)"}</pre>'
+        f'{_reasoning(sample)}<p class="label">Answer, verbatim</p><pre>{text}</pre>'
         f'<p class="label">{title}</p><pre>{escape(shown(value))}</pre>{_list(notes)}'
     )
 
@@ -89,6 +90,14 @@ def _prompt(sample: Sample) -> str:
     return (
         f"<details><summary>Prompt</summary><pre>{escape(_cut(sample.prompt))}</pre></details>"
         if sample.prompt
+        else ""
+    )
+
+
+def _reasoning(sample: Sample) -> str:
+    return (
+        f"<details><summary>Reasoning</summary><pre>{escape(_cut(sample.reasoning))}</pre></details>"
+        if sample.reasoning and sample.reasoning.strip()
         else ""
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from dfkeval import serverparse
 from dfkeval.comparison import Comparison
 from dfkeval.harness import Run
 from dfkeval.report._format import interval, number, p_value, shown, signed, split, verdict_line
@@ -21,13 +22,15 @@ def markdown(run: Run, comparisons: Sequence[Comparison] = ()) -> str:
     asked = ", ".join(
         f"{key} {facts[key]}" for key in ("kind", "model", "adapter", "dtype") if facts.get(key)
     )
+    modes = "".join(f", mode {mode}" for mode in run.config.modes if mode != "free")
     head = [
         f"# {run.name}",
         "",
-        f"{run.summary['n']} samples, schema `{run.schema.name}`, {_code(asked or run.config.kind)}",
+        f"{run.summary['n']} samples, schema `{run.schema.name}`, {_code(asked or run.config.kind)}{modes}",
         "",
     ]
     parts = ["## Metrics", "", *metric_rows(run), "", "## Outcomes", "", *outcome_rows(run), ""]
+    parts += _server(run.summary["details"].get(serverparse.DETAIL))
     parts += _confusion(run.summary["details"].get("labels", {}).get("confusion"))
     for comparison in comparisons:
         parts += ["", f"## {comparison.a} -> {comparison.b}", "", comparison_table(comparison), ""]
@@ -86,6 +89,10 @@ def comparison_table(comparison: Comparison, names: Sequence[str] | None = None)
         if least
     ]
     return "\n".join([*table(header, rows), "", verdict_line(comparison), *notes])
+
+
+def _server(found: dict[str, Any] | None) -> list[str]:
+    return [] if found is None else [serverparse.line(found), ""]
 
 
 def _confusion(matrix: dict[str, Any] | None) -> list[str]:

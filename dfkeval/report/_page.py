@@ -11,6 +11,7 @@ from html import escape
 from importlib import resources
 from typing import Any
 
+from dfkeval import serverparse
 from dfkeval.comparison import Comparison
 from dfkeval.harness import Run
 from dfkeval.report import _cards
@@ -131,7 +132,7 @@ def _run(run: Run, cards: int) -> str:
     return (
         f'<section id="{_anchor(run.name)}"><h2>{escape(run.name)}</h2>{_chips(run)}'
         f"<h3>Metrics</h3>{_panel(_metrics(run, first))}{more}"
-        f"<h3>Outcomes</h3>{_panel(_outcomes(run))}"
+        f"<h3>Outcomes</h3>{_panel(_outcomes(run))}{_server(run)}"
         + (f"<h3>Confusion matrix</h3>{_panel(_confusion(confusion))}" if confusion else "")
         + _fold(
             f"{len(chosen)} of {len(run.samples)} samples", f'<div class="cards">{grid}</div>', opened=True
@@ -140,12 +141,22 @@ def _run(run: Run, cards: int) -> str:
     )
 
 
+def _server(run: Run) -> str:
+    """What the server's own parser made of the answers, where it was asked for."""
+    found = run.summary["details"].get(serverparse.DETAIL)
+    return "" if found is None else f"<p>{escape(serverparse.line(found))}</p>"
+
+
 def _chips(run: Run) -> str:
     backend = run.environment.get("backend", {})
-    speed = run.environment.get("generation", {}).get("output_tokens_per_second")
+    made = run.environment.get("generation", {})
+    speed, first = made.get("output_tokens_per_second"), made.get("first_token_seconds")
     facts = [f"{run.summary['n']} samples", f"schema {run.schema.name}", f"backend {run.config.kind}"]
+    facts += [f"mode {mode}" for mode in run.config.modes if mode != "free"]
     facts += [f"{key} {backend[key]}" for key in ("model", "adapter", "dtype", "device") if backend.get(key)]
     facts += [f"{speed:.0f} tokens/s"] if speed else []
+    facts += [f"first token after {first['median']:.2f} s"] if first else []
+    facts += [f"{made['cached']} from the cache"] if made.get("cached") else []
     return (
         '<div class="chips">'
         + "".join(f'<span class="chip">{escape(fact)}</span>' for fact in facts)

@@ -15,13 +15,16 @@ from typing import Any
 import httpx
 import pytest
 from eval_helpers import CAPTION, DFK, gold_answers, write_rows
+from msgspec.structs import replace
 
+import dfkeval
 from dfkdata.errors import BackendError, ConfigError
-from dfkeval import evaluate
+from dfkeval import constraints, evaluate
 from dfkeval.backends import openai
-from dfkeval.backends._http import Limiter, Retry, Trouble
+from dfkeval.backends._http import Retry, Servers, Trouble, duration, wait_of
 from dfkeval.config import EvalConfig
-from dfkeval.samples import Completion, Request, Sampling
+from dfkeval.samples import Completion, Constraint, Request, Sampling
+from dfkeval.toolcall import write_tool_call
 
 Answer = Callable[[dict[str, Any], int], tuple[int, bytes]]
 
@@ -305,24 +308,281 @@ def test_concurrency_is_bounded_halves_in_trouble_and_grows_again(serve: Callabl
     server = serve(answer)
     ask(server.url, asked(40), concurrency=4)
     assert 1 < server.most <= 4
-    limiter = Limiter(8)
-    limiter.enter()
-    limiter.leave(ok=False)
-    assert limiter.limit == 4.0
+    servers = Servers(1, 8)
+    servers.leave(servers.enter(), ok=False)
+    assert servers.limits[0].limit == 4.0
     for _ in range(100):
-        limiter.enter()
-        limiter.leave(ok=True)
-    assert limiter.limit == 8.0
+        servers.leave(servers.enter(), ok=True)
+    assert servers.limits[0].limit == 8.0
 
 
-def test_a_retry_gives_its_place_back_while_it_waits() -> None:
-    limiter = Limiter(1)
+def test_a_retry_gives_its_place_back_while_it_waits_and_tries_another_server() -> None:
+    servers = Servers(2, 2)
     seen: list[int] = []
+    tried: list[int] = []
 
-    def attempt(number: int) -> str:
-        if number == 0:
+    def attempt(server: int) -> str:
+        tried.append(server)
+        if len(tried) == 1:
             raise Trouble("once", passing=True)
         return "done"
 
-    assert Retry(3, lambda seconds: seen.append(limiter.busy)).run(attempt, limiter) == "done"
-    assert seen == [0] and limiter.busy == 0
+    def sleep(seconds: float) -> None:
+        seen.append(sum(each.busy for each in servers.limits))
+
+    assert Retry(3, sleep).run(attempt, servers) == "done"
+    assert seen == [0] and sum(each.busy for each in servers.limits) == 0
+    assert sorted(tried) == [0, 1]
+
+
+def test_several_servers_share_the_requests_and_a_dead_one_costs_no_answer(
+    serve: Callable[[Answer], Server],
+) -> None:
+    def answer(body: dict[str, Any], attempt: int) -> tuple[int, bytes]:
+        time.sleep(0.005)
+        return 200, chat("ok")
+
+    first, second = serve(answer), serve(answer)
+    found = ask(first.url, asked(40), base_urls=(first.url, second.url), concurrency=8)
+    assert len(found) == 40 and {each.text for each in found.values()} == {"ok"}
+    assert min(len(first.bodies), len(second.bodies)) >= 10
+    third = serve(answer)
+    dead = "http://127.0.0.1:9/v1"
+    found = ask(dead, asked(20), base_urls=(dead, third.url), concurrency=4)
+    assert {each.text for each in found.values()} == {"ok"} and len(third.bodies) == 20
+
+
+def test_a_server_whose_limit_is_spent_rests_until_the_time_it_names() -> None:
+    now = [100.0]
+    servers = Servers(2, 4, clock=lambda: now[0])
+    servers.rest(0, 5.0)
+    assert [servers.enter() for _ in range(2)] == [1, 1]
+    assert servers._free(None) is None and servers._pause() == pytest.approx(5.0)
+    now[0] = 105.0
+    assert servers.enter() == 0
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({}, None),
+        ({"retry-after": "3"}, 3.0),
+        ({"retry-after": "-3"}, None),
+        ({"retry-after": "Wed, 25 Nov 2026 10:00:07 GMT"}, 7.0),
+        ({"retry-after": "soon"}, None),
+        ({"retry-after-ms": "250", "retry-after": "3"}, 0.25),
+        ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "6m0.5s"}, 360.5),
+        ({"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "20ms"}, 0.02),
+        ({"x-ratelimit-remaining-requests": "7", "x-ratelimit-reset-requests": "9s"}, None),
+    ],
+)
+def test_rate_limit_headers_are_read(headers: dict[str, str], seconds: float | None) -> None:
+    from datetime import UTC, datetime
+
+    assert wait_of(headers, datetime(2026, 11, 25, 10, 0, 0, tzinfo=UTC)) == seconds
+
+
+def test_durations_are_read_whole_or_not_at_all() -> None:
+    assert [duration(text) for text in ("1h2m3s", "1.5", "", "5 apples", "-1s")] == [
+        3723.0,
+        1.5,
+        None,
+        None,
+        None,
+    ]
+
+
+TAG = Constraint(kind="structural_tag", text='{"type": "structural_tag", "format": {"type": "any_text"}}')
+GRAMMAR = constraints.constraint(DFK, "constrained")
+assert GRAMMAR is not None
+JSON_OBJECT = Constraint(kind="json_object")
+ARRAY = Constraint(kind="json_schema", text='{"type": "array"}')
+SENT_ARRAY = {"name": "answer", "schema": {"type": "array"}}
+
+
+@pytest.mark.parametrize(
+    ("server", "wanted", "sent"),
+    [
+        ("vllm", GRAMMAR, {"structured_outputs": {"grammar": GRAMMAR.text}}),
+        ("vllm", TAG, {"structured_outputs": {"structural_tag": TAG.text}}),
+        ("sglang", GRAMMAR, {"ebnf": GRAMMAR.text}),
+        ("sglang", TAG, {"response_format": json.loads(TAG.text)}),
+        ("other", JSON_OBJECT, {"response_format": {"type": "json_object"}}),
+        ("other", ARRAY, {"response_format": {"type": "json_schema", "json_schema": SENT_ARRAY}}),
+    ],
+)
+def test_constraints_travel_as_the_server_reads_them(
+    server: Any, wanted: Constraint, sent: dict[str, Any]
+) -> None:
+    request = replace(asked(1)[0], constraint=wanted)
+    found = openai.body(request, Sampling(), "m", server)
+    assert sent.items() <= found.items()
+    free = openai.body(asked(1)[0], Sampling(), "m", server)
+    assert found.keys() - free.keys() == sent.keys()
+
+
+def test_a_constraint_without_a_parameter_is_refused_before_anything_is_asked(tmp_path: Path) -> None:
+    data = write_rows(tmp_path / "test.jsonl", DFK, 2)
+    backend = {"kind": "openai", "base_urls": ["http://127.0.0.1:9/v1"], "model": "m"}
+    config = EvalConfig.model_validate({"data": data, "backend": backend, "modes": ["constrained"]})
+    with pytest.raises(ConfigError, match=r"say backend\.server: vllm or sglang"):
+        evaluate(config, tmp_path / "run")
+    thinking = {"thinking": True, "thinking_budget": 5}
+    config = EvalConfig.model_validate({"data": data, "backend": backend, "sampling": thinking})
+    with pytest.raises(ConfigError, match="thinking_budget: this protocol has no parameter"):
+        evaluate(config, tmp_path / "run")
+    assert openai.body(asked(1)[0], Sampling(**thinking), "m", "vllm")["thinking_token_budget"] == 5
+
+
+@pytest.mark.parametrize("wanted", [GRAMMAR, JSON_OBJECT])
+def test_a_server_that_ignores_constraints_is_found_out_and_nothing_is_asked(
+    serve: Callable[[Answer], Server], wanted: Constraint
+) -> None:
+    server = serve(lambda body, n: (200, chat("Hello!")))
+    requests = [replace(each, constraint=wanted) for each in asked(3)]
+    with pytest.raises(ConfigError, match="ignores the"):
+        ask(server.url, requests, server="vllm")
+    assert len(server.bodies) == 1
+
+
+def test_a_server_that_keeps_constraints_is_probed_once(serve: Callable[[Answer], Server]) -> None:
+    def answer(body: dict[str, Any], attempt: int) -> tuple[int, bytes]:
+        found = re.search(r'root ::= "([^"]+)"', body["structured_outputs"]["grammar"])
+        return 200, chat(
+            "Label: fitnah\n\nAnalisis: x" if "v0" in body["structured_outputs"]["grammar"] else found[1]
+        )
+
+    server = serve(answer)
+    requests = [replace(each, constraint=GRAMMAR) for each in asked(3)]
+    found = ask(server.url, requests, server="vllm")
+    assert {each.text for each in found.values()} == {"Label: fitnah\n\nAnalisis: x"}
+    assert len(server.bodies) == 4
+
+
+THINKS = Sampling(thinking=True)
+
+
+@pytest.mark.parametrize(
+    ("message", "sampling", "server", "wanted"),
+    [
+        ({"content": "\n\nA", "reasoning_content": "so"}, THINKS, "vllm", ("A", "so", False)),
+        ({"content": "A", "reasoning": "so"}, THINKS, "other", ("A", "so", False)),
+        ({"content": None, "reasoning_content": "so on"}, THINKS, "sglang", ("", "so on", True)),
+        ({"content": "so\n</think>\n\nA"}, THINKS, "other", ("A", "so\n", False)),
+        ({"content": "so on"}, THINKS, "vllm", ("", "so on", True)),
+        ({"content": "A"}, THINKS, "other", ("A", None, False)),
+        ({"content": "A"}, Sampling(), "vllm", ("A", None, False)),
+    ],
+)
+def test_reasoning_is_told_apart_however_the_server_sends_it(
+    message: dict[str, Any], sampling: Sampling, server: Any, wanted: tuple[str, str | None, bool]
+) -> None:
+    answer = json.loads(chat(None, message=message))
+    found = openai.completion("1", answer, sampling, 0.1, server)
+    assert (found.text, found.reasoning, found.unclosed_think) == wanted
+
+
+GOOD = {"actions": ["run"], "setting": "outdoor"}
+RAW = write_tool_call("emit_caption_schema", GOOD)
+
+
+def parsed(arguments: dict[str, Any], content: str | None = None) -> bytes:
+    function = {"name": "emit_caption_schema", "arguments": json.dumps(arguments)}
+    return chat(
+        content, finish="tool_calls", message={"tool_calls": [{"type": "function", "function": function}]}
+    )
+
+
+def compared(
+    serve: Callable[[Answer], Server], tmp_path: Path, answer: Answer, n: int = 2
+) -> tuple[Any, Server]:
+    server = serve(answer)
+    data = write_rows(tmp_path / "test.jsonl", CAPTION, n)
+    backend = {"kind": "openai", "base_urls": [server.url], "model": "m", "tool_parsing": "compare"}
+    fields = {"data": data, "backend": backend, "metrics": ("validity",), "resamples": 200}
+    return evaluate(EvalConfig.model_validate(fields), tmp_path / "run"), server
+
+
+def test_a_servers_parser_is_compared_with_ours_by_two_greedy_requests_and_labelled_so(
+    serve: Callable[[Answer], Server], tmp_path: Path
+) -> None:
+    def answer(body: dict[str, Any], attempt: int) -> tuple[int, bytes]:
+        if body.get("tool_choice") == "none":
+            return 200, chat(RAW.removesuffix("</tool_call>"), stop_reason="</tool_call>")
+        wrong = "dog" in last_text(body)
+        return 200, parsed({"actions": "run", "setting": "outdoor"} if wrong else GOOD)
+
+    run, server = compared(serve, tmp_path, answer)
+    found = run.summary["details"]["server_parsing"]
+    assert (found["compared"], found["equal"], found["sources"]) == (2, 1, {"two greedy requests": 2})
+    assert found["differ"][0]["ours"] == GOOD
+    assert found["differ"][0]["server"][0]["arguments"] == {"actions": "run", "setting": "outdoor"}
+    assert len(server.bodies) == 4
+    assert [sample.text for sample in run.samples] == [RAW, RAW]
+    line = "agrees with ours on 1 of 2 answers (2 from two greedy requests)"
+    assert line in (run.folder / "report.md").read_text(encoding="utf-8")
+    assert line in (run.folder / "report.html").read_text(encoding="utf-8")
+    assert dfkeval.score(run.folder).summary == run.summary
+
+
+def test_one_request_is_enough_where_the_raw_text_comes_back(
+    serve: Callable[[Answer], Server], tmp_path: Path
+) -> None:
+    run, server = compared(serve, tmp_path, lambda body, n: (200, parsed(GOOD, RAW)))
+    found = run.summary["details"]["server_parsing"]
+    assert (found["equal"], found["sources"], len(server.bodies)) == (2, {"same answer": 2}, 2)
+
+
+def test_a_second_request_with_another_prompt_is_not_compared(
+    serve: Callable[[Answer], Server], tmp_path: Path
+) -> None:
+    def answer(body: dict[str, Any], attempt: int) -> tuple[int, bytes]:
+        if body.get("tool_choice") == "none":
+            return 200, chat(RAW).replace(b'"prompt_tokens": 7', b'"prompt_tokens": 5')
+        return 200, parsed(GOOD)
+
+    run, _ = compared(serve, tmp_path, answer)
+    found = run.summary["details"]["server_parsing"]
+    assert (found["compared"], found["sources"]) == (0, {"no raw text": 2})
+
+
+def test_drawn_answers_are_not_compared(tmp_path: Path) -> None:
+    config = openai.Config(base_urls=("http://127.0.0.1:9/v1",), model="m", tool_parsing="compare")
+    with pytest.raises(ConfigError, match="needs two equal answers"):
+        openai.check(config, Sampling(temperature=0.5), None)
+
+
+def test_a_server_is_cached_under_its_declared_revision(
+    serve: Callable[[Answer], Server], tmp_path: Path
+) -> None:
+    server = serve(lambda body, n: (200, chat("Label: fitnah\n\nAnalisis: x")))
+    data = write_rows(tmp_path / "test.jsonl", DFK, 3)
+    backend = {"kind": "openai", "base_urls": [server.url], "model": "m", "revision": "r1"}
+    fields = {"data": data, "backend": backend, "resamples": 200, "cache": tmp_path / "cache"}
+    config = EvalConfig.model_validate(fields)
+    evaluate(config, tmp_path / "one")
+    evaluate(config, tmp_path / "two")
+    assert len(server.bodies) == 3
+    other = EvalConfig.model_validate(fields | {"backend": backend | {"revision": "r2"}})
+    evaluate(other, tmp_path / "three")
+    assert len(server.bodies) == 6
+
+
+def test_the_report_of_a_server_says_that_its_adapter_is_unverified(
+    serve: Callable[[Answer], Server], tmp_path: Path
+) -> None:
+    server = serve(lambda body, n: (200, chat("Label: fitnah\n\nAnalisis: x")))
+    data = write_rows(tmp_path / "test.jsonl", DFK, 2)
+    backend = {"kind": "openai", "base_urls": [server.url], "model": "m"}
+    run = evaluate(
+        EvalConfig.model_validate({"data": data, "backend": backend, "resamples": 200}), tmp_path / "run"
+    )
+    for name in ("report.md", "report.html"):
+        assert "unverified" in (run.folder / name).read_text(encoding="utf-8")
+
+
+def test_an_embedded_picture_travels_as_it_is() -> None:
+    uri = "data:image/png;base64,eA=="
+    request = Request(id="a", messages=[{"role": "user", "content": [{"type": "image"}]}], images=(uri,))
+    found = openai.body(request, Sampling(), "m")
+    assert found["messages"][0]["content"][0]["image_url"]["url"] == uri
