@@ -16,6 +16,7 @@ from functools import lru_cache
 from types import ModuleType
 from typing import Any, Final, Literal, get_args
 
+import msgspec
 from pydantic import BaseModel, ValidationError
 
 from dfkdata import schemas
@@ -38,6 +39,7 @@ Kind = Literal[
     "ambiguous",
     "schema_invalid",
     "unknown_label",
+    "class_refused",
 ]
 KINDS: Final[tuple[str, ...]] = get_args(Kind)
 Form = Literal["schema", "hermes", "json"]
@@ -157,7 +159,12 @@ def _kind(problem: Problem) -> Kind:
 def _checked(
     value: dict[str, Any], schema: Schema, repairs: tuple[str, ...], span: tuple[int, int]
 ) -> Decoded | Failure:
-    """The value if the answer class takes it: its validators may ask for more than its JSON Schema says."""
+    """A value that the JSON Schema takes, if it is text and the answer class takes it too: its validators may
+    ask for more than its JSON Schema says."""
+    half = _half_character(value)
+    if half is not None:
+        message = f"{half!r} is half of a character and no text"
+        return Failure("bad_json", (Problem("malformed", "lone_surrogate", message, span),))
     try:
         schema.answer.model_validate(value)
     except ValidationError as bad:
@@ -171,8 +178,18 @@ def _checked(
             )
             for error in bad.errors(include_url=False, include_context=False, include_input=False)
         ]
-        return Failure("schema_invalid", tuple(problems))
+        return Failure("class_refused", tuple(problems))
     return Decoded(value, repairs)
+
+
+def _half_character(value: dict[str, Any]) -> str | None:
+    """The first lone surrogate in any text of `value`, which no file and no server could take; None for
+    none."""
+    try:
+        msgspec.json.encode(value)
+    except UnicodeEncodeError as error:
+        return str(error.object)[error.start]
+    return None
 
 
 # --- JSON ------------------------------------------------------------------------------------------------
@@ -257,7 +274,7 @@ def _marked_text(text: str, schema: Schema, form: TextForm, mode: Mode, finished
             failure = _canonical(read, field, role, form, repairs)
             if failure is not None:
                 return failure
-    return _checked(read.value, schema, tuple(repairs), read.span)
+    return _checked_json(read.value, schema, tuple(repairs), read.span)
 
 
 def _canonical(read: Marked, field: str, role: Label, form: TextForm, repairs: list[str]) -> Failure | None:

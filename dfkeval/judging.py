@@ -20,6 +20,7 @@ from dfkdata.rows import before_answer
 from dfkdata.schemas import Schema
 from dfkeval.confidence import label_of
 from dfkeval.decoding import Decoded, Failure, Form, decode
+from dfkeval.opinions import difference
 from dfkeval.reasoning import leading
 from dfkeval.samples import NOT_ANSWERED, OUTCOMES, Completion, Request, Sample
 
@@ -136,6 +137,7 @@ def _sample(each: Item, completion: Completion | None, schema: Schema, form: For
         first_token_seconds=completion.first_token_seconds,
         repeat=each.request.repeat,
         reasoning=_reasoning(completion),
+        differs=verdict.differs,
     )
 
 
@@ -156,6 +158,7 @@ class Verdict:
     lenient: dict[str, Any] | None = None
     repairs: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
+    differs: str | None = None
 
 
 _UNCLOSED = Verdict("unclosed_think", problems=("the think block is never closed",))
@@ -171,9 +174,12 @@ def _verdict(completion: Completion, schema: Schema, form: Form) -> Verdict:
     match decode(completion.text, schema, mode="strict", finished=finished, form=form):
         case Decoded(value=value, repairs=repairs):
             return Verdict("ok", value, value, tuple(repairs))
-        case Failure(kind=kind, problems=problems):
+        case Failure(kind=kind, problems=problems) as failure:
             lines = tuple(_line(problem) for problem in problems)
-            failed = Verdict(_closed(kind), problems=lines)
+            differs = difference(completion.text, failure, schema, form)
+            failed = Verdict(
+                _closed(kind), problems=lines, differs=None if differs is None else _text(differs)
+            )
             return _repaired(completion.text, schema, finished, form, failed)
 
 
@@ -181,7 +187,7 @@ def _repaired(text: str, schema: Schema, finished: bool, form: Form, failed: Ver
     """The lenient reading of an answer that strict reading refused."""
     second = decode(text, schema, mode="lenient", finished=finished, form=form)
     if isinstance(second, Decoded):
-        return Verdict("repaired", None, second.value, tuple(second.repairs), failed.problems)
+        return replace(failed, outcome="repaired", lenient=second.value, repairs=tuple(second.repairs))
     thought = leading(text)
     return failed if thought is None or thought.closed else _UNCLOSED
 
@@ -213,7 +219,12 @@ def _line(problem: object) -> str:
     """A problem as one readable line: code, place, message."""
     code, message = getattr(problem, "code", ""), getattr(problem, "message", str(problem))
     place = getattr(problem, "json_pointer", None)
-    return " ".join(part for part in (code and f"{code}:", place and f"{place}:", message) if part)
+    return _text(" ".join(part for part in (code and f"{code}:", place and f"{place}:", message) if part))
+
+
+def _text(line: str) -> str:
+    """The line as something that a file can hold: half characters become a mark."""
+    return line.encode("utf-8", "replace").decode("utf-8")
 
 
 def prompt_text(messages: Iterable[Mapping[str, Any]]) -> str:

@@ -32,6 +32,7 @@ OUTCOMES: dict[str, str] = {
     "ambiguous": "two readings are well-formed",
     "schema_invalid": "well-formed, but not what the schema allows",
     "unknown_label": "a label outside the closed set",
+    "class_refused": "the JSON Schema takes it, the answer class refuses it",
     "unclosed_think": "the think block was opened and never closed, so there is no answer",
     "request_failed": "the engine or server gave no answer",
     "timeout": "the engine or server did not answer in time",
@@ -164,7 +165,8 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     none. prompt: the asked text, images as `<image>`. label: the answered class, of `lenient`, where the
     schema has one. label_probs: as in the completion. repeat: which drawing of its row this is, from 0.
     reasoning: what the model thought before it answered, None for nothing. gold_nll, gold_tokens: as in
-    `Likelihood`; None where it was not asked for or could not be given."""
+    `Likelihood`; None where it was not asked for or could not be given. differs: where JSON Schema and answer
+    class disagree on the answer, in words with the place; None where they agree."""
 
     id: str
     group: str
@@ -190,6 +192,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     reasoning: str | None = None
     gold_nll: float | None = None
     gold_tokens: int | None = None
+    differs: str | None = None
 
     @property
     def confidence(self) -> float | None:

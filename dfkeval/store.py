@@ -136,7 +136,7 @@ class Store:
         with self.path(name).open("ab") as file:
             file.truncate(_whole_lines(self.path(name)))
             for line in lines:
-                file.write(encoder.encode(line) + b"\n")
+                file.write(_encoded(encoder, line) + b"\n")
                 file.flush()
                 yield line
             os.fsync(file.fileno())
@@ -144,7 +144,8 @@ class Store:
     def write_samples(self, samples: Iterable[Sample]) -> None:
         """Replace samples.jsonl."""
         encoder = msgspec.json.Encoder()
-        write_bytes(self.path(SAMPLES), b"".join(encoder.encode(sample) + b"\n" for sample in samples))
+        lines = (_encoded(encoder, sample) + b"\n" for sample in samples)
+        write_bytes(self.path(SAMPLES), b"".join(lines))
 
     def samples(self) -> list[Sample]:
         """The judged samples. Raises `DataError` when the run has not been scored."""
@@ -163,6 +164,26 @@ class Store:
 def generating(config: dict[str, Any]) -> dict[str, Any]:
     """The part of a configuration that decides what is asked and how it is answered."""
     return {key: value for key, value in config.items() if key not in SCORING_KEYS}
+
+
+def _encoded(encoder: msgspec.json.Encoder, line: msgspec.Struct) -> bytes:
+    """One JSON line. Half characters (lone surrogates), which no file can hold, become question marks."""
+    try:
+        return encoder.encode(line)
+    except UnicodeEncodeError:
+        return encoder.encode(_whole_characters(msgspec.to_builtins(line)))
+
+
+def _whole_characters(value: Any) -> Any:
+    match value:
+        case str():
+            return value.encode("utf-8", "replace").decode("utf-8")
+        case dict():
+            return {_whole_characters(key): _whole_characters(each) for key, each in value.items()}
+        case list() | tuple():
+            return [_whole_characters(each) for each in value]
+        case _:
+            return value
 
 
 def _whole_lines(path: Path) -> int:

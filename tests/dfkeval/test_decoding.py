@@ -66,9 +66,9 @@ def test_repairs_are_named_and_only_lenient_makes_them():
     assert decode(text, "caption", mode="lenient") == Decoded(ANSWER, ("missing_close_tool_call",))
 
 
-def test_the_answer_class_has_the_last_word():
+def test_half_a_character_is_no_text_for_any_form():
     text = CALL.replace("dog", "do\ud800g")
-    assert kind(text) == "schema_invalid"
+    assert kind(text) == "bad_json"
 
 
 # --- JSON on demand
