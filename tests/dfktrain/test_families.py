@@ -7,7 +7,15 @@ from typing import Any
 
 import pytest
 import torch
-from train_helpers import build_processor, build_tokenizer, image_row, released_template, text_row, write_rows
+from train_helpers import (
+    build_processor,
+    build_tokenizer,
+    image_row,
+    released_template,
+    text_row,
+    thinking_template,
+    write_rows,
+)
 
 from dfkdata.errors import ConfigError, DataError
 from dfkeval import loading
@@ -24,16 +32,6 @@ TEXT = {
     "tie_word_embeddings": True,
 }
 ROPE = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 3, 3]}
-THINKING = "{{- '<|im_start|>assistant\\n<think>\\n' }}"
-
-
-def qwen3_vl_thinking_template() -> str:
-    """The Instruct template with the Thinking one's generation prompt."""
-    plain = released_template("qwen3_vl")
-    assert "'<|im_start|>assistant\\n'" in plain
-    head, tail = plain.rsplit("{{- '<|im_start|>assistant\\n' }}", 1)
-    return head + THINKING + tail
-
 
 FAMILIES = {
     "qwen2_vl": ("qwen2_5_vl", 14),
@@ -48,9 +46,7 @@ def build(family: str) -> tuple[Any, Any]:
     import transformers as hf
 
     name, patch = FAMILIES[family]
-    processor = build_processor(
-        qwen3_vl_thinking_template() if name == "thinking" else released_template(name), patch
-    )
+    processor = build_processor(thinking_template() if name == "thinking" else released_template(name), patch)
     token = processor.tokenizer.convert_tokens_to_ids
     ids = {
         "image_token_id": token("<|image_pad|>"),

@@ -7,13 +7,23 @@ import itertools
 from typing import Any
 
 import pytest
-from train_helpers import TOOL, build_processor, image_row, released_template, text, text_row, tool_row
+from train_helpers import (
+    TOOL,
+    build_processor,
+    image_row,
+    released_template,
+    text,
+    text_row,
+    thinking_template,
+    tool_row,
+)
 
 from dfkdata.errors import DataError
 from dfktrain import mask
 from dfktrain.collate import Collator
 from dfktrain.mask import IGNORE
 
+ALWAYS_THINKS = "qwen3_vl_thinking"
 TEMPLATES = ("qwen3_5_nothink", "qwen3_5_think", "qwen3_6", "qwen3_8", "qwen3_vl", "qwen2_5_vl")
 
 
@@ -26,6 +36,7 @@ def tiny_template() -> str:
 @pytest.fixture(scope="module")
 def processors() -> dict[str, Any]:
     made = {name: build_processor(released_template(name)) for name in TEMPLATES}
+    made["qwen3_vl_thinking"] = build_processor(thinking_template())
     return made | {"tiny": build_processor(tiny_template())}
 
 
@@ -81,23 +92,28 @@ def conversation(turns: int, think: str, tools: bool, images: list[str]) -> dict
 
 
 GRID = list(
-    itertools.product((*TEMPLATES, "tiny"), (1, 2, 3), ("off", "empty", "trace"), (False, True), (0, 1, 2))
+    itertools.product(
+        (*TEMPLATES, ALWAYS_THINKS, "tiny"), (1, 2, 3), ("off", "empty", "trace"), (False, True), (0, 1, 2)
+    )
 )
 
 
-@pytest.mark.parametrize("template", (*TEMPLATES, "tiny"))
+@pytest.mark.parametrize("template", (*TEMPLATES, ALWAYS_THINKS, "tiny"))
 def test_the_mask_equals_the_slow_one_on_the_whole_grid(
     template: str, processors: dict[str, Any], pictures: list[str]
 ) -> None:
     processor = processors[template]
     collator = Collator(processor)
+    switch = "enable_thinking" in processor.chat_template
     seen = 0
     for _, turns, think, tools, images in (cell for cell in GRID if cell[0] == template):
-        if think != "off" and "enable_thinking" not in processor.chat_template:
+        if think != "off" and not switch and template != ALWAYS_THINKS:
             continue  # a template without the switch has no thinking to turn on
         if tools and "tool_calls" not in processor.chat_template:
             continue
         row = conversation(turns, think, tools, pictures[:images])
+        if not switch:
+            row.pop("chat_template_kwargs", None)
         sample = collator.encode(row)
         expected = slow_labels(sample.input_ids, processor.tokenizer)
         assert sample.labels == expected, (turns, think, tools, images)
@@ -114,7 +130,7 @@ def test_the_mask_equals_the_slow_one_on_the_whole_grid(
     assert seen >= 9
 
 
-@pytest.mark.parametrize("template", ("qwen3_5_nothink", "qwen3_6", "tiny", "qwen2_5_vl"))
+@pytest.mark.parametrize("template", ("qwen3_5_nothink", "qwen3_6", "tiny", "qwen2_5_vl", ALWAYS_THINKS))
 def test_the_prompt_is_token_for_token_what_inference_starts_from(
     template: str, processors: dict[str, Any], pictures: list[str]
 ) -> None:
@@ -126,10 +142,13 @@ def test_the_prompt_is_token_for_token_what_inference_starts_from(
     expanded = asked.replace(
         "<|image_pad|>", "<|image_pad|>" * sample.input_ids.count(processor.image_token_id)
     )
-    assert sample.input_ids[:first] == processor.tokenizer(expanded)["input_ids"]
+    prompt = processor.tokenizer(expanded)["input_ids"]
+    assert sample.input_ids[: len(prompt)] == prompt
+    closing = "\n</think>\n\n" if template == ALWAYS_THINKS else ""  # no trace: closed at once, without loss
+    assert processor.tokenizer.decode(sample.input_ids[len(prompt) : first]) == closing
 
 
-@pytest.mark.parametrize("template", (*TEMPLATES, "tiny"))
+@pytest.mark.parametrize("template", (*TEMPLATES, ALWAYS_THINKS, "tiny"))
 def test_the_stop_token_carries_loss_and_the_newline_after_it_does_not(
     template: str, processors: dict[str, Any]
 ) -> None:

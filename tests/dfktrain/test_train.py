@@ -60,7 +60,7 @@ def adapted(model: Any, processor: Any) -> Any:
 
 
 def step_gradient(
-    model: Any, collator: Collator, rows: list[Any], sizes: list[int], folder: Path, accumulation: int
+    model: Any, collator: Any, rows: list[Any], sizes: list[int], folder: Path, accumulation: int
 ) -> dict[str, torch.Tensor]:
     """The gradients that the Trainer has just before its optimiser step over `rows`, split as `sizes`
     says."""
@@ -125,16 +125,28 @@ def test_the_gradient_is_that_of_the_mean_over_scored_tokens(
     assert difference(plain, ours) <= 1e-6
 
 
-def test_padding_side_does_not_change_the_loss(model: Any, processor: Any, rows: list[Any]) -> None:
-    score_answers(model)
-    batch = Collator(processor)(rows[:4])
-    left = {name: value.clone() for name, value in batch.items()}
-    for index in range(4):
-        shift = int((batch["attention_mask"][index] == 0).sum())
-        for name in ("input_ids", "attention_mask", "labels", "mm_token_type_ids"):
-            left[name][index] = torch.roll(batch[name][index], shift)
+def test_padding_side_changes_neither_loss_nor_gradient(
+    adapted: Any, processor: Any, rows: list[Any], tmp_path: Path
+) -> None:
+    collator = Collator(processor)
+
+    def on_the_left(samples: list[Any]) -> dict[str, torch.Tensor]:
+        batch = collator(samples)
+        for index in range(len(samples)):
+            shift = int((batch["attention_mask"][index] == 0).sum())
+            for name in ("input_ids", "attention_mask", "labels", "mm_token_type_ids"):
+                batch[name][index] = torch.roll(batch[name][index], shift)
+        assert bool((batch["attention_mask"][:, -1] == 1).all())
+        return batch
+
+    right = step_gradient(adapted, collator, rows, [4], tmp_path, 2)
+    left = step_gradient(adapted, on_the_left, rows, [4], tmp_path, 2)
+    assert difference(right, left) <= 1e-6
     with torch.no_grad():
-        assert float(model(**batch).loss) == pytest.approx(float(model(**left).loss), rel=1e-6)
+        adapted.eval()
+        assert float(adapted(**collator(rows)).loss) == pytest.approx(
+            float(adapted(**on_the_left(rows)).loss), rel=1e-6
+        )
 
 
 def test_two_runs_with_one_seed_end_with_the_same_weights(
@@ -169,6 +181,48 @@ def test_a_saved_adapter_gives_the_same_logits_when_it_is_loaded_by_the_evaluati
         live = base.model.eval()(**batch).logits
         reloaded = again.model(**batch).logits
     assert torch.equal(live, reloaded)
+
+
+@pytest.mark.parametrize(
+    ("adapter", "mark"),
+    [
+        ({"rslora": True}, "lora_A"),
+        ({"dora": True}, "lora_magnitude_vector"),
+        ({"bias": "lora_only"}, ".bias"),
+        ({"kind": "peft", "method": "peft.IA3Config", "options": {"feedforward_modules": []}}, "ia3_l"),
+    ],
+)
+def test_every_adapter_option_is_trained_saved_and_reloaded_to_the_same_logits(
+    base_folder: Path, train_file: Path, tmp_path: Path, rows: list[Any], adapter: dict[str, Any], mark: str
+) -> None:
+    size = {} if "kind" in adapter else {"rank": 4}
+    wanted = AdapterConfig.model_validate(adapter | size | {"target_modules": "all-linear"})
+    made = config(base_folder, train_file, steps=3).model_copy(update={"adapter": wanted})
+    loaded = loading.load(base_folder, device="cpu", dtype="float32")
+    base = Base(loaded.model, loaded.processor, "base", loaded.info["shapes_sha256"])
+    result = train_on(base, made, tmp_path / "out")
+    saved = weights(result.adapter)
+    assert any(mark in name for name in saved)
+    assert result.run["trained_parameters"] == sum(tensor.numel() for tensor in saved.values())
+    batch = Collator(base.processor)(rows)
+    del batch["labels"]
+    again = loading.load(base_folder, adapter=result.adapter, device="cpu", dtype="float32")
+    with torch.no_grad():
+        live = base.model.eval()(**batch).logits
+        assert torch.equal(live, again.model(**batch).logits)
+        if wanted.bias == "none":  # trained biases are the base's own parameters and stay
+            with again.model.disable_adapter():
+                assert not torch.equal(live, again.model(**batch).logits)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw_torch_fused", "adafactor", "sgd"])
+def test_every_optimiser_that_runs_here_lowers_the_loss(
+    base_folder: Path, train_file: Path, tmp_path: Path, optimizer: str
+) -> None:
+    rate = {"sgd": 1.0}.get(optimizer, 1e-2)
+    made = config(base_folder, train_file, steps=4, batch_size=8, optimizer=optimizer, learning_rate=rate)
+    losses = [line["loss"] for line in train(made, tmp_path / "out").stages[0].history]
+    assert losses[-1] < losses[0]
 
 
 def test_the_card_beside_the_adapter_says_what_inference_must_repeat(

@@ -73,6 +73,29 @@ def released_template(name: str) -> str:
     return (Path(trl.__file__).parent / "chat_templates" / f"{name}.jinja").read_text(encoding="utf-8")
 
 
+_LAST_QUESTION = (
+    "{%- set ask = namespace(last=0) %}{%- for turn in messages %}"
+    "{%- if turn.role == 'user' %}{%- set ask.last = loop.index0 %}{%- endif %}{%- endfor %}"
+)
+_THINK_BLOCK = (
+    "{%- if loop.index0 > ask.last and (loop.last or message.reasoning_content) %}"
+    "{{- '<think>\\n' + (message.reasoning_content or '') + '\\n</think>\\n\\n' }}{%- endif %}"
+)
+
+
+def thinking_template() -> str:
+    """Qwen3-VL's Instruct template made to think as its Thinking release does: the generation prompt opens a
+    block, an answer after the last question has one (empty without a trace), history has none, and there is
+    no switch."""
+    head, assistant = released_template("qwen3_vl").split('message.role == "assistant"')
+    turn = "{{- '<|im_start|>' + message.role + '\\n' }}"
+    prompt = "{{- '<|im_start|>assistant\\n' }}"
+    assert turn in assistant and prompt in assistant
+    assistant = assistant.replace(turn, turn + _THINK_BLOCK, 1)
+    assistant = assistant.replace(prompt, prompt.replace("assistant\\n", "assistant\\n<think>\\n"))
+    return _LAST_QUESTION + head + 'message.role == "assistant"' + assistant
+
+
 def build_processor(template: str, patch: int = 16) -> Any:
     """Tokenizer and an image processor with a budget of 64x64 pixels."""
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
