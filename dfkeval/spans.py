@@ -102,7 +102,7 @@ def render(
     if "enable_thinking" in template:
         options.setdefault("enable_thinking", False)
     text: str = processor.apply_chat_template(
-        [_plain(turn) if tokenizer_only else dict(turn) for turn in messages],
+        [_plain(turn) if tokenizer_only else _without_none(turn) for turn in messages],
         tools=row.get("tools") or None,
         tokenize=False,
         add_generation_prompt=generation_prompt,
@@ -120,6 +120,18 @@ def _template(processor: Any) -> str:
     if not template:
         raise DataError("the processor has no chat template; name one with model.chat_template")
     return str(template)
+
+
+def _without_none(turn: dict[str, Any]) -> dict[str, Any]:
+    """The turn without the keys of its parts that hold None.
+
+    Columnar loaders fill them in, and templates test for the key alone: a text with `image: None` would be
+    rendered as an image."""
+    content = turn.get("content")
+    if not isinstance(content, list):
+        return dict(turn)
+    parts = [{key: value for key, value in part.items() if value is not None} for part in content]
+    return turn | {"content": parts}
 
 
 def _plain(turn: dict[str, Any]) -> dict[str, Any]:

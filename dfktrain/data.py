@@ -64,12 +64,12 @@ def read_stage(stage: Stage, collator: Collator, seed: int, refused: list[str] |
         data.sha256[source.path] = file_sha256(source.path)
         found = list(_samples(source.path, stage, collator, data, reasons))
         data.samples += [found[at] for at in _weighted(range(len(found)), source.weight, chooser)]
+    if refused is None:
+        _refuse(reasons, stage.name)
     if stage.resample is not None and data.samples:
         data.samples = _resampled(data.samples, stage.resample, chooser)
     if stage.label_weights is not None and data.samples:
         data.samples = _weighed(data.samples, stage.label_weights)
-    if refused is None:
-        _refuse(reasons, stage.name)
     if not data.samples and not reasons:
         raise DataError(
             f"stage {stage.name}: no row is left to train on ({dict(data.left_out) or 'the files are empty'})"

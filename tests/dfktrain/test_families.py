@@ -204,6 +204,27 @@ def test_a_language_model_is_trained_on_text_rows_through_the_same_stages(
     assert peft.PeftModel.from_pretrained(base, result.adapter)(**batch).loss.item() < 0.95 * plain
 
 
+@pytest.mark.parametrize(
+    ("layout", "schema"), [("dfk_text/input.csv", "dfk_text"), ("keywords/input.jsonl", "keywords")]
+)
+def test_a_language_model_trains_on_converted_dfk_rows_in_two_stages(
+    llm_folder: Path, tmp_path: Path, layout: str, schema: str
+) -> None:
+    from dfkdata import convert
+
+    raw = Path(__file__).parents[1] / "golden/formats" / layout
+    convert(raw, tmp_path / "data", format=raw.parent.name, max_rejects="100%", schema=schema, validation=0)
+    data = tmp_path / "data/train.jsonl"
+    made = llm_config(llm_folder, data, epochs=1)
+    second = made.stages[0].model_copy(update={"name": "second", "learning_rate": 1e-3})
+    result = train(made.model_copy(update={"stages": (*made.stages, second)}), tmp_path / "out")
+    assert [stage.samples for stage in result.stages] == [len(data.read_text().splitlines())] * 2
+    import json
+
+    card = json.loads((result.adapter / "dfk.json").read_text())
+    assert card["schema"] == schema
+
+
 def test_images_are_refused_by_a_language_model(llm_folder: Path, mixed: list[Any], tmp_path: Path) -> None:
     data = write_rows(tmp_path / "x.jsonl", mixed)
     with pytest.raises(DataError, match="cannot see images"):

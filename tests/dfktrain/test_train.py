@@ -20,7 +20,7 @@ from dfktrain.data import read_stage
 from dfktrain.engines.transformers import score_answers
 from dfktrain.loop import AnswerTrainer, Progress, check_gradient
 from dfktrain.mask import IGNORE
-from dfktrain.model import Base, adapt, bare, target_modules, trainable
+from dfktrain.model import Base, adapt, bare, prove_effect, target_modules, trainable
 from dfktrain.stages import train_on
 
 
@@ -384,6 +384,16 @@ def test_a_gradient_of_zero_stops_the_run() -> None:
     check_gradient(layer)
 
 
+def test_an_adapter_that_changes_nothing_stops_the_run(model: Any, processor: Any, rows: list[Any]) -> None:
+    made, _ = adapt(Base(model, processor, "random"), AdapterConfig(rank=2))
+    batch = Collator(processor)(rows[:1])
+    with pytest.raises(BackendError, match="does not change the model's output"):
+        prove_effect(made, batch)
+    with torch.no_grad():
+        next(p for name, p in trainable(made) if "lora_B" in name and "language" in name).fill_(0.1)
+    prove_effect(made, batch)
+
+
 def test_presets_resolve_to_one_explicit_list(model: Any) -> None:
     everything = target_modules(model, "all-linear")
     vision = target_modules(model, "vision")
@@ -426,6 +436,14 @@ def test_batches_of_similar_length_hold_every_sample_once_and_repeat(rows: list[
         max(part) - min(part) for part in ([lengths[i] for i in first[b : b + 4]] for b in range(0, 100, 4))
     ]
     assert sorted(spread)[len(spread) // 2] <= 8
+
+
+def test_a_length_grouped_epoch_holds_rows_with_images(
+    base_folder: Path, train_file: Path, tmp_path: Path, rows: list[Any]
+) -> None:
+    result = train(config(base_folder, train_file, epochs=1, group_by_length=True), tmp_path / "out")
+    collator = Collator(loading.load_processor(base_folder))
+    assert result.stages[0].tokens == sum(len(collator.encode(row)) for row in rows)
 
 
 def test_the_validation_loss_is_weighted_by_tokens(
