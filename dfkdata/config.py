@@ -49,6 +49,14 @@ def load_config(path: str | Path, model: type[C], overrides: Sequence[str] = ())
 
     Raises `ConfigError` that lists every fault, each with its place and, for an unknown key, the nearest
     known one."""
+    data = read_mapping(path)
+    for override in overrides:
+        _override(data, override)
+    return bind(data, model, str(path))
+
+
+def read_mapping(path: str | Path) -> dict[str, Any]:
+    """The mapping in a YAML file, as plain values. Raises `ConfigError` for anything else."""
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8")
@@ -61,9 +69,7 @@ def load_config(path: str | Path, model: type[C], overrides: Sequence[str] = ())
         raise ConfigError(f"{path}: the file is empty; a configuration is a mapping of keys")
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: a configuration is a mapping of keys, this is {type(data).__name__}")
-    for override in overrides:
-        apply_override(data, override)
-    return bind(data, model, str(path))
+    return data
 
 
 def parse_yaml(text: str, where: str) -> Any:

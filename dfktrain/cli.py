@@ -1,4 +1,4 @@
-"""`dfktrain run | check | demo`: convert arguments, call one library function, print its result.
+"""`dfktrain run | check | init | sweep | demo`: convert arguments, call one library function, print results.
 
 Results go to stdout, progress to stderr. Exit 0 done, 2 wrong usage or configuration."""
 
@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dfkdata.config import load_config
-from dfkdata.errors import ConfigError, DfkError, missing_package
+from dfkdata.errors import ConfigError, DataError, DfkError, missing_package
+from dfktrain import overrides
+from dfktrain.cli_recipes import init_command, sweep_command
 from dfktrain.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -28,6 +29,13 @@ ConfigPath = Annotated[
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", help="Replace one key: stages.0.learning_rate=1e-4. May be repeated."),
+]
+
+OverrideFiles = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--override", help="File of changes, or the name of one that ships (tiny); what changes is printed."
+    ),
 ]
 
 _NEEDED = ("torch", "transformers", "peft", "accelerate", "safetensors", "jinja2")
@@ -53,14 +61,18 @@ def run(
         ),
     ] = None,
     set_: Overrides = None,
+    override: OverrideFiles = None,
 ) -> None:
-    """Train an adapter: DIR/adapter, DIR/stages/NAME/adapter, DIR/run.json."""
+    """Train an adapter: DIR/adapter, DIR/stages/NAME/adapter, DIR/run.json; with an evaluate: section, then
+    ask base and tuned model and compare."""
     _quiet()
-    settings = _load(config, set_)
+    settings = _load(config, set_, override)
     folder = _folder(settings, out, config)
     _require()
+    from dfktrain import scores
     from dfktrain.stages import train
 
+    scores.check(settings)
     _say_precision(settings)
     with _Bar() as progress:
         result = train(settings, folder, progress=progress)
@@ -73,6 +85,18 @@ def run(
             f"loss {losses[0]:.4f} -> {losses[-1]:.4f}, {stage.seconds:.0f} s\n"
         )
     sys.stdout.write(f"adapter: {result.adapter}\n")
+    if settings.evaluate is not None:
+        _evaluate(settings, folder, result.adapter)
+
+
+def _evaluate(settings: TrainConfig, out: Path, trained: Path) -> None:
+    """The table of base against tuned; the weights are safe by now."""
+    from dfkdata.progress import Progress
+    from dfktrain import scores
+
+    bar = Progress("answers")
+    found = scores.score(settings, out, trained, lambda who, done, total: bar(done, total, who))
+    sys.stdout.write(f"\n{found.table()}\n\nreport: {found.report}\n")
 
 
 @app.command(
@@ -86,25 +110,35 @@ def check(
         bool, typer.Option(help="Stop after the configuration is read; open no data.")
     ] = False,
     set_: Overrides = None,
+    override: OverrideFiles = None,
 ) -> None:
     """Say what a run would do, without training: rows, tokens, mask, steps, memory, kernels, versions."""
     _quiet()
-    settings = _load(config, set_)
+    settings = _load(config, set_, override)
     if config_only:
         sys.stdout.write(f"{config}: a valid configuration of {len(settings.stages)} stages\n")
         return
     _require()
+    from dfktrain import scores
     from dfktrain.plan import plan
     from dfktrain.show import write
 
     report = plan(settings)
+    try:
+        scores.check(settings)
+    except (ConfigError, DataError) as error:
+        report.faults.append(f"evaluate: {error}")
     write(report)
     if report.faults:
         raise typer.Exit(2)
 
 
-def _load(config: Path, overrides: list[str] | None) -> TrainConfig:
-    return load_config(config, TrainConfig, overrides or ()).resolved(config.parent.resolve())
+def _load(config: Path, changes: list[str] | None, files: list[str] | None = None) -> TrainConfig:
+    """The configuration; what override files change is said on stderr."""
+    settings, deviations = overrides.load(config, files or (), changes or ())
+    for line in deviations:
+        sys.stderr.write(f"override: {line}\n")
+    return settings.resolved(config.parent.resolve())
 
 
 def _folder(settings: TrainConfig, out: Path | None, config: Path) -> Path:
@@ -181,6 +215,18 @@ def demo(
     from dfktrain.demo import demo as go
 
     go(out, minutes)
+
+
+app.command(
+    "init", epilog=_examples("dfktrain init sita_qwen35", "dfktrain init json_captioner_v2 --out train.yaml")
+)(init_command)
+app.command(
+    "sweep",
+    epilog=_examples(
+        "dfktrain sweep train.yaml --out sweeps/rate --vary stages.0.learning_rate=1e-4,2e-4 --seeds 1,2",
+        "dfktrain sweep train.yaml --out sweeps/plus --vary stages.0.sft_plus.lambda=0,0.1,0.2",
+    ),
+)(sweep_command)
 
 
 def main() -> None:

@@ -232,8 +232,22 @@ class Stage(Config):
         return self
 
 
+class Evaluate(Config):
+    """What the run ends with: its model is asked and scored, and beside it the untouched base.
+
+    config: an evaluation preset (`dfkeval init` names them) or the path of an evaluation's YAML file;
+    its model and adapter are replaced by the run's. data: the rows, in place of the file's. before: ask the
+    base as well and compare. set: further changes of the evaluation, "metrics=[validity]"."""
+
+    config: str
+    data: str | None = None
+    before: bool = True
+    set: tuple[str, ...] = ()
+
+
 class TrainConfig(Config):
-    """One training run. seed fixes the adapter's start, the order of rows and dropout.
+    """One training run. seed fixes the adapter's start, the order of rows and dropout. evaluate: what it ends
+    with.
 
     engine: "auto" takes Unsloth where its tested set is installed and a GPU is there, else transformers.
     precision: "auto" is bf16 where the device has it natively, else fp32; never fp16, in which Qwen3.5's
@@ -250,6 +264,7 @@ class TrainConfig(Config):
     output: str | None = None
     run_name: str | None = None
     trackers: tuple[Literal["tensorboard", "wandb"], ...] = ()
+    evaluate: Evaluate | None = None
     seed: int = 42
 
     @field_validator("precision", mode="before")
@@ -272,6 +287,11 @@ class TrainConfig(Config):
                 f"sft_plus takes the base for its teacher, and biases trained by adapter.bias: "
                 f"{self.adapter.bias} stay in it when the adapter is off; write bias: none"
             )
+        if self.evaluate is not None and self.model.chat_template is not None:
+            raise ValueError(
+                "evaluate asks the base with its own template, not with model.chat_template; "
+                "put the template into the model's folder"
+            )
         if self.checkpointing == "unsloth" and self.engine == "transformers":
             raise ValueError("checkpointing: unsloth needs engine: unsloth; write checkpointing: torch")
         return self
@@ -292,7 +312,17 @@ class TrainConfig(Config):
         warm = self.adapter.warm_start
         adapter = self.adapter.model_copy(update={"warm_start": str(root / warm)}) if warm else self.adapter
         out = str(root / self.output) if self.output is not None else None
-        return self.model_copy(update={"stages": stages, "model": model, "adapter": adapter, "output": out})
+        changed: dict[str, object] = {"stages": stages, "model": model, "adapter": adapter, "output": out}
+        if self.evaluate is not None:
+            changed["evaluate"] = _rooted(self.evaluate, root)
+        return self.model_copy(update=changed)
+
+
+def _rooted(evaluate: Evaluate, root: Path) -> Evaluate:
+    """A name without a suffix stays the name of a preset."""
+    config = str(root / evaluate.config) if Path(evaluate.config).suffix else evaluate.config
+    data = str(root / evaluate.data) if evaluate.data else None
+    return evaluate.model_copy(update={"config": config, "data": data})
 
 
 def _absolute(stage: Stage, root: Path) -> Stage:

@@ -29,6 +29,9 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source.mkdir()
     for name in ("dfkdata", "dfkeval", "dfktrain", "pyproject.toml", "README.md", "LICENSE"):
         _copy(ROOT / name, source / name)
+    (source / "dfktrain" / "presets").symlink_to(
+        "../configs"
+    )  # as in the checkout; the wheel holds the files
     command = [
         sys.executable,
         "-m",
@@ -121,6 +124,19 @@ def test_every_data_file_of_the_packages_is_in_the_wheel(wheel: Path) -> None:
         if "__pycache__" not in path.parts and path.suffix != ".pyc"
     }
     assert wanted <= names
+
+
+def test_a_preset_comes_out_of_the_wheel_as_it_stands_in_the_tree(bare: Path, tmp_path: Path) -> None:
+    code = """
+import os
+from dfktrain.cli import app
+os.chdir(sys.argv[1])
+app(["init", "json_captioner_v2"], standalone_mode=False)
+"""
+    said = _python(bare, code, str(tmp_path))
+    assert said.startswith("json_captioner_v2.yaml\n")
+    written = (tmp_path / "json_captioner_v2.yaml").read_bytes()
+    assert written == (ROOT / "dfktrain/presets/json_captioner_v2.yaml").read_bytes()
 
 
 def test_the_light_core_imports_without_any_extra(bare: Path) -> None:
