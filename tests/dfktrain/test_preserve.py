@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import weakref
 from pathlib import Path
 from typing import Any
@@ -312,8 +313,6 @@ def test_two_ranks_take_the_same_step_as_one(base_folder: Path, train_file: Path
         torch.cat([side[key].flatten().double() for key in one if "lora_B" in key]) for side in (one, two)
     )
     assert float((left - right).norm() / left.norm()) <= 2e-6
-    import json
-
     lines = [
         json.loads((tmp_path / name / "run.json").read_text())["stages"][0]["history"]
         for name in ("one", "two")

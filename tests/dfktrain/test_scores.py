@@ -27,7 +27,7 @@ def called(monkeypatch: Any, capsys: Any, *words: str) -> tuple[int, str, str]:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A task that forty steps teach, with a configuration that ends with its score."""
+    """A task that eight steps teach, with a configuration that ends with its score."""
     rows = [
         text_row(
             f"r{at}", f"{at}?", "yes", meta={"group": str(at), "schema": "answer", "gold": {"answer": "yes"}}
@@ -42,7 +42,7 @@ def project(tmp_path: Path) -> Path:
     )
     (tmp_path / "train.yaml").write_text(
         "model: {name: tiny}\nadapter: {rank: 4}\nstages:\n"
-        "  - {name: s, data: [train.jsonl], steps: 12, batch_size: 6, learning_rate: 2e-2, max_length: 64}\n"
+        "  - {name: s, data: [train.jsonl], steps: 8, batch_size: 6, learning_rate: 5e-3, max_length: 64}\n"
         "evaluate: {config: eval.yaml, data: test.jsonl, before: true}\n"
     )
     return tmp_path
@@ -144,20 +144,32 @@ def test_a_wrong_axis_is_refused(vary: list[str]) -> None:
         sweep.points(vary)
 
 
-def test_a_sweep_trains_each_point_in_a_process_of_its_own_and_compares(
-    monkeypatch: Any, capsys: Any, project: Path
+def in_this_process(command: list[str], log: Path) -> int:
+    """The command as it is, without the seconds that a new process takes to import torch."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    cli.app(command[3:], standalone_mode=False)
+    return 0
+
+
+@pytest.mark.parametrize("launch", ["in this process", pytest.param("own processes", marks=pytest.mark.slow)])
+def test_a_sweep_trains_each_point_and_ends_in_one_comparison(
+    monkeypatch: Any, capsys: Any, project: Path, launch: str
 ) -> None:
+    if launch == "in this process":
+        monkeypatch.setattr(sweep, "_process", in_this_process)
     out = project / "sweep"
-    words = ["sweep", project / "train.yaml", "--out", out, "--vary", "stages.0.learning_rate=1e-9,2e-2"]
+    words = ["sweep", project / "train.yaml", "--out", out, "--vary", "stages.0.learning_rate=1e-9,5e-3"]
     code, said, err = called(monkeypatch, capsys, *words)
     assert code == 0, err
+    said = said[said.index("| against") :]  # runs in this process speak first
     lines = [line.split(" | ") for line in said.splitlines() if line.startswith("| ")]
     assert [line[0].strip("| ") for line in lines] == ["against base", "base", *(
-        f"learning_rate-{rate}" for rate in ("1e-9", "2e-2")
+        f"learning_rate-{rate}" for rate in ("1e-9", "5e-3")
     )]  # fmt: skip
-    assert not (out / "learning_rate-2e-2/seed-42/evaluation/base").exists()  # the base is asked once
+    assert not (out / "learning_rate-5e-3/seed-42/evaluation/base").exists()  # the base is asked once
     code, again, err = called(monkeypatch, capsys, *words)
-    assert code == 0 and again == said and err.count("finished before") == 2
+    assert code == 0 and again == said
+    assert err.count("finished before") == 2
     other = [*words, "--set", "adapter.rank=8"]
     code, _, err = called(monkeypatch, capsys, *other)
     assert code == 2 and "another configuration" in err
