@@ -51,7 +51,7 @@ def load_config(path: str | Path, model: type[C], overrides: Sequence[str] = ())
     known one."""
     data = read_mapping(path)
     for override in overrides:
-        _override(data, override)
+        apply_override(data, override)
     return bind(data, model, str(path))
 
 

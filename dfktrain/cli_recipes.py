@@ -17,7 +17,7 @@ def init_command(
     ] = None,
     out: Annotated[Path, typer.Option("--out", help="A YAML file, or a folder for PRESET.yaml.")] = Path(),
 ) -> None:
-    """Write a training configuration that ships, to edit and to run; its comments say whose numbers it holds."""
+    """Write a training configuration that ships, to edit; its comments say whose numbers it holds."""
     from dfktrain import recipes
 
     if preset is None:

@@ -29,9 +29,6 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source.mkdir()
     for name in ("dfkdata", "dfkeval", "dfktrain", "pyproject.toml", "README.md", "LICENSE"):
         _copy(ROOT / name, source / name)
-    (source / "dfktrain" / "presets").symlink_to(
-        "../configs"
-    )  # as in the checkout; the wheel holds the files
     command = [
         sys.executable,
         "-m",
