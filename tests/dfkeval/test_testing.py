@@ -10,6 +10,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from dfkdata.errors import ConfigError
 from dfkeval.cli_parse import parse_command, underline
 from dfkeval.testing.conformance import cases, drive, explain
 from dfkeval.testing.roundtrip import verdict
@@ -104,6 +105,36 @@ def test_the_streamed_command_prints_calls_as_they_finish():
     code, lines = run(GOOD, "--stream")
     assert code == 0
     assert lines[0] == {"event": "call", "name": "emit_caption_schema", "arguments": {"actions": ["runs"]}}
+
+
+def test_one_final_newline_belongs_to_the_shell_unless_the_input_is_exact():
+    text = "Label: Fitnah\n\nAnalisis: x"
+    for options, ending, kept in (
+        ((), "\n", ""),
+        ((), "\r\n", ""),
+        ((), "\n\n", "\n"),
+        (("--exact",), "\n", "\n"),
+    ):
+        done = CliRunner().invoke(app, ["--schema", "dfk_label", *options], input=(text + ending).encode())
+        assert json.loads(done.stdout)["value"]["analisis"] == "x" + kept
+
+
+def test_the_command_reads_carriage_returns_as_they_are_and_refuses_what_is_not_utf_8():
+    assert run(GOOD.replace("\n", "\r\n"))[1][0]["problems"][0]["code"] == "crlf_framing"
+    for options in ((), ("--stream",)):
+        done = CliRunner().invoke(app, ["--schema", "caption", *options], input=b"\xff")
+        assert isinstance(done.exception, ConfigError)
+        assert "not UTF-8 (byte 0)" in str(done.exception)
+
+
+def test_the_problem_is_shown_on_standard_error_too():
+    done = CliRunner().invoke(app, ["--schema", "caption"], input=GOOD.replace('["runs"]', "[1]"))
+    assert done.stderr.endswith("\n[1]\n^^^\n")
+
+
+def test_carets_stand_below_wide_characters_and_behind_tabs():
+    shown = underline("\t日e\u0301本", Problem("malformed", "c", "m", (4, 5)))
+    assert shown == "\t日e\u0301本\n\t   ^^"
 
 
 def test_a_long_line_is_cut_around_the_problem():

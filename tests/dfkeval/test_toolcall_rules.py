@@ -141,6 +141,38 @@ def test_parse_tool_call_gives_the_arguments_or_says_what_is_wrong():
     assert caught.value.problems[0].status == "truncated"
 
 
+@pytest.mark.parametrize("between", ["", "\n", " ", "\n\n", "\nand\n"])
+@pytest.mark.parametrize("first", [PING_CALL, body("<parameter=name>\nLyon\n</parameter>\n")])
+def test_two_calls_are_two_calls_in_strict_mode_whatever_stands_between_them(first, between):
+    result = parse_tool_calls(first + between + PING_CALL, TOOLS)
+    assert len(result.calls) == 2
+    assert result.ok
+    assert result.content.strip() == between.strip()
+
+
+def test_a_parameter_given_many_times_is_one_problem_with_its_pointer_escaped():
+    twice = tool("f", {"a/b": STR})
+    one = "<parameter=a/b>\nx\n</parameter>\n"
+    result = lenient(body(one * 3, "f"), [twice])
+    assert [(p.code, p.json_pointer) for p in result.problems] == [("duplicate_parameter", "/a~1b")]
+
+
+def test_of_many_calls_opened_in_one_another_and_never_closed_a_hundred_are_reported():
+    text = (HEAD + "<parameter=name>\n") * 300
+    result = lenient(text + PING_CALL)
+    assert arguments(result) == [("ping", {})]
+    assert (
+        codes(result) == [("malformed", "unclosed_call")] * 101
+    )  # and the innermost, which holds the good call
+    assert [segment.kind for segment in result.segments] == ["broken_call"] * 101 + ["call"]
+    assert len(result.segments[99].source) == 200 * len(text) // 300
+
+
+def test_an_unreadable_call_in_a_closed_think_block_is_an_example():
+    result = lenient(f"<think>\nI write <tool_call><function= now\n </think> x\n{PING_CALL}")
+    assert arguments(result) == [("ping", {})]
+
+
 def test_an_invalid_value_has_a_pointer_and_the_span_of_the_value():
     text = body("<parameter=name>\nLyon\n</parameter>\n<parameter=days>\nsoon\n</parameter>\n")
     problem = parse_tool_calls(text, TOOLS).problems[0]
