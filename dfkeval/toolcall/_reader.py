@@ -21,7 +21,6 @@ from dfkeval.toolcall._hermes import read_json_call
 from dfkeval.toolcall._outside import opening
 from dfkeval.toolcall._source import Source
 from dfkeval.toolcall._syntax import (
-    BAD_F_OPEN,
     C_CLOSE,
     C_OPEN,
     CALL_CLOSE,
@@ -295,10 +294,8 @@ class Reader(Source):
         """`<function=` without `<tool_call>`: a call if its name is known and a call goes on."""
         tags = self.tags
         i = tags.at(start)
-        if self.dialect == "hermes" or i == len(tags) or tags.next[i] not in (P_OPEN, F_CLOSE):
-            return end
-        if tags.starts[i] != start or tags.kinds[i] == BAD_F_OPEN:
-            return end
+        if self.dialect == "hermes" or tags.next[i] not in (P_OPEN, F_CLOSE):
+            return end  # also where no name is readable: '=' follows `<function` then
         if self.tools and tags.name(i) not in self.tools and not tags.own_line(i):
             return end
         return self._frames(*self.machine.run(i, wrapped=False))

@@ -43,13 +43,13 @@ class Tool:
         self.name = name
         doc = Document(parameters)
         root = _root(doc, parameters)
-        properties = root.get("properties", {})
+        properties = _properties(doc, root)
         extra = root.get("additionalProperties", True)
         self.slots = {key: compile_slot(doc, part) for key, part in properties.items()}
         self._extra = None if extra is False else compile_slot(doc, {} if extra is True else extra)
         patterns = root.get("patternProperties", {})
         self._patterns = [(regex(key), compile_slot(doc, part)) for key, part in patterns.items()]
-        self.required = frozenset(root.get("required", ()))
+        self.required = frozenset(_required(doc, root))
         self.untyped = not properties and extra is not False
         #: Key -> (its opening tag as written, the tag's length, slot), in declared order, for the usual case.
         self.fast = [(f"<parameter={key}>\n", len(key) + 13, key, slot) for key, slot in self.slots.items()]
@@ -73,6 +73,30 @@ def _root(doc: Document, parameters: dict[str, Any]) -> dict[str, Any]:
         own = {key: part for key, part in parameters.items() if key != "$ref"}
         parameters = {**doc.resolve(parameters["$ref"]), **own}
     return parameters
+
+
+def _branches(doc: Document, schema: Any, keyword: str) -> list[dict[str, Any]]:
+    """The objects that stand under `keyword` of `schema`, references written out."""
+    return [_root(doc, part) for part in schema.get(keyword, ()) if isinstance(part, dict)]
+
+
+def _properties(doc: Document, root: dict[str, Any]) -> dict[str, Any]:
+    """Declared name -> schema, also those that only a part of an allOf, anyOf or oneOf declares. A name that
+    several declare may be what any of them says; the check of the whole object decides."""
+    found: dict[str, list[Any]] = {key: [part] for key, part in root.get("properties", {}).items()}
+    for keyword in ("allOf", "anyOf", "oneOf"):
+        for branch in _branches(doc, root, keyword):
+            for key, part in _properties(doc, branch).items():
+                parts = found.setdefault(key, [])
+                if part not in parts:
+                    parts.append(part)
+    return {key: parts[0] if len(parts) == 1 else {"anyOf": parts} for key, parts in found.items()}
+
+
+def _required(doc: Document, root: dict[str, Any]) -> set[str]:
+    """The names that every valid object holds."""
+    names = set(root.get("required", ()))
+    return names.union(*(_required(doc, branch) for branch in _branches(doc, root, "allOf")))
 
 
 def _rest(root: dict[str, Any]) -> dict[str, Any]:

@@ -104,6 +104,27 @@ def test_parameters_may_stand_behind_a_reference():
     ) == {"n": 1}
 
 
+@pytest.mark.parametrize("keyword", ["allOf", "anyOf", "oneOf"])
+def test_parameters_may_be_declared_in_parts_of_the_schema(keyword):
+    parts = [{"properties": {"n": {"type": "integer"}}, "required": ["n"]}, {"$ref": "#/$defs/more"}]
+    more = {"properties": {"n": {"minimum": 2, "type": "integer"}, "l": {"type": "array"}}}
+    shaped = {"name": "f", "parameters": {"type": "object", keyword: [*parts, True], "$defs": {"more": more}}}
+    if keyword == "oneOf":
+        parts.pop()
+        shaped["parameters"][keyword] = parts
+    good = write_tool_call("f", {"n": 3, "l": ["</parameter>"]} if keyword != "oneOf" else {"n": 3})
+    assert parse_tool_call(good, [shaped])["n"] == 3
+    assert codes(parse_tool_calls(write_tool_call("f", {"n": "x"}), [shaped])) == [("invalid", "type")]
+    needed = {"allOf": [("invalid", "required")], "anyOf": [], "oneOf": [("invalid", "required")]}
+    assert codes(parse_tool_calls(write_tool_call("f", {}), [shaped])) == needed[keyword]
+
+
+@pytest.mark.parametrize("parameters", [{"allOf": [{"$ref": "#"}]}, {"anyOf": [{"allOf": [{"$ref": "#"}]}]}])
+def test_parameters_that_refer_to_themselves_are_refused(parameters):
+    with pytest.raises(SchemaError, match="refers to itself"):
+        ToolCallParser([{"name": "f", "parameters": parameters}])
+
+
 def test_undeclared_keys_follow_the_patterns_and_the_extra_schema():
     shaped = tool("f", {"a": STR}, patternProperties={"^n_": {"type": "integer"}}, additionalProperties=False)
     one = "<parameter=a>\nx\n</parameter>\n<parameter={}>\n1\n</parameter>\n"
@@ -501,6 +522,14 @@ def test_a_call_outside_of_code_is_a_call(before):
     result = parse_tool_calls(before + PING_CALL, TOOLS)
     assert arguments(result) == [("ping", {})]
     assert result.ok
+
+
+def test_of_fences_that_are_never_closed_the_last_before_the_call_is_named():
+    text = "```a\nx\n```b\n" + HEAD + NAME + "</function>\n</tool_call>"
+    assert lenient(text).calls[0].repairs == ("unclosed_fence",)
+    [doubt, repair] = parse_tool_calls(text, TOOLS).problems
+    assert (doubt.code, repair.code) == ("call_in_fence", "unclosed_fence")
+    assert doubt.span == repair.span == (7, 10)
 
 
 def test_a_fence_that_closes_inside_a_call_is_no_fence():
