@@ -51,7 +51,8 @@ class Outcome:
 
 def finish(frame: Frame, text: str, dialect: Dialect, lenient: bool, poisoned: bool) -> Outcome:
     """Type and validate `frame`. `poisoned`: strict reading cannot trust where this call begins."""
-    problems = [*frame.faults, *(_duplicate(name, span) for name, span in frame.twice.items())]
+    notes = frame.notes
+    problems = [*notes.faults, *(_duplicate(name, span) for name, span in notes.twice.items())]
     arguments, spans = _arguments(frame, text, dialect, lenient, problems)
     if frame.tool is None:
         problems.append(_unknown_function(frame))
@@ -63,12 +64,14 @@ def finish(frame: Frame, text: str, dialect: Dialect, lenient: bool, poisoned: b
         problems += _strict(frame, poisoned)
     if problems:
         return Outcome(None, sorted(problems, key=lambda problem: problem.span))
-    return Outcome(ToolCall(frame.name, arguments, (frame.start, frame.end), tuple(frame.repairs), spans), [])
+    return Outcome(
+        ToolCall(frame.name, arguments, (frame.start, frame.end), tuple(frame.notes.repairs), spans), []
+    )
 
 
 def _strict(frame: Frame, poisoned: bool) -> list[Problem]:
-    found = [*(_ambiguous(doubt) for doubt in frame.doubts), *_embedded(frame)]
-    for name, span in frame.repairs.items():
+    found = [*(_ambiguous(doubt) for doubt in frame.notes.doubts), *_embedded(frame)]
+    for name, span in frame.notes.repairs.items():
         status: Status = "truncated" if name in _CUT else "malformed"
         found.append(Problem(status, name, REPAIRS[name], span))
     if poisoned:

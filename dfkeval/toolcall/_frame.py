@@ -11,7 +11,7 @@ from typing import Final
 from dfkeval.coerce import Slot
 from dfkeval.toolcall._endings import Ending
 from dfkeval.toolcall._tools import Tool
-from dfkeval.toolcall._types import Problem, Span
+from dfkeval.toolcall._types import Problem, Span, Status
 
 #: What is ambiguous, by code. The names are parameters.
 DOUBTS: Final = {
@@ -61,27 +61,42 @@ class Parameter:
         return begin, end
 
 
+class Notes:
+    """What was noted about one call. `repairs`: name -> where; `doubts`, `faults`: see the module; `twice`:
+    parameters that were given before, name -> the opening tag of the second."""
+
+    __slots__ = ("doubts", "faults", "repairs", "twice")
+
+    def __init__(self) -> None:
+        self.repairs: dict[str, Span] = {}
+        self.doubts: list[Doubt] = []
+        self.faults: list[Problem] = []
+        self.twice: dict[str, Span] = {}
+
+
+#: Shared by all calls that nothing is noted about, which spares a text of many calls as many empty lists.
+CLEAN: Final = Notes()
+
+
 class Frame:
     """One call from its opening tag on. `wrapped`: `<tool_call>` stands before it. `at`: end of the last tag
     that is structure. `done`: calls that were completed inside the open value, in case this frame is given
-    up."""
+    up. `poison`: the text behind it cannot be trusted in strict reading, since its own end is missing.
+    `shared`: another function follows inside the same `<tool_call>`."""
 
     __slots__ = (
         "at",
         "done",
-        "doubts",
         "end",
-        "faults",
         "name",
+        "notes",
         "open",
         "parameters",
         "poison",
-        "repairs",
         "seen",
         "shared",
         "start",
         "tool",
-        "twice",
         "wrapped",
     )
 
@@ -95,28 +110,40 @@ class Frame:
         self.open: Parameter | None = None
         self.parameters: list[Parameter] = []
         self.seen: set[str] = set()
-        #: Parameters that were given before: name -> the opening tag of the second.
-        self.twice: dict[str, Span] = {}
-        self.repairs: dict[str, Span] = {}
-        self.doubts: list[Doubt] = []
-        self.faults: list[Problem] = []
+        self.notes = CLEAN
         self.done: list[Frame] = []
-        #: The text behind this frame cannot be trusted in strict reading: its own end is missing.
         self.poison = False
-        #: Another function follows inside the same `<tool_call>`.
         self.shared = False
+
+    def _noting(self) -> Notes:
+        if self.notes is CLEAN:
+            self.notes = Notes()
+        return self.notes
 
     def repair(self, name: str, start: int, end: int) -> None:
         """Note a repair, once per name."""
-        self.repairs.setdefault(name, (start, end))
+        self._noting().repairs.setdefault(name, (start, end))
 
     def doubt(self, code: str, start: int, end: int, *names: str) -> None:
         """Note that another reading is as well formed as the one taken; `code` is one of DOUBTS."""
-        self.doubts.append((code, start, end, names))
+        self._noting().doubts.append((code, start, end, names))
 
-    def fault(self, code: str, message: str, start: int, end: int) -> None:
-        """Note that the call cannot be read."""
-        self.faults.append(Problem("malformed", code, message, (start, end)))
+    def fault(self, code: str, message: str, start: int, end: int, status: Status = "malformed") -> None:
+        """Note that the call cannot be read in any mode."""
+        self._noting().faults.append(Problem(status, code, message, (start, end)))
+
+    def again(self, name: str, start: int, end: int) -> None:
+        """Note that a parameter is given once more, once per name."""
+        self._noting().twice.setdefault(name, (start, end))
+
+    def cut_off(self, end: int) -> None:
+        """The text ends inside this call, at `end`: what else was wrong no longer matters."""
+        noting = self._noting()
+        noting.faults, noting.twice = [], {}
+        self.fault(
+            "truncated", f"the text ends inside the call of {self.name!r}", self.start, end, "truncated"
+        )
+        self.end = end
 
     def fresh(self, name: str) -> bool:
         """Whether `name` can be the next parameter: declared (or everything is) and not seen yet."""

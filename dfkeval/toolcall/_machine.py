@@ -29,7 +29,6 @@ from dfkeval.toolcall._syntax import (
     PARAMETER_CLOSE,
 )
 from dfkeval.toolcall._tags import END, TEXT
-from dfkeval.toolcall._types import Problem
 
 #: Of calls that are opened in one another and never closed, as many are reported one by one; the rest counts
 #: as part of the last of these.
@@ -281,9 +280,7 @@ class Machine(Stack):
             message = (
                 f"{name!r} is opened inside the value of {parameter.name!r}, behind a closer and more text"
             )
-            frame.faults.append(
-                Problem("ambiguous", "parameter_in_text", message, (tags.starts[i], tags.ends[i]))
-            )
+            frame.fault("parameter_in_text", message, tags.starts[i], tags.ends[i], "ambiguous")
             parameter.opener_inside = True
             return i + 1
         return self._heal_here(frame, parameter, i)
@@ -371,8 +368,5 @@ class Machine(Stack):
             self._truncated(frame)
 
     def _truncated(self, frame: Frame) -> None:
-        message = f"the text ends inside the call of {frame.name!r}"
-        frame.faults = [Problem("truncated", "truncated", message, (frame.start, len(self.text)))]
-        frame.twice = {}
-        frame.end = len(self.text)
+        frame.cut_off(len(self.text))
         self.out.append(frame)

@@ -85,7 +85,7 @@ class Stack:
             frame.repair("crlf_framing", begin, begin + 2)
         frame.open = parameter = Parameter(name, start, begin, framed, frame.slot(name))
         if name in frame.seen:
-            frame.twice.setdefault(name, (start, begin))
+            frame.again(name, start, begin)
         frame.seen.add(name)
         stop = self._decode(parameter)
         if stop is None:
@@ -140,4 +140,5 @@ class Stack:
         frame.parameters.append(parameter)
         frame.open = None
         frame.at = at
-        frame.done = []
+        if frame.done:
+            frame.done = []

@@ -45,15 +45,13 @@ class Stream:
             raise ValueError("the stream is closed; make a new one")
         self._pieces.append(piece)
         self._size += len(piece)
-        if ">" in piece and self._closes(piece):
+        if ">" in piece and ("l>" in piece or piece[0] == ">") and self._closes(piece):
             return self._preview()
         return []
 
     def _closes(self, piece: str) -> bool:
-        """Whether `</tool_call>` ended within the last piece."""
-        if "l>" not in piece and not (
-            piece[0] == ">" and len(self._pieces) > 1 and self._pieces[-2][-1:] in ("l", "")
-        ):
+        """Whether `</tool_call>` ended within the last piece, which holds "l>" or begins with ">"."""
+        if "l>" not in piece and not (len(self._pieces) > 1 and self._pieces[-2][-1:] in ("l", "")):
             return False
         return _CLOSER in "".join(self._pieces[-12:])[-len(piece) - 11 :]
 

@@ -108,7 +108,10 @@ def test_parameters_may_stand_behind_a_reference():
 def test_parameters_may_be_declared_in_parts_of_the_schema(keyword):
     parts = [{"properties": {"n": {"type": "integer"}}, "required": ["n"]}, {"$ref": "#/$defs/more"}]
     more = {"properties": {"n": {"minimum": 2, "type": "integer"}, "l": {"type": "array"}}}
-    shaped = {"name": "f", "parameters": {"type": "object", keyword: [*parts, True], "$defs": {"more": more}}}
+    shaped = {
+        "name": "f",
+        "parameters": {"type": "object", keyword: [*parts, True, parts[0]], "$defs": {"more": more}},
+    }
     if keyword == "oneOf":
         parts.pop()
         shaped["parameters"][keyword] = parts
