@@ -128,7 +128,7 @@ def finished(completion: Completion) -> bool:
 def key(identity: dict[str, Any], shown: dict[str, Any], request: Request, sampling: Sampling) -> str:
     """The hash of all that decides an answer. How often a row is drawn does not decide any one draw."""
     settings = sampling.model_dump(mode="json", exclude={"repeats"})
-    asked = (request.repeat, request.constraint, request.slot)
+    asked = (request.repeat, request.constraint, request.slot, request.force_tool)
     material = msgspec.json.encode((FORMAT, identity, shown, settings, asked), order="sorted")
     return hashlib.sha256(material).hexdigest()
 

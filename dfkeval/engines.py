@@ -95,10 +95,11 @@ def identity(backend: Backend) -> dict[str, Any]:
     return {name: backend.info[name] for name in names if backend.info.get(name) is not None}
 
 
-def begin(out: Path, now: dict[str, Any]) -> None:
-    """Note beside `out` how it is made. Raises `ConfigError` where it was begun in another way."""
+def begin(out: Path, now: dict[str, Any], begun: bool) -> None:
+    """Note beside `out`, a file or folder, how it is made. begun: it holds results already. Raises
+    `ConfigError` where those were made in another way."""
     path, now = out.with_name(out.name + RECORD), msgspec.json.decode(msgspec.json.encode(now))
-    before = read_json(path) if path.exists() and out.exists() and out.stat().st_size else now
+    before = read_json(path) if begun and path.exists() else now
     changed = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
     if changed:
         raise ConfigError(

@@ -15,12 +15,13 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from dfkdata.errors import DataError
 from dfkdata.records import Record, Reject
-from dfkeval import engines
+from dfkeval import engines, lines
 from dfkeval.judging import judge
 from dfkeval.prediction import CHUNK, Predictor
 from dfkeval.samples import NOT_ANSWERED, Sample
+
+WHAT = "a prediction"
 
 
 class Prediction(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,9 +77,9 @@ def many(
     `ConfigError` when it was begun with another model, schema or sampling."""
     path = Path(out)
     done = outcomes(path)
-    engines.begin(path, _record(ask, part))
+    engines.begin(path, _record(ask, part), begun=bool(done))
     kept = {name: outcome for name, outcome in done.items() if outcome not in NOT_ANSWERED}
-    _keep(path, kept)
+    lines.keep(path, Prediction, WHAT, lambda found: found.id in kept)
     encoder = msgspec.json.Encoder()
     mine = islice(numbered(rows), part[0] - 1, None, part[1])
     with path.open("ab") as file:
@@ -142,27 +143,4 @@ def numbered(rows: Iterable[Record | Reject]) -> Iterator[Record | Reject]:
 
 def outcomes(path: Path) -> dict[str, str]:
     """id -> outcome of the finished lines. Raises `DataError` for a line that is no prediction."""
-    return {found.id: found.outcome for _, found in _lines(path)}
-
-
-def _lines(path: Path) -> Iterator[tuple[bytes, Prediction]]:
-    """The finished lines of a predictions file; a half-written last one, which a kill leaves, is not one."""
-    if not path.exists():
-        return
-    decoder = msgspec.json.Decoder(Prediction)
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.endswith(b"\n"):
-                return
-            try:
-                yield line, decoder.decode(line)
-            except msgspec.MsgspecError as error:
-                raise DataError(f"{path}:{number}: not a prediction ({error}); give another --out") from error
-
-
-def _keep(path: Path, kept: dict[str, str]) -> None:
-    """Leave only the finished lines of `kept`; whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    with part.open("wb") as file:
-        file.writelines(line for line, found in _lines(path) if found.id in kept)
-    part.replace(path)
+    return {found.id: found.outcome for _, found in lines.finished(path, Prediction, WHAT)}

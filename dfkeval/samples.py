@@ -68,7 +68,8 @@ class Constraint(msgspec.Struct, frozen=True, kw_only=True):
 class Request(msgspec.Struct, frozen=True, kw_only=True):
     """One question. `messages`: chat turns with parts {"type": "text"|"image"}; `images`: paths in
     placeholder order; `slot`: asks for the probability of each label as well. repeat: which drawing of the
-    same question this is, from 0. constraint: None for a free answer."""
+    same question this is, from 0. constraint: None for a free answer. force_tool: the function that a server
+    is told to have called, whatever the model would rather do."""
 
     id: str
     messages: list[dict[str, Any]]
@@ -77,6 +78,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     slot: LabelSlot | None = None
     repeat: int = 0
     constraint: Constraint | None = None
+    force_tool: str | None = None
 
 
 class Sampling(Config):

@@ -100,6 +100,8 @@ def body(request: Request, sampling: Sampling, model: str, dialect: Dialect = "o
         found |= budget(sampling.thinking_budget, dialect)
     if request.constraint is not None:
         found |= constrained(request.constraint, dialect)
+    if request.force_tool is not None:
+        found["tool_choice"] = {"type": "function", "function": {"name": request.force_tool}}
     if request.slot is not None:
         found |= {"logprobs": True, "top_logprobs": _ALTERNATIVES}
     return found
