@@ -118,8 +118,8 @@ def test_parameters_may_be_declared_in_parts_of_the_schema(keyword):
     good = write_tool_call("f", {"n": 3, "l": ["</parameter>"]} if keyword != "oneOf" else {"n": 3})
     assert parse_tool_call(good, [shaped])["n"] == 3
     assert codes(parse_tool_calls(write_tool_call("f", {"n": "x"}), [shaped])) == [("invalid", "type")]
-    needed = {"allOf": [("invalid", "required")], "anyOf": [], "oneOf": [("invalid", "required")]}
-    assert codes(parse_tool_calls(write_tool_call("f", {}), [shaped])) == needed[keyword]
+    needed = set() if keyword == "anyOf" else {("invalid", "required")}
+    assert set(codes(parse_tool_calls(write_tool_call("f", {}), [shaped]))) == needed
 
 
 @pytest.mark.parametrize("parameters", [{"allOf": [{"$ref": "#"}]}, {"anyOf": [{"allOf": [{"$ref": "#"}]}]}])
