@@ -97,16 +97,21 @@ class Collator:
         if self.image_processor is None:
             raise DataError(f"{path}: this model sees no images; use model.kind: vlm or modality: text")
         width, height = _measure(path)
-        limits = {"min_pixels": self.size["shortest_edge"], "max_pixels": self.size["longest_edge"]}
         try:
-            patches = self.image_processor.get_number_of_image_patches(height, width, limits)
+            patches = self.image_processor.get_number_of_image_patches(height, width, self._budget())
         except ValueError as error:  # the processor's own limit on the aspect ratio
             raise DataError(f"{path}: {error}") from error
         return int(patches) // self.image_processor.merge_size**2
 
+    def _budget(self) -> dict[str, Any]:
+        """The pixel budget by all of its names: a class with attributes min_pixels and max_pixels (Unsloth
+        adds them) takes those before a `size` that is given alone."""
+        low, high = self.size["shortest_edge"], self.size["longest_edge"]
+        return {"size": dict(self.size), "min_pixels": low, "max_pixels": high}
+
     def _pixels(self, paths: list[str]) -> dict[str, Tensor]:
         opened = [open_image(path) for path in paths]
-        out = self.image_processor(images=opened, size=dict(self.size), return_tensors="pt")
+        out = self.image_processor(images=opened, return_tensors="pt", **self._budget())
         made = out["image_grid_thw"].prod(-1) // self.image_processor.merge_size**2
         for path, tokens in zip(paths, made.tolist(), strict=True):
             if tokens != self.image_tokens(path):

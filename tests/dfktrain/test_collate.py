@@ -74,6 +74,18 @@ def test_the_pixel_budget_is_kept_and_touches_no_shared_state(processor: Any, pi
     assert dict(processor.image_processor.size) == own
 
 
+def test_the_pixel_budget_holds_where_the_processor_class_has_limits_of_its_own(
+    processor: Any, rows: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = Collator(processor, max_pixels=48 * 48)(rows)
+    kind = type(processor.image_processor)
+    monkeypatch.setattr(kind, "max_pixels", property(lambda self: self.size["longest_edge"]), raising=False)
+    monkeypatch.setattr(kind, "min_pixels", property(lambda self: self.size["shortest_edge"]), raising=False)
+    batch = Collator(processor, max_pixels=48 * 48)(rows)
+    assert torch.equal(batch["image_grid_thw"], right["image_grid_thw"])
+    assert torch.equal(batch["pixel_values"], right["pixel_values"])
+
+
 def test_the_budget_gives_the_same_pixels_as_the_loader_at_inference(
     base_folder: Any, pictures: list[str]
 ) -> None:
