@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dfkdata.errors import ConfigError, DataError, DfkError, missing_package
-from dfktrain import overrides
+from dfktrain import cli_merge, overrides
 from dfktrain.cli_recipes import init_command, sweep_command
 from dfktrain.config import TrainConfig
 
@@ -227,6 +227,7 @@ app.command(
         "dfktrain sweep train.yaml --out sweeps/plus --vary stages.0.sft_plus.lambda=0,0.1,0.2",
     ),
 )(sweep_command)
+app.command("merge", epilog=cli_merge.EXAMPLES)(cli_merge.merge_command)
 
 
 def main() -> None:
