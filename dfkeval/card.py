@@ -26,7 +26,8 @@ class Base(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Card(msgspec.Struct, frozen=True, kw_only=True):
-    """What an adapter was trained with. schema: None for an adapter of rows without a schema."""
+    """What an adapter was trained with. schema: None for an adapter of rows without a schema. quantized: how
+    the base was quantised in training ("nf4", "nf4+loftq"), None for not at all."""
 
     format: int = 1
     schema: str | None = None
@@ -37,6 +38,7 @@ class Card(msgspec.Struct, frozen=True, kw_only=True):
     max_pixels: int | None = None
     thinking: bool = False
     base: Base | None = None
+    quantized: str | None = None
 
 
 def write(folder: Path, card: Card) -> Path:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dfkdata.errors import ConfigError, DataError, DfkError, missing_package
-from dfktrain import cli_merge, overrides
+from dfktrain import cli_merge, cli_rft, overrides
 from dfktrain.cli_recipes import init_command, sweep_command
 from dfktrain.config import TrainConfig
 
@@ -228,6 +228,7 @@ app.command(
     ),
 )(sweep_command)
 app.command("merge", epilog=cli_merge.EXAMPLES)(cli_merge.merge_command)
+app.command("rft", epilog=cli_rft.EXAMPLES)(cli_rft.rft_command)
 
 
 def main() -> None:

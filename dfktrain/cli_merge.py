@@ -16,10 +16,9 @@ if TYPE_CHECKING:
     from dfktrain.slerp import Point
 
 EXAMPLES = (
-    "Examples:\n\n"
-    "  dfktrain merge --base Qwen/Qwen3.5-0.8B --adapter runs/first/adapter --out models/first\n\n"
-    "  dfktrain merge --slerp runs/a/adapter --slerp runs/b/adapter --grid 5 --eval eval.yaml --out "
-    "runs/blends"
+    "Examples:\n\n  dfktrain merge --base Qwen/Qwen3.5-0.8B --adapter runs/first/adapter --out "
+    "models/first\n\n  dfktrain merge --slerp runs/a/adapter --slerp runs/b/adapter --grid 5 --eval "
+    "eval.yaml --out runs/blends"
 )
 
 

@@ -35,8 +35,8 @@ WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 #: Settings that do not change what the saved tensors mean.
 _NEUTRAL = frozenset(
     "task_type auto_mapping peft_type peft_version base_model_name_or_path revision inference_mode "
-    "lora_dropout "
-    "loftq_config eva_config corda_config lora_ga_config runtime_config megatron_core qalora_group_size "
+    "lora_dropout loftq_config eva_config corda_config lora_ga_config runtime_config megatron_core "
+    "qalora_group_size "
     "exclude_modules layers_to_transform layers_pattern".split()
 )
 
@@ -161,8 +161,8 @@ def _refuse_settings(folder: Path, config: dict[str, Any]) -> None:
     if start.startswith(_CHANGED_BASE):
         raise ConfigError(
             f"adapter {folder}: started with {start}, which takes a part out of the base; its factors fit "
-            "that changed base "
-            "only. Convert it on saving (PEFT: path_initial_model_for_weight_conversion) and merge the result"
+            "that changed base only. Convert it on saving (PEFT: path_initial_model_for_weight_conversion) "
+            "and merge the result"
         )
     for name, value in config.items():
         if name in _NEUTRAL or name in _USED or not value:

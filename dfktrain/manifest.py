@@ -13,7 +13,7 @@ from typing import Any
 
 from dfkdata.errors import ConfigError, DataError
 from dfkeval import card as cards
-from dfktrain.config import Stage, TrainConfig
+from dfktrain.config import AdapterConfig, Stage, TrainConfig
 from dfktrain.data import StageData
 
 PACKAGES = (
@@ -91,7 +91,9 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def card(data: StageData, stage: Stage, base_name: str, shapes: str | None, template: str) -> cards.Card:
+def card(
+    data: StageData, stage: Stage, base: cards.Base, template: str, adapter: AdapterConfig
+) -> cards.Card:
     """`dfk.json`: what inference must repeat. A field on which the rows differ is left empty."""
     tools = _only(data.tools)
     return cards.Card(
@@ -102,8 +104,15 @@ def card(data: StageData, stage: Stage, base_name: str, shapes: str | None, temp
         template_sha256=template,
         max_pixels=stage.max_pixels,
         thinking=data.thinking == {True},
-        base=cards.Base(name=base_name, shapes_sha256=shapes),
+        base=base,
+        quantized=_quantized(adapter),
     )
+
+
+def _quantized(adapter: AdapterConfig) -> str | None:
+    if adapter.kind != "qlora":
+        return None
+    return "nf4+loftq" if adapter.loftq else "nf4"
 
 
 def _only(values: Iterable[Any]) -> Any:

@@ -23,6 +23,7 @@ from dfkeval import card as cards
 from dfkeval import loading
 from dfktrain import lora, manifest, proof
 from dfktrain import probes as probes_
+from dfktrain.engines.transformers import shapes_without_weights
 from dfktrain.mergeplan import Changes, plan, settings
 from dfktrain.tensorfile import TensorFile, rewrite, weight_files
 
@@ -137,11 +138,23 @@ def _base(asked: str | Path | None, adapter: lora.Adapter) -> tuple[Path, list[s
     card = cards.read(adapter.folder)
     named = adapter.base or (card.base.name if card is not None and card.base is not None else None)
     plain = lora.full_precision(named) if named else None
-    if adapter.four_bit_base:
+    quantized = card.quantized if card is not None else None
+    if quantized is not None and "loftq" in quantized:
+        raise ConfigError(
+            f"adapter {adapter.folder}: LoftQ started it as the error of the 4-bit base, which the 16-bit "
+            "base does "
+            "not have; serve it on the 4-bit base"
+        )
+    if adapter.four_bit_base or quantized is not None:
+        how = "a 4-bit model" if adapter.four_bit_base else "in 4 bit"
         notes.append(
-            f"the adapter was trained on {named}, a 4-bit model; merged into its 16-bit base, it answers as "
-            "that base does "
-            "with the adapter, not as the 4-bit model did: score it again"
+            f"the adapter was trained on {named}, {how}; merged into the 16-bit base, it answers as that one "
+            "does "
+            "with the adapter, not as the 4-bit one did: score it again"
+        )
+    if asked is not None and plain and Path(plain).name != Path(str(asked)).name:
+        notes.append(
+            f"the adapter names {Path(plain).name} as its base, it is merged into {Path(str(asked)).name}"
         )
     if asked is None and plain is None:
         raise ConfigError(f"adapter {adapter.folder}: names no base model; give it with --base")
@@ -150,10 +163,19 @@ def _base(asked: str | Path | None, adapter: lora.Adapter) -> tuple[Path, list[s
         way_out = plain or lora.full_precision(folder.name)
         raise ConfigError(
             f"base {folder}: its weights are quantised, and a sum with them would be rounded to their few "
-            "bits; "
-            f"merge into the 16-bit model: --base {way_out}"
+            f"bits; merge into the 16-bit model: --base {way_out}"
         )
+    _check_shapes(card, folder, adapter.folder)
     return folder, notes
+
+
+def _check_shapes(card: cards.Card | None, folder: Path, adapter: Path) -> None:
+    """The base has the parameters that `dfk.json` knows. Raises `ConfigError`."""
+    expected = card.base.shapes_sha256 if card is not None and card.base is not None else None
+    if expected is None or not probes_.vision(folder):
+        return
+    if shapes_without_weights(str(folder)) != expected:
+        raise ConfigError(f"adapter {adapter}: was trained on a model of other shapes than {folder}")
 
 
 def _local(name: str | Path) -> Path:

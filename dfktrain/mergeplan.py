@@ -30,14 +30,12 @@ def plan(adapter: lora.Adapter, files: list[TensorFile], base: Path) -> Changes:
     if lost := sorted(wanted - set(places)):
         raise ConfigError(
             f"adapter {adapter.folder}: {len(lost)} of its keys find no place in {base}, for example "
-            f"{lost[0]}; it was "
-            "trained on another base"
+            f"{lost[0]}; it was trained on another base"
         )
     if missing := _missing(adapter, places):
         raise ConfigError(
             f"adapter {adapter.folder}: {len(missing)} layers that its configuration names got no key, for "
-            "example "
-            f"{missing[0]}; the file is not whole"
+            f"example {missing[0]}; the file is not whole"
         )
     changes: Changes = {}
     for name, found in adapter.factors.items():
@@ -71,8 +69,7 @@ def _refuse_tied(adapter: lora.Adapter, settings: dict[str, Any]) -> None:
         return
     raise ConfigError(
         f"adapter {adapter.folder}: changes {', '.join(sorted(touched))}, and this model's head is its "
-        "embedding: merged, "
-        "both would change. Train with ensure_weight_tying, or serve base and adapter"
+        "embedding: merged, both would change. Train with ensure_weight_tying, or serve base and adapter"
     )
 
 
@@ -125,8 +122,7 @@ def _replace(adapter: lora.Adapter, key: str, place: Entry, changes: Changes) ->
     if place.shape != shape:
         raise ConfigError(
             f"adapter {adapter.folder}: {place.name} is {place.shape} in the base, {shape} in the adapter (a "
-            "vocabulary that "
-            "was resized in training cannot be merged)"
+            "vocabulary that was resized in training cannot be merged)"
         )
     _require_float(adapter, place)
     changes[place.name] = lambda old: adapter.tensor(key).to(old.dtype)
@@ -136,8 +132,7 @@ def _require_float(adapter: lora.Adapter, entry: Entry) -> None:
     if entry.dtype not in FLOATS:
         raise ConfigError(
             f"base: {entry.name} is stored as {entry.dtype}; merge into a base in bf16, fp16 or fp32 "
-            "(adapter "
-            f"{adapter.folder})"
+            f"(adapter {adapter.folder})"
         )
 
 

@@ -33,7 +33,7 @@ from dfkdata.errors import DataError
 from dfktrain import lora
 from dfktrain.probes import Probe, processor
 from dfktrain.tensorfile import Entry, weight_files
-from dfktrain.unmerged import adapted, network, released
+from dfktrain.unmerged import adapted, network
 
 POSITIONS = 64
 """Positions of a probe that are compared, counted from the end of the greedy answer."""
@@ -110,24 +110,16 @@ def prove(
     Raises `DataError` where a written weight is not the sum that PEFT computes; every other failure is in
     `faults`."""
     ask = _Questions(merged, probes, device)
-    say("base and adapter, fp32")
-    with adapted(base, adapter, ask.processor, "float32", ask.device) as net:
-        reference = ask.reference(net)
-        with net.disable_adapter():
-            effect = ask.distance(net, reference)
-        say("merged in memory by PEFT, fp32")
-        net = net.merge_and_unload(safe_merge=True)
-        in_memory = ask.distance(net, reference)
-        weights = compare_weights(base, merged, net, changed)
+    say("base and adapter, unmerged and merged in memory, fp32")
+    reference, in_memory, weights = _unmerged(ask, base, adapter, merged, changed)
+    say("base alone, fp32")
+    effect = _alone(ask, base, "float32", reference)
     say("merged, reloaded, fp32")
-    with released(network(merged, "float32", ask.device)) as net:
-        reloaded = ask.distance(net, reference)
+    reloaded = _alone(ask, merged, "float32", reference)
     say("merged, reloaded, bf16")
-    with released(network(merged, "bfloat16", ask.device)) as net:
-        served = ask.distance(net, reference)
+    served = _alone(ask, merged, "bfloat16", reference)
     say("base and adapter, bf16: the noise floor")
-    with adapted(base, adapter, ask.processor, "bfloat16", ask.device) as net:
-        floor = ask.distance(net, reference)
+    floor = _floor(ask, base, adapter, reference)
     lost = reloaded.rms_logit / effect.rms_logit if effect.rms_logit else float("inf")
     return Proof(
         probes=len(probes),
@@ -143,6 +135,25 @@ def prove(
         weights=weights,
         faults=tuple(_faults(floor, in_memory, reloaded, served, lost)),
     )
+
+
+def _unmerged(
+    ask: _Questions, base: Path, adapter: lora.Adapter, merged: Path, changed: set[str]
+) -> tuple[list[_Answer], Distance, dict[str, int]]:
+    """(the reference, how far PEFT's own merge is from it, counts of weights compared with that merge)."""
+    net = adapted(base, adapter, ask.processor, "float32", ask.device)
+    reference = ask.reference(net)
+    whole = net.merge_and_unload(safe_merge=True)
+    return reference, ask.distance(whole, reference), compare_weights(base, merged, whole, changed)
+
+
+def _alone(ask: _Questions, folder: Path, dtype: str, reference: list[_Answer]) -> Distance:
+    """The model of a folder, which is free again on return."""
+    return ask.distance(network(folder, dtype, ask.device), reference)
+
+
+def _floor(ask: _Questions, base: Path, adapter: lora.Adapter, reference: list[_Answer]) -> Distance:
+    return ask.distance(adapted(base, adapter, ask.processor, "bfloat16", ask.device), reference)
 
 
 def _faults(
@@ -164,8 +175,7 @@ def _faults(
     if not lost <= LOST:
         yield (
             f"rounding to the stored type takes away {lost:.0%} of what the adapter changes; it is too weak "
-            "for these "
-            "weights: serve base and adapter, or merge into a base saved in float32"
+            "for these weights: serve base and adapter, or merge into a base saved in float32"
         )
 
 
@@ -204,8 +214,7 @@ def _require_rounded(entry: Entry, written: Tensor, summed: Tensor | None) -> No
     if not bool((worst <= 0).all()):
         raise DataError(
             f"the merged {entry.name} is not base plus adapter as PEFT sums them (off by "
-            f"{float(worst.max()):.3g} beyond "
-            "one rounding); nothing is written"
+            f"{float(worst.max()):.3g} beyond one rounding); nothing is written"
         )
 
 

@@ -79,6 +79,9 @@ def slerp_adapters(
     if len(parts) < 2:
         raise ConfigError("slerp blends two or more adapters; give --slerp at least twice")
     _check_family(parts)
+    named = sorted({Path(lora.full_precision(part.base)).name for part in parts if part.base})
+    if len(named) > 1:
+        say(f"note: the adapters name different bases, of equal shapes where they meet: {', '.join(named)}")
     points = [normalised(each, len(parts)) for each in weights]
     if rank is not None and rank < 1:
         raise ConfigError(f"rank {rank}: give 1 or more, or none for a blend without loss")

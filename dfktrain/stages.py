@@ -165,7 +165,8 @@ def _stage(run: _Run, index: int, stage: Stage, facts: dict[str, Any], before: s
         return done
     if weights.main_process():
         manifest.write_json(folder / "started.json", {"fingerprint": mark})
-    card = manifest.card(data, stage, run.base.name, run.base.shapes_sha256, run.template)
+    base = cards.Base(name=run.base.name, shapes_sha256=run.base.shapes_sha256)
+    card = manifest.card(data, stage, base, run.template, run.config.adapter)
     result, gathered = _train_stage(run, index, stage, data, collator, mark)
     weights.save(run.base, run.model, folder / "adapter", card, gathered)
     if weights.main_process():

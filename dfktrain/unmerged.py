@@ -5,12 +5,9 @@ this one, through a copy; nothing of the adapter's own folder is changed."""
 
 from __future__ import annotations
 
-import gc
 import json
 import re
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -37,25 +34,13 @@ def network(folder: Path, dtype: str, device: str) -> Any:
     return net.to(device).eval()
 
 
-@contextmanager
-def released(net: Any) -> Iterator[Any]:
-    """The model for the time of one comparison; its memory is free before the next is loaded."""
-    try:
-        yield net
-    finally:
-        del net
-        gc.collect()
-
-
-@contextmanager
-def adapted(base: Path, adapter: lora.Adapter, processor: Any, dtype: str, device: str) -> Iterator[Any]:
+def adapted(base: Path, adapter: lora.Adapter, processor: Any, dtype: str, device: str) -> Any:
     """The base with its adapter on it, unmerged."""
     net = network(base, dtype, device)
     holder = SimpleNamespace(tokenizer=getattr(processor, "tokenizer", processor))
     with tempfile.TemporaryDirectory() as scratch:
         folder = _loadable(adapter, net, Path(scratch))
-        with released(loading.attach(net, folder, holder)) as found:
-            yield found
+        return loading.attach(net, folder, holder)
 
 
 def _loadable(adapter: lora.Adapter, net: Any, scratch: Path) -> Path:

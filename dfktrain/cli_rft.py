@@ -1,0 +1,45 @@
+"""`dfktrain rft`: rejection-sampling fine-tuning."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+EXAMPLES = (
+    "Examples:\n\n  dfktrain rft rft.yaml --out runs/rft\n\n  dfktrain rft rft.yaml --out runs/more --set "
+    "rounds=2 --set sample.sampling.repeats=8"
+)
+
+
+def rft_command(
+    config: Annotated[Path, typer.Argument(help="The configuration, a YAML file.", metavar="CONFIG")],
+    out: Annotated[
+        Path, typer.Option("--out", help="Folder of the run; one that was stopped goes on there.")
+    ],
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="Replace one key: keep=2. May be repeated.")
+    ] = None,
+) -> None:
+    """Ask every row several times, keep the answers that validators accept, train on them; DIR/adapter,
+    DIR/rft.json."""
+    from dfkdata.config import load_config
+    from dfkdata.progress import Progress
+    from dfktrain import cli
+    from dfktrain.rft_config import RftConfig
+
+    cli._quiet()
+    settings = load_config(config, RftConfig, set_ or ()).resolved(config.parent.resolve())
+    cli._require()
+    from dfktrain import rft
+
+    with cli._Bar() as trained:
+        result = rft.rft(settings, out, asked=Progress("answers"), trained=trained, say=_say)
+    sys.stdout.write(rft.table(result))
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"  {line}\n")
+    sys.stderr.flush()
