@@ -22,16 +22,23 @@ def rft_command(
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Replace one key: keep=2. May be repeated.")
     ] = None,
+    override: Annotated[
+        list[str] | None, typer.Option("--override", help="File of changes; what changes is printed.")
+    ] = None,
 ) -> None:
     """Ask every row several times, keep the answers that validators accept, train on them; DIR/adapter,
     DIR/rft.json."""
     from dfkdata.config import load_config
     from dfkdata.progress import Progress
-    from dfktrain import cli
+    from dfktrain import cli, overrides
     from dfktrain.rft_config import RftConfig
 
     cli._quiet()
-    settings = load_config(config, RftConfig, set_ or ()).resolved(config.parent.resolve())
+    changes = [change for file in override or () for change in overrides.expand(config, file)]
+    settings = load_config(config, RftConfig, [*changes, *(set_ or ())])
+    for line in overrides.deviations(config, settings, changes) if changes else ():
+        sys.stderr.write(f"override: {line}\n")
+    settings = settings.resolved(config.parent.resolve())
     cli._require()
     from dfktrain import rft
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,12 @@ from typing import Any
 import pytest
 from train_helpers import image_row, text_row, write_rows
 
-from dfkdata.config import bind
+from dfkdata.config import bind, load_config
 from dfkdata.errors import BackendError, ConfigError, DataError
 from dfkdata.rows import load_rows
 from dfkdata.schemas import load as load_schema
 from dfkeval.samples import Sample
-from dfktrain import cli, mask
+from dfktrain import cli, mask, recipes
 from dfktrain.rft import RftResult, Round, accepted_row, rft
 from dfktrain.rft_config import RftConfig
 
@@ -296,3 +297,54 @@ def test_the_command_prints_the_account(make: Make, asked: Path, base_folder: Pa
     written = json.loads((tmp_path / "out" / "rft.json").read_text(encoding="utf-8"))
     assert written["rounds"][0]["adapter"] == "round-1/train/adapter"
     assert isinstance(RftResult(tmp_path, (Round(**(written["rounds"][0])),)), RftResult)
+
+
+SOURCE = {
+    "sample.sampling.repeats": 4, "sample.sampling.max_new_tokens": 256, "sample.sampling.temperature": 0.7,
+    "watch.similarity.minimum": 0.8, "train.stages.0.batch_size": 16, "train.stages.0.accumulation": 1,
+    "train.stages.0.learning_rate": 2e-4,
+}  # fmt: skip
+
+
+def test_sitas_preset_holds_its_sources_numbers_and_stands_in_the_manual() -> None:
+    config = load_config(recipes.find("sita_rft"), RftConfig).model_dump(mode="json")
+
+    def at(place: str) -> Any:
+        value: Any = config
+        for step in place.split("."):
+            value = value[int(step) if step.isdigit() else step]
+        return value
+
+    assert {place: at(place) for place in SOURCE} == SOURCE
+    assert list(config["accept"]) == ["schema_valid", "label_match"], "label_only: similarity decides nothing"
+    manual = (
+        (Path(__file__).parents[2] / "docs/recipes.md")
+        .read_text(encoding="utf-8")
+        .partition("## sita_rft")[2]
+    )
+    shown = re.findall(r"\| `([\w.]+)` \| (\S+) \|", manual)
+    assert {place: float(value) for place, value in shown if place in SOURCE} == SOURCE
+
+
+def test_sitas_preset_runs_two_steps_and_prints_what_was_changed(
+    asked: Path, base_folder: Path, tmp_path: Path
+) -> None:
+    from typer.testing import CliRunner
+
+    changes = {
+        "sample.data": str(asked),
+        "sample.backend": {"kind": "fakes.noisy", "log": str(tmp_path / "log.txt")},
+        "sample.resamples": 100,
+        "watch": {},
+        "train.model.name": str(base_folder),
+        "train.adapter.warm_start": None,
+        "train.stages.0.epochs": None,
+        "train.stages.0.steps": 2,
+        "train.precision": "fp32",
+    }
+    (tmp_path / "tiny.yaml").write_text(json.dumps(changes), encoding="utf-8")
+    line = ["rft", str(recipes.find("sita_rft")), "--out", str(tmp_path / "out"), "--override"]
+    found = CliRunner().invoke(cli.app, [*line, str(tmp_path / "tiny.yaml")], catch_exceptions=False)
+    assert found.exit_code == 0 and "2 steps, loss" in found.stdout
+    assert "override: train.stages.0.steps: None -> 2" in found.stderr
+    assert "override: train.adapter.warm_start: runs/sita_qwen35/adapter -> None" in found.stderr
