@@ -134,12 +134,12 @@ def _column(doc: Document, schema: Any, path: tuple[str, ...]) -> Fits | None:
     if items is None:
         return lambda column: all(map(one, column))
     least, most, below = inner.get("minItems", 0), inner.get("maxItems", float("inf")), items
+    bounded = "minItems" in inner or "maxItems" in inner
 
     def lists(column: Any) -> bool:
-        if (
-            not _LIST(map(type, column))
-            or not least <= min(map(len, column)) <= max(map(len, column)) <= most
-        ):
+        if not _LIST(map(type, column)):
+            return False
+        if bounded and not least <= min(map(len, column)) <= max(map(len, column)) <= most:
             return False
         flat = list(chain.from_iterable(column))
         return not flat or below(flat)
