@@ -337,7 +337,7 @@ class Reader(Source):
         """Closing tags directly behind a call: written twice, or the call's last value goes on. Returns the
         tag at which it goes on."""
         tags, end = self.tags, frame.end
-        if frame.open is not None or frame.notes.faults:
+        if frame.open is not None or frame.notes.faults or frame.notes.twice:
             return None
         while tags.kinds[i] in _CLOSERS and tags.starts[i] >= end and tags.blank(end, i):
             if tags.kinds[i] == P_CLOSE and self._may_reopen(block, frame, i):
