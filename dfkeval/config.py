@@ -24,6 +24,7 @@ from dfkeval import backends, metrics
 from dfkeval import card as cards
 from dfkeval.confidence import demand_slot
 from dfkeval.constraints import Mode
+from dfkeval.metrics._soft import Options as Fields
 from dfkeval.metrics.bertscore import Options as BertScore
 from dfkeval.samples import Sampling
 
@@ -68,6 +69,7 @@ class EvalConfig(Config):
     scaffold: Path | None = None
     confidences: bool = False
     bertscore: BertScore = BertScore()
+    fields: Fields = Fields()
     trackers: tuple[str, ...] = ()
     limit: int | None = Field(default=None, ge=1)
     shard: str | None = Field(default=None, pattern=r"^[1-9]\d*/[1-9]\d*$")
@@ -112,8 +114,10 @@ def read(path: str | Path, overrides: Sequence[str] = ()) -> EvalConfig:
 def rooted(config: EvalConfig, root: Path) -> EvalConfig:
     """Relative paths become absolute, read from `root`; a model name that is no folder there stays a name."""
     backend = config.backend.model_copy(update=paths_of(config.backend, root))
-    options = config.bertscore.model_copy(update=paths_of(config.bertscore, root))
-    own = {"data": _absolute(config.data, root), "backend": backend, "bertscore": options}
+    own: dict[str, Any] = {"data": _absolute(config.data, root), "backend": backend}
+    for part in ("bertscore", "fields"):
+        options = getattr(config, part)
+        own[part] = options.model_copy(update=paths_of(options, root))
     own |= {
         name: _absolute(path, root)
         for name in ("cache", "scaffold")

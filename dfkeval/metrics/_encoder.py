@@ -103,18 +103,35 @@ class Encoder:
                     seen(distinct[place], encoded)
         return found
 
+    def sentences(self, texts: Sequence[str], batch_tokens: int) -> dict[str, NDArray[np.float64]]:
+        """Text -> the mean of its token states, special tokens included, as a unit vector (D,)."""
+        distinct = list(dict.fromkeys(texts))
+        rows = [ids for ids, _ in self.tokens(distinct)]
+        order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
+        found: dict[str, NDArray[np.float64]] = {}
+        for batch in batches([len(rows[index]) for index in order], batch_tokens):
+            places = order[batch.start : batch.stop]
+            states = self._states([rows[place] for place in places]).cpu().numpy().astype(np.float64)
+            for place, table in zip(places, states, strict=True):
+                mean = table[: len(rows[place])].mean(axis=0)
+                found[distinct[place]] = mean / max(float(np.linalg.norm(mean)), 1e-12)
+        return found
+
     def _forward(self, rows: list[list[int]]) -> list[Embedding]:
         """Unit vectors (T, D) of each row; rows of one batch are padded on the right and cut back."""
+        hidden = self._states(rows)
+        out = (hidden / hidden.norm(dim=-1, keepdim=True)).cpu().numpy()
+        return [np.ascontiguousarray(out[index, : len(row)]) for index, row in enumerate(rows)]
+
+    def _states(self, rows: list[list[int]]) -> Any:
+        """Token states (B, T, D) of rows padded on the right, in fp32."""
         torch = self.torch
         width = max(map(len, rows))
         pad = self.tokenizer.pad_token_id or 0
         ids = torch.tensor([[*row, *[pad] * (width - len(row))] for row in rows], device=self.device)
         mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows], device=self.device)
         with torch.inference_mode():
-            hidden = self.net(ids, attention_mask=mask)[0].float()
-            hidden = hidden / hidden.norm(dim=-1, keepdim=True)
-        out = hidden.cpu().numpy()
-        return [np.ascontiguousarray(out[index, : len(row)]) for index, row in enumerate(rows)]
+            return self.net(ids, attention_mask=mask)[0].float()
 
 
 def batches(lengths: Sequence[int], budget: int) -> Iterator[range]:

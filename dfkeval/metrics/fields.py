@@ -4,6 +4,8 @@ f1, precision, recall      over the leaves of all comparable fields, summed over
 <list>.f1 …                the same for one list field, or for the lists inside its objects (attributes)
 <enum>.accuracy, .macro_f1 one enum; a slot that is left out means its default; macro over the gold's values
 exact                      share of answers whose leaves all agree
+soft_f1 …, <list>.soft_f1  as f1 over the lists, where texts that mean the same match (`_soft`); only with a
+                           sentence encoder in the options: `fields: {model: NAME}`
 
 An answer that is not valid has said nothing: all gold leaves count as missed. Leaves are compared without
 case."""
@@ -15,14 +17,18 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from dfkdata.errors import ConfigError
 from dfkdata.fields import Choice, Grounded, Label
-from dfkeval.metrics import Floats, Measured, Metric, Scoring, column, f1, fields_of, ratio
+from dfkeval.metrics import Floats, Measured, Metric, Scoring, _soft, column, f1, fields_of, ratio
 from dfkeval.metrics._leaves import Leaf, Value, choice, leaves
+from dfkeval.metrics._soft import Options as Options
 from dfkeval.samples import Sample
 
 ALL = "*"
 CELL = "\x1f"  # joins the parts of a cell's column name; no enum value holds it
 PARTS = ("hit", "wrong", "missed")
+SOFT = "soft "  # begins the columns of soft matches
+Bags = tuple[Counter[Leaf], Counter[Leaf]]  # gold, said
 
 
 def measure(samples: Sequence[Sample], scoring: Scoring) -> Measured:
@@ -37,6 +43,9 @@ def measure(samples: Sequence[Sample], scoring: Scoring) -> Measured:
     columns = ["n", "exact", *(f"{part}:{kind}" for kind in (ALL, *kinds) for part in PARTS)]
     columns += [_cell(name, a, b) for name, seen in enums.items() for a in seen for b in (*seen, "")]
     place = {name: index for index, name in enumerate(columns)}
+    options = scoring.options.get("fields", Options())
+    if not isinstance(options, Options):
+        raise ConfigError(f"fields: options are {type(options).__name__}, not fields.Options")
     values = np.zeros((len(samples), len(columns)))
     for row, sample, (gold, said), bag in zip(values, samples, pairs, bags, strict=True):
         if bag is None or gold is None:
@@ -47,7 +56,37 @@ def measure(samples: Sequence[Sample], scoring: Scoring) -> Measured:
         for name in enums:
             answer = choice(said, scoring.schema, name) if sample.value is not None else ""
             row[place[_cell(name, choice(gold, scoring.schema, name), answer)]] = 1
-    return Measured(tuple(columns), values, values[:, 0] > 0)
+    lists = [kind for kind in kinds if kind not in scoring.schema.roles or _is_list(scoring, kind)]
+    names, more = _soft_columns(bags, lists, options)
+    table = np.concatenate([values, more], axis=1)
+    return Measured((*columns, *names), table, values[:, 0] > 0, _soft.details(options))
+
+
+def _is_list(scoring: Scoring, kind: str) -> bool:
+    return isinstance(scoring.schema.roles[kind], Grounded)
+
+
+def _soft_columns(
+    bags: Sequence[Bags | None], kinds: Sequence[str], options: Options
+) -> tuple[list[str], Floats]:
+    """Names and (N, K) counts of soft matches for all lists together and each kind of leaf; none without an
+    encoder."""
+    if options.model is None:
+        return [], np.zeros((len(bags), 0))
+    texts = {_soft.words(leaf) for bag in bags if bag for side in bag for leaf in side if leaf[0] in kinds}
+    vectors = _soft.vectors(texts, options)
+    names = [f"{SOFT}{part}:{kind}" for kind in (ALL, *kinds) for part in PARTS]
+    values = np.zeros((len(bags), len(names)))
+    for row, bag in zip(values, bags, strict=True):
+        if bag is None:
+            continue
+        for place, kind in enumerate(kinds, start=1):
+            gold, said = (_soft.of_kind(side, kind) for side in bag)
+            hit = _soft.matches(gold, said, vectors, options.threshold)
+            counts = np.array([hit, said.total() - hit, gold.total() - hit])
+            row[3 * place : 3 * place + 3] = counts
+            row[:3] += counts
+    return names, values
 
 
 def _cell(name: str, gold: str, said: str) -> str:
@@ -90,6 +129,12 @@ def reduce(sums: Floats, columns: tuple[str, ...]) -> dict[str, Floats]:
         out[prefix + "f1"] = f1(hit, wrong, missed)
         out[prefix + "precision"] = _or_zero(ratio(hit, hit + wrong), hit + missed)
         out[prefix + "recall"] = ratio(hit, hit + missed)
+    for kind in [name.partition(":")[2] for name in columns if name.startswith(SOFT + "hit:")]:
+        hit, wrong, missed = (column(sums, columns, f"{SOFT}{part}:{kind}") for part in PARTS)
+        prefix = "" if kind == ALL else kind + "."
+        out[prefix + "soft_f1"] = f1(hit, wrong, missed)
+        out[prefix + "soft_precision"] = _or_zero(ratio(hit, hit + wrong), hit + missed)
+        out[prefix + "soft_recall"] = ratio(hit, hit + missed)
     out["exact"] = ratio(column(sums, columns, "exact"), n)
     for name in dict.fromkeys(name.split(CELL)[1] for name in columns if name.startswith("cell" + CELL)):
         out |= _enum(sums, columns, name, n)
