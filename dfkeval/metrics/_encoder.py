@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from dfkdata.errors import BackendError, ConfigError, missing_package
 from dfkeval._quiet import quiet_loading
+from dfkeval.metrics._windows import cut as cut_windows
 
 Embedding = NDArray[np.float32]
 
@@ -68,40 +69,56 @@ class Encoder:
         self.device = place
         self.limit = _limit(self.tokenizer, net.config)
         self.marks = {self.tokenizer.cls_token_id, self.tokenizer.sep_token_id}
-        self.own = len(self.tokenizer("", add_special_tokens=True)["input_ids"])
+        self.own = list(self.tokenizer("", add_special_tokens=True)["input_ids"])
 
-    def tokens(self, texts: Sequence[str]) -> list[tuple[list[int], bool]]:
-        """Token ids with special tokens, at most `limit`, and whether something was cut off."""
+    def tokens(self, texts: Sequence[str], whole: bool = False) -> list[tuple[list[int], bool]]:
+        """Token ids with special tokens, at most `limit` unless `whole`, and whether something was cut off."""
         if not texts:
             return []
         clean = [text.encode("utf-8", "replace").decode("utf-8").strip() for text in texts]
         plain = self.tokenizer(clean, add_special_tokens=True, verbose=False)["input_ids"]
-        long = {index for index, ids in enumerate(plain) if len(ids) > self.limit}
+        long = {index for index, ids in enumerate(plain) if len(ids) > self.limit and not whole}
         for index in long:
             plain[index] = self.tokenizer(clean[index], truncation=True, max_length=self.limit)["input_ids"]
         return [(ids, index in long) for index, ids in enumerate(plain)]
 
     def encode(
-        self, texts: Sequence[str], batch_tokens: int, seen: Callable[[str, Encoded], None] | None = None
+        self,
+        texts: Sequence[str],
+        batch_tokens: int,
+        seen: Callable[[str, Encoded], None] | None = None,
+        windows: bool = False,
     ) -> dict[str, Encoded]:
-        """Text -> its embeddings; `seen` is called for each as it is ready."""
+        """Text -> its embeddings; `seen` is called for each as it is ready. windows: a text that is longer
+        than the encoder reads is encoded in overlapping windows instead of being cut."""
         distinct = list(dict.fromkeys(texts))
-        tokenized = self.tokens(distinct)
-        order = sorted(range(len(distinct)), key=lambda index: len(tokenized[index][0]))
+        tokenized = self.tokens(distinct, whole=windows)
+        pieces = [cut_windows(ids, self.limit, self.own) for ids, _ in tokenized]
+        order = sorted(
+            ((text, at) for text, found in enumerate(pieces) for at in range(len(found))),
+            key=lambda each: len(pieces[each[0]][each[1]].ids),
+        )
+        parts: dict[int, dict[int, Embedding]] = {}
         found: dict[str, Encoded] = {}
-        for batch in batches([len(tokenized[index][0]) for index in order], batch_tokens):
-            places = order[batch.start : batch.stop]
-            for place, vectors in zip(
-                places, self._forward([tokenized[place][0] for place in places]), strict=True
-            ):
-                ids, truncated = tokenized[place]
-                blank = len(ids) <= self.own
-                special = np.array([blank or token in self.marks for token in ids], dtype=np.bool_)
-                encoded = Encoded(np.array(ids, dtype=np.int32), vectors, special, truncated)
-                found[distinct[place]] = encoded
-                if seen is not None:
-                    seen(distinct[place], encoded)
+        for batch in batches([len(pieces[text][at].ids) for text, at in order], batch_tokens):
+            chosen = order[batch.start : batch.stop]
+            vectors = self._forward([pieces[text][at].ids for text, at in chosen])
+            for (text, at), table in zip(chosen, vectors, strict=True):
+                window = pieces[text][at]
+                ready = parts.setdefault(text, {})
+                ready[at] = table[window.start : window.stop] if len(pieces[text]) > 1 else table
+                if len(ready) == len(pieces[text]):
+                    joined = [part for _, part in sorted(parts.pop(text).items(), key=lambda each: each[0])]
+                    found[distinct[text]] = self._encoded(*tokenized[text], joined)
+                    if seen is not None:
+                        seen(distinct[text], found[distinct[text]])
         return found
+
+    def _encoded(self, ids: list[int], truncated: bool, parts: list[Embedding]) -> Encoded:
+        blank = len(ids) <= len(self.own)
+        special = np.array([blank or token in self.marks for token in ids], dtype=np.bool_)
+        vectors = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        return Encoded(np.array(ids, dtype=np.int32), vectors, special, truncated)
 
     def sentences(self, texts: Sequence[str], batch_tokens: int) -> dict[str, NDArray[np.float64]]:
         """Text -> the mean of its token states, special tokens included, as a unit vector (D,)."""

@@ -36,7 +36,7 @@ BLOCK_CHARACTERS = 4_000_000
 class Options(config.Config):
     """model: hub name or local folder. layer: how many layers to run; None takes the table's. lang: picks a
     model when none is named. idf: weigh tokens by rarity in the references. cache: folder of embeddings,
-    kept between runs."""
+    kept between runs. windows: read texts beyond the encoder's length in overlapping windows, not cut."""
 
     model: str | None = None
     layer: int | None = None
@@ -45,6 +45,7 @@ class Options(config.Config):
     batch_tokens: int = 2048
     idf: bool = False
     cache: Path | None = None
+    windows: bool = False
 
 
 def score(
@@ -58,18 +59,20 @@ def score(
     batch_tokens: int = 2048,
     idf: bool = False,
     cache: str | Path | None = None,
+    windows: bool = False,
 ) -> Scores:
     """P, R, F1 of each pair; with several references for a candidate the best of each, column by column.
 
     model: hub name or folder; with neither `model` nor `lang` multilingual BERT. batch_tokens: padded
-    tokens a forward pass. Raises `ValueError` for unequal lengths and `ConfigError` for a model that is not
-    in the layer table without `layer`."""
+    tokens a forward pass. windows: texts that are longer than the encoder reads are encoded in overlapping
+    windows; without it they are cut and flagged. Raises `ValueError` for unequal lengths and
+    `ConfigError` for a model that is not in the layer table without `layer`."""
     if len(candidates) != len(references):
         raise ValueError(f"{len(candidates)} candidates but {len(references)} references")
     name, depth = choose(model, layer, lang)
     said = [text or "" for text in candidates]
     gold = [_as_list(reference) for reference in references]
-    source = _Source(name, depth, dtype, batch_tokens, Path(cache) if cache is not None else None)
+    source = _Source(name, depth, dtype, batch_tokens, None if cache is None else Path(cache), windows)
     weights = _idf(source, [text for texts in gold for text in texts]) if idf else None
     rows = np.zeros((len(said), 3))
     truncated = np.zeros(len(said), dtype=np.bool_)
@@ -110,9 +113,15 @@ def _blocks(said: Sequence[str], gold: Sequence[Sequence[str]]) -> Iterable[rang
 class _Source:
     """Embeddings by text: from the cache, else from the encoder, which is loaded on first need."""
 
-    def __init__(self, model: str, layer: int, dtype: str, batch_tokens: int, cache: Path | None) -> None:
+    def __init__(
+        self, model: str, layer: int, dtype: str, batch_tokens: int, cache: Path | None, windows: bool
+    ) -> None:
         self.model, self.layer, self.dtype, self.batch_tokens = model, layer, dtype, batch_tokens
-        self.cache = None if cache is None else EmbeddingCache(cache, identity(model), layer, dtype)
+        self.windows = windows
+        self.cache = None
+        if cache is not None:
+            name = identity(model) + ("|windows" if windows else "")
+            self.cache = EmbeddingCache(cache, name, layer, dtype)
 
     @property
     def encoder(self) -> Encoder:
@@ -121,12 +130,12 @@ class _Source:
     def encode(self, texts: Sequence[str]) -> dict[str, Encoded]:
         """Text -> embeddings; what the cache lacks is encoded and stored."""
         if self.cache is None:
-            return self.encoder.encode(texts, self.batch_tokens)
+            return self.encoder.encode(texts, self.batch_tokens, windows=self.windows)
         stored = {text: self.cache.get(text) for text in dict.fromkeys(texts)}
         found = {text: encoded for text, encoded in stored.items() if encoded is not None}
         missing = [text for text, encoded in stored.items() if encoded is None]
         if missing:
-            found |= self.encoder.encode(missing, self.batch_tokens, self.cache.put)
+            found |= self.encoder.encode(missing, self.batch_tokens, self.cache.put, self.windows)
         return found
 
 
@@ -139,7 +148,8 @@ def encoder(model: str, layer: int, dtype: str) -> Encoder:
 def _idf(source: _Source, references: Sequence[str]) -> dict[int, float]:
     """Token -> log((N + 1) / (documents with it + 1)) over all references; -1 holds the value of an unseen
     token."""
-    documents = Counter(token for ids, _ in source.encoder.tokens(references) for token in set(ids))
+    found = source.encoder.tokens(references, whole=source.windows)
+    documents = Counter(token for ids, _ in found for token in set(ids))
     total = len(references) + 1
     return {token: math.log(total / (count + 1)) for token, count in documents.items()} | {
         -1: math.log(total)
@@ -195,6 +205,7 @@ def measure(samples: Sequence[Sample], scoring: Scoring) -> Measured:
     }
     details |= {
         "idf": options.idf,
+        "windows": options.windows,
         "truncated": int(scores.truncated.sum()),
         "weights_sha256": identity(name),
     }

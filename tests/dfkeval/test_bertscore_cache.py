@@ -26,9 +26,9 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     seen: list[str] = []
     plain = Encoder.encode
 
-    def watched(self: Encoder, texts: Any, *rest: Any) -> Any:
+    def watched(self: Encoder, texts: Any, *rest: Any, **more: Any) -> Any:
         seen.extend(texts)
-        return plain(self, texts, *rest)
+        return plain(self, texts, *rest, **more)
 
     monkeypatch.setattr(Encoder, "encode", watched)
     return seen
