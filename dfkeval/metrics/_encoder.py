@@ -72,7 +72,7 @@ class Encoder:
         self.own = list(self.tokenizer("", add_special_tokens=True)["input_ids"])
 
     def tokens(self, texts: Sequence[str], whole: bool = False) -> list[tuple[list[int], bool]]:
-        """Token ids with special tokens, at most `limit` unless `whole`, and whether something was cut off."""
+        """Token ids with special tokens, at most `limit` unless `whole`, and whether something was cut."""
         if not texts:
             return []
         clean = [text.encode("utf-8", "replace").decode("utf-8").strip() for text in texts]

@@ -186,7 +186,11 @@ def _details(values: Floats, columns: tuple[str, ...], edges: Floats) -> dict[st
     return {
         "without_probabilities": n - asked,
         "reliability": [
-            {"n": int(count[b]), "confidence": total[b] / count[b], "accuracy": right[b] / count[b]}
+            {
+                "n": int(count[b]),
+                "confidence": float(total[b] / count[b]),
+                "accuracy": float(right[b] / count[b]),
+            }
             for b in used
         ],
         "abstention": [

@@ -8,6 +8,7 @@ from typing import Any
 from dfkeval import serverparse
 from dfkeval.comparison import Comparison
 from dfkeval.harness import Run
+from dfkeval.report._curves import differences
 from dfkeval.report._format import interval, number, p_value, shown, signed, split, verdict_line
 from dfkeval.samples import OUTCOMES
 
@@ -32,6 +33,10 @@ def markdown(run: Run, comparisons: Sequence[Comparison] = ()) -> str:
     parts = ["## Metrics", "", *metric_rows(run), "", "## Outcomes", "", *outcome_rows(run), ""]
     parts += _server(run.summary["details"].get(serverparse.DETAIL))
     parts += _confusion(run.summary["details"].get("labels", {}).get("confusion"))
+    differing = differences(run.summary["details"].get("validity", {}))
+    if differing:
+        lines = [f"- {_code(line)}" for line in differing]
+        parts += ["## JSON Schema and answer class differ", "", *lines, ""]
     for comparison in comparisons:
         parts += ["", f"## {comparison.a} -> {comparison.b}", "", comparison_table(comparison), ""]
     return "\n".join([*head, *parts, *_examples(run)]).rstrip() + "\n"

@@ -16,6 +16,7 @@ from dfkeval.comparison import Comparison
 from dfkeval.harness import Run
 from dfkeval.report import _cards
 from dfkeval.report._charts import Curve, difference_bar, interval_bar, line_chart, share_bar
+from dfkeval.report._curves import calibration_curves, differences
 from dfkeval.report._format import interval, number, p_value, signed, split, verdict_line
 from dfkeval.samples import OUTCOMES
 
@@ -134,6 +135,8 @@ def _run(run: Run, cards: int) -> str:
         f"<h3>Metrics</h3>{_panel(_metrics(run, first))}{more}"
         f"<h3>Outcomes</h3>{_panel(_outcomes(run))}{_server(run)}"
         + (f"<h3>Confusion matrix</h3>{_panel(_confusion(confusion))}" if confusion else "")
+        + _calibration(run)
+        + _differing(run)
         + _fold(
             f"{len(chosen)} of {len(run.samples)} samples", f'<div class="cards">{grid}</div>', opened=True
         )
@@ -145,6 +148,18 @@ def _server(run: Run) -> str:
     """What the server's own parser made of the answers, where it was asked for."""
     found = run.summary["details"].get(serverparse.DETAIL)
     return "" if found is None else f"<p>{escape(serverparse.line(found))}</p>"
+
+
+def _calibration(run: Run) -> str:
+    charts = "".join(map(line_chart, calibration_curves(run.summary["details"].get("calibration", {}))))
+    return f'<h3>Confidence</h3><div class="charts">{charts}</div>' if charts else ""
+
+
+def _differing(run: Run) -> str:
+    lines = differences(run.summary["details"].get("validity", {}))
+    items = "".join(f"<li>{escape(line)}</li>" for line in lines)
+    title = "JSON Schema and answer class differ"
+    return f'<h3>{title}</h3><ul class="problems">{items}</ul>' if items else ""
 
 
 def _chips(run: Run) -> str:

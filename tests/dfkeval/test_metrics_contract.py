@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
 import numpy as np
 import pytest
 from eval_helpers import CAPTION, DFK, LABELS, minilm, sample_of
@@ -132,6 +133,12 @@ def test_failed_requests_are_left_out_and_not_counted(name: str, schema: str) ->
 @pytest.mark.parametrize(("name", "schema"), cases())
 def test_no_samples_give_no_number_and_no_crash(name: str, schema: str) -> None:
     assert all(np.isnan(value) for value in values(name, schema, []).values())
+
+
+@pytest.mark.parametrize(("name", "schema"), cases())
+def test_details_are_plain_json(name: str, schema: str) -> None:
+    _, measured = measured_of(name, schema, samples_of(schema, [None, "?", None] * 3))
+    assert msgspec.json.decode(msgspec.json.encode(measured.details)) == measured.details
 
 
 def test_a_metric_that_finds_no_field_is_refused_before_the_run() -> None:
