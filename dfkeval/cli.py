@@ -18,7 +18,7 @@ import typer
 
 from dfkdata.errors import ConfigError, DfkError
 from dfkdata.progress import Progress
-from dfkeval import cli_init, cli_label
+from dfkeval import cli_init, cli_label, cli_serve
 from dfkeval._quiet import quiet_libraries
 from dfkeval.cli_predict import EXAMPLES, predict_command
 from dfkeval.cli_runs import (
@@ -192,6 +192,7 @@ def report_(
 
 app.command("init", epilog=cli_init.EXAMPLES)(cli_init.init_command)
 app.command("label", epilog=cli_label.EXAMPLES)(cli_label.label_command)
+app.command("serve", epilog=cli_serve.EXAMPLES)(cli_serve.serve_command)
 app.command("predict", epilog=EXAMPLES)(predict_command)
 app.command("pool", epilog=POOL_EXAMPLES)(pool_command)
 app.command("samples", epilog=SAMPLES_EXAMPLES)(samples_command)

@@ -98,7 +98,7 @@ def _validators(text: str | None) -> dict[str, dict[str, Any]] | None:
     if text is None:
         return None
     found = parse_yaml(text, "--validators")
-    given = found if isinstance(found, dict) else {"": "no mapping"}
+    given: dict[Any, Any] = found if isinstance(found, dict) else {"": "no mapping"}
     if not all(options is None or isinstance(options, dict) for options in given.values()):
         raise ConfigError("--validators: write names with options, '{grounding: {minimum: 0.9}}'")
     return {str(name): options or {} for name, options in given.items()}

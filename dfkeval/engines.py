@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import msgspec
 from pydantic import BeforeValidator, SerializeAsAny
 
-from dfkdata.config import Config, apply_override, bind, parse_yaml
+from dfkdata.config import C, Config, apply_override, bind, parse_yaml
 from dfkdata.errors import ConfigError
 from dfkeval import config as configs
 from dfkeval.samples import Backend, Sampling
@@ -81,10 +81,15 @@ def _bound(given: dict[str, Any], root: Path) -> Config:
 
 def sampling_of(base: Sampling, changes: Sequence[str]) -> Sampling:
     """`base` with changes such as "max_new_tokens=64". Raises `ConfigError` for an unknown name."""
+    return changed(base, changes, "--set")
+
+
+def changed(base: C, changes: Sequence[str], option: str) -> C:
+    """`base` with changes such as "name=3", given by `option`. Raises `ConfigError` for an unknown name."""
     data: dict[str, Any] = {}
     for change in changes:
         apply_override(data, change)
-    return bind(base.model_dump() | data, Sampling, "--set")
+    return bind(base.model_dump() | data, type(base), option)
 
 
 def identity(backend: Backend) -> dict[str, Any]:
