@@ -287,13 +287,22 @@ class TrainConfig(Config):
                 f"sft_plus takes the base for its teacher, and biases trained by adapter.bias: "
                 f"{self.adapter.bias} stay in it when the adapter is off; write bias: none"
             )
+        if self.checkpointing == "unsloth" and self.engine == "transformers":
+            raise ValueError("checkpointing: unsloth needs engine: unsloth; write checkpointing: torch")
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_asked(self) -> Self:
         if self.evaluate is not None and self.model.chat_template is not None:
             raise ValueError(
                 "evaluate asks the base with its own template, not with model.chat_template; "
                 "put the template into the model's folder"
             )
-        if self.checkpointing == "unsloth" and self.engine == "transformers":
-            raise ValueError("checkpointing: unsloth needs engine: unsloth; write checkpointing: torch")
+        if self.evaluate is not None and self.model.kind == "llm":
+            raise ValueError(
+                "evaluate loads vision-language models; leave it out for model.kind llm, serve the model and "
+                "ask it with dfkeval run (backend openai)"
+            )
         return self
 
     def resolved(self, root: Path) -> Self:

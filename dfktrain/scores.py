@@ -93,10 +93,22 @@ def score(config: TrainConfig, out: Path, trained: Path, on_answer: OnAnswer | N
     """Ask and score what `evaluate` says. trained: the saved adapter (kind full: the saved model)."""
     if config.evaluate is None:
         raise ConfigError("this configuration has no evaluate: section")
+    _forget()
     wanted, folder = config.evaluate, out / FOLDER
     base = _asked(config, wanted, None, folder / "base", on_answer) if wanted.before else None
     tuned = _asked(config, wanted, trained, folder / "tuned", on_answer)
     return _written(base, tuned, folder)
+
+
+def _forget() -> None:
+    """Give back the memory of the model that was trained; what is asked is loaded from disk."""
+    import gc
+
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _asked(

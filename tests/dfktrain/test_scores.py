@@ -119,6 +119,16 @@ def test_base_and_tuned_model_see_pictures_of_one_size(project: Path) -> None:
     assert [backend.max_pixels for backend in backends] == [4096, 4096]  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize(
+    ("model", "way_out"),
+    [({"chat_template": "own.jinja"}, "into the model's folder"), ({"kind": "llm"}, "backend openai")],
+)
+def test_what_could_not_be_asked_afterwards_is_refused_at_once(model: dict[str, str], way_out: str) -> None:
+    made = {"model": {"name": "tiny"} | model, "stages": [{"name": "s", "data": ["x"]}]}
+    with pytest.raises(ValueError, match=way_out):
+        TrainConfig.model_validate(made | {"evaluate": {"config": "json_captioner"}})
+
+
 # ------------------------------------------------------------------------------------------------ sweep
 
 
