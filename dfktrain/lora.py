@@ -81,14 +81,15 @@ class Adapter:
     """An adapter folder. factors: plain module name -> LoRA. replaced: plain tensor name -> key of its new
     value.
 
-    module_names: plain module name -> name as the adapter spells it. base: the model it was trained on, if
-    recorded."""
+    copies: plain tensor name -> key of what should equal the base. module_names: plain module name -> name as
+    the adapter spells it. base: the model it was trained on, if recorded."""
 
     folder: Path
     config: dict[str, Any]
     file: TensorFile
     factors: dict[str, Factors]
     replaced: dict[str, str] = field(default_factory=dict)
+    copies: dict[str, str] = field(default_factory=dict)
     module_names: dict[str, str] = field(default_factory=dict)
     base: str | None = None
 
@@ -128,13 +129,14 @@ def read(folder: Path) -> Adapter:
             f"adapter {folder}: no {WEIGHTS} (pickled adapters are not loaded); save it with safetensors"
         )
     file = open_tensors(path)
-    parts, replaced, names = _sorted_keys(folder, file, config)
+    keys = _sorted_keys(folder, file, config)
     shapes = {entry.name: entry.shape for entry in file.entries}
     factors = {
-        module: _factors(folder, module, names[module], found, shapes, config)
-        for module, found in parts.items()
+        module: _factors(folder, module, keys.names[module], found, shapes, config)
+        for module, found in keys.parts.items()
     }
-    return Adapter(folder, config, file, factors, replaced, names, _recorded_base(config))
+    base = _recorded_base(config)
+    return Adapter(folder, config, file, factors, keys.replaced, keys.copies, keys.names, base)
 
 
 def _config(folder: Path) -> dict[str, Any]:
@@ -178,38 +180,45 @@ def _recorded_base(config: dict[str, Any]) -> str | None:
     return str(name) if name else None
 
 
-_Parts = dict[str, dict[str, str]]
+@dataclass
+class _Keys:
+    """The file's keys by meaning. parts: module -> part -> key. replaced, copies: tensor -> key. names:
+    module -> its name as spelled."""
+
+    parts: dict[str, dict[str, str]] = field(default_factory=dict)
+    replaced: dict[str, str] = field(default_factory=dict)
+    copies: dict[str, str] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)
 
 
-def _sorted_keys(
-    folder: Path, file: TensorFile, config: dict[str, Any]
-) -> tuple[_Parts, dict[str, str], dict[str, str]]:
-    """(module -> part -> key, tensor -> key of a whole new value, module -> its name as spelled)."""
-    parts: _Parts = {}
-    replaced: dict[str, str] = {}
-    names: dict[str, str] = {}
+def _sorted_keys(folder: Path, file: TensorFile, config: dict[str, Any]) -> _Keys:
+    keys = _Keys()
     for entry in file.entries:
         found = _FACTOR.match(entry.name)
         size = None if found else _MAGNITUDE.match(entry.name)
         if found is None and size is None:
-            place, home = _whole(folder, entry, config), replaced
+            place, copied = _whole(folder, entry, config)
+            home = keys.copies if copied else keys.replaced
         else:
             spelled = (found or size)["module"]  # type: ignore[index] # one of the two matched
             module = plain_name(spelled)
-            names[module] = _WRAP.sub("", spelled)
+            keys.names[module] = _WRAP.sub("", spelled)
             place = f"{found['part']}.{found['kind']}" if found else "magnitude"
-            home = parts.setdefault(module, {})
+            home = keys.parts.setdefault(module, {})
         if place in home:
             raise ConfigError(
                 f"adapter {folder}: {home[place]} and {entry.name} mean the same place; save one adapter"
             )
         home[place] = entry.name
-    return parts, replaced, names
+    return keys
 
 
-def _whole(folder: Path, entry: Entry, config: dict[str, Any]) -> str:
-    """The plain name of a tensor that is saved whole. Raises `ConfigError` for one that the configuration
-    does not announce."""
+def _whole(folder: Path, entry: Entry, config: dict[str, Any]) -> tuple[str, bool]:
+    """(plain name of a tensor that is saved whole, whether it is only a copy of the base's embedding or
+    head).
+
+    PEFT adds such copies by itself. Raises `ConfigError` for a tensor that the configuration does not
+    announce."""
     name = plain_name(_SAVED.sub("", entry.name))
     module, _, kind = name.rpartition(".")
     if "lora_" in entry.name or "trainable_tokens" in entry.name:
@@ -218,11 +227,13 @@ def _whole(folder: Path, entry: Entry, config: dict[str, Any]) -> str:
         )
     announced = config.get("modules_to_save") or ()
     inside = any(f".{module}.".find(f".{end}.") >= 0 for end in announced)
-    if not inside and not (kind == "bias" and config.get("bias", "none") != "none"):
-        raise ConfigError(
-            f"adapter {folder}: unexpected key {entry.name}: neither LoRA, nor modules_to_save, nor a bias"
-        )
-    return name
+    if inside or (kind == "bias" and config.get("bias", "none") != "none"):
+        return name, False
+    if name in ("embed_tokens.weight", "lm_head.weight"):
+        return name, True
+    raise ConfigError(
+        f"adapter {folder}: unexpected key {entry.name}: neither LoRA, nor modules_to_save, nor a bias"
+    )
 
 
 def _factors(

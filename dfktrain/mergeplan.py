@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from dfkdata.errors import ConfigError
@@ -37,6 +38,7 @@ def plan(adapter: lora.Adapter, files: list[TensorFile], base: Path) -> Changes:
             f"adapter {adapter.folder}: {len(missing)} layers that its configuration names got no key, for "
             f"example {missing[0]}; the file is not whole"
         )
+    _check_copies(adapter, files, places)
     changes: Changes = {}
     for name, found in adapter.factors.items():
         _layer(adapter, found, places[f"{name}.weight"], places.get(f"{name}.bias"), changes)
@@ -71,6 +73,22 @@ def _refuse_tied(adapter: lora.Adapter, settings: dict[str, Any]) -> None:
         f"adapter {adapter.folder}: changes {', '.join(sorted(touched))}, and this model's head is its "
         "embedding: merged, both would change. Train with ensure_weight_tying, or serve base and adapter"
     )
+
+
+def _check_copies(adapter: lora.Adapter, files: list[TensorFile], places: dict[str, Entry]) -> None:
+    """A copy of the embedding or the head that PEFT saved along says what the base, or the adapter, says."""
+    for name, key in adapter.copies.items():
+        source = name if name in places else "embed_tokens.weight"  # the head is the embedding
+        if source in adapter.replaced:
+            wanted = adapter.tensor(adapter.replaced[source])
+        else:
+            file = next(file for file in files if places[source] in file.entries)
+            wanted = file.tensor(places[source]).float()
+        if not torch.equal(adapter.tensor(key), wanted):
+            raise ConfigError(
+                f"adapter {adapter.folder}: holds another {name} than the base (a resized vocabulary, or a "
+                "trained embedding that modules_to_save does not name); it cannot be merged"
+            )
 
 
 def _missing(adapter: lora.Adapter, places: dict[str, Entry]) -> list[str]:

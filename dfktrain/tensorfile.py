@@ -46,6 +46,11 @@ class TensorFile:
     entries: tuple[Entry, ...]
     data: int
 
+    def tensor(self, entry: Entry) -> Tensor:
+        """One tensor of a float type."""
+        with self.path.open("rb") as file:
+            return _tensor(entry, _bytes(file, entry))
+
     def tensors(self) -> Iterator[tuple[Entry, Tensor]]:
         """Every tensor of a float type, one at a time, in file order."""
         with self.path.open("rb") as file:

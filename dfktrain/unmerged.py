@@ -86,8 +86,9 @@ def _factor_keys(adapter: lora.Adapter, modules: dict[str, str]) -> dict[str, st
 
 def _whole_keys(adapter: lora.Adapter, modules: dict[str, str]) -> dict[str, str]:
     keys = {}
-    for name, key in adapter.replaced.items():
+    for name, key in (adapter.replaced | adapter.copies).items():
         module, _, kind = name.rpartition(".")
-        layer = ".base_layer" if kind == "bias" and module in adapter.factors else ""
+        inside = module in adapter.factors and (kind == "bias" or name in adapter.copies)
+        layer = ".base_layer" if inside else ""
         keys[f"base_model.model.{modules[module]}{layer}.{kind}"] = key
     return keys

@@ -116,6 +116,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "bias of B": {"lora_bias": True, "modules": "visual"},
     "a whole module": {"modules_to_save": ["merger.linear_fc1"], "modules": "language"},
     "vision only": {"modules": "visual"},
+    "a tied embedding": {
+        "modules_to_save": ["embed_tokens"],
+        "ensure_weight_tying": True,
+        "modules": "language",
+    },
 }
 
 
@@ -535,3 +540,37 @@ def test_an_adapter_in_the_models_own_spelling_is_attached_as_it_is(
     net = unmerged.network(base, "float32", "cpu")
     found = lora.read(plain)
     assert unmerged._loadable(found, net, tmp_path) == plain and not list(tmp_path.iterdir())
+
+
+def test_an_adapter_of_another_base_is_noticed(
+    base: Path, plain: Path, probes: Path, tmp_path: Path, unproved: None
+) -> None:
+    folder = renamed(plain, tmp_path / "adapter", str, base_model_name_or_path="some/Other-0.8B")
+    report = merge_adapter(base, folder, tmp_path / "out", probes=probes)
+    assert report.notes == (f"the adapter names Other-0.8B as its base, it is merged into {base.name}",)
+    cards.write(folder, cards.Card(base=cards.Base(name="x", shapes_sha256="0" * 64)))
+    with pytest.raises(ConfigError, match="was trained on a model of other shapes"):
+        merge_adapter(base, folder, tmp_path / "out2", probes=probes)
+
+
+def test_a_language_model_is_merged_and_proved_its_own_head_included(processor: Any, tmp_path: Path) -> None:
+    import peft
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    small = LlamaConfig(
+        vocab_size=len(processor.tokenizer), hidden_size=32, intermediate_size=48, num_hidden_layers=2,
+        num_attention_heads=2, tie_word_embeddings=False,
+    )  # fmt: skip
+    net = LlamaForCausalLM(small)
+    net.save_pretrained(tmp_path / "base")
+    processor.tokenizer.save_pretrained(tmp_path / "base")
+    names = [name for name, module in net.named_modules() if isinstance(module, torch.nn.Linear)]
+    model = peft.get_peft_model(net, peft.LoraConfig(r=2, target_modules=names))
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.05)
+    model.save_pretrained(tmp_path / "adapter")
+    report = merge_adapter(tmp_path / "base", tmp_path / "adapter", tmp_path / "out")
+    assert "lm_head.weight" in report.changed and report.proof["passed"] and report.proof["probes"] == 4
