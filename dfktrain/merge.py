@@ -134,39 +134,47 @@ def _free(out: Path) -> Path:
 def _base(asked: str | Path | None, adapter: lora.Adapter) -> tuple[Path, list[str]]:
     """(folder of the base, notes). Raises `ConfigError` for a quantised base, naming the model to give
     instead."""
-    notes: list[str] = []
     card = cards.read(adapter.folder)
-    named = adapter.base or (card.base.name if card is not None and card.base is not None else None)
-    plain = lora.full_precision(named) if named else None
+    named = _named(adapter, card)
+    if asked is None and named is None:
+        raise ConfigError(f"adapter {adapter.folder}: names no base model; give it with --base")
+    notes = _quantisation(adapter, card)
+    folder = _local(asked if asked is not None else str(named))
+    if settings(folder).get("quantization_config"):
+        raise ConfigError(
+            f"base {folder}: its weights are quantised, and a sum with them would be rounded to their few "
+            f"bits; merge into the 16-bit model: --base {named or lora.full_precision(folder.name)}"
+        )
+    _check_shapes(card, folder, adapter.folder)
+    if asked is not None and named and Path(named).name != Path(str(asked)).name:
+        notes.append(
+            f"the adapter names {Path(named).name} as its base, it is merged into {Path(asked).name}"
+        )
+    return folder, notes
+
+
+def _named(adapter: lora.Adapter, card: cards.Card | None) -> str | None:
+    """The base that the adapter was trained on, as `dfk.json` or PEFT recorded it; of a 4-bit one its 16-bit
+    base."""
+    name = card.base.name if card is not None and card.base is not None else adapter.base
+    return lora.full_precision(name) if name else None
+
+
+def _quantisation(adapter: lora.Adapter, card: cards.Card | None) -> list[str]:
+    """What a 4-bit base in training means for the merged model. Raises `ConfigError` for LoftQ."""
     quantized = card.quantized if card is not None else None
     if quantized is not None and "loftq" in quantized:
         raise ConfigError(
             f"adapter {adapter.folder}: LoftQ started it as the error of the 4-bit base, which the 16-bit "
-            "base does "
-            "not have; serve it on the 4-bit base"
+            "base does not have; serve it on the 4-bit base"
         )
-    if adapter.four_bit_base or quantized is not None:
-        how = "a 4-bit model" if adapter.four_bit_base else "in 4 bit"
-        notes.append(
-            f"the adapter was trained on {named}, {how}; merged into the 16-bit base, it answers as that one "
-            "does "
-            "with the adapter, not as the 4-bit one did: score it again"
-        )
-    if asked is not None and plain and Path(plain).name != Path(str(asked)).name:
-        notes.append(
-            f"the adapter names {Path(plain).name} as its base, it is merged into {Path(str(asked)).name}"
-        )
-    if asked is None and plain is None:
-        raise ConfigError(f"adapter {adapter.folder}: names no base model; give it with --base")
-    folder = _local(asked if asked is not None else str(plain))
-    if settings(folder).get("quantization_config"):
-        way_out = plain or lora.full_precision(folder.name)
-        raise ConfigError(
-            f"base {folder}: its weights are quantised, and a sum with them would be rounded to their few "
-            f"bits; merge into the 16-bit model: --base {way_out}"
-        )
-    _check_shapes(card, folder, adapter.folder)
-    return folder, notes
+    if not adapter.four_bit_base and quantized is None:
+        return []
+    how = f"{adapter.base}, a 4-bit model" if adapter.four_bit_base else f"{_named(adapter, card)}, in 4 bit"
+    return [
+        f"the adapter was trained on {how}; merged into the 16-bit base, it answers as that one does with "
+        "the adapter, not as the 4-bit one did: score it again"
+    ]
 
 
 def _check_shapes(card: cards.Card | None, folder: Path, adapter: Path) -> None:
@@ -286,5 +294,5 @@ def _scales(adapter: lora.Adapter) -> dict[str, int]:
 
 def _public_name(asked: str | Path | None, adapter: lora.Adapter, folder: Path) -> str:
     """The base as people know it: never a path of this machine."""
-    name = str(asked) if asked is not None else lora.full_precision(adapter.base or folder.name)
+    name = str(asked) if asked is not None else _named(adapter, cards.read(adapter.folder)) or folder.name
     return Path(name).name if Path(name).is_dir() else name

@@ -548,6 +548,8 @@ def test_an_adapter_of_another_base_is_noticed(
     folder = renamed(plain, tmp_path / "adapter", str, base_model_name_or_path="some/Other-0.8B")
     report = merge_adapter(base, folder, tmp_path / "out", probes=probes)
     assert report.notes == (f"the adapter names Other-0.8B as its base, it is merged into {base.name}",)
+    cards.write(folder, cards.Card(base=cards.Base(name=base.name)))
+    assert merge_adapter(base, folder, tmp_path / "known", probes=probes).notes == ()
     cards.write(folder, cards.Card(base=cards.Base(name="x", shapes_sha256="0" * 64)))
     with pytest.raises(ConfigError, match="was trained on a model of other shapes"):
         merge_adapter(base, folder, tmp_path / "out2", probes=probes)
