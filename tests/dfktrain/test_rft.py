@@ -104,6 +104,34 @@ def test_every_kept_sample_carries_its_own_images(make: Make, asked: Path, tmp_p
         assert row["meta"]["group"] == own["meta"]["group"] and row["meta"]["gold"] == own["meta"]["gold"]
 
 
+def test_draws_of_pictures_of_different_sizes_see_their_own_pixels(base_folder: Path, asked: Path) -> None:
+    """SITA repeats `pixel_values` patch by patch, so the draws of a batch look at mixed pictures."""
+    from dfkeval import loading
+    from dfkeval.backends.transformers import Transformers
+    from dfkeval.judging import item, repeated
+    from dfkeval.samples import Sampling
+
+    schema = load_schema("dfk_label", None)
+    requests = [each.request for each in repeated([item(row, schema) for row in load_rows(asked)], 2)]
+    loaded = loading.load(base_folder, device="cpu", dtype="float32")
+    sampling = Sampling(temperature=0.7, repeats=2, max_new_tokens=6)
+    together, alone = (
+        {each.id: each.text for each in Transformers(loaded, batch_size=size).generate(requests, sampling)}
+        for size in (8, 1)
+    )
+    assert together == alone and len(together) == 8
+    assert len(set(together.values())) > 4, "different pictures and draws give different answers"
+
+
+def test_the_warm_up_that_is_written_is_done(make: Make, tmp_path: Path) -> None:
+    """SITA's loop reads it and leaves it unused."""
+    stage = {"name": "rft", "data": ["accepted"], "steps": 3, "batch_size": 2, "warmup_steps": 2}
+    rft(make(train={"stages": [stage]}), tmp_path / "out")
+    run = json.loads((tmp_path / "out" / "round-1" / "train" / "run.json").read_text(encoding="utf-8"))
+    rates = [line["learning_rate"] for line in run["stages"][0]["history"] if "loss" in line]
+    assert rates[0] < rates[1] and max(rates) == pytest.approx(2e-4)
+
+
 def test_a_draw_that_was_shown_another_rows_picture_is_an_error(
     make: Make, asked: Path, pictures: list[str]
 ) -> None:
