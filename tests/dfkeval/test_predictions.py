@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from eval_helpers import CAPTION, DFK, answer_text, caption_gold, dfk_gold, write_answers
+from eval_helpers import CAPTION, DFK, answer_text, caption_gold, dfk_gold, write_answers, write_rows
 from PIL import Image
 from typer.testing import CliRunner, Result
 
 from dfkdata import Record, Reject
 from dfkdata.errors import ConfigError, DataError
-from dfkeval import PredictionError, Predictor, card, cli, unlabelled
+from dfkeval import PredictionError, Predictor, card, cli, evaluate, unlabelled
+from dfkeval.config import EvalConfig
 from dfkeval.predictions import many, numbered
 from dfkeval.samples import Completion, Request, Sampling
 
@@ -318,6 +319,21 @@ def test_what_the_note_contradicts_is_refused(tmp_path: Path) -> None:
     card.write(tmp_path, card.Card(schema="caption", system_prompt="Trained so.", tools=OTHER))
     with pytest.raises(ConfigError, match="system_prompt was 'Trained so"):
         Predictor(adapter=tmp_path, scaffold=scaffold_file(tmp_path / "t.jsonl"), backend=Sure())
+
+
+@pytest.mark.parametrize("place", ["adapter", "model"])
+def test_a_run_refuses_what_the_note_of_an_adapter_or_a_merged_model_contradicts(
+    tmp_path: Path, place: str
+) -> None:
+    card.write(tmp_path, card.Card(schema="caption", form="tool", thinking=True))
+    data = write_rows(tmp_path / "d.jsonl", DFK, 2)
+    backend = {"kind": "transformers", "model": "tiny"} | {place: str(tmp_path)}
+    config = EvalConfig.model_validate({"data": data, "backend": backend})
+    with pytest.raises(
+        ConfigError, match="schema was 'caption' in training and is 'dfk_label' here"
+    ) as found:
+        evaluate(config, tmp_path / "run")
+    assert "thinking was True in training" in str(found.value)
 
 
 # --- the command
