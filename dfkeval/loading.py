@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from dfkdata.errors import BackendError, ConfigError, DataError, missing_package
+from dfkeval import adapters
 from dfkeval import card as cards
 from dfkeval._quiet import quiet_loading
 
@@ -61,7 +62,7 @@ def load(
     torch = _require("torch")
     transformers = _require("transformers")
     source = model_source(model)
-    folder = None if adapter is None else _adapter_folder(adapter)
+    folder = None if adapter is None else adapters.folder(adapter)
     card = cards.read(folder) if folder is not None else _card_of(source)
     place = _device(torch, device)
     kind = _dtype(torch, dtype, place)
@@ -75,19 +76,48 @@ def load(
     net = net.to(place).eval()
     shapes = model_shapes_sha256(net)
     _check_base(card, shapes, folder or source)
+    processor = _processor_of(source, card, folder, max_pixels)
+    if folder is not None:
+        net = attach(net, folder, processor, verify=verify)
+    info = _info(torch, transformers, net, processor, str(model), source, folder, kind, place, shapes)
+    return Loaded(net, processor, card, str(model), info)
+
+
+def outline(model: str | Path, *, adapter: str | Path | None = None, max_pixels: int | None = None) -> Loaded:
+    """All but the weights: processor, card and facts, for an engine that loads the weights itself.
+
+    Base, card and adapter are matched by names and shapes on a model without memory. `model` of the result
+    is None. Raises as `load`."""
+    torch, transformers = _require("torch"), _require("transformers")
+    source = model_source(model)
+    folder = None if adapter is None else adapters.folder(adapter)
+    card = cards.read(folder) if folder is not None else _card_of(source)
+    try:
+        config = transformers.AutoConfig.from_pretrained(source)
+        with torch.device("meta"):
+            net = transformers.AutoModelForImageTextToText.from_config(config)
+    except (OSError, ValueError, KeyError) as error:
+        raise BackendError(f"model {str(model)!r} cannot be loaded: {error}") from error
+    shapes = model_shapes_sha256(net)
+    _check_base(card, shapes, folder or source)
+    processor = _processor_of(source, card, folder, max_pixels)
+    if folder is not None:
+        adapters.refuse_misfits({name: tuple(each.shape) for name, each in net.named_parameters()}, folder)
+    info = _info(torch, transformers, net, processor, str(model), source, folder, "", "cuda", shapes)
+    return Loaded(None, processor, card, str(model), info)
+
+
+def _processor_of(source: str, card: cards.Card | None, folder: Path | None, max_pixels: int | None) -> Any:
+    """The processor with the adapter's template and the asked or the card's pixels. Raises `ConfigError`
+    where the card says another template or other pixels."""
     budget = max_pixels if max_pixels is not None else (card.max_pixels if card else None)
     processor = load_processor(source, max_pixels=budget)
     if folder is not None and (folder / TEMPLATE).is_file():
         set_template(processor, (folder / TEMPLATE).read_text(encoding="utf-8"))
     if card is not None:
-        where = f"{folder or source}/{cards.NAME}"
-        cards.refuse_mismatch(
-            card, where, {"max_pixels": max_pixels, "template_sha256": template_sha256(processor)}
-        )
-    if folder is not None:
-        net = attach(net, folder, processor, verify=verify)
-    info = _info(torch, transformers, net, processor, str(model), source, folder, kind, place, shapes)
-    return Loaded(net, processor, card, str(model), info)
+        asked = {"max_pixels": max_pixels, "template_sha256": template_sha256(processor)}
+        cards.refuse_mismatch(card, f"{folder or source}/{cards.NAME}", asked)
+    return processor
 
 
 def model_source(model: str | Path) -> str:
@@ -113,15 +143,6 @@ def tiny_path() -> Path:
         if (folder / "config.json").is_file():
             return folder
     raise ConfigError("model 'tiny': this installation has no dfktrain/tiny/weights; reinstall dfk")
-
-
-def _adapter_folder(adapter: str | Path) -> Path:
-    folder = Path(adapter)
-    if not (folder / "adapter_config.json").is_file():
-        raise ConfigError(
-            f"adapter {str(adapter)!r}: no adapter_config.json there; give the folder that PEFT saved"
-        )
-    return folder
 
 
 def _card_of(source: str) -> cards.Card | None:
@@ -213,7 +234,7 @@ def attach(net: Any, folder: Path, processor: Any, *, verify: bool = True, train
     Raises `ConfigError` when a key of the file finds no place, a place gets no key, or the logits do not
     change."""
     peft = _require("peft")
-    saved = _saved_keys(folder)
+    saved = set(adapters.shapes(folder))
     try:
         adapted = peft.PeftModel.from_pretrained(net, str(folder), is_trainable=trainable)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
@@ -239,18 +260,6 @@ def _check_keys(adapted: Any, folder: Path, saved: set[str], peft: Any) -> None:
         f"adapter {folder} does not fit this base model: {' and '.join(lines)}, for example {example}; "
         "it was trained on another model class or another base (the text-only class is the usual reason)"
     )
-
-
-def _saved_keys(folder: Path) -> set[str]:
-    safetensors = _require("safetensors")
-    path = folder / "adapter_model.safetensors"
-    if not path.is_file():
-        raise ConfigError(f"adapter {folder}: no adapter_model.safetensors (pickled adapters are not loaded)")
-    try:
-        with safetensors.safe_open(str(path), framework="pt") as tensors:
-            return set(tensors.keys())
-    except (OSError, safetensors.SafetensorError) as error:
-        raise ConfigError(f"adapter {folder}: {path.name} is broken ({error}); copy it again") from error
 
 
 def _check_effect(adapted: Any, folder: Path, processor: Any) -> None:

@@ -15,6 +15,9 @@ from dfkeval import loading
 from dfkeval.samples import Completion, Request, Sampling
 from dfkeval.toolcall._syntax import THINK_OPEN
 
+#: The processor refuses pictures whose long side is more than so many times the short one.
+_SLIMMEST = 200
+
 
 @dataclass(frozen=True)
 class Prompt:
@@ -61,6 +64,8 @@ def _image_tokens(processor: Any, request: Request) -> int:
     total = 0
     for path in request.images:
         width, height = loading.image_size(path)
+        if max(width, height) > _SLIMMEST * min(width, height):
+            raise DataError(f"image {path!s:.200}: {width} x {height} pixels are too slim for the model")
         area = min(max(width * height, images.size["shortest_edge"]), images.size["longest_edge"])
         total += area // (side * side) + 1
     return total
@@ -94,3 +99,11 @@ def decoded_sha256(images: Sequence[Any]) -> str:
         digest.update(f"{image.size}".encode())
         digest.update(image.tobytes())
     return digest.hexdigest()
+
+
+def fitted(processor: Any, image: Any) -> tuple[int, int]:
+    """(width, height) in pixels to which the processor resizes `image`; an image of that size stays as it
+    is."""
+    images = processor.image_processor
+    _, height, width = images(images=[image], return_tensors="np")["image_grid_thw"][0].tolist()
+    return int(width) * images.patch_size, int(height) * images.patch_size
