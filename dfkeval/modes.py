@@ -69,6 +69,7 @@ def _refuse(single: Sequence[EvalConfig], out: Path, backend: Backend | None) ->
     for each in single:
         filled, schema = configs.resolve(each, first)
         asking.demand(filled, constraints.constraint(schema, each.mode), backend)
+        configs.check_card(filled, schema, first)
 
 
 def write_comparison(runs: Sequence[Run], out: Path) -> None:

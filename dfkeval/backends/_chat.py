@@ -7,6 +7,7 @@ structured outputs and reasoning outputs."""
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import mimetypes
 from collections.abc import Iterator
@@ -85,9 +86,11 @@ def body(request: Request, sampling: Sampling, model: str, dialect: Dialect = "o
         "messages": [_turn(turn, images) for turn in request.messages],
         "max_tokens": sampling.limit,
         "temperature": sampling.temperature,
-        "seed": sampling.seed + request.repeat,
+        "seed": sampling.seed,
         "chat_template_kwargs": {"enable_thinking": sampling.thinking},
     }
+    if sampling.temperature > 0:
+        found["seed"] = _seed(request, sampling, found["messages"])
     neutral = Sampling()
     for name in ("top_p", "top_k", "min_p", "repetition_penalty"):
         if getattr(sampling, name) != getattr(neutral, name):
@@ -105,6 +108,13 @@ def body(request: Request, sampling: Sampling, model: str, dialect: Dialect = "o
     if request.slot is not None:
         found |= {"logprobs": True, "top_logprobs": _ALTERNATIVES}
     return found
+
+
+def _seed(request: Request, sampling: Sampling, messages: list[dict[str, Any]]) -> int:
+    """31 bits that depend on the seed, the number of the draw, and the question: with one seed for all rows,
+    servers would draw all rows with the same noise."""
+    shown = json.dumps([sampling.seed, request.repeat, messages], sort_keys=True).encode()
+    return int.from_bytes(hashlib.sha256(shown).digest()[:4], "big") >> 1
 
 
 def budget(tokens: int, dialect: Dialect) -> dict[str, Any]:

@@ -86,7 +86,8 @@ class Constrained:
         self.begun = [False] * len(compiled)
 
     def __call__(self, ids: Any, logits: Any) -> Any:
-        rows = [row for row in range(len(self.matchers)) if self._matches(row, int(ids[row, -1]), logits)]
+        last = ids[:, -1].tolist()
+        rows = [row for row in range(len(self.matchers)) if self._matches(row, last[row], logits)]
         for row in rows:
             self.matchers[row].fill_next_token_bitmask(self.mask, row)
         if rows:

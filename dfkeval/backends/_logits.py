@@ -50,8 +50,9 @@ class Thinking:
         self.steps = 0
 
     def __call__(self, ids: Any, logits: Any) -> Any:
+        last = ids[:, -1].tolist()
         for row in range(len(self.cut)):
-            if self.steps and int(ids[row, -1]) == self.end:
+            if self.steps and last[row] == self.end:
                 self.closed[row] = self.closed[row] or not self.cut[row]
             if not self.closed[row] and (self.cut[row] or self.steps >= self.budget):
                 self._force(row, logits)

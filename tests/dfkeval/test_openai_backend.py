@@ -581,6 +581,23 @@ def test_the_report_of_a_server_says_that_its_adapter_is_unverified(
         assert "unverified" in (run.folder / name).read_text(encoding="utf-8")
 
 
+def test_rows_and_drawings_are_drawn_with_seeds_of_their_own_and_greedy_ones_with_the_given() -> None:
+    first, second = asked(2)
+
+    def seed(request: Request, **more: Any) -> int:
+        return int(openai.body(request, Sampling(**more), "m")["seed"])
+
+    drawn = {"temperature": 0.5, "seed": 3}
+    assert seed(first, **drawn) == seed(replace(first, id="other"), **drawn)
+    others = [
+        seed(second, **drawn),
+        seed(replace(first, repeat=1), **drawn),
+        seed(first, temperature=0.5, seed=4),
+    ]
+    assert len({seed(first, **drawn), *others}) == 4
+    assert seed(first, seed=3) == seed(second, seed=3) == 3
+
+
 def test_an_embedded_picture_travels_as_it_is() -> None:
     uri = "data:image/png;base64,eA=="
     request = Request(id="a", messages=[{"role": "user", "content": [{"type": "image"}]}], images=(uri,))
