@@ -67,6 +67,15 @@ class _Said:
     stop: Any = None
 
 
+@dataclass
+class _Thought:
+    """The reasoning of one prompt. split: what was said, as a thought. cut: closed for the model."""
+
+    said: _Said
+    split: reasoning.Thought
+    cut: bool
+
+
 class Engine:
     """A loaded `vllm.LLM`."""
 
@@ -96,34 +105,33 @@ class Engine:
     def answer(self, jobs: Sequence[Job], sampling: Sampling) -> list[Completion]:
         """One completion for each job, in order."""
         started = time.monotonic()
-        thinking = [job for job in jobs if job.thinks]
-        thoughts = dict(zip([job.id for job in thinking], self._thoughts(thinking, sampling), strict=True))
-        going = [job for job in jobs if job.id not in thoughts or thoughts[job.id][1].closed]
-        said = dict(zip([job.id for job in going], self._answers(going, thoughts, sampling), strict=True))
+        thoughts = self._thoughts([job for job in jobs if job.thinks], sampling)
+        going = [job for job in jobs if job.id not in thoughts or thoughts[job.id].split.closed]
+        answers = self._answers(going, thoughts, sampling)
+        said = {job.id: answer for job, answer in zip(going, answers, strict=True)}
         seconds = time.monotonic() - started
-        return [_completion(job, said.get(job.id), thoughts.get(job.id), seconds, sampling) for job in jobs]
+        return [_completion(job, said.get(job.id), thoughts.get(job.id), seconds) for job in jobs]
 
-    def _thoughts(
-        self, jobs: Sequence[Job], sampling: Sampling
-    ) -> list[tuple[_Said, reasoning.Thought, bool]]:
-        """For each job what was said, as a thought, and whether its block was closed for the model."""
+    def _thoughts(self, jobs: Sequence[Job], sampling: Sampling) -> dict[str, _Thought]:
+        """The reasoning of each job by its id."""
         limit = sampling.thinking_budget or sampling.max_new_tokens
         wanted = [self._wanted(job, sampling, limit, stop=(THINK_CLOSE,), answers=False) for job in jobs]
-        found = []
-        for said in self._run([(job, job.text) for job in jobs], wanted):
+        found = {}
+        for job, said in zip(jobs, self._run([(job, job.text) for job in jobs], wanted), strict=True):
             cut = sampling.thinking_budget is not None and said.finish == "length"
             text = said.text + ("\n" + THINK_CLOSE if cut else "")
-            found.append((said, reasoning.opened(text), cut))
+            found[job.id] = _Thought(said, reasoning.opened(text), cut)
         return found
 
-    def _answers(self, jobs: Sequence[Job], thoughts: dict[str, Any], sampling: Sampling) -> list[_Said]:
+    def _answers(self, jobs: Sequence[Job], thoughts: dict[str, _Thought], sampling: Sampling) -> list[_Said]:
         asked, wanted = [], []
         for job in jobs:
             text, limit = job.text, sampling.max_new_tokens
             if job.id in thoughts:
-                said, thought, _ = thoughts[job.id]
-                text += f"{thought.reasoning}{THINK_CLOSE}{reasoning.GAP}"
-                limit = limit if sampling.thinking_budget is not None else max(1, limit - said.tokens)
+                thought = thoughts[job.id]
+                text += f"{thought.split.reasoning}{THINK_CLOSE}{reasoning.GAP}"
+                shared = sampling.thinking_budget is None
+                limit = max(1, limit - thought.said.tokens) if shared else limit
             asked.append((job, text))
             wanted.append(self._wanted(job, sampling, limit, stop=sampling.stop, answers=True))
         return self._run(asked, wanted)
@@ -190,22 +198,20 @@ def _said(output: Any, ends: Sequence[str]) -> _Said:
     )
 
 
-def _completion(job: Job, said: _Said | None, thought: Any, seconds: float, sampling: Sampling) -> Completion:
+def _completion(job: Job, said: _Said | None, thought: _Thought | None, seconds: float) -> Completion:
     """said: None where the think block was never closed. thought: None for an answer without reasoning."""
-    before, split, cut = thought if thought is not None else (None, None, False)
-    last = said if said is not None else before
-    first = before if before is not None else said
+    parts = [each for each in (thought.said if thought else None, said) if each is not None]
     return Completion(
         id=job.id,
         text="" if said is None else said.text,
-        finish_reason="length" if last.finish == "length" else "stop",
-        n_prompt_tokens=first.prompt,
-        n_output_tokens=sum(each.tokens for each in (before, said) if each is not None),
+        finish_reason="length" if parts[-1].finish == "length" else "stop",
+        n_prompt_tokens=parts[0].prompt,
+        n_output_tokens=sum(each.tokens for each in parts),
         seconds=seconds,
-        first_token_seconds=first.first,
-        reasoning=None if split is None else split.reasoning,
+        first_token_seconds=parts[0].first,
+        reasoning=None if thought is None else thought.split.reasoning,
         unclosed_think=said is None,
-        thinking_cut=bool(cut),
+        thinking_cut=thought is not None and thought.cut,
     )
 
 

@@ -69,6 +69,7 @@ REQUESTS: dict[str, Any] = {
     "repeat": 1,
     "constraint": Constraint(kind="json_object"),
     "slot": SLOT,
+    "force_tool": "f",
     "messages": [{"role": "user", "content": "other"}],
 }
 
