@@ -41,6 +41,7 @@ class Rule:
 
 RULES: dict[str, Rule] = {
     "BAD_JSON": Rule("a line is one JSON object in UTF-8"),
+    "KEY_TWICE": Rule("a JSON object names each of its keys once"),
     "BAD_ENCODING": Rule("text is UTF-8"),
     "CSV_BROKEN": Rule("quotes in a CSV row close"),
     "CSV_SHORT": Rule("a CSV row has a cell for each column"),
@@ -55,7 +56,7 @@ RULES: dict[str, Rule] = {
     "NOT_OBJECT": Rule("meta is an object"),
     "PART_UNKNOWN": Rule("parts of a turn are text, image, video or audio"),
     "TOOLS_INVALID": Rule("tools are a list of definitions with names"),
-    "LABEL_CONFLICT": Rule("the label column says the same as the label in the text"),
+    "LABEL_CONFLICT": Rule("the label column says the same as the label in the text", policies=_SOFT),
     "IMG_LITERAL": Rule("a text that says <image> stays text in layouts whose placeholder that is"),
     "LAYOUT_CANNOT": Rule("the layout can hold the row"),
     "MEDIA_COUNT": Rule("there are as many video and audio placeholders as files", policies=_SOFT),
@@ -91,12 +92,10 @@ RULES: dict[str, Rule] = {
     "NOT_GROUNDED": Rule("the source text supports the asked share of the answer", policies=_SOFT),
     "GROUNDING_EMPTY": Rule("an answer that is to be grounded says something", policies=_SOFT),
     "TWO_LABELS": Rule("one post has one label", "warn", _SOFT),
-    "IMG_NEAR_DUPLICATE": Rule(
-        "no held-out picture is nearly one of training (looked at with deep)", "warn", ("warn", "off")
-    ),
-    "TEXT_NEAR_DUPLICATE": Rule(
-        "no held-out text is nearly one of training (looked at with deep)", "warn", ("warn", "off")
-    ),
+    "IMG_NEAR_DUPLICATE": Rule("no held-out picture looks like one of training", "warn", ("warn", "off")),
+    "IMG_UNDECODED": Rule("a picture can be decoded to see how it looks", "warn", ("warn", "off")),
+    "TEXT_NEAR_DUPLICATE": Rule("no held-out text is nearly one of training", "warn", ("warn", "off")),
+    "GROUP_ACROSS": Rule("rows of one group are on one side of the split", "warn", ("warn", "off")),
     "SIZE_RECOMMENDED": Rule(
         "100 to 100,000 training rows, as the swift layout's publisher recommends", "warn", ("warn", "off")
     ),
@@ -215,8 +214,8 @@ def _validate(gold: dict[str, Any], schema: Schema, judge: Judge) -> None:
 
 
 def is_plain(row: dict[str, Any]) -> bool:
-    """Whether a row is one question and one answer in text that break no rule: nearly every row of text is,
-    and finding that out takes half the time of the walk."""
+    """Whether a row is one question and one answer in text that break no rule, so that `conversation` need
+    not walk it: nearly every row of text is, and finding that out takes half the time."""
     messages = row["messages"]
     if len(messages) != 2 or row["images"] or "videos" in row or "audios" in row:
         return False

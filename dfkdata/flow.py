@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import msgspec
 
 from dfkdata import checks, output, reader, selection, sources, split, tally
+from dfkdata.across import Across
 from dfkdata.config import Config
 from dfkdata.dedup import Seen
 from dfkdata.errors import ConfigError
@@ -77,12 +78,32 @@ class Flow:
         )
         self.sita = Sita(self.plan) if self.plan.split == "sita" else None
         self.watch = Watch(self.plan, self.labels, self.judge, self.schema)
+        self.across = self._across()
         self.side: Callable[[str], str] = job.side
         if self.sita is not None:
             self.side = lambda group: "train"
 
+    def _across(self) -> Across | None:
+        """None where every row is a training row."""
+        fixed = self.plan.split_column is not None or any(side for _, side in self.job.inputs)
+        if not (fixed or self.plan.validation or self.plan.test):
+            return None
+        sided = fixed or self.sita is not None
+        return Across(self.folder.partial, self.judge, fixed=sided, deep=self.plan.deep)
+
     def run(self) -> dict[str, Any]:
         """All rows of all inputs; the manifest's part about rows and outputs."""
+        try:
+            self._rows()
+            if self.across is not None:
+                self.across.finish()
+        finally:
+            self.watch.close()
+            if self.across is not None:
+                self.across.close()
+        return self._close()
+
+    def _rows(self) -> None:
         parts = self.job.parts()
         chosen = self._first_pass(parts)
         picky, progress, rows = bool(self.job.conditions) or chosen is not None, self.job.progress, self.rows
@@ -104,8 +125,6 @@ class Flow:
                     self._reject(no_text(item.source, raw, error))
                 if progress is not None and not rows["in"] & 1023:
                     progress(rows["in"])
-        self.watch.close()
-        return self._close()
 
     def _chosen(self, raw: Any, chosen: Container[int] | None) -> bool:
         """Whether a row fulfils the conditions and is among the chosen of those."""
@@ -156,7 +175,7 @@ class Flow:
                 if isinstance(item, Reject):
                     yield "", ""
                     continue
-                group = item.group or reader.turns_digest(self.encode(item.messages), item.tools).hex()
+                group = reader.group_of(item)
                 if self.plan.group_by:
                     group = str(selection.lookup(raw, self.plan.group_by))
                 yield group, self._stratum(raw, item)
@@ -179,6 +198,8 @@ class Flow:
     def _row(self, raw: Any, record: Record, fixed: str | None) -> None:
         """One record through checks, deduplication, split and export. Raises `Fault`."""
         self.judge.source = record.source
+        if record.doubts:
+            self._weigh(record.doubts)
         if self.schema is not None:
             record = checks.bind_gold(record, self.schema, self.judge)
         row = training_row(record, self.schema, nulls=self.nulls)
@@ -204,7 +225,11 @@ class Flow:
             written = self.job.export.row(row)
             self.job.export.check(written)
         if self._placed(raw, record, row, digest, side):
-            self._write(record, written, digest, side)
+            self._write(record, written, digest, side, group)
+
+    def _weigh(self, doubts: tuple[Fault, ...]) -> None:
+        for doubt in doubts:
+            self.judge(doubt)
 
     def _own_split(self, raw: Any) -> str | None:
         column = self.split_column
@@ -267,18 +292,28 @@ class Flow:
         self.rows["duplicates"] += 1
         self.labels.remove(row["meta"], "train")
 
-    def _write(self, record: Record, row: dict[str, Any], digest: bytes, side: str) -> None:
+    def _write(self, record: Record, row: dict[str, Any], digest: bytes, side: str, group: str) -> None:
         if side == "train":
             self.digests.write(digest)
         self.files[side].put(row)
         self.rows["out"] += 1
         if record.gold is not None:
             self.labels.add(record, side)
-        if self.watch.busy:
-            self.watch.written(side)
+        if self.across is not None:
+            self.across.row(_CODE[side], record, group, digest[0])
+        if record.images:
+            self._count_images(record)
+
+    def _count_images(self, record: Record) -> None:
+        decoder = self.watch.decoder
         for path in record.images:
+            digest = self.media.picture(path).digest
             self.image_count += 1
-            self.image_hash.update(self.media.picture(path).digest)
+            self.image_hash.update(digest)
+            if self.across is not None and decoder is None:
+                self.across.picture(path, digest, record.source)
+        if self.across is not None and decoder is not None:
+            self.across.looks(decoder.looks)
 
     def _duplicate(self, raw: Any, source: str, name: str, kept: str) -> None:
         self.rows["duplicates"] += 1
@@ -292,6 +327,8 @@ class Flow:
             self._evict()
         if self.sita is not None:
             self.rows["left_out"] += self.sita.divide(self.folder, self.files)
+            if self.across is not None:
+                self.across.divided(self.sita.sides)
             self.rows["out"] = self.files["train"].rows + self.files["validation"].rows
         self.duplicates.close()
         (self.folder.partial / "train.digests").unlink()
@@ -312,12 +349,13 @@ class Flow:
         """Take the training copies of held-out rows out of train.jsonl; each goes to duplicates.jsonl."""
         path = self.files["train"].path
         old = path.rename(path.with_suffix(".before"))
-        kept = self.folder.lines("train.jsonl")
+        kept, gone = self.folder.lines("train.jsonl"), []
         with old.open("rb") as lines, path.with_name("train.digests").open("rb") as digests:
-            for line in lines:
+            for place, line in enumerate(lines):
                 if int.from_bytes(digests.read(8)) not in self.evicted:
                     kept.put_line(line)
                     continue
+                gone.append(place)
                 row = msgspec.json.decode(line)
                 source, name = row.get("meta", {}).get("source", ""), row.get("id", "")
                 self.duplicates.put(
@@ -326,6 +364,8 @@ class Flow:
         kept.close()
         old.unlink()
         self.files["train"] = kept
+        if self.across is not None:
+            self.across.left(gone)
 
     def _facts(self) -> dict[str, Any]:
         self.watch.whole({name: file.rows for name, file in self.files.items()}, self.rows["out"])
@@ -334,8 +374,8 @@ class Flow:
         )
         outputs = (*self.files.values(), self.quarantine, self.duplicates)
         more: dict[str, Any] = {"weights": self.labels.weights("train")} if self.plan.balance else {}
-        if self.plan.deep:
-            more["overlap"] = self.watch.overlap
+        if self.across is not None:
+            more["overlap"] = self.across.tell()
         return more | {
             "rows": dict(self.rows),
             "codes": self.rejects.facts(),

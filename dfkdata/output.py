@@ -1,14 +1,15 @@
 """The output folder: files are written beside their final place and moved there when everything is done.
 
-Promises: a killed run leaves the previous result or no manifest, never half a result with one; equal input
-and configuration give equal bytes; `manifest.json` is written last and names every other file with its
-hash."""
+Promises: a killed run leaves the previous result or no manifest, never half a result with one; two runs never
+write into one folder at once; equal input and configuration give equal bytes; `manifest.json` is written last
+and names every other file with its hash."""
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,9 @@ from dfkdata.errors import ConfigError
 
 MANIFEST = "manifest.json"
 PARTIAL = ".partial"
+LOCK = ".lock"
 MEDIA = "media"
-_BUFFER_BYTES = 1 << 20
+_BUFFER_BYTES = 1 << 18  # hashed and written while it is still in the processor's cache
 
 
 class Lines:
@@ -85,15 +87,37 @@ class Folder:
         self.final = final
         self.partial = final / PARTIAL
 
-    def start(self) -> None:
-        """An empty partial folder. Raises `ConfigError` where nothing can be written."""
-        shutil.rmtree(self.partial, ignore_errors=True)
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """The folder for this run only; it is removed again where it stays empty.
+
+        Raises `ConfigError` where another run writes into it, or where nothing can be written. The system
+        frees the lock of a killed run; one without file locks (Windows) has none."""
         try:
-            self.partial.mkdir(parents=True)
+            self.final.mkdir(parents=True, exist_ok=True)
+            lock = (self.final / LOCK).open("ab")
         except OSError as error:
             raise ConfigError(
                 f"{self.final}: cannot be written ({error.strerror}); give another --out"
             ) from error
+        try:
+            with lock:
+                if not _locked(lock.fileno(), self.final / LOCK):
+                    raise ConfigError(
+                        f"{self.final}: another conversion writes into it; wait for it or give another --out"
+                    )
+                try:
+                    yield
+                finally:
+                    (self.final / LOCK).unlink(missing_ok=True)
+        finally:
+            if self.final.is_dir() and not any(self.final.iterdir()):
+                self.final.rmdir()
+
+    def start(self) -> None:
+        """An empty partial folder."""
+        shutil.rmtree(self.partial, ignore_errors=True)
+        self.partial.mkdir(parents=True)
 
     def lines(self, name: str) -> Lines:
         """A new JSONL file in the partial folder."""
@@ -113,10 +137,8 @@ class Folder:
         self.partial.rmdir()
 
     def discard(self) -> None:
-        """Remove the partial folder, and the final one where nothing else is in it."""
+        """Remove the partial folder."""
         shutil.rmtree(self.partial, ignore_errors=True)
-        if self.final.is_dir() and not any(self.final.iterdir()):
-            self.final.rmdir()
 
     def manifest(self) -> dict[str, Any] | None:
         """The manifest of a finished conversion; None where there is none."""
@@ -151,6 +173,19 @@ class Folder:
             return name if folders[folder] == "." else f"{folders[folder]}/{name}"
 
         return seen_from_rows
+
+
+def _locked(descriptor: int, path: Path) -> bool:
+    """Take the lock; False where another has it, or has just given it back together with the file."""
+    try:
+        import fcntl
+    except ImportError:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return path.exists() and path.stat().st_ino == os.fstat(descriptor).st_ino
 
 
 def _move(path: Path, target: Path) -> None:

@@ -133,24 +133,30 @@ class _Job:
     def convert(self, allowed: Callable[[int], float], overwrite: bool) -> Summary:
         """Do the work, or find that it is done."""
         head = self._head()
-        old = None if overwrite else self.folder.manifest()
-        if old is not None:
-            if any(old.get(key) != value for key, value in head.items()):
-                raise self._other(old, head)
-            if self._settled(old):
-                return self._summary(old, allowed, fresh=False)
-        if old is None:
-            self._refuse_strangers(overwrite)
-        self.folder.start()
-        try:
-            manifest = head | Flow(self).run()
+        old = None if overwrite else self._earlier(head)
+        if old is not None and self._settled(old):
+            return self._summary(old, allowed, fresh=False)
+        with self.folder.alone():
+            old = None if overwrite else self._earlier(head)  # another run may have finished meanwhile
             if old is None:
-                self.folder.finish(manifest)
-            elif old != manifest:
-                raise self._other(old, manifest)
-        finally:
-            self.folder.discard()
+                self._refuse_strangers(overwrite)
+            self.folder.start()
+            try:
+                manifest = head | Flow(self).run()
+                if old is None:
+                    self.folder.finish(manifest)
+                elif old != manifest:
+                    raise self._other(old, manifest)
+            finally:
+                self.folder.discard()
         return self._summary(manifest, allowed, fresh=old is None)
+
+    def _earlier(self, head: dict[str, Any]) -> dict[str, Any] | None:
+        """The manifest of this very conversion, finished before. Raises `ConfigError` for that of another."""
+        old = self.folder.manifest()
+        if old is not None and any(old.get(key) != value for key, value in head.items()):
+            raise self._other(old, head)
+        return old
 
     def _refuse_strangers(self, overwrite: bool) -> None:
         """Raises `ConfigError` where a file to be written is an input, or is there without a manifest."""

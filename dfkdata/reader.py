@@ -47,9 +47,9 @@ def read(
     keep = Path(store) if store is not None else None
     parts = sources.parts(input, store=keep)
     return (
-        _named(item)
+        _named(item, raw)
         for part in parts
-        for _, item in pairs(part, module, bound, media_for(part, images, keep))
+        for raw, item in pairs(part, module, bound, media_for(part, images, keep))
     )
 
 
@@ -58,12 +58,21 @@ def media_for(part: sources.Part, images: str | Path | None, store: Path | None)
     return Media((Path(images) if images is not None else part.root,), store)
 
 
-def _named(item: Record | Reject) -> Record | Reject:
-    """A record whose format leaves the name to its content gets it."""
-    if isinstance(item, Reject) or item.id:
+def _named(item: Record | Reject, raw: Any) -> Record | Reject:
+    """A record whose format leaves the name to its content gets it; a doubtful one is a reject here."""
+    if isinstance(item, Reject):
         return item
+    if item.doubts:
+        return item.doubts[0].reject(item.source, raw)
+    if item.id:
+        return item if item.group else replace(item, group=item.id)
     name = turns_digest(msgspec.json.encode(item.messages), item.tools).hex()
     return replace(item, id=name, group=item.group or name)
+
+
+def group_of(item: Record) -> str:
+    """The group of a record that `read` would name."""
+    return item.group or item.id or turns_digest(msgspec.json.encode(item.messages), item.tools).hex()
 
 
 def turns_digest(turns: bytes, tools: Any) -> bytes:
@@ -93,19 +102,29 @@ def pairs(part: sources.Part, module: ModuleType, options: Config, media: Media)
 
 
 def _located(record: Record, media: Media) -> Record:
-    """`record` with absolute media paths. Raises `Fault`. Names stay part of an identity that the turns
-    give."""
+    """`record` with absolute media paths, and with a group made of its media where the row names none. Raises
+    `Fault`. Names stay part of an identity that the turns give."""
     changed = replace(
         record,
         images=tuple(media.locate(name) for name in record.images),
         videos=tuple(media.other(name, "video") for name in record.videos),
         audios=tuple(media.other(name, "audio") for name in record.audios),
     )
+    if not record.group:
+        changed = replace(changed, group=_media_group(changed.images, record, media))
     if record.id:
         return changed
     turns = turns_digest(msgspec.json.encode(record.messages), record.tools).hex()
     name = content_id(turns, *record.images, *record.videos, *record.audios)
-    return replace(changed, id=name, group=record.group or name)
+    return replace(changed, id=name)
+
+
+def _media_group(paths: tuple[str, ...], record: Record, media: Media) -> str:
+    """Rows with the same first picture, whatever it is called, or else with a video or audio file of the same
+    name, belong together. Raises `Fault` for a picture that cannot be read."""
+    if paths:
+        return media.picture(paths[0]).digest.hex()[:16]
+    return content_id(*(record.videos or record.audios)[:1])
 
 
 def _check_columns(row: Any, module: ModuleType, name: str) -> None:

@@ -18,7 +18,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     id: stable name from the source's own key or from content, never from the row number. A format may leave
     it (and the group) empty for a row that carries its own turns: then it is made of those.
-    group: rows that must stay on one side of a split share it (link, post id, case id).
+    group: rows that must stay on one side of a split share it (link, post id, case id, picture); empty for a
+    row that stands alone, which goes by its id.
     source: "file:line" of the raw row.
     fields: the prompt's inputs by name, text only (dfk_label: title, text; caption: caption).
     images: absolute paths, in the order in which the prompt shows them. videos, audios: the same.
@@ -26,7 +27,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     messages, tools: set where the raw row carries its own conversation; then `fields` and `gold` may be
     empty. meta: facts to keep that no trainer needs (raw label, link, token counts).
     keyed: the id is the source's own key, so two rows with one id are an error of the source.
-    split: the side that the source itself (or the caller) fixed; None leaves it to the split rule."""
+    split: the side that the source itself (or the caller) fixed; None leaves it to the split rule.
+    doubts: what the format found wrong with a row that could be used; the policies of these rules decide."""
 
     id: str
     group: str
@@ -41,6 +43,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     meta: dict[str, Any] = {}
     keyed: bool = False
     split: str | None = None
+    doubts: tuple[Fault, ...] = ()
 
 
 class Reject(msgspec.Struct, frozen=True, kw_only=True, gc=False):

@@ -64,7 +64,7 @@ def training_row(record: Record, schema: Schema | None = None, *, nulls: Nulls =
     its own turns."""
     row: dict[str, Any] = {
         "id": record.id,
-        "messages": _turns(record, schema, nulls),
+        "messages": record.messages if record.messages is not None else _turns(record, schema, nulls),
         "images": [*record.images],
     }
     if record.videos:
@@ -85,8 +85,6 @@ def training_row(record: Record, schema: Schema | None = None, *, nulls: Nulls =
 
 
 def _turns(record: Record, schema: Schema | None, nulls: Nulls) -> list[Message]:
-    if record.messages is not None:
-        return record.messages
     if schema is None:
         raise ConfigError(f"{record.source}: the row carries no turns of its own; name a schema")
     asked = prompt(record, schema)

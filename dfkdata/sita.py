@@ -21,6 +21,7 @@ class Sita:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.labels: list[str] = []
+        self.sides: tuple[list[int], list[int]] = ([], [])
 
     def add(self, record: Record) -> None:
         """Remember the label of a row that is written."""
@@ -28,7 +29,7 @@ class Sita:
         self.labels.append(str(gold.get("label") or record.meta.get("raw_label", "")).lower())
 
     def divide(self, folder: Folder, files: dict[str, Lines]) -> int:
-        """Write training and validation rows in SITA's order; how many rows its caps left out."""
+        """Write training and validation rows in SITA's order (`sides`); how many rows its caps left out."""
         plan, old = self.plan, files["train"].path
         ratio, count = round(1 - plan.validation, 12), len(self.labels)
         first = (
@@ -39,6 +40,7 @@ class Sita:
             sides = subsampled(sides, self.labels, plan.subsample, plan.seed, shuffled=sum(map(len, sides)))
         if plan.max_samples is not None and not first:
             sides = sides[0][: plan.max_samples], sides[1][: plan.max_samples]
+        self.sides = sides
         before = old.rename(old.with_suffix(".before"))
         files["validation"].path.unlink()
         starts = _starts(before)

@@ -1,5 +1,5 @@
 """The rules that look beyond one row, or that only work when asked for: length, one post with two labels,
-near duplicates across splits, classes and splits that are too small."""
+classes and splits that are too small."""
 
 from __future__ import annotations
 
@@ -29,11 +29,8 @@ class Watch:
         self.plan, self.labels, self.judge = plan, labels, judge
         self.decoder = deep.Decoder() if plan.deep else None
         self._tokens = tokens.counter(plan.tokenizer) if plan.tokenizer else None
-        self._near_texts, self._near_images = deep.NearTexts(), deep.Near()
         self._posts, self._labelled = Seen(), Seen()
-        self._asked = ""
-        self.overlap: dict[str, int] = {}
-        self.busy = bool(labels.names or plan.deep or plan.tokenizer or plan.grounding is not None)
+        self.busy = bool(labels.names or plan.tokenizer or plan.grounding is not None)
 
     def row(self, row: dict[str, Any], record: Record, pictures: list[bytes] | None) -> None:
         """Look at a finished row. Raises `Fault` where a rule says so."""
@@ -42,17 +39,7 @@ class Watch:
         if record.gold is not None and self.plan.grounding is not None:
             self._grounded(record, record.gold, self.plan.grounding)
         if record.gold is not None and self.labels.names:
-            self._two_labels(row, record.gold, pictures)
-        if self.decoder is not None:
-            self._asked = deep.asked(row)
-
-    def written(self, side: str) -> None:
-        """The row was written to `side`: keep its hashes for the comparison across splits."""
-        if self.decoder is None:
-            return
-        for look in self.decoder.looks:
-            self._near_images.add(look, side)
-        self._near_texts.add(deep.text_look(self._asked), side)
+            self._two_labels(row, record, pictures)
 
     def close(self) -> None:
         """End the processes that decode."""
@@ -74,16 +61,6 @@ class Watch:
             if share and out and not written.get(name):
                 hint = "few groups: give a larger share, another --seed, or --stratify"
                 self.judge(Fault("SPLIT_EMPTY", f"no row fell into {name}", hint=hint))
-        self._across()
-
-    def _across(self) -> None:
-        """What training and held-out rows share; exact copies and groups cannot be shared."""
-        nearly = "held-out {} are nearly the same as training ones"
-        self.overlap = {"pictures": self._near_images.across(), "prompts": self._near_texts.across()}
-        if number := self.overlap["pictures"]:
-            self.judge(Fault("IMG_NEAR_DUPLICATE", f"{number} {nearly.format('pictures')}"))
-        if number := self.overlap["prompts"]:
-            self.judge(Fault("TEXT_NEAR_DUPLICATE", f"{number} {nearly.format('prompts')}"))
 
     def _length(self, length: int) -> None:
         if self.plan.max_tokens is not None and length > self.plan.max_tokens:
@@ -110,13 +87,25 @@ class Watch:
             hint = f"not in the source: {', '.join(found.missing[:5])}"
             self.judge(Fault("NOT_GROUNDED", reason, path="gold", value=source, hint=hint))
 
-    def _two_labels(self, row: dict[str, Any], gold: dict[str, Any], pictures: list[bytes] | None) -> None:
-        """Hear of a prompt that an earlier row had with another label."""
+    def _two_labels(self, row: dict[str, Any], record: Record, pictures: list[bytes] | None) -> None:
+        """Hear of a post that an earlier row had with another label: the same prompt, or the same link."""
+        gold = record.gold or {}
         names = [name for name in self.labels.names if name in gold]
+        if not names:
+            return
         prompt = msgspec.json.encode(before_answer(row["messages"]))
-        post = sha256(b"".join((prompt, *(pictures or ())))).digest()
-        labelled = sha256(post + msgspec.json.encode([gold[name] for name in names])).digest()
+        labels = msgspec.json.encode([gold[name] for name in names])
+        posts = {"asks the same": b"".join((prompt, *(pictures or ())))}
+        if record.group and record.group != record.id:
+            posts["is of the same post"] = b"\x1f" + record.group.encode("utf-8", "surrogatepass")
+        keys = {how: sha256(post).digest() for how, post in posts.items()}
+        contradicted = [how for how, post in keys.items() if self._contradicts(post, labels)]
+        if contradicted:
+            reason = f"an earlier row {contradicted[0]} and has another label"
+            self.judge(Fault("TWO_LABELS", reason, path=names[0], hint="decide which label is right"))
+
+    def _contradicts(self, post: bytes, labels: bytes) -> bool:
+        """Whether the post was seen, and never with these labels."""
+        labelled = sha256(post + labels).digest()
         known = self._posts.put(int.from_bytes(post[:8]), 0) is not None
-        if self._labelled.put(int.from_bytes(labelled[:8]), 0) is None and known and names:
-            reason, hint = "an earlier row asks the same and has another label", "decide which label is right"
-            self.judge(Fault("TWO_LABELS", reason, path=names[0], hint=hint))
+        return self._labelled.put(int.from_bytes(labelled[:8]), 0) is None and known

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dfkdata.formats import Row, key
+from dfkdata.formats import Row, group_key, key
 from dfkdata.formats._turns import Conversation, as_json
 from dfkdata.records import Fault, Record
 
@@ -33,7 +33,7 @@ def carried(
     return Record(
         id=name,
         keyed=bool(name),
-        group=str((meta or {}).get("group") or name),
+        group=str((meta or {}).get("group") or group_key(row if meta is None else row | {"meta": meta})),
         source=source,
         messages=found.messages,
         images=tuple(found.media["image"]),

@@ -30,7 +30,7 @@ def post(row: Row, source: str, images: tuple[str, ...], options: Options) -> Re
     name = content_id(link, *fields.values(), *images, label, analysis)
     return Record(
         id=name,
-        group=link or name,
+        group=link,
         source=source,
         fields=fields,
         images=images if options.images_per_row == "all" else images[:1],

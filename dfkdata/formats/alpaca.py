@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import field_validator
 
 from dfkdata.config import Config
-from dfkdata.formats import Row, key
+from dfkdata.formats import GROUP_KEYS, Row, group_key, key
 from dfkdata.records import Fault, Record
 
 SCHEMA: str | None = None
@@ -34,6 +34,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
 }
 """Role -> its spellings, in the order in which they are tried."""
 
+_MORE = {"system", "history", "id", "meta", "messages", "conversations", *GROUP_KEYS, *ALIASES["images"]}
 _LABELS = ("label", "labels", "gold", "target")
 
 _STANFORD = (
@@ -90,9 +91,7 @@ def _names(keys: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...], tup
     """For rows with these keys: spellings of instruction, input and output, and whether there is more to
     honour."""
     found = {role: tuple(name for name in names if name in keys) for role, names in ALIASES.items()}
-    more = any(
-        name in keys for name in ("system", "history", "id", "messages", "conversations", *ALIASES["images"])
-    )
+    more = not _MORE.isdisjoint(keys)
     return found["instruction"], found["input"], found["output"], more
 
 
@@ -149,7 +148,7 @@ def _rich(row: Row, source: str, options: Options, turns: list[dict[str, Any]]) 
     return Record(
         id=name,
         keyed=bool(name),
-        group=name,
+        group=group_key(row),
         source=source,
         messages=before + _history(row) + turns,
         images=images,

@@ -3,9 +3,9 @@
     {"caption": "A long table.", "gold": {"subjects": [...], "actions": [...], "setting": "indoor"},
      "id"?: key of the row, "image_id"?: key of the picture, "image"?: path}
 
-Rows of one picture share a group: `image_id`, else the image path, else the row's key, else the caption
-itself. A row may have a caption, an image or both. The caption is kept as `meta.text`: what the answer must
-be grounded in."""
+Rows of one picture share a group: `image_id`, else a link, post id or case id, else the picture itself, else
+the row's key, else the caption. A row may have a caption, an image or both. The caption is kept as
+`meta.text`: what the answer must be grounded in."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from dfkdata.config import Config
-from dfkdata.formats import Row, key, text
+from dfkdata.formats import Row, group_key, key, text
 from dfkdata.identity import content_id
 from dfkdata.records import Fault, Record
 
@@ -44,7 +44,7 @@ def record(row: Row, source: str, options: Options) -> Record:
     return Record(
         id=name or content,
         keyed=bool(name),
-        group=picture or image or name or content_id(caption),
+        group=picture or group_key(row) or ("" if image or name else content_id(caption)),
         source=source,
         fields={"caption": caption},
         images=(image,) if image else (),

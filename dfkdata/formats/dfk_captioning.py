@@ -23,6 +23,4 @@ def record(row: Row, source: str, options: Options) -> Record:
     link, label = text(row, "link"), text(row, "label")
     name = content_id(link, image, summary)
     meta = {key: value for key, value in (("link", link), ("raw_label", label)) if value}
-    return Record(
-        id=name, group=link or name, source=source, images=(image,), gold={"ringkasan": summary}, meta=meta
-    )
+    return Record(id=name, group=link, source=source, images=(image,), gold={"ringkasan": summary}, meta=meta)

@@ -43,7 +43,7 @@ def record(row: Row, source: str, options: Options) -> Record:
     meta = {"raw_label": label} | ({"link": link} if link else {})
     return Record(
         id=name,
-        group=link or name,
+        group=link,
         source=source,
         fields={"title": title, "text": post},
         images=images if options.images_per_row == "all" else images[:1],

@@ -2,8 +2,8 @@
 
 `input` holds the claim and, behind "Artikel Rujukan:", the article; `output` is "Label: **Fitnah.**
 penjelasan: ...". The whole explanation is kept. A label column that contradicts the label in the text is a
-reject, and so is an output of any other form. `--schema dfk_text_raw` keeps five classes, `--schema
-dfk_explained` turns the answer round."""
+reject (with `--rule LABEL_CONFLICT=warn` the text counts), and so is an output of any other form. `--schema
+dfk_text_raw` keeps five classes, `--schema dfk_explained` turns the answer round."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Options(Config):
 
 
 def record(row: Row, source: str, options: Options) -> Record:
-    """One claim. Raises `Fault` for an output of another form, an empty claim, and labels that disagree."""
+    """One claim. Raises `Fault` for an output of another form and an empty claim."""
     claim, _, article = need(row, "input").partition(_ARTICLE)
     claim, article = claim.strip(), article.strip()
     if not claim:
@@ -39,9 +39,6 @@ def record(row: Row, source: str, options: Options) -> Record:
         hint = "write Label: **Fitnah.** penjelasan: ..."
         raise Fault("GOLD_INVALID", "the output is not of the form", path="output", value=output, hint=hint)
     label, column = head.group(1).strip(), text(row, "_label")
-    if column and not _agree(label, column):
-        reason = f"the column says {column!r}, the text {label!r}"
-        raise Fault("LABEL_CONFLICT", reason, path="_label", value=column, hint="correct one of them")
     prompt = f"{claim}\n\n{_ARTICLE} {article}" if article else claim
     name = content_id(prompt, label, explanation)
     return Record(
@@ -51,7 +48,13 @@ def record(row: Row, source: str, options: Options) -> Record:
         fields={"text": prompt},
         gold={"label": label, "analisis": explanation},
         meta={"raw_label": column or label},
+        doubts=() if not column or _agree(label, column) else (_conflict(label, column),),
     )
+
+
+def _conflict(label: str, column: str) -> Fault:
+    reason, hint = f"the column says {column!r}, the text {label!r}", "correct one of them; the text's counts"
+    return Fault("LABEL_CONFLICT", reason, path="_label", value=column, hint=hint)
 
 
 def _agree(one: str, other: str) -> bool:

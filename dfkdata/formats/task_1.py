@@ -45,7 +45,7 @@ def record(row: Row, source: str, options: Options) -> Record:
     )
     return replace(
         found,
-        group=found.group or content_id(caption),
+        group=found.group or ("" if found.images else content_id(caption)),
         gold=last["tool_calls"][0]["function"]["arguments"],
         meta={"text": caption} | found.meta,
     )

@@ -1,7 +1,7 @@
 """Questions about images with free answers: question, image, answer; columns can be named.
 
     {"question": "...", "image_id": path or bytes, "answer": "...", "case_id"?: rows of one case share a
-    group}
+    group, else rows of one picture}
 
 An image may be a path, raw bytes, a `data:` URI, or {"bytes", "path"} as image columns of Parquet files hold
 it. The prompt has the question first, then the image."""
@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from dfkdata.config import Config
-from dfkdata.formats import Row, key, need
+from dfkdata.formats import Row, group_key, key, need
 from dfkdata.formats._turns import data_uri
 from dfkdata.identity import content_id
 from dfkdata.records import Fault, Record
@@ -33,13 +33,13 @@ def record(row: Row, source: str, options: Options) -> Record:
     """One question. Raises `Fault` for an empty question or answer and for an image that cannot be read."""
     question, answer = need(row, options.question), need(row, options.answer)
     images = _images(row, options)
-    group = key(row, options.group)
+    group = key(row, options.group) or group_key(row)
     name = key(row, "id")
     content = content_id(question, answer, *images)
     return Record(
         id=name or content,
         keyed=bool(name),
-        group=group or (content_id(*images) if images else content_id(question)),
+        group=group or ("" if images else content_id(question)),
         source=source,
         fields={"question": question},
         images=images,

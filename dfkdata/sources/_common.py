@@ -65,4 +65,5 @@ def demand_text(value: Any) -> None:
 
 
 DECODE = msgspec.json.Decoder().decode
+DECODE_LINES = msgspec.json.Decoder().decode_lines
 BOM = b"\xef\xbb\xbf"

@@ -12,27 +12,70 @@ import msgspec
 
 from dfkdata.errors import DataError
 from dfkdata.records import Reject
-from dfkdata.sources._common import BOM, DECODE, Found, Row, as_row, bad_json, demand_text, no_text
+from dfkdata.sources import _keys
+from dfkdata.sources._common import (
+    BOM,
+    DECODE,
+    DECODE_LINES,
+    Found,
+    Row,
+    as_row,
+    bad_json,
+    demand_text,
+    no_text,
+)
 
 _CHUNK = 1 << 20
+_LINES_CHUNK = 1 << 17
 
 
 def lines(file: IO[bytes], name: str) -> Iterator[Found]:
     """One JSON object a line; blank lines are no rows."""
-    for number, line in enumerate(file, start=1):
-        source = f"{name}:{number}"
-        if number == 1:
-            line = line.removeprefix(BOM)
+    passed = 0
+    for text in _whole_lines(file):
+        try:
+            rows = DECODE_LINES(text)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            rows = []
+        if rows and _keys.plain(text, rows):
+            for row in rows:
+                passed += 1
+                source = f"{name}:{passed}"
+                yield (row if "raw" not in row else as_row(row, source)), source
+        else:
+            yield from _one_by_one(text, name, passed)
+            passed += text.count(b"\n")
+
+
+def _whole_lines(file: IO[bytes]) -> Iterator[bytes]:
+    """The file in pieces of whole lines; a long line is read in steps that double."""
+    rest = b""
+    start = True
+    while data := file.read(max(_LINES_CHUNK, len(rest))):
+        if start:
+            data, start = data.removeprefix(BOM), False
+        cut = data.rfind(b"\n") + 1
+        if cut:
+            yield rest + data[:cut]
+            rest = data[cut:]
+        else:
+            rest += data
+    if rest:
+        yield rest
+
+
+def _one_by_one(text: bytes, name: str, passed: int) -> Iterator[Found]:
+    """Lines of which some may be no row. passed: lines before these."""
+    for at, line in enumerate(text.split(b"\n"), start=1):
+        source = f"{name}:{passed + at}"
         try:
             row = DECODE(line)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             if line.strip():
                 yield bad_json(line, source, str(error)), source
             continue
-        if type(row) is dict and "raw" not in row:
-            yield row, source
-        else:
-            yield as_row(row, source), source
+        key = _keys.twice(line, row)
+        yield (_keys.reject(line, key, source) if key is not None else as_row(row, source)), source
 
 
 def document(file: IO[bytes], name: str) -> Iterator[Found]:
@@ -54,9 +97,43 @@ def document(file: IO[bytes], name: str) -> Iterator[Found]:
             yield from lines(file, name)
             return
         raise DataError(f"{name}: not JSON ({error})") from error
+    if _keys.twice(data, whole) is not None:
+        yield from _with_keys_twice(data, name)
+        return
     for number, row in enumerate(_unwrap(whole), start=1):
         source = f"{name}:{number}"
         yield as_row(row, source), source
+
+
+def _with_keys_twice(data: bytes, name: str) -> Iterator[Found]:
+    """A document in which some object names a key twice: rows that do so are rejects. Raises `DataError`
+    where it is the object around the rows."""
+    hook = _keys.Twice()
+    whole = json.loads(data, object_pairs_hook=lambda pairs: _Marked(hook(pairs), hook.take()))
+    if isinstance(whole, _Marked) and whole.key is not None and _unwrap(whole) != [whole]:
+        raise DataError(
+            f"{name}: the key {whole.key!r} stands twice in the object around the rows; rename one"
+        )
+    for number, row in enumerate(_unwrap(whole), start=1):
+        source, key = f"{name}:{number}", _marked(row)
+        text = msgspec.json.encode(row)
+        yield (_keys.reject(text, key, source) if key is not None else as_row(DECODE(text), source)), source
+
+
+class _Marked(dict[str, Any]):
+    """An object, and the key that it names twice."""
+
+    def __init__(self, found: dict[str, Any], key: str | None) -> None:
+        super().__init__(found)
+        self.key = key
+
+
+def _marked(value: Any) -> str | None:
+    """The first key that an object anywhere in `value` names twice."""
+    if isinstance(value, _Marked) and value.key is not None:
+        return value.key
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return next((key for one in inner if (key := _marked(one)) is not None), None)
 
 
 def _unwrap(whole: Any) -> Iterable[Any]:
@@ -88,7 +165,10 @@ class _Text:
     def __init__(self, file: IO[bytes], name: str) -> None:
         self.file, self.name = file, name
         self.decode = codecs.getincrementaldecoder("utf-8-sig")()
-        self.read_value = json.JSONDecoder(parse_constant=_no_constant, parse_float=_finite).raw_decode
+        self.twice = _keys.Twice()
+        self.read_value = json.JSONDecoder(
+            object_pairs_hook=self.twice, parse_constant=_no_constant, parse_float=_finite
+        ).raw_decode
         self.read_loosely = json.JSONDecoder(parse_constant=str, parse_int=str, parse_float=str).raw_decode
         self.window, self.place, self.line, self.ended = "", 0, 1, False
 
@@ -132,6 +212,8 @@ class _Text:
             value, written = self._value(self.read_loosely)
         if problem:
             return bad_json(written.encode("utf-8", "backslashreplace"), source, problem)
+        if (key := self.twice.take()) is not None:
+            return _keys.reject(written.encode("utf-8", "backslashreplace"), key, source)
         if "\\u" in written:
             try:
                 demand_text(value)
@@ -142,6 +224,7 @@ class _Text:
     def _value(self, read: Callable[[str, int], tuple[Any, int]]) -> tuple[Any, str]:
         """The JSON value at this place and its text; the window doubles until it holds it."""
         while True:
+            self.twice.take()  # the window may have ended within the value
             try:
                 value, end = read(self.window, self.place)
             except json.JSONDecodeError as error:

@@ -170,7 +170,7 @@ def test_deep_decodes_every_picture_and_finds_near_ones_across_splits(tmp_path: 
     assert deep.codes["IMG_UNREADABLE"]["first"]["source"] == "in.jsonl:3"
     assert {"IMG_NEAR_DUPLICATE", "TEXT_NEAR_DUPLICATE"} <= deep.warnings.keys()
     manifest = json.loads((tmp_path / "deep" / "manifest.json").read_text())
-    assert manifest["overlap"] == {"pictures": 1, "prompts": 1}
+    assert manifest["overlap"] == {"groups": 0, "pictures": 1, "prompts": 1}
 
 
 @pytest.mark.parametrize("way", ["copy", "embed"])
