@@ -78,7 +78,7 @@ def run(
     ] = None,
 ) -> None:
     """Ask every row, score the answers, and write the run directory with its report."""
-    from dfkeval import gates, modes
+    from dfkeval import gates, modes, report
 
     quiet_libraries()
     conditions = [gates.gate(text) for text in fail_if or ()]
@@ -87,23 +87,15 @@ def run(
     runs = modes.evaluate_modes(
         config, out, overwrite=overwrite, overrides=changes, progress=lambda mode: Progress(f"{mode} answers")
     )
-    for done in runs:
-        _show(done, heading=len(runs) > 1)
-    if len(runs) > 1:
-        _write((out / modes.COMPARISON_MD).read_text(encoding="utf-8"))
-        _write(f"\ncomparison: {out / modes.COMPARISON_HTML}\n")
+    if len(runs) == 1:
+        _write("\n".join(report.metric_rows(runs[0])) + "\n\n")
+    else:
+        _write((out / modes.COMPARISON_MD).read_text(encoding="utf-8") + "\n")
+        _write(f"comparison: {out / modes.COMPARISON_HTML}\n")
+    _write("".join(f"report: {done.folder / 'report.html'}\n" for done in runs))
     _refuse_failures(runs)
     for done in runs:
         _judge(conditions, done)
-
-
-def _show(done: Run, heading: bool) -> None:
-    """The run's metrics; `heading`: under its name, since there are several."""
-    from dfkeval import report
-
-    lines = [*([done.name, ""] if heading else []), *report.metric_rows(done), ""]
-    lines += [f"report: {done.folder / 'report.html'}", *([""] if heading else [])]
-    _write("\n".join(lines) + "\n")
 
 
 def _refuse_failures(runs: Sequence[Run]) -> None:

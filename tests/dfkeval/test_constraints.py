@@ -227,3 +227,23 @@ def test_free_and_constrained_on_the_same_rows_are_a_paired_comparison(
         assert found["text"].lstrip().startswith("{")
     again = dfkeval.evaluate_modes(config, tmp_path / "modes", backend=Transformers(tiny))
     assert [run.summary for run in again] == [run.summary for run in runs]
+
+
+def test_the_command_prints_the_comparison_of_several_modes(
+    tmp_path: Path, tiny: loading.Loaded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from typer.testing import CliRunner
+
+    from dfkeval import cli
+
+    write_rows(tmp_path / "test.jsonl", DFK, 3)
+    (tmp_path / "eval.yaml").write_text(
+        "data: test.jsonl\nbackend: {kind: transformers, model: tiny}\nmetrics: [validity]\nresamples: 200\n"
+        "modes: [free, constrained]\nsampling: {max_new_tokens: 12}\n"
+    )
+    monkeypatch.setattr(loading, "load", lambda *a, **k: tiny)
+    done = CliRunner().invoke(cli.app, ["run", str(tmp_path / "eval.yaml"), "--out", str(tmp_path / "m")])
+    assert done.exit_code == 0, done.output
+    assert "## free -> constrained" in done.stdout and "validity.schema_valid" in done.stdout
+    for name in ("free/report.html", "constrained/report.html", "comparison.html"):
+        assert str(tmp_path / "m" / name) in done.stdout and (tmp_path / "m" / name).is_file()
