@@ -125,20 +125,27 @@ class AnswerTrainer(Trainer):
             self.parts = None
         super().log(logs, start_time)
 
+    def _validation_batches(self, samples: list[Any]) -> Iterator[dict[str, Tensor]]:
+        """This rank's share. Every rank gets as many batches, since a sharded model runs on all ranks or on
+        none; those that only fill up score nothing."""
+        ranks, size = max(1, self.args.world_size), self.args.per_device_eval_batch_size
+        share = samples[self.args.process_index :: ranks]
+        yield from DataLoader(share, size, collate_fn=self.data_collator)
+        for _ in range(math.ceil(math.ceil(len(samples) / ranks) / size) - math.ceil(len(share) / size)):
+            batch = self.data_collator(samples[:1])
+            yield batch | {"labels": torch.full_like(batch["labels"], IGNORE)}
+
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
         """{"eval_loss": mean loss a scored token} and with SFT-Plus "eval_ce", "eval_kl"; every rank takes
         its share, no sample twice."""
         samples = self.eval_dataset if eval_dataset is None else eval_dataset
-        share = list(samples)[self.args.process_index :: max(1, self.args.world_size)]
         total = torch.zeros(2, dtype=torch.float64, device=self.args.device)
         parts = torch.zeros(3, dtype=torch.float64, device=self.args.device)
         self.model.eval()
         with torch.no_grad():
-            for batch in DataLoader(
-                share, self.args.per_device_eval_batch_size, collate_fn=self.data_collator
-            ):
+            for batch in self._validation_batches(list(samples)):
                 inputs = self._prepare_inputs(batch)
                 outputs = self.model(**inputs)
                 total += torch.stack([outputs.loss.double(), (inputs["labels"] != IGNORE).sum().double()])

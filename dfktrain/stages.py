@@ -26,6 +26,7 @@ from dfktrain.data import StageData, read_stage, read_validation
 from dfktrain.engines.transformers import score_answers
 from dfktrain.model import Base
 from dfktrain.packing import Packer, refusal
+from dfktrain.sharding import vision_on_every_rank
 
 if TYPE_CHECKING:  # dfktrain.loop imports transformers, and an engine may have to be imported before it
     from dfktrain.loop import AnswerTrainer, OnProgress
@@ -228,6 +229,7 @@ def _train_stage(
         with (
             models.adapters_in_bf16(run.model, run.precision == "bf16"),
             preserve.keeping(models.bare(run.model), _keep(run, stage)),
+            vision_on_every_rank(models.bare(run.model).model, weights.sharded(trainer) and not text_only),
         ):
             trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     gathered = weights.gathered(trainer)

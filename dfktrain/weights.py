@@ -23,9 +23,14 @@ def main_process() -> bool:
     return int(os.environ.get("RANK", "0")) == 0
 
 
+def sharded(trainer: AnswerTrainer) -> bool:
+    """Whether FSDP or DeepSpeed spreads the weights over the ranks."""
+    return bool(trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled)
+
+
 def gathered(trainer: AnswerTrainer) -> dict[str, Tensor] | None:
     """The whole state dict of a model that FSDP or DeepSpeed has sharded (every rank must ask), else None."""
-    if not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
+    if not sharded(trainer):
         return None
     return trainer.accelerator.get_state_dict(trainer.model_wrapped)
 
