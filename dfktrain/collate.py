@@ -215,6 +215,10 @@ def _token_id(processor: Any, attribute: str, usual: str) -> int | None:
 
 
 def _refuse_media(row: dict[str, Any]) -> None:
+    """Audio and video, as parts or as files: a file that no part shows would be left out without a word."""
+    for key, kind in (("videos", "videos"), ("audios", "audio")):
+        if row.get(key):
+            raise DataError(f"row {row['id']}: holds {kind}, which this trainer does not read")
     for turn in row["messages"]:
         content = turn.get("content")
         for part in content if isinstance(content, list) else ():

@@ -159,7 +159,29 @@ def _load_llm(config: TrainConfig, precision: str) -> Base:
     except (OSError, ValueError) as error:
         raise BackendError(f"model {source!r} cannot be loaded: {error}") from error
     model = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    _require_plain_head(model, source)
     return Base(model, tokenizer, config.model.name, loading.model_shapes_sha256(model))
+
+
+def _require_plain_head(model: Any, source: str) -> None:
+    """Raise `ConfigError` unless the logits are the head's product with the body's last states, as the loss
+    takes them: some models scale or cap theirs, and would be trained on another function without a word."""
+    import torch
+
+    kind = model.config.model_type
+    if not hasattr(model, "model") or model.get_output_embeddings() is None:
+        raise ConfigError(
+            f"{source}: {kind} models are not supported: their body and head are not where needed"
+        )
+    ids = torch.arange(1, 5, device=model.device).unsqueeze(0)
+    with torch.no_grad():
+        theirs = model(input_ids=ids, use_cache=False).logits
+        ours = model.get_output_embeddings()(model.model(input_ids=ids, use_cache=False).last_hidden_state)
+    if theirs.shape != ours.shape or not torch.equal(theirs.float(), ours.float()):
+        raise ConfigError(
+            f"{source}: {kind} models are not supported: they change their logits after the head, and "
+            f"the loss here would not"
+        )
 
 
 def adapt(base: Base, modules: list[str], config: AdapterConfig) -> Any:

@@ -143,6 +143,14 @@ def test_video_and_audio_are_refused_by_name(processor: Any, kind: str) -> None:
         Collator(processor)([row])
 
 
+@pytest.mark.parametrize(("key", "kind"), [("videos", "videos"), ("audios", "audio")])
+def test_video_and_audio_files_without_a_placeholder_are_refused_too(
+    processor: Any, key: str, kind: str
+) -> None:
+    with pytest.raises(DataError, match=f"row v: holds {kind}"):
+        Collator(processor)([text_row("v", "x", "y") | {key: ["a.bin"]}])
+
+
 def test_an_answer_with_a_none_filled_image_key_is_still_text(processor: Any, pictures: list[str]) -> None:
     """Columnar loaders fill missing keys with None, and templates that test for the key alone would render an
     image."""

@@ -232,6 +232,30 @@ def test_images_are_refused_by_a_language_model(llm_folder: Path, mixed: list[An
     assert train(llm_config(llm_folder, data, modality="text"), tmp_path / "text").stages[0].samples == 1
 
 
+@pytest.mark.parametrize(
+    ("kind", "said"), [("granite", "change their logits after the head"), ("gpt2", "are not where needed")]
+)
+def test_a_language_model_whose_loss_would_be_another_function_is_refused(
+    llm_folder: Path, tmp_path: Path, kind: str, said: str
+) -> None:
+    import shutil
+
+    import transformers as hf
+
+    folder = tmp_path / kind
+    shutil.copytree(llm_folder, folder)
+    size = hf.AutoConfig.from_pretrained(llm_folder).vocab_size
+    models = {
+        "granite": lambda: hf.GraniteForCausalLM(
+            hf.GraniteConfig(**TEXT, vocab_size=size, logits_scaling=8.0)
+        ),
+        "gpt2": lambda: hf.GPT2LMHeadModel(hf.GPT2Config(n_embd=64, n_layer=1, n_head=4, vocab_size=size)),
+    }
+    models[kind]().save_pretrained(folder)
+    with pytest.raises(ConfigError, match=f"{kind} models are not supported: .*{said}"):
+        train(llm_config(folder, write_rows(tmp_path / "x.jsonl", [])), tmp_path / "out")
+
+
 def test_a_vision_language_checkpoint_is_refused_as_a_language_model(
     base_folder: Path, tmp_path: Path
 ) -> None:
