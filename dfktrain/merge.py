@@ -192,10 +192,12 @@ def _local(name: str | Path) -> Path:
     if Path(source).is_dir():
         return Path(source)
     import huggingface_hub
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
         return Path(huggingface_hub.snapshot_download(source))
+    except HFValidationError as error:
+        raise ConfigError(f"model {source!r}: no such folder, and no name of a hub model") from error
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise BackendError(f"model {source!r} cannot be downloaded: {error}") from error
 

@@ -323,6 +323,11 @@ def test_a_merge_that_is_interrupted_leaves_nothing(
     assert [path.name for path in tmp_path.iterdir()] == ["probes.jsonl"]
 
 
+def test_a_base_that_is_nowhere_is_said_plainly(plain: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no such folder"):
+        merge_adapter("nowhere/", plain, tmp_path / "out")
+
+
 def test_a_folder_that_holds_something_is_not_overwritten(base: Path, plain: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("x")
