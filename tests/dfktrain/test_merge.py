@@ -581,3 +581,18 @@ def test_a_language_model_is_merged_and_proved_its_own_head_included(processor: 
     model.save_pretrained(tmp_path / "adapter")
     report = merge_adapter(tmp_path / "base", tmp_path / "adapter", tmp_path / "out")
     assert "lm_head.weight" in report.changed and report.proof["passed"] and report.proof["probes"] == 4
+
+
+def test_the_built_in_model_is_merged_under_the_name_in_dfk_json_and_used_like_any_other(
+    tmp_path: Path,
+) -> None:
+    from dfkeval import loading
+
+    folder = adapter(loading.tiny_path(), tmp_path / "adapter", modules="layers.5")
+    shapes = loading.load("tiny", adapter=folder, device="cpu").info["shapes_sha256"]
+    cards.write(folder, cards.Card(schema="caption", base=cards.Base(name="tiny", shapes_sha256=shapes)))
+    report = merge_adapter(None, folder, tmp_path / "out")
+    assert report.base == "tiny" and report.notes == () and report.proof["probes"] == 5
+    loaded = loading.load(report.out, device="cpu")
+    assert loaded.card is not None and loaded.card.schema == "caption"
+    assert loaded.info["shapes_sha256"] == shapes and not (report.out / "README.md").exists()
