@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from dfktrain.merge import MergeReport
     from dfktrain.slerp import Point
 
+_SHOWN = 4
+"""Metrics of a blend on the command line."""
+
 EXAMPLES = (
     "Examples:\n\n  dfktrain merge --base Qwen/Qwen3.5-0.8B --adapter runs/first/adapter --out "
     "models/first\n\n  dfktrain merge --slerp runs/a/adapter --slerp runs/b/adapter --grid 5 --eval "
@@ -139,7 +142,8 @@ def _numbers(text: str) -> tuple[float, ...]:
 def _line(point: Point) -> str:
     from dfktrain.slerp import name
 
-    scores = "".join(f"  {key} {found['value']:.3f}" for key, found in (point.metrics or {}).items())
+    shown = list((point.metrics or {}).items())[:_SHOWN]  # the report has them all
+    scores = "".join(f"  {key} {found['value']:.3f}" for key, found in shown)
     error = f"error {point.error:.1e} (worst layer {point.worst_error:.1e})"
     cut = f"rank {point.rank} of {point.exact_rank}, {error}"
     return f"{name(point.weights)}: {cut}{scores}  {point.adapter}"
