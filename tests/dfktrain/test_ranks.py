@@ -175,11 +175,12 @@ def test_two_ranks_share_batches_of_a_token_budget(
     assert len(done["history"]) == done["steps"]
 
 
+@pytest.mark.parametrize("stages", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_sharded_weights_take_the_same_steps_also_beside_a_rank_with_text_only(
-    base_folder: Path, pictures: list[str], tmp_path: Path
+    base_folder: Path, pictures: list[str], tmp_path: Path, stages: int
 ) -> None:
-    """FSDP2 over gloo: mixed ranks, an uneven validation set, two stages in two launches, and the adapter
-    loads. One process takes twice the batch."""
+    """FSDP2 over gloo: mixed ranks, an uneven validation set, a launch for each stage, and the adapter loads.
+    One process takes twice the batch."""
     from dfkeval import loading
 
     data = alternating(pictures, tmp_path)
@@ -189,18 +190,20 @@ def test_sharded_weights_take_the_same_steps_also_beside_a_rank_with_text_only(
     def written(batch: int) -> Path:
         path = config(tmp_path, base_folder, data, batch_size=batch, **stage)
         made = json.loads(path.read_text())
-        made["stages"].append(made["stages"][0] | {"name": "more", "steps": 1})
+        if stages == 2:
+            made["stages"].append(made["stages"][0] | {"name": "more", "steps": 1})
         path.write_text(json.dumps(made))
         return path
 
     run(written(2), tmp_path / "one", 1)
-    run(written(1), tmp_path / "two", 2, sharded=True, fails="goes on with stage more")
+    if stages == 2:
+        run(written(1), tmp_path / "two", 2, sharded=True, fails="goes on with stage more")
     run(written(1), tmp_path / "two", 2, sharded=True)
     one, two = adapter(tmp_path / "one"), adapter(tmp_path / "two")
     assert one.keys() == two.keys()
     keys = [key for key in one if "lora_B" in key]
     left, right = (torch.cat([side[key].flatten().double() for key in keys]) for side in (one, two))
-    assert float((left - right).norm() / left.norm()) <= 1e-5  # after three steps
+    assert float((left - right).norm() / left.norm()) <= 1e-5  # after two or three steps
     assert any(".visual." in key and bool(two[key].any()) for key in keys)
     loading.load(base_folder, adapter=tmp_path / "two/adapter", device="cpu")
     histories = [
