@@ -219,6 +219,9 @@ def summarise(
         "outcomes": {name: counts[name] for name in OUTCOMES if counts[name]},
         "metrics": {name: msgspec.structs.asdict(value) for name, value in found.items()},
         "confidence": config.confidence,
+        "lower_is_better": [
+            f"{name}.{key}" for name, (metric, _) in measured.items() for key in metric.lower_is_better
+        ],
         "details": {name: facts for name, facts in details.items() if facts},
     }
 

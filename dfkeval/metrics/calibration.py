@@ -11,8 +11,9 @@ accuracy_at_80      accuracy of the surest 80 % of the answers
 coverage_at_95      largest share of the surest answers that is right in 95 % of the cases
 
 Strategy: every value is a function of sums over bins, so that resampling is one matrix product. Bins of the
-curves are the different probabilities themselves, or, above 40, as many quantiles of them; with 40 or fewer,
-areas equal scikit-learn's. An answer that is no valid label is an error, with the probability of the
+curves are the different probabilities themselves where there are few, else quantiles of them: 100 up to 2,000
+answers, fewer above, never less than 20. With few, areas equal scikit-learn's; else they come near (within
+0.01 in the tests). An answer that is no valid label is an error, with the probability of the
 likeliest one where the model gave any; without any it is an error that the model is not sure of at all, and
 is left out of confidence, ece, brier, nll and average_precision. Runs without probabilities: n is 0."""
 
@@ -30,7 +31,7 @@ from dfkeval.metrics.labels import canonical, slug
 from dfkeval.samples import Sample
 
 ECE_BINS = 15
-CURVE_BINS = 40
+FEWEST, MOST = 20, 100  # bins of a curve
 SMALLEST = 1e-12
 KEPT, WANTED = 0.8, 0.95
 HEAD = ("n", "hit", "asked", "confidence", "brier", "nll")
@@ -106,8 +107,9 @@ def _bins(name: str, place: NDArray[np.int64], count: int, mask: Bools, sums: Se
 def _edges(values: Floats) -> Floats:
     """Lower edges of the bins, rising: the different values, or quantiles of them where there are many."""
     distinct = np.unique(values)
-    if len(distinct) > CURVE_BINS:
-        steps = np.linspace(0, 1, CURVE_BINS, endpoint=False)
+    most = max(FEWEST, min(MOST, 200_000 // max(1, len(values))))
+    if len(distinct) > most:
+        steps = np.linspace(0, 1, most, endpoint=False)
         distinct = np.unique(np.quantile(values, steps, method="lower"))
     return distinct if len(distinct) else np.zeros(1)
 

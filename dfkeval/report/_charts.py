@@ -18,12 +18,13 @@ _TRACK = (
 
 @dataclass(frozen=True)
 class Curve:
-    """A line chart. series: name -> (x, y) points in order of x."""
+    """A line chart. series: name -> (x, y) points in order of x. shares: both axes run from 0 to 1."""
 
     title: str
     series: Mapping[str, Sequence[Point]]
     x: str = "step"
     y: str = "loss"
+    shares: bool = False
 
 
 def line_chart(curve: Curve) -> str:
@@ -33,6 +34,8 @@ def line_chart(curve: Curve) -> str:
         return ""
     xs, ys = [x for x, _ in points], [y for _, y in points]
     x_range, y_range = (min(xs), max(xs)), (min(0.0, *ys), max(ys))
+    if curve.shares:
+        x_range = y_range = (0.0, 1.0)
     body = "".join(_grid(y_range)) + "".join(_x_labels(x_range))
     for index, (name, line) in enumerate(curve.series.items()):
         dots = " ".join(f"{_x(x, x_range):.1f},{_y(y, y_range):.1f}" for x, y in line)

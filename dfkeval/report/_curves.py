@@ -14,11 +14,17 @@ def calibration_curves(details: Mapping[str, Any]) -> list[Curve]:
     if details.get("reliability"):
         points = [(each["confidence"], each["accuracy"]) for each in details["reliability"]]
         ideal = [(0.0, 0.0), (1.0, 1.0)]
-        found.append(Curve("Reliability", {"answers": points, "ideal": ideal}, x="confidence", y="accuracy"))
+        found.append(
+            Curve(
+                "Reliability", {"answers": points, "ideal": ideal}, x="confidence", y="accuracy", shares=True
+            )
+        )
     if details.get("abstention"):
         points = [(each["kept"], each["accuracy"]) for each in details["abstention"]]
         found.append(
-            Curve("Leaving out unsure answers", {"answers": points}, x="share that is kept", y="accuracy")
+            Curve(
+                "Leaving out unsure answers", {"answers": points}, x="share kept", y="accuracy", shares=True
+            )
         )
     curves = {
         label: [(recall, precision) for recall, precision in points]
@@ -26,7 +32,7 @@ def calibration_curves(details: Mapping[str, Any]) -> list[Curve]:
         if points
     }
     if curves:
-        found.append(Curve("Precision and recall by label", curves, x="recall", y="precision"))
+        found.append(Curve("Precision and recall by label", curves, x="recall", y="precision", shares=True))
     return found
 
 

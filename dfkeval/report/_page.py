@@ -181,10 +181,11 @@ def _chips(run: Run) -> str:
 
 def _metrics(run: Run, names: Sequence[str]) -> str:
     found = run.summary["metrics"]
+    plain = run.summary.get("lower_is_better", ())  # a long bar would look like a good one
     share = f"{run.summary.get('confidence', 0.95):.0%}"
     rows = [
         (escape(name), f"#<strong>{number(m['value'])}</strong>", interval(m["low"], m["high"]),
-         interval_bar(m["value"], m["low"], m["high"]), f"#{m['n']}")
+         "" if name in plain else interval_bar(m["value"], m["low"], m["high"]), f"#{m['n']}")
         for name in names
         for m in [found[name]]
     ]  # fmt: skip
