@@ -119,15 +119,16 @@ def check(
         sys.stdout.write(f"{config}: a valid configuration of {len(settings.stages)} stages\n")
         return
     _require()
-    from dfktrain import scores
+    from dfktrain import scores, watchplan
     from dfktrain.plan import plan
     from dfktrain.show import write
 
     report = plan(settings)
-    try:
-        scores.check(settings)
-    except (ConfigError, DataError) as error:
-        report.faults.append(f"evaluate: {error}")
+    for name, looked in (("evaluate", scores.check), ("watch", watchplan.check)):
+        try:
+            looked(settings)
+        except (ConfigError, DataError) as error:
+            report.faults.append(f"{name}: {error}")
     write(report)
     if report.faults:
         raise typer.Exit(2)

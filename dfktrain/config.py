@@ -13,9 +13,13 @@ from typing import Annotated, Literal, Self
 from pydantic import ConfigDict, Field, JsonValue, field_validator, model_validator
 
 from dfkdata.config import Config
+from dfktrain.sections import ModelCard, Watched
 
 Scheduler = Literal["cosine", "linear", "constant", "constant_with_warmup"]
 Precision = Literal["auto", "bf16", "fp32"]
+HUB = "hf://"
+"""How an address on the Hub begins."""
+
 PRESETS = ("all-linear", "language", "vision", "all", "servable")
 Optimizer = Literal["adamw_torch", "adamw_torch_fused", "adamw_8bit", "paged_adamw_8bit", "adafactor", "sgd"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
@@ -56,7 +60,8 @@ class AdapterConfig(Config):
       "language": those of the language model; "vision": those of the tower and the merger; "servable":
       language without the small gates that some servers drop (in_proj_a, in_proj_b).
     loftq: start the adapter of a 4-bit base so that it makes up for the quantisation.
-    warm_start: folder of an adapter to go on from; its rank and modules must equal those written here."""
+    warm_start: an adapter to go on from, a folder or hf://ORG/NAME[@REVISION]; its rank and modules must
+      equal those written here."""
 
     kind: Literal["lora", "qlora", "full", "peft"] = "lora"
     rank: Annotated[int, Field(ge=1)] = 16
@@ -161,7 +166,7 @@ class Stage(Config):
     eval_steps, save_steps, log_steps: in optimiser steps; None for eval and save means once an epoch.
     sft_plus: stay near the base, see `SftPlus`.
     best: keep the checkpoint with the lowest token-weighted validation loss. patience: evaluations without a
-      gain before the stage stops."""
+      gain before the stage stops. watch: rows that the model answers meanwhile; None takes the run's."""
 
     name: Name
     data: Annotated[tuple[str | Source, ...], Field(min_length=1)]
@@ -195,6 +200,7 @@ class Stage(Config):
     save_total_limit: Annotated[int, Field(ge=1)] = 2
     best: bool = False
     patience: Annotated[int, Field(ge=1)] | None = None
+    watch: Watched | None = None
 
     @property
     def sources(self) -> tuple[Source, ...]:
@@ -247,7 +253,7 @@ class Evaluate(Config):
 
 class TrainConfig(Config):
     """One training run. seed fixes the adapter's start, the order of rows and dropout. evaluate: what it ends
-    with.
+    with. watch: rows that the model answers while it is trained. card: what its README.md should say.
 
     engine: "auto" takes Unsloth where its tested set is installed and a GPU is there, else transformers.
     precision: "auto" is bf16 where the device has it natively, else fp32; never fp16, in which Qwen3.5's
@@ -265,6 +271,8 @@ class TrainConfig(Config):
     run_name: str | None = None
     trackers: tuple[Literal["tensorboard", "wandb"], ...] = ()
     evaluate: Evaluate | None = None
+    watch: Watched | None = None
+    card: ModelCard = ModelCard()
     seed: int = 42
 
     @field_validator("precision", mode="before")
@@ -291,8 +299,14 @@ class TrainConfig(Config):
             raise ValueError("checkpointing: unsloth needs engine: unsloth; write checkpointing: torch")
         return self
 
+    def watched(self, stage: Stage) -> Watched | None:
+        """What the model answers during `stage`."""
+        return stage.watch or self.watch
+
     @model_validator(mode="after")
     def _can_be_asked(self) -> Self:
+        if self.model.kind == "llm" and any(self.watched(stage) for stage in self.stages):
+            raise ValueError("watch asks vision-language models; leave it out for model.kind llm")
         if self.evaluate is not None and self.model.chat_template is not None:
             raise ValueError(
                 "evaluate asks the base with its own template, not with model.chat_template; "
@@ -319,11 +333,15 @@ class TrainConfig(Config):
             }
         )
         warm = self.adapter.warm_start
-        adapter = self.adapter.model_copy(update={"warm_start": str(root / warm)}) if warm else self.adapter
+        if warm and not warm.startswith(HUB):
+            warm = str(root / warm)
+        adapter = self.adapter.model_copy(update={"warm_start": warm}) if warm else self.adapter
         out = str(root / self.output) if self.output is not None else None
         changed: dict[str, object] = {"stages": stages, "model": model, "adapter": adapter, "output": out}
         if self.evaluate is not None:
             changed["evaluate"] = _rooted(self.evaluate, root)
+        if self.watch is not None:
+            changed["watch"] = self.watch.resolved(root)
         return self.model_copy(update=changed)
 
 
@@ -336,6 +354,6 @@ def _rooted(evaluate: Evaluate, root: Path) -> Evaluate:
 
 def _absolute(stage: Stage, root: Path) -> Stage:
     data = tuple(source.model_copy(update={"path": str(root / source.path)}) for source in stage.sources)
-    return stage.model_copy(
-        update={"data": data, "validation": tuple(str(root / path) for path in stage.validation)}
-    )
+    validation = tuple(str(root / path) for path in stage.validation)
+    watch = stage.watch.resolved(root) if stage.watch is not None else None
+    return stage.model_copy(update={"data": data, "validation": validation, "watch": watch})

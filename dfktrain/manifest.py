@@ -58,7 +58,7 @@ def run_facts(config: TrainConfig, shapes: str | None, template: str, precision:
 def stage_facts(stage: Stage, data: StageData) -> dict[str, Any]:
     """What makes a stage what it is: its settings and its files' contents."""
     settings = stage.model_dump(
-        mode="json", exclude={"data", "validation", "log_steps", "save_total_limit", "save_steps"}
+        mode="json", exclude={"data", "validation", "log_steps", "save_total_limit", "save_steps", "watch"}
     )
     weights = [source.weight for source in stage.sources]
     return {"settings": settings, "data": [*data.sha256.values()], "weights": weights}

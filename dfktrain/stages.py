@@ -18,7 +18,7 @@ import torch
 from dfkdata.errors import BackendError, ConfigError
 from dfkeval import card as cards
 from dfkeval import loading
-from dfktrain import manifest, preserve, weights
+from dfktrain import manifest, preserve, watchplan, weights
 from dfktrain import model as models
 from dfktrain.collate import Collator
 from dfktrain.config import Stage, TrainConfig
@@ -37,7 +37,7 @@ class StageResult:
     """One finished stage. packing: "off", "on", or why it was refused.
 
     history: the log lines (step, loss, learning_rate, grad_norm, eval_loss; with SFT-Plus ce, kl and eval_ce,
-    eval_kl) in order."""
+    eval_kl; of a watch watch/METRIC) in order."""
 
     name: str
     adapter: Path
@@ -85,6 +85,7 @@ def train(config: TrainConfig, out: str | Path, *, progress: OnProgress | None =
     On a finished or interrupted `out` of the same configuration it goes on where that one stopped. Raises
     `ConfigError` or `DataError` before the first step for what cannot work, `BackendError` when training
     fails."""
+    watchplan.check(config)
     base, engine, precision = models.load_base(config)
     return train_on(base, config, out, engine=engine, precision=precision, progress=progress)
 
@@ -198,6 +199,7 @@ def _train_stage(
     run: _Run, index: int, stage: Stage, data: StageData, collator: Collator, mark: str
 ) -> tuple[StageResult, dict[str, torch.Tensor] | None]:
     """(what was done, the whole weights where they are sharded over ranks, else None)."""
+    from dfktrain import watch as watching
     from dfktrain.loop import AnswerTrainer, Watch, counted, last_complete
     from dfktrain.trackers import callbacks
 
@@ -206,6 +208,7 @@ def _train_stage(
     watch = Watch(stage.name, run.on_progress, run.clock)
     resume = last_complete(folder / "checkpoints")
     batcher, packing = _batcher(run, stage, data, collator)
+    asks = watching.callbacks(run.config, stage, folder, run.model, run.base.processor, run.precision)
     with models.vision_frozen(run.model, text_only):
         if not models.trainable(run.model):
             raise ConfigError(
@@ -220,10 +223,11 @@ def _train_stage(
             train_dataset=data.samples,
             eval_dataset=read_validation(stage, collator) or None,
             data_collator=batcher,
-            callbacks=[watch, *_stoppers(stage), *callbacks(run.config, stage, folder)],
+            callbacks=[watch, *asks, *_stoppers(stage), *callbacks(run.config, stage, folder)],
         )
         _own_output_only(trainer)
-        watch.trainer = trainer
+        for each in (watch, *asks):
+            each.trainer = trainer
         if resume is not None:
             trainer.tokens, trainer.scored = (torch.tensor(count) for count in counted(resume))
         with (
@@ -249,7 +253,7 @@ def _train_stage(
         left_out=dict(data.left_out),
         data_sha256=data.sha256,
         history=[
-            _log_line(line) for line in trainer.state.log_history if "loss" in line or "eval_loss" in line
+            line for line in map(_log_line, trainer.state.log_history) if line.keys() - {"step", "epoch"}
         ],
     )
     return result, gathered
@@ -335,4 +339,4 @@ def _own_output_only(trainer: AnswerTrainer) -> None:
 def _log_line(line: dict[str, float]) -> dict[str, float]:
     kept = ("step", "epoch", "loss", "ce", "kl", "grad_norm", "learning_rate")
     kept += ("eval_loss", "eval_ce", "eval_kl")
-    return {key: line[key] for key in kept if key in line}
+    return {key: value for key, value in line.items() if key in kept or key.startswith("watch/")}

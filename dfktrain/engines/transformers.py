@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 import types
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -254,6 +255,7 @@ def score_answers(model: Any) -> None:
             return plain(*args, **inputs)
         return _scored(self, labels, loss_weights, inputs)
 
+    forward.__signature__ = inspect.signature(type(net).forward)  # type: ignore[attr-defined] # `generate` reads it
     net.forward = types.MethodType(forward, net)
 
 
