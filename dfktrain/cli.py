@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dfkdata.errors import ConfigError, DataError, DfkError, missing_package
-from dfktrain import cli_merge, cli_rft, overrides
+from dfktrain import cli_merge, cli_push, cli_rft, overrides
 from dfktrain.cli_recipes import init_command, sweep_command
 from dfktrain.config import TrainConfig
 
@@ -92,10 +92,11 @@ def run(
 def _evaluate(settings: TrainConfig, out: Path, trained: Path) -> None:
     """The table of base against tuned; the weights are safe by now."""
     from dfkdata.progress import Progress
-    from dfktrain import scores
+    from dfktrain import modelcard, scores
 
     bar = Progress("answers")
     found = scores.score(settings, out, trained, lambda who, done, total: bar(done, total, who))
+    modelcard.write(out)  # again, now with the table
     sys.stdout.write(f"\n{found.table()}\n\nreport: {found.report}\n")
 
 
@@ -230,6 +231,7 @@ app.command(
 )(sweep_command)
 app.command("merge", epilog=cli_merge.EXAMPLES)(cli_merge.merge_command)
 app.command("rft", epilog=cli_rft.EXAMPLES)(cli_rft.rft_command)
+app.command("push", epilog=cli_push.EXAMPLES)(cli_push.push_command)
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ from typing import Any
 from dfkdata.errors import BackendError, ConfigError, DataError
 from dfkeval import card as cards
 from dfkeval import loading
-from dfktrain import lora, manifest, proof
+from dfktrain import lora, manifest, modelcard, proof
 from dfktrain import probes as probes_
 from dfktrain.engines.transformers import shapes_without_weights
 from dfktrain.mergeplan import Changes, plan, settings
@@ -115,6 +115,7 @@ def merge_adapter(
             seconds=round(time.perf_counter() - started, 3),
             versions=manifest.versions(),
         )
+        modelcard.write(adapter.folder.parent, part, merged=True)
         manifest.write_json(part / REPORT, asdict(report) | {"format": 1, "out": out.name})
         if out.is_dir():
             out.rmdir()

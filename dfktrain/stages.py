@@ -18,7 +18,7 @@ import torch
 from dfkdata.errors import BackendError, ConfigError
 from dfkeval import card as cards
 from dfkeval import loading
-from dfktrain import manifest, preserve, watchplan, weights
+from dfktrain import hub, manifest, modelcard, preserve, watchplan, weights
 from dfktrain import model as models
 from dfktrain.collate import Collator
 from dfktrain.config import Stage, TrainConfig
@@ -106,9 +106,10 @@ def train_on(
     out = Path(out)
     started = clock()
     template = loading.template_sha256(base.processor)
-    facts = manifest.run_facts(config, base.shapes_sha256, template, precision)
+    local = hub.fetched(config)
+    facts = manifest.run_facts(local, base.shapes_sha256, template, precision)
     set_seed(config.seed)
-    model, modules = models.adapt(base, config.adapter, engine)
+    model, modules = models.adapt(base, local.adapter, engine)
     teacher = _teacher(config, model)
     score_answers(model)
     run = _Run(config, out, base, model, precision, template, progress, clock, teacher)
@@ -133,6 +134,7 @@ def train_on(
     }
     if weights.main_process():
         manifest.write_json(out / "run.json", report)
+        modelcard.write(out)
     return TrainResult(adapter, tuple(results), report)
 
 

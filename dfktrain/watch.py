@@ -116,7 +116,7 @@ class Ask(TrainerCallback):
             return
         self.rows = slice_of(self.watched, self.seed, self.folder)
         if state.global_step == 0:
-            self._ask(state)
+            self._ask(state, control)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -124,16 +124,18 @@ class Ask(TrainerCallback):
         """A point, where one is due."""
         due = state.global_step % self.watched.every_steps == 0 or state.global_step >= state.max_steps
         if due and state.is_world_process_zero:
-            self._ask(state)
+            self._ask(state, control)
 
-    def _ask(self, state: TrainerState) -> None:
+    def _ask(self, state: TrainerState, control: TrainerControl) -> None:
         if self.trainer is None or self.rows is None:
             raise RuntimeError("a watch is asked before its trainer has begun")
         out = self.folder / f"step-{state.global_step:06d}"
         with self.live.backend(self.watched.batch_tokens) as backend:
             settings = evaluation(self.watched, self.rows)
             run = harness.evaluate(settings, out, backend=backend, overwrite=True)
+        due = control.should_log
         self.trainer.log(numbers(run))
+        control.should_log = due  # the library takes any line for the one of the loss
 
 
 def numbers(run: harness.Run) -> dict[str, float]:

@@ -45,7 +45,9 @@ def save(
         model.save_pretrained(str(folder), state_dict=state)
         if not _is_adapter(model):
             base.processor.save_pretrained(str(folder))
-        elif base.own_template:
+        else:
+            (folder / "README.md").unlink(missing_ok=True)  # the library's empty form; `modelcard` writes one
+        if _is_adapter(model) and base.own_template:
             (folder / loading.TEMPLATE).write_text(str(base.processor.chat_template), encoding="utf-8")
         if card is not None:
             cards.write(folder, card)

@@ -1,0 +1,206 @@
+"""The Hub: what is sent there, and adapters that come from there.
+
+Strategy: `plan` decides what would be sent, names and bytes; `send` hands exactly that to the Hub's client.
+Promises: nothing leaves the folder but the weights, the card, `dfk.json` and the curves; a file that names a
+token or a folder of this machine is refused; the base's folder is written as a name; the token comes from
+HF_TOKEN and is printed nowhere; nothing is sent or fetched unless an address was given."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dfkdata.errors import BackendError, ConfigError, missing_package
+from dfkeval import adapters
+from dfkeval import card as cards
+from dfktrain import modelcard
+from dfktrain.config import HUB, TrainConfig
+
+_WEIGHTS = re.compile(r"^(?:adapter_model|model)[\w.-]*\.safetensors$|^model\.safetensors\.index\.json$")
+_BESIDE = (
+    "adapter_config.json", "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json",
+    "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "processor_config.json",
+    "preprocessor_config.json", "video_preprocessor_config.json", "chat_template.jinja", "merge-report.json",
+    cards.NAME, modelcard.NAME,
+)  # fmt: skip
+_NAME = re.compile(r"^[\w-][\w.-]*/[\w-][\w.-]*$")
+_TOKEN = re.compile(rb"hf_[A-Za-z0-9]{20,}")
+_FETCHED = ("adapter_config.json", "adapter_model*.safetensors", cards.NAME, "chat_template.jinja")
+
+
+@dataclass(frozen=True)
+class File:
+    """name: in the repository. content: what is sent, or where it lies."""
+
+    name: str
+    content: bytes | Path
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return len(self.content) if isinstance(self.content, bytes) else self.content.stat().st_size
+
+
+def plan(run: str | Path) -> list[File]:
+    """What would be sent of a run's folder, or of a folder with an adapter or a merged model.
+
+    Raises `ConfigError` for a folder without weights, and for a file with a token or a path of this machine
+    in it."""
+    run = Path(run)
+    folder = run / "adapter" if (run / "run.json").is_file() else run
+    found = [File(path.name, _public(path)) for path in sorted(_files(folder))]
+    if not any(_WEIGHTS.match(file.name) for file in found):
+        raise ConfigError(
+            f"{run}: neither a run's folder nor one with weights; give the --out of dfktrain run"
+        )
+    if folder != run:
+        found = _with_curves(found, run)
+    for file in found:
+        _refuse_leak(file, run)
+    return found
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if path.is_file() and not path.is_symlink() and (_WEIGHTS.match(path.name) or path.name in _BESIDE):
+            yield path
+
+
+def _with_curves(found: list[File], run: Path) -> list[File]:
+    """The stages' curves, and the card that shows them."""
+    pictures = sorted((run / "stages").glob("*/curves.png"))
+    curves = [File(f"curves-{path.parent.name}.png", path) for path in pictures]
+    shown = "".join(f"\n![Loss of stage {file.name[7:-4]}]({file.name})\n" for file in curves)
+    made = []
+    for file in found:
+        if file.name == modelcard.NAME and curves and isinstance(file.content, bytes):
+            file = File(file.name, file.content + f"\n## Curves\n{shown}".encode())
+        made.append(file)
+    return [*made, *curves]
+
+
+def _public(path: Path) -> bytes | Path:
+    """Weights stay on disk; in two files the base's folder becomes its name."""
+    if path.suffix == ".safetensors":
+        return path
+    data = path.read_bytes()
+    if path.name == adapters.CONFIG:
+        settings = json.loads(data)
+        settings["base_model_name_or_path"] = _base_name(path.parent, settings.get("base_model_name_or_path"))
+        return json.dumps(settings, indent=2, sort_keys=True).encode() + b"\n"
+    if path.name == cards.NAME:
+        card = json.loads(data)
+        if card.get("base"):
+            card["base"]["name"] = _base_name(path.parent, card["base"]["name"])
+        return json.dumps(card, indent=2, ensure_ascii=False).encode() + b"\n"
+    return data
+
+
+def _base_name(folder: Path, name: str | None) -> str | None:
+    """The base's name on the Hub as the run's card says it; a folder's last part; a hub name as it is."""
+    run = folder.parent / "run.json"
+    if run.is_file():
+        report = json.loads(run.read_bytes())
+        said = modelcard.ModelCard.model_validate(report["config"].get("card") or {})
+        name = modelcard.base_model(report, said) or str(report["base"]["name"])
+    if name is None:
+        return None
+    return Path(name).name if Path(name).is_absolute() or Path(name).is_dir() else name
+
+
+def _refuse_leak(file: File, run: Path) -> None:
+    """Raise `ConfigError` where a text file holds a token, the home folder or the run's own folder."""
+    if isinstance(file.content, Path):
+        return
+    secrets = [
+        value.encode() for key in ("HF_TOKEN", "WANDB_API_KEY") if len(value := os.environ.get(key, "")) > 7
+    ]
+    if _TOKEN.search(file.content) or any(secret in file.content for secret in secrets):
+        raise ConfigError(f"{file.name}: holds an access token; take it out before anything is sent")
+    places = {str(run.resolve().parent), str(Path.home())} - {"/"}
+    for place in sorted(places):
+        if place.encode() + b"/" in file.content:
+            raise ConfigError(f"{file.name}: names a folder of this machine ({place}); take it out first")
+
+
+def send(files: list[File], repo: str, *, private: bool = True, revision: str | None = None) -> str:
+    """Send `files` as one commit to the model repository ORG/NAME, made where it is missing; its address.
+
+    revision: a branch, made where it is missing. Raises `ConfigError` for a wrong name or without HF_TOKEN,
+    `BackendError` where the Hub refuses."""
+    check_name(repo)
+    hub = _client()
+    token = os.environ.get("HF_TOKEN")
+    if not token:
+        raise ConfigError("push needs an access token that may write: set HF_TOKEN in the environment")
+    api = hub.HfApi(endpoint=os.environ.get("HF_ENDPOINT"), token=token)
+    steps = [
+        hub.CommitOperationAdd(
+            file.name, file.content if isinstance(file.content, bytes) else str(file.content)
+        )
+        for file in files
+    ]
+    try:
+        api.create_repo(repo, private=private, exist_ok=True)
+        if revision is not None:
+            api.create_branch(repo, branch=revision, exist_ok=True)
+        done = api.create_commit(repo, steps, commit_message="Weights and card", revision=revision)
+    except (hub.errors.HfHubHTTPError, OSError, _http_error()) as error:
+        raise BackendError(f"{repo}: the Hub refused: {str(error).replace(token, '***')}") from error
+    return f"{HUB}{repo}@{done.oid}"
+
+
+def check_name(repo: str) -> None:
+    """Raise `ConfigError` unless `repo` is ORG/NAME."""
+    if not _NAME.match(repo):
+        raise ConfigError(f"--to {repo!r}: write ORG/NAME")
+
+
+def fetched(config: TrainConfig) -> TrainConfig:
+    """A copy whose warm start is a folder: an address on the Hub is downloaded, the adapter's files alone."""
+    warm = config.adapter.warm_start
+    if warm is None or not warm.startswith(HUB):
+        return config
+    adapter = config.adapter.model_copy(update={"warm_start": str(fetch(warm))})
+    return config.model_copy(update={"adapter": adapter})
+
+
+def fetch(address: str) -> Path:
+    """The local copy of the adapter at hf://ORG/NAME[@REVISION]. Raises `ConfigError` for another form,
+    `BackendError` where it cannot be had."""
+    repo, _, revision = address.removeprefix(HUB).partition("@")
+    if not _NAME.match(repo):
+        raise ConfigError(f"{address}: write hf://ORG/NAME or hf://ORG/NAME@REVISION")
+    hub = _client()
+    try:
+        folder = hub.snapshot_download(
+            repo,
+            revision=revision or None,
+            allow_patterns=list(_FETCHED),
+            endpoint=os.environ.get("HF_ENDPOINT"),
+            token=os.environ.get("HF_TOKEN") or False,
+        )
+    except (hub.errors.HfHubHTTPError, hub.errors.LocalEntryNotFoundError, OSError, _http_error()) as error:
+        raise BackendError(f"{address}: cannot be downloaded: {error}") from error
+    return adapters.folder(folder)
+
+
+def _client() -> Any:
+    try:
+        import huggingface_hub
+        import huggingface_hub.errors
+    except ModuleNotFoundError as error:
+        raise missing_package("the Hub", "huggingface_hub", "train") from error
+    return huggingface_hub
+
+
+def _http_error() -> type[Exception]:
+    """What the Hub's client raises where nobody answers."""
+    import httpx
+
+    return httpx.HTTPError
