@@ -79,6 +79,13 @@ class Hub:
             branch = self.find(unquote(parts[5]) if len(parts) > 5 else "main")
             if branch is None:
                 return None
+            if len(parts) > 4 and parts[4] == "tree":
+                files = self.revisions[branch].items()
+                tree = [
+                    {"type": "file", "path": name, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}
+                    for name, data in files
+                ]
+                return json.dumps(tree).encode(), self.oid(branch)
             names = [{"rfilename": name} for name in self.revisions[branch]]
             made = {
                 "id": "org/model",
