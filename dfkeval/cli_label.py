@@ -24,9 +24,7 @@ EXAMPLES = (
 
 
 def label_command(
-    captions: Annotated[
-        Path, typer.Argument(help="CSV, JSONL, … with a column caption, or pictures.", metavar="INPUT")
-    ],
+    captions: Annotated[Path, typer.Argument(help="CSV, JSONL, … with a column caption.", metavar="INPUT")],
     out: Annotated[Path, typer.Option(help="Folder of the rows; a stopped run goes on there.")],
     model: engine_options.Model = None,
     adapter: engine_options.Adapter = None,

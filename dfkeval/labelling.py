@@ -30,7 +30,7 @@ from dfkdata.rows import answer_turn, prompt
 from dfkdata.schemas import ToolForm
 from dfkeval import constraints, engines, lines, scaffolds, validators
 from dfkeval.judging import Item, judge, prompt_text
-from dfkeval.prediction import CHUNK, default_sampling
+from dfkeval.prediction import CHUNK, askable, default_sampling
 from dfkeval.predictions import name_of, numbered
 from dfkeval.samples import NOT_ANSWERED, Backend, Constraint, Request, Sample, Sampling
 
@@ -254,7 +254,7 @@ def _labelled(
     labeller: Labeller, rows: Iterable[Record | Reject], done: frozenset[str]
 ) -> Iterator[dict[str, Any] | Rejected]:
     """A task_1 row or a reject for each row that is not done, as answers come."""
-    waiting = (row for row in distinct(rows) if row.id not in done)
+    waiting = (row for row in distinct(askable(rows, labeller.schema)) if row.id not in done)
     while chunk := list(islice(waiting, CHUNK)):
         yield from (row for row in chunk if isinstance(row, Rejected))
         records = {row.id: row for row in chunk if isinstance(row, Record)}
@@ -333,7 +333,7 @@ BYTES_PER_TOKEN = 4
 def estimate(labeller: Labeller, rows: Iterable[Record | Reject]) -> Estimate:
     """What labelling `rows` may take, without images."""
     asked = size = 0
-    for row in distinct(rows):
+    for row in distinct(askable(rows, labeller.schema)):
         if isinstance(row, Record):
             request = labeller.item(row).request
             asked += 1

@@ -104,6 +104,9 @@ class Predictor:
         """The judged answer, with its raw text, problems and confidence. Raises `ConfigError` for a field
         that the prompt has no use for."""
         self.check_fields(fields)
+        if not images and not any(text.strip() for text in fields.values()):
+            names = ", ".join(prompt_fields(self.schema))
+            raise ConfigError(f"nothing to ask: give an image or one of {names or 'no texts'}")
         paths = tuple(str(path) for path in images)
         return next(self.samples([Record(id="1", group="1", source="", fields=dict(fields), images=paths)]))
 
@@ -239,3 +242,20 @@ def prompt_fields(schema: Schema) -> list[str]:
         found += [key for _, key in lines] if lines is not None else []
         found += [part.field] if hasattr(part, "field") else []
     return found
+
+
+def askable(rows: Iterable[Record | Reject], schema: Schema) -> Iterator[Record | Reject]:
+    """The rows; one that has nothing of what the schema's prompt shows becomes a `Reject`."""
+    known = prompt_fields(schema)
+    for row in rows:
+        if isinstance(row, Reject) or _shows_something(row, known):
+            yield row
+            continue
+        has = ", ".join(row.fields) or "nothing"
+        reason = f"the prompt of {schema.name} shows {', '.join(known)} and images; the row has {has}"
+        yield Reject(source=row.source, code="NO_INPUT", reason=reason)
+
+
+def _shows_something(record: Record, known: Sequence[str]) -> bool:
+    own = record.messages is not None or bool(record.images)
+    return own or any(record.fields.get(name) for name in known)

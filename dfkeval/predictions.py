@@ -15,10 +15,11 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
+from dfkdata.errors import ConfigError
 from dfkdata.records import Record, Reject
 from dfkeval import engines, lines
 from dfkeval.judging import judge
-from dfkeval.prediction import CHUNK, Predictor
+from dfkeval.prediction import CHUNK, Predictor, askable
 from dfkeval.samples import NOT_ANSWERED, Sample
 
 WHAT = "a prediction"
@@ -76,12 +77,14 @@ def many(
     Returns outcome -> rows, of the whole file. Raises `DataError` when `out` holds something else,
     `ConfigError` when it was begun with another model, schema or sampling."""
     path = Path(out)
+    if path.is_dir():
+        raise ConfigError(f"{path}: is a folder; --out is a JSONL file")
     done = outcomes(path)
     engines.begin(path, _record(ask, part), begun=bool(done))
     kept = {name: outcome for name, outcome in done.items() if outcome not in NOT_ANSWERED}
     lines.keep(path, Prediction, WHAT, lambda found: found.id in kept)
     encoder = msgspec.json.Encoder()
-    mine = islice(numbered(rows), part[0] - 1, None, part[1])
+    mine = islice(numbered(askable(rows, ask.schema)), part[0] - 1, None, part[1])
     with path.open("ab") as file:
         for found in _predictions(ask, (row for row in mine if name_of(row) not in kept)):
             kept[found.id] = found.outcome

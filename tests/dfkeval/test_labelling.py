@@ -156,6 +156,14 @@ def test_a_folder_goes_on_only_with_the_same_teacher_prompt_and_judges(tmp_path:
             label(other, captions(1), tmp_path)
 
 
+def test_a_row_without_a_caption_is_rejected_and_not_asked(tmp_path: Path) -> None:
+    teacher = Teacher()
+    row = Record(id="x", group="", source="c:1", fields={"title": "no caption"})
+    assert estimate(Labeller(teacher), [row]).rows == 0
+    found = label(Labeller(teacher), [row], tmp_path)
+    assert (found.kept, dict(found.reasons), teacher.asked) == (0, {"NO_INPUT": 1}, [])
+
+
 def test_files_of_something_else_are_not_touched(tmp_path: Path) -> None:
     (tmp_path / "rejected.jsonl").write_text('{"note": 1}\n')
     with pytest.raises(DataError, match="not a rejected row"):

@@ -140,6 +140,24 @@ def test_an_answer_that_never_came_is_a_failed_request_of_its_own(tmp_path: Path
     assert counts == {"ok": 2, "request_failed": 1}
 
 
+def test_a_row_without_anything_that_the_prompt_shows_is_rejected_and_not_asked(tmp_path: Path) -> None:
+    backend = Sure()
+    row = Record(id="x", group="", source="f:1", fields={"likes": "3"})
+    many(Predictor(schema="dfk_label", backend=backend), [row], tmp_path / "p.jsonl")
+    line = lines(tmp_path / "p.jsonl")["f:1"]
+    assert line["outcome"] == "rejected" and backend.asked == []
+    assert line["problems"] == [
+        "NO_INPUT: the prompt of dfk_label shows title, text and images; the row has likes"
+    ]
+    with pytest.raises(ConfigError, match="nothing to ask: give an image or one of title, text"):
+        Predictor(schema="dfk_label", backend=backend)(title=" ")
+
+
+def test_a_folder_is_no_file_for_answers(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="is a folder"):
+        many(Predictor(schema="dfk_label", backend=Sure()), records(1), tmp_path)
+
+
 def test_failed_requests_are_asked_again_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "p.jsonl"
     first = many(Predictor(schema="dfk_label", backend=Sure(failing=["r1", "r3"])), records(5), path)
