@@ -82,6 +82,8 @@ def _axis(text: str) -> tuple[str, list[str]]:
     found = [value.strip() for value in split(values)]
     if not place or not equals or not all(found):
         raise ConfigError(f"--vary {text!r}: write it as place=value,value: stages.0.learning_rate=1e-4,2e-4")
+    if place == "seed":
+        raise ConfigError(f"--vary {text}: seeds are varied with --seeds {','.join(found)}")
     return place, found
 
 

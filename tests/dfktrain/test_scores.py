@@ -147,7 +147,7 @@ def test_points_are_all_combinations_with_safe_names() -> None:
 
 
 @pytest.mark.parametrize(
-    "vary", [["learning_rate"], ["=1,2"], ["seed=1,,2"], ["seed=1", "seed=2"], ["seed=1,1"]]
+    "vary", [["stages"], ["=1,2"], ["a.rank=1,,2"], ["a.rank=1", "a.rank=2"], ["a.rank=1,1"], ["seed=1,2"]]
 )
 def test_a_wrong_axis_is_refused(vary: list[str]) -> None:
     with pytest.raises(ConfigError):
