@@ -1,4 +1,4 @@
-"""`dfktrain run | check | init | sweep | demo`: convert arguments, call one library function, print results.
+"""`dfktrain run | check | init | sweep | merge | rft | curves | demo`: arguments in, one library call each.
 
 Results go to stdout, progress to stderr. Exit 0 done, 2 wrong usage or configuration."""
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dfkdata.errors import ConfigError, DataError, DfkError, missing_package
-from dfktrain import cli_merge, cli_push, cli_rft, overrides
+from dfktrain import cli_merge, cli_push, cli_rft, cli_story, overrides
 from dfktrain.cli_recipes import init_command, sweep_command
 from dfktrain.config import TrainConfig
 
@@ -69,8 +69,11 @@ def run(
     settings = _load(config, set_, override)
     folder = _folder(settings, out, config)
     _require()
+    from dataclasses import asdict
+
     from dfktrain import scores
     from dfktrain.stages import train
+    from dfktrain.story import PAGE, from_stage
 
     scores.check(settings)
     _say_precision(settings)
@@ -84,7 +87,8 @@ def run(
             f"{stage.name}: {stage.steps} steps, {stage.tokens:,} tokens ({stage.scored_tokens:,} scored), "
             f"loss {losses[0]:.4f} -> {losses[-1]:.4f}, {stage.seconds:.0f} s\n"
         )
-    sys.stdout.write(f"adapter: {result.adapter}\n")
+        sys.stdout.write(f"  {from_stage(asdict(stage)).verdict.text}\n")
+    sys.stdout.write(f"curves: {folder / PAGE}\nadapter: {result.adapter}\n")
     if settings.evaluate is not None:
         _evaluate(settings, folder, result.adapter)
 
@@ -232,6 +236,7 @@ app.command(
 app.command("merge", epilog=cli_merge.EXAMPLES)(cli_merge.merge_command)
 app.command("rft", epilog=cli_rft.EXAMPLES)(cli_rft.rft_command)
 app.command("push", epilog=cli_push.EXAMPLES)(cli_push.push_command)
+app.command("curves", epilog=cli_story.EXAMPLES)(cli_story.curves_command)
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ import torch
 from dfkdata.errors import BackendError, ConfigError
 from dfkeval import card as cards
 from dfkeval import loading
-from dfktrain import hub, manifest, modelcard, preserve, watchplan, weights
+from dfktrain import hub, manifest, modelcard, preserve, story, watchplan, weights
 from dfktrain import model as models
 from dfktrain.collate import Collator
 from dfktrain.config import Stage, TrainConfig
@@ -27,6 +27,8 @@ from dfktrain.engines.transformers import score_answers
 from dfktrain.model import Base
 from dfktrain.packing import Packer, refusal
 from dfktrain.sharding import vision_on_every_rank
+from dfktrain.story import drawing
+from dfktrain.story.usage import Meter, Usage
 
 if TYPE_CHECKING:  # dfktrain.loop imports transformers, and an engine may have to be imported before it
     from dfktrain.loop import AnswerTrainer, OnProgress
@@ -36,6 +38,7 @@ if TYPE_CHECKING:  # dfktrain.loop imports transformers, and an engine may have 
 class StageResult:
     """One finished stage. packing: "off", "on", or why it was refused.
 
+    usage: time and memory, None in runs of before it was measured.
     history: the log lines (step, loss, learning_rate, grad_norm, eval_loss; with SFT-Plus ce, kl and eval_ce,
     eval_kl; of a watch watch/METRIC) in order."""
 
@@ -51,6 +54,7 @@ class StageResult:
     left_out: dict[str, int]
     data_sha256: dict[str, str]
     history: list[dict[str, float]]
+    usage: Usage | None = None
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,7 @@ class _Run:
     clock: Callable[[], float]
     teacher: preserve.Teacher | None = None
     gathered: dict[str, torch.Tensor] | None = None
+    told: list[story.Chapter] = field(default_factory=list)
 
 
 def train(config: TrainConfig, out: str | Path, *, progress: OnProgress | None = None) -> TrainResult:
@@ -117,6 +122,7 @@ def train_on(
     for index, stage in enumerate(config.stages):
         before = results[-1].fingerprint if results else None
         results.append(_stage(run, index, stage, facts, before))
+        run.told.append(story.from_stage(asdict(results[-1])))
     adapter = weights.save(base, model, out / "adapter", _card_of(results[-1]), run.gathered)
     report = {
         "format": 1,
@@ -135,6 +141,7 @@ def train_on(
     if weights.main_process():
         manifest.write_json(out / "run.json", report)
         modelcard.write(out)
+        story.write(out / story.PAGE, out.name, run.told, finished=True)
     return TrainResult(adapter, tuple(results), report)
 
 
@@ -175,6 +182,8 @@ def _stage(run: _Run, index: int, stage: Stage, facts: dict[str, Any], before: s
     weights.save(run.base, run.model, folder / "adapter", card, gathered)
     if weights.main_process():
         manifest.write_json(folder / "stage.json", asdict(result) | {"adapter": "adapter"})
+        if drawing.available():
+            drawing.png(story.from_stage(asdict(result)), folder / "curves.png")
     if gathered is not None and index + 1 < len(run.config.stages):
         raise BackendError(
             f"stage {stage.name} is done and saved. Sharded training takes one stage a launch: give the same "
@@ -194,7 +203,10 @@ def _finished(folder: Path, mark: str) -> StageResult | None:
             f"choose another --out or delete that folder"
         )
     record = manifest.read_json(folder / "stage.json")
-    return StageResult(**(record | {"adapter": folder / "adapter"})) if record is not None else None
+    if record is None:
+        return None
+    usage = Usage(**record["usage"]) if record.get("usage") else None
+    return StageResult(**(record | {"adapter": folder / "adapter", "usage": usage}))
 
 
 def _train_stage(
@@ -203,11 +215,13 @@ def _train_stage(
     """(what was done, the whole weights where they are sharded over ranks, else None)."""
     from dfktrain import watch as watching
     from dfktrain.loop import AnswerTrainer, Watch, counted, last_complete
+    from dfktrain.story.recorder import Recorder
     from dfktrain.trackers import callbacks
 
     folder = run.out / "stages" / stage.name
     text_only = not any(sample.images for sample in data.samples)
     watch = Watch(stage.name, run.on_progress, run.clock)
+    meter, recorder = Meter(), Recorder(run.out / story.PAGE, run.out.name, stage.name, run.told, run.clock)
     resume = last_complete(folder / "checkpoints")
     batcher, packing = _batcher(run, stage, data, collator)
     asks = watching.callbacks(run.config, stage, folder, run.model, run.base.processor, run.precision)
@@ -225,7 +239,7 @@ def _train_stage(
             train_dataset=data.samples,
             eval_dataset=read_validation(stage, collator) or None,
             data_collator=batcher,
-            callbacks=[watch, *asks, *_stoppers(stage), *callbacks(run.config, stage, folder)],
+            callbacks=[watch, recorder, *asks, *_stoppers(stage), *callbacks(run.config, stage, folder)],
         )
         _own_output_only(trainer)
         for each in (watch, *asks):
@@ -242,12 +256,13 @@ def _train_stage(
     if run.config.adapter.kind != "full" and gathered is None:
         seen = next((sample for sample in data.samples if sample.images), data.samples[0])
         models.prove_effect(run.model, trainer._prepare_inputs(collator([seen])))
+    seconds = round(run.clock() - watch.start, 3)
     result = StageResult(
         name=stage.name,
         adapter=folder / "adapter",
         fingerprint=mark,
         steps=trainer.state.global_step,
-        seconds=round(run.clock() - watch.start, 3),
+        seconds=seconds,
         samples=len(data.samples),
         tokens=int(trainer.tokens),
         scored_tokens=int(trainer.scored),
@@ -257,6 +272,7 @@ def _train_stage(
         history=[
             line for line in map(_log_line, trainer.state.log_history) if line.keys() - {"step", "epoch"}
         ],
+        usage=meter.read(seconds, int(trainer.tokens)),
     )
     return result, gathered
 

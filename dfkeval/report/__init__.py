@@ -5,9 +5,19 @@ says so in its Content-Security-Policy; pictures are small thumbnails inside the
 
 from __future__ import annotations
 
-from dfkeval.report._charts import Curve
+from dfkeval.report._charts import Curve, line_chart
 from dfkeval.report._format import number
 from dfkeval.report._markdown import comparison_table, markdown, metric_rows, table
-from dfkeval.report._page import page
+from dfkeval.report._page import document, page
 
-__all__ = ["Curve", "comparison_table", "markdown", "metric_rows", "number", "page", "table"]
+__all__ = [
+    "Curve",
+    "comparison_table",
+    "document",
+    "line_chart",
+    "markdown",
+    "metric_rows",
+    "number",
+    "page",
+    "table",
+]

@@ -33,11 +33,6 @@ def page(
     cards: int = CARDS,
 ) -> str:
     """One self-contained HTML document. cards: sample cards a run, at most."""
-    style = resources.files("dfkeval.report").joinpath("style.css").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    policy = (
-        f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
-    )
     body = [_head(title, runs, comparisons, curves)]
     body += [_comparison(item) for item in comparisons]
     if curves:
@@ -45,14 +40,29 @@ def page(
             '<section id="curves"><h2>Training</h2>' + "".join(map(line_chart, curves)) + "</section>"
         )
     body += [_run(run, cards) for run in runs]
+    body.append(
+        "<footer>Intervals: percentile bootstrap over groups of samples. Answers that could not be read "
+        "count as 0 in every metric; failed requests are counted apart.</footer>"
+    )
+    return document(title, "\n".join(body))
+
+
+def document(title: str, body: str, *, refresh_s: int | None = None) -> str:
+    """A self-contained page in the reports' style, which loads nothing and runs no script.
+
+    title: text. body: HTML, escaped already. refresh_s: seconds after which a browser reads it again."""
+    style = resources.files("dfkeval.report").joinpath("style.css").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    policy = (
+        f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+    )
+    again = f'<meta http-equiv="refresh" content="{refresh_s}">\n' if refresh_s else ""
     return (
-        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n{again}'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(title)}</title>\n<style>{style}</style>\n</head>\n<body><main>\n"
-        + "\n".join(body)
-        + "\n<footer>Intervals: percentile bootstrap over groups of samples. Answers that could not be read "
-        "count as 0 in every metric; failed requests are counted apart.</footer>\n</main></body>\n</html>\n"
+        f"{body}\n</main></body>\n</html>\n"
     )
 
 

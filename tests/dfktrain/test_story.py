@@ -1,0 +1,164 @@
+"""Curves, verdicts, time and memory of a run, and the page that tells them."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from train_helpers import text_row, write_rows
+
+from dfkdata.errors import DataError
+from dfktrain import TrainConfig, cli, story
+from dfktrain.stages import train
+from dfktrain.story import drawing, page
+from dfktrain.story.recorder import PAUSE_S, Recorder
+from dfktrain.story.usage import Meter, Usage
+from dfktrain.story.verdict import FEWEST, judge
+
+FALLING = [(step, 2.0 / step) for step in range(1, 31)]
+LEVEL = [(step, 1.0 + 0.02 * (-1) ** step) for step in range(1, 31)]
+
+
+@pytest.mark.parametrize(
+    ("training", "validation", "kind", "since"),
+    [
+        (FALLING, [(10, 0.9), (20, 0.6), (30, 0.5)], "learning", None),
+        (FALLING, [(10, 0.9), (20, 0.6), (30, 0.8)], "overfitting", 20),
+        (FALLING, [(10, 0.9), (20, 1.1), (30, 1.4)], "overfitting", 10),
+        (FALLING, [(10, 0.6), (20, 0.6), (30, 0.603)], "learning", None),  # within one per cent
+        (FALLING, [], "learning", None),
+        (LEVEL, [(10, 1.0), (30, 1.0)], "flat", None),
+        (LEVEL, [(10, 1.0), (30, 2.0)], "flat", None),  # nothing was learned, so nothing is overfitted
+        ([(step, 1.0 + 0.1 * step) for step in range(1, 31)], [(30, 3.0)], "flat", None),
+        (FALLING[: FEWEST - 1], [(4, 1.0)], "too short", None),
+        ([], [], "too short", None),
+    ],
+)
+def test_a_verdict_follows_both_losses(training: Any, validation: Any, kind: str, since: int | None) -> None:
+    found = judge(training, validation)
+    assert (found.kind, found.since) == (kind, since), found.text
+
+
+def test_noise_that_falls_by_chance_is_no_learning() -> None:
+    noisy = [(step, 1.0 + 0.3 * ((step * 7919) % 13 - 6) / 6 - 0.001 * step) for step in range(1, 31)]
+    assert judge(noisy).kind == "flat"
+
+
+def test_losses_that_are_no_numbers_are_left_out() -> None:
+    broken = [*FALLING, (31, float("nan")), (32, float("inf"))]
+    assert judge(broken, [(10, 0.9), (20, float("nan")), (30, 0.5)]).kind == "learning"
+
+
+def test_an_overfitted_run_is_told_which_checkpoint_to_take() -> None:
+    text = judge(FALLING, [(10, 0.9), (20, 0.6), (30, 0.8)]).text
+    assert "since step 20" in text and "0.6000 to 0.8000" in text and "best: true" in text
+
+
+def test_everything_on_the_page_is_escaped_and_nothing_is_loaded() -> None:
+    lines = [{"step": step, "loss": loss} for step, loss in FALLING]
+    told = [story.Chapter("<script>x</script>", lines, 30, finished=False)]
+    made = page.html("a & b <i>", told, finished=False)
+    assert "<script" not in made and "&lt;script&gt;" in made and "a &amp; b &lt;i&gt;" in made
+    assert "default-src 'none'" in made
+    assert not re.search(r"""(src|href)=["']?https?:""", made)
+
+
+def test_the_page_comes_back_while_training_and_rests_when_finished() -> None:
+    told = [story.Chapter("s", [], 30, finished=False)]
+    assert '<meta http-equiv="refresh" content="10">' in page.html("run", told, finished=False)
+    assert 'http-equiv="refresh"' not in page.html("run", told, finished=True)
+
+
+def test_the_page_is_written_at_most_once_a_pause(tmp_path: Path) -> None:
+    from transformers import TrainerState
+
+    now = [0.0]
+    recorder = Recorder(tmp_path / "training.html", "run", "s", [], lambda: now[0])
+    state = TrainerState(max_steps=9, log_history=[{"step": 1, "loss": 2.5}])
+    written = []
+    for at in (0.0, PAUSE_S - 0.1, PAUSE_S + 0.1):
+        now[0] = at
+        (tmp_path / "training.html").unlink(missing_ok=True)
+        recorder.on_log(None, state, None)  # type: ignore[arg-type]  # it reads the state alone
+        written.append((tmp_path / "training.html").exists())
+    assert written == [True, False, True]
+    state.is_world_process_zero = False
+    (tmp_path / "training.html").unlink()
+    now[0] = 100.0
+    recorder.on_log(None, state, None)  # type: ignore[arg-type]
+    assert not (tmp_path / "training.html").exists()
+
+
+def test_usage_tells_the_share_of_a_card_and_none_on_a_processor() -> None:
+    card = Usage("H200", 300.0, 1000.0, 70.0, 10.0, 140.0)
+    assert card.share == 0.5
+    said = dict(page.described(card))
+    assert (
+        said["peak memory"] == "70.00 GiB, 50.0% of 140.0 GiB" and said["of it for training"] == "60.00 GiB"
+    )
+    assert said["time"] == "300.0 s (5.0 minutes)"
+    here = Meter().read(2.0, 500)
+    assert here.tokens_per_second == 250.0 and here.share is None and 0.01 < here.peak_gib < 200
+
+
+@pytest.fixture(scope="module")
+def finished(base_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two stages with validation rows."""
+    out = tmp_path_factory.mktemp("told")
+    rows = [text_row(f"ask {index}", f"answer {index}", str(index)) for index in range(6)]
+    data = write_rows(out / "rows.jsonl", rows)
+    stage = {"data": [str(data)], "steps": 8, "batch_size": 2, "learning_rate": 1e-2, "log_steps": 1}
+    stages = [
+        {"name": "one", **stage, "validation": [str(data)], "eval_steps": 4},
+        {"name": "two", **stage},
+    ]
+    settings = {"model": {"name": str(base_folder)}, "stages": stages}
+    train(TrainConfig.model_validate(settings), out / "run")
+    return out / "run"
+
+
+def test_a_run_ends_with_its_page_and_a_picture_a_stage(finished: Path) -> None:
+    made = (finished / "training.html").read_text(encoding="utf-8")
+    assert 'http-equiv="refresh"' not in made and made.count("<section>") == 2
+    assert made.count("<polyline") == 3  # training twice, validation once
+    told = story.chapters(finished)
+    assert [chapter.name for chapter in told] == ["one", "two"]
+    assert len(told[0].training) == 8 and [step for step, _ in told[0].validation] == [4, 8]
+    for chapter in told:
+        assert chapter.verdict.text.replace("'", "&#x27;") in made
+        assert chapter.usage is not None and chapter.usage.tokens_per_second > 0
+        with Image.open(finished / "stages" / chapter.name / "curves.png") as picture:
+            assert picture.format == "PNG" and picture.width >= 900
+
+
+def test_equal_curves_are_equal_pictures(finished: Path, tmp_path: Path) -> None:
+    chapter = story.chapters(finished)[0]
+    one, two = (drawing.png(chapter, tmp_path / name).read_bytes() for name in ("a.png", "b.png"))
+    assert one == two
+
+
+def test_a_finished_run_that_is_started_again_tells_the_same(finished: Path, base_folder: Path) -> None:
+    before = (finished / "training.html").read_text(encoding="utf-8")
+    report = json.loads((finished / "run.json").read_text(encoding="utf-8"))
+    train(TrainConfig.model_validate(report["config"]), finished)
+    assert (finished / "training.html").read_text(encoding="utf-8") == before
+
+
+def test_the_curves_command_draws_a_run_again(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (finished / "training.html").unlink()
+    (finished / "stages" / "one" / "curves.png").unlink()
+    with pytest.raises(SystemExit) as ended:
+        cli.app(["curves", str(finished)])
+    assert ended.value.code == 0
+    assert (finished / "training.html").is_file() and (finished / "stages" / "one" / "curves.png").is_file()
+    said = capsys.readouterr().out
+    assert "one: " in said and "two: " in said and "training.html" in said
+
+
+def test_a_folder_without_a_run_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"not the run\.json of a finished run"):
+        story.chapters(tmp_path)
