@@ -14,6 +14,7 @@ from PIL import Image
 
 from dfkdata.errors import BackendError, ConfigError, DataError
 from dfkeval import harness, loading, report
+from dfkeval.backends._prompts import Prompt
 from dfkeval.backends.transformers import Transformers
 from dfkeval.config import EvalConfig
 from dfkeval.samples import Completion, Request, Sampling
@@ -91,7 +92,8 @@ def test_padding_after_a_stop_string_is_not_counted_as_output(tiny: loading.Load
     stop, pad = Sampling(stop=("kata nomor",)), 1 + max(tokenizer.pad_token_id, tokenizer.eos_token_id)
     tiny.processor.tokenizer.pad_token_id, before = pad, tokenizer.pad_token_id
     try:
-        got = backend._completion("a", [*word, pad, pad, pad], 5, stop, 0.1)
+        prompt = Prompt(Request(id="a", messages=[]), "", 5)
+        got = backend.generator._completion(prompt, [*word, pad, pad, pad], 5, stop, (0.1, None))
     finally:
         tiny.processor.tokenizer.pad_token_id = before
     assert (got.text, got.n_output_tokens) == ("kata nomor", len(word))
