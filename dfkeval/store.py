@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from dfkdata.errors import ConfigError, DataError
+from dfkeval import lines as jsonl
 from dfkeval.samples import Completion, Likelihood, Sample
 
 CONFIG, ENVIRONMENT, COMPLETIONS = "config.json", "environment.json", "completions.jsonl"
@@ -109,18 +110,8 @@ class Store:
         return {found.id: found for found in self._lines(LIKELIHOODS, Likelihood)}
 
     def _lines(self, name: str, kind: type[Line]) -> Iterator[Line]:
-        path = self.path(name)
-        if not path.exists():
-            return
-        decoder = msgspec.json.Decoder(kind)
-        with path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                if not line.endswith(b"\n"):
-                    return
-                try:
-                    yield decoder.decode(line)
-                except msgspec.MsgspecError as error:
-                    raise DataError(f"{path}:{number}: not a {kind.__name__.lower()} ({error})") from error
+        what = f"a {kind.__name__.lower()}"
+        return (found for _, found in jsonl.finished(self.path(name), kind, what))
 
     def append(self, completions: Iterable[Completion]) -> Iterator[Completion]:
         """Write each completion as it comes, flushed, and pass it on; a half-written last line is cut off
