@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dfkeval.comparison import Change
-from dfkeval.report._format import agrees, shown
+from dfkeval.report._format import agrees, compared, shown
 from dfkeval.samples import NOT_ANSWERED, OUTCOMES, Sample
 
 THUMBNAIL = 200  # pixels, longest side
@@ -56,13 +56,21 @@ def badges(sample: Sample) -> str:
     """The outcome, and whether the answer is right."""
     name, meaning = sample.outcome, escape(OUTCOMES[sample.outcome])
     outcome = f'<span class="badge {kind(name)}" title="{meaning}">{name}</span>'
+    what = _compared(sample)
     match agrees(sample):
         case True:
-            return outcome + '<span class="badge good">as gold</span>'
+            return outcome + f'<span class="badge good">{what}as gold</span>'
         case False if sample.value is not None:
-            return outcome + '<span class="badge bad">not as gold</span>'
+            return outcome + f'<span class="badge bad">{what}not as gold</span>'
         case _:
             return outcome
+
+
+def _compared(sample: Sample) -> str:
+    """The fields that were compared, where the answer has others too: "label ", so that prose that differs
+    is not called right."""
+    names = compared(sample)
+    return "" if len(names) == len(sample.gold or {}) else escape(", ".join(names)) + " "
 
 
 def kind(outcome: str) -> str:

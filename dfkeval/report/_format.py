@@ -52,16 +52,21 @@ def verdict_line(comparison: Comparison) -> str:
     return f"{comparison.n} common rows{lost}"
 
 
-def agrees(sample: Sample) -> bool | None:
-    """Whether the answer is right where it can be said: equal to the gold in every field the gold names,
-    prose aside.
+def compared(sample: Sample) -> list[str]:
+    """The gold's fields that can be right or wrong as a whole; prose is not compared word by word."""
+    return [key for key, gold in (sample.gold or {}).items() if _short(gold)]
 
-    None without gold or without answer."""
-    if sample.gold is None or sample.outcome in NOT_ANSWERED:
+
+def agrees(sample: Sample) -> bool | None:
+    """Whether the answer equals the gold in every field of `compared`.
+
+    None without gold, without answer, or where all of the gold is prose."""
+    names = compared(sample)
+    if sample.gold is None or not names or sample.outcome in NOT_ANSWERED:
         return None
     if sample.value is None:
         return False
-    return all(sample.value.get(key) == gold for key, gold in sample.gold.items() if _short(gold))
+    return all(sample.value.get(key) == sample.gold[key] for key in names)
 
 
 def _short(value: Any) -> bool:

@@ -12,6 +12,8 @@ from PIL import Image
 
 from dfkeval import compare, evaluate, report
 from dfkeval.harness import Run
+from dfkeval.report._cards import badges
+from dfkeval.samples import Sample
 
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&`|"
 
@@ -132,3 +134,34 @@ def test_thumbnails_are_small(runs: list[Run]) -> None:
         if tag == "img"
     ]
     assert sizes and all(max(size) <= 200 for size in sizes)
+
+
+def _judged(gold: dict[str, str], value: dict[str, str]) -> Sample:
+    return Sample(id="a", group="a", outcome="ok", gold=gold, value=value, lenient=value, text="")
+
+
+@pytest.mark.parametrize(
+    ("gold", "value", "badge"),
+    [
+        (
+            {"label": "fitnah", "analisis": "x" * 60},
+            {"label": "fitnah", "analisis": "y" * 60},
+            ">label as gold<",
+        ),
+        (
+            {"label": "fitnah", "analisis": "x" * 60},
+            {"label": "netral", "analisis": "x" * 60},
+            ">label not as",
+        ),
+        ({"setting": "indoor"}, {"setting": "indoor"}, ">as gold<"),
+        ({"setting": "indoor"}, {"setting": "outdoor"}, ">not as gold<"),
+    ],
+)
+def test_a_card_says_which_fields_agree_with_the_gold(
+    gold: dict[str, str], value: dict[str, str], badge: str
+) -> None:
+    assert badge in badges(_judged(gold, value))
+
+
+def test_prose_alone_is_called_neither_right_nor_wrong() -> None:
+    assert "as gold" not in badges(_judged({"text": "x" * 60}, {"text": "y" * 60}))
