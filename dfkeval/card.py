@@ -13,7 +13,6 @@ from typing import Any
 import msgspec
 
 from dfkdata.errors import ConfigError, DataError
-from dfkdata.formats import task_1
 
 NAME = "dfk.json"
 
@@ -62,14 +61,6 @@ def read(folder: Path) -> Card | None:
             f"{path}: format {card.format} is newer than this version of dfk reads (1); upgrade dfk"
         )
     return card
-
-
-def from_scaffold(path: Path) -> Card:
-    """What an adapter without a card was trained with, as its task_1 file says: system prompt and tools.
-
-    Raises `DataError` for a file whose first row has none."""
-    found = task_1.scaffold(path)
-    return Card(system_prompt=found.system, tools=found.tools)
 
 
 def folder_of(model: str | Path | None, adapter: str | Path | None) -> Path | None:

@@ -74,7 +74,7 @@ def run(
     shard: Annotated[str | None, typer.Option(help="Only this part of the rows: 3/16.")] = None,
     scaffold: Annotated[
         Path | None,
-        typer.Option(help="A task_1 file that says what an adapter without dfk.json was trained with."),
+        typer.Option(help="A task_1 file whose system text and tools replace the rows' own."),
     ] = None,
 ) -> None:
     """Ask every row, score the answers, and write the run directory with its report."""

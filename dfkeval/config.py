@@ -20,7 +20,7 @@ from dfkdata import plugins, schemas
 from dfkdata.config import Config, bind, load_config
 from dfkdata.errors import ConfigError
 from dfkdata.schemas import Schema, ToolForm
-from dfkeval import backends, metrics
+from dfkeval import backends, metrics, scaffolds
 from dfkeval import card as cards
 from dfkeval.confidence import demand_slot
 from dfkeval.constraints import Mode
@@ -52,7 +52,7 @@ class EvalConfig(Config):
        modes: free, json_mode or constrained (`dfkeval.constraints`); several give one run each, compared
        in pairs. cache: folder of answers that are used again where everything that decides them is equal.
        trackers: services that get the numbers too (`dfkeval.trackers`).
-       scaffold: a task_1 file whose system turn and tools an adapter without `dfk.json` was trained with.
+       scaffold: a task_1 file whose system turn and tools replace the rows' own (`dfkeval.scaffolds`).
     resamples, confidence,
        seed: of the intervals."""
 
@@ -173,30 +173,23 @@ def resolve(config: EvalConfig, first: Mapping[str, Any]) -> tuple[EvalConfig, S
 
 
 def check_card(config: EvalConfig, schema: Schema, first: Mapping[str, Any]) -> None:
-    """Refuse to ask an adapter or a merged model something else than it was trained on, where its `dfk.json`,
-    or a scaffold for one without it, says what.
+    """Refuse to ask an adapter or a merged model something else than its `dfk.json` says it was trained on.
 
-    first: the first row. Raises `ConfigError` listing every difference in schema, form, system prompt, tools
-    and thinking."""
+    first: the first row; a scaffold speaks for the system turn and tools of all. Raises `ConfigError` listing
+    every difference in schema, form, system prompt, tools and thinking."""
     folder = cards.folder_of(getattr(config.backend, "model", None), getattr(config.backend, "adapter", None))
     found = cards.read(folder) if folder is not None else None
-    where = f"{folder}/{cards.NAME}"
-    if config.scaffold is not None:
-        if found is not None:
-            raise ConfigError(f"scaffold: {where} says what the adapter was trained with; leave it out")
-        found, where = cards.from_scaffold(config.scaffold), str(config.scaffold)
     if found is None:
         return
+    row = scaffolds.of_row(first, scaffolds.demand(config.scaffold, schema))
     asked = {
         "schema": schema.name,
         "form": schema.variant,
-        "system_prompt": _system(first.get("messages") or []),
-        "tools": first.get("tools"),
+        "system_prompt": _system(row.get("messages") or []),
+        "tools": row.get("tools"),
         "thinking": config.sampling.thinking,
     }
-    if config.scaffold is not None:
-        asked |= {"system_prompt": asked["system_prompt"] or "", "tools": asked["tools"] or []}
-    cards.refuse_mismatch(found, where, asked)
+    cards.refuse_mismatch(found, f"{folder}/{cards.NAME}", asked)
 
 
 def _system(messages: Sequence[Mapping[str, Any]]) -> str | None:

@@ -7,6 +7,7 @@ never scored; every row gives exactly one sample."""
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ from dfkdata.config import bind
 from dfkdata.errors import DataError
 from dfkdata.rows import load_rows
 from dfkdata.schemas import Schema
-from dfkeval import asking, cache, constraints, likelihood, metrics, serverparse, stats
+from dfkeval import asking, cache, constraints, likelihood, metrics, scaffolds, serverparse, stats
 from dfkeval import config as configs
 from dfkeval import store as stores
 from dfkeval.asking import Progress
@@ -97,7 +98,7 @@ def evaluate(
     needs_likelihoods = likelihood.demand(config.metrics, config.kind, backend)
     items = items_of(rows, config, schema)
     store = Store(out)
-    store.begin(config.record(), stores.file_sha256(config.data), overwrite=overwrite)
+    store.begin(config.record(), inputs_sha256(config), overwrite=overwrite)
     done = store.completions()
     pending = [each.request for each in items if each.request.id not in done or done[each.request.id].error]
     pending = [structs.replace(request, constraint=wanted) for request in pending]
@@ -120,10 +121,18 @@ def evaluate(
 
 
 def items_of(rows: Sequence[dict[str, Any]], config: EvalConfig, schema: Schema) -> list[Item]:
-    """What is asked: every row, as often as it is drawn. Raises `DataError` when two drawings share an id."""
-    items = repeated([item(row, schema) for row in rows], config.sampling.repeats)
+    """What is asked: every row, under the scaffold where there is one, as often as it is drawn. Raises
+    `DataError` when two drawings share an id, and as `scaffolds.read`."""
+    found = scaffolds.demand(config.scaffold, schema)
+    items = repeated([item(scaffolds.of_row(row, found), schema) for row in rows], config.sampling.repeats)
     _refuse_twice(config.data, [each.request.id for each in items])
     return items
+
+
+def inputs_sha256(config: EvalConfig) -> str:
+    """Hash of the data file; with a scaffold, of both hashes."""
+    found = [stores.file_sha256(path) for path in (config.data, config.scaffold) if path is not None]
+    return found[0] if len(found) == 1 else hashlib.sha256("".join(found).encode()).hexdigest()
 
 
 def read_rows(config: EvalConfig) -> list[dict[str, Any]]:
@@ -237,20 +246,21 @@ def score(folder: str | Path, *, metrics: Sequence[str] | None = None) -> Run:
     """Judge and score a run again from its stored completions; no model is needed.
 
     metrics: other metrics than the run's. Rows come from the data file, or, where it is gone, from
-    samples.jsonl. Raises `DataError` when the data file was changed since."""
+    samples.jsonl. Raises `DataError` when the data file, or the scaffold, was changed since."""
     store = Store(folder)
     record = store.config()
     config = _stored_config(store)
     if metrics:
         config = config.model_copy(update={"metrics": tuple(metrics)})
     likelihood.demand_stored(store, config.metrics)
-    if not config.data.exists():
+    if not all(path.exists() for path in (config.data, config.scaffold) if path is not None):
         config, schema = configs.resolve(config, {})
         items = [_stored(sample) for sample in store.samples()]
     else:
-        if stores.file_sha256(config.data) != record["data_sha256"]:
+        if inputs_sha256(config) != record["data_sha256"]:
             raise DataError(
-                f"{config.data}: was changed since {store.folder} was run; run it again with --overwrite"
+                f"{config.data}{f' or {config.scaffold}' if config.scaffold else ''}: was changed since "
+                f"{store.folder} was run; run it again with --overwrite"
             )
         rows = read_rows(config)
         config, schema = configs.resolve(config, rows[0])

@@ -131,17 +131,19 @@ def name_of(row: Record | Reject) -> str:
 
 
 def numbered(rows: Iterable[Record | Reject]) -> Iterator[Record | Reject]:
-    """The rows, the second and later ones of one name as "name#2", …: each row has a line of its own."""
+    """The rows, the second and later ones of one name as "name#2", …, or the next number that is free: each
+    row has a line of its own."""
     seen: Counter[str] = Counter()
     for row in rows:
-        name = name_of(row)
-        seen[name] += 1
-        if seen[name] == 1:
+        first = name = name_of(row)
+        while name in seen:
+            seen[first] += 1
+            name = f"{first}#{seen[first]}"
+        seen[name] = 1
+        if name == first:
             yield row
-        elif isinstance(row, Record):
-            yield replace(row, id=f"{name}#{seen[name]}")
         else:
-            yield replace(row, source=f"{name}#{seen[name]}")
+            yield replace(row, id=name) if isinstance(row, Record) else replace(row, source=name)
 
 
 def outcomes(path: Path) -> dict[str, str]:

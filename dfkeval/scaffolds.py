@@ -2,8 +2,9 @@
 
 Strategy: an adapter of this project carries both in its `dfk.json`; for a foreign one they stand in the data
 that it was trained on, a `task_1` file (`--scaffold`). Where neither is given, the schema's own count.
-Promises: a scaffold replaces the system turn and the tools of every prompt and nothing else; two sources that
-differ are refused, and so is a tool that the schema does not read."""
+Promises: one rule for `run`, `predict` and `serve`: a scaffold replaces the system turn and the tools of
+every prompt and nothing else; one that differs from the `dfk.json` beside it is refused, and so is a tool
+that the schema does not read."""
 
 from __future__ import annotations
 
@@ -43,6 +44,18 @@ def check_tools(tools: Sequence[Mapping[str, Any]], schema: Schema, where: str) 
     if wanted not in names:
         reads = f"reads calls of {wanted!r}" if wanted else "is answered as text"
         raise ConfigError(f"{where}: its tools are {', '.join(names)}, and schema {schema.name!r} {reads}")
+
+
+def demand(path: str | Path | None, schema: Schema) -> Scaffold | None:
+    """`read`; None for no path."""
+    return None if path is None else read(path, schema)
+
+
+def of_row(row: Mapping[str, Any], found: Scaffold | None) -> dict[str, Any]:
+    """A prepared row with the scaffold's system turn and tools in place of its own."""
+    if found is None:
+        return dict(row)
+    return {**row, "messages": applied(row["messages"], found), "tools": found.tools or row.get("tools")}
 
 
 def applied(messages: Sequence[Turn], found: Scaffold | None) -> list[Turn]:

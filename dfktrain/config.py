@@ -58,7 +58,7 @@ class AdapterConfig(Config):
     target_modules: a preset, a regular expression written "re:...", a list of module name endings, or
       switches. "all-linear" and "all": every linear layer but the head, vision tower and merger included.
       "language": those of the language model; "vision": those of the tower and the merger; "servable":
-      language without the small gates that some servers drop (in_proj_a, in_proj_b).
+      language without the Gated DeltaNet projections, which servers leave out without a word.
     loftq: start the adapter of a 4-bit base so that it makes up for the quantisation.
     warm_start: an adapter to go on from, a folder or hf://ORG/NAME[@REVISION]; its rank and modules must
       equal those written here."""

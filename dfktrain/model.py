@@ -19,11 +19,11 @@ from torch import Tensor, nn
 
 from dfkdata import plugins
 from dfkdata.errors import BackendError, ConfigError
+from dfkeval.adapters import UNSERVED
 from dfktrain import honour, templates
 from dfktrain.config import AdapterConfig, Switches, TrainConfig
 
 VISION = re.compile(r"(?:^|\.)(?:visual|vision_tower|vision_model|multi_modal_projector)\.")
-_SMALL_GATES = re.compile(r"\.in_proj_[ab]$")
 
 
 @dataclass
@@ -195,7 +195,7 @@ def _chooses(spec: Switches | str, name: str) -> bool:
         case "language":
             return not vision
         case "servable":
-            return not vision and not _SMALL_GATES.search(name)
+            return UNSERVED.search(name) is None
         case _:
             return re.search(spec.removeprefix("re:"), name) is not None
 

@@ -112,8 +112,11 @@ def _serving(size: Size | None) -> list[str]:
     notes = []
     if any("visual" in name for name in modules):
         notes.append("some servers ignore adapters on the vision tower without a word: merge before serving")
-    if any(name.endswith(("in_proj_a", "in_proj_b")) for name in modules):
-        notes.append("some servers drop in_proj_a and in_proj_b: merge, or use target_modules: servable")
+    if any("linear_attn" in name for name in modules):
+        notes.append(
+            "some servers ignore adapters on the Gated DeltaNet projections (linear_attn) without a word: "
+            "merge before serving, or use target_modules: servable"
+        )
     return notes
 
 

@@ -22,14 +22,16 @@ import dfkeval
 from dfkdata.errors import ConfigError, DataError
 from dfkeval import adapters, card, loading
 from dfkeval import config as configs
+from dfkeval.harness import read_rows
 
 torch = pytest.importorskip("torch")
 peft = pytest.importorskip("peft")
 
-#: As Unsloth writes it for vision-language models: one pattern instead of a list of modules.
+#: Chooses the layers that Unsloth 2026.10.9 chooses in the built-in model: all linear layers but the merger's.
+#: It too writes one pattern instead of a list of modules.
 UNSLOTH_TARGETS = (
-    r"(?:.*?(?:vision|image|visual|patch|language|text).*?(?:self_attn|attention|attn|mlp|feed_forward|ffn|dense)"
-    r".*?(?:qkv|proj|q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj|linear_fc1|linear_fc2).*?)"
+    r"(?:.*?(?:visual|language).*?(?:attn|mlp).*?\.(?:qkv|proj|linear_fc1|linear_fc2|out_proj"
+    r"|in_proj_(?:qkv|z|b|a)|(?:gate|up|down|q|k|v|o)_proj))"
 )
 
 
@@ -53,7 +55,8 @@ def by_peft(folder: Path) -> Path:
 
 
 def by_unsloth(folder: Path) -> Path:
-    """The same files with what Unsloth adds and changes in the config."""
+    """The layout of `model.save_pretrained` in Unsloth 2026.10.9, as seen on the built-in model: keys as
+    PEFT's, in fp32; whole numbers where PEFT has fractions; facts of its own in `auto_mapping`."""
     found = saved(folder, UNSLOTH_TARGETS)
     path = found / "adapter_config.json"
     config = json.loads(path.read_text()) | {
@@ -63,10 +66,19 @@ def by_unsloth(folder: Path) -> Path:
             "unsloth_fixed": True,
         },
         "base_model_name_or_path": "unsloth/qwen3.5-0.8b-unsloth-bnb-4bit",
+        "lora_alpha": 4,
+        "lora_dropout": 0,
+        "peft_version": "0.21.2",
         "target_modules": UNSLOTH_TARGETS,
+        "task_type": "CAUSAL_LM",
         "a_setting_of_a_later_version": None,
     }
     path.write_text(json.dumps(config))
+    keys = adapters.modules(adapters.shapes(found))
+    assert len(keys) == 54 and not any("merger" in name for name in keys)
+    assert {name.rpartition(".")[2] for name in keys if "linear_attn" in name} == {
+        "in_proj_qkv", "in_proj_z", "in_proj_b", "in_proj_a", "out_proj"
+    }  # fmt: skip
     return found
 
 
@@ -131,31 +143,39 @@ def scaffold(path: Path, **changes: Any) -> Path:
 
 
 def test_a_scaffold_stands_for_the_card_of_an_adapter_without_one(tmp_path: Path) -> None:
-    found = card.from_scaffold(scaffold(tmp_path / "task_1.jsonl"))
-    assert (found.system_prompt, found.tools) == (CAPTION.prompt.system, CAPTION.tools)
+    given = scaffold(tmp_path / "task_1.jsonl")
     data = write_rows(tmp_path / "test.jsonl", CAPTION, 2)
     answers = write_answers(tmp_path / "a.jsonl", gold_answers(CAPTION, 2))
-    config = config_of(data, answers, ["validity"], scaffold=tmp_path / "task_1.jsonl")
+    config = config_of(data, answers, ["validity"], scaffold=given)
     assert dfkeval.evaluate(config, tmp_path / "run").summary["outcomes"] == {"ok": 2}
-    other = [{"role": "system", "content": "Be brief."}, *json.loads(
-        (tmp_path / "task_1.jsonl").read_text())["messages"][1:]]  # fmt: skip
-    scaffold(tmp_path / "task_1.jsonl", messages=other)
-    with pytest.raises(ConfigError, match=r"task_1\.jsonl does not fit .*system_prompt was 'Be brief\.'"):
-        dfkeval.evaluate(config, tmp_path / "run2")
+    other = [{"role": "system", "content": "Be brief."}, *json.loads(given.read_text())["messages"][1:]]
+    scaffold(given, messages=other)
+    with pytest.raises(ConfigError, match="holds a run on other data"):
+        dfkeval.evaluate(config, tmp_path / "run")
+    with pytest.raises(DataError, match=r"task_1\.jsonl: was changed since"):
+        dfkeval.score(tmp_path / "run")
+    run = dfkeval.evaluate(config, tmp_path / "run2")
+    assert [sample.prompt.startswith("[system]\nBe brief.") for sample in run.samples] == [True, True]
+    assert caption_text(0) in run.samples[0].prompt and CAPTION.prompt.system not in run.samples[0].prompt
+    given.unlink()
+    assert dfkeval.score(tmp_path / "run2").summary == run.summary
+    scaffold(given)
     (tmp_path / "task_1.jsonl").write_text('{"messages": []}\n')
     with pytest.raises(DataError):
         dfkeval.evaluate(config, tmp_path / "run3")
 
 
-def test_a_scaffold_beside_a_card_is_refused(tmp_path: Path) -> None:
+def test_a_scaffold_that_differs_from_the_card_beside_it_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "adapter"
     folder.mkdir()
-    card.write(folder, card.Card(schema="caption"))
+    card.write(folder, card.Card(schema="caption", system_prompt="Trained so."))
     data = write_rows(tmp_path / "test.jsonl", CAPTION, 1)
     fields = {
         "data": data, "schema": "caption", "scaffold": scaffold(tmp_path / "task_1.jsonl"),
         "backend": {"kind": "transformers", "model": "tiny", "adapter": folder},
     }  # fmt: skip
     config = configs.EvalConfig.model_validate(fields)
-    with pytest.raises(ConfigError, match="leave it out"):
+    with pytest.raises(ConfigError, match="system_prompt was 'Trained so"):
         dfkeval.evaluate(config, tmp_path / "run")
+    card.write(folder, card.Card(schema="caption", system_prompt=CAPTION.prompt.system, tools=CAPTION.tools))
+    configs.check_card(config, CAPTION, read_rows(config)[0])

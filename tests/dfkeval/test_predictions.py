@@ -131,6 +131,19 @@ def test_every_row_gives_one_line_copies_and_rejects_included(tmp_path: Path) ->
     assert found["r0#2"]["source"] == "f:0"
 
 
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [("a a a#2", "a a#2 a#2#2"), ("a a#2 a", "a a#2 a#3"), ("a#2 a a a", "a#2 a a#3 a#4")],
+)
+def test_a_name_that_looks_like_a_numbered_one_stays_a_row_of_its_own(
+    tmp_path: Path, given: str, wanted: str
+) -> None:
+    rows = [Record(id=name, group="", source="f", fields={"title": name}) for name in given.split()]
+    assert [row.id for row in numbered(rows) if isinstance(row, Record)] == wanted.split()
+    many(Predictor(schema="dfk_label", backend=Sure()), rows, tmp_path / "p.jsonl")
+    assert set(lines(tmp_path / "p.jsonl")) == set(wanted.split())
+
+
 def test_an_answer_that_never_came_is_a_failed_request_of_its_own(tmp_path: Path) -> None:
     class Forgetful(Sure):
         def generate(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[Completion]:

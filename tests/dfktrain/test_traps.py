@@ -225,8 +225,8 @@ def test_what_servers_drop_from_an_adapter_is_said_before_training(
         made = {"model": {"name": str(base_folder)}, "adapter": {"target_modules": target}, "stages": [stage]}
         return " ".join(plan(TrainConfig.model_validate(made)).notes)
 
-    assert "vision tower" in notes("all") and "in_proj_a" in notes("all")
-    assert "vision tower" not in notes("language") and "in_proj_a" in notes("language")
+    assert "vision tower" in notes("all") and "linear_attn" in notes("all")
+    assert "vision tower" not in notes("language") and "linear_attn" in notes("language")
     assert notes("servable") == ""
 
 
