@@ -27,8 +27,8 @@ from dfkeval.harness import read_rows
 torch = pytest.importorskip("torch")
 peft = pytest.importorskip("peft")
 
-#: Chooses the layers that Unsloth 2026.10.9 chooses in the built-in model: all linear layers but the merger's.
-#: It too writes one pattern instead of a list of modules.
+#: Chooses what Unsloth 2026.10.9 chooses in the built-in model: all linear layers but the merger's. It too
+#: writes one pattern instead of a list of modules.
 UNSLOTH_TARGETS = (
     r"(?:.*?(?:visual|language).*?(?:attn|mlp).*?\.(?:qkv|proj|linear_fc1|linear_fc2|out_proj"
     r"|in_proj_(?:qkv|z|b|a)|(?:gate|up|down|q|k|v|o)_proj))"
