@@ -234,7 +234,9 @@ def _other_row(a: Sample, b: Sample) -> str:
 
 def settings_differ(name: str, a: Measured, b: Measured) -> str:
     """Why the numbers of one metric do not belong on one scale; empty when they do."""
-    keys = ("model", "weights_sha256", "layer", "idf", "dtype", "threshold", "windows")
+    keys = (
+        "model", "weights_sha256", "layer", "idf", "dtype", "threshold", "windows", "evaluator", "normalize",
+    )  # fmt: skip
     sides = [{key: run.details.get(key) for key in keys} for run in (a, b)]
     if sides[0] == sides[1]:
         return ""

@@ -24,6 +24,7 @@ from dfkeval import backends, metrics, scaffolds
 from dfkeval import card as cards
 from dfkeval.confidence import demand_slot
 from dfkeval.constraints import Mode
+from dfkeval.metrics._sita import Options as Sita
 from dfkeval.metrics._soft import Options as Fields
 from dfkeval.metrics.bertscore import Options as BertScore
 from dfkeval.samples import Sampling
@@ -52,6 +53,7 @@ class EvalConfig(Config):
        modes: free, json_mode or constrained (`dfkeval.constraints`); several give one run each, compared
        in pairs. cache: folder of answers that are used again where everything that decides them is equal.
        trackers: services that get the numbers too (`dfkeval.trackers`).
+       sita: which of SITA's evaluators the metrics of that name repeat.
        scaffold: a task_1 file whose system turn and tools replace the rows' own (`dfkeval.scaffolds`).
     resamples, confidence,
        seed: of the intervals."""
@@ -70,6 +72,7 @@ class EvalConfig(Config):
     confidences: bool = False
     bertscore: BertScore = BertScore()
     fields: Fields = Fields()
+    sita: Sita = Sita()
     trackers: tuple[str, ...] = ()
     limit: int | None = Field(default=None, ge=1)
     shard: str | None = Field(default=None, pattern=r"^[1-9]\d*/[1-9]\d*$")

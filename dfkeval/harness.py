@@ -237,7 +237,8 @@ def summarise(
 
 def measure(samples: Sequence[Sample], config: EvalConfig, schema: Schema) -> dict[str, Scored]:
     """Every metric of the configuration on the samples, by member name."""
-    scoring = metrics.Scoring(schema, {"bertscore": config.bertscore, "fields": config.fields})
+    options = {"bertscore": config.bertscore, "fields": config.fields, "sita": config.sita}
+    scoring = metrics.Scoring(schema, options)
     loaded = {name.rsplit(".", 1)[-1]: metrics.load(name) for name in config.metrics}
     return {name: (metric, metric.measure(samples, scoring)) for name, metric in loaded.items()}
 

@@ -32,7 +32,8 @@ FORMAT = 1
 
 #: Keys of the configuration that only change how a run is scored or judged; a resumed run may change them.
 SCORING_KEYS = (
-    "metrics", "bertscore", "fields", "resamples", "confidence", "seed", "max_failures", "cache", "trackers",
+    "metrics", "bertscore", "fields", "sita", "resamples", "confidence", "seed", "max_failures", "cache",
+    "trackers",
 )  # fmt: skip
 
 Line = TypeVar("Line", Completion, Likelihood)

@@ -190,26 +190,33 @@ def _weighted(values: Any, text: Encoded, idf: Mapping[int, float] | None) -> fl
 def measure(samples: Sequence[Sample], scoring: Scoring) -> Measured:
     """(N, 4): "n", precision, recall, f1. The details name the model: runs with different ones are not
     compared."""
+    options = options_of(scoring)
+    places, said, gold = pairs(samples, scoring)
+    scores = score(said, gold, **options.model_dump())
+    values = table(len(samples), places, scores)
+    return Measured(COLUMNS, values, values[:, 0] > 0, settings(options, scores))
+
+
+def options_of(scoring: Scoring) -> Options:
+    """The section `bertscore` of the configuration."""
     options = scoring.options.get("bertscore", Options())
     if not isinstance(options, Options):
         raise ConfigError(f"bertscore: options are {type(options).__name__}, not bertscore.Options")
-    places, said, gold = pairs(samples, scoring)
-    chosen = options.model_dump()
-    scores = score(said, gold, **chosen)
-    values = table(len(samples), places, scores)
+    return options
+
+
+def settings(options: Options, scores: Scores) -> dict[str, Any]:
+    """What the numbers depend on, and how many texts were cut."""
     name, layer = choose(options.model, options.layer, options.lang)
-    details = {
+    return {
         "model": Path(name).name if Path(name).is_dir() else name,
         "layer": layer,
         "dtype": options.dtype,
-    }
-    details |= {
         "idf": options.idf,
         "windows": options.windows,
         "truncated": int(scores.truncated.sum()),
         "weights_sha256": identity(name),
     }
-    return Measured(COLUMNS, values, values[:, 0] > 0, details)
 
 
 METRIC = Metric(measure, means)

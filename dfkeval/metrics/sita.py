@@ -1,10 +1,11 @@
-"""Numbers that compare with published SITA `vlm_gen` results, under SITA's names and with its rules.
+"""Numbers that compare with published SITA results, under SITA's names and with its rules.
 
-What differs from `labels`, on purpose and only here: the label is read by SITA's regular expression from
-the raw text; the macro average runs over the union of gold and predicted labels, so "<UNPARSED>" and every
-invented label is a class with F1 0; ROUGE-L is the mean over pairs where both sides have text, other pairs
-are dropped, and the whole raw output stands for an explanation that was not found. Rows without a gold
-label are dropped, as there."""
+`sita: {evaluator: vlm_gen}` says which evaluator is repeated: vlm_gen, text_gen or text_gen_v3. What differs
+from `labels`, on purpose and only here: the label is read from the raw text by that evaluator's rules; the
+macro average runs over the union of gold and predicted labels, so "<UNPARSED>" and every invented label is a
+class with F1 0; ROUGE-L is the mean over pairs where both sides have text, other pairs are dropped, and the
+whole raw output stands for an explanation that was not found. Rows without a gold label are dropped, as
+there. BERTScore under SITA's names is `sita_bertscore`."""
 
 from __future__ import annotations
 
@@ -12,47 +13,34 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dfkdata.fields import Label, Prose
-from dfkeval.compat import sita_vlm_gen
-from dfkeval.metrics import Floats, Measured, Metric, Scoring, column, f1, fields_of, ratio
+from dfkdata.fields import Label
+from dfkeval.metrics import Floats, Measured, Metric, Scoring, _sita, column, f1, ratio
 from dfkeval.metrics import rouge as rouge_l
+from dfkeval.metrics._sita import Options as Options
 from dfkeval.samples import Sample
 
-UNPARSED = "<UNPARSED>"
 CELL = "\x1f"
 ROUGE = ("rouge_n", "rouge_precision", "rouge_recall", "rouge_f1")
 
 
 def measure(samples: Sequence[Sample], scoring: Scoring) -> Measured:
     """(N, K): "n", `ROUGE`, and one column a cell gold, predicted over the union of labels."""
-    field = fields_of(scoring.schema, (Label,))[0]
-    prose = fields_of(scoring.schema, (Prose,))
-    read = [_read(sample, field, prose) for sample in samples]
-    names = sorted({name for pair in read if pair is not None for name in pair[:2]})
+    read = _sita.read(samples, scoring)
+    names = sorted({name for pair in read if pair is not None for name in (pair.gold, pair.said)})
     columns = ("n", *ROUGE, *(CELL.join((gold, said)) for gold in names for said in names))
+    place = {name: index for index, name in enumerate(columns)}
     values = np.zeros((len(samples), len(columns)))
     for row, pair in zip(values, read, strict=True):
         if pair is None:
             continue
-        gold, said, reference, explanation = pair
-        row[0] = row[columns.index(CELL.join((gold, said)))] = 1
-        if reference.strip() and explanation.strip():
-            words = map(rouge_l.latin_words, (explanation, reference))
+        row[0] = row[place[CELL.join((pair.gold, pair.said))]] = 1
+        if pair.texts:
+            words = map(rouge_l.latin_words, (pair.explanation, pair.reference))
             row[1:5] = (1, *rouge_l.score_words(*words))
     matrix = values[:, 5:].sum(axis=0).reshape(len(names), len(names)).astype(int)
-    return Measured(
-        columns, values, values[:, 0] > 0, {"confusion_matrix": {"labels": names, "matrix": matrix.tolist()}}
-    )
-
-
-def _read(sample: Sample, field: str, prose: Sequence[str]) -> tuple[str, str, str, str] | None:
-    """(gold label, predicted label, gold explanation, predicted explanation); None for a row SITA would not
-    count."""
-    if not sample.answered or sample.gold is None:
-        return None
-    pair = sita_vlm_gen(sample.text)
-    reference = str(sample.gold.get(prose[0], "")) if prose else ""
-    return str(sample.gold[field]), pair.label or UNPARSED, reference, pair.explanation or sample.text
+    details: dict[str, object] = {"confusion_matrix": {"labels": names, "matrix": matrix.tolist()}}
+    details["dropped_pairs"] = int(values[:, 0].sum() - values[:, 1].sum())
+    return Measured(columns, values, values[:, 0] > 0, details | _sita.options_of(scoring).details)
 
 
 def reduce(sums: Floats, columns: tuple[str, ...]) -> dict[str, Floats]:
@@ -78,4 +66,4 @@ def reduce(sums: Floats, columns: tuple[str, ...]) -> dict[str, Floats]:
     return out | {f"rouge_l_{name}": ratio(column(sums, columns, f"rouge_{name}"), pairs) for name in scores}
 
 
-METRIC = Metric(measure, reduce, needs=(Label,), reproduces="SITA vlm_gen")
+METRIC = Metric(measure, reduce, needs=(Label,), reproduces="SITA vlm_gen, text_gen, text_gen_v3")

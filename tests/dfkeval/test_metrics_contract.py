@@ -35,7 +35,7 @@ def cases() -> list[tuple[str, str]]:
 
 
 def scoring(name: str, schema: str) -> Scoring:
-    options = {"bertscore": Options(model=str(minilm()), layer=6)} if name == "bertscore" else {}
+    options = {"bertscore": Options(model=str(minilm()), layer=6)} if "bertscore" in name else {}
     return Scoring(DFK if schema == "dfk_label" else CAPTION, options)
 
 

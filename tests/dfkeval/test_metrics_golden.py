@@ -1,7 +1,8 @@
 """Numbers of two earlier evaluators, reproduced on files that the originals' rules were run over.
 
 The expected values were computed with the originals' own steps (their regular expressions, scikit-learn,
-rouge_score, pydantic) on inputs that show their faults; they are data, not output of this project."""
+rouge_score, bert-score with a small encoder in place of multilingual BERT, pydantic) on inputs that show
+their faults; they are data, not output of this project."""
 
 from __future__ import annotations
 
@@ -10,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from eval_helpers import CAPTION, DFK
+from eval_helpers import CAPTION, DFK, minilm
 
 from dfkdata import schemas
+from dfkdata.config import bind
+from dfkdata.errors import ConfigError
 from dfkdata.schemas import Schema
 from dfkeval import compat
-from dfkeval.metrics import Metric, Scoring, qwen_test_runner, sita, sita_keywords
+from dfkeval.metrics import Metric, Scoring, bertscore, qwen_test_runner, sita, sita_bertscore, sita_keywords
 from dfkeval.samples import Sample
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -46,8 +49,10 @@ def sample(index: int, text: str, gold: dict[str, Any] | None, source: str | Non
     )
 
 
-def values(metric: Metric, samples: list[Sample], schema: Schema) -> dict[str, float]:
-    measured = metric.measure(samples, Scoring(schema))
+def values(
+    metric: Metric, samples: list[Sample], schema: Schema, scoring: Scoring | None = None
+) -> dict[str, float]:
+    measured = metric.measure(samples, scoring or Scoring(schema))
     point = metric.reduce(measured.values.sum(axis=0, keepdims=True), measured.columns)
     return {name: float(value[0]) for name, value in point.items()}
 
@@ -84,6 +89,70 @@ def test_sita_s_vlm_gen_numbers_are_reproduced() -> None:
     matrix = want.pop("confusion_matrix")
     assert values(sita.METRIC, samples, DFK) == pytest.approx(want, abs=1e-12)
     assert sita.METRIC.measure(samples, Scoring(DFK)).details["confusion_matrix"] == matrix
+
+
+EVALUATORS = {
+    "text_gen": (schemas.load("dfk_text"), sita.Options(evaluator="text_gen")),
+    "text_gen_raw": (schemas.load("dfk_text_raw"), sita.Options(evaluator="text_gen", normalize=False)),
+    "text_gen_v3": (schemas.load("dfk_explained"), sita.Options(evaluator="text_gen_v3")),
+    "vlm_gen": (DFK, sita.Options()),
+}
+
+
+def sita_rows(name: str) -> list[Sample]:
+    return [
+        sample(index, row["generated"], {"label": row["label"], "analisis": row["analisis"]})
+        for index, row in enumerate(lines(f"sita/{name}.jsonl"))
+    ]
+
+
+@pytest.mark.parametrize("name", ["text_gen", "text_gen_raw", "text_gen_v3"])
+def test_sita_s_text_evaluators_numbers_are_reproduced(name: str) -> None:
+    schema, options = EVALUATORS[name]
+    want = number_of(f"sita/{name}.json")
+    scoring = Scoring(schema, {"sita": options})
+    assert values(sita.METRIC, sita_rows(name), schema, scoring) == pytest.approx(want["scores"], abs=1e-12)
+    measured = sita.METRIC.measure(sita_rows(name), scoring)
+    assert int(measured.scored.sum()) == want["rows"]
+    assert measured.details["dropped_pairs"] == want["rows"] - want["pairs"] > 0
+
+
+@pytest.mark.parametrize("name", sorted(EVALUATORS))
+def test_sita_s_bertscore_is_reproduced_under_its_names(name: str) -> None:
+    schema, options = EVALUATORS[name]
+    want = number_of(f"sita/{'vlm_gen_bertscore' if name == 'vlm_gen' else name}.json")
+    encoder = bertscore.Options(model=str(minilm()), layer=6, windows=True, idf=True)  # SITA has neither
+    scoring = Scoring(schema, {"sita": options, "bertscore": encoder})
+    found = values(sita_bertscore.METRIC, sita_rows(name), schema, scoring)
+    assert found == pytest.approx(want["bertscore"], abs=1e-6)
+    assert int(sita_bertscore.METRIC.measure(sita_rows(name), scoring).scored.sum()) == want["pairs"]
+
+
+def test_sita_drops_rows_whose_gold_its_evaluator_cannot_read() -> None:
+    odd: list[dict[str, Any] | None] = [None, {}, {"label": 3, "analisis": None}, {"label": "netral"}]
+    for name, (schema, options) in EVALUATORS.items():
+        scoring = Scoring(schema, {"sita": options})
+        scored = sita.METRIC.measure([sample(0, "netral", gold) for gold in odd], scoring).scored
+        assert scored.tolist() == [False, False, False, name == "vlm_gen"], name
+    unread = Scoring(schemas.load("dfk_text"), {"sita": sita.Options(evaluator="text_gen_v3")})
+    rows = [sample(0, "Label: netral", {"label": "netral", "analisis": "isi"})]
+    label = sita.METRIC.measure(rows, unread).details["confusion_matrix"]["labels"][0]
+    assert label == "netral"  # "Label: **Netral.**": the stars and the full stop go
+
+
+def test_sita_s_vlm_gen_merges_the_gold_as_it_merges_answers() -> None:
+    raw = schemas.load("dfk_text_raw")
+    rows = [sample(0, "Label: Fakta\nAnalisis: isi", {"label": "non_dfk", "analisis": "isi"})]
+    assert values(sita.METRIC, rows, raw)["cls_accuracy"] == 1.0
+    scoring = Scoring(raw, {"sita": sita.Options(evaluator="text_gen", normalize=False)})
+    assert values(sita.METRIC, rows, raw, scoring)["cls_accuracy"] == 0.0
+
+
+def test_a_sita_evaluator_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(ConfigError, match="vlm_gen always merges labels"):
+        bind({"normalize": False}, sita.Options, "sita")
+    with pytest.raises(ConfigError, match="evaluator"):
+        bind({"evaluator": "vlm_captioning"}, sita.Options, "sita")
 
 
 KEYWORD_ROWS = lines("sita/keyword_gen.jsonl")

@@ -1,0 +1,103 @@
+"""What SITA's evaluators read from gold and answer: shared by `sita` and `sita_bertscore`.
+
+Promise: gold goes through the same reading as the answer. For the text evaluators it is first written out
+in the schema's own form, since their originals parse the reference answer as text, with the same losses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple, Self
+
+from pydantic import model_validator
+
+from dfkdata.config import Config
+from dfkdata.errors import ConfigError
+from dfkdata.fields import Label, Prose
+from dfkdata.rows import write_text
+from dfkdata.schemas import Schema, TextForm
+from dfkeval import compat
+from dfkeval.metrics import Scoring, fields_of
+from dfkeval.samples import Sample
+
+UNPARSED = "<UNPARSED>"
+
+
+class Options(Config):
+    """evaluator: whose rules read the answers. normalize: merge facts and other posts without violation into
+    "netral", as SITA's `normalize_labels`; the text evaluators alone can leave it."""
+
+    evaluator: Literal["vlm_gen", "text_gen", "text_gen_v3"] = "vlm_gen"
+    normalize: bool = True
+
+    @model_validator(mode="after")
+    def _merging(self) -> Self:
+        if self.evaluator == "vlm_gen" and not self.normalize:
+            raise ValueError(
+                "vlm_gen always merges labels: leave normalize out, or take text_gen, text_gen_v3"
+            )
+        return self
+
+    def pair(self, text: str) -> compat.Pair:
+        """Label and explanation that the evaluator reads."""
+        match self.evaluator:
+            case "vlm_gen":
+                return compat.sita_vlm_gen(text)
+            case "text_gen":
+                return compat.sita_text_gen(text, self.normalize)
+            case "text_gen_v3":
+                return compat.sita_text_gen_v3(text, self.normalize)
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """What two runs must have in common to be compared."""
+        return {"evaluator": self.evaluator, "normalize": self.normalize}
+
+
+class Read(NamedTuple):
+    """One row: gold and predicted label, gold and predicted explanation."""
+
+    gold: str
+    said: str
+    reference: str
+    explanation: str
+
+    @property
+    def texts(self) -> bool:
+        """Whether both sides have text; other pairs are dropped from the text metrics."""
+        return bool(self.reference.strip() and self.explanation.strip())
+
+
+def options_of(scoring: Scoring) -> Options:
+    """The section `sita` of the configuration."""
+    options = scoring.options.get("sita", Options())
+    if not isinstance(options, Options):
+        raise ConfigError(f"sita: options are {type(options).__name__}, not sita.Options")
+    return options
+
+
+def read(samples: Sequence[Sample], scoring: Scoring) -> list[Read | None]:
+    """What each row gives; None for one without answer, without gold, or whose gold has no readable label."""
+    options = options_of(scoring)
+    return [_read(sample, scoring.schema, options) for sample in samples]
+
+
+def _read(sample: Sample, schema: Schema, options: Options) -> Read | None:
+    if not sample.answered or sample.gold is None:
+        return None
+    gold = _gold(sample.gold, schema, options)
+    if gold.label is None:
+        return None
+    pair = options.pair(sample.text)
+    return Read(gold.label, pair.label or UNPARSED, gold.explanation or "", pair.explanation or sample.text)
+
+
+def _gold(gold: Mapping[str, Any], schema: Schema, options: Options) -> compat.Pair:
+    """The gold label and explanation, as the evaluator finds them."""
+    form = schema.form
+    if options.evaluator != "vlm_gen" and isinstance(form, TextForm):
+        whole = all(isinstance(gold.get(field), str) for _, field in form.parts)
+        return options.pair(write_text(dict(gold), form)) if whole else compat.Pair(None, None)
+    label, prose = fields_of(schema, (Label,))[0], fields_of(schema, (Prose,))
+    said, text = gold.get(label), gold.get(prose[0]) if prose else None
+    merged = options.pair(f"Label: {said}").label if isinstance(said, str) else None
+    return compat.Pair(merged, text if isinstance(text, str) else "")

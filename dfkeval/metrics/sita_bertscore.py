@@ -1,0 +1,38 @@
+"""BERTScore under SITA's names: bertscore_precision, bertscore_recall, bertscore_f1.
+
+What differs from `bertscore`, on purpose and only here: explanations are read by the evaluator that the
+section `sita` names; pairs with an empty side are dropped; an explanation that was not found is the whole raw
+output, which is scored. Model, layer, dtype and cache come from the section `bertscore`; SITA's own are
+multilingual BERT at layer 9, which is what an empty section means. SITA has neither idf nor windows: these
+keys of the section are for `bertscore` alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dfkdata.fields import Label
+from dfkeval.metrics import Floats, Measured, Metric, Scoring, _sita, bertscore
+from dfkeval.metrics._texts import COLUMNS, means, table
+from dfkeval.samples import Sample
+
+
+def measure(samples: Sequence[Sample], scoring: Scoring) -> Measured:
+    """(N, 4): "n", precision, recall, f1; zero rows for dropped pairs."""
+    options = bertscore.options_of(scoring).model_copy(update={"idf": False, "windows": False})
+    read = _sita.read(samples, scoring)
+    places = [index for index, pair in enumerate(read) if pair is not None and pair.texts]
+    kept = [pair for pair in read if pair is not None and pair.texts]
+    said, gold = [pair.explanation for pair in kept], [pair.reference for pair in kept]
+    scores = bertscore.score(said, gold, **options.model_dump())
+    values = table(len(samples), places, scores)
+    details = bertscore.settings(options, scores) | _sita.options_of(scoring).details
+    dropped = sum(pair is not None and not pair.texts for pair in read)
+    return Measured(COLUMNS, values, values[:, 0] > 0, details | {"dropped_pairs": dropped})
+
+
+def reduce(sums: Floats, columns: tuple[str, ...]) -> dict[str, Floats]:
+    """Means over the pairs that SITA counts."""
+    return {f"bertscore_{name}": value for name, value in means(sums, columns).items()}
+
+
+METRIC = Metric(measure, reduce, needs=(Label,), reproduces="SITA")
