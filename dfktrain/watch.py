@@ -28,14 +28,13 @@ from dfkeval import harness, loading
 from dfkeval.backends.transformers import Transformers
 from dfktrain.config import Stage, TrainConfig
 from dfktrain.sections import Watched
+from dfktrain.story.chapter import WATCHED
 from dfktrain.watchplan import LIVE, evaluation, slice_of
 
 if TYPE_CHECKING:
     from dfktrain.loop import AnswerTrainer
 
 FOLDER = "watch"
-PREFIX = "watch/"
-"""How the names of watched numbers begin in the training log."""
 
 
 def callbacks(
@@ -141,10 +140,10 @@ class Ask(TrainerCallback):
 def numbers(run: harness.Run) -> dict[str, float]:
     """The run's metrics as a log line; "watch/failed_share" where a request got no answer."""
     found = {
-        f"{PREFIX}{name}": float(each["value"])
+        f"{WATCHED}{name}": float(each["value"])
         for name, each in run.summary["metrics"].items()
         if each["value"] is not None and math.isfinite(each["value"])
     }
     if run.failed_share:
-        found[f"{PREFIX}failed_share"] = run.failed_share
+        found[f"{WATCHED}failed_share"] = run.failed_share
     return found

@@ -12,11 +12,20 @@ from dfkdata.errors import DataError
 from dfktrain.story.usage import Usage
 from dfktrain.story.verdict import Point, Verdict, judge
 
+WATCHED = "watch/"
+"""How the names of watched numbers begin in the history."""
+
+PANEL = 4
+"""Lines that one panel holds, so that each can be told from the others."""
+
+Panel = tuple[str, dict[str, list[Point]]]
+"""(title, name -> points in order of steps)."""
+
 
 @dataclass(frozen=True)
 class Chapter:
-    """history: log lines with "step" and "loss" or "eval_loss". steps: planned. facts: more to show, as
-    text."""
+    """history: log lines with "step" and "loss", "eval_loss" or "watch/METRIC". steps: planned. facts:
+    more to show, as text."""
 
     name: str
     history: Sequence[Mapping[str, float]]
@@ -34,6 +43,20 @@ class Chapter:
     def validation(self) -> list[Point]:
         """(step, loss a scored token) over all validation rows."""
         return _points(self.history, "eval_loss")
+
+    @property
+    def watched(self) -> list[Panel]:
+        """What the model answered while it was trained: a panel a metric, or more where it has many numbers.
+        Empty where nothing was watched."""
+        names = dict.fromkeys(name for line in self.history for name in line if name.startswith(WATCHED))
+        metrics: dict[str, list[str]] = {}
+        for name in names:
+            metrics.setdefault(name.removeprefix(WATCHED).partition(".")[0], []).append(name)
+        return [
+            (metric, {name.removeprefix(WATCHED): _points(self.history, name) for name in part})
+            for metric, members in metrics.items()
+            for part in (members[at : at + PANEL] for at in range(0, len(members), PANEL))
+        ]
 
     @property
     def verdict(self) -> Verdict:

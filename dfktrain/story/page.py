@@ -1,5 +1,5 @@
-"""The page of a run: curves, verdicts, time and memory of each stage; a browser reads it again while
-training."""
+"""The page of a run: losses, watched answers, verdicts, time and memory of each stage; a browser reads
+it again while training."""
 
 from __future__ import annotations
 
@@ -39,9 +39,10 @@ def _chapter(chapter: Chapter) -> str:
     done = chapter.history[-1]["step"] if chapter.history else 0
     state = f"{chapter.steps} steps" if chapter.finished else f"step {int(done)} of {chapter.steps}"
     series = {"training": chapter.training, "validation": chapter.validation}
-    curve = report.Curve(
-        "Loss", {name: line for name, line in series.items() if line}, y="loss a scored token"
-    )
+    curves = [
+        report.Curve("Loss", {name: line for name, line in series.items() if line}, y="loss a scored token"),
+        *(report.Curve(f"Answers: {metric}", lines, y=metric) for metric, lines in chapter.watched),
+    ]
     badge = f'<span class="badge {BADGES[verdict.kind]}">{escape(verdict.kind)}</span>'
     rows = "".join(
         f"<tr><th>{escape(name)}</th><td>{escape(text)}</td></tr>" for name, text in _rows(chapter)
@@ -50,7 +51,7 @@ def _chapter(chapter: Chapter) -> str:
     return (
         f'<section><h2>{escape(chapter.name)} <span class="quiet">{state}</span></h2>'
         f'<div class="chips">{badge}</div><p>{escape(verdict.text)}</p>'
-        f"{report.line_chart(curve)}{table}</section>"
+        f"{''.join(map(report.line_chart, curves))}{table}</section>"
     )
 
 

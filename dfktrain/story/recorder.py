@@ -4,13 +4,13 @@ Promises: at most one page a few seconds; only rank 0 writes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from dfktrain.story.chapter import Chapter
+from dfktrain.story.chapter import WATCHED, Chapter
 from dfktrain.story.page import write
 
 PAUSE_S = 5.0
@@ -34,6 +34,10 @@ class Recorder(TrainerCallback):
         if self.written is not None and self.clock() - self.written < PAUSE_S:
             return
         self.written = self.clock()
-        lines = [line for line in state.log_history if "loss" in line or "eval_loss" in line]
+        lines = [line for line in state.log_history if _told(line)]
         now = Chapter(self.name, lines, state.max_steps, finished=False)
         write(self.page, self.title, [*self.earlier, now], finished=False)
+
+
+def _told(line: Mapping[str, float]) -> bool:
+    return "loss" in line or "eval_loss" in line or any(name.startswith(WATCHED) for name in line)

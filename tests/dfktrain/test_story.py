@@ -141,6 +141,53 @@ def test_equal_curves_are_equal_pictures(finished: Path, tmp_path: Path) -> None
     assert one == two
 
 
+def watched_chapter() -> story.Chapter:
+    """Twenty steps, watched at three of them by two metrics, one of five numbers."""
+    names = ["labels.f1", "labels.a", "labels.b", "labels.c", "labels.d", "validity.schema_valid"]
+    history: list[dict[str, float]] = [{"step": step, "loss": 2.0 / step} for step in range(1, 21)]
+    for step, value in ((0, 0.0), (10, 0.25), (20, 0.75)):
+        history.append({"step": step} | {f"watch/{name}": value for name in names})
+    return story.Chapter("s", history, 20, finished=True)
+
+
+def test_watched_answers_are_told_a_metric_a_panel_and_at_most_four_lines_each() -> None:
+    told = watched_chapter().watched
+    assert [(metric, list(lines)) for metric, lines in told] == [
+        ("labels", ["labels.f1", "labels.a", "labels.b", "labels.c"]),
+        ("labels", ["labels.d"]),
+        ("validity", ["validity.schema_valid"]),
+    ]
+    assert told[2][1]["validity.schema_valid"] == [(0, 0.0), (10, 0.25), (20, 0.75)]
+    assert story.Chapter("s", [{"step": 1, "loss": 1.0}], 1, finished=True).watched == []
+    assert len(watched_chapter().training) == 20  # a watched line is no loss
+
+
+def test_watched_answers_are_drawn_on_the_page_and_in_the_picture(tmp_path: Path) -> None:
+    made = page.html("run", [watched_chapter()], finished=True)
+    assert made.count("<polyline") == 1 + 6 and made.count("Answers: labels") == 4  # caption and its label
+    lines = {name: at for at, name in re.findall(r'points="([^"]*)"><title>([^<]*)</title>', made)}
+    heights = [float(point.split(",")[1]) for point in lines["labels.d"].split()]
+    assert len(heights) == 3 and heights[0] > heights[1] > heights[2]  # it rises
+    plain = story.Chapter(
+        "s", [line for line in watched_chapter().history if "loss" in line], 20, finished=True
+    )
+    sizes = []
+    for name, chapter in (("a", plain), ("b", watched_chapter())):
+        with Image.open(drawing.png(chapter, tmp_path / f"{name}.png")) as picture:
+            sizes.append(picture.size)
+    assert sizes == [(960, 540), (960, 540 + 3 * 360)]
+
+
+def test_the_live_page_draws_what_was_watched(tmp_path: Path) -> None:
+    from transformers import TrainerState
+
+    recorder = Recorder(tmp_path / "training.html", "run", "s", [], lambda: 0.0)
+    history = [*watched_chapter().history, {"step": 20, "train_runtime": 3.0}]
+    recorder.on_log(None, TrainerState(max_steps=40, log_history=history), None)  # type: ignore[arg-type]
+    made = (tmp_path / "training.html").read_text(encoding="utf-8")
+    assert made.count("<polyline") == 1 + 6 and "step 20 of 40" in made
+
+
 def test_a_finished_run_that_is_started_again_tells_the_same(finished: Path, base_folder: Path) -> None:
     before = (finished / "training.html").read_text(encoding="utf-8")
     report = json.loads((finished / "run.json").read_text(encoding="utf-8"))
