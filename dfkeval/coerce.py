@@ -2,8 +2,9 @@
 
 Strategy: the schema says which JSON types are possible; each possible reading of the text becomes a
 candidate, in a fixed order, and the first candidate that passes full validation is the value. Order: null and
-booleans spelled exactly, then JSON containers, then strings and numbers as the schema lists them. So `None`
-in a nullable string is null, `42` in `["integer", "string"]` is 42 and in `["string", "integer"]` is "42".
+booleans spelled exactly, then JSON containers, then strings and numbers as the schema lists them, and what
+needs a repair behind all that needs none. So `None` in a nullable string is null, `42` in `["integer",
+"string"]` is 42 and in `["string", "integer"]` is "42".
 
 Promises: standard library only; integers never pass through a float; a value that does not fit is refused
 with a JSON pointer and never degrades to a string or to False; nothing is stripped from a string. Lenient
@@ -194,6 +195,10 @@ def _mismatch(slot: Slot, text: str) -> Issue:
 Candidate = tuple[Any, list[str]]
 
 
+def _mended(candidate: Candidate) -> bool:
+    return bool(candidate[1])
+
+
 class _Candidates:
     """The readings of one text for one slot, best first."""
 
@@ -215,6 +220,7 @@ class _Candidates:
                 made += self.numbers(name)
         if self.enumerated and self.lenient and self.text != self.text.strip(BLANKS):
             made.append((self.text.strip(BLANKS), ["outer_blanks"]))
+        made.sort(key=_mended)  # what strict reading takes comes first, so that lenient takes the same
         return made
 
     def words(self) -> list[Candidate]:

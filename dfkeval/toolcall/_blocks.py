@@ -32,6 +32,11 @@ class Block:
         self.reopenable = False
         self.poison = False
 
+    @property
+    def poisons(self) -> bool:
+        """Whether the next call begins inside this one, for strict reading."""
+        return self.poison if self.frame is None else self.frame.poison or self.frame.shared
+
 
 class Settings(NamedTuple):
     """How calls are typed. `lost`: the offset from which strict reading trusts nothing, None for nowhere."""
@@ -48,7 +53,8 @@ def result(text: str, blocks: list[Block], settings: Settings) -> ParseResult:
     layout: Layout = []
     at, poison = 0, False
     for block in blocks:
-        poison = _settle(block, text, settings, poison)
+        _settle(block, text, settings, poison)
+        poison = block.poisons
         _gap(layout, text, at, block.start, block.kind)
         kind: Kind = "broken_call" if block.kind == "call" and block.call is None else block.kind
         if block.end > block.start:
@@ -61,15 +67,13 @@ def result(text: str, blocks: list[Block], settings: Settings) -> ParseResult:
     return ParseResult(text, calls, problems, layout)
 
 
-def _settle(block: Block, text: str, settings: Settings, poison: bool) -> bool:
-    """Type the block's call. Returns whether the next call begins inside this one, for strict reading."""
-    frame = block.frame
-    if frame is None:
-        return block.poison
+def _settle(block: Block, text: str, settings: Settings, poison: bool) -> None:
+    """Type the block's call. `poison`: it begins inside the call of the block before."""
+    if block.frame is None:
+        return
     lost = settings.lost is not None and block.start > settings.lost
-    outcome = finish(frame, text, settings.dialect, settings.lenient, poison or lost)
+    outcome = finish(block.frame, text, settings.dialect, settings.lenient, poison or lost)
     block.call, block.problems = outcome.call, outcome.problems
-    return frame.poison or frame.shared
 
 
 def _gap(layout: Layout, text: str, start: int, end: int, following: Kind) -> None:

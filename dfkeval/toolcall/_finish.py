@@ -7,11 +7,14 @@ the same frame."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import islice, product
 from typing import Any, Final
 
 from dfkeval.coerce import Dialect, Issue, Refused, Slot, read
 from dfkeval.jsoncheck import escape
 from dfkeval.toolcall._frame import DOUBTS, Doubt, Frame, Parameter
+from dfkeval.toolcall._tools import Tool
 from dfkeval.toolcall._types import Problem, Span, Status, ToolCall
 
 #: What lenient reading mends, by name. Strict reading reports each as malformed under the same name.
@@ -37,6 +40,8 @@ REPAIRS: Final[dict[str, str]] = {
     "empty_optional_dropped": "an optional parameter that cannot be text is left empty",
 }
 _CUT: Final = ("unclosed_call",)
+#: Of the ways to read a call whose parts of the schema type one name differently, as many are tried.
+_TRIED: Final = 64
 
 
 class Outcome:
@@ -57,9 +62,9 @@ def finish(frame: Frame, text: str, dialect: Dialect, lenient: bool, poisoned: b
     if frame.tool is None:
         problems.append(_unknown_function(frame))
     elif not problems:
-        problems += [
-            _invalid(issue, _anchor(frame, spans, issue)) for issue in frame.tool.check(arguments) or ()
-        ]
+        issues = frame.tool.check(arguments)
+        if issues and not _otherwise(frame, frame.tool, text, dialect, arguments):
+            problems += [_invalid(issue, _anchor(frame, spans, issue)) for issue in issues]
     if not lenient:
         problems += _strict(frame, poisoned)
     if problems:
@@ -148,6 +153,36 @@ def _value(
     if parameter.value is not None and slot.check(parameter.value[0]) is None:
         return parameter.value[0], []
     return read(slot, text, dialect, lenient)
+
+
+def _otherwise(frame: Frame, tool: Tool, text: str, dialect: Dialect, arguments: dict[str, Any]) -> bool:
+    """Whether `arguments`, which fit one by one, fit as a whole if parameters are read as another part of the
+    schema describes them; then they are. Only readings that need no repair are tried, _TRIED at most."""
+    choices: dict[str, list[Any]] = {}
+    for parameter in frame.parameters:
+        slots = tool.several.get(parameter.name, ())
+        if slots and parameter.name in arguments:
+            start, end = parameter.value_span(text)
+            choices[parameter.name] = _readings(slots, text[start:end], dialect, arguments[parameter.name])
+    for made in islice(product(*choices.values()), 1, _TRIED):
+        tried = {**arguments, **dict(zip(choices, made, strict=True))}
+        if tool.check(tried) is None:
+            arguments.update(tried)
+            return True
+    return False
+
+
+def _readings(slots: Iterable[Slot], text: str, dialect: Dialect, first: Any) -> list[Any]:
+    """`first` and what else `text` says for one of `slots`."""
+    found = [first]
+    for slot in slots:
+        try:
+            value, _ = read(slot, text, dialect)
+        except Refused:
+            continue
+        if not any(type(value) is type(known) and value == known for known in found):
+            found.append(value)
+    return found
 
 
 def _droppable(frame: Frame, parameter: Parameter, span: Span) -> bool:

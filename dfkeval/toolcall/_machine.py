@@ -168,18 +168,21 @@ class Machine(Stack):
         return i + 1
 
     def _heal_here(self, frame: Frame, parameter: Parameter, i: int) -> int:
-        """The value ends at tag `i` without its closer, or with one that spells the parameter's name
-        (`</city>`)."""
-        start = end = self.tags.starts[i]
+        """The value ends at tag `i` without its closer."""
+        start = self.tags.starts[i]
+        end, repair = self._without_closer(parameter, start)
+        frame.repair(repair, parameter.start if end == start else end, start)
+        self.end_value(frame, parameter, end, start)
+        return i
+
+    def _without_closer(self, parameter: Parameter, start: int) -> tuple[int, str]:
+        """Where a value ends that has no closer before the tag at `start`, and the repair's name: it has none
+        at all, or one that spells the parameter's name (`</city>`)."""
         value = self.text[parameter.begin : start].rstrip(BLANKS)
         named = f"</{parameter.name}>" if value.endswith(">") else ""
         if named and value.endswith("\n" + named):
-            frame.repair("drifted_closer", start - len(named), start)
-            end = parameter.begin + len(value) - len(named)
-        else:
-            frame.repair("missing_close_parameter", parameter.start, start)
-        self.end_value(frame, parameter, end, start)
-        return i
+            return parameter.begin + len(value) - len(named), "drifted_closer"
+        return start, "missing_close_parameter"
 
     def _shaped(self, parameter: Parameter, i: int) -> bool:
         """Whether tag `i` stands where this value's framing lets a closer stand."""
@@ -310,8 +313,8 @@ class Machine(Stack):
         else:
             ending = wrapper_end(tags, i)
         if ending is not None:
-            repairs = ("missing_close_parameter", *ending.repairs)
-            parameter.heal = (tags.starts[i], ending._replace(repairs=repairs))
+            end, repair = self._without_closer(parameter, tags.starts[i])
+            parameter.heal = (end, ending._replace(repairs=(repair, *ending.repairs)))
 
     # --- the end of the text
     # ---------------------------------------------------------------------------------------

@@ -256,7 +256,7 @@ class Reader(Source):
 
     @property
     def _poisoned(self) -> bool:
-        return bool(self.blocks) and self.blocks[-1].frame is not None and self.blocks[-1].frame.poison
+        return bool(self.blocks) and self.blocks[-1].poisons
 
     def _json_call(self, start: int) -> int:
         call, problems, end = read_json_call(self.text, start, self.tools, self.lenient, self.finished)

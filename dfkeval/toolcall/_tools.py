@@ -30,6 +30,7 @@ class Tool:
         "name",
         "only_required",
         "required",
+        "several",
         "slots",
         "untyped",
         "whole",
@@ -43,9 +44,18 @@ class Tool:
         self.name = name
         doc = Document(parameters)
         root = _root(doc, parameters)
-        properties = _properties(doc, root)
+        declared = _properties(doc, root)
+        properties = {
+            key: parts[0] if len(parts) == 1 else {"anyOf": parts} for key, parts in declared.items()
+        }
         extra = root.get("additionalProperties", True)
         self.slots = {key: compile_slot(doc, part) for key, part in properties.items()}
+        #: The slots of names that parts of the schema describe in more than one way.
+        self.several = {
+            key: [compile_slot(doc, part) for part in parts]
+            for key, parts in declared.items()
+            if len(parts) > 1
+        }
         self._extra = None if extra is False else compile_slot(doc, {} if extra is True else extra)
         patterns = root.get("patternProperties", {})
         self._patterns = [(regex(key), compile_slot(doc, part)) for key, part in patterns.items()]
@@ -55,9 +65,9 @@ class Tool:
         self.fast = [(f"<parameter={key}>\n", len(key) + 13, key, slot) for key, slot in self.slots.items()]
         self.whole: Check = doc.check(root)
         rest = _rest(root)
-        self.check = self.whole if patterns else doc.check(rest)
+        self.check = self.whole if patterns or self.several else doc.check(rest)
         #: Nothing but `required` is asserted on the whole object.
-        self.only_required = not patterns and rest.keys() <= _SAYS_NOTHING
+        self.only_required = self.check is not self.whole and rest.keys() <= _SAYS_NOTHING
 
     def slot(self, key: str) -> Slot | None:
         """The slot for `key`; None where an undeclared key is forbidden."""
@@ -75,28 +85,30 @@ def _root(doc: Document, parameters: dict[str, Any]) -> dict[str, Any]:
     return parameters
 
 
-def _branches(doc: Document, schema: Any, keyword: str) -> list[dict[str, Any]]:
-    """The objects that stand under `keyword` of `schema`, references written out."""
-    return [_root(doc, part) for part in schema.get(keyword, ()) if isinstance(part, dict)]
+def _branches(doc: Document, schema: Any, keywords: tuple[str, ...]) -> list[dict[str, Any]]:
+    """The objects that stand under `keywords` of `schema`, references written out."""
+    found: list[Any] = []
+    for keyword in keywords:
+        under = schema.get(keyword, ())
+        found += [under] if keyword in ("then", "else") else under
+    return [_root(doc, part) for part in found if isinstance(part, dict)]
 
 
-def _properties(doc: Document, root: dict[str, Any]) -> dict[str, Any]:
-    """Declared name -> schema, also those that only a part of an allOf, anyOf or oneOf declares. A name that
-    several declare may be what any of them says; the check of the whole object decides."""
+def _properties(doc: Document, root: dict[str, Any]) -> dict[str, list[Any]]:
+    """Declared name -> schemas, also those that only a part of an allOf, anyOf, oneOf, then or else declares.
+    A name that several declare may be what any of them says; the check of the whole object decides."""
     found: dict[str, list[Any]] = {key: [part] for key, part in root.get("properties", {}).items()}
-    for keyword in ("allOf", "anyOf", "oneOf"):
-        for branch in _branches(doc, root, keyword):
-            for key, part in _properties(doc, branch).items():
-                parts = found.setdefault(key, [])
-                if part not in parts:
-                    parts.append(part)
-    return {key: parts[0] if len(parts) == 1 else {"anyOf": parts} for key, parts in found.items()}
+    for branch in _branches(doc, root, ("allOf", "anyOf", "oneOf", "then", "else")):
+        for key, more in _properties(doc, branch).items():
+            parts = found.setdefault(key, [])
+            parts += [part for part in more if part not in parts]
+    return found
 
 
 def _required(doc: Document, root: dict[str, Any]) -> set[str]:
     """The names that every valid object holds."""
     names = set(root.get("required", ()))
-    return names.union(*(_required(doc, branch) for branch in _branches(doc, root, "allOf")))
+    return names.union(*(_required(doc, branch) for branch in _branches(doc, root, ("allOf",))))
 
 
 def _rest(root: dict[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import permutations
+
 import jsonschema
 import pytest
 from hypothesis import given, settings
@@ -149,6 +151,18 @@ def test_lenient_mends_and_names_what_it_mends_and_strict_refuses(schema, text, 
 @pytest.mark.parametrize("text", ["1.5e0", "1e400", "nope"])
 def test_lenient_does_not_make_an_integer_of_anything_else(text):
     refused(INT, text, lenient=True)
+
+
+@pytest.mark.parametrize("kinds", [*permutations(("string", "array", "object", "integer", "number"), 3)])
+def test_lenient_reads_what_strict_reads_wherever_strict_reads_anything(kinds):
+    schema = {"type": list(kinds)}
+    slot = compile_slot(Document(schema), schema)
+    for text in ("1e2", "1", '"[1]"', "['a']", "{'a': 1}", '"{}"', "[1]", "x", " 7 "):
+        try:
+            strict = read(slot, text)
+        except Refused:
+            continue
+        assert read(slot, text, lenient=True) == strict
 
 
 def test_the_dialect_decides_how_null_is_spelled_beside_a_string():

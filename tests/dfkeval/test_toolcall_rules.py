@@ -122,6 +122,54 @@ def test_parameters_may_be_declared_in_parts_of_the_schema(keyword):
     assert set(codes(parse_tool_calls(write_tool_call("f", {}), [shaped]))) == needed
 
 
+def _typed_by_kind(as_number: dict, as_text: dict) -> list[dict]:
+    """A tool whose `v` is typed by one part of the schema where `k` is "a", by another where it is "b"."""
+    first = {"properties": {"k": {"const": "a"}, "v": as_number}, "required": ["k", "v"]}
+    second = {"properties": {"k": {"const": "b"}, "v": as_text}, "required": ["k", "v"]}
+    return [{"name": "f", "parameters": {"type": "object", "oneOf": [first, second]}}]
+
+
+@pytest.mark.parametrize("mode", ["strict", "lenient"])
+@pytest.mark.parametrize("as_text", [{"type": "string"}, {}])
+def test_a_name_that_parts_of_the_schema_type_differently_is_read_as_the_part_that_fits(mode, as_text):
+    tools = _typed_by_kind({"type": "integer"}, as_text)
+    for kind, text, value in (("a", "5", 5), ("b", "5", "5"), ("b", "x", "x")):
+        read = parse_tool_calls(write_tool_call("f", {"k": kind, "v": text}), tools, mode)
+        assert (read.problems, read.calls[0].arguments) == ([], {"k": kind, "v": value})
+        assert type(read.calls[0].arguments["v"]) is type(value)
+    assert (
+        parse_tool_calls(write_tool_call("f", {"k": "a", "v": "x"}), tools, mode).problems[0].status
+        == "invalid"
+    )
+    assert (
+        parse_tool_calls(write_tool_call("f", {"k": "c", "v": "5"}), tools, mode).problems[0].status
+        == "invalid"
+    )
+
+
+def test_a_name_that_only_then_or_else_declares_is_typed():
+    chosen = {
+        "then": {"properties": {"v": {"type": "integer"}}},
+        "else": {"properties": {"v": {"type": "string"}}},
+    }
+    schema = {"type": "object", "required": ["k"], "if": {"properties": {"k": {"const": "a"}}}, **chosen}
+    tools = [{"name": "f", "parameters": {**schema, "properties": {"k": {"type": "string"}}}}]
+    for kind, value in (("a", 5), ("b", "5")):
+        assert parse_tool_call(write_tool_call("f", {"k": kind, "v": 5}), tools) == {"k": kind, "v": value}
+
+
+def test_of_the_ways_to_read_names_typed_differently_a_bounded_number_is_tried(monkeypatch):
+    names = [f"p{number}" for number in range(12)]
+    parts = [{"properties": {name: {"type": kind} for name in names}} for kind in ("integer", "string")]
+    never = {"type": "object", "anyOf": parts, "not": {"required": ["p0"]}}
+    parser = ToolCallParser([{"name": "f", "parameters": never}])
+    tool, asked = parser._tools["f"], []
+    check = tool.check
+    monkeypatch.setattr(tool, "check", lambda value: asked.append(1) or check(value))
+    assert not parser.parse(write_tool_call("f", dict.fromkeys(names, 1))).calls
+    assert len(asked) < 70
+
+
 @pytest.mark.parametrize("parameters", [{"allOf": [{"$ref": "#"}]}, {"anyOf": [{"allOf": [{"$ref": "#"}]}]}])
 def test_parameters_that_refer_to_themselves_are_refused(parameters):
     with pytest.raises(SchemaError, match="refers to itself"):
@@ -243,6 +291,8 @@ MENDED = [
         + "<parameter=name>\nLyon\n</name>\n<parameter=region>\nA\n</parameter>\n</function>\n</tool_call>",
         "drifted_closer",
     ),
+    (HEAD + "<parameter=name>\nLyon\n</name>\n</function>\n</tool_call>", "drifted_closer"),
+    (HEAD + "<parameter=name>\nLyon\n</name>\n</tool_call>", "drifted_closer"),
     (HEAD + NAME + "</function_call>\n</tool_call>", "drifted_closer"),
     (HEAD + NAME + "</function>\n</tool_calls>", "drifted_closer"),
     (HEAD + NAME + "</parameter>\n</function>\n</tool_call>", "duplicate_closer"),
