@@ -2,14 +2,16 @@
 
 The library's class demands a video processor, which demands torchvision. The sub-processors of a
 `ProcessorMixin` are read off the signature of `__init__`, so a subclass without `video_processor` loads and
-works with Pillow alone."""
+works with Pillow alone. Where torchvision is there, `add_video` puts the model's video processor beside
+it."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from transformers import Qwen3VLProcessor
+from transformers import AutoVideoProcessor, Qwen3VLProcessor
 from transformers.processing_utils import ProcessorMixin
+from transformers.utils import is_torchvision_available
 
 IMAGE, VIDEO, START, END = "<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>"
 
@@ -30,4 +32,19 @@ class ImageTextProcessor(Qwen3VLProcessor):  # type: ignore[misc] # transformers
     def to_dict(self) -> dict[str, Any]:
         saved: dict[str, Any] = super().to_dict()
         saved["processor_class"] = "Qwen3VLProcessor"
+        if getattr(self, "video_processor", None) is not None:
+            saved["video_processor"] = self.video_processor.to_dict()
         return saved
+
+
+def add_video(processor: ImageTextProcessor, source: str) -> None:
+    """Give `processor` the video processor of the model at `source`, if torchvision is installed and it is of
+    the kind that this class can write into the text."""
+    if not is_torchvision_available():
+        return
+    try:
+        found = AutoVideoProcessor.from_pretrained(source)
+    except (OSError, ValueError, ImportError):
+        return  # the model has none
+    if type(found).__name__ == "Qwen3VLVideoProcessor":
+        processor.video_processor = found

@@ -202,12 +202,13 @@ def load_processor(path: str | Path, *, max_pixels: int | None = None, min_pixel
     max_pixels, min_pixels: bounds of an image's area in pixels after resizing; set on this instance only.
     Raises `BackendError` when the folder has no processor."""
     _require("transformers")
-    from dfkeval._processor import ImageTextProcessor
+    from dfkeval._processor import ImageTextProcessor, add_video
 
     try:
         processor = ImageTextProcessor.from_pretrained(model_source(path))
     except (OSError, ValueError, TypeError) as error:
         raise BackendError(f"the processor of {str(path)!r} cannot be loaded: {error}") from error
+    add_video(processor, model_source(path))
     if max_pixels is not None or min_pixels is not None:
         set_pixels(processor, max_pixels=max_pixels, min_pixels=min_pixels)
     return processor

@@ -9,13 +9,14 @@ apart and never scored."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
 import msgspec
 from pydantic import Field, model_validator
 
 from dfkdata.config import Config
+from dfkdata.errors import DataError
 
 FinishReason = Literal["stop", "length", "error"]
 
@@ -79,6 +80,15 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     repeat: int = 0
     constraint: Constraint | None = None
     force_tool: str | None = None
+
+
+def refuse_unseen(turns: Iterable[Mapping[str, Any]]) -> None:
+    """Raise `DataError` for video and audio in `turns`: a request carries pictures only, and the model would
+    be asked about something that it was not shown."""
+    contents = (turn.get("content") for turn in turns)
+    for part in (part for parts in contents if isinstance(parts, list) for part in parts):
+        if part.get("type") in ("video", "audio"):
+            raise DataError(f"the turns hold {part['type']}, which cannot be asked here; leave the row out")
 
 
 class Sampling(Config):

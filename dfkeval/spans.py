@@ -92,7 +92,7 @@ def render(
     """`messages` as text by the processor's own template, with the row's tools and `chat_template_kwargs`.
 
     Thinking is off unless the row turns it on. Raises `DataError` for an option that the template does not
-    read."""
+    read, and for turns that it refuses."""
     tokenizer_only = not hasattr(processor, "tokenizer")
     template = _template(processor)
     options = dict(row.get("chat_template_kwargs") or {})
@@ -101,13 +101,18 @@ def render(
         raise DataError(f"row {row['id']}: the chat template does not read {', '.join(unknown)}")
     if "enable_thinking" in template:
         options.setdefault("enable_thinking", False)
-    text: str = processor.apply_chat_template(
-        [_plain(turn) if tokenizer_only else _without_none(turn) for turn in messages],
-        tools=row.get("tools") or None,
-        tokenize=False,
-        add_generation_prompt=generation_prompt,
-        **options,
-    )
+    from jinja2.exceptions import TemplateError
+
+    try:
+        text: str = processor.apply_chat_template(
+            [_plain(turn) if tokenizer_only else _without_none(turn) for turn in messages],
+            tools=row.get("tools") or None,
+            tokenize=False,
+            add_generation_prompt=generation_prompt,
+            **options,
+        )
+    except TemplateError as error:
+        raise DataError(f"row {row['id']}: the chat template refuses it ({error})") from error
     return text
 
 

@@ -3,7 +3,7 @@
 Strategy: a row is encoded once (text, image sizes from file headers, mask) and batched often; only a batch
 opens pictures. Image tokens are counted with the processor's own rule and the pixel budget of the stage,
 which is passed by call: image processors keep their size in a dict that instances share, so it is never
-written to.
+written to. Videos are read twice, for their text and for their tensors, at their processor's own budget.
 Promises: the batch holds only arguments of the model's `forward` (and, in a stage with label weights,
 loss_weights, which the engine's patched one takes); labels are (B, T) with -100 where no loss;
 nothing is cut here, least of all inside an image or an answer: a row over `max_length` is a `DataError`."""
@@ -20,10 +20,10 @@ from torch import Tensor
 
 from dfkdata.errors import DataError
 from dfkeval.loading import open_image
-from dfktrain import mask
+from dfktrain import mask, video
 from dfktrain.mask import IGNORE, Encoded
 
-_MEDIA = {"video": "videos", "audio": "audio", "input_audio": "audio", "video_url": "videos"}
+_MEDIA = {"video": "video", "audio": "audio", "input_audio": "audio", "video_url": "video_url"}
 
 
 class Collator:
@@ -42,14 +42,16 @@ class Collator:
         self.max_length = max_length
         self.size = _size(self.image_processor, max_pixels)
         self.image_id = _token_id(processor, "image_token", "<|image_pad|>")
+        self.video_id = _token_id(processor, "video_token", "<|video_pad|>")
         self.pad_id = self.tokenizer.pad_token_id
         if self.pad_id is None:
             self.pad_id = self.tokenizer.eos_token_id
 
     def __call__(self, rows: Sequence[dict[str, Any] | Encoded]) -> dict[str, Tensor]:
         """B rows -> input_ids, attention_mask, labels (B, T) int64; for a vision-language model
-        mm_token_type_ids (B, T) with 1 at image tokens; where there are images pixel_values (patches, dim)
-        and image_grid_thw (N, 3); where a sample's weight is not 1 loss_weights (B, T) float32.
+        mm_token_type_ids (B, T) with 1 at image and 2 at video tokens; where there are images pixel_values
+        (patches, dim) and image_grid_thw (N, 3), where there are videos pixel_values_videos and
+        video_grid_thw; where a sample's weight is not 1 loss_weights (B, T) float32.
 
         Raises `DataError` for a row that cannot be trained on, with its id."""
         samples = [row if isinstance(row, Encoded) else self.encode(row) for row in rows]
@@ -58,18 +60,36 @@ class Collator:
         batch = pad(samples, self.pad_id)
         if self.image_processor is None:
             return batch
-        batch["mm_token_type_ids"] = (batch["input_ids"] == self.image_id).long()
+        films = batch["input_ids"] == self.video_id
+        batch["mm_token_type_ids"] = (batch["input_ids"] == self.image_id).long() + 2 * films.long()
         paths = [path for sample in samples for path in sample.images]
-        return batch | self._pixels(paths) if paths else batch
+        videos = [each for sample in samples for each in sample.videos]
+        batch |= self._pixels(paths) if paths else {}
+        return batch | (video.tensors(self.processor, videos, int(films.sum())) if videos else {})
 
     def encode(self, row: dict[str, Any]) -> Encoded:
-        """The sample of the row's last answer; opens image headers only. Raises `DataError`."""
-        _refuse_media(row)
+        """The sample of the row's last answer; opens headers of images, and videos. Raises `DataError`."""
+        self._refuse_media(row)
         row = next(mask.turns(row))
-        images = tuple(row.get("images") or ())
-        ids, labels = mask.tokens(mask.spans(row, self.processor), self.processor)
+        images, videos = tuple(row.get("images") or ()), tuple(row.get("videos") or ())
+        parts = video.fill(mask.spans(row, self.processor), row["id"], videos, self.processor)
+        ids, labels = mask.tokens(parts, self.processor)
         ids, labels = self._widen(row["id"], ids, labels, images)
-        return Encoded(str(row["id"]), ids, labels, images)
+        return Encoded(str(row["id"]), ids, labels, images, videos)
+
+    def _refuse_media(self, row: dict[str, Any]) -> None:
+        """Audio, and video where it cannot be read, as parts or as files: a file that no part shows would be
+        left out without a word."""
+        unread = {"audio": "this trainer does not read it", "video": video.refusal(self.processor)}
+        unread["video_url"] = "this trainer does not read it; write a video part and the file in `videos`"
+        held = [kind for key, kind in (("videos", "video"), ("audios", "audio")) if row.get(key)]
+        for turn in row["messages"]:
+            content = turn.get("content")
+            parts = content if isinstance(content, list) else []
+            held += [_MEDIA[part["type"]] for part in parts if part.get("type") in _MEDIA]
+        for kind in held:
+            if unread[kind]:
+                raise DataError(f"row {row['id']}: holds {kind}: {unread[kind]}")
 
     def _widen(
         self, row_id: str, ids: list[int], labels: list[int], images: tuple[str, ...]
@@ -135,6 +155,11 @@ class Collator:
         excess = len(sample) - width
         if excess <= 0:
             return sample
+        if sample.videos:
+            raise DataError(
+                f"row {sample.id}: {len(sample)} tokens do not fit {width}, and a prompt with a video is not "
+                f"shortened, since times of its frames stand in the text; choose on_too_long: drop"
+            )
         start, stop = self._longest_text(sample)
         if stop - start < excess:
             raise DataError(
@@ -212,17 +237,3 @@ def _token_id(processor: Any, attribute: str, usual: str) -> int | None:
     tokenizer = getattr(processor, "tokenizer", processor)
     token = getattr(processor, attribute, usual)
     return tokenizer.get_vocab().get(token)
-
-
-def _refuse_media(row: dict[str, Any]) -> None:
-    """Audio and video, as parts or as files: a file that no part shows would be left out without a word."""
-    for key, kind in (("videos", "videos"), ("audios", "audio")):
-        if row.get(key):
-            raise DataError(f"row {row['id']}: holds {kind}, which this trainer does not read")
-    for turn in row["messages"]:
-        content = turn.get("content")
-        for part in content if isinstance(content, list) else ():
-            if part.get("type") in _MEDIA:
-                raise DataError(
-                    f"row {row['id']}: holds {_MEDIA[part['type']]}, which this trainer does not read"
-                )

@@ -93,13 +93,17 @@ def _samples(
     path: str, stage: Stage, collator: Collator, data: StageData, refused: list[str]
 ) -> Iterator[Encoded]:
     for row in load_rows(path):
-        if stage.modality != "any" and (stage.modality == "image") != bool(row["images"]):
+        if stage.modality != "any" and (stage.modality == "image") != _sees(row):
             data.left_out[f"modality is not {stage.modality}"] += 1
             continue
         try:
             yield from _row_samples(row, stage, collator, data)
         except DataError as error:
             refused.append(str(error))
+
+
+def _sees(row: dict[str, Any]) -> bool:
+    return bool(row["images"] or row.get("videos"))
 
 
 def _row_samples(row: dict[str, Any], stage: Stage, collator: Collator, data: StageData) -> Iterator[Encoded]:

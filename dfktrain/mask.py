@@ -23,7 +23,8 @@ IGNORE = -100
 
 @dataclass(frozen=True)
 class Encoded:
-    """One sample, ready to be batched. input_ids and labels: (T,), image tokens at their final number.
+    """One sample, ready to be batched. input_ids and labels: (T,), image and video tokens at their final
+    number. videos: paths, or decoded frames.
 
     value: the row's gold value, where the stage asks for one. weight: what a scored token counts."""
 
@@ -31,6 +32,7 @@ class Encoded:
     input_ids: list[int]
     labels: list[int]
     images: tuple[str, ...] = ()
+    videos: tuple[Any, ...] = ()
     value: str = ""
     weight: float = 1.0
 
@@ -38,6 +40,11 @@ class Encoded:
     def scored(self) -> int:
         """Tokens that carry loss."""
         return sum(label != IGNORE for label in self.labels)
+
+    @property
+    def sees(self) -> bool:
+        """Whether it holds a picture, still or moving."""
+        return bool(self.images or self.videos)
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -54,7 +61,23 @@ def turns(row: dict[str, Any], which: str = "last") -> Iterator[dict[str, Any]]:
             f"row {row['id']}: has no assistant turn, so nothing carries loss; leave it out of training"
         )
     for end in ends if which == "all" else ends[-1:]:
-        yield row | {"messages": row["messages"][: end + 1], "id": _turn_id(row, end, ends, which)}
+        yield _shown(row, row["messages"][: end + 1]) | {"id": _turn_id(row, end, ends, which)}
+
+
+def _shown(row: dict[str, Any], turns: list[dict[str, Any]]) -> dict[str, Any]:
+    """The row with `turns`, and without the files of later ones, where every file has its place."""
+    kept = row | {"messages": turns}
+    for key, kind in (("images", "image"), ("videos", "video")):
+        files = row.get(key) or []
+        if files and len(files) == _places(row["messages"], kind):
+            kept[key] = files[: _places(turns, kind)]
+    return kept
+
+
+def _places(turns: list[dict[str, Any]], kind: str) -> int:
+    """Parts of `kind` in the turns."""
+    contents = (turn.get("content") for turn in turns)
+    return sum(part.get("type") == kind for parts in contents if isinstance(parts, list) for part in parts)
 
 
 def _turn_id(row: dict[str, Any], end: int, ends: list[int], which: str) -> str:

@@ -21,14 +21,15 @@ from dfktrain.mask import Encoded
 
 @dataclass
 class StagePlan:
-    """What one stage would see. lengths, scored, image_tokens: a number for each sample. steps: on one
-    device."""
+    """What one stage would see. lengths, scored, image_tokens, video_tokens: a number for each sample. steps:
+    on one device."""
 
     name: str
     samples: list[Encoded] = field(default_factory=list)
     lengths: list[int] = field(default_factory=list)
     scored: list[int] = field(default_factory=list)
     image_tokens: list[int] = field(default_factory=list)
+    video_tokens: list[int] = field(default_factory=list)
     pixels: list[int] = field(default_factory=list)
     left_out: dict[str, int] = field(default_factory=dict)
     refused: list[str] = field(default_factory=list)
@@ -150,6 +151,7 @@ def _stage(stage: Stage, collator: Collator, seed: int, index: int, faults: list
     found.lengths = [len(sample) for sample in data.samples]
     found.scored = [sample.scored for sample in data.samples]
     found.image_tokens = [sample.input_ids.count(collator.image_id) for sample in data.samples]
+    found.video_tokens = [sample.input_ids.count(collator.video_id) for sample in data.samples]
     found.left_out = dict(data.left_out)
     found.pixels = [count * _pixels_a_token(collator) for count in found.image_tokens if count]
     found.steps = steps(stage, found.lengths, seed=seed + index)
@@ -165,7 +167,7 @@ def _pixels_a_token(collator: Collator) -> int:
 
 def _notes(stage: Stage, found: StagePlan) -> list[str]:
     notes = []
-    if found.image_tokens and not any(found.image_tokens):
+    if found.samples and not any(sample.sees for sample in found.samples):
         notes.append("text only: the vision tower is not trained in this stage")
     if stage.label_weights is not None:
         weights = {sample.value: sample.weight for sample in found.samples}
@@ -173,6 +175,8 @@ def _notes(stage: Stage, found: StagePlan) -> list[str]:
         notes.append(f"loss weights by {stage.label_weights.field}: {shown} (their mean over tokens is 1)")
     if found.steps and stage.warmup_steps and stage.warmup_steps >= found.steps:
         notes.append(f"warmup_steps {stage.warmup_steps} reaches over all {found.steps} steps")
+    if stage.packing and any(found.video_tokens):
+        notes.append("packing is not proved for rows with video: batches are padded instead")
     if stage.sft_plus is not None and stage.sft_plus.share:
         notes.append("SFT-Plus asks the base for every batch: a second forward pass, without gradients")
     return notes

@@ -41,6 +41,8 @@ def _stage(out: Console, stage: StagePlan, collator: Collator | None) -> None:
     out.print(f"  tokens {tokens:,}, of which carry loss {scored:,} ({scored / tokens:.1%})")
     out.print(f"  tokens a sample        {spread(stage.lengths)}")
     out.print(f"  scored tokens a sample {spread(stage.scored)}")
+    if any(stage.video_tokens):
+        out.print(f"  video tokens a sample  {spread(stage.video_tokens)}")
     if any(stage.image_tokens):
         out.print(f"  image tokens a sample  {spread(stage.image_tokens)}")
         out.print(f"  pixels a sample        {spread(stage.pixels)}")
@@ -90,8 +92,8 @@ def spread(values: list[int], bins: int = 12) -> str:
 
 
 def coloured(sample: Encoded, collator: Collator, *, marked: bool = False) -> str:
-    """The sample as Rich markup: scored tokens green, the rest dim, a run of image tokens as one with its
-    number. marked: scored text also stands in ⟦ ⟧, for readers without colours."""
+    """The sample as Rich markup: scored tokens green, the rest dim, a run of image or video tokens as one
+    with its number. marked: scored text also stands in ⟦ ⟧, for readers without colours."""
     pieces: list[str] = []
     start = 0
     while start < len(sample.input_ids):
@@ -108,11 +110,13 @@ def coloured(sample: Encoded, collator: Collator, *, marked: bool = False) -> st
 def _kind(sample: Encoded, collator: Collator, at: int) -> str:
     if sample.input_ids[at] == collator.image_id:
         return "image"
+    if sample.input_ids[at] == collator.video_id:
+        return "video"
     return "scored" if sample.labels[at] != IGNORE else "silent"
 
 
 def _piece(ids: list[int], kind: str, collator: Collator) -> str:
-    if kind == "image":
-        return f"[magenta]<{len(ids)} image tokens>[/magenta]"
+    if kind in ("image", "video"):
+        return f"[magenta]<{len(ids)} {kind} tokens>[/magenta]"
     written = escape(collator.tokenizer.decode(ids))
     return f"[bold green]{written}[/bold green]" if kind == "scored" else f"[dim]{written}[/dim]"

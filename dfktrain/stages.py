@@ -219,7 +219,7 @@ def _train_stage(
     from dfktrain.trackers import callbacks
 
     folder = run.out / "stages" / stage.name
-    text_only = not any(sample.images for sample in data.samples)
+    text_only = not any(sample.sees for sample in data.samples)
     watch = Watch(stage.name, run.on_progress, run.clock)
     meter, recorder = Meter(), Recorder(run.out / story.PAGE, run.out.name, stage.name, run.told, run.clock)
     resume = last_complete(folder / "checkpoints")
@@ -254,7 +254,7 @@ def _train_stage(
             trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     gathered = weights.gathered(trainer)
     if run.config.adapter.kind != "full" and gathered is None:
-        seen = next((sample for sample in data.samples if sample.images), data.samples[0])
+        seen = next((sample for sample in data.samples if sample.sees), data.samples[0])
         models.prove_effect(run.model, trainer._prepare_inputs(collator([seen])))
     seconds = round(run.clock() - watch.start, 3)
     result = StageResult(
@@ -281,6 +281,8 @@ def _batcher(run: _Run, stage: Stage, data: StageData, collator: Collator) -> tu
     """How samples become tensors, and what became of the wish to pack them."""
     if not stage.packing:
         return collator, "off"
+    if any(sample.videos for sample in data.samples):
+        return collator, "refused: packing is not proved for rows with video"
     packer = Packer(collator)
     spread = sorted(data.samples, key=len)
     few = [spread[0], spread[len(spread) // 2], *(sample for sample in data.samples if sample.images)][:3]

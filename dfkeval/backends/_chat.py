@@ -17,7 +17,7 @@ from typing import Any, Literal
 from dfkdata.errors import ConfigError, DataError
 from dfkeval import reasoning
 from dfkeval.confidence import from_alternatives
-from dfkeval.samples import Completion, Constraint, Request, Sampling
+from dfkeval.samples import Completion, Constraint, Request, Sampling, refuse_unseen
 from dfkeval.toolcall import write_tool_call
 from dfkeval.toolcall._syntax import THINK_CLOSE
 
@@ -78,8 +78,9 @@ def obeyed(constraint: Constraint, text: str) -> bool:
 def body(request: Request, sampling: Sampling, model: str, dialect: Dialect = "other") -> dict[str, Any]:
     """The JSON of one request; settings at their neutral value are left out, since some servers refuse them.
 
-    Raises `DataError` for an image that cannot be read, `ConfigError` for what the dialect has no word
-    for."""
+    Raises `DataError` for an image that cannot be read and for a video, `ConfigError` for what the dialect
+    has no word for."""
+    refuse_unseen(request.messages)
     images = iter(request.images)
     found: dict[str, Any] = {
         "model": model,

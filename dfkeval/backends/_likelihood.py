@@ -15,7 +15,7 @@ from typing import Any
 
 from dfkdata.errors import DataError
 from dfkeval import loading
-from dfkeval.samples import Lesson, Likelihood
+from dfkeval.samples import Lesson, Likelihood, refuse_unseen
 from dfkeval.spans import spans
 
 #: Inputs that run along the tokens, and what padding holds there.
@@ -57,6 +57,7 @@ def _encoded(lesson: Lesson, processor: Any, thinking: bool) -> _Row:
     import torch
 
     request = lesson.request
+    refuse_unseen(request.messages)
     row: dict[str, Any] = {
         "id": request.id, "messages": [*request.messages, lesson.turn], "tools": request.tools
     }  # fmt: skip

@@ -12,7 +12,7 @@ from typing import Any
 
 from dfkdata.errors import DataError
 from dfkeval import loading
-from dfkeval.samples import Completion, Request, Sampling
+from dfkeval.samples import Completion, Request, Sampling, refuse_unseen
 from dfkeval.toolcall._syntax import THINK_OPEN
 
 #: The processor refuses pictures whose long side is more than so many times the short one.
@@ -29,7 +29,9 @@ class Prompt:
 
 
 def render(processor: Any, request: Request, sampling: Sampling) -> str:
-    """The prompt's text. Raises `DataError` when its places do not match the row's images."""
+    """The prompt's text. Raises `DataError` when its places do not match the row's images, or it would show a
+    video."""
+    refuse_unseen(request.messages)
     text: str = processor.apply_chat_template(
         request.messages, tools=request.tools, tokenize=False, add_generation_prompt=True,
         enable_thinking=sampling.thinking,

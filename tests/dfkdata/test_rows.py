@@ -171,3 +171,21 @@ def test_a_line_that_is_no_row_is_an_error_with_its_place(line: str, tmp_path: P
 def test_a_file_that_is_not_there_is_an_error() -> None:
     with pytest.raises(DataError, match="cannot be read"):
         list(load_rows("nowhere.jsonl"))
+
+
+@pytest.mark.parametrize(
+    ("part", "told"),
+    [
+        ({"messages": ["hello"]}, "a turn of `messages` is not an object with a `role`"),
+        ({"messages": [{"content": "x"}]}, "a turn of `messages` is not an object with a `role`"),
+        ({"images": "a.png"}, "`images` is not a list of paths"),
+        ({"videos": [1]}, "`videos` is not a list of paths"),
+    ],
+)
+def test_a_row_of_the_wrong_shape_is_named_with_its_line(
+    tmp_path: Path, part: dict[str, Any], told: str
+) -> None:
+    row = {"id": "a", "messages": [{"role": "user", "content": "x"}]} | part
+    (tmp_path / "x.jsonl").write_text(json.dumps(row), encoding="utf-8")
+    with pytest.raises(DataError, match=f"x.jsonl:1: {told}"):
+        list(load_rows(tmp_path / "x.jsonl"))

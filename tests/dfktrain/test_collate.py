@@ -143,7 +143,7 @@ def test_video_and_audio_are_refused_by_name(processor: Any, kind: str) -> None:
         Collator(processor)([row])
 
 
-@pytest.mark.parametrize(("key", "kind"), [("videos", "videos"), ("audios", "audio")])
+@pytest.mark.parametrize(("key", "kind"), [("videos", "video"), ("audios", "audio")])
 def test_video_and_audio_files_without_a_placeholder_are_refused_too(
     processor: Any, key: str, kind: str
 ) -> None:
@@ -180,3 +180,10 @@ def test_shortening_never_cuts_a_turns_header(processor: Any) -> None:
         written = processor.tokenizer.decode(short.input_ids)
         assert "<|im_start|>user\n" in written and "<|im_start|>assistant\n<think>" in written
     assert 0 < refused < len(sample) - 1
+
+
+def test_a_turn_that_the_template_refuses_is_a_refused_row(processor: Any) -> None:
+    row = text_row("odd", "x", "y")
+    row["messages"][0]["content"] = [{"type": "riddle"}]
+    with pytest.raises(DataError, match="row odd: the chat template refuses it"):
+        Collator(processor).encode(row)
