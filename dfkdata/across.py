@@ -2,7 +2,8 @@
 
 Strategy: each written row leaves a few numbers, and they are compared once, at the end, when it is certain
 which rows stayed where. Texts leave sketches in a file (`dfkdata.sketch`), pictures their difference hash
-(`dfkdata.looks`). Groups are compared where something other than their hash divides the rows.
+(`dfkdata.looks`). Groups are compared, each side with each other, where something other than their hash
+divides the rows.
 Sketches cost about as much as half of a conversion. So, unless all are asked for (`deep`), each side's first
 `FREE_ROWS` rows leave one, and of the others every sixteenth by its content: a lower bound is found then.
 Promises: no row is held up or changed, and a rule that is off costs nothing."""
@@ -128,7 +129,8 @@ class Across:
             self._looking.close()
 
     def tell(self) -> dict[str, int]:
-        """What held-out rows share with training: groups, pictures, prompts; the judge hears of it. Once."""
+        """What sides share: groups (any two sides), pictures and prompts (training and held-out rows); the
+        judge hears of it. Once."""
         shared = {"groups": self._shared_groups(), "pictures": self._near_pictures()}
         shared["prompts"] = self._near_texts()
         self.judge.source = "all rows"
@@ -161,12 +163,15 @@ class Across:
         import numpy
 
         found, side = numpy.frombuffer(self._groups, numpy.uint64), self._side()
-        train, held = side == 0, (side > 0) & (side < GONE)
-        both = numpy.intersect1d(found[train], found[held])
-        if not len(both):
+        apart = [numpy.unique(found[side == at]) for at in range(len(_SIDES))]
+        groups, sides = numpy.unique(numpy.concatenate(apart), return_counts=True)
+        shared = groups[sides > 1]
+        if not len(shared):
             return Shared(0)
-        first, like = (int(numpy.flatnonzero(rows & (found == both[0]))[0]) for rows in (held, train))
-        return Shared(len(both), first, like)
+        taught = shared[numpy.isin(shared, apart[0])]  # the worse case makes the better example
+        rows = numpy.flatnonzero((found == (*taught, *shared)[0]) & (side < GONE))
+        low = int(rows[numpy.argmin(side[rows])])
+        return Shared(len(shared), int(rows[side[rows] != side[low]][0]), low)
 
     def _near_pictures(self) -> Shared:
         sides: dict[bool, list[tuple[int, int]]] = {True: [], False: []}
@@ -193,7 +198,7 @@ class Across:
 
 
 _RULES = {
-    "groups": ("GROUP_ACROSS", "groups of held-out rows have rows in training"),
+    "groups": ("GROUP_ACROSS", "groups have rows on more than one side"),
     "pictures": ("IMG_NEAR_DUPLICATE", "held-out pictures look like training ones"),
     "prompts": ("TEXT_NEAR_DUPLICATE", "held-out prompts are nearly training ones"),
 }

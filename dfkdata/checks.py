@@ -118,6 +118,7 @@ class Judge:
         self._policies = policies or {}
         self._warn = warn
         self.source = ""
+        self._doubted: tuple[str, frozenset[str]] = ("", frozenset())
 
     def policy(self, code: str) -> Policy:
         """The policy of a rule."""
@@ -128,8 +129,15 @@ class Judge:
         policy = self.policy(fault.code)
         if policy == "quarantine":
             raise fault
-        if policy != "off" and self._warn is not None:
+        told = self._doubted[0] == self.source and fault.code in self._doubted[1]
+        if policy != "off" and self._warn is not None and not told:
             self._warn(fault.reject(self.source, None))
+
+    def doubts(self, found: tuple[Fault, ...]) -> None:
+        """Weigh what a format found wrong with the row at hand; these rules are not told of again for it."""
+        for fault in found:
+            self(fault)
+        self._doubted = self.source, frozenset(fault.code for fault in found)
 
 
 def bind_gold(record: Record, schema: Schema, judge: Judge) -> Record:

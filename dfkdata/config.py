@@ -1,16 +1,12 @@
-"""YAML -> frozen configuration. Unknown keys are refused with a suggestion, and all errors come at once.
-
-`2e-4` is a number here (YAML 1.1 loaders read it as text). Nothing is executed and no tag builds an
-object."""
+"""YAML -> frozen configuration. Unknown keys are refused with a suggestion, and all errors come at once. The
+YAML library is loaded when there is YAML to read."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from dfkdata.errors import ConfigError
@@ -24,24 +20,6 @@ class Config(BaseModel):
 
 
 C = TypeVar("C", bound=Config)
-
-
-class _Loader(yaml.SafeLoader):
-    """SafeLoader that reads `2e-4` as a float and refuses a key written twice."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        twice = [key for key in keys if keys.count(key) > 1]
-        if twice:
-            raise ConfigError(f"line {node.start_mark.line + 1}: the key {twice[0]!r} is written twice")
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"[-+]?(\d[\d_]*\.?\d*|\.\d+)[eE][-+]?\d+$"),
-    list("-+0123456789."),
-)
 
 
 def load_config(path: str | Path, model: type[C], overrides: Sequence[str] = ()) -> C:
@@ -74,12 +52,9 @@ def read_mapping(path: str | Path) -> dict[str, Any]:
 
 def parse_yaml(text: str, where: str) -> Any:
     """The plain values in a YAML text. Raises `ConfigError` naming `where`."""
-    try:
-        return yaml.load(text, Loader=_Loader)  # a SafeLoader: builds plain values only
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{where}: not YAML: {error}") from error
-    except ConfigError as error:
-        raise ConfigError(f"{where}: {error}") from error
+    from dfkdata import _yaml
+
+    return _yaml.parse(text, where)
 
 
 def bind(data: dict[str, Any], model: type[C], where: str = "config") -> C:

@@ -199,7 +199,7 @@ class Flow:
         """One record through checks, deduplication, split and export. Raises `Fault`."""
         self.judge.source = record.source
         if record.doubts:
-            self._weigh(record.doubts)
+            self.judge.doubts(record.doubts)
         if self.schema is not None:
             record = checks.bind_gold(record, self.schema, self.judge)
         row = training_row(record, self.schema, nulls=self.nulls)
@@ -226,10 +226,6 @@ class Flow:
             self.job.export.check(written)
         if self._placed(raw, record, row, digest, side):
             self._write(record, written, digest, side, group)
-
-    def _weigh(self, doubts: tuple[Fault, ...]) -> None:
-        for doubt in doubts:
-            self.judge(doubt)
 
     def _own_split(self, raw: Any) -> str | None:
         column = self.split_column

@@ -19,12 +19,9 @@ class Options(Config):
 
 
 def post(row: Row, source: str, images: tuple[str, ...], options: Options) -> Record:
-    """One labelled post. Raises `Fault` for an empty label or analysis."""
+    """One labelled post; a missing analysis is a doubt. Raises `Fault` for an empty label."""
     label = need(row, "label", hint="write one of the four labels")
     analysis = text(row, "analisis")
-    if not analysis:
-        hint = "write the analysis; a row without one teaches an empty answer"
-        raise Fault("EMPTY_ANSWER", "analisis holds no text", path="analisis", hint=hint)
     link = text(row, "link")
     fields = {name: text(row, name) for name in CLAIMS}
     name = content_id(link, *fields.values(), *images, label, analysis)
@@ -36,7 +33,14 @@ def post(row: Row, source: str, images: tuple[str, ...], options: Options) -> Re
         images=images if options.images_per_row == "all" else images[:1],
         gold={"label": label, "analisis": analysis},
         meta={"raw_label": label} | ({"link": link} if link else {}),
+        doubts=() if analysis else (no_analysis("analisis holds no text"),),
     )
+
+
+def no_analysis(reason: str) -> Fault:
+    """What is wrong with a post that has a label and no reasons for it."""
+    hint = "write the analysis; a row without one teaches an empty answer"
+    return Fault("EMPTY_ANSWER", reason, path="analisis", hint=hint)
 
 
 def frame(row: Row) -> str:

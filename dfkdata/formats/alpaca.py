@@ -68,22 +68,21 @@ class Options(Config):
 
 
 def record(row: Row, source: str, options: Options) -> Record:
-    """One instruction with its answer. Raises `Fault` for what is no text, a missing answer, and rows with
-    turns."""
+    """One instruction with its answer; a missing one is a doubt. Raises `Fault` for what is no text and for
+    rows with turns."""
     names = _names(tuple(row))
     instruction, context, output = _first(row, names[0]), _first(row, names[1]), _first(row, names[2])
-    if not output:
-        raise _no_answer(row, names[2])
     user = _join(instruction, context, options.join) if context or options.join == "stanford" else instruction
     turns: list[dict[str, Any]] = [
         {"role": "user", "content": [{"type": "text", "text": user}]},
         {"role": "assistant", "content": [{"type": "text", "text": output}]},
     ]
+    doubts = () if output else (_no_answer(row, names[2]),)
     if not names[3]:
         if options.system:
             turns.insert(0, _turn("system", options.system))
-        return Record(id="", group="", source=source, messages=turns)
-    return _rich(row, source, options, turns)
+        return Record(id="", group="", source=source, messages=turns, doubts=doubts)
+    return _rich(row, source, options, turns, doubts)
 
 
 @lru_cache(maxsize=256)
@@ -113,9 +112,10 @@ def _first(row: Row, names: tuple[str, ...]) -> str:
 
 
 def _no_answer(row: Row, names: tuple[str, ...]) -> Fault:
+    """Raises `Fault` where the row is of another format."""
     if "messages" in row or "conversations" in row:
         hint = "read it with --from messages or --from sharegpt"
-        return Fault("FORMAT_OTHER", "the row carries turns and no instruction", path="messages", hint=hint)
+        raise Fault("FORMAT_OTHER", "the row carries turns and no instruction", path="messages", hint=hint)
     path = names[0] if names else "output"
     return Fault(
         "EMPTY_ANSWER", "the row has no answer", path=path, value=row, hint="write output, or drop the row"
@@ -138,7 +138,9 @@ def _turn(role: str, text: str) -> dict[str, Any]:
     return {"role": role, "content": [{"type": "text", "text": text}]}
 
 
-def _rich(row: Row, source: str, options: Options, turns: list[dict[str, Any]]) -> Record:
+def _rich(
+    row: Row, source: str, options: Options, turns: list[dict[str, Any]], doubts: tuple[Fault, ...]
+) -> Record:
     """A row with a system text, earlier turns, images or a key."""
     system = _first(row, ("system",)) if "system" in row else ""
     before = [_turn("system", system or options.system)] if system or options.system else []
@@ -152,6 +154,7 @@ def _rich(row: Row, source: str, options: Options, turns: list[dict[str, Any]]) 
         source=source,
         messages=before + _history(row) + turns,
         images=images,
+        doubts=doubts,
     )
 
 

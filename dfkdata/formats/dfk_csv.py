@@ -14,6 +14,7 @@ from typing import Literal
 
 from dfkdata.config import Config
 from dfkdata.formats import Row, need, text
+from dfkdata.formats._posts import no_analysis
 from dfkdata.identity import content_id
 from dfkdata.records import Fault, Record
 
@@ -28,16 +29,11 @@ class Options(Config):
 
 
 def record(row: Row, source: str, options: Options) -> Record:
-    """One post. Raises `Fault` for an empty label or analysis, and for a list of images that cannot be
-    read."""
+    """One post; a missing analysis is a doubt. Raises `Fault` for an empty label, and for a list of
+    images that cannot be read."""
     images = _images(row)
     label = need(row, "label", hint="write one of the four labels")
     analysis = text(row, "analisis") or text(row, "analisis_pelanggaran")
-    if not analysis:
-        hint = "write the analysis; a row without one teaches an empty answer"
-        raise Fault(
-            "EMPTY_ANSWER", "neither analisis nor analisis_pelanggaran holds text", path="analisis", hint=hint
-        )
     link, title, post = text(row, "link"), text(row, "title"), text(row, "text")
     name = content_id(link, title, post, *images, label, analysis)
     meta = {"raw_label": label} | ({"link": link} if link else {})
@@ -49,6 +45,7 @@ def record(row: Row, source: str, options: Options) -> Record:
         images=images if options.images_per_row == "all" else images[:1],
         gold={"label": label, "analisis": analysis},
         meta=meta,
+        doubts=() if analysis else (no_analysis("neither analisis nor analisis_pelanggaran holds text"),),
     )
 
 

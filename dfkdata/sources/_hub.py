@@ -6,15 +6,17 @@ it `dfk`. A token in HF_TOKEN is sent to the endpoint's host and written nowhere
 from __future__ import annotations
 
 import os
+import re
 import urllib.error
 import urllib.request
-from pathlib import Path
+from http.client import HTTPException
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlsplit
 
 import msgspec
-import yaml
 
+from dfkdata.config import parse_yaml
 from dfkdata.errors import ConfigError, DataError
 
 SCHEME = "hf://datasets/"
@@ -44,11 +46,7 @@ def fetch(
 
     Raises `ConfigError` where no file fits config and split, `DataError` where the hub does not answer."""
     place = parse(address)
-    info = msgspec.json.decode(_get(f"api/datasets/{place.repo}/revision/{quote(place.revision, safe='')}"))
-    commit = str(info.get("sha") or place.revision)
-    names = [
-        entry["rfilename"] for entry in info.get("siblings", []) if ".." not in entry["rfilename"].split("/")
-    ]
+    commit, names = _listing(place)
     folder = _cache() / place.repo.replace("/", "--") / commit
     chosen = _chosen(place, names, config, split, folder, commit, suffixes)
     others = [name for name in names if name.lower().endswith((".jpg", ".jpeg", ".png", ".webp", ".gif"))]
@@ -56,6 +54,35 @@ def fetch(
     for name in others:
         _download(place, commit, name, folder)
     return folder, files
+
+
+class _File(msgspec.Struct):
+    rfilename: str
+
+
+class _Info(msgspec.Struct):
+    """What is read of the hub's answer about a data set."""
+
+    sha: str
+    siblings: list[_File] = []
+
+
+def _listing(place: Place) -> tuple[str, list[str]]:
+    """The commit of a revision and the names of its files; names that lead out of a folder are left out.
+    Raises `DataError` for an answer of another form."""
+    what = f"api/datasets/{place.repo}/revision/{quote(place.revision, safe='')}"
+    try:
+        info = msgspec.json.decode(_get(what), type=_Info)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"{what}: the hub's answer is not read ({error}); is HF_ENDPOINT a hub?") from error
+    if not re.fullmatch(r"[0-9A-Za-z]+", info.sha):
+        raise DataError(f"{what}: the hub names the commit {info.sha!r}, which is none")
+    return info.sha, [file.rfilename for file in info.siblings if _stays_inside(file.rfilename)]
+
+
+def _stays_inside(name: str) -> bool:
+    path = PurePosixPath(name)
+    return not (path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name)
 
 
 def _chosen(
@@ -67,7 +94,12 @@ def _chosen(
     commit: str,
     suffixes: tuple[str, ...],
 ) -> list[str]:
-    data = sorted(name for name in names if name.endswith(suffixes) and name.startswith(place.inside))
+    inside = place.inside.rstrip("/")
+    data = sorted(
+        name
+        for name in names
+        if name.lower().endswith(suffixes) and (not inside or f"{name}/".startswith(f"{inside}/"))
+    )
     declared = _declared(place, names, folder, commit)
     if config is not None:
         if declared is None or config not in declared:
@@ -86,29 +118,31 @@ def _chosen(
 
 
 def _declared(place: Place, names: list[str], folder: Path, commit: str) -> dict[str, Any] | None:
-    """Config -> its data files, from the head of the data set's README; None where there is none."""
+    """Config -> its data files, from the head of the data set's README; None where there is none. Raises
+    `ConfigError` where the head is not YAML."""
     if "README.md" not in names:
         return None
-    text = _download(place, commit, "README.md", folder).read_text(encoding="utf-8")
+    text = _download(place, commit, "README.md", folder).read_text(encoding="utf-8-sig", errors="replace")
     if not text.startswith("---"):
         return None
-    head = yaml.safe_load(text.split("---", 2)[1]) or {}
-    return {
-        str(entry["config_name"]): entry.get("data_files", []) for entry in head.get("configs", [])
-    } or None
+    head = parse_yaml(text.split("---", 2)[1], f"README.md of {place.repo}")
+    configs = head.get("configs") if isinstance(head, dict) else None
+    entries = [entry for entry in configs if isinstance(entry, dict)] if isinstance(configs, list) else []
+    return {str(entry.get("config_name", "default")): entry.get("data_files") for entry in entries} or None
 
 
 def _matching(files: Any, names: list[str], split: str | None) -> list[str]:
     """The names that a config's `data_files` means: a pattern, a list of them, or splits with patterns."""
-    entries = [files] if isinstance(files, str | dict) else files
-    patterns: list[str] = []
+    entries = files if isinstance(files, list) else [files]
+    patterns: list[Any] = []
     for entry in entries:
         if isinstance(entry, str):
             patterns.append(entry)
-        elif split is None or entry.get("split") == split:
-            paths = entry.get("path", [])
-            patterns += [paths] if isinstance(paths, str) else paths
-    return [name for name in names if any(Path(name).match(pattern) for pattern in patterns)]
+        elif isinstance(entry, dict) and (split is None or entry.get("split") == split):
+            paths = entry.get("path")
+            patterns += paths if isinstance(paths, list) else [paths]
+    known = [pattern for pattern in patterns if isinstance(pattern, str) and pattern]
+    return [name for name in names if any(Path(name).match(pattern) for pattern in known)]
 
 
 def _cache() -> Path:
@@ -140,5 +174,5 @@ def _get(what: str) -> bytes:
     except urllib.error.HTTPError as error:
         hint = "; a private data set needs HF_TOKEN" if error.code in (401, 403, 404) else ""
         raise DataError(f"{endpoint}/{what}: the hub answers {error.code}{hint}") from error
-    except (urllib.error.URLError, TimeoutError) as error:
+    except (OSError, HTTPException) as error:  # a name without address, a closed door, an answer cut off
         raise DataError(f"{endpoint}/{what}: the hub does not answer ({error})") from error

@@ -109,6 +109,17 @@ def test_fixed_splits_that_share_a_post_are_told_and_exact_copies_are_not(tmp_pa
     assert overlap(tmp_path / "out")["groups"] == 1
 
 
+def test_validation_and_test_files_that_share_a_post_are_told(tmp_path: Path) -> None:
+    sides = [[caption(n, link=f"l{n}") for n in range(4)]]
+    sides += [[caption(10, link="a"), caption(11, link="b")], [caption(12, link="c"), caption(13, link="b")]]
+    files = [write(tmp_path / f"{n}.jsonl", rows) for n, rows in enumerate(sides)]
+    held: dict[str, Any] = {"validation_file": files[1], "test_file": files[2]}
+    summary = convert(files[0], tmp_path / "out", format="captions", **held)
+    first = summary.warnings["GROUP_ACROSS"]["first"]["reason"]
+    assert first.startswith("1 groups") and "test.jsonl:2 and validation.jsonl:2" in first
+    assert overlap(tmp_path / "out")["groups"] == 1
+
+
 def test_a_shuffle_of_rows_that_parts_posts_is_told(tmp_path: Path) -> None:
     source = write(tmp_path / "a.jsonl", [caption(n, link=f"l{n // 4}") for n in range(80)])
     summary = convert(source, tmp_path / "out", format="captions", split="sita", validation=0.2)

@@ -74,6 +74,34 @@ def test_a_rule_quarantines_warns_or_is_off_as_it_is_set(
     assert code not in silent.warnings and code not in silent.codes
 
 
+def test_a_missing_answer_that_a_format_finds_goes_by_its_rule_and_is_told_once(tmp_path: Path) -> None:
+    rows = [{"instruction": "Say it.", "output": " "}, {"instruction": "Say that.", "output": "That."}]
+    source = write(tmp_path / "in.jsonl", rows)
+    strict = convert(source, tmp_path / "a", format="alpaca", validation=0)
+    assert strict.codes["EMPTY_ANSWER"]["first"]["path"] == "output"
+    warned = convert(source, tmp_path / "b", format="alpaca", validation=0, rules={"EMPTY_ANSWER": "warn"})
+    assert (warned.rows["out"], warned.warnings["EMPTY_ANSWER"]["count"]) == (2, 1)
+    silent = convert(source, tmp_path / "c", format="alpaca", validation=0, rules={"EMPTY_ANSWER": "off"})
+    assert (silent.rows["out"], silent.warnings) == (2, {})
+
+
+def test_a_post_without_analysis_is_no_training_row_whatever_the_rule_says(tmp_path: Path) -> None:
+    row = {
+        "ringkasan": "r",
+        "klaim": "k",
+        "fakta": "f",
+        "label": "fitnah",
+        "analisis": "",
+        "frame_path": "a.png",
+    }
+    source = write(tmp_path / "in.jsonl", [row])
+    (tmp_path / "a.png").write_bytes(KINDS["png"])
+    for policy, code in (("quarantine", "EMPTY_ANSWER"), ("warn", "GOLD_INVALID"), ("off", "GOLD_INVALID")):
+        rules: dict[str, Any] = {"EMPTY_ANSWER": policy}
+        done = convert(source, tmp_path / policy, format="dfk_frames", validation=0, rules=rules)
+        assert list(done.codes) == [code]
+
+
 @pytest.mark.parametrize(
     ("parameters", "code"),
     [({"type": "nonsense"}, "TOOLS_INVALID"), ({"$ref": "http://127.0.0.1:9/x.json"}, "TOOLS_INVALID")],

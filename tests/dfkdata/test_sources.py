@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import http.client
 import http.server
 import io
 import json
@@ -264,6 +265,99 @@ def test_a_data_set_on_the_hub_is_read_by_config_and_split(hub: list[str], tmp_p
     assert all("/resolve/" not in path for path in hub[before:]), "files come from the cache"
     with pytest.raises(ConfigError, match="it declares task_1, other"):
         convert(address, tmp_path / "c", format="captions", hub_config="task_9")
+
+
+class Answer(io.BytesIO):
+    """What `urlopen` gives."""
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+
+def hub_of(monkeypatch: pytest.MonkeyPatch, info: Any, readme: bytes = README.encode()) -> list[str]:
+    """A hub that answers `info` about any data set, and the same row for any file; the list of what was
+    asked."""
+    asked: list[str] = []
+
+    def answer(request: Any, timeout: float) -> Answer:
+        asked.append(request.full_url)
+        if "/api/" in request.full_url:
+            return Answer(info if isinstance(info, bytes) else json.dumps(info).encode())
+        return Answer(readme if request.full_url.endswith("README.md") else jsonl([caption(1)]))
+
+    monkeypatch.setattr("urllib.request.urlopen", answer)
+    return asked
+
+
+@pytest.mark.parametrize(
+    "name", ["/{0}/evil.jsonl", "../../evil.jsonl", "a\\..\\..\\evil.jsonl", "c:evil.jsonl"]
+)
+def test_a_hub_never_writes_outside_its_cache(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
+    names = [name.format(tmp_path.as_posix().lstrip("/")), "good.jsonl"]
+    hub_of(monkeypatch, {"sha": "c0ffee", "siblings": [{"rfilename": name} for name in names]})
+    (part,) = sources.parts("hf://datasets/org/any")
+    assert part.name == "good.jsonl"
+    assert [path.name for path in tmp_path.rglob("*.jsonl")] == ["good.jsonl"]
+
+
+@pytest.mark.parametrize("info", [b"<html>", b"[]", {"sha": "../../up"}, {"sha": 5}, {"siblings": []}])
+def test_an_answer_that_is_none_of_a_hub_is_an_error(
+    info: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    hub_of(monkeypatch, info)
+    with pytest.raises(DataError, match="api/datasets/org/any/revision/main"):
+        sources.parts("hf://datasets/org/any")
+
+
+@pytest.mark.parametrize(
+    ("head", "config", "found"),
+    [
+        ("configs: [{data_files: b.jsonl}]", "default", ["b.jsonl"]),
+        (
+            "configs: [{config_name: x, data_files: [{split: train, path: [a.jsonl, 7]}, 3]}]",
+            "x",
+            ["a.jsonl"],
+        ),
+        ("configs: 5", None, ["a.jsonl", "b.jsonl", "sub/c.jsonl", "sub2/d.JSONL"]),
+        ("- a list", None, ["a.jsonl", "b.jsonl", "sub/c.jsonl", "sub2/d.JSONL"]),
+    ],
+)
+def test_the_head_of_a_readme_may_be_of_any_form(
+    head: str, config: str | None, found: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    names = ["README.md", "a.jsonl", "b.jsonl", "sub/c.jsonl", "sub2/d.JSONL"]
+    info = {"sha": "c0ffee", "siblings": [{"rfilename": name} for name in names]}
+    hub_of(monkeypatch, info, f"\ufeff---\n{head}\n---\n".encode())
+    assert [part.name for part in sources.parts("hf://datasets/org/any", config=config)] == found
+    hub_of(monkeypatch, info)
+    assert [part.name for part in sources.parts("hf://datasets/org/any/sub")] == ["sub/c.jsonl"]
+
+
+def test_a_readme_whose_head_is_not_yaml_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    info = {"sha": "c0ffee", "siblings": [{"rfilename": "README.md"}, {"rfilename": "a.jsonl"}]}
+    hub_of(monkeypatch, info, b"---\nconfigs: [\xff\n---\n")
+    with pytest.raises(ConfigError, match=r"README\.md of org/any: not YAML"):
+        sources.parts("hf://datasets/org/any")
+
+
+@pytest.mark.parametrize("error", [http.client.IncompleteRead(b"x"), ConnectionResetError("gone")])
+def test_an_answer_of_the_hub_that_is_cut_off_is_an_error(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+
+    def cut(request: Any, timeout: float) -> Answer:
+        raise error
+
+    monkeypatch.setattr("urllib.request.urlopen", cut)
+    with pytest.raises(DataError, match="does not answer"):
+        sources.parts("hf://datasets/org/any")
 
 
 def test_a_hub_that_does_not_answer_is_an_error(hub: list[str], tmp_path: Path) -> None:
