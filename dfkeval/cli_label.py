@@ -14,6 +14,9 @@ from dfkeval import cli_engine as engine_options
 from dfkeval._quiet import quiet_libraries
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dfkdata.records import Record, Reject
     from dfkeval.labelling import Totals
 
 EXAMPLES = (
@@ -50,6 +53,9 @@ def label_command(
     price_output: Annotated[
         float | None, typer.Option(min=0, help="Price of a million answer tokens.")
     ] = None,
+    max_cost: Annotated[
+        float | None, typer.Option(min=0, help="Ask no more when the answers could cost more than this.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only the estimate.")] = False,
     url: engine_options.Url = None,
     key: engine_options.Key = None,
@@ -60,7 +66,7 @@ def label_command(
     from itertools import islice
 
     from dfkdata import plugins, schemas
-    from dfkeval import backends, engines, labelling, unlabelled
+    from dfkeval import backends, engines, labelling, spending, unlabelled
     from dfkeval.prediction import default_sampling
 
     quiet_libraries()
@@ -69,24 +75,37 @@ def label_command(
     sampling = engines.sampling_of(settings, set_ or ())
     wanted = _validators(validators)
     store = out / "media"
-    rows = list(islice(unlabelled.rows(captions, from_, images=images, store=store), limit))
     engine = plugins.load(backends.FAMILY, str(getattr(config, "kind", ""))).start(config)
     labeller = labelling.Labeller(
         engine, prompt=prompt, schema=schema, wanted=wanted, tool_choice=tool_choice, sampling=sampling,
-        prices=labelling.Prices(price_prompt, price_output),
+        prices=spending.Prices(price_prompt, price_output),
     )  # fmt: skip
-    expected = labelling.estimate(labeller, rows)
+    spending.Purse(max_cost, labeller.prices, sampling.limit)  # a cap without prices is said first
+
+    def rows() -> Iterator[Record | Reject]:
+        return islice(unlabelled.rows(captions, from_, images=images, store=store), limit)
+
+    expected = labelling.estimate(labeller, rows())
     sys.stderr.write(
-        f"{expected.rows} captions to ask, of {len(rows)} rows: about {expected.prompt_tokens} prompt tokens,"
-        f" at most {expected.output_tokens} answer tokens, {_money(expected.cost, 'at most ')}\n"
+        f"{expected.rows} captions to ask, of {expected.total} rows: about {expected.prompt_tokens} prompt"
+        f" tokens, at most {expected.output_tokens} answer tokens, {_money(expected.cost, 'at most ')}\n"
     )
     if dry_run:
         return
     bar = Progress("captions")
-    found = labelling.label(labeller, rows, out, progress=lambda done: bar(done, len(rows)))
+    found = labelling.label(
+        labeller, rows(), out, cap=max_cost, progress=lambda done: bar(done, expected.total)
+    )
     _write_totals(found, out, labeller.schema.name)
     if found.failed:
         sys.stderr.write(f"dfkeval: {found.failed} requests failed; the same command again asks only these\n")
+    if found.stopped:
+        left = expected.total - found.kept - found.rejected - found.failed
+        sys.stderr.write(
+            f"dfkeval: {left} rows are not asked, which could cost more than --max-cost {max_cost:g}; "
+            "a larger one goes on there\n"
+        )
+    if found.failed or found.stopped:
         raise typer.Exit(1)
 
 

@@ -12,7 +12,7 @@ flight and goes on; failed requests are asked again; copies of a caption are pai
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -32,7 +32,8 @@ from dfkeval import constraints, engines, lines, scaffolds, validators
 from dfkeval.judging import Item, judge, prompt_text
 from dfkeval.prediction import CHUNK, askable, default_sampling
 from dfkeval.predictions import name_of, numbered
-from dfkeval.samples import NOT_ANSWERED, Backend, Constraint, Request, Sample, Sampling
+from dfkeval.samples import NOT_ANSWERED, Backend, Completion, Constraint, Request, Sample, Sampling
+from dfkeval.spending import Prices, Purse, prompt_tokens
 
 Prompt = Literal["strict", "enhance"]
 ToolChoice = Literal["forced", "auto"]
@@ -69,24 +70,11 @@ class Rejected(msgspec.Struct, frozen=True, kw_only=True):
     meta: dict[str, Any] = {}
 
 
-@dataclass(frozen=True)
-class Prices:
-    """Money for a million tokens, in one currency; None is not known, and then costs are not known."""
-
-    prompt: float | None = None
-    output: float | None = None
-
-    def cost(self, prompt: int | None, output: int | None) -> float | None:
-        """What so many tokens cost."""
-        if self.prompt is None or self.output is None or prompt is None or output is None:
-            return None
-        return round((prompt * self.prompt + output * self.output) / 1e6, 9)
-
-
 @dataclass
 class Totals:
     """What a folder of labels holds. reasons: first words of a rejection -> rows. cost: None where it is not
-    known for every answered row."""
+    known for every answered row. untold: answers that do not tell their tokens. stopped: a cap on the cost
+    left rows unasked."""
 
     kept: int = 0
     rejected: int = 0
@@ -95,9 +83,12 @@ class Totals:
     output_tokens: int = 0
     cost: float | None = 0.0
     reasons: Counter[str] = field(default_factory=Counter)
+    untold: int = 0
+    stopped: bool = False
 
     def add(self, meta: Mapping[str, Any]) -> None:
         """Count the tokens and the cost of one answer."""
+        self.untold += None in (meta.get("input_tokens"), meta.get("output_tokens"))
         self.prompt_tokens += meta.get("input_tokens") or 0
         self.output_tokens += meta.get("output_tokens") or 0
         known = self.cost is not None and meta.get("cost") is not None
@@ -202,12 +193,14 @@ def label(
     rows: Iterable[Record | Reject],
     out: str | Path,
     *,
+    cap: float | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Totals:
     """Label `rows` into the folder `out`; rows that are there already are not asked again.
 
-    progress: called with the number of finished rows. Raises `ConfigError` when the folder was begun with
-    another teacher, prompt, schema, sampling or validators, `DataError` when its files hold something
+    cap: the most that the folder's answers may cost together (`dfkeval.spending`). progress: called with the
+    number of finished rows. Raises `ConfigError` when the folder was begun with another teacher, prompt,
+    schema, sampling or validators, or a cap cannot be kept, `DataError` when its files hold something
     else."""
     folder = Path(out)
     kept, rejected = folder / KEPT, folder / REJECTED
@@ -219,16 +212,31 @@ def label(
     engines.begin(folder / "label", _record(labeller), begun=bool(done))
     lines.keep(kept, dict, TASK, lambda row: True)
     lines.keep(rejected, Rejected, WHAT, lambda each: each.outcome not in NOT_ANSWERED)
+    purse = _purse(cap, labeller, totals(folder))
     encoder = msgspec.json.Encoder()
     with kept.open("ab") as good, rejected.open("ab") as bad:
-        for found in _labelled(labeller, rows, frozenset(done)):
+        for found in _labelled(labeller, rows, frozenset(done), purse):
             file = bad if isinstance(found, Rejected) else good
             file.write(encoder.encode(found) + b"\n")
             file.flush()
             done.add(found.id if isinstance(found, Rejected) else found["id"])
             if progress is not None:
                 progress(len(done))
-    return totals(folder)
+    found_in_all = totals(folder)
+    found_in_all.stopped = purse.refused
+    return found_in_all
+
+
+def _purse(cap: float | None, labeller: Labeller, before: Totals) -> Purse:
+    """The purse, what the folder's answers cost already taken out. Raises `ConfigError` where it is not
+    known."""
+    if cap is not None and before.untold:
+        raise ConfigError(
+            f"{before.untold} answers there do not tell their tokens, so a cap cannot count them; leave "
+            "--max-cost out, or give another --out"
+        )
+    spent = labeller.prices.cost(before.prompt_tokens, before.output_tokens) or 0.0
+    return Purse(cap, labeller.prices, labeller.sampling.limit, spent)
 
 
 TASK, WHAT = "a task_1 row", "a rejected row"
@@ -251,21 +259,36 @@ def _record(labeller: Labeller) -> dict[str, Any]:
 
 
 def _labelled(
-    labeller: Labeller, rows: Iterable[Record | Reject], done: frozenset[str]
+    labeller: Labeller, rows: Iterable[Record | Reject], done: frozenset[str], purse: Purse
 ) -> Iterator[dict[str, Any] | Rejected]:
-    """A task_1 row or a reject for each row that is not done, as answers come."""
+    """A task_1 row or a reject for each row that is not done, as answers come, until the purse is empty."""
     waiting = (row for row in distinct(askable(rows, labeller.schema)) if row.id not in done)
     while chunk := list(islice(waiting, CHUNK)):
         yield from (row for row in chunk if isinstance(row, Rejected))
         records = {row.id: row for row in chunk if isinstance(row, Record)}
         items = {name: labeller.item(record) for name, record in records.items()}
-        requests = [item.request for item in items.values()]
-        for completion in labeller.backend.generate(requests, labeller.sampling):
+        requests = deque(item.request for item in items.values())
+        for completion in _answers(labeller, requests, purse):
             item = items.pop(completion.id)
             sample = judge([item], {completion.id: completion}, labeller.schema)[0]
             yield _verdict(labeller, records[sample.id], sample)
+        for request in requests:
+            del items[request.id]
         for sample in judge(items.values(), {}, labeller.schema):  # the engine left these out
             yield _verdict(labeller, records[sample.id], sample)
+        if requests:
+            return
+
+
+def _answers(labeller: Labeller, waiting: deque[Request], purse: Purse) -> Iterator[Completion]:
+    """Answers while there is money; what is not asked stays in `waiting`. Asked in rounds, since answers free
+    what was set aside for longer ones."""
+    before = -1
+    while waiting and len(waiting) != before:
+        before = len(waiting)
+        for completion in labeller.backend.generate(purse.admitted(waiting), labeller.sampling):
+            purse.settle(completion)
+            yield completion
 
 
 def distinct(rows: Iterable[Record | Reject]) -> Iterator[Record | Rejected]:
@@ -318,25 +341,24 @@ def totals(folder: Path) -> Totals:
 
 @dataclass(frozen=True)
 class Estimate:
-    """Before anything is asked. prompt_tokens: about, at four bytes a token; output_tokens: at most. cost: at
-    most, None without prices."""
+    """Before anything is asked. rows: to ask; total: with those that cannot be.
+
+    prompt_tokens: about, at four bytes a token; output_tokens: at most. cost: at most, or None."""
 
     rows: int
+    total: int
     prompt_tokens: int
     output_tokens: int
     cost: float | None
 
 
-BYTES_PER_TOKEN = 4
-
-
 def estimate(labeller: Labeller, rows: Iterable[Record | Reject]) -> Estimate:
     """What labelling `rows` may take, without images."""
-    asked = size = 0
+    asked = total = prompt = 0
     for row in distinct(askable(rows, labeller.schema)):
+        total += 1
         if isinstance(row, Record):
-            request = labeller.item(row).request
             asked += 1
-            size += len(msgspec.json.encode((request.messages, request.tools)))
-    prompt, output = size // BYTES_PER_TOKEN, asked * labeller.sampling.limit
-    return Estimate(asked, prompt, output, labeller.prices.cost(prompt, output))
+            prompt += prompt_tokens(labeller.item(row).request)
+    output = asked * labeller.sampling.limit
+    return Estimate(asked, total, prompt, output, labeller.prices.cost(prompt, output))

@@ -4,7 +4,13 @@ nothing is asked or paid for twice."""
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +22,9 @@ from dfkdata import Record, Reject, convert, load_rows, read, schemas
 from dfkdata.errors import BackendError, ConfigError, DataError
 from dfkeval import cli, validators
 from dfkeval.backends import _chat
-from dfkeval.labelling import PROMPTS, Labeller, Prices, distinct, estimate, label, totals
+from dfkeval.labelling import PROMPTS, Labeller, distinct, estimate, label, totals
 from dfkeval.samples import Completion, Request, Sampling
+from dfkeval.spending import Prices, Purse, prompt_tokens
 
 
 class Teacher:
@@ -30,7 +37,14 @@ class Teacher:
         self.asked: list[Request] = []
         self.info: dict[str, Any] = {"kind": kind, "model": "teacher-1"}
 
+    hold = 1
+
     def generate(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[Completion]:
+        waiting = iter(requests)
+        while held := list(islice(waiting, self.hold)):
+            yield from self._answered(held)
+
+    def _answered(self, requests: Iterable[Request]) -> Iterator[Completion]:
         for request in requests:
             if len(self.asked) >= self.limit:
                 raise BackendError("the line is dead")
@@ -224,7 +238,7 @@ def test_other_judges_decide(tmp_path: Path) -> None:
 def test_the_estimate_counts_what_will_be_asked() -> None:
     rows = [*captions(3), captions(1)[0]]
     found = estimate(Labeller(Teacher(), prices=PRICES, sampling=Sampling(max_new_tokens=100)), rows)
-    assert found.rows == 3 and found.output_tokens == 300
+    assert (found.rows, found.total, found.output_tokens) == (3, 4, 300)
     assert found.cost == pytest.approx((found.prompt_tokens * 3 + 300 * 15) / 1e6)
     assert estimate(Labeller(Teacher()), rows).cost is None
     assert [row.id for row in distinct(rows)] == ["r0", "r1", "r2", "r0#2"]
@@ -239,6 +253,48 @@ def test_a_cost_is_known_only_where_prices_and_tokens_are(
     prices: Prices, tokens: tuple[int | None, int | None], cost: float | None
 ) -> None:
     assert prices.cost(*tokens) == cost
+
+
+@pytest.mark.parametrize("hold", [1, 4])
+def test_a_cap_is_never_passed_and_a_larger_one_goes_on(tmp_path: Path, hold: int) -> None:
+    """One answer costs 0.0015 here and could cost 0.0075 and its prompt. hold: requests taken together."""
+    teacher = Teacher(r1="DOWN")
+    teacher.hold = hold
+    labeller = Labeller(teacher, prices=PRICES, sampling=Sampling(max_new_tokens=500))
+    most = PRICES.cost(prompt_tokens(labeller.item(captions(1)[0]).request), 500) or 0.0  # type: ignore[arg-type]
+    cap = most + 2.5 * 0.0015
+    found = label(labeller, captions(9), tmp_path, cap=cap)
+    assert found.stopped and (found.kept, found.failed) == (3, 1)
+    assert found.cost is not None and found.cost <= cap
+    again = label(labeller, captions(9), tmp_path, cap=1.0)
+    assert not again.stopped and again.kept + again.failed == 9
+    assert [request.id for request in teacher.asked].count("r0") == 1
+
+
+def test_a_cap_without_prices_or_over_answers_that_do_not_tell_their_tokens_is_refused(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(ConfigError, match="needs prices"):
+        Purse(1.0, Prices(prompt=1.0), 10)
+    answers = write_answers(tmp_path / "a.jsonl", [("r0", answer_text(caption_gold(0), CAPTION))])
+    from dfkeval.backends import scripted
+
+    silent = scripted.start(scripted.Config(completions=answers))
+    labeller = Labeller(silent, tool_choice="auto", prices=PRICES)
+    assert label(labeller, captions(1), tmp_path / "out", cap=1.0).untold == 1
+    with pytest.raises(ConfigError, match="1 answers there do not tell their tokens"):
+        label(labeller, captions(2), tmp_path / "out", cap=1.0)
+
+
+def test_an_answer_that_does_not_tell_its_tokens_keeps_what_was_set_aside() -> None:
+    from collections import deque
+
+    purse = Purse(0.01, PRICES, 100)
+    request = Request(id="a", messages=[])
+    assert list(purse.admitted(deque([request]))) == [request]
+    aside = purse.aside["a"]
+    purse.settle(Completion(id="a", text="x"))
+    assert (purse.spent, purse.aside) == (aside, {})
 
 
 # --- the command
@@ -267,6 +323,62 @@ def test_the_command_says_what_it_expects_and_what_it_did(tmp_path: Path) -> Non
     write_answers(answers, [*texts, ("r2", answer_text(caption_gold(2), CAPTION))])
     again = call(*common, "--limit", "3")
     assert again.exit_code == 0 and "kept: 2\n" in again.stdout
+
+
+SLOW = """
+import time
+import dfkeval.backends.scripted as scripted
+answer = scripted.Scripted.generate
+def slowly(self, requests, sampling):
+    for found in answer(self, requests, sampling):
+        time.sleep(0.05)
+        yield found
+scripted.Scripted.generate = slowly
+from dfkeval.cli import main
+main()
+"""
+
+
+def test_a_killed_labelling_goes_on_and_ends_like_an_undisturbed_one(tmp_path: Path) -> None:
+    rows = [{"id": f"r{i:02d}", "caption": f"{caption_text(i)} No {i}."} for i in range(30)]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    texts = [
+        (str(row["id"]), WRONG if i % 3 == 1 else answer_text(caption_gold(i), CAPTION))
+        for i, row in enumerate(rows)
+    ]
+    answers = write_answers(tmp_path / "a.jsonl", texts)
+    common = ["--backend", f"{{kind: scripted, completions: {answers}}}", "--tool-choice", "auto", "--out"]
+    command = ["label", str(tmp_path / "in.jsonl"), *common]
+    process = subprocess.Popen([sys.executable, "-c", SLOW, *command, str(tmp_path / "killed")])
+
+    def lines() -> int:
+        found = (tmp_path / "killed").glob("*.jsonl")
+        return sum(path.read_bytes().count(b"\n") for path in found)
+
+    deadline = time.monotonic() + 60
+    while lines() < 6 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert 6 <= lines() < 30
+    assert call(tmp_path / "in.jsonl", *common, tmp_path / "killed").exit_code == 0
+    assert call(tmp_path / "in.jsonl", *common, tmp_path / "whole").exit_code == 0
+    assert len(kept(tmp_path / "whole")) == 20 and len(rejected(tmp_path / "whole")) == 10
+    for name in ("task_1.jsonl", "rejected.jsonl"):
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_the_command_stops_before_its_cap_and_says_how_to_go_on(tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_text(
+        "".join(json.dumps({"id": f"r{i}", "caption": f"x {i}"}) + "\n" for i in "ab")
+    )
+    backend = f"{{kind: scripted, completions: {write_answers(tmp_path / 'a.jsonl', [])}}}"
+    common = [tmp_path / "in.jsonl", "--backend", backend, "--tool-choice", "auto", "--out", tmp_path / "out"]
+    unpriced = call(*common, "--max-cost", "1")
+    assert isinstance(unpriced.exception, ConfigError) and not (tmp_path / "out").exists()
+    done = call(*common, "--max-cost", "0.000001", "--price-prompt", "3", "--price-output", "15")
+    assert done.exit_code == 1 and "2 rows are not asked" in done.stderr
+    assert "a larger one goes on there" in done.stderr and "kept: 0\nrejected: 0\n" in done.stdout
 
 
 def test_wrong_judges_are_refused_in_words(tmp_path: Path) -> None:
