@@ -16,11 +16,12 @@ from typing import Any
 
 import msgspec
 
+from dfkdata import locks
 from dfkdata.errors import ConfigError
+from dfkdata.locks import LOCK
 
 MANIFEST = "manifest.json"
 PARTIAL = ".partial"
-LOCK = ".lock"
 MEDIA = "media"
 _BUFFER_BYTES = 1 << 18  # hashed and written while it is still in the processor's cache
 
@@ -91,28 +92,9 @@ class Folder:
     def alone(self) -> Iterator[None]:
         """The folder for this run only; it is removed again where it stays empty.
 
-        Raises `ConfigError` where another run writes into it, or where nothing can be written. The system
-        frees the lock of a killed run; one without file locks (Windows) has none."""
-        try:
-            self.final.mkdir(parents=True, exist_ok=True)
-            lock = (self.final / LOCK).open("ab")
-        except OSError as error:
-            raise ConfigError(
-                f"{self.final}: cannot be written ({error.strerror}); give another --out"
-            ) from error
-        try:
-            with lock:
-                if not _locked(lock.fileno(), self.final / LOCK):
-                    raise ConfigError(
-                        f"{self.final}: another conversion writes into it; wait for it or give another --out"
-                    )
-                try:
-                    yield
-                finally:
-                    (self.final / LOCK).unlink(missing_ok=True)
-        finally:
-            if self.final.is_dir() and not any(self.final.iterdir()):
-                self.final.rmdir()
+        Raises `ConfigError` as `locks.alone`."""
+        with locks.alone(self.final / LOCK, "conversion"):
+            yield
 
     def start(self) -> None:
         """An empty partial folder."""
@@ -173,19 +155,6 @@ class Folder:
             return name if folders[folder] == "." else f"{folders[folder]}/{name}"
 
         return seen_from_rows
-
-
-def _locked(descriptor: int, path: Path) -> bool:
-    """Take the lock; False where another has it, or has just given it back together with the file."""
-    try:
-        import fcntl
-    except ImportError:
-        return True
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return path.exists() and path.stat().st_ino == os.fstat(descriptor).st_ino
 
 
 def _move(path: Path, target: Path) -> None:

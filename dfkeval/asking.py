@@ -51,6 +51,30 @@ def start(config: EvalConfig) -> Backend:
     return engine
 
 
+class Source:
+    """The engine of a configuration, loaded when it is first asked and closed if it was. given: a loaded one
+    that answers instead, and is not closed."""
+
+    def __init__(self, config: EvalConfig, given: Backend | None = None) -> None:
+        self.config, self.given = config, given
+        self._started: Backend | None = None
+
+    def engine(self) -> Backend:
+        """The loaded engine. Raises what its `start` raises."""
+        if self.given is not None:
+            return self.given
+        if self._started is None:
+            self._started = start(self.config)
+        return self._started
+
+    def __enter__(self) -> Source:
+        return self
+
+    def __exit__(self, *trouble: object) -> None:
+        if self._started is not None:
+            self._started.close()
+
+
 def ask(
     store: Store,
     backend: Backend,

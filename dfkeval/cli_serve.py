@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from typing import Annotated
@@ -53,6 +54,7 @@ def serve_command(
     try:
         import uvicorn
 
+        from dfkeval.serving import server
         from dfkeval.serving.app import application
     except ModuleNotFoundError as error:
         raise missing_package("dfkeval serve", error.name or "uvicorn", "serve") from error
@@ -70,7 +72,7 @@ def serve_command(
     if limits.workers > 1 and ask.backend.info.get("kind") not in ("openai", "scripted"):
         raise ConfigError("--limit workers: a local model answers one batch at a time; raise batch instead")
     sys.stderr.write(f"dfkeval: http://{host}:{port}/predict answers in {ask.schema.name}\n")
-    uvicorn.run(
-        application(ask, limits, secret), host=host, port=port, log_level="warning", access_log=False,
-        server_header=False, limit_concurrency=4 * limits.queue + 64, timeout_keep_alive=5,
-    )  # fmt: skip
+    app = application(ask, limits, secret)
+    running = uvicorn.Server(server.config(app, limits, host=host, port=port, log_level="warning"))
+    with contextlib.suppress(KeyboardInterrupt):
+        running.run()

@@ -26,12 +26,12 @@ from dfkdata.schemas import Schema
 from dfkeval import asking, cache, constraints, likelihood, metrics, scaffolds, serverparse, stats
 from dfkeval import config as configs
 from dfkeval import store as stores
-from dfkeval.asking import Progress
+from dfkeval.asking import Progress, Source
 from dfkeval.cache import Cached
 from dfkeval.confidence import with_slot
 from dfkeval.config import EvalConfig
 from dfkeval.judging import Item, item, judge, repeated
-from dfkeval.samples import NOT_ANSWERED, OUTCOMES, Backend, Request, Sample
+from dfkeval.samples import NOT_ANSWERED, OUTCOMES, Backend, Constraint, Request, Sample
 from dfkeval.store import Store
 
 Scored = tuple[metrics.Metric, metrics.Measured]
@@ -85,39 +85,50 @@ def evaluate(
     if not isinstance(config, EvalConfig):
         config = configs.read(config, overrides)
     config = configs.rooted(config, Path.cwd())
+    with asking.Source(config, backend) as source:
+        return answered(config, out, source, overwrite=overwrite, progress=progress)
+
+
+def answered(
+    config: EvalConfig, out: str | Path, source: Source, *, overwrite: bool, progress: Progress | None
+) -> Run:
+    """`evaluate` for a configuration with absolute paths and an engine that is loaded only if something is
+    left to ask."""
     rows = read_rows(config)
     config, schema = configs.resolve(config, rows[0])
     wanted = constraints.constraint(schema, config.mode)
-    asking.demand(config, wanted, backend)
-    if backend is None:
+    asking.demand(config, wanted, source.given)
+    if source.given is None:
         cache.demand(config.cache, config.backend)
     configs.check_card(config, schema, rows[0])
     from dfkeval import trackers  # its members know runs
 
     trackers.demand(config.trackers)
-    needs_likelihoods = likelihood.demand(config.metrics, config.kind, backend)
+    needs_likelihoods = likelihood.demand(config.metrics, config.kind, source.given)
     items = items_of(rows, config, schema)
     store = Store(out)
-    store.begin(config.record(), inputs_sha256(config), overwrite=overwrite)
+    with store.alone():
+        store.begin(config.record(), inputs_sha256(config), overwrite=overwrite)
+        pending = _pending(store, items, config, schema, wanted)
+        if pending:
+            kept = source.engine() if config.cache is None else Cached(source.engine(), config.cache)
+            asking.ask(store, kept, pending, config, len(items), progress)
+        lessons = likelihood.open_lessons(store, items) if needs_likelihoods else []
+        if lessons:
+            likelihood.ask(store, source.engine(), lessons, config.sampling, progress)
+        run = finish(store, config, schema, items)
+    trackers.send(run, config.trackers)
+    return run
+
+
+def _pending(
+    store: Store, items: Sequence[Item], config: EvalConfig, schema: Schema, wanted: Constraint | None
+) -> list[Request]:
+    """What has no answer yet, as it is asked."""
     done = store.completions()
     pending = [each.request for each in items if each.request.id not in done or done[each.request.id].error]
     pending = [structs.replace(request, constraint=wanted) for request in pending]
-    if config.confidences:
-        pending = [with_slot(request, schema) for request in pending]
-    lessons = likelihood.open_lessons(store, items) if needs_likelihoods else []
-    if pending or lessons:
-        engine = asking.start(config) if backend is None else backend
-        try:
-            if pending:
-                kept = engine if config.cache is None else Cached(engine, config.cache)
-                asking.ask(store, kept, pending, config, len(items), progress)
-            likelihood.ask(store, engine, lessons, config.sampling, progress)
-        finally:
-            if backend is None:
-                engine.close()
-    run = finish(store, config, schema, items)
-    trackers.send(run, config.trackers)
-    return run
+    return [with_slot(request, schema) for request in pending] if config.confidences else pending
 
 
 def items_of(rows: Sequence[dict[str, Any]], config: EvalConfig, schema: Schema) -> list[Item]:

@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from dfkdata import schemas
+from dfkdata import locks, schemas
 from dfkdata.errors import ConfigError
 from dfkdata.formats.task_1 import Scaffold
 from dfkdata.records import Record, Reject
@@ -203,10 +203,20 @@ def label(
     schema, sampling or validators, or a cap cannot be kept, `DataError` when its files hold something
     else."""
     folder = Path(out)
-    kept, rejected = folder / KEPT, folder / REJECTED
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"{folder}: is a file; --out is a folder")
-    folder.mkdir(parents=True, exist_ok=True)
+    with locks.alone(folder / locks.LOCK, "labelling"):
+        return _into(folder, labeller, rows, cap, progress)
+
+
+def _into(
+    folder: Path,
+    labeller: Labeller,
+    rows: Iterable[Record | Reject],
+    cap: float | None,
+    progress: Callable[[int], None] | None,
+) -> Totals:
+    kept, rejected = folder / KEPT, folder / REJECTED
     done = {str(row.get("id")) for _, row in lines.finished(kept, dict, TASK)}
     done |= {each.id for each in _rejects(rejected) if each.outcome not in NOT_ANSWERED}
     engines.begin(folder / "label", _record(labeller), begun=bool(done))

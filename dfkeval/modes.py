@@ -2,9 +2,10 @@
 
     modes: [free, json_mode, constrained]
 
-Strategy: the backend is loaded once and asks every mode; each mode has a run directory of its own inside the
-one that was asked for, so each can be stopped, resumed and scored again alone. Promises: a mode that the
-backend or the schema cannot do is refused before the first one is asked; nothing falls back to another."""
+Strategy: the backend is loaded once, if any mode has something left to ask; each mode has a run directory of
+its own inside the one that was asked for, so each can be stopped, resumed and scored again alone.
+Promises: a mode that the backend or the schema cannot do is refused before the first one is asked; nothing
+falls back to another."""
 
 from __future__ import annotations
 
@@ -44,18 +45,14 @@ def evaluate_modes(
     else:
         places = [Path(out) / mode for mode in config.modes]
         _refuse(single, Path(out), backend)
-    engine = backend if backend is not None or len(single) == 1 else asking.start(config)
-    try:
+    with asking.Source(config, backend) as source:
         runs = [
-            harness.evaluate(
-                each, place, backend=engine, overwrite=overwrite,
+            harness.answered(
+                each, place, source, overwrite=overwrite,
                 progress=None if progress is None else progress(each.mode),
             )
             for each, place in zip(single, places, strict=True)
         ]  # fmt: skip
-    finally:
-        if engine is not None and backend is None:
-            engine.close()
     if len(runs) > 1:
         write_comparison(runs, Path(out))
     return runs

@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
+from dfkdata import locks
 from dfkdata.errors import ConfigError
 from dfkdata.records import Record, Reject
 from dfkeval import engines, lines
@@ -79,6 +80,17 @@ def many(
     path = Path(out)
     if path.is_dir():
         raise ConfigError(f"{path}: is a folder; --out is a JSONL file")
+    with locks.alone(path.with_name(path.name + locks.LOCK), "prediction"):
+        return _into(path, ask, rows, part, progress)
+
+
+def _into(
+    path: Path,
+    ask: Predictor,
+    rows: Iterable[Record | Reject],
+    part: tuple[int, int],
+    progress: Callable[[int], None] | None,
+) -> dict[str, int]:
     done = outcomes(path)
     engines.begin(path, _record(ask, part), begun=bool(done))
     kept = {name: outcome for name, outcome in done.items() if outcome not in NOT_ANSWERED}

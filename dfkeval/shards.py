@@ -27,7 +27,12 @@ def merge(folders: Sequence[str | Path], out: str | Path, *, overwrite: bool = F
     _refuse_other_shards(parts, records, configs_found)
     store = Store(out)
     whole = configs_found[0].model_copy(update={"shard": None})
-    store.begin(whole.record(), records[0]["data_sha256"], overwrite=overwrite)
+    with store.alone():
+        store.begin(whole.record(), records[0]["data_sha256"], overwrite=overwrite)
+        return _joined(store, whole, parts)
+
+
+def _joined(store: Store, whole: EvalConfig, parts: Sequence[Store]) -> Run:
     found = {name: each for part in parts for name, each in part.completions().items()}
     rows = read_rows(whole)
     whole, schema = configs.resolve(whole, rows[0])

@@ -9,18 +9,20 @@
     report.md, report.html
 
 Promises: a killed run loses at most what was in flight; a resumed one continues only the same configuration
-on the same data; every other file is written whole or not at all."""
+on the same data, and two never write into one folder; every other file is written whole or not at all."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 
+from dfkdata import locks
 from dfkdata.errors import ConfigError, DataError
 from dfkeval import lines as jsonl
 from dfkeval.samples import Completion, Likelihood, Sample
@@ -49,14 +51,20 @@ class Store:
         """A file of this run."""
         return self.folder / name
 
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """The folder for this process only. Raises `ConfigError` as `locks.alone`, and where it is a file."""
+        if self.folder.exists() and not self.folder.is_dir():
+            raise ConfigError(f"{self.folder}: is a file; give another --out")
+        with locks.alone(self.path(locks.LOCK)):
+            yield
+
     def begin(self, config: dict[str, Any], data_sha256: str, *, overwrite: bool = False) -> None:
         """Create the directory, or continue in it.
 
         Raises `ConfigError` when it holds a run with another configuration or other data and `overwrite` is
         off."""
         record = {"format": FORMAT, "data_sha256": data_sha256, "config": config}
-        if self.folder.exists() and not self.folder.is_dir():
-            raise ConfigError(f"{self.folder}: is a file; give another --out")
         if self.path(CONFIG).exists() and not overwrite:
             if self._asked():  # a run whose backend never started binds nobody
                 self._refuse_other(record)
@@ -74,7 +82,7 @@ class Store:
 
     def _holds_something(self) -> bool:
         """Whether there is more in the folder than what a kill at the very start leaves."""
-        return any(path.name != f"{CONFIG}.part" for path in self.folder.iterdir())
+        return any(path.name not in (f"{CONFIG}.part", locks.LOCK) for path in self.folder.iterdir())
 
     def _asked(self) -> bool:
         """Whether the folder holds any answer, whole or half-written."""

@@ -3,6 +3,7 @@
     limits    what a caller may ask for, and the refusals
     intake    bytes -> `Record`, or a `Refusal`; nothing outside the request is ever opened
     batching  records -> samples: a bounded queue, batches in threads, a time limit
+    server    the socket, by uvicorn: what holds on without asking is closed
     app       the ASGI application: routes, statuses, health and metrics
 
 Promises: what is not within the limits is refused before anything is decoded or asked; a full queue is an

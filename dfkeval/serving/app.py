@@ -89,8 +89,10 @@ class Service:
         """Raises `Refusal` without the token, and for a body that is not said to be JSON, which a foreign web
         page could send unasked."""
         if self.token is not None:
-            given = request.headers.get("authorization", "").encode()
-            if not secrets.compare_digest(given, f"Bearer {self.token}".encode()):
+            said = request.headers.get("authorization", "").encode("latin-1")  # the bytes, as they were sent
+            scheme, _, given = said.partition(b" ")
+            right = secrets.compare_digest(given, self.token.encode())
+            if scheme.lower() != b"bearer" or not right:
                 raise Refusal(401, "no_token", "send the header Authorization: Bearer TOKEN")
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "application/json":

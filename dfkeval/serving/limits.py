@@ -9,9 +9,9 @@ from dfkdata.config import Config
 
 class Limits(Config):
     """body: bytes of a request. pixels: of one image, by its header. images, characters: of a request.
-    timeout: seconds from a read request to its answer. upload: seconds to send a request. queue: requests
-    that wait or are being answered. batch: requests that the engine gets together. workers: batches at
-    once; more than 1 only for servers."""
+    timeout: seconds from a read request to its answer. upload: seconds to send a request's head, and again
+    its body. queue: requests that wait or are being answered. batch: requests that the engine gets
+    together. workers: batches at once; more than 1 only for servers."""
 
     body: int = Field(default=16 << 20, ge=1)
     pixels: int = Field(default=40_000_000, ge=1)

@@ -18,7 +18,7 @@ import pytest
 from eval_helpers import CAPTION, answer_text, caption_gold, caption_text, write_answers
 from typer.testing import CliRunner
 
-from dfkdata import Record, Reject, convert, load_rows, read, schemas
+from dfkdata import Record, Reject, convert, load_rows, locks, read, schemas
 from dfkdata.errors import BackendError, ConfigError, DataError
 from dfkeval import cli, validators
 from dfkeval.backends import _chat
@@ -323,6 +323,15 @@ def test_the_command_says_what_it_expects_and_what_it_did(tmp_path: Path) -> Non
     write_answers(answers, [*texts, ("r2", answer_text(caption_gold(2), CAPTION))])
     again = call(*common, "--limit", "3")
     assert again.exit_code == 0 and "kept: 2\n" in again.stdout
+
+
+def test_two_processes_never_label_into_one_folder(tmp_path: Path) -> None:
+    with (
+        locks.alone(tmp_path / ".lock"),
+        pytest.raises(ConfigError, match="another labelling writes into it"),
+    ):
+        label(Labeller(Teacher()), captions(1), tmp_path)
+    assert label(Labeller(Teacher()), captions(1), tmp_path).kept == 1
 
 
 SLOW = """

@@ -18,7 +18,7 @@ from eval_helpers import CAPTION, DFK, answer_text, caption_gold, dfk_gold, writ
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from dfkdata import Record, Reject
+from dfkdata import Record, Reject, locks
 from dfkdata.errors import ConfigError, DataError
 from dfkeval import PredictionError, Predictor, card, cli, evaluate, unlabelled
 from dfkeval.config import EvalConfig
@@ -209,6 +209,18 @@ def test_a_broken_line_in_the_middle_is_not_swallowed(tmp_path: Path) -> None:
     path.write_bytes(b"{broken}\n" + path.read_bytes())
     with pytest.raises(DataError, match=r"p\.jsonl:1: not a prediction"):
         many(Predictor(schema="dfk_label", backend=Sure()), records(2), path)
+
+
+def test_two_processes_never_write_into_one_file(tmp_path: Path) -> None:
+    ask = Predictor(schema="dfk_label", backend=Sure())
+    path = tmp_path / "deep" / "p.jsonl"
+    with locks.alone(path.with_name("p.jsonl.lock")), pytest.raises(
+        ConfigError, match=r"p\.jsonl: another prediction writes into it"
+    ):  # fmt: skip
+        many(ask, records(1), path)
+    assert not path.exists()
+    assert many(ask, records(1), path) == {"ok": 1}
+    assert not path.with_name("p.jsonl.lock").exists()
 
 
 SLOW = """

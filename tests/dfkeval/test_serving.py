@@ -27,6 +27,7 @@ from typer.testing import CliRunner
 from dfkdata.errors import BackendError, ConfigError
 from dfkeval import Predictor, cli
 from dfkeval.samples import Completion, Request, Sampling
+from dfkeval.serving import server as serving
 from dfkeval.serving.app import application
 from dfkeval.serving.limits import Limits
 
@@ -82,8 +83,9 @@ class Engine:
 @contextmanager
 def served(engine: Any, schema: str = "dfk_label", token: str | None = None, **limits: Any) -> Iterator[str]:
     """The address of a running service."""
-    app = application(Predictor(schema=schema, backend=engine), Limits(**limits), token)
-    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="critical", timeout_graceful_shutdown=1)
+    given = Limits(**limits)
+    app = application(Predictor(schema=schema, backend=engine), given, token)
+    config = serving.config(app, given, log_level="critical", timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)
     listening = socket.socket()
     listening.bind(("127.0.0.1", 0))
@@ -122,6 +124,11 @@ def picture(width: int = 8, height: int = 8, kind: str = "PNG") -> str:
     data = io.BytesIO()
     Image.new("RGB", (width, height), "red").save(data, kind)
     return base64.b64encode(data.getvalue()).decode()
+
+
+def line_to(url: str) -> socket.socket:
+    host, port = url.removeprefix("http://").split(":")
+    return socket.create_connection((host, int(port)), timeout=10)
 
 
 def code(response: httpx.Response) -> tuple[int, str]:
@@ -270,18 +277,44 @@ def test_a_body_that_is_too_large_is_refused_with_and_without_its_length(url: st
 
 
 def test_a_body_that_does_not_come_is_given_up(url: str) -> None:
-    host, port = url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=10) as line:
+    with line_to(url) as line:
         line.sendall(HALF)
         assert b" 408 " in line.recv(4096)
+
+
+@pytest.mark.parametrize("said", [b"", b"POST /predict HTTP/1.1\r\nHost: x\r\nX-Slow: "])
+def test_a_head_that_does_not_come_is_hung_up_on(url: str, said: bytes) -> None:
+    with line_to(url) as line:
+        line.sendall(said)
+        assert line.recv(4096) == b""
+
+
+def test_a_second_head_that_does_not_come_is_hung_up_on_too(url: str) -> None:
+    with line_to(url) as line:
+        line.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        found = b""
+        while b'"held"' not in found:
+            found += line.recv(4096)
+        line.sendall(b"GET /healthz HT")
+        assert line.recv(4096) == b""
+
+
+def test_an_answer_may_take_longer_than_a_head() -> None:
+    engine = Engine()
+    engine.gate.clear()
+    with served(engine, upload=0.3) as url, ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(post, url, {"fields": {"title": "x"}})
+        with line_to(url) as line:
+            assert line.recv(4096) == b""  # a silent connection is closed meanwhile
+        engine.gate.set()
+        assert waiting.result().status_code == 200
 
 
 @pytest.mark.parametrize(
     "junk", [b"\x00\x01\x02\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"POST /predict\r\n\r\n"]
 )
 def test_what_is_not_http_is_answered_or_dropped_and_the_service_goes_on(url: str, junk: bytes) -> None:
-    host, port = url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=10) as line:
+    with line_to(url) as line:
         line.sendall(junk)
         line.shutdown(socket.SHUT_WR)
         line.recv(4096)
@@ -311,6 +344,18 @@ def test_with_a_token_nobody_else_is_answered() -> None:
         assert code(post(url, {"fields": {"title": "x"}})) == (401, "no_token")
         wrong = {"authorization": "Bearer wrong"}
         assert code(post(url, {"fields": {"title": "x"}}, headers=wrong)) == (401, "no_token")
+        for scheme in (b"Bearer ", b"bearer "):
+            right = {b"authorization": scheme + "secret-é".encode(), b"content-type": b"application/json"}
+            found = HTTP.post(f"{url}/predict", content=b'{"fields": {"title": "x"}}', headers=right)
+            assert (found.status_code, found.json()["outcome"]) == (200, "ok")
+        for said in (
+            b"secret-\xc3\xa9",
+            b"Basic secret-\xc3\xa9",
+            b"Bearer  secret-\xc3\xa9",
+            b"Bearer secret-\xe9",
+        ):
+            headers = {b"authorization": said, b"content-type": b"application/json"}
+            assert HTTP.post(f"{url}/predict", content=b"{}", headers=headers).status_code == 401
 
 
 # --- load

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from eval_helpers import DFK, config_of, write_answers, write_rows
 
 from dfkdata.errors import BackendError, ConfigError, DataError
+from dfkeval import evaluate
 from dfkeval import store as stores
 from dfkeval.samples import Completion
 from dfkeval.store import Store
@@ -151,3 +153,15 @@ def test_a_file_is_replaced_whole_or_not_at_all(store: Store, monkeypatch: pytes
     with pytest.raises(KeyboardInterrupt):
         stores.write_json(path, {"n": 2})
     assert stores.read_json(path) == {"n": 1}
+
+
+def test_two_processes_never_write_into_one_run(tmp_path: Path) -> None:
+    data, answers = write_rows(tmp_path / "d.jsonl", DFK, 2), write_answers(tmp_path / "a.jsonl", [])
+    config = config_of(data, answers, ["validity"])
+    with Store(tmp_path / "run").alone(), pytest.raises(ConfigError, match="another run writes into it"):
+        evaluate(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists(), "an empty folder is taken away again"
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".lock").touch()  # a kill leaves it
+    assert evaluate(config, tmp_path / "run").summary["n"] == 2
+    assert not (tmp_path / "run" / ".lock").exists()
