@@ -9,7 +9,7 @@ value; one group alone has no interval; comparisons use only rows that all runs 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 import numpy as np
@@ -83,13 +83,25 @@ def estimate(
     seed: int = 42,
 ) -> dict[str, Estimate]:
     """Each value of the metric with its interval. groups: (N,) cluster of each sample."""
-    n = int(measured.scored.sum())
+    counts = _counts(metric, [measured], measured.scored)
     point = metric.reduce(measured.values.sum(axis=0, keepdims=True), measured.columns)
     sums = clusters(measured.values[measured.scored], _kept(groups, measured))
     if len(sums) < 2:
-        return {name: _without_interval(value[0], n) for name, value in point.items()}
+        return {name: _without_interval(value[0], counts(name)) for name, value in point.items()}
     drawn = metric.reduce(resample(sums, resamples, seed), measured.columns)
-    return {name: _interval(value[0], drawn[name], n, confidence) for name, value in point.items()}
+    return {name: _interval(value[0], drawn[name], counts(name), confidence) for name, value in point.items()}
+
+
+def _counts(metric: Metric, runs: Sequence[Measured], kept: Bools) -> Callable[[str], int]:
+    """Value name -> the rows it is made of; of several runs the fewest."""
+
+    def count(name: str) -> int:
+        title = metric.counted.get(name, metric.counted.get(name.partition(".")[0]))
+        if title is None:
+            return int(kept.sum())
+        return min(int(run.values[kept, run.columns.index(title)].sum()) for run in runs)
+
+    return count
 
 
 def _kept(groups: Sequence[str], measured: Measured) -> list[str]:
@@ -122,12 +134,12 @@ def pooled(
 
     Samples that any run did not score are left out of all; values that not all runs have are left out."""
     both = _scored_by_all(runs)
-    n = int(both.sum())
+    counts = _counts(metric, runs, both)
     points, drawn = _sides([runs], metric, both, groups, resamples, seed)
     found = {}
     for name in points[0]:
         values = points[0][name]
-        mean = float(values.mean())
+        mean, n = float(values.mean()), counts(name)
         whole = _without_interval(mean, n)
         if drawn is not None:
             whole = _interval(mean, drawn[0][name], n, confidence)
@@ -147,17 +159,18 @@ def difference(
     seed: int = 42,
 ) -> dict[str, Difference]:
     """Each value of b minus a; of several runs on a side, their means. All measured the same samples in the
-    same order. Samples that any run did not score are left out of all, and `n` says how many remain. Values
-    that not all runs have are left out."""
+    same order. Samples that any run did not score are left out of all, and `n` says how many remain; for a
+    value that is made of fewer rows (`Metric.counted`), how many the run with the fewest has. Values that
+    not all runs have are left out."""
     left, right = _as_list(a), _as_list(b)
     both = _scored_by_all([*left, *right])
-    n = int(both.sum())
+    counts = _counts(metric, [*left, *right], both)
     points, drawn = _sides([left, right], metric, both, groups, resamples, seed)
     kept = [group for group, scored in zip(groups, both, strict=True) if scored]
-    alone = len(left) == len(right) == 1 and len(set(kept)) == n
+    alone = len(left) == len(right) == 1 and len(set(kept)) == len(kept)
     found = {}
     for name in [name for name in points[0] if name in points[1]]:
-        x, y = float(points[0][name].mean()), float(points[1][name].mean())
+        x, y, n = float(points[0][name].mean()), float(points[1][name].mean()), counts(name)
         change = _without_interval(y - x, n)
         p, test = None, "paired bootstrap"
         if drawn is not None:

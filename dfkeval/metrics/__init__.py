@@ -60,7 +60,10 @@ class Metric:
     reproduces: the tool whose published numbers it repeats, with that tool's own treatment of failures.
 
     lower_is_better: value names where a smaller number is the better one. likelihoods: it needs the
-    likelihood of the gold answers, which the harness then asks for (`dfkeval.likelihood`)."""
+    likelihood of the gold answers, which the harness then asks for (`dfkeval.likelihood`).
+
+    counted: value name, or its part before the first dot -> column that is 1 for each row the value is made
+    of, where these are not all scored rows; it is the value's `n`."""
 
     measure: Callable[[Sequence[Sample], Scoring], Measured]
     reduce: Callable[[Floats, tuple[str, ...]], dict[str, Floats]]
@@ -69,6 +72,7 @@ class Metric:
     reproduces: str = ""
     lower_is_better: tuple[str, ...] = ()
     likelihoods: bool = False
+    counted: Mapping[str, str] = field(default_factory=dict)
 
 
 def load(name: str) -> Metric:

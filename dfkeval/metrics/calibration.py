@@ -15,7 +15,8 @@ curves are the different probabilities themselves where there are few, else quan
 answers, fewer above, never less than 20. With few, areas equal scikit-learn's; else they come near (within
 0.01 in the tests). An answer that is no valid label is an error, with the probability of the
 likeliest one where the model gave any; without any it is an error that the model is not sure of at all, and
-is left out of confidence, ece, brier, nll and average_precision. Runs without probabilities: n is 0."""
+is left out of confidence, ece, brier, nll and average_precision, whose n are the answers with probabilities.
+Runs without probabilities: n is 0."""
 
 from __future__ import annotations
 
@@ -222,4 +223,5 @@ METRIC = Metric(
     needs=(Label,),
     binary={"accuracy": "hit"},
     lower_is_better=("ece", "brier", "nll", "aurc"),
+    counted=dict.fromkeys(("confidence", "ece", "brier", "nll", "average_precision"), "asked"),
 )

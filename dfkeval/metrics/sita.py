@@ -66,4 +66,10 @@ def reduce(sums: Floats, columns: tuple[str, ...]) -> dict[str, Floats]:
     return out | {f"rouge_l_{name}": ratio(column(sums, columns, f"rouge_{name}"), pairs) for name in scores}
 
 
-METRIC = Metric(measure, reduce, needs=(Label,), reproduces="SITA vlm_gen, text_gen, text_gen_v3")
+METRIC = Metric(
+    measure,
+    reduce,
+    needs=(Label,),
+    reproduces="SITA vlm_gen, text_gen, text_gen_v3",
+    counted={f"rouge_l_{name}": "rouge_n" for name in ("precision", "recall", "f1")},
+)

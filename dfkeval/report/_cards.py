@@ -39,10 +39,16 @@ def card(sample: Sample) -> str:
     )
 
 
+def turn(change: Change) -> int:
+    """2 for an answer that became wrong, 1 for one that became right, else 0."""
+    before, after = (agrees(side) is True for side in (change.before, change.after))
+    return 0 if before == after else 1 + before
+
+
 def pair_card(change: Change, a: str, b: str) -> str:
     """One sample before and after."""
     sides = "".join(
-        f'<div><p class="label">{escape(name)}</p>{badges(side)}{answer(side)}</div>'
+        f'<div><p class="label">{escape(name)}</p><p class="chips">{badges(side)}</p>{answer(side)}</div>'
         for name, side in ((a, change.before), (b, change.after))
     )
     return (

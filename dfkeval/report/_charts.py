@@ -18,13 +18,18 @@ _TRACK = (
 
 @dataclass(frozen=True)
 class Curve:
-    """A line chart. series: name -> (x, y) points in order of x. shares: both axes run from 0 to 1."""
+    """A line chart. series: name -> (x, y) points in order of x. shares: both axes run from 0 to 1.
+
+    guide: the series that the others are to be held against, dashed. counts: how many samples each point of
+    the first series stands for, drawn as dots of that area."""
 
     title: str
     series: Mapping[str, Sequence[Point]]
     x: str = "step"
     y: str = "loss"
     shares: bool = False
+    guide: str = ""
+    counts: Sequence[int] = ()
 
 
 def line_chart(curve: Curve) -> str:
@@ -37,15 +42,20 @@ def line_chart(curve: Curve) -> str:
     if curve.shares:
         x_range = y_range = (0.0, 1.0)
     body = "".join(_grid(y_range)) + "".join(_x_labels(x_range))
-    for index, (name, line) in enumerate(curve.series.items()):
-        dots = " ".join(f"{_x(x, x_range):.1f},{_y(y, y_range):.1f}" for x, y in line)
+    kinds = {name: "guide" if name == curve.guide else f"s{i % 4}" for i, name in enumerate(curve.series)}
+    for name, line in curve.series.items():
+        at = [(_x(x, x_range), _y(y, y_range)) for x, y in line]
+        dots = " ".join(f"{x:.1f},{y:.1f}" for x, y in at)
         body += (
-            f'<polyline class="line s{index % 4}" points="{dots}"><title>{escape(name)}</title></polyline>'
+            f'<polyline class="line {kinds[name]}" points="{dots}"><title>{escape(name)}</title></polyline>'
         )
+    first = [(_x(x, x_range), _y(y, y_range)) for x, y in next(iter(curve.series.values()))]
+    body += "".join(_dots(first, curve.counts))
     legend = "".join(
         '<span class="key"><svg width="18" height="8" aria-hidden="true">'
-        f'<line class="line s{index % 4}" x1="0" y1="4" x2="18" y2="4"/></svg>{escape(name)}</span>'
-        for index, name in enumerate(curve.series)
+        f'<line class="line {kind}" x1="0" y1="4" x2="18" y2="4"/></svg>{escape(name)}</span>'
+        for name, kind in kinds.items()
+        if len(kinds) > 1
     )
     label = f"{curve.title}: {curve.y} by {curve.x}"
     return (
@@ -55,6 +65,16 @@ def line_chart(curve: Curve) -> str:
         f'<svg class="chart" role="img" aria-label="{escape(label)}" viewBox="0 0 {WIDTH} {HEIGHT}">'
         f"{body}</svg></figure>"
     )
+
+
+def _dots(points: Sequence[Point], counts: Sequence[int]) -> list[str]:
+    """A dot at each point; the area grows with its count."""
+    most = max(counts, default=1)
+    return [
+        f'<circle class="count" cx="{x:.1f}" cy="{y:.1f}" r="{2 + 7 * (count / most) ** 0.5:.1f}">'
+        f"<title>n = {count}</title></circle>"
+        for (x, y), count in zip(points, counts, strict=False)
+    ]
 
 
 def _x(value: float, limits: Point) -> float:

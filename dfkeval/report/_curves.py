@@ -14,10 +14,10 @@ def calibration_curves(details: Mapping[str, Any]) -> list[Curve]:
     if details.get("reliability"):
         points = [(each["confidence"], each["accuracy"]) for each in details["reliability"]]
         ideal = [(0.0, 0.0), (1.0, 1.0)]
+        counts = [each["n"] for each in details["reliability"]]
+        series = {"answers (area: n)": points, "ideal": ideal}
         found.append(
-            Curve(
-                "Reliability", {"answers": points, "ideal": ideal}, x="confidence", y="accuracy", shares=True
-            )
+            Curve("Reliability", series, "confidence", "accuracy", True, guide="ideal", counts=counts)
         )
     if details.get("abstention"):
         points = [(each["kept"], each["accuracy"]) for each in details["abstention"]]
@@ -41,3 +41,12 @@ def differences(details: Mapping[str, Any], most: int = 5) -> list[str]:
     found = details.get("pydantic_differs") or []
     lines = [f"{each['id']}: {each['place']}" for each in found[:most]]
     return [*lines, f"and {len(found) - most} more"] if len(found) > most else lines
+
+
+def without_probabilities(details: Mapping[str, Any]) -> str:
+    """What became of answers without label probabilities; empty where all have them."""
+    count = details.get("without_probabilities", 0)
+    if not count:
+        return ""
+    each = "answer has" if count == 1 else "answers have"
+    return f"{count} {each} no label probabilities: least sure where answers are left out, in no other curve."

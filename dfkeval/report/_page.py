@@ -16,7 +16,7 @@ from dfkeval.comparison import Comparison
 from dfkeval.harness import Run
 from dfkeval.report import _cards
 from dfkeval.report._charts import Curve, difference_bar, interval_bar, line_chart, share_bar
-from dfkeval.report._curves import calibration_curves, differences
+from dfkeval.report._curves import calibration_curves, differences, without_probabilities
 from dfkeval.report._format import interval, number, p_value, signed, split, verdict_line
 from dfkeval.samples import OUTCOMES
 
@@ -95,11 +95,12 @@ def _comparison(comparison: Comparison) -> str:
     first, rest = split(comparison.differences)
     more = _fold(f"{len(rest)} more values", _panel(_differences(comparison, rest))) if rest else ""
     notes = "".join(f'<p class="quiet">{escape(note)}</p>' for note in comparison.notes)
-    shown = comparison.changed[:CHANGED]
+    shown = sorted(comparison.changed, key=_cards.turn, reverse=True)[:CHANGED]
     cards = "".join(_cards.pair_card(change, comparison.a, comparison.b) for change in shown)
-    changed = _fold(
-        f"{len(shown)} of {len(comparison.changed)} changed answers", f'<div class="cards">{cards}</div>'
-    )
+    won, lost = ([_cards.turn(each) for each in comparison.changed].count(kind) for kind in (1, 2))
+    turned = f" ({won} became right, {lost} wrong)" if won or lost else ""
+    title = f"{len(shown)} of {len(comparison.changed)} changed answers{turned}"
+    changed = _fold(title, f'<div class="cards pairs">{cards}</div>')
     return (
         f'<section id="{_anchor(comparison.a, comparison.b)}">'
         f"<h2>{escape(comparison.a)} → {escape(comparison.b)} "
@@ -161,8 +162,11 @@ def _server(run: Run) -> str:
 
 
 def _calibration(run: Run) -> str:
-    charts = "".join(map(line_chart, calibration_curves(run.summary["details"].get("calibration", {}))))
-    return f'<h3>Confidence</h3><div class="charts">{charts}</div>' if charts else ""
+    details = run.summary["details"].get("calibration", {})
+    charts = "".join(map(line_chart, calibration_curves(details)))
+    note = without_probabilities(details)
+    note = f'<p class="quiet">{note}</p>' if note else ""
+    return f'<h3>Confidence</h3>{note}<div class="charts">{charts}</div>' if charts else ""
 
 
 def _differing(run: Run) -> str:

@@ -120,6 +120,23 @@ def test_an_unreadable_answer_is_an_error_that_cannot_leave_the_accuracy() -> No
     assert table.details["without_probabilities"] == 8
 
 
+def test_n_is_the_answers_that_a_value_is_made_of() -> None:
+    samples = [*drawn(8, 4), *(answered(index, None, None) for index in range(8, 13))]
+    table = calibration.METRIC.measure(samples, SCORING)
+    groups = [str(index) for index in range(13)]
+    found = stats.estimate(calibration.METRIC, table, groups, resamples=100)
+    of_all = {"accuracy", "aurc", "accuracy_at_80", "coverage_at_95"}
+    assert {name for name, each in found.items() if each.n == 13} == of_all
+    assert {each.n for name, each in found.items() if name not in of_all} == {8}
+    fewer = calibration.METRIC.measure([replace(samples[0], label_probs=None), *samples[1:]], SCORING)
+    change = stats.difference(calibration.METRIC, table, fewer, groups, resamples=100)
+    assert (change["accuracy"].n, change["ece"].n, change["average_precision.fitnah"].n) == (13, 7, 7)
+    both = stats.pooled(calibration.METRIC, [table, fewer], groups, resamples=100)
+    assert (both["accuracy"].n, both["ece"].n) == (13, 7)
+    alone = stats.estimate(calibration.METRIC, table, ["one"] * 13, resamples=100)
+    assert (alone["accuracy"].n, alone["brier"].n) == (13, 8)
+
+
 @pytest.mark.parametrize(
     "probs", [{}, {"netral": 0.2}, {"netral": 4.0, "fitnah": -3.0}, {"else": 1.0}, {"netral": 1.0}]
 )

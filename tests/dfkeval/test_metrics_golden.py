@@ -17,7 +17,7 @@ from dfkdata import schemas
 from dfkdata.config import bind
 from dfkdata.errors import ConfigError
 from dfkdata.schemas import Schema
-from dfkeval import compat
+from dfkeval import compat, stats
 from dfkeval.metrics import Metric, Scoring, bertscore, qwen_test_runner, sita, sita_bertscore, sita_keywords
 from dfkeval.samples import Sample
 
@@ -115,6 +115,9 @@ def test_sita_s_text_evaluators_numbers_are_reproduced(name: str) -> None:
     measured = sita.METRIC.measure(sita_rows(name), scoring)
     assert int(measured.scored.sum()) == want["rows"]
     assert measured.details["dropped_pairs"] == want["rows"] - want["pairs"] > 0
+    groups = [str(index) for index in range(len(measured.scored))]
+    found = stats.estimate(sita.METRIC, measured, groups, resamples=100)
+    assert (found["cls_accuracy"].n, found["rouge_l_f1"].n) == (want["rows"], want["pairs"])
 
 
 @pytest.mark.parametrize("name", sorted(EVALUATORS))

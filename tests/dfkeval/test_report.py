@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
+from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -11,8 +13,12 @@ from eval_helpers import DFK, config_of, dfk_gold, gold_answers, row_of, write_a
 from PIL import Image
 
 from dfkeval import compare, evaluate, report
+from dfkeval.comparison import Change
 from dfkeval.harness import Run
+from dfkeval.report import _cards
 from dfkeval.report._cards import badges
+from dfkeval.report._charts import line_chart
+from dfkeval.report._curves import calibration_curves, without_probabilities
 from dfkeval.samples import Sample
 
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&`|"
@@ -103,6 +109,40 @@ def test_the_page_shows_everything_that_a_reader_needs(runs: list[Run]) -> None:
     for text in wanted:
         assert text in tags.text, text
     assert "<polyline" in html and 'class="badge good">better' in html
+
+
+def test_answers_that_became_wrong_are_shown_first_and_counted(runs: list[Run]) -> None:
+    there = compare(runs[0], runs[1])
+    turns = [_cards.turn(each) for each in there.changed]
+    back = [_cards.turn(each) for each in compare(runs[1], runs[0]).changed]
+    assert (turns.count(1), turns.count(2)) == (back.count(2), back.count(1))
+    assert turns.count(1) and not turns.count(2)
+    again = dataclasses.replace(there, changed=(*there.changed, Change("lost", *_turned(there.changed))))
+    html = report.page("Report", runs, [again])
+    assert f"changed answers ({turns.count(1)} became right, 1 wrong)" in html
+    assert html.index('class="id">lost<') < html.index(f'class="id">{escape(there.changed[0].id)}<')
+
+
+def _turned(changed: tuple[Change, ...]) -> tuple[Sample, Sample]:
+    """An answer that became right, in the wrong order."""
+    won = next(each for each in changed if _cards.turn(each) == 1)
+    return won.after, won.before
+
+
+def test_a_reliability_curve_shows_its_ideal_apart_and_how_many_answers_a_point_has() -> None:
+    bins = [{"n": n, "confidence": c, "accuracy": a} for n, c, a in ((1, 0.4, 0.0), (4, 0.9, 0.75))]
+    details = {
+        "reliability": bins,
+        "abstention": [{"kept": 1.0, "accuracy": 0.6}],
+        "without_probabilities": 1,
+    }
+    reliability, abstention = calibration_curves(details)
+    html = line_chart(reliability)
+    assert html.count('class="line guide"') == 2 and html.count('class="line s0"') == 2  # line and key
+    assert re.findall(r'r="([\d.]+)"><title>n = (\d)', html) == [("5.5", "1"), ("9.0", "4")]
+    assert 'class="key"' not in line_chart(abstention)
+    assert without_probabilities(details).startswith("1 answer has no label probabilities")
+    assert without_probabilities({}) == ""
 
 
 def test_every_link_in_the_page_has_its_place(runs: list[Run]) -> None:
