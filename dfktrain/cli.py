@@ -62,6 +62,14 @@ def run(
     ] = None,
     set_: Overrides = None,
     override: OverrideFiles = None,
+    resume: Annotated[
+        str | None,
+        typer.Option(
+            "--resume",
+            help="Go on from hf://ORG/NAME@REV, where dfktrain push --checkpoint sent a stopped run. "
+            "A folder that is already as far goes on from itself.",
+        ),
+    ] = None,
 ) -> None:
     """Train an adapter: DIR/adapter, DIR/stages/NAME/adapter, DIR/run.json; with an evaluate: section, then
     ask base and tuned model and compare."""
@@ -77,6 +85,10 @@ def run(
 
     scores.check(settings)
     _say_precision(settings)
+    if resume is not None:
+        from dfktrain.resume import restore
+
+        sys.stderr.write(f"resume: {folder} goes on after {restore(resume, folder)}\n")
     with _Bar() as progress:
         result = train(settings, folder, progress=progress)
     if os.environ.get("RANK", "0") != "0":

@@ -10,7 +10,8 @@ import typer
 
 EXAMPLES = (
     "Examples:\n\n  dfktrain push runs/first --to ORG/NAME --dry-run\n\n"
-    "  HF_TOKEN=... dfktrain push runs/first --to ORG/NAME --revision v2"
+    "  HF_TOKEN=... dfktrain push runs/first --to ORG/NAME --revision v2\n\n"
+    "  HF_TOKEN=... dfktrain push runs/stopped --to ORG/NAME --checkpoint"
 )
 
 
@@ -27,23 +28,36 @@ def push_command(
         typer.Option("--private/--public", help="Of a repository that is made; others stay as they are."),
     ] = True,
     revision: Annotated[str | None, typer.Option(help="The branch; default: the main one.")] = None,
+    checkpoint: Annotated[
+        bool,
+        typer.Option(
+            "--checkpoint",
+            help="Of a stopped run: its newest whole checkpoint with optimiser, scheduler and random states, "
+            "into the folder checkpoint/; dfktrain run --resume hf://ORG/NAME goes on from it.",
+        ),
+    ] = False,
 ) -> None:
     """Send weights, card, dfk.json and curves to the Hub, and nothing else; the token is HF_TOKEN."""
-    from dfktrain import cli, hub
+    from dfktrain import cli, hub, resume
 
     cli._quiet()
     hub.check_name(to)
-    files = hub.plan(run)
+    files = resume.plan(run) if checkpoint else hub.plan(run)
     for file in files:
         sys.stdout.write(f"{file.size:>14,}  {file.name}\n")
     total = sum(file.size for file in files)
     sys.stdout.write(f"{total:>14,}  bytes in {len(files)} files\n")
-    if dry_run:
+    if dry_run and not checkpoint:
         card = next((file.content for file in files if file.name == "README.md"), None)
         sys.stdout.write("\nno card: README.md is missing\n" if card is None else f"\n{_text(card)}")
+    if dry_run:
         sys.stdout.write(f"\ndry run: nothing was sent to {to}\n")
         return
-    sys.stdout.write(f"sent: {hub.send(files, to, private=private, revision=revision)}\n")
+    replaces = resume.FOLDER if checkpoint else None
+    address = hub.send(files, to, private=private, revision=revision, replaces=replaces)
+    sys.stdout.write(f"sent: {address}\n")
+    if checkpoint:
+        sys.stdout.write(f"go on elsewhere: dfktrain run CONFIG --out DIR --resume {address}\n")
 
 
 def _text(content: bytes | Path) -> str:

@@ -1,7 +1,8 @@
 """The Hub: what is sent there, and adapters that come from there.
 
 Strategy: `plan` decides what would be sent, names and bytes; `send` hands exactly that to the Hub's client.
-Promises: nothing leaves the folder but the weights, the card, `dfk.json` and the curves; a file that names a
+Promises: nothing leaves the folder but the weights, the card, `dfk.json` and the curves (and a stopped run's
+state, see `resume`, where that is asked for); a file that names a
 token or a folder of this machine is refused; the base's folder is written as a name; the token comes from
 HF_TOKEN and is printed nowhere; nothing is sent or fetched unless an address was given."""
 
@@ -10,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,7 @@ def plan(run: str | Path) -> list[File]:
     in it."""
     run = Path(run)
     folder = run / "adapter" if (run / "run.json").is_file() else run
-    found = [File(path.name, _public(path)) for path in sorted(_files(folder))]
+    found = [File(path.name, public(path)) for path in sorted(_files(folder))]
     if not any(_WEIGHTS.match(file.name) for file in found):
         raise ConfigError(
             f"{run}: neither a run's folder nor one with weights; give the --out of dfktrain run"
@@ -61,7 +62,7 @@ def plan(run: str | Path) -> list[File]:
     if folder != run:
         found = _with_curves(found, run)
     for file in found:
-        _refuse_leak(file, run)
+        refuse_leak(file, run)
     return found
 
 
@@ -84,8 +85,8 @@ def _with_curves(found: list[File], run: Path) -> list[File]:
     return [*made, *curves]
 
 
-def _public(path: Path) -> bytes | Path:
-    """Weights stay on disk; in two files the base's folder becomes its name."""
+def public(path: Path) -> bytes | Path:
+    """What is sent of a file. Weights stay on disk; in two files the base's folder becomes its name."""
     if path.suffix == ".safetensors":
         return path
     data = path.read_bytes()
@@ -113,7 +114,7 @@ def _base_name(folder: Path, name: str | None) -> str | None:
     return Path(name).name if Path(name).is_absolute() or Path(name).is_dir() else name
 
 
-def _refuse_leak(file: File, run: Path) -> None:
+def refuse_leak(file: File, run: Path) -> None:
     """Raise `ConfigError` where a text file holds a token, the home folder or the run's own folder."""
     if isinstance(file.content, Path):
         return
@@ -128,11 +129,18 @@ def _refuse_leak(file: File, run: Path) -> None:
             raise ConfigError(f"{file.name}: names a folder of this machine ({place}); take it out first")
 
 
-def send(files: list[File], repo: str, *, private: bool = True, revision: str | None = None) -> str:
+def send(
+    files: list[File],
+    repo: str,
+    *,
+    private: bool = True,
+    revision: str | None = None,
+    replaces: str | None = None,
+) -> str:
     """Send `files` as one commit to the model repository ORG/NAME, made where it is missing; its address.
 
-    revision: a branch, made where it is missing. Raises `ConfigError` for a wrong name or without HF_TOKEN,
-    `BackendError` where the Hub refuses."""
+    revision: a branch, made where it is missing. replaces: a folder there whose other files are deleted.
+    Raises `ConfigError` for a wrong name or without HF_TOKEN, `BackendError` where the Hub refuses."""
     check_name(repo)
     hub = _client()
     token = os.environ.get("HF_TOKEN")
@@ -149,6 +157,11 @@ def send(files: list[File], repo: str, *, private: bool = True, revision: str | 
         api.create_repo(repo, private=private, exist_ok=True)
         if revision is not None:
             api.create_branch(repo, branch=revision, exist_ok=True)
+        if replaces is not None:
+            stays = {file.name for file in files}
+            there = api.list_repo_files(repo, revision=revision)
+            gone = [name for name in there if name.startswith(replaces) and name not in stays]
+            steps += [hub.CommitOperationDelete(name) for name in gone]
         done = api.create_commit(repo, steps, commit_message="Weights and card", revision=revision)
     except (hub.errors.HfHubHTTPError, OSError, _http_error()) as error:
         raise BackendError(f"{repo}: the Hub refused: {str(error).replace(token, '***')}") from error
@@ -173,6 +186,12 @@ def fetched(config: TrainConfig) -> TrainConfig:
 def fetch(address: str) -> Path:
     """The local copy of the adapter at hf://ORG/NAME[@REVISION]. Raises `ConfigError` for another form,
     `BackendError` where it cannot be had."""
+    return adapters.folder(str(download(address, _FETCHED)))
+
+
+def download(address: str, patterns: Iterable[str]) -> Path:
+    """The local folder with the files of hf://ORG/NAME[@REVISION] that match `patterns`; raises as `fetch`
+    does."""
     repo, _, revision = address.removeprefix(HUB).partition("@")
     if not _NAME.match(repo):
         raise ConfigError(f"{address}: write hf://ORG/NAME or hf://ORG/NAME@REVISION")
@@ -181,13 +200,13 @@ def fetch(address: str) -> Path:
         folder = hub.snapshot_download(
             repo,
             revision=revision or None,
-            allow_patterns=list(_FETCHED),
+            allow_patterns=list(patterns),
             endpoint=os.environ.get("HF_ENDPOINT"),
             token=os.environ.get("HF_TOKEN") or False,
         )
     except (hub.errors.HfHubHTTPError, hub.errors.LocalEntryNotFoundError, OSError, _http_error()) as error:
         raise BackendError(f"{address}: cannot be downloaded: {error}") from error
-    return adapters.folder(folder)
+    return Path(folder)
 
 
 def _client() -> Any:

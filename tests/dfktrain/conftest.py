@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fakes.fake_hub import TOKEN, Hub, running
 from train_helpers import (
     build_model,
     build_processor,
@@ -84,3 +86,16 @@ def rows(pictures: list[str]) -> list[dict[str, Any]]:
 def train_file(tmp_path: Path, rows: list[dict[str, Any]]) -> Path:
     """The eight rows on disk."""
     return write_rows(tmp_path / "train.jsonl", rows)
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
+    """A hub on this machine, an own cache, and a token."""
+    import huggingface_hub.constants as constants
+
+    with running() as found:
+        monkeypatch.setenv("HF_ENDPOINT", found.endpoint)
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        yield found

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from fakes.fake_hub import TOKEN, Hub, running
+from fakes.fake_hub import TOKEN, Hub
 from train_helpers import text_row, write_rows
 
 from dfkdata.errors import BackendError, ConfigError
@@ -52,19 +51,6 @@ def run(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
     (out / "adapter" / "notes.txt").write_text("private")
     (out / "stages/s/curves.png").write_bytes(b"\x89PNG")
     return out
-
-
-@pytest.fixture
-def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
-    """A hub on this machine, an own cache, and a token."""
-    import huggingface_hub.constants as constants
-
-    with running() as found:
-        monkeypatch.setenv("HF_ENDPOINT", found.endpoint)
-        monkeypatch.setenv("HF_TOKEN", TOKEN)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        yield found
 
 
 def called(monkeypatch: Any, capsys: Any, *words: Any) -> tuple[int, str, str]:

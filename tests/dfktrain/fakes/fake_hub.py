@@ -69,6 +69,8 @@ class Hub:
             value = line["value"]
             if line["key"] == "file":
                 self.revisions[revision][value["path"]] = base64.b64decode(value["content"])
+            if line["key"] == "deletedFile":
+                del self.revisions[revision][value["path"]]
         oid = self.oid(revision)
         return {"commitUrl": f"{self.endpoint}/org/model/commit/{oid}", "commitOid": oid, "success": True}
 
