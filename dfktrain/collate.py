@@ -20,7 +20,7 @@ from torch import Tensor
 
 from dfkdata.errors import DataError
 from dfkeval.loading import open_image
-from dfktrain import mask, video
+from dfktrain import mask, rowshape, video
 from dfktrain.mask import IGNORE, Encoded
 
 _MEDIA = {"video": "video", "audio": "audio", "input_audio": "audio", "video_url": "video_url"}
@@ -69,6 +69,7 @@ class Collator:
 
     def encode(self, row: dict[str, Any]) -> Encoded:
         """The sample of the row's last answer; opens headers of images, and videos. Raises `DataError`."""
+        rowshape.require(row)
         self._refuse_media(row)
         row = next(mask.turns(row))
         images, videos = tuple(row.get("images") or ()), tuple(row.get("videos") or ())

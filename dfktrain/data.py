@@ -18,7 +18,7 @@ from typing import Any
 
 from dfkdata.errors import DataError
 from dfkdata.rows import load_rows
-from dfktrain import mask
+from dfktrain import mask, rowshape
 from dfktrain.collate import Collator
 from dfktrain.config import LabelWeights, Resample, Stage
 from dfktrain.mask import Encoded
@@ -107,6 +107,7 @@ def _sees(row: dict[str, Any]) -> bool:
 
 
 def _row_samples(row: dict[str, Any], stage: Stage, collator: Collator, data: StageData) -> Iterator[Encoded]:
+    rowshape.require(row)
     data.note(row)
     for turn in mask.turns(row, stage.turns):
         sample = collator.encode(turn)
@@ -193,7 +194,7 @@ def _system(row: dict[str, Any]) -> str | None:
     if first["role"] != "system":
         return None
     content = first["content"]
-    return content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
+    return content if isinstance(content, str) else "".join(part.get("text", "") for part in content or ())
 
 
 def file_sha256(path: str) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dfkdata.errors import ConfigError, DataError
-from dfktrain import environment
+from dfktrain import carried, environment
 from dfktrain.collate import Collator
 from dfktrain.config import AdapterConfig, Stage, TrainConfig
 from dfktrain.data import StageData, read_stage, read_validation
@@ -83,6 +83,11 @@ def plan(config: TrainConfig) -> Plan:
         report.stages.append(_stage(stage, report.collator, config.seed, index, report.faults))
     _estimate(report, config, network)
     report.notes = _serving(report.size)
+    if config.adapter.kind == "full" and (passed := carried.patterns(network)):
+        names = ", ".join(passed)
+        report.notes.append(
+            f"tensors that the model's class does not load ({names}) are kept as the base has them"
+        )
     return report
 
 

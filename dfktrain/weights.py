@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dfkeval import card as cards
 from dfkeval import loading
+from dfktrain import carried
 
 if TYPE_CHECKING:  # dfktrain.loop imports transformers, and an engine may have to be imported before it
     from dfktrain.loop import AnswerTrainer
@@ -45,6 +46,7 @@ def save(
         model.save_pretrained(str(folder), state_dict=state)
         if not _is_adapter(model):
             base.processor.save_pretrained(str(folder))
+            carried.carry(model, base.name, folder)
         else:
             (folder / "README.md").unlink(missing_ok=True)  # the library's empty form; `modelcard` writes one
         if _is_adapter(model) and base.own_template:

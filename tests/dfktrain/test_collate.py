@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import copy
 import inspect
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from train_helpers import image_row, text_row, tool_row
+from train_helpers import image_row, text_row, tool_row, write_rows
 
 from dfkdata.errors import DataError
 from dfktrain.collate import Collator
+from dfktrain.config import Stage
+from dfktrain.data import read_stage
 from dfktrain.mask import IGNORE
 
 
@@ -187,3 +190,39 @@ def test_a_turn_that_the_template_refuses_is_a_refused_row(processor: Any) -> No
     row["messages"][0]["content"] = [{"type": "riddle"}]
     with pytest.raises(DataError, match="row odd: the chat template refuses it"):
         Collator(processor).encode(row)
+
+
+@pytest.mark.parametrize(
+    ("part", "told"),
+    [
+        ({"meta": "x"}, "meta is not an object"),
+        ({"chat_template_kwargs": [1]}, "chat_template_kwargs is not an object"),
+        ({"tools": "emit"}, "tools is not a list of objects"),
+        ({"user": {"content": ["x"]}}, r"messages\[0\].content is neither"),
+        ({"user": {"content": 5}}, r"messages\[0\].content is neither"),
+        ({"answer": {"tool_calls": ["emit"]}}, r"messages\[1\].tool_calls is not a list of objects"),
+        (
+            {"answer": {"tool_calls": [{"function": {}}]}},
+            r"messages\[1\].tool_calls: a call names no function",
+        ),
+        (
+            {"answer": {"tool_calls": [{"function": {"name": "emit", "arguments": "{}"}}]}},
+            r"messages\[1\].tool_calls: arguments are not an object",
+        ),
+    ],
+)
+def test_a_row_written_by_hand_with_a_value_of_a_wrong_kind_is_refused_with_its_place(
+    processor: Any, tmp_path: Path, part: dict[str, Any], told: str
+) -> None:
+    row = text_row("odd", "x", "y")
+    for at, name in enumerate(("user", "answer")):
+        row["messages"][at] |= part.get(name, {})
+    row |= {key: value for key, value in part.items() if key not in ("user", "answer")}
+    with pytest.raises(DataError, match=f"row odd: {told}"):
+        Collator(processor).encode(row)
+    refused: list[str] = []
+    stage = Stage.model_validate(
+        {"name": "s", "data": [str(write_rows(tmp_path / "x.jsonl", [row]))], "steps": 1}
+    )
+    read_stage(stage, Collator(processor), 0, refused)
+    assert len(refused) == 1

@@ -12,7 +12,7 @@ from train_helpers import text_row, write_rows
 from dfkdata.config import bind
 from dfktrain import TrainConfig, environment, show, train
 from dfktrain.collate import Collator
-from dfktrain.config import Stage
+from dfktrain.config import AdapterConfig, Stage
 from dfktrain.plan import plan, steps
 
 
@@ -219,3 +219,9 @@ def test_the_plan_is_json_free_of_surprises(base_folder: Path, train_file: Path)
     report = plan(config(base_folder, train_file))
     assert json.dumps(report.stages[0].left_out) == "{}"
     assert report.engine == "transformers" and report.precision.startswith("fp32")
+
+
+def test_a_whole_model_says_what_it_keeps_untrained(base_folder: Path, train_file: Path) -> None:
+    made = config(base_folder, train_file).model_copy(update={"adapter": AdapterConfig(kind="full")})
+    assert [note for note in plan(made).notes if "^mtp.*" in note and "kept as the base has them" in note]
+    assert not [note for note in plan(config(base_folder, train_file)).notes if "mtp" in note]

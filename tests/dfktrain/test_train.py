@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from merge_helpers import EXTRA, released
 from train_helpers import build_model, text_row, write_rows
 
 from dfkdata.errors import BackendError, ConfigError, DataError
@@ -746,3 +747,28 @@ def test_a_finished_stage_of_full_fine_tuning_is_restored_bit_for_bit(
     states = [dict(base.model.named_parameters()) for base in (first, second)]
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
     assert (tmp_path / "out/adapter/tokenizer.json").is_file()
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+def test_full_fine_tuning_keeps_the_tensors_that_the_class_does_not_load(
+    base_folder: Path, train_file: Path, tmp_path: Path, shards: int
+) -> None:
+    from dfkeval import loading
+    from dfktrain.tensorfile import weight_files
+
+    source = released(base_folder, tmp_path / "base", shards=shards)
+    made = config(source, train_file, steps=2).model_copy(update={"adapter": AdapterConfig(kind="full")})
+    whole = train(made, tmp_path / "out").adapter
+
+    def extra(folder: Path) -> bytes:
+        (found,) = [(file, e) for file in weight_files(folder) for e in file.entries if e.name == EXTRA]
+        assert found[1].dtype == "BF16"
+        return found[0].path.read_bytes()[found[1].start : found[1].end]
+
+    assert extra(whole) == extra(source)
+    again = loading.load(whole, device="cpu", dtype="float32").model
+    trained = {entry.name: value for file in weight_files(whole) for entry, value in file.tensors()}
+    assert all(
+        torch.equal(value, trained[name]) for name, value in again.state_dict().items() if name in trained
+    )
+    assert len(trained) == len(dict(again.named_parameters())) + 1

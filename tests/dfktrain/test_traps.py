@@ -90,8 +90,17 @@ TRAPS: dict[int, tuple[str, tuple[str, ...]]] = {
             "test_train::test_an_adapter_that_changes_nothing_stops_the_run",
         ),
     ),
-    13: ("saving through the library drops mtp tensors and rounds fp32 ones", ()),
-    14: ("rejection sampling scrambles the patches of images", ()),
+    13: (
+        "saving through the library drops mtp tensors and rounds fp32 ones",
+        (
+            "test_train::test_full_fine_tuning_keeps_the_tensors_that_the_class_does_not_load",
+            "test_merge::test_what_the_adapter_leaves_alone_is_byte_identical_mtp_and_fp32_gates_included",
+        ),
+    ),
+    14: (
+        "rejection sampling scrambles the patches of images",
+        ("test_rft::test_every_kept_sample_carries_its_own_images",),
+    ),
     15: (
         "a text rank beside an image rank hangs under gradient checkpointing",
         ("test_ranks::test_a_text_rank_beside_an_image_rank_does_not_hang",),
@@ -160,7 +169,7 @@ def test_every_trap_of_the_core_has_its_tests() -> None:
     named = [name for _, names in TRAPS.values() for name in names]
     assert [name for name in named if name not in written] == []
     assert sorted(TRAPS) == list(range(1, 25))
-    assert [number for number, (_, names) in TRAPS.items() if not names] == [13, 14]
+    assert all(names for _, names in TRAPS.values())
 
 
 def test_an_adapter_on_the_tied_head_is_refused(model: Any) -> None:
