@@ -22,6 +22,8 @@ class Ending(NamedTuple):
 
 def function_end(tags: Tags, i: int, wrapped: bool, finished: bool) -> Ending | None:
     """The end of the call if tag `i`, a closer of the function, ends it."""
+    if wrapped and tags.next[i] == C_CLOSE and not tags.drifted:
+        return Ending(tags.ends[i + 1], i + 2)  # the usual case
     drift = ("drifted_closer",) if i in tags.drifted else ()
     if not wrapped:
         return _bare_end(tags, i, drift)

@@ -15,7 +15,7 @@ from __future__ import annotations
 from typing import Final
 
 from dfkeval.literals import BLANKS
-from dfkeval.toolcall._endings import Ending, cut_tail, ended, function_end, wrapper_end
+from dfkeval.toolcall._endings import Ending, cut_tail, ended, wrapper_end
 from dfkeval.toolcall._frame import Frame, Parameter
 from dfkeval.toolcall._stack import Stack
 from dfkeval.toolcall._syntax import (
@@ -118,7 +118,7 @@ class Machine(Stack):
 
     def _function_close(self, frame: Frame, i: int) -> int:
         tags = self.tags
-        ending = function_end(tags, i, frame.wrapped, self.finished)
+        ending = self.function_end(i, frame.wrapped)
         if ending is not None:
             return self.close(frame, ending)
         if ended(tags, i):
@@ -217,7 +217,7 @@ class Machine(Stack):
         """The end of the call behind the closer `i`, if there is one."""
         tags, following = self.tags, self.tags.next[i]
         if following == F_CLOSE:
-            return function_end(tags, i + 1, frame.wrapped, self.finished)
+            return self.function_end(i + 1, frame.wrapped)
         if not self._shaped(parameter, i):
             return None
         if following == C_CLOSE:
@@ -308,10 +308,7 @@ class Machine(Stack):
         if parameter.heal is not None or parameter.closer_inside or not self._shaped(parameter, i):
             return
         tags = self.tags
-        if tags.kinds[i] == F_CLOSE:
-            ending = function_end(tags, i, frame.wrapped, self.finished)
-        else:
-            ending = wrapper_end(tags, i)
+        ending = self.function_end(i, frame.wrapped) if tags.kinds[i] == F_CLOSE else wrapper_end(tags, i)
         if ending is not None:
             end, repair = self._without_closer(parameter, tags.starts[i])
             parameter.heal = (end, ending._replace(repairs=(repair, *ending.repairs)))

@@ -15,7 +15,6 @@ from typing import Final
 from dfkeval.coerce import Dialect
 from dfkeval.literals import skip_blanks
 from dfkeval.toolcall._blocks import Block, Settings, result
-from dfkeval.toolcall._endings import function_end
 from dfkeval.toolcall._frame import Frame
 from dfkeval.toolcall._hermes import read_json_call
 from dfkeval.toolcall._outside import opening
@@ -365,7 +364,7 @@ class Reader(Source):
             return end
         following = tags.next[i]
         legal = following == P_OPEN or (
-            following == F_CLOSE and function_end(tags, i + 1, True, self.finished) is not None
+            following == F_CLOSE and self.machine.function_end(i + 1, True) is not None
         )
         return max(end, self._frames(*self._reopen(self.reopenable[-1], i))) if legal else end
 

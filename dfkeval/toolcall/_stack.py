@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any, Final
 
 from dfkeval.literals import LiteralError, scan_json, skip_blanks
-from dfkeval.toolcall._endings import Ending
+from dfkeval.toolcall._endings import Ending, function_end
 from dfkeval.toolcall._frame import Frame, Parameter
 from dfkeval.toolcall._syntax import C_OPEN, P_CLOSE, PARAMETER_CLOSE
 from dfkeval.toolcall._tags import Tags
@@ -33,6 +33,8 @@ class Stack:
         self.spare = _FREE + 4 * len(tags)
         self.stack: list[Frame] = []
         self.out: list[Frame] = []
+        #: The last answer of `function_end`: (i, wrapped), ending.
+        self._ended: tuple[tuple[int, bool], Ending | None] = ((-1, False), None)
 
     @cached_property
     def _closer_starts(self) -> list[int]:
@@ -40,6 +42,12 @@ class Stack:
         tags = self.tags
         closers = (i for i in range(len(tags)) if tags.kinds[i] == P_CLOSE and i not in tags.drifted)
         return [tags.starts[i] for i in closers]
+
+    def function_end(self, i: int, wrapped: bool) -> Ending | None:
+        """`_endings.function_end`, remembered: where a call is taken up again the reader has asked before."""
+        if self._ended[0] != (i, wrapped):
+            self._ended = ((i, wrapped), function_end(self.tags, i, wrapped, self.finished))
+        return self._ended[1]
 
     def push(self, i: int, wrapped: bool) -> int:
         """Open a frame at tag `i` (`<tool_call>`, or `<function=NAME>`). Returns the next index."""

@@ -43,18 +43,25 @@ class Tags:
 
     def __init__(self, text: str) -> None:
         self.text = text
-        found = list(TOKEN.finditer(text))
-        raw = [match.lastindex or END for match in found]
-        self.starts = [match.start() for match in found]
-        self.ends = [match.end(kind) for match, kind in zip(found, raw, strict=True)]
-        self.drifted = frozenset([i for i, kind in enumerate(raw) if kind == DRIFT] if DRIFT in raw else ())
+        kinds: list[int] = []
+        starts: list[int] = []
+        ends: list[int] = []
+        behind: list[int] = []  # each tag's end with the blanks that follow it
+        for match in TOKEN.finditer(text):  # one match at a time: a list of them is work for the collector
+            kind = match.lastindex or END
+            start, stop = match.span()
+            kinds.append(kind)
+            starts.append(start)
+            ends.append(match.end(kind))
+            behind.append(stop)
+        self.starts, self.ends = starts, ends
+        self.drifted = frozenset([i for i, kind in enumerate(kinds) if kind == DRIFT])
         for i in self.drifted:
-            raw[i] = _DRIFTED[text[self.starts[i] : self.starts[i] + 3]]
-        self.kinds = [*raw, END]
-        behind = [*self.starts[1:], len(text)]
+            kinds[i] = _DRIFTED[text[starts[i] : starts[i] + 3]]
+        self.kinds = [*kinds, END]
         self.next = [
-            kind if match.end() == start else TEXT
-            for match, start, kind in zip(found, behind, self.kinds[1:], strict=True)
+            kind if stop == start else TEXT
+            for stop, start, kind in zip(behind, [*starts[1:], len(text)], self.kinds[1:], strict=True)
         ]
         self.cut = self._cut_closer()
         self._run = (0, -1)
