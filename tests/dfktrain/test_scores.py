@@ -60,6 +60,10 @@ def test_a_run_ends_with_base_against_tuned(monkeypatch: Any, capsys: Any, proje
     assert tuned.summary["metrics"]["answers.exact"]["value"] == 1.0
     assert base.summary["metrics"]["answers.exact"]["value"] < 1.0
     assert "| answers.f1" in (out / FOLDER / "comparison.md").read_text()
+    card = (out / "adapter/README.md").read_text()  # written again once there were scores
+    shown = [f"{each.summary['metrics']['answers.exact']['value']:.3f}" for each in (base, tuned)]
+    line = next(line for line in card.splitlines() if line.startswith("| answers.exact |"))
+    assert [cell.split()[0] for cell in line.split("|")[2:4]] == shown and shown[1] == "1.000"
     assert "base against tuned" in (out / FOLDER / "report.html").read_text()
 
 

@@ -87,14 +87,38 @@ def _backend(value: dict[str, Any]) -> Any:
     return backend_of(value)
 
 
+@pytest.mark.parametrize("where", ["run", "stage"])
 def test_a_watch_that_is_added_to_a_finished_run_does_not_train_it_again(
-    files: dict[str, Path], tmp_path: Path
+    files: dict[str, Path], tmp_path: Path, where: str
 ) -> None:
     out = tmp_path / "out"
     before = train(configured(files, None), out)
-    again = train(configured(files, watched(files)), out)
+    asked = watched(files)
+    config = configured(files, asked) if where == "run" else configured(files, None, stage={"watch": asked})
+    assert config.watched(config.stages[0]) is not None
+    again = train(config, out)
     assert again.stages[0].fingerprint == before.stages[0].fingerprint
     assert again.stages[0].seconds == before.stages[0].seconds  # loaded, not trained
+
+
+def test_a_watched_run_that_was_stopped_goes_on_to_the_same_weights_and_points(
+    files: dict[str, Path], tmp_path: Path
+) -> None:
+    calm = train(configured(files, watched(files)), tmp_path / "calm")
+
+    def stop(at: Any) -> None:
+        if at.step == 5:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        train(configured(files, watched(files)), tmp_path / "again", progress=stop)
+    assert not (tmp_path / "again/run.json").exists()
+    again = train(configured(files, watched(files)), tmp_path / "again")
+    one, two = weights(tmp_path / "calm"), weights(tmp_path / "again")
+    assert all(torch.equal(one[key], two[key]) for key in one)
+    assert calm.stages[0].history == again.stages[0].history  # no point lost, none twice
+    points = [line["step"] for line in again.stages[0].history if "watch/answers.exact" in line]
+    assert points == [0, 2, 4, 6]
 
 
 def test_the_slice_is_drawn_by_the_seed_and_nothing_else(files: dict[str, Path], tmp_path: Path) -> None:
