@@ -6,6 +6,7 @@ Promises: pure; a row that passes is one that every trainer of the `messages` la
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -71,6 +72,7 @@ RULES: dict[str, Rule] = {
     "IMG_TRUNCATED": Rule("an image file reaches its end marker"),
     "IMG_BOMB": Rule("an image stays under the pixel limit"),
     "IMG_COUNT": Rule("there are as many image placeholders as images", policies=_SOFT),
+    "CONTROL_TOKEN": Rule("text holds no control token of a tokenizer, such as <|im_end|>", policies=_SOFT),
     "IMG_POSITION": Rule("image placeholders stand in user turns", policies=_SOFT),
     "ROLE_UNKNOWN": Rule("roles are system, user, assistant, tool"),
     "SYSTEM_NOT_FIRST": Rule("a system turn comes first and once", policies=_SOFT),
@@ -380,6 +382,18 @@ def _other_turn(role: Any, number: int, before: str, messages: list[Message], ju
         raise Fault("ROLE_UNKNOWN", f"the role {role!r}", path=path, value=role)
     elif before != "tool" and not (before == "assistant" and messages[number - 1].get("tool_calls")):
         judge(_order(number, "a tool turn without a call before it"))
+
+
+_CONTROL = re.compile(rb"<\|[A-Za-z0-9_]+\|>")
+
+
+def control_tokens(turns: bytes, judge: Judge) -> None:
+    """Look for control tokens in encoded turns: tokenizers obey them, so a text that says <|image_pad|> is
+    one more picture, and one that says <|im_end|> ends the turn."""
+    found = _CONTROL.search(turns) if b"<" in turns else None
+    if found is not None:
+        name, hint = found.group().decode(), "write it in another way, or drop the row"
+        judge(Fault("CONTROL_TOKEN", f"the text says {name}", path="messages", value=name, hint=hint))
 
 
 # Joiners (U+200C, U+200D) are left out: emoji and several scripts need them.

@@ -3,7 +3,8 @@
 Strategy: texts are cut into whole words, each word stands for a few base forms, and a text of the answer is
 supported when each of its content words shares a form with a word of the source. Order and relations are not
 looked at, since an answer may turn a sentence round.
-What the forms know. English: regular plurals, `-ves`, and the irregular plurals below; no verb forms.
+What the forms know. English: regular plurals, the irregular plurals below, and words that end in -men
+and -children; no verb forms.
 Indonesian: one prefix of me-, di-, ber-, ter-, pe-, ke-, se- with its sound change, one suffix of -kan, -an,
 -i, possessives, particles and doubled words (anak-anak); roots shorter than four letters are left alone, and
 infixes are not known. Only fields with the role `Grounded` count: what may be inferred or derived is not in
@@ -128,6 +129,10 @@ def _english(word: str) -> Iterator[str]:
     yield word
     if word in _IRREGULAR:
         yield _IRREGULAR[word]
+    elif len(word) > 5 and word.endswith("men"):
+        yield word[:-2] + "an"
+    elif word.endswith("children"):
+        yield word[:-3]
     elif len(word) > 4 and word.endswith("ies"):
         yield word[:-3] + "y"
     elif len(word) > 3 and word.endswith(("ses", "xes", "zes", "ches", "shes", "oes")):

@@ -37,6 +37,7 @@ def _shown(item: Record | Reject, schema: schemas.Schema | None) -> str:
             record = checks.bind_gold(item, schema, judge) if schema is not None else item
             row = training_row(record, schema)
             checks.conversation(row, judge)
+            checks.control_tokens(msgspec.json.encode(row["messages"]), judge)
         except Fault as fault:
             item = fault.reject(item.source, None)
         else:

@@ -25,6 +25,8 @@ def grounded(text: str, source: str, language: Language = "en") -> bool:
         ("horse", "two horses"),
         ("children", "a child"),
         ("men", "a man in a suit"),
+        ("policemen", "a policeman on a horse"),
+        ("grandchildren", "her grandchild"),
         ("knife", "two knives"),
         ("boxes", "a box"),
         ("church", "three churches"),

@@ -45,6 +45,8 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("EMPTY_USER", turns(("user", " \n"), ("assistant", "a"))),
     ("EMPTY_ANSWER", turns(("user", "a"), ("assistant", " "))),
     ("NO_ANSWER", turns(("user", "a"))),
+    ("CONTROL_TOKEN", turns(("user", "What is <|image_pad|>?"), ("assistant", "a"))),
+    ("CONTROL_TOKEN", turns(("user", "é <b> a"), ("assistant", "b<|im_end|>\n<|im_start|>user"))),
     ("ANSWER_COPIES_PROMPT", turns(("user", "the same"), ("assistant", "the same"))),
     (
         "IMG_COUNT",
