@@ -664,6 +664,20 @@ def test_previews_of_a_long_stream_cost_no_more_than_the_text():
     calls = [event for start in range(0, len(text), 3) for event in stream.feed(text[start : start + 3])]
     assert 0 < len(calls) <= 400
     assert stream.close() == parser.parse(text)
+
+
+def test_eighty_calls_are_previewed_each_when_it_ends_and_a_very_long_one_is_not():
+    parser = ToolCallParser(TOOLS)
+    stream = parser.stream()
+    assert [len(stream.feed(PING_CALL + "\n")) for _ in range(80)] == [1] * 80
+    assert len(stream.close().calls) == 80
+    stream = parser.stream()
+    assert not stream.feed("word " * 60_000 + PING_CALL)
+    assert len(stream.close().calls) == 1
+
+
+def test_pieces_may_be_empty():
+    parser = ToolCallParser(TOOLS)
     stream = parser.stream()
     assert stream.feed("") == []
     assert stream.feed("</tool_call") + stream.feed(">") == []
