@@ -10,15 +10,26 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from train_helpers import build_model, build_processor, image_row, released_template, text, text_row
+from safetensors.torch import load_file
+from train_helpers import (
+    build_model,
+    build_processor,
+    image_row,
+    released_template,
+    text,
+    text_row,
+    write_rows,
+)
 
 from dfkdata.errors import DataError
 from dfkdata.rows import load_rows
-from dfkeval.backends import _prompts
-from dfkeval.samples import Request, Sampling
-from dfktrain import show, video
+from dfkeval.backends import _chat, _likelihood, _prompts
+from dfkeval.samples import Lesson, Request, Sampling
+from dfktrain import TrainConfig, show, video
 from dfktrain.collate import Collator
 from dfktrain.mask import IGNORE, turns
+from dfktrain.model import Base
+from dfktrain.stages import train_on
 
 
 class TwoFrames:
@@ -92,10 +103,24 @@ def test_a_model_learns_from_video_rows_and_its_tower_gets_gradients(processor: 
     assert float(model.model.visual.patch_embed.proj.weight.grad.norm()) > 0
 
 
+def test_a_run_trains_the_tower_on_videos_unpacked_and_a_text_stage_leaves_them_out(
+    processor: Any, tmp_path: Path
+) -> None:
+    np.save(tmp_path / "a.npy", film())
+    rows = [video_row("v", ["a.npy"]), text_row("t", "x", "y")]
+    data = str(write_rows(tmp_path / "x.jsonl", rows))
+    stage = {"data": [data], "steps": 2, "batch_size": 2, "packing": True, "learning_rate": 1e-2}
+    stages = [stage | {"name": kind, "modality": kind} for kind in ("image", "text")]
+    made = TrainConfig.model_validate({"adapter": {"rank": 2}, "stages": stages, "model": {"name": "random"}})
+    seen, plain = train_on(Base(build_model(processor), processor, "random"), made, tmp_path / "out").stages
+    assert seen.packing == "refused: packing is not proved for rows with video" and plain.packing == "on"
+    assert seen.left_out == {"modality is not image": 1} and plain.left_out == {"modality is not text": 1}
+    weights = load_file(str(seen.adapter / "adapter_model.safetensors"))
+    assert any(".visual." in name and "lora_B" in name and t.any() for name, t in weights.items())
+
+
 def test_a_file_is_read_from_where_the_rows_lie(processor: Any, tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", film())
-    from train_helpers import write_rows
-
     (row,) = load_rows(write_rows(tmp_path / "x.jsonl", [video_row("v", ["a.npy"])]))
     batch, given = Collator(processor)([row]), Collator(processor)([video_row("v", [film()])])
     assert all(torch.equal(batch[name], given[name]) for name in given)
@@ -158,8 +183,14 @@ def test_without_a_video_processor_the_refusal_names_the_way_out() -> None:
 
 def test_a_video_is_never_asked_about_unseen(processor: Any) -> None:
     request = Request(id="v", messages=video_row("v", [film()])["messages"][:1])
+    told = "hold video, which cannot be asked here"
     prompts, failed = _prompts.measured(processor, [request], Sampling())
-    assert not prompts and "hold video, which cannot be asked here" in str(failed[0].error)
+    assert not prompts and told in str(failed[0].error)
+    with pytest.raises(DataError, match=told):
+        _chat.body(request, Sampling(), "some")
+    lesson = Lesson(request=request, turn=text_row("v", "x", "y")["messages"][1])
+    with pytest.raises(DataError, match=told):
+        _likelihood._encoded(lesson, processor, False)
 
 
 def test_ids_and_tensors_equal_those_of_the_librarys_processor(tmp_path: Path) -> None:
