@@ -24,14 +24,19 @@ from dfkdata import schemas
 from dfkeval import stats
 from dfkeval.metrics import (
     Scoring,
+    answers,
     bertscore,
     calibration,
     coverage,
     fields,
     grounding,
+    keywords,
     labels,
     loss,
+    qwen_test_runner,
     rouge,
+    sita,
+    sita_keywords,
     validity,
 )
 from dfkeval.samples import Sample
@@ -99,7 +104,8 @@ def dfk_sample(index: int, rng: random.Random) -> Sample:
     sure = rng.uniform(0.25, 1.0)
     probs = {label: sure if label == value["label"] else (1 - sure) / 3 for label in LABELS}
     return Sample(
-        id=name, group=name, outcome="ok", gold=gold, value=value, lenient=value, text="x",
+        id=name, group=name, outcome="ok", gold=gold, value=value, lenient=value,
+        text=f"Label: {value['label']}\n\nAnalisis: {value['analisis']}",
         label=value["label"], label_probs=probs, gold_nll=rng.uniform(1, 40), gold_tokens=rng.randint(20, 60),
     )  # fmt: skip
 
@@ -108,8 +114,9 @@ def caption_sample(index: int, rng: random.Random) -> Sample:
     gold, value, name = caption(rng), caption(rng), str(index)
     source = texts(rng, 1, 10, 20)[0]
     return Sample(
-        id=name, group=name, outcome="ok", gold=gold, value=value, lenient=value, text="x", source_text=source
-    )
+        id=name, group=name, outcome="ok", gold=gold, value=value, lenient=value, text=json.dumps(value),
+        source_text=source,
+    )  # fmt: skip
 
 
 def report(samples: list[Sample], schema: str, chosen: tuple[Any, ...]) -> None:
@@ -129,6 +136,8 @@ def measure_report() -> dict[str, float]:
     groups = [sample.group for sample in small]
     text = (validity, labels, fields, rouge, calibration, loss)
     image = (validity, fields, grounding, coverage, rouge)
+    every_text = (*text, answers, sita)
+    every_image = (*image, keywords, qwen_test_runner, sita_keywords)
 
     def cold(samples: list[Sample], schema: str, chosen: tuple[Any, ...]) -> float:
         stats.weights.cache_clear()
@@ -139,6 +148,8 @@ def measure_report() -> dict[str, float]:
         "report_dfk_n1000": cold(small, "dfk_label", text),
         "score_dfk_n10000": cold(large, "dfk_label", text),
         "score_caption_n10000": cold(captions, "caption", image),
+        "score_dfk_every_n10000": cold(large, "dfk_label", every_text),
+        "score_caption_every_n10000": cold(captions, "caption", every_image),
     }
 
 

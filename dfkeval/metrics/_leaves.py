@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
+from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from dfkdata.fields import Choice, Grounded, Label, Prose
@@ -58,7 +60,13 @@ def _object_leaves(name: str, entry: Value) -> Iterator[Leaf]:
 
 def default(schema: Schema, name: str) -> Any:
     """The field's default, None if it has none."""
-    field = schema.answer.model_fields[name]
+    return _default(schema.answer, name)
+
+
+@lru_cache(maxsize=1024)
+def _default(answer: type[BaseModel], name: str) -> Any:
+    """Asked for each slot of each answer, and slow to ask: pydantic inspects the factory every time."""
+    field = answer.model_fields[name]
     value = field.get_default(call_default_factory=True, validated_data={})
     return None if value is PydanticUndefined else value
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Annotated, Literal
 
 import numpy as np
@@ -73,6 +74,7 @@ def inferred(caption: _Caption) -> list[str]:
     return [text for text in (caption.style, caption.mood) if text is not None]
 
 
+@lru_cache(maxsize=65536)
 def singular(word: str) -> str:
     """That tool's rule for plurals, whatever it does to the word."""
     if len(word) <= 3:
@@ -83,8 +85,9 @@ def singular(word: str) -> str:
     return word
 
 
-def _words(text: str) -> list[str]:
-    return [singular(word) for word in _WORD.findall(text.lower())]
+@lru_cache(maxsize=1024)
+def _words(text: str) -> frozenset[str]:
+    return frozenset(singular(word) for word in _WORD.findall(text.lower()))
 
 
 def grounded(leaf: str, source: str) -> bool:
@@ -93,7 +96,7 @@ def grounded(leaf: str, source: str) -> bool:
     if folded in ALWAYS or folded in source.lower().strip():
         return True
     found = _words(leaf)
-    return bool(found) and set(found) <= set(_words(source))
+    return bool(found) and found <= _words(source)
 
 
 def _content(text: str) -> set[str]:

@@ -48,8 +48,9 @@ def facts(samples: list[Sample]) -> tuple[np.ndarray, np.ndarray]:
     return sure, np.array([sample.label == (sample.gold or {})["label"] for sample in samples])
 
 
-def test_calibration_error_equals_a_plain_loop() -> None:
-    samples = drawn(300, 1)
+@pytest.mark.parametrize("levels", [8, 5000])
+def test_calibration_error_equals_a_plain_loop(levels: int) -> None:
+    samples = drawn(300, 1, levels)
     sure, hit = facts(samples)
     want = 0.0
     for low in range(15):

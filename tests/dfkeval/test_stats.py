@@ -129,3 +129,56 @@ def test_resampled_confusions_stay_within_what_was_seen() -> None:
         drawn = stats.resample(stats.clusters(table.values, [s.group for s in samples]), 200, 1)
         for values in metric.reduce(drawn, table.columns).values():
             assert np.nanmin(values) >= 0.0 and np.nanmax(values) <= 1.0
+
+
+def test_a_count_is_the_sum_over_the_common_rows_and_not_their_mean() -> None:
+    counting = Metric(MEAN.measure, lambda sums, columns: {"total": sums[:, 0].copy()})
+    a, b = (Measured(("total",), np.full((20, 1), value), np.ones(20, dtype=bool)) for value in (1.0, 3.0))
+    found = stats.difference(counting, a, b, groups(20), resamples=100)["total"]
+    assert (found.a, found.b, found.value, found.low, found.high) == (20.0, 60.0, 40.0, 40.0, 40.0)
+    assert stats.pooled(counting, [a, b], groups(20), resamples=100)["total"].value == 40.0
+
+
+def test_another_seed_draws_other_runs_too() -> None:
+    runs = [Measured(("x", "n"), np.full((9, 2), (v, 1.0)), np.ones(9, dtype=bool)) for v in (0.1, 0.4, 0.9)]
+    mean = Metric(MEAN.measure, lambda sums, columns: {"mean": sums[:, 0] / sums[:, 1]})
+    bounds = [stats.pooled(mean, runs, groups(9), resamples=101, seed=seed)["mean"].low for seed in range(8)]
+    assert len(set(bounds)) > 1  # the rows of a run are all alike, so only the drawn runs can differ
+
+
+def test_rare_answers_are_drawn_as_often_as_they_are_there() -> None:
+    found = stats.estimate(MEAN, measured([1.0] * 20 + [0.0] * 180), groups(200), seed=3)["mean"]
+    assert found.low is not None and found.high is not None
+    assert found.high - found.low == pytest.approx(2 * 1.96 * math.sqrt(0.1 * 0.9 / 200), rel=0.1)
+    assert (found.low + found.high) / 2 == pytest.approx(0.1, abs=0.01)
+
+
+def paired(shift: float, repeat: int = 1) -> tuple[Measured, Measured]:
+    """Two runs of 100 * `repeat` rows whose differences have the mean `shift` and the deviation 1."""
+    moved = np.random.default_rng(5).normal(size=100)
+    moved = (moved - moved.mean()) / moved.std() + shift
+    return measured([0.0] * 100 * repeat), measured(np.repeat(moved, repeat).tolist())
+
+
+@pytest.mark.parametrize("deviations", [0.5, 1.0, 1.5, 2.0])
+def test_the_p_of_a_paired_difference_is_two_sided(deviations: float) -> None:
+    plain = Metric(MEAN.measure, MEAN.reduce)
+    found = stats.difference(plain, *paired(deviations / 10), groups(100), seed=1)["mean"]
+    assert found.p == pytest.approx(math.erfc(deviations / math.sqrt(2)), abs=0.03)
+
+
+def test_differences_and_means_of_runs_know_groups_and_seeds() -> None:
+    a, b = paired(0.1, repeat=4)
+    names = [str(index // 4) for index in range(400)]
+
+    def width(names: list[str], seed: int = 1) -> float:
+        found = stats.difference(MEAN, a, b, names, seed=seed, resamples=2000)["mean"]
+        assert found.low is not None and found.high is not None
+        return found.high - found.low
+
+    assert width(names) == pytest.approx(2 * width(groups(400)), rel=0.1)  # four equal rows are one
+    assert width(names) == width(names)
+    assert width(names) != width(names, seed=2)
+    low = [stats.pooled(MEAN, [b], each, seed=1)["mean"].low for each in (names, groups(400))]
+    assert low[0] is not None and low[1] is not None
+    assert low[0] < low[1] - 0.05
