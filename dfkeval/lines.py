@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -39,3 +39,16 @@ def keep(path: Path, kind: type[T], what: str, wanted: Callable[[T], bool]) -> N
     with part.open("wb") as file:
         file.writelines(line for line, found in finished(path, kind, what) if wanted(found))
     part.replace(path)
+
+
+def whole_characters(value: Any) -> Any:
+    """`value` with half characters (lone surrogates), which no file can hold, as question marks."""
+    match value:
+        case str():
+            return value.encode("utf-8", "replace").decode("utf-8")
+        case dict():
+            return {whole_characters(key): whole_characters(each) for key, each in value.items()}
+        case list() | tuple():
+            return [whole_characters(each) for each in value]
+        case _:
+            return value

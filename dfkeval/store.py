@@ -171,19 +171,7 @@ def _encoded(encoder: msgspec.json.Encoder, line: msgspec.Struct) -> bytes:
     try:
         return encoder.encode(line)
     except UnicodeEncodeError:
-        return encoder.encode(_whole_characters(msgspec.to_builtins(line)))
-
-
-def _whole_characters(value: Any) -> Any:
-    match value:
-        case str():
-            return value.encode("utf-8", "replace").decode("utf-8")
-        case dict():
-            return {_whole_characters(key): _whole_characters(each) for key, each in value.items()}
-        case list() | tuple():
-            return [_whole_characters(each) for each in value]
-        case _:
-            return value
+        return encoder.encode(jsonl.whole_characters(msgspec.to_builtins(line)))
 
 
 def _whole_lines(path: Path) -> int:

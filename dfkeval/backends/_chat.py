@@ -240,7 +240,7 @@ def _call_of(function: dict[str, Any]) -> dict[str, Any]:
     arguments = function.get("arguments")
     try:
         found = json.loads(arguments or "{}") if isinstance(arguments, str | None) else arguments
-    except ValueError:
+    except (ValueError, RecursionError):
         found = arguments
     return {"name": function.get("name"), "arguments": found}
 
@@ -250,8 +250,9 @@ def _written(call: dict[str, Any]) -> str:
     came."""
     function = call.get("function") or {}
     try:
-        arguments = json.loads(function.get("arguments") or "{}")
-    except ValueError:
+        given = function.get("arguments") or "{}"
+        arguments = json.loads(given) if isinstance(given, str) else given
+    except (ValueError, RecursionError):
         arguments = None
     if not isinstance(arguments, dict):
         return f"{OPENER}\n{json.dumps(function, ensure_ascii=False)}\n{CLOSER}"

@@ -11,7 +11,6 @@ model's own bytes are gone; `tool_parsing: compare` asks for them too."""
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import time
 from collections.abc import Iterable, Iterator
@@ -26,7 +25,7 @@ from pydantic import Field
 
 from dfkdata import config
 from dfkdata.errors import BackendError, ConfigError, DataError, missing_package
-from dfkeval.backends import _chat
+from dfkeval.backends import _answer, _chat
 from dfkeval.backends._chat import Dialect, body, completion, label_probs
 from dfkeval.backends._http import PASSING, Retry, Servers, Trouble, spent, wait_of
 from dfkeval.samples import Backend, Completion, Constraint, Request, Sampling
@@ -228,39 +227,38 @@ class OpenAI:
             return replace(found, server_calls=calls, server_source="no raw text")
         return replace(raw, server_calls=calls, server_source="two greedy requests")
 
+    def _read(self, response: Any) -> bytes:
+        """The whole body, unpacked. Raises `Trouble` for one without end."""
+        content = bytearray()
+        for part in response.iter_bytes():
+            content += part
+            if len(content) > _answer.MOST:
+                raise Trouble(f"the answer is larger than {_answer.MOST >> 20} MiB", passing=False)
+        return bytes(content)
+
     def _attempt(self, payload: dict[str, Any], server: int) -> dict[str, Any]:
         """One server's answer as a dict with one choice. Raises `Trouble`."""
         import httpx
 
         try:
-            response = self.client.post(f"{self.urls[server]}/chat/completions", json=payload)
+            with self.client.stream(
+                "POST", f"{self.urls[server]}/chat/completions", json=payload
+            ) as response:
+                content = self._read(response)
         except httpx.TimeoutException as error:
             raise Trouble(f"no answer in {self.config.timeout:g} s", passing=True, timed_out=True) from error
         except httpx.HTTPError as error:
             raise Trouble(f"{type(error).__name__}: {error}", passing=True) from error
         if response.status_code != 200:
             passing = response.status_code in PASSING
-            text = " ".join(response.text.split())[:300]
+            text = " ".join(content.decode(errors="replace").split())[:300]
             raise Trouble(
                 f"status {response.status_code}: {text}", passing=passing, wait=wait_of(response.headers)
             )
         rest = spent(response.headers)
         if rest is not None:
             self.servers.rest(server, rest)
-        return _checked(response.content)
-
-
-def _checked(content: bytes) -> dict[str, Any]:
-    """A whole answer. Raises `Trouble` for half an answer or something else, which another attempt may
-    mend."""
-    try:
-        found = json.loads(content)
-        choice = found["choices"][0]
-        if not isinstance(choice["message"], dict) or choice.get("finish_reason") is None:
-            raise Trouble("the answer's choice is not finished", passing=True)
-    except (ValueError, KeyError, IndexError, TypeError) as error:
-        raise Trouble(f"the answer is not a chat completion: {content[:120]!r}", passing=True) from error
-    return dict(found)
+        return _answer.checked(content)
 
 
 def _failed(name: str, why: str, started: float, *, timed_out: bool = False) -> Completion:

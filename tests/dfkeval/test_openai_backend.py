@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 from eval_helpers import CAPTION, DFK, gold_answers, write_rows
 from msgspec.structs import replace
@@ -159,6 +160,69 @@ def test_the_fault_server_loses_no_sample(serve: Callable[[Answer], Server]) -> 
     assert {name: each.text for name, each in found.items()} == {str(i): f"answer {i}" for i in range(45)}
     assert {each.finish_reason for each in found.values()} == {"stop"}
     assert found["8"].n_prompt_tokens == 7 and found["8"].n_output_tokens == 3
+
+
+def lie(message: Any = None, **more: Any) -> bytes:
+    choice = {"message": message if message is not None else {"content": "x"}, "finish_reason": "stop"} | more
+    return json.dumps({"choices": [choice], "usage": {"prompt_tokens": 7}}).encode()
+
+
+LIES = [
+    b"[" * 100_000, b'{"choices":' + b"[" * 100_000 + b"]" * 100_000 + b"}", b'{"choices": {"0": 1}}',
+    b'{"choices": ["x"]}', b"7", b"null", b"\xff\xfe", lie({"content": 5}), lie({"content": [5, None]}),
+    lie({"content": {"a": 1}}), lie(finish_reason={"a": 1}), lie([1]),
+    lie({"content": "x", "tool_calls": [5]}), lie({"content": "x", "tool_calls": {"a": 1}}),
+    lie({"content": "x", "tool_calls": [{"function": None}]}),
+    lie({"content": None, "tool_calls": [{"function": {"name": None, "arguments": "{}"}}]}),
+    lie({"content": None, "tool_calls": [{"function": {"name": "f", "arguments": [1]}}]}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("tool_parsing", ["off", "compare"])
+def test_whatever_a_server_says_is_an_answer_or_a_failed_request(
+    serve: Callable[[Answer], Server], tool_parsing: str
+) -> None:
+    server = serve(lambda body, attempt: (200, LIES[int(last_text(body).strip("[]'q"))]))
+    requests = [replace(request, tools=CAPTION.tools) for request in asked(len(LIES))]
+    found = ask(server.url, requests, attempts=2, tool_parsing=tool_parsing)
+    assert len(found) == len(LIES)
+    assert {each.finish_reason for each in found.values()} == {"error"}
+    assert all("the answer" in str(each.error) for each in found.values())
+
+
+@pytest.mark.parametrize(
+    ("answer", "text"),
+    [
+        (lie({"content": "half \ud83d"}), "half ?"),
+        (lie({"content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}), "ab"),
+        (lie({"content": None}), ""),
+        (lie({"content": None, "tool_calls": [{"function": {"name": "f", "arguments": "[" * 100_000}}]}),
+         f'<tool_call>\n{{"name": "f", "arguments": "{"[" * 100_000}"}}\n</tool_call>'),
+        (lie({"content": None, "tool_calls": [{"function": {"name": "f", "arguments": {"a": "b"}}}]}),
+         write_tool_call("f", {"a": "b"})),
+    ],
+)  # fmt: skip
+def test_odd_but_readable_answers_are_text_that_a_file_can_hold(
+    serve: Callable[[Answer], Server], answer: bytes, text: str
+) -> None:
+    found = ask(serve(lambda body, attempt: (200, answer)).url, asked(1))["0"]
+    assert (found.error, found.text) == (None, text)
+    assert (found.n_prompt_tokens, found.n_output_tokens) == (7, None)
+    assert msgspec.json.decode(msgspec.json.encode(found), type=Completion) == found
+
+
+def test_counts_that_are_no_numbers_of_tokens_are_not_known(serve: Callable[[Answer], Server]) -> None:
+    for usage in ('{"prompt_tokens": "many", "completion_tokens": -5}', "[1]", '{"prompt_tokens": NaN}', "7"):
+        said = b'{"choices": [{"message": {"content": "x"}, "finish_reason": "stop"}], "usage": %s}'
+        answer = said % usage.encode()
+        found = ask(serve(lambda body, attempt, answer=answer: (200, answer)).url, asked(1))["0"]  # type: ignore[misc]
+        assert (found.text, found.n_prompt_tokens, found.n_output_tokens) == ("x", None, None)
+
+
+def test_an_answer_without_end_is_given_up(serve: Callable[[Answer], Server]) -> None:
+    server = serve(lambda body, attempt: (200, chat("x" * (33 << 20))))
+    found = ask(server.url, asked(1), timeout=10.0)["0"]
+    assert found.error == "the answer is larger than 32 MiB" and len(server.bodies) == 1
 
 
 def test_the_wait_that_the_server_asks_for_is_kept_and_others_grow(serve: Callable[[Answer], Server]) -> None:
