@@ -33,18 +33,19 @@ class Stream:
         #: The text up to `_from`, the end of the last finished call, and the pieces behind it.
         self._done: list[str] = []
         self._pieces: list[str] = []
-        #: Takes a piece; refuses it once the stream is closed, which spares a question per piece.
-        self._keep: Callable[[str], None] = self._pieces.append
         self._size = 0
         self._work = -_FREE
         self._from = 0
+        self._closed = False
         #: The last preview if it covered the whole text: (length, result).
         self._whole: tuple[int, ParseResult] | None = None
 
     def feed(self, piece: str) -> list[Event]:
         """Take the next piece. Returns the calls that it completes and the problems before them. Raises
         ValueError after `close`."""
-        self._keep(piece)
+        if self._closed:
+            raise ValueError("the stream is closed; make a new one")
+        self._pieces.append(piece)
         self._size += len(piece)
         if ">" in piece and ("l>" in piece or piece[0] == ">") and self._closes(piece):
             return self._preview()
@@ -58,8 +59,9 @@ class Stream:
 
     def close(self) -> ParseResult:
         """The verdict on the whole text. Raises ValueError when called twice."""
-        self._keep("")
-        self._keep = _refuse
+        if self._closed:
+            raise ValueError("the stream is closed; make a new one")
+        self._closed = True
         text = "".join(self._done + self._pieces)
         if self._whole is not None and self._whole[0] == len(text):
             return self._whole[1]
@@ -72,7 +74,7 @@ class Stream:
         self._work += _EACH + unread
         start = self._from
         text = "".join(self._pieces)
-        self._pieces[:] = [text]
+        self._pieces = [text]
         result = self._parse(text, start == 0)
         if start == 0:
             self._whole = (len(text), result)
@@ -81,13 +83,9 @@ class Stream:
         end = result.calls[-1].span[1]
         self._from = start + end
         self._done.append(text[:end])
-        self._pieces[:] = [text[end:]]
+        self._pieces = [text[end:]]
         problems = [ProblemFound(_moved_problem(p, start)) for p in result.problems if p.span[1] <= end]
         return [*problems, *(CallFinished(_moved_call(call, start)) for call in result.calls)]
-
-
-def _refuse(piece: str) -> None:
-    raise ValueError("the stream is closed; make a new one")
 
 
 def _moved_call(call: ToolCall, by: int) -> ToolCall:
