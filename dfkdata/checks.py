@@ -390,7 +390,7 @@ _CONTROL = re.compile(rb"<\|[A-Za-z0-9_]+\|>")
 def control_tokens(turns: bytes, judge: Judge) -> None:
     """Look for control tokens in encoded turns: tokenizers obey them, so a text that says <|image_pad|> is
     one more picture, and one that says <|im_end|> ends the turn."""
-    found = _CONTROL.search(turns) if b"<" in turns else None
+    found = _CONTROL.search(turns)
     if found is not None:
         name, hint = found.group().decode(), "write it in another way, or drop the row"
         judge(Fault("CONTROL_TOKEN", f"the text says {name}", path="messages", value=name, hint=hint))

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from dfkdata.errors import ConfigError
 from dfkdata.looks import Decoded, decode
 from dfkdata.records import Fault, Record, Reject
 
@@ -46,7 +47,13 @@ class Decoder:
             yield self._settled(*waiting.popleft())
 
     def _settled(self, raw: Any, item: Record | Reject, jobs: list[Future[Decoded]]) -> Pair:
-        found = [job.result() for job in jobs]
+        from concurrent.futures.process import BrokenProcessPool
+
+        try:
+            found = [job.result() for job in jobs]
+        except BrokenProcessPool as error:
+            hint = "a script that converts needs `if __name__ == '__main__':` around its call"
+            raise ConfigError(f"deep: a process that decodes pictures died; {hint}") from error
         self.looks = [one.look for one in found]
         problem = next((one.problem for one in found if one.problem), "")
         if problem:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -267,3 +269,13 @@ def test_a_reject_holds_what_repairing_needs(tmp_path: Path) -> None:
     assert reject["path"] == "gold.subjects.0.name"
     assert reject["raw"] == json.loads(json.dumps(row))
     assert reject["hint"]
+
+
+def test_a_process_that_decodes_and_dies_is_an_error_with_a_way_out(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(KINDS["png"])
+    rows = '[{"question": "q", "answer": "a", "image": "a.png"}]'
+    script = "from dfkdata import convert\n"  # without a guard, each process would convert again
+    script += f"convert({rows}, 'out', format='vqa', images='.', validation=0, deep=True)\n"
+    (tmp_path / "script.py").write_text(script)
+    done = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True)
+    assert "ConfigError: deep:" in done.stderr and "__main__" in done.stderr
