@@ -150,12 +150,16 @@ def _round(
             f"max_failures {settings.max_failures:g}); the same command asks them again"
         )
     rows = {str(row["id"]): row for row in harness.read_rows(run.config)}
+    repeats = run.config.sampling.repeats
     found = sort_draws(run.samples, validators.build(config.accept, run.schema.name), config)
     made_by = {"round": number, "backend": run.environment.get("backend", {}), "accept": config.accept}
     made_by["sampling"] = run.config.sampling.model_dump(mode="json")
-    lines = [accepted_row(rows[row_id(each)], each, run.schema, config, made_by) for each in found.accepted]
+    lines = [
+        accepted_row(rows[row_id(each, repeats)], each, run.schema, config, made_by)
+        for each in found.accepted
+    ]
     account = _account(
-        found, len(rows), run.summary["outcomes"], _watched(config, run.schema, found.accepted)
+        found, len(rows), repeats, run.summary["outcomes"], _watched(config, run.schema, found.accepted)
     )
     _write_data(folder / "data", lines, found, account | {"made_by": made_by})
     say(
@@ -207,9 +211,10 @@ def sort_draws(samples: Sequence[Sample], judge: validators.Validator, config: R
         if not sample.answered:
             found.failed.append(sample)
             continue
-        reason = judge(sample) or _left_out(sample, kept.setdefault(row_id(sample), []), config)
+        before = kept.setdefault(row_id(sample, config.sample.sampling.repeats), [])
+        reason = judge(sample) or _left_out(sample, before, config)
         if reason is None:
-            kept[row_id(sample)].append(_taught(sample, config))
+            before.append(_taught(sample, config))
             found.accepted.append(sample)
         else:
             found.rejected.append((sample, reason))
@@ -230,10 +235,10 @@ def _taught(sample: Sample, config: RftConfig) -> tuple[Any, str | None]:
     return sample.lenient, sample.reasoning if config.traces == "keep" else None
 
 
-def row_id(sample: Sample) -> str:
-    """The id of the row behind a draw: "a#2" is the second of "a"."""
-    ending = f"#{sample.repeat + 1}"
-    return sample.id.removesuffix(ending)
+def row_id(sample: Sample, repeats: int) -> str:
+    """The id of the row behind a draw: "a#2" is the second of "a". A single draw has its row's own id, which
+    may end like that."""
+    return sample.id if repeats == 1 else sample.id.removesuffix(f"#{sample.repeat + 1}")
 
 
 def accepted_row(
@@ -249,13 +254,14 @@ def accepted_row(
     if sample.lenient is None:
         raise ValueError(f"{sample.id} has no value")
     turn = answer_turn(sample.lenient, schema)
+    row_name = row_id(sample, config.sample.sampling.repeats)
     made: dict[str, Any] = {
-        "row": row_id(sample),
+        "row": row_name,
         "draw": sample.repeat,
         "outcome": sample.outcome,
         **made_by,
     }
-    new = dict(row) | {"id": f"{row_id(sample)}#rft{made_by['round']}.{sample.repeat + 1}"}
+    new = dict(row) | {"id": f"{row_name}#rft{made_by['round']}.{sample.repeat + 1}"}
     if config.sample.sampling.thinking and config.traces == "keep":
         turn = turn | {"reasoning_content": sample.reasoning or ""}
         new["chat_template_kwargs"] = dict(row.get("chat_template_kwargs") or {}) | {"enable_thinking": True}
@@ -277,14 +283,16 @@ def _watched(config: RftConfig, schema: Schema, accepted: Sequence[Sample]) -> d
     return counts
 
 
-def _account(found: Sorted, rows: int, outcomes: dict[str, int], watched: dict[str, int]) -> dict[str, Any]:
+def _account(
+    found: Sorted, rows: int, repeats: int, outcomes: dict[str, int], watched: dict[str, int]
+) -> dict[str, Any]:
     members = Counter(reason.partition(":")[0] for _, reason in found.rejected)
     reasons = Counter(_DECIMAL.sub("#", reason) for _, reason in found.rejected)
     return {
         "rows": rows,
         "drawn": len(found.accepted) + len(found.rejected) + len(found.failed),
         "accepted": len(found.accepted),
-        "reached": len({row_id(sample) for sample in found.accepted}),
+        "reached": len({row_id(sample, repeats) for sample in found.accepted}),
         "failed": len(found.failed),
         "rejected": dict(members.most_common()),
         "reasons": dict(reasons.most_common(_EXAMPLES)),

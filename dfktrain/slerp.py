@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -122,7 +123,7 @@ def normalised(weights: Sequence[float], count: int) -> tuple[float, ...]:
     if len(weights) != count:
         raise ConfigError(f"{len(weights)} weights for {count} adapters; give one for each")
     total = sum(weights)
-    if not total > 0 or any(not each >= 0 for each in weights):
+    if not 0 < total < math.inf or any(not each >= 0 for each in weights):
         raise ConfigError(f"weights {list(weights)}: give numbers of 0 or more, one of them above 0")
     return tuple(each / total for each in weights)
 

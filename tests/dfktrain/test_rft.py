@@ -18,7 +18,7 @@ from dfkdata.rows import load_rows
 from dfkdata.schemas import load as load_schema
 from dfkeval.samples import Sample
 from dfktrain import cli, mask, recipes
-from dfktrain.rft import RftResult, Round, accepted_row, rft
+from dfktrain.rft import RftResult, Round, accepted_row, rft, row_id
 from dfktrain.rft_config import RftConfig
 
 
@@ -376,3 +376,15 @@ def test_sitas_preset_runs_two_steps_and_prints_what_was_changed(
     assert found.exit_code == 0 and "2 steps, loss" in found.stdout
     assert "override: train.stages.0.steps: None -> 2" in found.stderr
     assert "override: train.adapter.warm_start: runs/sita_qwen35/adapter -> None" in found.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "repeat", "repeats", "row"),
+    [("a#2", 1, 4, "a"), ("a#1", 0, 1, "a#1"), ("a#1#1", 0, 2, "a#1"), ("a", 0, 1, "a")],
+)
+def test_a_draw_is_of_the_row_that_was_asked_whatever_its_id_looks_like(
+    name: str, repeat: int, repeats: int, row: str
+) -> None:
+    from types import SimpleNamespace
+
+    assert row_id(SimpleNamespace(id=name, repeat=repeat), repeats) == row  # type: ignore[arg-type]

@@ -194,6 +194,8 @@ def test_what_cannot_be_blended_is_refused_by_name(
         (pair, (1, 1, 1), "3 weights for 2 adapters"),
         (pair, (-1, 2), "numbers of 0 or more"),
         (pair, (0, 0), "numbers of 0 or more"),
+        (pair, (float("inf"), 1), "numbers of 0 or more"),
+        (pair, (1e308, 1e308), "numbers of 0 or more"),
     ):
         with pytest.raises(ConfigError, match=message):
             slerp_adapters(adapters, tmp_path / "out", [weights])
