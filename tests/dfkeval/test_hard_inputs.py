@@ -147,7 +147,7 @@ def test_rows_with_images_inside_can_be_evaluated_and_are_told_apart(
 )
 def test_a_row_whose_turns_are_none_is_named(config: EvalConfig, tmp_path: Path, turns: list[Any]) -> None:
     config.data.write_text(json.dumps(row_of(3, DFK) | {"messages": turns}) + "\n")
-    with pytest.raises(DataError, match="row 'r003'"):
+    with pytest.raises(DataError, match=r"test\.jsonl(:1: a turn of |: row 'r003': a turn )"):
         harness.evaluate(config, tmp_path / "run")
 
 
