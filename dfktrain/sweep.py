@@ -123,7 +123,8 @@ def run(sweep: Sweep, out: Path, say: Callable[[str], None], launch: Launch | No
             say(f"{at + 1}/{len(jobs)} {name}: finished before")
             continue
         say(f"{at + 1}/{len(jobs)} {name}")
-        code = (launch or _process)(_command(sweep, point, seed, out, first=at == 0), out / name / "log.txt")
+        command = _command(sweep, point, seed, out, before=_asks_base(sweep, out))
+        code = (launch or _process)(command, out / name / "log.txt")
         if code != 0:
             failed[name] = _last_line(out / name / "log.txt")
             say(f"{at + 1}/{len(jobs)} {name}: failed: {failed[name]}")
@@ -150,14 +151,30 @@ def _check(sweep: Sweep, out: Path) -> None:
     manifest.write_json(out / "sweep.json", written)
 
 
-def _command(sweep: Sweep, point: Point, seed: int, out: Path, *, first: bool) -> list[str]:
-    """The base is asked once, by the first run."""
+def _asks_base(sweep: Sweep, out: Path) -> bool:
+    """The base is asked once, by the first run that comes to it; not at all where the model itself is varied,
+    since the points then have different bases."""
+    varied = any(change.startswith("model.") for point in sweep.points for change in point.changes)
+    return not varied and _base(sweep, out) is None
+
+
+def _base(sweep: Sweep, out: Path) -> Path | None:
+    """The scored answers of the base, whichever run asked for them."""
+    for point, seed in itertools.product(sweep.points, sweep.seeds):
+        folder = out / point.name / f"seed-{seed}" / scores.FOLDER / "base"
+        if (folder / "summary.json").is_file():
+            return folder
+    return None
+
+
+def _command(sweep: Sweep, point: Point, seed: int, out: Path, *, before: bool) -> list[str]:
+    """The run of one point. before: it asks the base as well, where the configuration wants that."""
     words = [sys.executable, "-m", "dfktrain.cli", "run", str(sweep.config)]
     words += ["--out", str(out / point.name / f"seed-{seed}")]
     for file in sweep.files:
         words += ["--override", file]
     changes = [*sweep.changes, *point.changes, f"seed={seed}"]
-    if not first:
+    if not before:
         changes.append("evaluate.before=false")
     return words + [word for change in changes for word in ("--set", change)]
 
@@ -186,8 +203,8 @@ def _compared(sweep: Sweep, out: Path, failed: dict[str, str]) -> Result:
     if not whole:
         raise BackendError("no point of the sweep finished:\n" + "\n".join(map(": ".join, failed.items())))
     sides = [(point.name, [_tuned(out, point, seed) for seed in sweep.seeds]) for point in whole]
-    base = out / sweep.points[0].name / f"seed-{sweep.seeds[0]}" / scores.FOLDER / "base"
-    if base.is_dir():
+    base = _base(sweep, out)
+    if base is not None:
         sides.insert(0, ("base", [load_run(base)]))
     first, *others = sides
     pairs = [

@@ -11,7 +11,7 @@ import pytest
 from train_helpers import text_row, write_rows
 
 from dfkdata.errors import BackendError, ConfigError
-from dfkeval import evaluate, load_run
+from dfkeval import evaluate, load_run, loading
 from dfktrain import TrainConfig, cli, scores, sweep
 from dfktrain.scores import FOLDER
 
@@ -218,6 +218,8 @@ def fake_launch(failing: set[str], asked: list[str]) -> sweep.Launch:
         path = out / "eval.yaml"
         path.write_text(json.dumps(config))
         evaluate(path, out / FOLDER / "tuned")
+        if "evaluate.before=false" not in command:
+            evaluate(path, out / FOLDER / "base")
         (out / FOLDER / "report.html").write_text("x")
         (out / "run.json").write_text("{}")
         return 0
@@ -231,16 +233,31 @@ def test_a_failed_point_stops_no_other_and_is_done_on_the_next_call(project: Pat
     out, said = project / "sweep", list[str]()
     found = sweep.run(plan, out, said.append, fake_launch({"rank-8/seed-2"}, asked))
     assert found.failed == {"rank-8/seed-2": "out of memory"}
-    assert [name for name, _ in found.pools] == ["rank-4", "rank-16"]
+    assert [name for name, _ in found.pools] == ["base", "rank-4", "rank-16"]
     assert len(asked) == 6
     asked.clear()
     found = sweep.run(plan, out, said.append, fake_launch(set(), asked))
     assert asked == ["rank-8/seed-2"] and not found.failed
-    assert [name for name, _ in found.pools] == ["rank-4", "rank-8", "rank-16"]
-    change = found.comparisons[0].differences["answers.exact"]
-    assert (change.value, found.comparisons[0].n) == (pytest.approx(0.5), 4)
-    assert found.comparisons[0].b == "rank-8" and found.pools[1][1].runs == ("tuned", "tuned")
+    assert [name for name, _ in found.pools] == ["base", "rank-4", "rank-8", "rank-16"]
+    change = found.comparisons[1].differences["answers.exact"]
+    assert (change.value, found.comparisons[1].n) == (pytest.approx(0.5), 4)
+    assert found.comparisons[1].b == "rank-8" and found.pools[2][1].runs == ("tuned", "tuned")
     assert sweep.table(found).splitlines()[-1].startswith("| rank-16 | ")
+
+
+def test_the_base_is_asked_by_the_next_point_where_the_first_one_fails(project: Path) -> None:
+    plan = sweep.Sweep(project / "train.yaml", sweep.points(["adapter.rank=4,8,16"]), (1,))
+    out = project / "sweep"
+    found = sweep.run(plan, out, [].append, fake_launch({"rank-4/seed-1"}, []))
+    assert [name for name, _ in found.pools] == ["base", "rank-8", "rank-16"]
+    assert [path.parents[2].name for path in out.glob(f"*/*/{FOLDER}/base")] == ["rank-8"]  # once
+
+
+def test_points_with_different_bases_are_compared_without_one(project: Path) -> None:
+    (project / "other").symlink_to(loading.tiny_path())
+    plan = sweep.Sweep(project / "train.yaml", sweep.points([f"model.name=tiny,{project / 'other'}"]), (1,))
+    found = sweep.run(plan, project / "sweep", [].append, fake_launch(set(), []))
+    assert "base" not in [name for name, _ in found.pools] and len(found.pools) == 2
 
 
 def test_where_every_point_fails_the_reasons_are_said(project: Path) -> None:
