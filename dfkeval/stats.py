@@ -48,8 +48,9 @@ class Pooled(msgspec.Struct, frozen=True):
 
 
 class Difference(msgspec.Struct, frozen=True):
-    """Second run minus first, on their common samples. p: two-sided; `test` names where it is from.
-    lower_is_better: a negative difference is an improvement."""
+    """Second run minus first, on their common samples. p: two-sided; `test` names where it is from. p_holm:
+    corrected for the comparisons beside it, None where none was. lower_is_better: a negative difference is an
+    improvement. confidence: of the interval."""
 
     value: float | None
     low: float | None
@@ -61,14 +62,16 @@ class Difference(msgspec.Struct, frozen=True):
     p_holm: float | None = None
     test: str = "paired bootstrap"
     lower_is_better: bool = False
+    confidence: float = CONFIDENCE
 
     @property
     def verdict(self) -> str:
-        """ "better", "worse" or "no difference shown", by whether the interval excludes 0; "n/a" without
-        one."""
+        """ "better" or "worse" where the interval excludes 0 and the corrected p, if there is one, is below
+        1 - confidence; else "no difference shown"; "n/a" without an interval."""
         if self.low is None or self.high is None:
             return "n/a"
-        if self.low <= 0 <= self.high:
+        by_chance = self.p_holm is not None and self.p_holm > 1 - self.confidence
+        if self.low <= 0 <= self.high or by_chance:
             return "no difference shown"
         return "better" if (self.low > 0) != self.lower_is_better else "worse"
 
@@ -180,7 +183,7 @@ def difference(
                 p, test = _mcnemar_of(metric.binary[name], left[0], right[0], both), "McNemar, exact"
         found[name] = Difference(
             change.value, change.low, change.high, n, _number(x), _number(y), p, None, test,
-            name in metric.lower_is_better,
+            name in metric.lower_is_better, confidence,
         )  # fmt: skip
     return found
 

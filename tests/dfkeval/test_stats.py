@@ -182,3 +182,21 @@ def test_differences_and_means_of_runs_know_groups_and_seeds() -> None:
     low = [stats.pooled(MEAN, [b], each, seed=1)["mean"].low for each in (names, groups(400))]
     assert low[0] is not None and low[1] is not None
     assert low[0] < low[1] - 0.05
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "p_holm", "verdict"),
+    [
+        (0.1, 0.3, 0.01, "better"),
+        (-0.3, -0.1, 0.01, "worse"),
+        (0.1, 0.3, 0.06, "no difference shown"),  # one of many comparisons: chance enough
+        (0.1, 0.3, None, "better"),  # not among the corrected values
+        (-0.1, 0.3, 0.01, "no difference shown"),
+    ],
+)
+def test_a_verdict_needs_the_interval_and_the_corrected_p(
+    low: float, high: float, p_holm: float | None, verdict: str
+) -> None:
+    assert stats.Difference(0.2, low, high, 40, p=0.004, p_holm=p_holm).verdict == verdict
+    strict = stats.Difference(0.2, low, high, 40, p=0.004, p_holm=0.03, confidence=0.99)
+    assert strict.verdict == "no difference shown"
