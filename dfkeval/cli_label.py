@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from dfkdata.records import Record, Reject
-    from dfkeval.labelling import Totals
+    from dfkeval.labelled import Totals
 
 EXAMPLES = (
     "Examples:\n\n"
@@ -66,17 +66,17 @@ def label_command(
     from itertools import islice
 
     from dfkdata import plugins, schemas
-    from dfkeval import backends, engines, labelling, spending, unlabelled
+    from dfkeval import backends, engines, labelling, spending, teacher, unlabelled
     from dfkeval.prediction import default_sampling
 
     quiet_libraries()
     config = engines.configured(model, adapter, urls=url or (), key=key, backend=backend)
-    settings = default_sampling(schemas.load(schema or labelling.PROMPTS[prompt][0]))
+    settings = default_sampling(schemas.load(schema or teacher.PROMPTS[prompt][0]))
     sampling = engines.sampling_of(settings, set_ or ())
     wanted = _validators(validators)
     store = out / "media"
     engine = plugins.load(backends.FAMILY, str(getattr(config, "kind", ""))).start(config)
-    labeller = labelling.Labeller(
+    labeller = teacher.Labeller(
         engine, prompt=prompt, schema=schema, wanted=wanted, tool_choice=tool_choice, sampling=sampling,
         prices=spending.Prices(price_prompt, price_output),
     )  # fmt: skip
@@ -128,7 +128,7 @@ def _money(cost: float | None, about: str = "") -> str:
 
 
 def _write_totals(found: Totals, out: Path, schema: str) -> None:
-    from dfkeval.labelling import KEPT, REJECTED
+    from dfkeval.labelled import KEPT, REJECTED
 
     reasons = ", ".join(f"{name} {count}" for name, count in found.reasons.most_common())
     sys.stdout.write(

@@ -22,9 +22,11 @@ from dfkdata import Record, Reject, convert, load_rows, locks, read, schemas
 from dfkdata.errors import BackendError, ConfigError, DataError
 from dfkeval import cli, validators
 from dfkeval.backends import _chat
-from dfkeval.labelling import PROMPTS, Labeller, distinct, estimate, label, totals
+from dfkeval.labelled import totals
+from dfkeval.labelling import distinct, estimate, label
 from dfkeval.samples import Completion, Request, Sampling
 from dfkeval.spending import Prices, Purse, prompt_tokens
+from dfkeval.teacher import PROMPTS, Labeller
 
 
 class Teacher:
