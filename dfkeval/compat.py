@@ -58,6 +58,11 @@ def sita_vlm_gen(text: str) -> Pair:
     )
 
 
+def sita_caption(text: str) -> str:
+    """SITA's `vlm_captioning`: the whole text without think blocks."""
+    return _visible(text)
+
+
 def sita_text_gen(text: str, normalize: bool = True) -> Pair:
     """SITA's `text_gen`: the first line, split at "penjelasan:", is the label; `normalize` merges to four
     classes.

@@ -1,4 +1,4 @@
-"""What SITA's evaluators read from gold and answer: shared by `sita` and `sita_bertscore`.
+"""What SITA's evaluators read from gold and answer: shared by the metrics that begin with `sita`.
 
 Promise: gold goes through the same reading as the answer. For the text evaluators it is first written out
 in the schema's own form, since their originals parse the reference answer as text, with the same losses."""
@@ -16,10 +16,10 @@ from dfkdata.fields import Label, Prose
 from dfkdata.rows import write_text
 from dfkdata.schemas import Schema, TextForm
 from dfkeval import compat
-from dfkeval.metrics import Scoring, fields_of
+from dfkeval.metrics import Scoring, bertscore, fields_of
 from dfkeval.samples import Sample
 
-UNPARSED = "<UNPARSED>"
+UNPARSED, EMPTY = "<UNPARSED>", "<EMPTY>"
 
 
 class Options(Config):
@@ -79,6 +79,23 @@ def read(samples: Sequence[Sample], scoring: Scoring) -> list[Read | None]:
     """What each row gives; None for one without answer, without gold, or whose gold has no readable label."""
     options = options_of(scoring)
     return [_read(sample, scoring.schema, options) for sample in samples]
+
+
+def captions(samples: Sequence[Sample], scoring: Scoring) -> tuple[list[int], list[str], list[str]]:
+    """What `vlm_captioning` compares: places of the rows with answer and gold caption, what was said
+    ("<EMPTY>" for nothing), and the gold captions."""
+    field = fields_of(scoring.schema, (Prose,))[0]
+    found = [
+        (index, compat.sita_caption(sample.text) or EMPTY, gold)
+        for index, sample in enumerate(samples)
+        if sample.answered and isinstance(gold := (sample.gold or {}).get(field), str) and gold.strip()
+    ]
+    return [index for index, _, _ in found], [said for _, said, _ in found], [gold for _, _, gold in found]
+
+
+def bertscore_of(scoring: Scoring) -> bertscore.Options:
+    """The section `bertscore` without what SITA does not have: idf and windows."""
+    return bertscore.options_of(scoring).model_copy(update={"idf": False, "windows": False})
 
 
 def _read(sample: Sample, schema: Schema, options: Options) -> Read | None:

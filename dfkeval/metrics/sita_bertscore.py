@@ -18,7 +18,7 @@ from dfkeval.samples import Sample
 
 def measure(samples: Sequence[Sample], scoring: Scoring) -> Measured:
     """(N, 4): "n", precision, recall, f1; zero rows for dropped pairs."""
-    options = bertscore.options_of(scoring).model_copy(update={"idf": False, "windows": False})
+    options = _sita.bertscore_of(scoring)
     read = _sita.read(samples, scoring)
     places = [index for index, pair in enumerate(read) if pair is not None and pair.texts]
     kept = [pair for pair in read if pair is not None and pair.texts]

@@ -12,17 +12,28 @@ from typing import Any
 
 import pytest
 from eval_helpers import CAPTION, DFK, minilm
+from msgspec.structs import replace
 
 from dfkdata import schemas
 from dfkdata.config import bind
 from dfkdata.errors import ConfigError
 from dfkdata.schemas import Schema
 from dfkeval import compat, stats
-from dfkeval.metrics import Metric, Scoring, bertscore, qwen_test_runner, sita, sita_bertscore, sita_keywords
+from dfkeval.metrics import (
+    Metric,
+    Scoring,
+    bertscore,
+    qwen_test_runner,
+    sita,
+    sita_bertscore,
+    sita_captioning,
+    sita_captioning_bertscore,
+    sita_keywords,
+)
 from dfkeval.samples import Sample
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-KEYWORDS = schemas.load("keywords")
+KEYWORDS, SUMMARY = schemas.load("keywords"), schemas.load("summary")
 
 
 def lines(place: str) -> list[dict[str, Any]]:
@@ -177,3 +188,28 @@ def test_sita_s_keyword_gen_numbers_are_reproduced() -> None:
     ]
     want = number_of("sita/keyword_gen.json")
     assert values(sita_keywords.METRIC, samples, KEYWORDS) == pytest.approx(want, abs=1e-12)
+
+
+def test_sita_s_vlm_captioning_numbers_are_reproduced() -> None:
+    field = next(iter(SUMMARY.roles))
+    samples = [
+        sample(index, row["generated"], {field: row["caption"]})
+        for index, row in enumerate(lines("sita/vlm_captioning.jsonl"))
+    ]
+    want = number_of("sita/vlm_captioning.json")
+    assert values(sita_captioning.METRIC, samples, SUMMARY) == pytest.approx(want["scores"], abs=1e-12)
+    scored = sita_captioning.METRIC.measure(samples, Scoring(SUMMARY)).scored
+    assert int(scored.sum()) == want["rows"] == len(samples) - 2  # no caption to compare with
+    encoder = bertscore.Options(model=str(minilm()), layer=6, windows=True, idf=True)  # SITA has neither
+    scoring = Scoring(SUMMARY, {"bertscore": encoder})
+    found = values(sita_captioning_bertscore.METRIC, samples, SUMMARY, scoring)
+    assert found == pytest.approx(want["bertscore"], abs=1e-6)
+
+
+def test_sita_s_captioning_drops_rows_without_a_gold_caption_and_failed_requests() -> None:
+    field = next(iter(SUMMARY.roles))
+    odd: list[dict[str, Any] | None] = [None, {}, {field: 3}, {field: " "}, {field: "isi"}]
+    samples = [sample(index, "isi", gold) for index, gold in enumerate(odd)]
+    samples.append(replace(samples[-1], outcome="request_failed"))
+    scored = sita_captioning.METRIC.measure(samples, Scoring(SUMMARY)).scored
+    assert scored.tolist() == [False, False, False, False, True, False]

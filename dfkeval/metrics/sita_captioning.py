@@ -1,0 +1,35 @@
+"""Numbers that compare with published SITA `vlm_captioning` results, under SITA's names: ROUGE-L.
+
+What differs from `rouge`, on purpose and only here: the whole text without think blocks is the caption, valid
+or not; an empty one is the word "<EMPTY>", which is scored; only a-z and 0-9 are seen. Rows without a gold
+caption are dropped, as there; their think blocks stay. BERTScore by the same reading is
+`sita_captioning_bertscore`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from dfkdata.fields import Prose
+from dfkeval.metrics import Floats, Measured, Metric, Scoring, _sita
+from dfkeval.metrics import rouge as rouge_l
+from dfkeval.metrics._texts import COLUMNS, means
+from dfkeval.samples import Sample
+
+
+def measure(samples: Sequence[Sample], scoring: Scoring) -> Measured:
+    """(N, 4): "n", precision, recall, f1."""
+    places, said, gold = _sita.captions(samples, scoring)
+    values = np.zeros((len(samples), len(COLUMNS)))
+    for place, *texts in zip(places, said, gold, strict=True):
+        values[place] = (1, *rouge_l.score_words(*map(rouge_l.latin_words, texts)))
+    return Measured(COLUMNS, values, values[:, 0] > 0)
+
+
+def reduce(sums: Floats, columns: tuple[str, ...]) -> dict[str, Floats]:
+    """rouge_l_precision, rouge_l_recall, rouge_l_f1: means over rows."""
+    return {f"rouge_l_{name}": value for name, value in means(sums, columns).items()}
+
+
+METRIC = Metric(measure, reduce, needs=(Prose,), reproduces="SITA vlm_captioning")

@@ -1,0 +1,27 @@
+"""BERTScore of captions under SITA's names (`vlm_captioning`): bertscore_precision, bertscore_recall,
+bertscore_f1.
+
+Captions are read as in `sita_captioning`; model, layer, dtype and cache come from the section `bertscore`, as
+in `sita_bertscore`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dfkdata.fields import Prose
+from dfkeval.metrics import Measured, Metric, Scoring, _sita, bertscore
+from dfkeval.metrics._texts import COLUMNS, table
+from dfkeval.metrics.sita_bertscore import reduce
+from dfkeval.samples import Sample
+
+
+def measure(samples: Sequence[Sample], scoring: Scoring) -> Measured:
+    """(N, 4): "n", precision, recall, f1."""
+    options = _sita.bertscore_of(scoring)
+    places, said, gold = _sita.captions(samples, scoring)
+    scores = bertscore.score(said, gold, **options.model_dump())
+    values = table(len(samples), places, scores)
+    return Measured(COLUMNS, values, values[:, 0] > 0, bertscore.settings(options, scores))
+
+
+METRIC = Metric(measure, reduce, needs=(Prose,), reproduces="SITA vlm_captioning")
