@@ -36,6 +36,7 @@ from dfkeval.metrics import (
     qwen_test_runner,
     rouge,
     sita,
+    sita_captioning,
     sita_keywords,
     validity,
 )
@@ -122,9 +123,10 @@ def caption_sample(index: int, rng: random.Random) -> Sample:
 def report(samples: list[Sample], schema: str, chosen: tuple[Any, ...]) -> None:
     """Everything that scoring does after decoding: measure, reduce, resample."""
     scoring = Scoring(schemas.load(schema))
-    groups = [sample.group for sample in samples]
-    for module in chosen:
-        stats.estimate(module.METRIC, module.METRIC.measure(samples, scoring), groups, seed=1)
+    measured = {
+        module.__name__: (module.METRIC, module.METRIC.measure(samples, scoring)) for module in chosen
+    }
+    stats.estimates(measured, [sample.group for sample in samples], seed=1)
 
 
 def measure_report() -> dict[str, float]:
@@ -136,11 +138,12 @@ def measure_report() -> dict[str, float]:
     groups = [sample.group for sample in small]
     text = (validity, labels, fields, rouge, calibration, loss)
     image = (validity, fields, grounding, coverage, rouge)
-    every_text = (*text, answers, sita)
+    every_text = (*text, answers, sita, sita_captioning)
     every_image = (*image, keywords, qwen_test_runner, sita_keywords)
 
     def cold(samples: list[Sample], schema: str, chosen: tuple[Any, ...]) -> float:
         stats.weights.cache_clear()
+        rouge.latin_pair.cache_clear()
         return clock(lambda: report(samples, schema, chosen), 1)
 
     return {

@@ -19,37 +19,79 @@ from dfkeval.metrics import Floats
 
 #: Above this many distinct groups a multinomial over them costs more than drawing indices.
 LUMPED = 256
-#: Resamples that are multiplied at once; few enough for the converted weights to stay in the cache.
-BLOCK = 100
-#: Weights that are drawn at once, in numbers.
-CHUNK = 10_000_000
+#: Resamples that are multiplied at once, by number type; few enough for the weights to stay in the cache.
+BLOCKS: dict[np.dtype[Any], int] = {np.dtype(np.float32): 100, np.dtype(np.float64): 25}
+#: Weights that are kept at once, and that are drawn at once, in numbers.
+CHUNK, DRAWN = 10_000_000, 200_000
 
 
 def clusters(values: Floats, groups: Sequence[str]) -> Floats:
     """(N, K) -> (G, K): sums of each group, groups in sorted order, so that row order does not matter."""
-    names, places = np.unique(np.array(groups, dtype=object).astype(str), return_inverse=True)
-    sums = np.zeros((len(names), values.shape[1]))
-    np.add.at(sums, places, values)
+    count, places = _places(tuple(groups))
+    sums = np.zeros((count, values.shape[1]))
+    if count == len(places):  # every row is a group: several times faster than adding
+        sums[places] = values
+    else:
+        np.add.at(sums, places, values)
     return sums
+
+
+@lru_cache(maxsize=2)
+def _places(groups: tuple[str, ...]) -> tuple[int, NDArray[np.int64]]:
+    """Number of groups, and the place of each row's; kept, because every metric of a run has the same."""
+    names, places = np.unique(np.array(groups, dtype=object).astype(str), return_inverse=True)
+    return len(names), places.astype(np.int64)
 
 
 def resample(sums: Floats, resamples: int, seed: int) -> Floats:
     """(G, K) -> (resamples, K): sums over G groups drawn with replacement."""
-    distinct, counts = np.unique(sums, axis=0, return_counts=True)
-    if len(distinct) <= LUMPED:
-        drawn = np.random.default_rng(seed).multinomial(len(sums), counts / len(sums), size=resamples)
-        return drawn.astype(np.float64) @ distinct
-    out = np.empty((resamples, sums.shape[1]))
-    step = max(1, CHUNK // len(sums))
-    parts = _parts(sums)
+    return resample_all([sums], resamples, seed)[0]
+
+
+def resample_all(tables: Sequence[Floats], resamples: int, seed: int) -> list[Floats]:
+    """`resample` of each table. Tables over as many groups are drawn alike, and drawn once."""
+    found: list[Floats] = [np.empty(0)] * len(tables)
+    waiting: dict[int, list[int]] = {}
+    for place, sums in enumerate(tables):
+        distinct, counts = _distinct(sums)
+        if len(distinct) <= LUMPED:
+            drawn = np.random.default_rng(seed).multinomial(len(sums), counts / len(sums), size=resamples)
+            found[place] = drawn.astype(np.float64) @ distinct
+        else:
+            waiting.setdefault(len(sums), []).append(place)
+    for places in waiting.values():
+        drawn_alike = _drawn([tables[place] for place in places], resamples, seed)
+        for place, table in zip(places, drawn_alike, strict=True):
+            found[place] = table
+    return found
+
+
+def _drawn(tables: Sequence[Floats], resamples: int, seed: int) -> list[Floats]:
+    """Tables of one number of groups: the weights of a block are converted once for all their products."""
+    groups = len(tables[0])
+    out = [np.empty((resamples, table.shape[1])) for table in tables]
+    parts = [(at, *part) for at, table in enumerate(tables) for part in _parts(table)]
+    step = max(1, CHUNK // groups)
     for number, start in enumerate(range(0, resamples, step)):
-        stop = min(start + step, resamples)
-        chosen = weights(stop - start, len(sums), seed, number)
-        for first in range(0, stop - start, BLOCK):
-            rows = chosen[first : first + BLOCK]
-            for columns, table in parts:
-                out[start + first : start + first + len(rows), columns] = rows.astype(table.dtype) @ table
+        chosen = weights(min(step, resamples - start), groups, seed, number)
+        for kind, size in BLOCKS.items():
+            some = [part for part in parts if part[2].dtype == kind]
+            for first in range(0, len(chosen) if some else 0, size):
+                block: NDArray[Any] = chosen[first : first + size].astype(kind)
+                place = slice(start + first, start + first + len(block))
+                for at, columns, table in some:
+                    out[at][place, columns] = block @ table
     return out
+
+
+def _distinct(sums: Floats) -> tuple[Floats, NDArray[np.int64]]:
+    """Distinct rows and how often each occurs; where the first rows already are too many to lump, only
+    these."""
+    for rows in (sums[: 4 * LUMPED], sums):
+        distinct, counts = np.unique(rows, axis=0, return_counts=True)
+        if len(distinct) > LUMPED:
+            break
+    return distinct, counts
 
 
 def _parts(sums: Floats) -> list[tuple[NDArray[np.int64], NDArray[np.floating[Any]]]]:
@@ -69,10 +111,13 @@ def weights(rows: int, groups: int, seed: int, chunk: int) -> NDArray[np.uint8]:
 
     The last ones are kept, because every metric of a run is resampled with the same ones."""
     rng = np.random.default_rng((seed, chunk))
-    drawn = rng.integers(0, groups, size=(rows, groups), dtype=np.int32)
     counts = np.empty((rows, groups), dtype=np.uint8)
-    for row, places in zip(counts, drawn, strict=True):  # one row's counts stay in the cache: 8 times faster
-        row[:] = np.minimum(np.bincount(places, minlength=groups), 255)
+    step = max(1, DRAWN // groups)
+    for first in range(0, rows, step):
+        some = counts[first : first + step]
+        drawn = rng.integers(0, groups, size=some.shape, dtype=np.int32)
+        for row, places in zip(some, drawn, strict=True):  # what is drawn and counted stays in the cache
+            np.minimum(np.bincount(places, minlength=groups), 255, out=row, casting="unsafe")
     return counts
 
 

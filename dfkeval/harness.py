@@ -221,18 +221,15 @@ def summarise(
     counts = Counter(sample.outcome for sample in samples)
     found: dict[str, stats.Estimate] = {}
     details: dict[str, Any] = {}
-    groups = [sample.group for sample in samples]
-    seed = stats.stream(config.seed, "bootstrap")
-    for name, (metric, table) in measured.items():
-        estimates = stats.estimate(
-            metric,
-            table,
-            groups,
-            resamples=config.resamples,
-            confidence=config.confidence,
-            seed=seed,
-        )
-        found |= {f"{name}.{key}": value for key, value in estimates.items()}
+    estimates = stats.estimates(
+        measured,
+        [sample.group for sample in samples],
+        resamples=config.resamples,
+        confidence=config.confidence,
+        seed=stats.stream(config.seed, "bootstrap"),
+    )
+    for name, (_, table) in measured.items():
+        found |= {f"{name}.{key}": value for key, value in estimates[name].items()}
         details[name] = table.details
     return {
         "n": len(samples),

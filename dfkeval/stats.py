@@ -1,10 +1,10 @@
 """Intervals and tests for any metric, from its sufficient statistics.
 
 Strategy: resampled sums over groups (`_resampling`) go through the metric's own `reduce`, so a value, its
-interval and a difference between runs are one computation. Several runs of one model (other seeds) are
-resampled with the same groups and, besides, drawn themselves with replacement, so that their spread is in
-the interval. Promises: seeded and repeatable; intervals are percentile intervals, widened to hold the point
-value; one group alone has no interval; comparisons use only rows that all runs have."""
+interval and a difference between runs are one computation; the spread of several runs of one model (other
+seeds) is in the interval too (`_sides`). Promises: seeded and repeatable; intervals are percentile intervals,
+widened to hold the point value; one group alone has no interval; comparisons use only rows that all runs
+have; an interval of a share stays within [0, 1]."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from dfkeval._resampling import clusters as clusters
 from dfkeval._resampling import resample as resample
+from dfkeval._resampling import resample_all
 from dfkeval._resampling import stream as stream
 from dfkeval._resampling import weights as weights
+from dfkeval._sides import sides
 from dfkeval.metrics import Bools, Floats, Measured, Metric
 
 RESAMPLES = 10_000
@@ -86,13 +87,41 @@ def estimate(
     seed: int = 42,
 ) -> dict[str, Estimate]:
     """Each value of the metric with its interval. groups: (N,) cluster of each sample."""
+    one = {"": (metric, measured)}
+    return estimates(one, groups, resamples=resamples, confidence=confidence, seed=seed)[""]
+
+
+def estimates(
+    scored: Mapping[str, tuple[Metric, Measured]],
+    groups: Sequence[str],
+    *,
+    resamples: int = RESAMPLES,
+    confidence: float = CONFIDENCE,
+    seed: int = 42,
+) -> dict[str, dict[str, Estimate]]:
+    """`estimate` of several metrics of the same samples, which share the drawing of groups."""
+    sums = {
+        name: clusters(measured.values[measured.scored], _kept(groups, measured))
+        for name, (_, measured) in scored.items()
+    }
+    several = [name for name, table in sums.items() if len(table) > 1]
+    drawn = dict(zip(several, resample_all([sums[name] for name in several], resamples, seed), strict=True))
+    return {
+        name: _estimates(metric, measured, drawn.get(name), confidence)
+        for name, (metric, measured) in scored.items()
+    }
+
+
+def _estimates(
+    metric: Metric, measured: Measured, drawn: Floats | None, confidence: float
+) -> dict[str, Estimate]:
+    """drawn: (R, K) resampled sums, None for one group alone."""
     counts = _counts(metric, [measured], measured.scored)
     point = metric.reduce(measured.values.sum(axis=0, keepdims=True), measured.columns)
-    sums = clusters(measured.values[measured.scored], _kept(groups, measured))
-    if len(sums) < 2:
+    if drawn is None:
         return {name: _without_interval(value[0], counts(name)) for name, value in point.items()}
-    drawn = metric.reduce(resample(sums, resamples, seed), measured.columns)
-    return {name: _interval(value[0], drawn[name], counts(name), confidence) for name, value in point.items()}
+    found = metric.reduce(drawn, measured.columns)
+    return {name: _interval(value[0], found[name], counts(name), confidence) for name, value in point.items()}
 
 
 def _counts(metric: Metric, runs: Sequence[Measured], kept: Bools) -> Callable[[str], int]:
@@ -138,7 +167,7 @@ def pooled(
     Samples that any run did not score are left out of all; values that not all runs have are left out."""
     both = _scored_by_all(runs)
     counts = _counts(metric, runs, both)
-    points, drawn = _sides([runs], metric, both, groups, resamples, seed)
+    points, drawn = sides([runs], metric, both, groups, resamples, seed)
     found = {}
     for name in points[0]:
         values = points[0][name]
@@ -168,7 +197,7 @@ def difference(
     left, right = _as_list(a), _as_list(b)
     both = _scored_by_all([*left, *right])
     counts = _counts(metric, [*left, *right], both)
-    points, drawn = _sides([left, right], metric, both, groups, resamples, seed)
+    points, drawn = sides([left, right], metric, both, groups, resamples, seed)
     kept = [group for group, scored in zip(groups, both, strict=True) if scored]
     alone = len(left) == len(right) == 1 and len(set(kept)) == len(kept)
     found = {}
@@ -195,65 +224,6 @@ def _as_list(runs: Measured | Sequence[Measured]) -> list[Measured]:
 def _scored_by_all(runs: Sequence[Measured]) -> Bools:
     found: Bools = np.logical_and.reduce([run.scored for run in runs])
     return found
-
-
-Side = dict[str, Floats]  # value name -> one number a run, or one a resample
-
-
-def _sides(
-    sides: Sequence[Sequence[Measured]],
-    metric: Metric,
-    both: Bools,
-    groups: Sequence[str],
-    resamples: int,
-    seed: int,
-) -> tuple[list[Side], list[Side] | None]:
-    """(each side's values by run (S,), each side's resampled means (R,)); no resamples for one group alone.
-
-    All runs are resampled with the same groups: what they have in common is paired."""
-    runs = [run for side in sides for run in side]
-    joint = np.concatenate([run.values[both] for run in runs], axis=1)
-    sums = clusters(joint, [group for group, kept in zip(groups, both, strict=True) if kept])
-    points = _by_side(sides, metric, joint.sum(axis=0, keepdims=True))
-    values = [{name: table[:, 0] for name, table in side.items()} for side in points]
-    if len(sums) < 2:
-        return values, None
-    drawn = _by_side(sides, metric, resample(sums, resamples, seed))
-    means = []
-    for place, side in enumerate(drawn):
-        rng = np.random.default_rng((seed, place + 1))
-        count = len(sides[place])
-        chosen = rng.integers(0, count, size=(count, resamples))
-        means.append({name: _mean_of_runs(table, chosen) for name, table in side.items()})
-    return values, means
-
-
-def _by_side(sides: Sequence[Sequence[Measured]], metric: Metric, sums: Floats) -> list[Side]:
-    """(R, sum of all K) -> for each side: value name -> (S, R), of the values that all its runs have."""
-    found: list[Side] = []
-    start = 0
-    for side in sides:
-        tables = []
-        for run in side:
-            tables.append(metric.reduce(sums[:, start : start + len(run.columns)], run.columns))
-            start += len(run.columns)
-        names = [name for name in tables[0] if all(name in table for table in tables)]
-        found.append({name: np.stack([table[name] for table in tables]) for name in names})
-    return found
-
-
-def _mean_of_runs(table: Floats, chosen: NDArray[np.int64]) -> Floats:
-    """(S, R) -> (R,): mean of S runs drawn with replacement, `chosen` (S, R) naming them.
-
-    Means of S draws out of S spread less than means of S new runs, by the factor (S - 1) / S in variance;
-    the deviation from the mean of all is widened by the inverse."""
-    count = len(table)
-    if count == 1:
-        only: Floats = table[0]
-        return only
-    whole = table.mean(axis=0)
-    moved = np.take_along_axis(table, chosen, axis=0).mean(axis=0) - whole
-    return np.asarray(whole + moved * math.sqrt(count / (count - 1)))
 
 
 def _mcnemar_of(column: str, a: Measured, b: Measured, both: Bools) -> float:

@@ -63,7 +63,9 @@ class Metric:
     likelihood of the gold answers, which the harness then asks for (`dfkeval.likelihood`).
 
     counted: value name, or its part before the first dot -> column that is 1 for each row the value is made
-    of, where these are not all scored rows; it is the value's `n`."""
+    of, where these are not all scored rows; it is the value's `n`.
+
+    unbounded: endings of the names of values that are no shares, and may leave [0, 1]."""
 
     measure: Callable[[Sequence[Sample], Scoring], Measured]
     reduce: Callable[[Floats, tuple[str, ...]], dict[str, Floats]]
@@ -73,6 +75,11 @@ class Metric:
     lower_is_better: tuple[str, ...] = ()
     likelihoods: bool = False
     counted: Mapping[str, str] = field(default_factory=dict)
+    unbounded: tuple[str, ...] = ()
+
+    def is_share(self, name: str) -> bool:
+        """Whether a value lies in [0, 1] for whatever is measured."""
+        return not name.endswith(self.unbounded)
 
 
 def load(name: str) -> Metric:

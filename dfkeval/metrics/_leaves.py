@@ -21,6 +21,7 @@ Value = dict[str, Any]
 Leaf = tuple[str, ...]  # (kind, text) or (kind, name, text)
 
 
+@lru_cache(maxsize=8192)
 def fold(text: str) -> str:
     """Case and runs of blanks do not make two values different."""
     return " ".join(text.split()).casefold()

@@ -6,6 +6,7 @@ Unlike plain substring search, "cat" is not found in "concatenate"; unlike cutti
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)?")
@@ -49,27 +50,32 @@ def forms(word: str) -> frozenset[str]:
     return frozenset(found)
 
 
-def same(a: str, b: str) -> bool:
-    """Whether two words are one word in singular or plural."""
-    return a == b or not forms(a).isdisjoint(forms(b))
+def bases(text: str) -> list[frozenset[str]]:
+    """The forms of each word of a text, in order: what `occurs` looks through."""
+    return [forms(word) for word in words(text)]
 
 
-def occurs(needle: list[str], hay: list[str], gap: int = 3) -> bool:
-    """Whether the words stand in `hay` in their order, with at most `gap` other words between two of them."""
-    return bool(needle) and any(_follows(needle, hay, start, gap) for start in range(len(hay)))
-
-
-def _follows(needle: list[str], hay: list[str], start: int, gap: int) -> bool:
-    """Whether a match begins at `start`; keeps every place that the last word may have, so none is missed."""
-    if not same(needle[0], hay[start]):
+def occurs(needle: list[str], hay: Sequence[frozenset[str]], gap: int = 3) -> bool:
+    """Whether the words stand in `hay` in their order, in singular or plural, with at most `gap` other words
+    between two of them."""
+    if not needle:
         return False
+    first = forms(needle[0])
+    starts = [place for place, found in enumerate(hay) if not first.isdisjoint(found)]
+    return any(_follows(needle, hay, start, gap) for start in starts)
+
+
+def _follows(needle: list[str], hay: Sequence[frozenset[str]], start: int, gap: int) -> bool:
+    """Whether the rest follows a first word at `start`; keeps every place that the last word may have, so
+    none is missed."""
     reached = {start}
     for word in needle[1:]:
+        wanted = forms(word)
         reached = {
             place
             for last in reached
             for place in range(last + 1, min(last + 2 + gap, len(hay)))
-            if same(word, hay[place])
+            if not wanted.isdisjoint(hay[place])
         }
         if not reached:
             return False

@@ -23,7 +23,7 @@ from dfkeval.metrics import Measured, Metric, Scoring
 from dfkeval.metrics._cache import EmbeddingCache, identity
 from dfkeval.metrics._encoder import Encoded, Encoder
 from dfkeval.metrics._layers import LANGUAGES, MULTILINGUAL, layer_of
-from dfkeval.metrics._texts import COLUMNS, Scores, means, pairs, table
+from dfkeval.metrics._texts import COLUMNS, NAMES, Scores, means, pairs, table
 from dfkeval.samples import Sample
 
 Dtype = Literal["float32", "bfloat16"]
@@ -219,4 +219,4 @@ def settings(options: Options, scores: Scores) -> dict[str, Any]:
     }
 
 
-METRIC = Metric(measure, means)
+METRIC = Metric(measure, means, unbounded=NAMES)

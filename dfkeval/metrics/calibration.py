@@ -223,5 +223,6 @@ METRIC = Metric(
     needs=(Label,),
     binary={"accuracy": "hit"},
     lower_is_better=("ece", "brier", "nll", "aurc"),
+    unbounded=("brier", "nll"),
     counted=dict.fromkeys(("confidence", "ece", "brier", "nll", "average_precision"), "asked"),
 )

@@ -19,7 +19,7 @@ from dfkdata.fields import Grounded
 from dfkdata.schemas import Schema
 from dfkeval.metrics import Floats, Measured, Metric, Scoring, column, fields_of, ratio
 from dfkeval.metrics._leaves import list_leaves
-from dfkeval.metrics._words import content, occurs, words
+from dfkeval.metrics._words import bases, content, occurs
 from dfkeval.samples import Sample
 
 COLUMNS = ("n", "rate", "clean", "leaves", "supported")
@@ -32,8 +32,8 @@ def grounded_texts(value: dict[str, Any], schema: Schema) -> Iterator[str]:
             yield leaf[-1]
 
 
-def supported(text: str, source: list[str]) -> bool:
-    """Whether `text` is said in the source's words."""
+def supported(text: str, source: Sequence[frozenset[str]]) -> bool:
+    """Whether `text` is said in the source, whose words come as `bases`."""
     return occurs(content(text), source)
 
 
@@ -51,7 +51,7 @@ def measure(samples: Sequence[Sample], scoring: Scoring) -> Measured:
             and not any(grounded_texts(sample.gold or {}, scoring.schema))
         ):
             continue
-        source = words(sample.source_text or "")
+        source = bases(sample.source_text or "")
         lost = [text for text in texts if not supported(text, source)]
         good = len(texts) - len(lost)
         row[:] = (1, good / len(texts) if texts else 0.0, bool(texts) and not lost, len(texts), good)

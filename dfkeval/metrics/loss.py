@@ -39,4 +39,5 @@ def reduce(sums: Floats, columns: tuple[str, ...]) -> dict[str, Floats]:
     return {"loss": loss, "perplexity": np.exp(np.minimum(loss, 700.0)), "row_loss": rows}
 
 
-METRIC = Metric(measure, reduce, lower_is_better=("loss", "perplexity", "row_loss"), likelihoods=True)
+_VALUES = ("loss", "perplexity", "row_loss")
+METRIC = Metric(measure, reduce, lower_is_better=_VALUES, unbounded=_VALUES, likelihoods=True)

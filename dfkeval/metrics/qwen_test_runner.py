@@ -142,4 +142,10 @@ def reduce(sums: Floats, columns: tuple[str, ...]) -> dict[str, Floats]:
     return out
 
 
-METRIC = Metric(measure, reduce, needs=(Derived,), reproduces="qwen-test-runner 0.2")
+METRIC = Metric(
+    measure,
+    reduce,
+    needs=(Derived,),
+    reproduces="qwen-test-runner 0.2",
+    unbounded=("total_hallucinations", "samples_with_zero_hallucinations"),
+)

@@ -34,7 +34,15 @@ def rouge_l(candidates: Sequence[str], references: Sequence[str]) -> Scores:
 
 def score_pair(candidate: str, reference: str) -> tuple[float, float, float]:
     """(precision, recall, f1) of one pair."""
-    return score_words(*tokens(candidate, reference))
+    if _is_plain(candidate) and _is_plain(reference):
+        return latin_pair(candidate, reference)
+    return score_words(_unicode_words(candidate), _unicode_words(reference))
+
+
+@lru_cache(maxsize=1 << 16)
+def latin_pair(candidate: str, reference: str) -> tuple[float, float, float]:
+    """`score_pair` by the rouge_score package's rule alone; kept, since several metrics ask for the same."""
+    return score_words(latin_words(candidate), latin_words(reference))
 
 
 def latin_words(text: str) -> list[str]:
@@ -51,23 +59,12 @@ def score_words(said: Sequence[str], gold: Sequence[str]) -> tuple[float, float,
     return (precision, recall, 2 * precision * recall / (precision + recall) if common else 0.0)
 
 
-def tokens(a: str, b: str) -> tuple[list[str], list[str]]:
-    """Words of both texts by one rule, which is the Unicode one as soon as either text needs it."""
-    plain = _plain(a), _plain(b)
-    if all(found is not None for found in plain):
-        return plain[0] or [], plain[1] or []
-    return _unicode_words(a), _unicode_words(b)
-
-
-def _plain(text: str) -> list[str] | None:
-    """Words of a Latin text; None when it has letters or digits that this rule cannot see at all."""
-    found = latin_words(text)
+def _is_plain(text: str) -> bool:
+    """Whether the rule for Latin texts sees any of its letters and digits, and there are no others."""
     if text.isascii():
-        return found
+        return True
     kinds = {_kind(sign) for sign in set(text)}
-    if kinds - {"latin", ""} or (not found and "latin" in kinds):
-        return None
-    return found
+    return not kinds - {"latin", ""} and (not kinds & {"latin"} or bool(latin_words(text)))
 
 
 @lru_cache(maxsize=8192)
@@ -101,13 +98,16 @@ def _unicode_words(text: str) -> list[str]:
 def lcs(a: Sequence[str], b: Sequence[str]) -> int:
     """Length of the longest common subsequence; O(len(b)) operations on integers of len(a) bits."""
     places: dict[str, int] = {}
-    for index, word in enumerate(a):
-        places[word] = places.get(word, 0) | (1 << index)
-    full = (1 << len(a)) - 1
-    row = full
+    known, bit = places.get, 1
+    for word in a:
+        places[word] = known(word, 0) | bit
+        bit <<= 1
+    row = full = bit - 1
     for word in b:
-        matches = row & places.get(word, 0)
-        row = ((row + matches) | (row - matches)) & full
+        found = known(word)
+        if found is not None:  # a word that only one side has leaves the row as it is
+            matches = row & found
+            row = ((row + matches) | (row - matches)) & full
     return len(a) - row.bit_count()
 
 

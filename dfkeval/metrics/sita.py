@@ -35,8 +35,7 @@ def measure(samples: Sequence[Sample], scoring: Scoring) -> Measured:
             continue
         row[0] = row[place[CELL.join((pair.gold, pair.said))]] = 1
         if pair.texts:
-            words = map(rouge_l.latin_words, (pair.explanation, pair.reference))
-            row[1:5] = (1, *rouge_l.score_words(*words))
+            row[1:5] = (1, *rouge_l.latin_pair(pair.explanation, pair.reference))
     matrix = values[:, 5:].sum(axis=0).reshape(len(names), len(names)).astype(int)
     details: dict[str, object] = {"confusion_matrix": {"labels": names, "matrix": matrix.tolist()}}
     details["dropped_pairs"] = int(values[:, 0].sum() - values[:, 1].sum())
@@ -72,4 +71,5 @@ METRIC = Metric(
     needs=(Label,),
     reproduces="SITA vlm_gen, text_gen, text_gen_v3",
     counted={f"rouge_l_{name}": "rouge_n" for name in ("precision", "recall", "f1")},
+    unbounded=("_support",),
 )

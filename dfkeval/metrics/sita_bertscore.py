@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from dfkdata.fields import Label
 from dfkeval.metrics import Floats, Measured, Metric, Scoring, _sita, bertscore
-from dfkeval.metrics._texts import COLUMNS, means, table
+from dfkeval.metrics._texts import COLUMNS, NAMES, means, table
 from dfkeval.samples import Sample
 
 
@@ -35,4 +35,4 @@ def reduce(sums: Floats, columns: tuple[str, ...]) -> dict[str, Floats]:
     return {f"bertscore_{name}": value for name, value in means(sums, columns).items()}
 
 
-METRIC = Metric(measure, reduce, needs=(Label,), reproduces="SITA")
+METRIC = Metric(measure, reduce, needs=(Label,), reproduces="SITA", unbounded=NAMES)

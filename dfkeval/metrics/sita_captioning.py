@@ -23,7 +23,7 @@ def measure(samples: Sequence[Sample], scoring: Scoring) -> Measured:
     places, said, gold = _sita.captions(samples, scoring)
     values = np.zeros((len(samples), len(COLUMNS)))
     for place, *texts in zip(places, said, gold, strict=True):
-        values[place] = (1, *rouge_l.score_words(*map(rouge_l.latin_words, texts)))
+        values[place] = (1, *rouge_l.latin_pair(*texts))
     return Measured(COLUMNS, values, values[:, 0] > 0)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from dfkdata.fields import Prose
 from dfkeval.metrics import Measured, Metric, Scoring, _sita, bertscore
-from dfkeval.metrics._texts import COLUMNS, table
+from dfkeval.metrics._texts import COLUMNS, NAMES, table
 from dfkeval.metrics.sita_bertscore import reduce
 from dfkeval.samples import Sample
 
@@ -24,4 +24,4 @@ def measure(samples: Sequence[Sample], scoring: Scoring) -> Measured:
     return Measured(COLUMNS, values, values[:, 0] > 0, bertscore.settings(options, scores))
 
 
-METRIC = Metric(measure, reduce, needs=(Prose,), reproduces="SITA vlm_captioning")
+METRIC = Metric(measure, reduce, needs=(Prose,), reproduces="SITA vlm_captioning", unbounded=NAMES)

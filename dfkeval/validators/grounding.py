@@ -8,7 +8,7 @@ from pydantic import ConfigDict, Field
 from dfkdata import schemas
 from dfkdata.config import Config
 from dfkdata.errors import ConfigError
-from dfkeval.metrics._words import words
+from dfkeval.metrics._words import bases
 from dfkeval.metrics.grounding import grounded_texts, supported
 from dfkeval.samples import Sample
 from dfkeval.validators import Validator
@@ -41,7 +41,7 @@ def start(options: Options) -> Validator:
         texts = list(grounded_texts(sample.lenient, schema))
         if not texts:
             return None if options.empty else "the answer says nothing"
-        source = words(sample.source_text)
+        source = bases(sample.source_text)
         missing = [text for text in texts if not supported(text, source)]
         share = 1 - len(missing) / len(texts)
         return None if share >= options.minimum else f"{missing[0]!r} is not in the source ({share:.2f})"

@@ -108,6 +108,16 @@ def test_intervals_hold_the_value_and_count_failures(name: str, schema: str) -> 
 
 
 @pytest.mark.parametrize(("name", "schema"), cases())
+def test_values_are_shares_unless_the_metric_says_otherwise(name: str, schema: str) -> None:
+    texts = [None, "?", None, "Label: fitnah\n\nAnalisis: lain"] * 4
+    metric, measured = measured_of(name, schema, samples_of(schema, texts))
+    drawn = stats.resample(stats.clusters(measured.values, [str(index) for index in range(16)]), 200, 1)
+    for key, found in metric.reduce(drawn, measured.columns).items():
+        if metric.is_share(key):
+            assert np.nanmin(found) >= -1e-12 and np.nanmax(found) <= 1 + 1e-12, key
+
+
+@pytest.mark.parametrize(("name", "schema"), cases())
 def test_order_of_samples_changes_nothing(name: str, schema: str) -> None:
     samples = samples_of(schema, [None, "?", None, "Label: fitnah\n\nAnalisis: lain"] * 3)
     assert values(name, schema, samples) == pytest.approx(values(name, schema, samples[::-1]), nan_ok=True)

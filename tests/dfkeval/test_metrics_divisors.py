@@ -53,4 +53,4 @@ def test_a_source_word_of_three_letters_has_to_be_covered() -> None:
 @pytest.mark.parametrize(("between", "there"), [(0, True), (3, True), (4, False)])
 def test_three_other_words_may_stand_between_two_words_of_a_leaf(between: int, there: bool) -> None:
     hay = ["red", *["x"] * between, "dog"]
-    assert _words.occurs(["red", "dog"], hay) is there
+    assert _words.occurs(["red", "dog"], _words.bases(" ".join(hay))) is there

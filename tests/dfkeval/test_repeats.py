@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -49,26 +50,53 @@ def test_one_run_alone_is_the_plain_estimate() -> None:
     assert (found.value, found.low, found.high, found.spread) == (alone.value, alone.low, alone.high, None)
 
 
-def test_the_interval_over_seeds_covers_what_it_says() -> None:
-    """True mean 0.5; every run adds its own shift, and every sample its own noise, common to the runs."""
+@pytest.mark.parametrize(
+    ("runs", "hard", "spread"), [(3, 0.0, 1.0), (3, 3.0, 1.0), (5, 1.5, 0.6), (2, 1.5, 1.0)]
+)
+def test_the_interval_over_seeds_covers_what_it_says(runs: int, hard: float, spread: float) -> None:
+    """Answers that are right with a chance that depends on the run and on the row: the true share lies in
+    nineteen of twenty intervals, also near 1, and none leaves [0, 1]."""
     rng = np.random.default_rng(5)
+
+    def chance(run: Any, row: Any) -> Any:
+        return 1 / (1 + np.exp(-(hard + spread * run + row)))
+
+    truth = chance(rng.normal(size=200_000), rng.normal(size=200_000)).mean()
     inside = 0
     for trial in range(200):
-        noise = rng.normal(0, 0.3, 40)
-        runs = [measured((0.5 + noise + rng.normal(0, 0.05)).tolist()) for _ in range(5)]
-        each = stats.pooled(MEAN, runs, groups(40), resamples=400, seed=trial)["mean"]
+        right = rng.random((runs, 60)) < chance(rng.normal(size=(runs, 1)), rng.normal(size=60))
+        asked = [measured(run.astype(float).tolist()) for run in right]
+        each = stats.pooled(MEAN, asked, groups(60), resamples=400, seed=trial)["mean"]
         assert each.low is not None and each.high is not None
-        inside += each.low <= 0.5 <= each.high
-    assert 0.88 <= inside / 200 <= 0.99
+        assert 0 <= each.low <= each.high <= 1
+        inside += each.low <= truth <= each.high
+    assert inside / 200 >= 0.92
 
 
-def test_the_spread_of_two_seeds_is_not_made_smaller_than_it_is() -> None:
-    """Samples without noise: what is left of the interval is the runs' own spread, s / sqrt(2)."""
-    runs = [measured([0.4] * 20), measured([0.6] * 20)]
-    drawn = stats._sides([runs], MEAN, np.ones(20, dtype=np.bool_), groups(20), 20_000, 1)[1]
-    assert drawn is not None
-    want = float(np.std([0.4, 0.6], ddof=1)) / math.sqrt(2)
-    assert drawn[0]["mean"].std() == pytest.approx(want, rel=0.02)
+def test_an_interval_over_seeds_without_spread_is_not_wide_for_nothing() -> None:
+    """Five runs that differ by chance alone: at most half as wide again as the rows' own interval."""
+    rng = np.random.default_rng(6)
+    row = rng.random(200) < 0.8
+    asked = [measured((row ^ (rng.random(200) < 0.02)).astype(float).tolist()) for _ in range(5)]
+    alone, pooled = (stats.pooled(MEAN, runs, groups(200))["mean"] for runs in (asked[:1], asked))
+    assert alone.low is not None and alone.high is not None
+    assert pooled.low is not None and pooled.high is not None
+    assert pooled.high - pooled.low < 1.5 * (alone.high - alone.low)
+
+
+def test_values_that_are_no_shares_are_moved_on_their_own_scale() -> None:
+    """Rows without noise: what is left of the interval is the runs' own spread, t(0.975, 2) * s / sqrt(3)."""
+    plain = Metric(MEAN.measure, MEAN.reduce, unbounded=("mean",))
+    asked = [measured([value] * 20) for value in (0.8, 1.0, 1.2)]
+    found = stats.pooled(plain, asked, groups(20), resamples=40_000)["mean"]
+    assert found.low is not None and found.high is not None
+    want = 4.3027 * 0.2 / math.sqrt(3)
+    assert found.high - 1 == pytest.approx(want, rel=0.05) and 1 - found.low == pytest.approx(want, rel=0.05)
+
+
+def test_runs_that_are_all_right_have_the_interval_of_their_rows() -> None:
+    found = stats.pooled(MEAN, [measured([1.0] * 20)] * 3, groups(20))["mean"]
+    assert (found.value, found.low, found.high, found.spread) == (1.0, 1.0, 1.0, 0.0)
 
 
 def test_sides_of_several_runs_are_compared_by_their_means() -> None:

@@ -37,6 +37,29 @@ def test_the_same_seed_gives_the_same_interval_and_another_seed_another() -> Non
     assert first != stats.estimate(MEAN, data, groups(80), seed=2)
 
 
+def test_metrics_estimated_together_have_the_numbers_that_each_has_alone() -> None:
+    rng = np.random.default_rng(8)
+    some = [index % 7 > 0 for index in range(600)]
+    scored = {
+        "shares": (MEAN, measured(rng.random(600).tolist())),
+        "lumped": (MEAN, measured(rng.integers(0, 2, 600).astype(float).tolist())),
+        "some": (MEAN, measured(rng.random(600).tolist(), some)),
+        "others": (MEAN, measured(rng.random(600).tolist())),
+    }
+    names = [str(index // 2) for index in range(600)]
+    together = stats.estimates(scored, names, resamples=300, seed=3)
+    for name, (metric, data) in scored.items():
+        assert together[name] == stats.estimate(metric, data, names, resamples=300, seed=3), name
+
+
+def test_sums_of_groups_do_not_depend_on_whether_each_row_is_one() -> None:
+    values = np.random.default_rng(9).random((50, 3))
+    alone = stats.clusters(values, groups(50))
+    assert sorted(alone.tolist()) == sorted(values.tolist())
+    pairs = stats.clusters(np.repeat(values, 2, axis=0), [str(index // 2) for index in range(100)])
+    assert pairs == pytest.approx(2 * alone)
+
+
 @pytest.mark.parametrize("distinct", [2, 400])
 def test_the_interval_has_the_width_that_theory_gives(distinct: int) -> None:
     values = np.random.default_rng(2).integers(0, distinct, 400) / (distinct - 1)
