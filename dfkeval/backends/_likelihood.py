@@ -8,18 +8,16 @@ cannot be rendered, or whose image cannot be read, has an error and takes no oth
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
 from dfkdata.errors import DataError
 from dfkeval import loading
+from dfkeval.backends._rows import ALONG, Inputs, joined, length
 from dfkeval.samples import Lesson, Likelihood, refuse_unseen
 from dfkeval.spans import spans
-
-#: Inputs that run along the tokens, and what padding holds there.
-_ALONG = ("input_ids", "attention_mask", "mm_token_type_ids")
 
 
 @dataclass(frozen=True)
@@ -27,12 +25,12 @@ class _Row:
     """One row's tensors without padding; the last `scored` tokens are the answer."""
 
     id: str
-    inputs: Mapping[str, Any]
+    inputs: Inputs
     scored: int
 
     @property
     def length(self) -> int:
-        return int(self.inputs["input_ids"].shape[1])
+        return length(self.inputs)
 
 
 def likelihoods(
@@ -74,7 +72,7 @@ def _encoded(lesson: Lesson, processor: Any, thinking: bool) -> _Row:
     )
     tail = torch.tensor([[*silent, *answer]], dtype=inputs["input_ids"].dtype)
     ends = {"input_ids": tail, "attention_mask": torch.ones_like(tail)}
-    for key in _ALONG:
+    for key in ALONG:
         if key in inputs:
             inputs[key] = torch.cat([inputs[key], ends.get(key, torch.zeros_like(tail))], dim=1)
     return _Row(request.id, inputs, len(answer))
@@ -114,7 +112,9 @@ def _forward(batch: Sequence[_Row], model: Any, pad: int) -> list[float]:
     """Negative log-likelihood of each row's answer, natural logarithm, summed in fp64 over fp32 terms."""
     import torch
 
-    inputs = {key: value.to(model.device) for key, value in _joined(batch, pad).items()}
+    inputs = {
+        key: value.to(model.device) for key, value in joined([row.inputs for row in batch], pad).items()
+    }
     kept = max(row.scored for row in batch) + 1
     with torch.inference_mode():
         logits = model(**inputs, logits_to_keep=kept, use_cache=False).logits[:, -kept:-1].float()
@@ -122,18 +122,3 @@ def _forward(batch: Sequence[_Row], model: Any, pad: int) -> list[float]:
         picked = logits.gather(-1, targets[..., None])[..., 0]
         nll = (torch.logsumexp(logits, dim=-1) - picked).double()
     return [float(line[-row.scored :].sum()) for row, line in zip(batch, nll, strict=True)]
-
-
-def _joined(batch: Sequence[_Row], pad: int) -> dict[str, Any]:
-    """The rows' tensors as one batch: token inputs padded on the left, images one after another."""
-    import torch
-
-    width = max(row.length for row in batch)
-    out: dict[str, Any] = {}
-    for key in dict.fromkeys(key for row in batch for key in row.inputs):
-        parts = [row.inputs[key] for row in batch if key in row.inputs]
-        if key in _ALONG:
-            fill = pad if key == "input_ids" else 0
-            parts = [torch.nn.functional.pad(part, (width - part.shape[1], 0), value=fill) for part in parts]
-        out[key] = torch.cat(parts, dim=0)
-    return out

@@ -159,7 +159,7 @@ def test_label_probabilities_equal_the_slow_definition_in_any_batch(
     for each, request, answer in zip(got[:2], requests, answers, strict=False):
         assert each.label_probs is not None
         assert sum(each.label_probs.values()) == pytest.approx(1.0)
-        assert each.label_probs == pytest.approx(slowly(tiny, request, answer), rel=1e-4)
+        assert each.label_probs == pytest.approx(slowly(tiny, request, answer), abs=1e-5)
         assert max(each.label_probs.values()) < 1.0
 
 
@@ -176,24 +176,61 @@ def test_generation_adds_them_only_where_they_are_asked_for(tiny: loading.Loaded
     assert found["w"].text == found["p"].text
 
 
-def test_a_class_that_does_not_fit_into_memory_gives_no_probabilities(
+def test_text_after_a_batch_with_images_is_placed_as_text(tiny: loading.Loaded, picture: Path) -> None:
+    """The model remembers how far the images of its last batch moved the places; a batch without images must
+    not be moved by it."""
+
+    def of(request: Request) -> dict[str, float] | None:
+        completion = Completion(id=request.id, text="Label: netral\n\nAnalisis: x")
+        pairs = [(request, prompt_of(tiny, request))]
+        return next(
+            iter(with_label_probs([completion], pairs, tiny.model, tiny.processor, 10**6))
+        ).label_probs
+
+    before = of(asked("a"))
+    assert of(asked("b", "Judul: gambar", picture)) is not None
+    assert of(asked("a")) == before
+
+
+def test_what_all_classes_share_is_read_once(tiny: loading.Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+    widths: list[tuple[int, int]] = []
+    forward = tiny.model.forward
+
+    def counted(*arguments: Any, **more: Any) -> Any:
+        widths.append(tuple(more["input_ids"].shape))  # type: ignore[arg-type]
+        return forward(*arguments, **more)
+
+    monkeypatch.setattr(tiny.model, "forward", counted)
+    requests = [asked("a", "Judul: a " * 40), asked("b", "Judul: yang lain")]
+    completions = [Completion(id=each.id, text="Label: netral") for each in requests]
+    pairs = [(each, prompt_of(tiny, each)) for each in requests]
+    found = list(with_label_probs(completions, pairs, tiny.model, tiny.processor, 10**6))
+    assert all(each.label_probs for each in found)
+    (common, rest) = widths
+    assert common[0] == 2 and rest[0] == 8  # two prompts; four classes of each
+    assert rest[1] < common[1] / 4
+
+
+def test_a_place_that_does_not_fit_into_memory_gives_no_probabilities(
     tiny: loading.Loaded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import torch
 
     sizes: list[int] = []
 
-    def small(batch: Any, model: Any, processor: Any) -> list[float]:
+    def small(batch: Any, model: Any, processor: Any) -> list[dict[str, float]]:
         sizes.append(len(batch))
-        if len(batch) > 1 or batch[0].label == "fitnah":
+        if len(batch) > 1 or batch[0].request.id == "b":
             raise torch.OutOfMemoryError("too large")
-        return [-1.0]
+        return [{"netral": -1.0}]
 
     monkeypatch.setattr("dfkeval.backends._labels._forward", small)
-    pair = (asked(), prompt_of(tiny, asked()))
-    completion = Completion(id="a", text="Label: netral")
-    got = list(with_label_probs([completion], [pair], tiny.model, tiny.processor, 10**6))
-    assert got == [completion] and sizes == [4, 2, 1, 1, 2, 1, 1]
+    requests = [asked(name) for name in "abc"]
+    completions = [Completion(id=each.id, text="Label: netral") for each in requests]
+    pairs = [(each, prompt_of(tiny, each)) for each in requests]
+    got = list(with_label_probs(completions, pairs, tiny.model, tiny.processor, 10**6))
+    assert [each.label_probs for each in got] == [{"netral": 1.0}, None, {"netral": 1.0}]
+    assert sizes == [3, 1, 2, 1, 1]
 
 
 # --- a server
