@@ -19,9 +19,9 @@ LOCK = ".lock"
 
 
 @contextmanager
-def alone(path: Path, work: str = "run") -> Iterator[None]:
+def alone(path: Path, work: str = "run", *, else_: str = " or give another --out") -> Iterator[None]:
     """Within, this process alone holds the lock file `path`, which is removed afterwards with a folder that
-    stays empty. work: what the other process would be called.
+    stays empty. work: what the other process would be called. else_: what one can do but wait.
 
     Raises `ConfigError` where another process holds it, or where nothing can be written."""
     output = path.parent if path.name == LOCK else path.with_suffix("")
@@ -31,7 +31,7 @@ def alone(path: Path, work: str = "run") -> Iterator[None]:
     except OSError as error:
         raise ConfigError(f"{output}: cannot be written ({error.strerror}); give another --out") from error
     try:
-        yield from _held(file, path, f"{output}: another {work} writes into it")
+        yield from _held(file, path, f"{output}: another {work} writes into it; wait for it{else_}")
     finally:
         if path.name == LOCK and path.parent.is_dir() and not any(path.parent.iterdir()):
             path.parent.rmdir()
@@ -40,7 +40,7 @@ def alone(path: Path, work: str = "run") -> Iterator[None]:
 def _held(file: BinaryIO, path: Path, trouble: str) -> Iterator[None]:
     with file:
         if not _locked(file.fileno(), path):
-            raise ConfigError(f"{trouble}; wait for it or give another --out")
+            raise ConfigError(trouble)
         try:
             yield
         finally:

@@ -171,14 +171,14 @@ def report_(
     ] = None,
 ) -> None:
     """Write report.md and report.html of a scored run again."""
-    from dfkeval import comparison, harness, report
+    from dfkeval import harness
+    from dfkeval.store import Store
 
     quiet_libraries()
     done = harness.load_run(folder)
     others = [] if against is None else [harness.load_run(against)]
-    pairs = [comparison.compare(other, done) for other in others]
-    (folder / "report.md").write_text(report.markdown(done, pairs), encoding="utf-8")
-    (folder / "report.html").write_text(report.page(done.name, [*others, done], pairs), encoding="utf-8")
+    with Store(folder).alone(else_=""):
+        harness.write_reports(done, others)
     _write(f"report: {folder / 'report.html'}\n")
 
 
@@ -221,9 +221,9 @@ def history(
     ] = None,
 ) -> None:
     """The trend of a folder of runs, oldest first."""
-    from dfkeval import comparison, gates, report
+    from dfkeval import gates, report
 
-    header, rows = gates.history(folder, metric or comparison.HEADLINES)
+    header, rows = gates.history(folder, metric or ())
     _write("\n".join(report.table(header, rows)) + "\n")
 
 

@@ -34,14 +34,15 @@ def pool_command(
 ) -> None:
     """Several runs of one model (other seeds) as one result: the mean, its interval, and the runs' spread."""
     from dfkeval import report
+    from dfkeval.gates import refuse_unknown
     from dfkeval.pooling import pool
     from dfkeval.report import _format
 
     found = pool(list(runs))
     first, rest = _format.split(found.values)
-    names = [name for name in metric or [*first, *rest] if name in found.values]
+    refuse_unknown(metric or (), found.values)
     rows = []
-    for name in names:
+    for name in metric or [*first, *rest]:
         each = found.values[name]
         shown = " ".join(_format.number(value) for value in each.by_run)
         interval = _format.interval(each.low, each.high)

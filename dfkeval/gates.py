@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from dfkdata.errors import ConfigError
 from dfkdata.fields import Label
 from dfkdata.plugins import suggestion
 from dfkeval import store
+from dfkeval.comparison import HEADLINES
 from dfkeval.harness import Run
 from dfkeval.metrics import fields_of
 from dfkeval.samples import Sample
@@ -68,10 +69,15 @@ def runs_in(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: ((path / store.COMPLETIONS).stat().st_mtime_ns, path.name))
 
 
-def history(folder: Path, names: Sequence[str]) -> tuple[list[str], list[tuple[str, ...]]]:
-    """(header, rows) of the runs below `folder`: n, each metric's value, and its change to the run before."""
+def history(folder: Path, names: Sequence[str] = ()) -> tuple[list[str], list[tuple[str, ...]]]:
+    """(header, rows) of the runs below `folder`: n, each metric's value, and its change to the run before.
+
+    names: values to show; without any, those of `HEADLINES` that some run has. Raises `ConfigError` for a
+    name that no run has, or a folder without runs."""
     runs = [(path.name, store.read_json(path / store.SUMMARY)) for path in runs_in(folder)]
-    shown = [name for name in names if any(name in summary["metrics"] for _, summary in runs)]
+    known = {name for _, summary in runs for name in summary["metrics"]}
+    refuse_unknown(names, known)
+    shown = [name for name in names or HEADLINES if name in known]
     rows = []
     before: dict[str, float | None] = {}
     for name, summary in runs:
@@ -82,6 +88,14 @@ def history(folder: Path, names: Sequence[str]) -> tuple[list[str], list[tuple[s
             before[metric] = value if value is not None else before.get(metric)
         rows.append((name, str(summary["n"]), *cells))
     return ["run", "n", *shown], rows
+
+
+def refuse_unknown(names: Sequence[str], known: Iterable[str]) -> None:
+    """Raises `ConfigError` for a value that the runs do not have."""
+    there = sorted(known)
+    for name in names:
+        if name not in there:
+            raise ConfigError(f"--metric: no run has a value {name!r}{suggestion(name, there)}")
 
 
 def _trend(value: float | None, before: float | None) -> str:

@@ -205,13 +205,15 @@ def finish(store: Store, config: EvalConfig, schema: Schema, items: Sequence[Ite
     return run
 
 
-def write_reports(run: Run) -> None:
-    """report.md and report.html."""
-    from dfkeval import report
+def write_reports(run: Run, others: Sequence[Run] = ()) -> None:
+    """report.md and report.html; with `others`, what the run is compared with, both begin with that."""
+    from dfkeval import comparison, report
 
+    pairs = [comparison.compare(other, run) for other in others]
     store = Store(run.folder)
-    stores.write_bytes(store.path(stores.REPORT_MD), report.markdown(run).encode())
-    stores.write_bytes(store.path(stores.REPORT_HTML), report.page(run.name, [run]).encode())
+    stores.write_bytes(store.path(stores.REPORT_MD), report.markdown(run, pairs).encode())
+    page = report.page(run.name, [*others, run], pairs)
+    stores.write_bytes(store.path(stores.REPORT_HTML), page.encode())
 
 
 def summarise(
@@ -255,8 +257,16 @@ def score(folder: str | Path, *, metrics: Sequence[str] | None = None) -> Run:
     """Judge and score a run again from its stored completions; no model is needed.
 
     metrics: other metrics than the run's. Rows come from the data file, or, where it is gone, from
-    samples.jsonl. Raises `DataError` when the data file, or the scaffold, was changed since."""
+    samples.jsonl. Raises `DataError` when the data file, or the scaffold, was changed since, and
+    `ConfigError` while another process writes into the run."""
     store = Store(folder)
+    store.config()  # no folder is made where there is no run
+    with store.alone(else_=""):
+        return _scored_again(store, metrics)
+
+
+def _scored_again(store: Store, metrics: Sequence[str] | None) -> Run:
+    """The configuration is written last, so that metrics that cannot be had leave the run as it was."""
     record = store.config()
     config = _stored_config(store)
     if metrics:
@@ -274,8 +284,9 @@ def score(folder: str | Path, *, metrics: Sequence[str] | None = None) -> Run:
         rows = read_rows(config)
         config, schema = configs.resolve(config, rows[0])
         items = items_of(rows, config, schema)
+    run = finish(store, config, schema, items)
     stores.write_json(store.path(stores.CONFIG), record | {"config": config.record()})
-    return finish(store, config, schema, items)
+    return run
 
 
 def _stored_config(store: Store) -> EvalConfig:

@@ -52,11 +52,11 @@ class Store:
         return self.folder / name
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
+    def alone(self, *, else_: str = " or give another --out") -> Iterator[None]:
         """The folder for this process only. Raises `ConfigError` as `locks.alone`, and where it is a file."""
         if self.folder.exists() and not self.folder.is_dir():
             raise ConfigError(f"{self.folder}: is a file; give another --out")
-        with locks.alone(self.path(locks.LOCK)):
+        with locks.alone(self.path(locks.LOCK), else_=else_):
             yield
 
     def begin(self, config: dict[str, Any], data_sha256: str, *, overwrite: bool = False) -> None:

@@ -9,6 +9,7 @@ not fit into memory is halved."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,12 +24,13 @@ from dfkeval.samples import Completion, Request
 
 @dataclass(frozen=True)
 class _Place:
-    """Where one request names its label. text: prompt and answer with the first class. tails: class -> the
-    tokens that tell it from the others and what follows them. length: tokens of the longest text, each image
-    as one."""
+    """Where one request names its label. text: prompt and answer with one class, whose own are the last `cut`
+    tokens. tails: class -> the tokens that tell it from the others and what follows them. length: tokens of
+    the longest text, each image as one."""
 
     request: Request
     text: str
+    cut: int
     tails: dict[str, tuple[int, ...]]
     length: int
 
@@ -85,7 +87,8 @@ def _place(completion: Completion, request: Request, prompt: str, tokenizer: Any
     ids = {label: tokenizer(text)["input_ids"] for label, text in texts.items()}
     common = _common(list(ids.values()))
     tails = {label: tuple(each[common:]) for label, each in ids.items()}
-    return _Place(request, next(iter(texts.values())), tails, max(map(len, ids.values())))
+    text, cut = next(iter(texts.values())), len(next(iter(tails.values())))
+    return _Place(request, text, cut, tails, max(map(len, ids.values())))
 
 
 def _common(rows: Sequence[Sequence[int]]) -> int:
@@ -102,10 +105,21 @@ def _scores(batch: Sequence[_Place], model: Any, processor: Any) -> list[Scores 
         return list(_forward(batch, model, processor))
     except torch.OutOfMemoryError:
         torch.cuda.empty_cache()
-        if len(batch) == 1:
-            return [None]
+    if len(batch) > 1:
         middle = len(batch) // 2
         return [*_scores(batch[:middle], model, processor), *_scores(batch[middle:], model, processor)]
+    return [_in_halves(batch[0], model, processor)]
+
+
+def _in_halves(place: _Place, model: Any, processor: Any) -> Scores | None:
+    """The scores of a place whose classes do not fit into memory together."""
+    names = list(place.tails)
+    if len(names) == 1:
+        return None
+    halves = (names[: len(names) // 2], names[len(names) // 2 :])
+    parts = [dataclasses.replace(place, tails={name: place.tails[name] for name in half}) for half in halves]
+    found = [_scores([part], model, processor)[0] for part in parts]
+    return None if None in found else {name: score for part in found if part for name, score in part.items()}
 
 
 def _forward(batch: Sequence[_Place], model: Any, processor: Any) -> list[Scores]:
@@ -131,8 +145,7 @@ def _common_part(place: _Place, processor: Any) -> dict[str, Any]:
     """The inputs of what all classes of one request begin with."""
     images = [loading.open_image(path) for path in place.request.images]
     inputs = dict(processor(text=[place.text], images=images or None, return_tensors="pt"))
-    cut = len(next(iter(place.tails.values())))
-    return {key: value[:, :-cut] if key in ALONG else value for key, value in inputs.items()}
+    return {key: value[:, : -place.cut] if key in ALONG else value for key, value in inputs.items()}
 
 
 def _rest(

@@ -211,26 +211,38 @@ def test_what_all_classes_share_is_read_once(tiny: loading.Loaded, monkeypatch: 
     assert rest[1] < common[1] / 4
 
 
-def test_a_place_that_does_not_fit_into_memory_gives_no_probabilities(
+def test_what_does_not_fit_into_memory_is_halved_down_to_one_class(
     tiny: loading.Loaded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import torch
 
-    sizes: list[int] = []
+    from dfkeval.backends import _labels
 
-    def small(batch: Any, model: Any, processor: Any) -> list[dict[str, float]]:
-        sizes.append(len(batch))
-        if len(batch) > 1 or batch[0].request.id == "b":
+    forward, sizes, fitting, hopeless = _labels._forward, [], 1, ""
+
+    def small(batch: Any, model: Any, processor: Any) -> Any:
+        classes = sum(len(place.tails) for place in batch)
+        sizes.append(classes)
+        if classes > fitting or batch[0].request.id == hopeless:
             raise torch.OutOfMemoryError("too large")
-        return [{"netral": -1.0}]
+        return forward(batch, model, processor)
 
-    monkeypatch.setattr("dfkeval.backends._labels._forward", small)
-    requests = [asked(name) for name in "abc"]
+    requests = [asked(name, f"Judul: {name}") for name in "ab"]
     completions = [Completion(id=each.id, text="Label: netral") for each in requests]
     pairs = [(each, prompt_of(tiny, each)) for each in requests]
-    got = list(with_label_probs(completions, pairs, tiny.model, tiny.processor, 10**6))
-    assert [each.label_probs for each in got] == [{"netral": 1.0}, None, {"netral": 1.0}]
-    assert sizes == [3, 1, 2, 1, 1]
+
+    def probabilities() -> list[dict[str, float] | None]:
+        found = with_label_probs(completions, pairs, tiny.model, tiny.processor, 10**6)
+        return [each.label_probs for each in found]
+
+    whole = probabilities()
+    monkeypatch.setattr("dfkeval.backends._labels._forward", small)
+    pieces = probabilities()
+    assert sizes == [8, 4, 2, 1, 1, 2, 1, 1, 4, 2, 1, 1, 2, 1, 1]
+    for a, b in zip(whole, pieces, strict=True):
+        assert a is not None and b == pytest.approx(a, abs=1e-5)
+    hopeless = "a"
+    assert [each is None for each in probabilities()] == [True, False]
 
 
 # --- a server

@@ -69,11 +69,16 @@ def test_history_lists_runs_from_old_to_new_with_their_change(tmp_path: Path) ->
     for place, (name, wrong) in enumerate((("z", 6), ("a", 3), ("m", 0))):
         run = run_of(tmp_path, name, {f"r{index:03d}": "?" for index in range(wrong)})
         os.utime(run.folder / "completions.jsonl", (place, place))
-    header, rows = gates.history(tmp_path / "runs", ["labels.accuracy", "fields.f1"])
+    header, rows = gates.history(tmp_path / "runs", ["labels.accuracy"])
     assert header == ["run", "n", "labels.accuracy"]
     assert rows == [("z", "12", "0.500"), ("a", "12", "0.750 (+0.250)"), ("m", "12", "1.000 (+0.250)")]
+    assert gates.history(tmp_path / "runs")[0][:3] == ["run", "n", "validity.schema_valid"]
     with pytest.raises(ConfigError, match="holds no scored runs"):
-        gates.history(tmp_path, [])
+        gates.history(tmp_path)
+    for command in (["history", str(tmp_path / "runs")], ["pool", str(tmp_path / "runs")]):
+        refused = CliRunner().invoke(cli.app, [*command, "--metric", "labels.acuracy"])
+        assert "no run has a value 'labels.acuracy'" in str(refused.exception)
+        assert "labels.accuracy" in str(refused.exception)
 
 
 def test_suspects_are_rows_whose_gold_all_runs_contradict_alike(tmp_path: Path) -> None:

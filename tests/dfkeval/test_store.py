@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
-from eval_helpers import DFK, config_of, write_answers, write_rows
+from eval_helpers import DFK, config_of, gold_answers, write_answers, write_rows
+from typer.testing import CliRunner
 
 from dfkdata.errors import BackendError, ConfigError, DataError
-from dfkeval import evaluate
+from dfkeval import cli, evaluate, load_run
 from dfkeval import store as stores
+from dfkeval.harness import score
 from dfkeval.samples import Completion
 from dfkeval.store import Store
 
@@ -165,3 +168,44 @@ def test_two_processes_never_write_into_one_run(tmp_path: Path) -> None:
     (tmp_path / "run" / ".lock").touch()  # a kill leaves it
     assert evaluate(config, tmp_path / "run").summary["n"] == 2
     assert not (tmp_path / "run" / ".lock").exists()
+
+
+def test_scoring_again_waits_for_nobody_and_leaves_no_half_run(tmp_path: Path) -> None:
+    """A second process, or a metric that cannot be had, leaves every file as it was."""
+    data, answers = write_rows(tmp_path / "d.jsonl", DFK, 2), write_answers(tmp_path / "a.jsonl", [])
+    evaluate(config_of(data, answers, ["validity"]), tmp_path / "run")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+    with Store(tmp_path / "run").alone():
+        for command in (["score"], ["report"]):
+            refused = CliRunner().invoke(cli.app, [*command, str(tmp_path / "run")])
+            assert "another run writes into it; wait for it" in str(refused.exception)
+            assert "--out" not in str(refused.exception)
+    with pytest.raises(ConfigError):
+        score(tmp_path / "run", metrics=["loss"])
+    with pytest.raises(DataError, match="nothing"):
+        score(tmp_path / "nothing")
+    assert not (tmp_path / "nothing").exists()
+    assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
+
+
+def test_two_scorings_at_once_leave_whole_files_of_one_of_them(tmp_path: Path) -> None:
+    data = write_rows(tmp_path / "d.jsonl", DFK, 40)
+    answers = write_answers(tmp_path / "a.jsonl", gold_answers(DFK, 40))
+    evaluate(config_of(data, answers, ["validity"]), tmp_path / "run")
+    chosen = [["validity", "labels"], ["validity", "rouge"]] * 3
+
+    def again(metrics: list[str]) -> str:
+        try:
+            score(tmp_path / "run", metrics=metrics)
+        except ConfigError as error:
+            assert "another run writes into it" in str(error)
+            return ""
+        return metrics[1]
+
+    with ThreadPoolExecutor(6) as pool:
+        done = set(pool.map(again, chosen)) - {""}
+    assert done
+    run = load_run(tmp_path / "run")
+    assert run.config.metrics[1] in done
+    assert {name.split(".")[0] for name in run.summary["metrics"]} == set(run.config.metrics)
+    assert not [path for path in run.folder.iterdir() if path.suffix == ".part" or path.name == ".lock"]
