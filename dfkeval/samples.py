@@ -139,9 +139,9 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True):
 
     reasoning: what stood in the think block that the prompt opened, None without one; `text` is then what
     follows it. unclosed_think: that block was never closed, and the text is empty. thinking_cut: the block
-    was closed for the model when its budget was spent. first_token_seconds: from the start of the request,
-    or of its batch, to its first token; None where it is not known. cached: taken from the response cache;
-    seconds are those of the first time.
+    was closed for the model when its budget was spent. first_token_seconds: from the start of the attempt
+    that was answered, or of its batch, to its first token; None where it is not known. cached: taken from the
+    response cache; seconds are those of the first time.
 
     server_calls: what the server's own parser made of the answer, [{"name", "arguments"}], None where it was
     not asked for. server_source: where `text` comes from then: "same answer", "two greedy requests", or "no

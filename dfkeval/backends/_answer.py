@@ -21,20 +21,28 @@ def checked(content: bytes) -> dict[str, Any]:
     """The answer. Raises `Trouble` for half an answer or something else."""
     try:
         found = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise strange(repr(content[:120])) from error
+    return shaped(found)
+
+
+def shaped(found: Any) -> dict[str, Any]:
+    """`checked` for an answer that is read already."""
+    try:
         choice = found["choices"][0]
         message, reason = choice["message"], choice.get("finish_reason")
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
-        raise _strange(repr(content[:120])) from error
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
+        raise strange(f"{found!r:.120}") from error
     if not isinstance(message, dict) or not isinstance(reason, str):
         raise Trouble("the answer's choice is not finished", passing=True)
     plain = whole_characters(message) | {
-        "content": whole_characters(_text(message.get("content"))),
+        "content": whole_characters(text_of(message.get("content"))),
         "tool_calls": whole_characters(_calls(message.get("tool_calls"))),
     }
     return {**found, "choices": [{**choice, "message": plain}], "usage": _counts(found.get("usage"))}
 
 
-def _text(content: Any) -> str | None:
+def text_of(content: Any) -> str | None:
     """The content; parts of text are joined, as the protocol allows for questions and some servers answer."""
     if content is None or isinstance(content, str):
         return content
@@ -42,7 +50,7 @@ def _text(content: Any) -> str | None:
         isinstance(part, dict) and isinstance(part.get("text"), str) for part in content
     ):
         return "".join(part["text"] for part in content)
-    raise _strange(f"its content is {content!r:.80}")
+    raise strange(f"its content is {content!r:.80}")
 
 
 def _calls(calls: Any) -> list[dict[str, Any]] | None:
@@ -56,7 +64,7 @@ def _calls(calls: Any) -> list[dict[str, Any]] | None:
         for call in calls
     ):
         return calls
-    raise _strange(f"its tool_calls are {calls!r:.80}")
+    raise strange(f"its tool_calls are {calls!r:.80}")
 
 
 def _counts(usage: Any) -> dict[str, int]:
@@ -65,5 +73,5 @@ def _counts(usage: Any) -> dict[str, int]:
     return {name: n for name, n in found if isinstance(n, int) and not isinstance(n, bool) and n >= 0}
 
 
-def _strange(what: str) -> Trouble:
+def strange(what: str) -> Trouble:
     return Trouble(f"the answer is not a chat completion: {what}", passing=True)

@@ -25,9 +25,10 @@ from pydantic import Field
 
 from dfkdata import config
 from dfkdata.errors import BackendError, ConfigError, DataError, missing_package
-from dfkeval.backends import _answer, _chat
+from dfkeval.backends import _answer, _chat, _stream
 from dfkeval.backends._chat import Dialect, body, completion, label_probs
 from dfkeval.backends._http import PASSING, Retry, Servers, Trouble, spent, wait_of
+from dfkeval.backends._stream import Reply
 from dfkeval.samples import Backend, Completion, Constraint, Request, Sampling
 
 __all__ = ["Config", "OpenAI", "body", "check", "completion", "label_probs", "start"]
@@ -36,6 +37,8 @@ __all__ = ["Config", "OpenAI", "body", "check", "completion", "label_probs", "st
 class Config(config.Config):
     """base_urls: one or more, each ending in /v1; requests are shared between them. model: the name that the
     servers know it by.
+
+    stream: answers are asked as streams, which tells the time to the first token; they are the same answers.
 
     server: what they are, for parameters beyond the protocol (constraints, a budget of reasoning). key: name
     of the environment variable that holds the API key, None for none. timeout: seconds of one attempt.
@@ -53,6 +56,7 @@ class Config(config.Config):
     concurrency: int = Field(default=32, ge=1)
     revision: str | None = None
     tool_parsing: Literal["off", "compare"] = "off"
+    stream: bool = False
 
 
 def check(config: Config, sampling: Sampling, constraint: Constraint | None) -> None:
@@ -161,21 +165,21 @@ class OpenAI:
         payload = body(asked, Sampling(max_new_tokens=64), self.config.model, self.config.server)
         for number, url in enumerate(self.urls):
             try:
-                answer = self.retry.run(partial(self._probe_attempt, payload, number), Servers(1, 1))
+                reply: Reply = self.retry.run(partial(self._probe_attempt, payload, number), Servers(1, 1))
             except Trouble as trouble:
                 if trouble.passing:
                     raise BackendError(f"{url}: {trouble}; start it, or leave it out") from trouble
                 raise ConfigError(
                     f"{url}: refuses the {constraint.kind} of this mode: {trouble}"
                 ) from trouble
-            text = answer["choices"][0]["message"].get("content") or ""
+            text = reply.answer["choices"][0]["message"].get("content") or ""
             if not _chat.obeyed(constraint, text):
                 raise ConfigError(
                     f"{url}: ignores the {constraint.kind} of this mode (asked for one fixed answer, it said "
                     f"{text[:60]!r}); correct backend.server, or use mode free"
                 )
 
-    def _probe_attempt(self, payload: dict[str, Any], server: int, _: int) -> dict[str, Any]:
+    def _probe_attempt(self, payload: dict[str, Any], server: int, _: int) -> Reply:
         return self._attempt(payload, server)
 
     def _ask(self, request: Request, sampling: Sampling) -> Completion:
@@ -183,82 +187,90 @@ class OpenAI:
         started = time.monotonic()
         try:
             payload = body(request, sampling, self.config.model, self.config.server)
-            answer = self._tried(payload)
+            reply = self._tried(payload)
             if self.config.tool_parsing == "compare" and request.tools:
-                return self._both(request, sampling, payload, answer, started)
+                return self._both(request, sampling, payload, reply, started)
         except DataError as error:
             return _failed(request.id, str(error), started)
         except Trouble as trouble:
             return _failed(request.id, str(trouble), started, timed_out=trouble.timed_out)
-        found = self._completion(request, sampling, answer, started)
-        return replace(found, label_probs=label_probs(answer, request))
+        found = self._completion(request, sampling, reply, started)
+        return replace(found, label_probs=label_probs(reply.answer, request))
 
-    def _tried(self, payload: dict[str, Any]) -> dict[str, Any]:
-        found: dict[str, Any] = self.retry.run(lambda server: self._attempt(payload, server), self.servers)
+    def _tried(self, payload: dict[str, Any]) -> Reply:
+        asked = payload | _stream.ASKED if self.config.stream else payload
+        found: Reply = self.retry.run(lambda server: self._attempt(asked, server), self.servers)
         return found
 
-    def _completion(
-        self, request: Request, sampling: Sampling, answer: dict[str, Any], started: float
-    ) -> Completion:
-        return completion(request.id, answer, sampling, time.monotonic() - started, self.config.server)
+    def _completion(self, request: Request, sampling: Sampling, reply: Reply, started: float) -> Completion:
+        seconds = time.monotonic() - started
+        found = completion(request.id, reply.answer, sampling, seconds, self.config.server)
+        return replace(found, first_token_seconds=reply.first)
 
     def _both(
-        self,
-        request: Request,
-        sampling: Sampling,
-        payload: dict[str, Any],
-        answer: dict[str, Any],
-        started: float,
+        self, request: Request, sampling: Sampling, payload: dict[str, Any], reply: Reply, started: float
     ) -> Completion:
         """The raw text with the calls that the server parsed beside it.
 
         Where the server gives only the calls, the raw text is that of a second request that forbids them, and
         counts only if its prompt was as long."""
-        message = answer["choices"][0]["message"]
+        choice = reply.answer["choices"][0]
+        message = choice["message"]
         calls = _chat.calls_of(message)
         if not calls or _chat.OPENER in (message.get("content") or ""):
-            bare = answer | {"choices": [answer["choices"][0] | {"message": message | {"tool_calls": None}}]}
-            found = self._completion(request, sampling, bare, started)
+            bare = reply.answer | {"choices": [choice | {"message": message | {"tool_calls": None}}]}
+            found = self._completion(request, sampling, reply._replace(answer=bare), started)
             return replace(found, server_calls=calls, server_source="same answer")
         second = self._tried(payload | {"tool_choice": "none"})
         raw = self._completion(request, sampling, second, started)
-        found = self._completion(request, sampling, answer, started)
+        found = self._completion(request, sampling, reply, started)
         if raw.n_prompt_tokens != found.n_prompt_tokens or raw.server_parsed:
             return replace(found, server_calls=calls, server_source="no raw text")
         return replace(raw, server_calls=calls, server_source="two greedy requests")
 
-    def _read(self, response: Any) -> bytes:
-        """The whole body, unpacked. Raises `Trouble` for one without end."""
-        content = bytearray()
-        for part in response.iter_bytes():
-            content += part
-            if len(content) > _answer.MOST:
-                raise Trouble(f"the answer is larger than {_answer.MOST >> 20} MiB", passing=False)
-        return bytes(content)
-
-    def _attempt(self, payload: dict[str, Any], server: int) -> dict[str, Any]:
-        """One server's answer as a dict with one choice. Raises `Trouble`."""
+    def _attempt(self, payload: dict[str, Any], server: int) -> Reply:
+        """One server's answer. Raises `Trouble`."""
         import httpx
 
+        began = time.monotonic()
         try:
             with self.client.stream(
                 "POST", f"{self.urls[server]}/chat/completions", json=payload
             ) as response:
-                content = self._read(response)
+                reply = self._reply(response, began)
         except httpx.TimeoutException as error:
-            raise Trouble(f"no answer in {self.config.timeout:g} s", passing=True, timed_out=True) from error
+            raise self._late() from error
         except httpx.HTTPError as error:
             raise Trouble(f"{type(error).__name__}: {error}", passing=True) from error
-        if response.status_code != 200:
-            passing = response.status_code in PASSING
-            text = " ".join(content.decode(errors="replace").split())[:300]
-            raise Trouble(
-                f"status {response.status_code}: {text}", passing=passing, wait=wait_of(response.headers)
-            )
         rest = spent(response.headers)
         if rest is not None:
             self.servers.rest(server, rest)
-        return _answer.checked(content)
+        return reply
+
+    def _reply(self, response: Any, began: float) -> Reply:
+        """What a response holds; a server that does not stream answers whole. Raises `Trouble`."""
+        parts = self._parts(response, began)
+        if response.status_code != 200:
+            text = " ".join(b"".join(parts).decode(errors="replace").split())[:300]
+            passing, wait = response.status_code in PASSING, wait_of(response.headers)
+            raise Trouble(f"status {response.status_code}: {text}", passing=passing, wait=wait)
+        if response.headers.get("content-type", "").startswith("text/event-stream"):
+            return _stream.read(parts, lambda: time.monotonic() - began)
+        return Reply(_answer.checked(b"".join(parts)))
+
+    def _parts(self, response: Any, began: float) -> Iterator[bytes]:
+        """The body as it comes, unpacked. Raises `Trouble` for one without end, in bytes or in time."""
+        size = 0
+        for part in response.iter_bytes():
+            size += len(part)
+            if size > _answer.MOST:
+                raise Trouble(f"the answer is larger than {_answer.MOST >> 20} MiB", passing=False)
+            if time.monotonic() - began > self.config.timeout:
+                raise self._late()
+            yield part
+
+    def _late(self) -> Trouble:
+        return Trouble(f"no answer in {self.config.timeout:g} s", passing=True, timed_out=True)
 
 
 def _failed(name: str, why: str, started: float, *, timed_out: bool = False) -> Completion:

@@ -119,7 +119,7 @@ def prompt_of(tiny: loading.Loaded, request: Request) -> str:
     )
 
 
-def slowly(tiny: loading.Loaded, request: Request, answer: str) -> dict[str, float]:
+def slow_scores(tiny: loading.Loaded, request: Request, answer: str) -> dict[str, float]:
     """The definition, word for word: each class alone, every token of the answer, no batch, no cut."""
     import torch
 
@@ -133,12 +133,37 @@ def slowly(tiny: loading.Loaded, request: Request, answer: str) -> dict[str, flo
         with torch.inference_mode():
             logits = tiny.model(**inputs, use_cache=False).logits[0].double()
         ids = inputs["input_ids"][0].tolist()
-        total = sum(
+        scores[label] = sum(
             float(torch.log_softmax(logits[place - 1], dim=-1)[ids[place]])
             for place in range(begin, len(ids))
         )
-        scores[label] = math.exp(total)
+    return scores
+
+
+def slowly(tiny: loading.Loaded, request: Request, answer: str) -> dict[str, float]:
+    scores = {label: math.exp(score) for label, score in slow_scores(tiny, request, answer).items()}
     return {label: value / sum(scores.values()) for label, value in scores.items()}
+
+
+def test_unlikely_classes_too_are_scored_where_they_stand(tiny: loading.Loaded, picture: Path) -> None:
+    """Probabilities near 0 hide what log-probabilities show: places behind images and behind padding."""
+    from dfkeval.backends import _labels
+
+    answer = "Label: netral\n\nAnalisis: x"
+    requests = [asked("a"), asked("b", "Konteks: lebih panjang", picture), asked("c", "Judul: x", picture)]
+    texts = [asked("d"), asked("e", "Konteks: lebih panjang lagi dari yang lain")]
+    for batch in (requests, requests[:1], requests[1:2], texts):
+        found = [
+            _labels._place(Completion(id=each.id, text=answer), each, prompt_of(tiny, each),
+                           tiny.processor.tokenizer)
+            for each in batch
+        ]  # fmt: skip
+        places = [place for place in found if place is not None]
+        for request, scores in zip(batch, _labels._forward(places, tiny.model, tiny.processor), strict=True):
+            slow = slow_scores(tiny, request, answer)
+            for label in slow:
+                want = slow[label] - slow["netral"]
+                assert scores[label] - scores["netral"] == pytest.approx(want, abs=2e-4), (request.id, label)
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 60_000])
