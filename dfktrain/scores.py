@@ -72,10 +72,11 @@ def evaluation(config: TrainConfig, wanted: Evaluate, trained: Path | None) -> E
     if not file.suffix:
         presets.text(wanted.config)  # which names the presets there are
         file = presets.FOLDER / f"{wanted.config}.yaml"
-    whole = config.adapter.kind == "full" and trained is not None
+    made = None if trained is None else str(trained.resolve())  # a relative path would start at `file`
+    whole = config.adapter.kind == "full" and made is not None
     changes = [
-        _set("backend.model", str(trained) if whole else config.model.name),
-        _set("backend.adapter", None if whole or trained is None else str(trained)),
+        _set("backend.model", made if whole else config.model.name),
+        _set("backend.adapter", None if whole else made),
     ]
     if wanted.data is not None:
         changes.append(_set("data", wanted.data))

@@ -49,11 +49,13 @@ def project(tmp_path: Path) -> Path:
 
 
 def test_a_run_ends_with_base_against_tuned(monkeypatch: Any, capsys: Any, project: Path) -> None:
-    out = project / "out"
-    code, said, err = called(monkeypatch, capsys, "run", project / "train.yaml", "--out", out)
+    (project / "elsewhere").mkdir()
+    monkeypatch.chdir(project / "elsewhere")  # --out starts here, the evaluation's paths at its file
+    code, said, err = called(monkeypatch, capsys, "run", "../train.yaml", "--out", "out")
     assert code == 0, err
     assert "4 rows, base against tuned" in said and "answers.f1" in said
-    assert said.rstrip().endswith(f"report: {out / FOLDER / 'report.html'}")
+    assert said.rstrip().endswith(f"report: {Path('out') / FOLDER / 'report.html'}")
+    out = project / "elsewhere/out"
     base, tuned = (load_run(out / FOLDER / side) for side in ("base", "tuned"))
     assert base.config.backend.adapter is None  # type: ignore[attr-defined]
     assert str(tuned.config.backend.adapter) == str(out / "adapter")  # type: ignore[attr-defined]
