@@ -60,6 +60,10 @@ class Cached:
         self.backend: Any = backend
         self.identity: dict[str, Any] = identity
         self.folder = folder
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _unwritable(folder, error) from error
         self.info: dict[str, Any] = backend.info
         self.constrains = bool(getattr(backend, "constrains", False))
 
@@ -109,15 +113,22 @@ class Cached:
         return entry.completion
 
     def write(self, name: str, completion: Completion) -> None:
-        """Keep an answer; whole or not at all."""
+        """Keep an answer; whole or not at all. Raises `ConfigError` where it cannot be written."""
         path = self._path(name)
-        path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f"{path.name}.{os.getpid()}.{os.urandom(4).hex()}.part")
-        part.write_bytes(msgspec.json.encode(Entry(key=name, completion=completion)))
-        part.replace(path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            part.write_bytes(msgspec.json.encode(Entry(key=name, completion=completion)))
+            part.replace(path)
+        except OSError as error:
+            raise _unwritable(self.folder, error) from error
 
     def _path(self, name: str) -> Path:
         return self.folder / name[:2] / f"{name}.json"
+
+
+def _unwritable(folder: Path, error: OSError) -> ConfigError:
+    return ConfigError(f"cache {folder}: cannot be written ({error.strerror}); name another folder")
 
 
 def finished(completion: Completion) -> bool:

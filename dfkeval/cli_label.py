@@ -90,7 +90,9 @@ def label_command(
         f"{expected.rows} captions to ask, of {expected.total} rows: about {expected.prompt_tokens} prompt"
         f" tokens, at most {expected.output_tokens} answer tokens, {_money(expected.cost, 'at most ')}\n"
     )
-    if dry_run:
+    if not expected.total:
+        sys.stderr.write(f"dfkeval: {captions} holds no rows\n")
+    if dry_run or not expected.total:
         return
     bar = Progress("captions")
     found = labelling.label(

@@ -125,6 +125,8 @@ def _many(
     store = out.with_name(out.name + ".media")
     total = sum(1 for _ in unlabelled.rows(given, format, images=images, store=store))
     rows = unlabelled.rows(given, format, images=images, store=store)
+    if not total:
+        sys.stderr.write(f"dfkeval: {given} holds no rows\n")
     bar = Progress("answers")
     mine = len(range(place - 1, total, count))
     counts = predictions.many(ask, rows, out, part=(place, count), progress=lambda done: bar(done, mine))

@@ -127,13 +127,22 @@ def _compare(
             seed=stats.stream(first.config.seed if seed is None else seed, "bootstrap"),
         )
         found |= {f"{name}.{key}": value for key, value in differences.items()}
+    notes += _unanswered([*left, *right], places)
     changed = _changed(left[0], right[0], places) if len(left) == len(right) == 1 else ()
     return Comparison(side_name(left), side_name(right), len(groups), found, left_out, tuple(notes), changed)
 
 
 def _changed(a: Run, b: Run, places: Sequence[list[int]]) -> tuple[Change, ...]:
     pairs = [(a.samples[x], b.samples[y]) for x, y in zip(*places, strict=True)]
-    return tuple(Change(x.id, x, y) for x, y in pairs if x.value != y.value or x.outcome != y.outcome)
+    both = [(x, y) for x, y in pairs if x.answered and y.answered]
+    return tuple(Change(x.id, x, y) for x, y in both if x.value != y.value or x.outcome != y.outcome)
+
+
+def _unanswered(runs: Sequence[Run], places: Sequence[list[int]]) -> list[str]:
+    """A note on the common rows that are in no value, because a request failed; none without any."""
+    rows = zip(*places, strict=True)
+    lost = sum(not all(run.samples[at].answered for run, at in zip(runs, row, strict=True)) for row in rows)
+    return [f"{lost} of the common rows got no answer in a run, and are in no value"] if lost else []
 
 
 def _refuse_other_schema(runs: Sequence[Run]) -> None:

@@ -74,7 +74,7 @@ def history(folder: Path, names: Sequence[str] = ()) -> tuple[list[str], list[tu
 
     names: values to show; without any, those of `HEADLINES` that some run has. Raises `ConfigError` for a
     name that no run has, or a folder without runs."""
-    runs = [(path.name, store.read_json(path / store.SUMMARY)) for path in runs_in(folder)]
+    runs = [(path.name, store.read_summary(path)) for path in runs_in(folder)]
     known = {name for _, summary in runs for name in summary["metrics"]}
     refuse_unknown(names, known)
     shown = [name for name in names or HEADLINES if name in known]

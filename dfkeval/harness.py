@@ -309,6 +309,6 @@ def load_run(folder: str | Path) -> Run:
         config=config,
         schema=schemas.load(config.schema_name or "", config.variant),
         samples=store.samples(),
-        summary=stores.read_json(store.path(stores.SUMMARY)),
+        summary=stores.read_summary(store.folder),
         environment=stores.read_json(found) if found.exists() else {},
     )

@@ -161,6 +161,16 @@ class Store:
             ) from error
 
 
+def read_summary(folder: Path) -> dict[str, Any]:
+    """The run's summary.json. Raises `DataError` where there is none, or not the summary of a run."""
+    path = folder / SUMMARY
+    found = read_json(path)
+    shape = {"n": int, "outcomes": dict, "metrics": dict, "details": dict}
+    if not all(isinstance(found.get(key), kind) for key, kind in shape.items()):
+        raise DataError(f"{path}: not the summary of a run; run `dfkeval score {folder}` again")
+    return found
+
+
 def generating(config: dict[str, Any]) -> dict[str, Any]:
     """The part of a configuration that decides what is asked and how it is answered."""
     return {key: value for key, value in config.items() if key not in SCORING_KEYS}

@@ -33,11 +33,15 @@ def about(name: str) -> str:
 
 
 def write(name: str, out: Path) -> Path:
-    """Copy the preset to `out`, a YAML file or a folder. Raises `ConfigError` where a file is already."""
+    """Copy the preset to `out`, a YAML file or a folder. Raises `ConfigError` where a file is already, or
+    none can be written."""
     found = text(name)
     path = out if out.suffix in (".yaml", ".yml") else out / f"{name}.yaml"
     if path.exists():
         raise ConfigError(f"{path}: is there already; give another --out")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(found, encoding="utf-8")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(found, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be written ({error.strerror}); give another --out") from error
     return path

@@ -16,7 +16,7 @@ from dfkeval.report._format import agrees, compared, shown
 from dfkeval.samples import NOT_ANSWERED, OUTCOMES, Sample
 
 THUMBNAIL = 200  # pixels, longest side
-LONGEST = 4000  # characters of one answer that are shown
+LONGEST = 4000  # characters of one text that are shown
 
 
 def chosen(samples: Sequence[Sample], limit: int) -> list[Sample]:
@@ -35,7 +35,7 @@ def card(sample: Sample) -> str:
     return (
         f'<article class="card"><header>{badges(sample)}<span class="id">{escape(sample.id)}</span></header>'
         f"{thumbnails(sample.images)}{_prompt(sample)}{answer(sample)}"
-        f'<p class="label">Gold</p><pre>{escape(shown(sample.gold))}</pre></article>'
+        f'<p class="label">Gold</p><pre>{escape(_cut(shown(sample.gold)))}</pre></article>'
     )
 
 
@@ -54,7 +54,7 @@ def pair_card(change: Change, a: str, b: str) -> str:
     return (
         f'<article class="card pair"><header><span class="id">{escape(change.id)}</span></header>'
         f'{thumbnails(change.before.images)}{_prompt(change.before)}<div class="columns">{sides}</div>'
-        f'<p class="label">Gold</p><pre>{escape(shown(change.before.gold))}</pre></article>'
+        f'<p class="label">Gold</p><pre>{escape(_cut(shown(change.before.gold)))}</pre></article>'
     )
 
 
@@ -96,7 +96,7 @@ def answer(sample: Sample) -> str:
     text = escape(_cut(sample.text)) or "(nothing)"
     return (
         f'{_reasoning(sample)}<p class="label">Answer, verbatim</p><pre>{text}</pre>'
-        f'<p class="label">{title}</p><pre>{escape(shown(value))}</pre>{_list(notes)}'
+        f'<p class="label">{title}</p><pre>{escape(_cut(shown(value)))}</pre>{_list(notes)}'
     )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import re
 from collections.abc import Iterable, Sequence
 from html import escape
 from importlib import resources
@@ -34,12 +33,12 @@ def page(
 ) -> str:
     """One self-contained HTML document. cards: sample cards a run, at most."""
     body = [_head(title, runs, comparisons, curves)]
-    body += [_comparison(item) for item in comparisons]
+    body += [_comparison(item, _place("c", at)) for at, item in enumerate(comparisons)]
     if curves:
         body.append(
             '<section id="curves"><h2>Training</h2>' + "".join(map(line_chart, curves)) + "</section>"
         )
-    body += [_run(run, cards) for run in runs]
+    body += [_run(run, cards, _place("r", at)) for at, run in enumerate(runs)]
     body.append(
         "<footer>Intervals: percentile bootstrap over groups of samples. Answers that could not be read "
         "count as 0 in every metric; failed requests are counted apart.</footer>"
@@ -67,15 +66,16 @@ def document(title: str, body: str, *, refresh_s: int | None = None) -> str:
 
 
 def _head(title: str, runs: Sequence[Run], comparisons: Sequence[Comparison], curves: Sequence[Curve]) -> str:
-    links = [(_anchor(item.a, item.b), f"{item.a} → {item.b}") for item in comparisons]
+    links = [(_place("c", at), f"{item.a} → {item.b}") for at, item in enumerate(comparisons)]
     links += [("curves", "Training")] if curves else []
-    links += [(_anchor(run.name), run.name) for run in runs]
+    links += [(_place("r", at), run.name) for at, run in enumerate(runs)]
     nav = "".join(f'<a href="#{place}">{escape(text)}</a>' for place, text in links)
     return f"<header><h1>{escape(title)}</h1><nav>{nav}</nav></header>"
 
 
-def _anchor(*names: str) -> str:
-    return "s-" + re.sub(r"[^A-Za-z0-9]+", "-", "-to-".join(names))
+def _place(kind: str, at: int) -> str:
+    """The id of a section: runs may have equal names, and names without a letter of ASCII."""
+    return f"{kind}{at + 1}"
 
 
 def _table(header: Iterable[str], rows: Iterable[Iterable[str]], kind: str = "") -> str:
@@ -91,7 +91,7 @@ def _cell(cell: str) -> str:
     return f'<td class="num">{cell[1:]}</td>' if cell.startswith("#") else f"<td>{cell}</td>"
 
 
-def _comparison(comparison: Comparison) -> str:
+def _comparison(comparison: Comparison, place: str) -> str:
     first, rest = split(comparison.differences)
     more = _fold(f"{len(rest)} more values", _panel(_differences(comparison, rest))) if rest else ""
     notes = "".join(f'<p class="quiet">{escape(note)}</p>' for note in comparison.notes)
@@ -102,7 +102,7 @@ def _comparison(comparison: Comparison) -> str:
     title = f"{len(shown)} of {len(comparison.changed)} changed answers{turned}"
     changed = _fold(title, f'<div class="cards pairs">{cards}</div>')
     return (
-        f'<section id="{_anchor(comparison.a, comparison.b)}">'
+        f'<section id="{place}">'
         f"<h2>{escape(comparison.a)} → {escape(comparison.b)} "
         f'<span class="quiet">{escape(verdict_line(comparison))}</span></h2>'
         f"{_panel(_differences(comparison, first))}{more}{notes}{changed if shown else ''}</section>"
@@ -118,6 +118,7 @@ def _differences(comparison: Comparison, names: Sequence[str]) -> str:
         "interval",
         "",
         "#p (Holm)",
+        "#n",
         "verdict",
     )
     rows = []
@@ -130,19 +131,20 @@ def _differences(comparison: Comparison, names: Sequence[str]) -> str:
              f"#<strong>{signed(change.value)}</strong>",
              interval(change.low, change.high, True),
              difference_bar(change.value, change.low, change.high, change.lower_is_better),
-             "#" + escape(p_value(change.p_holm)), f'<span class="badge {mark}">{verdict}</span>')
+             "#" + escape(p_value(change.p_holm)), f"#{change.n}",
+             f'<span class="badge {mark}">{verdict}</span>')
         )  # fmt: skip
-    return _table(header, rows)
+    return _table(header, rows, "differences")
 
 
-def _run(run: Run, cards: int) -> str:
+def _run(run: Run, cards: int, place: str) -> str:
     first, rest = split(run.summary["metrics"])
     more = _fold(f"{len(rest)} more values", _panel(_metrics(run, rest))) if rest else ""
     confusion = run.summary["details"].get("labels", {}).get("confusion")
     chosen = _cards.chosen(run.samples, cards)
     grid = "".join(map(_cards.card, chosen))
     return (
-        f'<section id="{_anchor(run.name)}"><h2>{escape(run.name)}</h2>{_chips(run)}'
+        f'<section id="{place}"><h2>{escape(run.name)}</h2>{_chips(run)}'
         f"<h3>Metrics</h3>{_panel(_metrics(run, first))}{more}"
         f"<h3>Outcomes</h3>{_panel(_outcomes(run))}{_server(run)}"
         + (f"<h3>Confusion matrix</h3>{_panel(_confusion(confusion))}" if confusion else "")
@@ -180,7 +182,12 @@ def _chips(run: Run) -> str:
     backend = run.environment.get("backend", {})
     made = run.environment.get("generation", {})
     speed, first = made.get("output_tokens_per_second"), made.get("first_token_seconds")
-    facts = [f"{run.summary['n']} samples", f"schema {run.schema.name}", f"backend {run.config.kind}"]
+    count = run.summary["n"]
+    facts = [
+        f"{count} sample{'' if count == 1 else 's'}",
+        f"schema {run.schema.name}",
+        f"backend {run.config.kind}",
+    ]
     facts += [f"mode {mode}" for mode in run.config.modes if mode != "free"]
     facts += [f"{key} {backend[key]}" for key in ("model", "adapter", "dtype", "device") if backend.get(key)]
     facts += [f"{speed:.0f} tokens/s"] if speed else []
@@ -203,7 +210,7 @@ def _metrics(run: Run, names: Sequence[str]) -> str:
         for name in names
         for m in [found[name]]
     ]  # fmt: skip
-    return _table(("metric", "#value", f"{share} interval", "", "#n"), rows)
+    return _table(("metric", "#value", f"{share} interval", "", "#n"), rows, "metrics")
 
 
 def _outcomes(run: Run) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from dfkdata.errors import missing_package
+from dfkdata.errors import ConfigError, missing_package
 from dfkeval import store
 from dfkeval.harness import Run
 
@@ -20,7 +20,7 @@ PACKAGE = "tensorboard"
 def send(run: Run, step: int = 0, folder: Path | None = None) -> str:
     """Write the run's numbers below `folder`/NAME, else into its own folder `tensorboard`; returns where.
 
-    Raises `ConfigError` when tensorboard is not installed."""
+    Raises `ConfigError` when tensorboard is not installed, or nothing can be written there."""
     from dfkeval.trackers import numbers
 
     try:
@@ -31,7 +31,10 @@ def send(run: Run, step: int = 0, folder: Path | None = None) -> str:
     if folder is None and place.is_dir():
         for old in place.glob("events.out.tfevents.*"):
             old.unlink()
-    writer = EventFileWriter(str(place))
+    try:
+        writer = EventFileWriter(str(place))
+    except OSError as error:
+        raise ConfigError(f"{place}: cannot be written ({error.strerror}); give another --folder") from error
     try:
         for event in _events(dict(numbers(run)), _report(run), step):
             writer.add_event(event)

@@ -148,6 +148,13 @@ def test_a_broken_or_misplaced_file_is_said_and_never_an_answer(tmp_path: Path) 
         hits(tmp_path, Engine(), question())
 
 
+def test_a_place_that_is_no_folder_is_said_before_anything_is_asked(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    for place in (tmp_path / "file", tmp_path / "file" / "deeper"):
+        with pytest.raises(ConfigError, match=r"cannot be written.*name another folder"):
+            Cached(Engine(), place)
+
+
 def test_what_cannot_be_told_apart_is_refused(tmp_path: Path) -> None:
     data = write_rows(tmp_path / "test.jsonl", DFK, 2)
     answers = write_answers(tmp_path / "a.jsonl", gold_answers(DFK, 2))

@@ -101,3 +101,16 @@ def test_the_table_says_how_small_a_difference_the_rows_would_show(tmp_path: Pat
     least = found.detectable("fields.f1")
     assert least == pytest.approx(2.8016 * (change.high - change.low) / (2 * 1.95996), rel=1e-3)
     assert f"- a true difference of {least:.3f} in fields.f1 would show" in comparison_table(found)
+
+
+def test_a_failed_request_is_no_changed_answer_and_is_told(tmp_path: Path) -> None:
+    a = run_of(tmp_path, "a", range(0))
+    answers = [row for row in gold_answers(DFK, 40) if row[0] not in ("r001", "r002")]
+    path = write_answers(tmp_path / "less.jsonl", answers)
+    b = evaluate(config_of(a.config.data, path, ["validity"]), tmp_path / "b")
+    found = compare(a, b)
+    assert (found.n, found.changed) == (40, ())
+    assert found.differences["validity.schema_valid"].n == 38
+    assert found.notes == ("2 of the common rows got no answer in a run, and are in no value",)
+    assert f"- {found.notes[0]}" in comparison_table(found)
+    assert compare(a, a).notes == ()

@@ -10,8 +10,8 @@ import pytest
 from eval_helpers import DFK, config_of, gold_answers, write_answers, write_rows
 from typer.testing import CliRunner
 
-from dfkdata.errors import ConfigError
-from dfkeval import cli, evaluate, gates
+from dfkdata.errors import ConfigError, DataError
+from dfkeval import cli, evaluate, gates, load_run
 from dfkeval.harness import Run
 
 N = 12
@@ -79,6 +79,15 @@ def test_history_lists_runs_from_old_to_new_with_their_change(tmp_path: Path) ->
         refused = CliRunner().invoke(cli.app, [*command, "--metric", "labels.acuracy"])
         assert "no run has a value 'labels.acuracy'" in str(refused.exception)
         assert "labels.accuracy" in str(refused.exception)
+
+
+def test_a_summary_that_is_none_is_one_message(tmp_path: Path) -> None:
+    run = run_of(tmp_path, "a", {})
+    for text in ('{"n": 1}', "[]", '{"n": "x", "outcomes": {}, "metrics": {}, "details": {}}', "{"):
+        (run.folder / "summary.json").write_text(text)
+        for reads in (lambda: load_run(run.folder), lambda: gates.history(tmp_path / "runs")):
+            with pytest.raises(DataError, match=r"summary\.json"):
+                reads()
 
 
 def test_suspects_are_rows_whose_gold_all_runs_contradict_alike(tmp_path: Path) -> None:

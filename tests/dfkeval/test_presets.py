@@ -94,3 +94,14 @@ def test_init_alone_lists_them_and_never_overwrites(tmp_path: Path) -> None:
         presets.write("qwen_bench", path)
     with pytest.raises(ConfigError, match="did you mean 'qwen_bench'"):
         presets.write("qwen_bnch", tmp_path)
+
+
+def test_a_place_that_cannot_be_written_is_one_message(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    refused = CliRunner().invoke(cli.app, ["init", "qwen_bench", "--out", str(tmp_path / "file" / "q.yaml")])
+    assert isinstance(refused.exception, ConfigError)
+    assert "cannot be written" in str(refused.exception) and "--out" in str(refused.exception)
+
+
+def test_what_a_preset_says_of_itself_is_a_whole_sentence() -> None:
+    assert all(presets.about(name).endswith(".") for name in presets.names())

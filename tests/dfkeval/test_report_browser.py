@@ -109,6 +109,24 @@ def test_a_number_that_does_not_exist_is_said_so(tmp_path: Path) -> None:
     assert "<strong>n/a</strong>" in report.page("one", [run])
 
 
+def test_runs_of_one_name_and_names_without_latin_letters_have_places_of_their_own(tmp_path: Path) -> None:
+    runs = []
+    for at in range(3):
+        (tmp_path / str(at)).mkdir()
+        runs.append(run_of(tmp_path / str(at), [GOOD, "?"], name="قط"))
+    html = report.page("three", runs, [comparison.compare(runs[0], other) for other in runs[1:]])
+    places = re.findall(r'<section id="([^"]+)"', html)
+    assert len(places) == len(set(places)) == 5
+    assert re.findall(r'<a href="#([^"]+)">', html) == places
+
+
+def test_a_huge_answer_is_cut_wherever_it_is_shown(tmp_path: Path) -> None:
+    huge = answer_text({**dfk_gold(0), "analisis": "kata " * 200_000}, DFK)
+    html = html_of(run_of(tmp_path, [huge, huge]))
+    assert len(html) < 100_000
+    assert html.count("more characters") == 4  # the answer and what was read from it, twice
+
+
 @pytest.fixture
 def chromium(tmp_path: Path) -> list[str]:
     """The command that opens a page without a window and without network services."""

@@ -143,3 +143,10 @@ def test_the_command_puts_several_runs_on_one_axis(tmp_path: Path, sessions: lis
     assert [scalars(logs / name)["labels/accuracy"][0][0] for name in ("a", "b")] == [0, 1]
     assert [session.logged[0][0] for session in sessions] == [0, 1]
     assert f"{folders[1]}: {logs / 'b'}" in called.stdout
+
+
+def test_a_folder_that_cannot_be_written_is_one_message(tmp_path: Path) -> None:
+    run = run_of(tmp_path)
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(ConfigError, match=r"cannot be written.*--folder"):
+        trackers.send(run, ["tensorboard"], folder=tmp_path / "file")
