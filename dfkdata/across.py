@@ -56,18 +56,34 @@ class Across:
 
     def row(self, side: int, record: Record, group: str, chance: int) -> None:
         """A row was written to `side`, a place in `split.SPLITS`. chance: a byte that its content decides."""
+        if self._file is not None and self._chosen(side, chance):
+            self._text(asked(record), len(self.sides))
         self.sides.append(side)
-        free = self._free[side]
-        if free:
-            self._free[side] = free - 1
-        if self._file is not None and (free or self._deep or not chance & 15):
-            self._text(asked(record))
         if self._groups is not None:
-            self._groups.append(int.from_bytes(sha256(group.encode("utf-8", "surrogatepass")).digest()[:8]))
+            self._groups.append(_number(group))
 
-    def _text(self, text: str) -> None:
+    def texts(
+        self, sides: Sequence[int], texts: Sequence[str], groups: Sequence[str], digests: Sequence[bytes]
+    ) -> None:
+        """Rows that ask these texts were written, as `row` says; the first byte of a digest is the chance."""
+        if self._file is not None:
+            for place, (side, digest) in enumerate(zip(sides, digests, strict=True)):
+                if self._chosen(side, digest[0]):
+                    self._text(texts[place], len(self.sides) + place)
+        self.sides += bytes(sides)
+        if self._groups is not None:
+            self._groups.extend(map(_number, groups))
+
+    def _chosen(self, side: int, chance: int) -> bool:
+        """Whether the next row of a side leaves a sketch."""
+        if self._free[side]:
+            self._free[side] -= 1
+            return True
+        return self._deep or not chance & 15
+
+    def _text(self, text: str, row: int) -> None:
         if text:
-            self._sketched.append(len(self.sides) - 1)
+            self._sketched.append(row)
             self._texts.append(text if len(text) <= _MAX_CHARS else text[:_MAX_CHARS])
             if len(self._texts) == _BLOCK_ROWS:
                 self._flush()
@@ -203,6 +219,10 @@ _RULES = {
     "prompts": ("TEXT_NEAR_DUPLICATE", "held-out prompts are nearly training ones"),
 }
 _HINT = "scores on such rows are too good; keep them on one side with --group-by, or drop one of the two"
+
+
+def _number(group: str) -> int:
+    return int.from_bytes(sha256(group.encode("utf-8", "surrogatepass")).digest()[:8])
 
 
 def asked(record: Record) -> str:

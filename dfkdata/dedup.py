@@ -9,6 +9,7 @@ rows; the row that is taken for a duplicate is then still written, whole, to `du
 from __future__ import annotations
 
 from array import array
+from collections.abc import Sequence
 
 SMALL = 250_000
 _SHARDS = 64
@@ -36,6 +37,26 @@ class Seen:
             if len(small) > self._limit:
                 self._spread(small)
         return before
+
+    def put_new(self, digests: Sequence[int], payloads: Sequence[int]) -> bool:
+        """Store all of these where each is new and they differ; else none of them, and False."""
+        keys = [digest & _KEY for digest in digests]
+        if len(set(keys)) < len(keys) or not self._lacks(keys):
+            return False
+        if self._small is None:
+            for key, payload in zip(keys, payloads, strict=True):
+                self._tables[key >> 58].put(key, payload)
+            return True
+        self._small.update(zip(keys, payloads, strict=True))
+        if len(self._small) > self._limit:
+            self._spread(self._small)
+        return True
+
+    def _lacks(self, keys: list[int]) -> bool:
+        """Whether the set holds none of these."""
+        if self._small is not None:
+            return self._small.keys().isdisjoint(keys)
+        return not any(self._tables[key >> 58].holds(key) for key in keys)
 
     def change(self, digest: int, payload: int) -> None:
         """Store another payload for a digest that is in the set."""
@@ -74,6 +95,9 @@ class _Table:
         if self.count * 4 > self._homes * 3 or at + 2 > len(self._slots):
             self._lay_out(sorted(entry for entry in self._slots if entry), self._homes * 3 // 2)
         return None
+
+    def holds(self, digest: int) -> bool:
+        return self._slots[self._slot(digest)] != 0
 
     def change(self, digest: int, payload: int) -> None:
         self._slots[self._slot(digest)] = digest | payload

@@ -6,7 +6,7 @@ written."""
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
@@ -17,20 +17,18 @@ import msgspec
 from dfkdata import checks, output, reader, selection, sources, split, tally
 from dfkdata.across import Across
 from dfkdata.config import Config
-from dfkdata.dedup import Seen
 from dfkdata.errors import ConfigError
 from dfkdata.fields import Label
 from dfkdata.media import Media, inspect, keep
+from dfkdata.plain import Plain
 from dfkdata.plan import Plan
 from dfkdata.records import Fault, Record, Reject
-from dfkdata.rows import training_row
+from dfkdata.rows import PlainRow, training_row
 from dfkdata.schemas import Schema
 from dfkdata.sita import Sita
 from dfkdata.sources._common import no_text
 from dfkdata.watch import Watch
-
-_CODE = {name: code for code, name in enumerate(split.SPLITS)}
-_TRAIN = _CODE["train"]
+from dfkdata.written import CODE, Written
 
 
 class Job(Protocol):
@@ -56,17 +54,13 @@ class Flow:
 
     def __init__(self, job: Job) -> None:
         self.job, self.plan, self.schema, self.folder = job, job.plan, job.schema, job.folder
-        self.files = {name: self.folder.lines(f"{name}.jsonl") for name in split.SPLITS}
         self.quarantine = self.folder.lines("quarantine.jsonl")
-        self.duplicates = self.folder.lines("duplicates.jsonl")
-        self.digests = (self.folder.partial / "train.digests").open("wb", buffering=1 << 20)
-        self.seen, self.keys = Seen(), Seen()
-        self.evicted: set[int] = set()
         self.rejects, self.warnings = tally.Rules(), tally.Rules()
         self.labels = tally.Labels(self.schema, split.SPLITS)
         self.judge = checks.Judge(self.plan.rules, self.warnings.add)
         self.taken = 0
         self.rows = {"in": 0, "out": 0, "quarantined": 0, "duplicates": 0, "left_out": 0}
+        self.written = Written(self.folder, self.rows, self.labels)
         self.image_hash, self.image_count = sha256(), 0
         self.relative = self.folder.relative()
         self.encode = msgspec.json.Encoder().encode
@@ -79,9 +73,13 @@ class Flow:
         self.sita = Sita(self.plan) if self.plan.split == "sita" else None
         self.watch = Watch(self.plan, self.labels, self.judge, self.schema)
         self.across = self._across()
-        self.side: Callable[[str], str] = job.side
-        if self.sita is not None:
-            self.side = lambda group: "train"
+        self.side: split.Rule = job.side if self.sita is None else split.ByHash(self.plan.seed, 0.0, 0.0)
+        self.plain = Plain(self) if self._may_be_plain() else None
+
+    def _may_be_plain(self) -> bool:
+        """Whether this conversion asks nothing of rows of plain text that `Plain` does not do."""
+        simple = self.identity and self.schema is None and self.sita is None
+        return simple and self.split_column is None and not self.watch.busy
 
     def _across(self) -> Across | None:
         """None where every row is a training row."""
@@ -107,24 +105,35 @@ class Flow:
         parts = self.job.parts()
         chosen = self._first_pass(parts)
         picky, progress, rows = bool(self.job.conditions) or chosen is not None, self.job.progress, self.rows
+        plain = self.plain
         for part, fixed in parts:
             self.media = self._media(part)
             for raw, item in self._pairs(part):
                 rows["in"] += 1
+                if progress is not None and not rows["in"] & 1023:
+                    progress(rows["in"])
                 if picky and not self._chosen(raw, chosen):
                     rows["left_out"] += 1
                     continue
-                try:
-                    if type(item) is Record:
-                        self._row(raw, item, fixed)
-                    else:
-                        self._reject(item)  # type: ignore[arg-type]  # what is no Record is a Reject
-                except Fault as fault:
-                    self._reject(fault.reject(item.source, raw))
-                except UnicodeEncodeError as error:
-                    self._reject(no_text(item.source, raw, error))
-                if progress is not None and not rows["in"] & 1023:
-                    progress(rows["in"])
+                if plain is not None:
+                    if plain.takes(raw, item, fixed):
+                        continue
+                    plain.write()
+                self._one(raw, item, fixed)
+            if plain is not None:
+                plain.write()
+
+    def _one(self, raw: Any, item: Record | Reject, fixed: str | None) -> None:
+        """One raw row to its end."""
+        try:
+            if isinstance(item, Record):
+                self._row(raw, item, fixed)
+            else:
+                self.reject(item)
+        except Fault as fault:
+            self.reject(fault.reject(item.source, raw))
+        except UnicodeEncodeError as error:
+            self.reject(no_text(item.source, raw, error))
 
     def _chosen(self, raw: Any, chosen: Container[int] | None) -> bool:
         """Whether a row fulfils the conditions and is among the chosen of those."""
@@ -190,7 +199,8 @@ class Flow:
             return resolved.label
         return str(value if value is not None else selection.lookup(raw, field))
 
-    def _reject(self, reject: Reject) -> None:
+    def reject(self, reject: Reject) -> None:
+        """Quarantine a row."""
         self.quarantine.put(reject)
         self.rows["quarantined"] += 1
         self.rejects.add(reject)
@@ -208,8 +218,7 @@ class Flow:
         if self.watch.busy:
             self.watch.row(row, record, files)
         turns: bytes = self.encode(row["messages"])
-        if b"<" in turns:
-            checks.control_tokens(turns, self.judge)
+        checks.control_tokens(turns, self.judge)
         digest = reader.turns_digest(turns, row.get("tools"))
         if not record.id:
             row["id"] = digest.hex()
@@ -226,7 +235,9 @@ class Flow:
         else:
             written = self.job.export.row(row)
             self.job.export.check(written)
-        if self._placed(raw, record, row, digest, side):
+        if self.sita is not None:
+            self.sita.add(record)
+        if self.sita is not None or self.written.takes(raw, record, row, digest, side):
             self._write(record, written, digest, side, group)
 
     def _own_split(self, raw: Any) -> str | None:
@@ -260,47 +271,27 @@ class Flow:
         row["meta"] = msgspec.json.decode(checks.nfc(self.encode(row["meta"]).decode()))
         return text.encode(), reader.turns_digest(text.encode(), row.get("tools"))
 
-    def _placed(self, raw: Any, record: Record, row: dict[str, Any], digest: bytes, side: str) -> bool:
-        """Whether the row is to be written; a copy of an earlier one is not. Raises `Fault` for a key used
-        twice."""
-        if self.sita is not None:
-            self.sita.add(record)
-            return True
-        key = int.from_bytes(digest)
-        before = self.seen.put(key, _CODE[side])
-        if before is not None:
-            if before != _TRAIN or side == "train":
-                self._duplicate(raw, record.source, row["id"], split.SPLITS[before])
-                return False
-            self._mark_evicted(key, row)
-            self.seen.change(key, _CODE[side])
-        elif (
-            record.keyed
-            and self.keys.put(int.from_bytes(sha256(record.id.encode()).digest()[:8]), 0) is not None
-        ):
-            hint = "give each row a key of its own, or leave the key out"
-            reason = f"another row has the id {record.id!r}"
-            raise Fault("ID_TWICE", reason, path="id", value=record.id, hint=hint)
-        return True
-
-    def _mark_evicted(self, key: int, row: dict[str, Any]) -> None:
-        """The copy in training will go; its turns, and so its labels, are those of this row."""
-        self.evicted.add(key)
-        self.rows["out"] -= 1
-        self.rows["duplicates"] += 1
-        self.labels.remove(row["meta"], "train")
-
     def _write(self, record: Record, row: dict[str, Any], digest: bytes, side: str, group: str) -> None:
-        if side == "train":
-            self.digests.write(digest)
-        self.files[side].put(row)
-        self.rows["out"] += 1
+        self.written.put(row, digest, side)
         if record.gold is not None:
             self.labels.add(record, side)
         if self.across is not None:
-            self.across.row(_CODE[side], record, group, digest[0])
+            self.across.row(CODE[side], record, group, digest[0])
         if record.images:
             self._count_images(record)
+
+    def write_plain(
+        self,
+        rows: Sequence[PlainRow],
+        questions: Sequence[str],
+        groups: Sequence[str],
+        digests: Sequence[bytes],
+        sides: Sequence[int],
+    ) -> None:
+        """Write rows of plain text, as `_write` does with one row."""
+        self.written.put_all(rows, digests, sides)
+        if self.across is not None:
+            self.across.texts(sides, questions, groups, digests)
 
     def _count_images(self, record: Record) -> None:
         decoder = self.watch.decoder
@@ -313,64 +304,38 @@ class Flow:
         if self.across is not None and decoder is not None:
             self.across.looks(decoder.looks)
 
-    def _duplicate(self, raw: Any, source: str, name: str, kept: str) -> None:
-        self.rows["duplicates"] += 1
-        self.duplicates.put({"source": source, "id": name, "kept": kept, "raw": raw})
-
     def _close(self) -> dict[str, Any]:
-        self.digests.close()
-        for file in (*self.files.values(), self.quarantine):
-            file.close()
-        if self.evicted:
-            self._evict()
+        left = self.written.close()
+        self.quarantine.close()
+        if left and self.across is not None:
+            self.across.left(left)
+        files = self.written.files
         if self.sita is not None:
-            self.rows["left_out"] += self.sita.divide(self.folder, self.files)
+            self.rows["left_out"] += self.sita.divide(self.folder, files)
             if self.across is not None:
                 self.across.divided(self.sita.sides)
-            self.rows["out"] = self.files["train"].rows + self.files["validation"].rows
-        self.duplicates.close()
-        (self.folder.partial / "train.digests").unlink()
+            self.rows["out"] = files["train"].rows + files["validation"].rows
+        self.written.duplicates.close()
         self._write_extra()
         wanted = self.plan.test > 0 or any(side == "test" for _, side in self.job.inputs)
-        if not wanted and not self.files["test"].rows:
-            self.files.pop("test").path.unlink()
+        if not wanted and not files["test"].rows:
+            files.pop("test").path.unlink()
         return self._facts()
 
     def _write_extra(self) -> None:
         """Files that the layout wants beside its rows."""
         make = getattr(self.job.export, "extra_files", None)
         if make is not None:
-            for name, data in make([side for side, file in self.files.items() if file.rows]).items():
+            for name, data in make([side for side, file in self.written.files.items() if file.rows]).items():
                 (self.folder.partial / name).write_bytes(data)
 
-    def _evict(self) -> None:
-        """Take the training copies of held-out rows out of train.jsonl; each goes to duplicates.jsonl."""
-        path = self.files["train"].path
-        old = path.rename(path.with_suffix(".before"))
-        kept, gone = self.folder.lines("train.jsonl"), []
-        with old.open("rb") as lines, path.with_name("train.digests").open("rb") as digests:
-            for place, line in enumerate(lines):
-                if int.from_bytes(digests.read(8)) not in self.evicted:
-                    kept.put_line(line)
-                    continue
-                gone.append(place)
-                row = msgspec.json.decode(line)
-                source, name = row.get("meta", {}).get("source", ""), row.get("id", "")
-                self.duplicates.put(
-                    self.encode({"source": source, "id": name, "kept": "held out", "raw": row})
-                )
-        kept.close()
-        old.unlink()
-        self.files["train"] = kept
-        if self.across is not None:
-            self.across.left(gone)
-
     def _facts(self) -> dict[str, Any]:
-        self.watch.whole({name: file.rows for name, file in self.files.items()}, self.rows["out"])
+        files = self.written.files
+        self.watch.whole({name: file.rows for name, file in files.items()}, self.rows["out"])
         images = (
             {"count": self.image_count, "sha256": self.image_hash.hexdigest()} if self.image_count else {}
         )
-        outputs = (*self.files.values(), self.quarantine, self.duplicates)
+        outputs = (*files.values(), self.quarantine, self.written.duplicates)
         more: dict[str, Any] = {"weights": self.labels.weights("train")} if self.plan.balance else {}
         if self.across is not None:
             more["overlap"] = self.across.tell()
@@ -396,8 +361,9 @@ def embedded(path: str) -> str:
 
 
 def _group(raw: Any, path: str) -> str:
-    value = selection.lookup(raw, path)
-    if value is None or isinstance(value, dict | list) or not str(value).strip():
-        hint = "give each row a value to group by"
+    """The value to group by. Raises `Fault` where there is none."""
+    group = selection.text(raw, path)
+    if group is None:
+        hint, value = "give each row a value to group by", selection.lookup(raw, path)
         raise Fault("GROUP_MISSING", f"{path} holds no value", path=path, value=value, hint=hint)
-    return str(value).strip()
+    return group

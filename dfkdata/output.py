@@ -36,7 +36,8 @@ class Lines:
         self._hash = sha256()
         self._file = path.open("wb", buffering=0)
         self._buffer = bytearray()
-        self._encode_into = msgspec.json.Encoder().encode_into
+        encoder = msgspec.json.Encoder()
+        self._encode_into, self._encode_lines = encoder.encode_into, encoder.encode_lines
 
     def put(self, row: Any) -> None:
         """Add one row. Raises `UnicodeEncodeError`, adding nothing, for text that is no text."""
@@ -50,6 +51,13 @@ class Lines:
         buffer += b"\n"
         self.rows += 1
         if size > _BUFFER_BYTES:
+            self._flush()
+
+    def put_all(self, rows: list[Any]) -> None:
+        """Add several rows. Raises `UnicodeEncodeError`, adding nothing, for text that is no text."""
+        self._buffer += self._encode_lines(rows)
+        self.rows += len(rows)
+        if len(self._buffer) > _BUFFER_BYTES:
             self._flush()
 
     def put_line(self, line: bytes) -> None:

@@ -84,6 +84,23 @@ def training_row(record: Record, schema: Schema | None = None, *, nulls: Nulls =
     return row
 
 
+class PlainRow(msgspec.Struct, gc=False):
+    """The row of the `messages` layout for encoded turns and nothing else, written as `training_row` is, in
+    half the time."""
+
+    id: str
+    messages: msgspec.Raw
+    images: tuple[()]
+    meta: PlainMeta
+
+
+class PlainMeta(msgspec.Struct, gc=False):
+    """What `training_row` says of each row."""
+
+    group: str
+    source: str
+
+
 def _turns(record: Record, schema: Schema | None, nulls: Nulls) -> list[Message]:
     if schema is None:
         raise ConfigError(f"{record.source}: the row carries no turns of its own; name a schema")

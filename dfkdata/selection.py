@@ -22,6 +22,12 @@ def lookup(raw: Any, path: str) -> Any:
     return raw
 
 
+def text(raw: Any, path: str) -> str | None:
+    """The value at a dotted path as text; None where there is none or only blanks, or more than one value."""
+    value = lookup(raw, path)
+    return None if value is None or isinstance(value, dict | list) else str(value).strip() or None
+
+
 @dataclass(frozen=True)
 class Condition:
     """`path=value` or `path!=value`; a value that is JSON (true, 3, null) also matches as that."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from hashlib import sha256
+from typing import Protocol
 
 from dfkdata.errors import ConfigError
 from dfkdata.records import Fault
@@ -22,6 +23,14 @@ NAMES = {
 }
 """What sources call their splits -> our name. Karpathy's caption splits call held-back training rows
 `restval`."""
+
+
+class Rule(Protocol):
+    """Which side a group belongs to."""
+
+    def __call__(self, group: str) -> str: ...
+
+    def many(self, groups: Iterable[str]) -> list[str]: ...
 
 
 class ByHash:
@@ -43,6 +52,12 @@ class ByHash:
         if place >= self._held:
             return "train"
         return "test" if place < self._test else "validation"
+
+    def many(self, groups: Iterable[str]) -> list[str]:
+        """The sides of many groups, in less time than one by one."""
+        key, test, held = self._key, self._test, self._held
+        places = [sha256((key + group).encode("utf-8", "surrogatepass")).digest() for group in groups]
+        return ["train" if place >= held else "test" if place < test else "validation" for place in places]
 
 
 class Stratified:
@@ -81,6 +96,10 @@ class Stratified:
 
     def __call__(self, group: str) -> str:
         return self._held.get(group, "train")
+
+    def many(self, groups: Iterable[str]) -> list[str]:
+        """The sides of many groups."""
+        return [self._held.get(group, "train") for group in groups]
 
 
 def named(value: object, column: str) -> str:

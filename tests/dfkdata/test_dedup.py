@@ -42,3 +42,17 @@ def test_it_grows_and_changes_payloads(small: int) -> None:
         seen.change(digest, 2)
     assert all(seen.put(digest, 3) == (1 if at % 7 else 2) for at, digest in enumerate(digests))
     assert len(seen) == len(digests)
+
+
+@given(st.lists(st.lists(DIGESTS, min_size=1, max_size=8), max_size=30), st.sampled_from([0, 5, 1000]))
+def test_many_are_stored_at_once_where_all_are_new(batches: list[list[int]], small: int) -> None:
+    seen, model = Seen(small), set[int]()
+    for batch in batches:
+        keys = {digest & KEY for digest in batch} - {0}
+        if len(keys) < len({digest & KEY for digest in batch}):
+            continue  # the one entry that looks like an empty slot
+        new = len(keys) == len(batch) and not keys & model
+        assert seen.put_new(batch, [1] * len(batch)) == new
+        model |= keys if new else set()
+        assert len(seen) == len(model)
+    assert all(seen.put(key, 2) == 1 for key in model)
