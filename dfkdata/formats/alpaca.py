@@ -70,15 +70,17 @@ class Options(Config):
 def record(row: Row, source: str, options: Options) -> Record:
     """One instruction with its answer; a missing one is a doubt. Raises `Fault` for what is no text and for
     rows with turns."""
-    names = _names(tuple(row))
-    instruction, context, output = _first(row, names[0]), _first(row, names[1]), _first(row, names[2])
+    asks, contexts, answers, more = _names(tuple(row))
+    instruction = _first(row, asks)
+    context = _first(row, contexts) if contexts else ""
+    output = _first(row, answers)
     user = _join(instruction, context, options.join) if context or options.join == "stanford" else instruction
     turns: list[dict[str, Any]] = [
         {"role": "user", "content": [{"type": "text", "text": user}]},
         {"role": "assistant", "content": [{"type": "text", "text": output}]},
     ]
-    doubts = () if output else (_no_answer(row, names[2]),)
-    if not names[3]:
+    doubts = () if output else (_no_answer(row, answers),)
+    if not more:
         if options.system:
             turns.insert(0, _turn("system", options.system))
         return Record(id="", group="", source=source, messages=turns, doubts=doubts)
