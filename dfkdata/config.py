@@ -63,7 +63,10 @@ def bind(data: dict[str, Any], model: type[C], where: str = "config") -> C:
         return model.model_validate(data)
     except ValidationError as error:
         found = [fault for fault in error.errors() if not _echo(fault, error.errors())]
-        faults = [_fault(model, fault["loc"], fault["type"], fault["msg"]) for fault in found]
+        faults = [
+            _fault(model, fault["loc"], fault["type"], fault["msg"].removeprefix("Value error, "))
+            for fault in found
+        ]
         raise ConfigError("\n".join(f"{where}: {fault}" for fault in faults)) from error
 
 

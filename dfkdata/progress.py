@@ -19,9 +19,15 @@ class Progress:
     otherwise."""
 
     def __init__(
-        self, unit: str, *, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic
+        self,
+        unit: str,
+        *,
+        before: int = 0,
+        stream: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.unit, self.stream, self.clock = unit, stream or sys.stderr, clock
+        """before: units that were done already, and say nothing about the rate."""
+        self.unit, self.before, self.stream, self.clock = unit, before, stream or sys.stderr, clock
         self.began = self.shown = clock()
         self.written = False
 
@@ -39,6 +45,13 @@ class Progress:
 
     def line(self, done: int, total: int, seconds: float) -> str:
         """`120/480 rows  31.0/s  12 s left`."""
-        rate = done / seconds if seconds > 0 else 0.0
-        left = f"{(total - done) / rate:.0f} s left" if rate else ""
+        rate = (done - self.before) / seconds if seconds > 0 else 0.0
+        left = f"{span((total - done) / rate)} left" if rate > 0 else ""
         return f"{done}/{total} {self.unit}  {rate:.1f}/s  {left}".rstrip()
+
+
+def span(seconds: float) -> str:
+    """A time as people say it: `90 s`, `12 min`, `3.5 h`."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -168,7 +168,7 @@ def _row(line: bytes, where: str, root: Path) -> dict[str, Any]:
     try:
         row = msgspec.json.decode(line)
     except msgspec.DecodeError as error:
-        raise DataError(f"{where}: not JSON ({error})") from error
+        raise DataError(f"{where}: not JSON ({error}); raw data becomes rows with dfkdata convert") from error
     if not isinstance(row, dict) or not isinstance(row.get("messages"), list) or "id" not in row:
         raise DataError(
             f"{where}: not a row of the messages layout; it needs `id` and `messages`"

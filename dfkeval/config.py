@@ -45,18 +45,17 @@ def backend_of(value: Any) -> Any:
 
 class EvalConfig(Config):
     """data: JSONL of the messages layout. schema: a member of dfkdata.schemas; None takes the one that the
-       rows name.
+    rows name.
 
-       variant: which of the schema's prompt and answer forms; None takes the rows'. max_failures: largest
-       share of failed requests before the command exits 1. limit: only the first rows. shard: "3/16" is
-       every sixteenth row from the third. confidences: ask for the probability of each label too.
-       modes: free, json_mode or constrained (`dfkeval.constraints`); several give one run each, compared
-       in pairs. cache: folder of answers that are used again where everything that decides them is equal.
-       trackers: services that get the numbers too (`dfkeval.trackers`).
-       sita: which of SITA's evaluators the metrics of that name repeat.
-       scaffold: a task_1 file whose system turn and tools replace the rows' own (`dfkeval.scaffolds`).
-    resamples, confidence,
-       seed: of the intervals."""
+    variant: which of the schema's prompt and answer forms; None takes the rows'. max_failures: largest
+    share of failed requests before the command exits 1. limit: only the first rows. shard: "3/16" is
+    every sixteenth row from the third. confidences: ask for the probability of each label too.
+    modes: free, json_mode or constrained (`dfkeval.constraints`); several give one run each, compared
+    in pairs. cache: folder of answers that are used again where everything that decides them is equal.
+    trackers: services that get the numbers too (`dfkeval.trackers`).
+    sita: which of SITA's evaluators the metrics of that name repeat.
+    scaffold: a task_1 file whose system turn and tools replace the rows' own (`dfkeval.scaffolds`).
+    resamples, confidence, seed: of the intervals."""
 
     model_config = ConfigDict(populate_by_name=True)
 

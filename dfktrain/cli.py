@@ -1,4 +1,5 @@
-"""`dfktrain run | check | init | sweep | merge | rft | curves | demo`: arguments in, one library call each.
+"""`dfktrain run | check | init | sweep | merge | rft | push | curves | demo`: arguments in, one library call
+each.
 
 Results go to stdout, progress to stderr. Exit 0 done, 2 wrong usage or configuration."""
 
@@ -19,9 +20,8 @@ from dfktrain.cli_recipes import init_command, sweep_command
 from dfktrain.config import TrainConfig
 
 if TYPE_CHECKING:
+    from dfktrain import loop
     from dfktrain.loop import OnProgress
-
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="Fine-tune a small vision-language model.")
 
 ConfigPath = Annotated[
     Path, typer.Argument(help="The training configuration, a YAML file.", metavar="CONFIG")
@@ -43,6 +43,14 @@ _NEEDED = ("torch", "transformers", "peft", "accelerate", "safetensors", "jinja2
 
 def _examples(*lines: str) -> str:
     return "Examples:\n\n" + "\n\n".join(f"  {line}" for line in lines)
+
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    help="Fine-tune a small vision-language model.",
+    epilog=_examples("dfktrain init", "dfktrain run train.yaml --out runs/first"),
+)
 
 
 @app.command(
@@ -89,8 +97,7 @@ def run(
         from dfktrain.resume import restore
 
         sys.stderr.write(f"resume: {folder} goes on after {restore(resume, folder)}\n")
-    with _Bar() as progress:
-        result = train(settings, folder, progress=progress)
+    result = train(settings, folder, progress=_bar())
     if os.environ.get("RANK", "0") != "0":
         return
     for stage in result.stages:
@@ -111,7 +118,13 @@ def _evaluate(settings: TrainConfig, out: Path, trained: Path) -> None:
     from dfktrain import modelcard, scores
 
     bar = Progress("answers")
-    found = scores.score(settings, out, trained, lambda who, done, total: bar(done, total, who))
+    try:
+        found = scores.score(settings, out, trained, lambda who, done, total: bar(done, total, who))
+    except DfkError as error:
+        raise type(error)(
+            f"{error}\nthe weights are saved in {trained}; the same command scores them without training "
+            f"again, also with changes such as --set 'evaluate.set=[\"metrics=[validity]\"]'"
+        ) from error
     modelcard.write(out)  # again, now with the table
     sys.stdout.write(f"\n{found.table()}\n\nreport: {found.report}\n")
 
@@ -190,33 +203,20 @@ def _quiet() -> None:
     logging.getLogger("accelerate").setLevel(logging.ERROR)
 
 
-class _Bar:
-    """A line on stderr with rate and time left; silent where stderr is no terminal or the rank is not 0."""
+def _bar() -> OnProgress | None:
+    """A line on stderr for each stage, with rate, time left and loss; None on other ranks than 0."""
+    if os.environ.get("RANK", "0") != "0":
+        return None
+    from dfkdata.progress import Progress
 
-    def __enter__(self) -> OnProgress | None:
-        if not sys.stderr.isatty() or os.environ.get("RANK", "0") != "0":
-            return None
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    bars: dict[str, Progress] = {}
 
-        columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[loss]}"))
-        self.progress = Progress(
-            *columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True
-        )
-        self.progress.start()
-        tasks: dict[str, object] = {}
+    def show(at: loop.Progress) -> None:
+        bar = bars.setdefault(at.stage, Progress("steps", before=at.step))
+        loss = "" if at.loss is None else f"  loss {at.loss:.4f}"
+        bar(at.step, at.steps, f"{at.stage}{loss}")
 
-        def show(at: object) -> None:
-            stage, steps = at.stage, at.steps  # type: ignore[attr-defined] # a loop.Progress; not imported for speed
-            if stage not in tasks:
-                tasks[stage] = self.progress.add_task(stage, total=steps, loss="")
-            self.progress.update(tasks[stage], completed=at.step, loss=f"loss {at.loss:.4f}")  # type: ignore[attr-defined, arg-type]
-
-        return show
-
-    def __exit__(self, *caught: object) -> None:
-        if hasattr(self, "progress"):
-            self.progress.stop()
+    return show
 
 
 @app.command(epilog=_examples("dfktrain demo --out demo", "dfktrain demo --out demo --minutes 1"))

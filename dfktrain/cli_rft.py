@@ -42,8 +42,7 @@ def rft_command(
     cli._require()
     from dfktrain import rft
 
-    with cli._Bar() as trained:
-        result = rft.rft(settings, out, asked=Progress("answers"), trained=trained, say=_say)
+    result = rft.rft(settings, out, asked=Progress("answers"), trained=cli._bar(), say=_say)
     sys.stdout.write(rft.table(result))
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from dfkdata.errors import DataError
+from dfkdata.plugins import suggestion
 from dfkdata.rows import load_rows
 from dfktrain import mask, rowshape
 from dfktrain.collate import Collator
@@ -203,4 +204,8 @@ def file_sha256(path: str) -> str:
         with Path(path).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+        folder = Path(path).parent
+        known = [each.name for each in folder.iterdir()] if folder.is_dir() else []
+        raise DataError(
+            f"{path}: cannot be read ({error.strerror}){suggestion(Path(path).name, known)}"
+        ) from error

@@ -197,6 +197,13 @@ class Watch(TrainerCallback):
         if state.global_step == 0:
             check_gradient(kwargs["model"])
 
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Tell of the steps that have no log line."""
+        if state.global_step % args.logging_steps:
+            self._tell(state)
+
     def on_log(
         self,
         args: TrainingArguments,

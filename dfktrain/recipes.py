@@ -2,10 +2,11 @@
 `dfktrain/presets`. In a checkout they are also seen under `configs/`.
 
 Promises: a preset is a file like any other; `init` writes it as it is, comments included, and overwrites
-nothing."""
+nothing. Only the commands at its head name the new file."""
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 from dfkdata.errors import ConfigError
@@ -30,8 +31,11 @@ def find(name: str, kind: str = "") -> Path:
 
 
 def write(name: str, out: Path) -> str:
-    """Write the preset to `out` and return its text. Raises `ConfigError` if there is something already."""
+    """Write the preset to `out` and return its text, whose head names that file. Raises `ConfigError` if
+    there is something already."""
     text = find(name).read_text(encoding="utf-8")
+    head = "".join(itertools.takewhile(lambda line: line.startswith("#"), text.splitlines(keepends=True)))
+    text = head.replace(f" {name}.yaml", f" {out.name}") + text.removeprefix(head)
     if out.exists():
         raise ConfigError(f"{out} is there already; name another file with --out")
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -1,14 +1,15 @@
 """Rejection-sampling fine-tuning: ask each row several times, keep the answers that are right, train on them,
 again.
 
-    DIR/config.json                the configuration
-    DIR/round-1/samples/           a run directory of the evaluation: every answer verbatim, judged, with its
-    report DIR/round-1/data/              accepted.jsonl (rows like any other), rejected.jsonl with reasons,
-    manifest.json DIR/round-1/train/             an ordinary training run
-    DIR/adapter, DIR/rft.json      the newest adapter, and the account of all rounds
+    DIR/config.json              the configuration
+    DIR/round-1/samples/         a run directory of the evaluation: every answer verbatim, judged
+    DIR/round-1/data/            accepted.jsonl (rows like any other), rejected.jsonl, manifest.json
+    DIR/round-1/train/           an ordinary training run
+    DIR/adapter, DIR/rft.json    the newest adapter, and the account of all rounds
 
 Strategy: nothing here samples, judges or trains; the evaluation, the validators and the training run do,
-through their public doors. Promises: an accepted row is the row that was asked, its images, tools and group
+through their public doors.
+Promises: an accepted row is the row that was asked, its images, tools and group
 included, with the accepted answer in the schema's own form as its last turn: never another row's picture,
 never a malformed text. Every draw is accepted, rejected with a reason, or failed, and the three add up. A run
 that was killed goes on where it stopped."""

@@ -5,8 +5,7 @@
       backend: {kind: transformers, model: tiny, adapter: runs/sft/adapter}
       sampling: {repeats: 4, max_new_tokens: 256, temperature: 0.7}
     accept: {schema_valid: {}, label_match: {}}
-    train:                                   # an ordinary training run; `accepted` stands for what was
-    accepted
+    train:                                   # an ordinary training run; `accepted`: the round's rows
       model: {name: tiny}
       stages: [{name: rft, data: [accepted], epochs: 1, batch_size: 16, learning_rate: 2e-4}]
 
@@ -34,8 +33,7 @@ Wanted = dict[str, dict[str, Any]]
 
 class RftConfig(Config):
     """sample: an evaluation; its rows are asked `sampling.repeats` times each. sampling.thinking opens a
-    think
-       block for the model to fill.
+    think block for the model to fill.
 
     accept: validators of `dfkeval.validators` with their options; an answer that one of them rejects is not
     trained on. watch: validators that are counted over the accepted answers and reject nothing.

@@ -61,6 +61,10 @@ def check(config: TrainConfig) -> None:
     settings = evaluation(config, config.evaluate, None)
     rows = harness.read_rows(settings)
     configs.resolve(settings, rows[0])
+    if "bertscore" in settings.metrics:
+        from dfkeval.metrics import bertscore
+
+        bertscore.demand(settings.bertscore)
 
 
 def evaluation(config: TrainConfig, wanted: Evaluate, trained: Path | None) -> EvalConfig:

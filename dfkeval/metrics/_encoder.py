@@ -47,6 +47,15 @@ class Encoded:
         return bool(self.special.all())
 
 
+def obtainable(model: str) -> None:
+    """Raise `BackendError` where the configuration of `model` can be neither found nor fetched."""
+    _, transformers = _libraries()
+    try:
+        transformers.AutoConfig.from_pretrained(model)
+    except (OSError, ValueError, KeyError) as error:
+        raise BackendError(f"encoder {model!r} cannot be loaded: {error}") from error
+
+
 class Encoder:
     """A loaded tokenizer and model, cut after `layer` layers; None keeps all."""
 

@@ -18,10 +18,10 @@ from typing import Any, Literal
 import numpy as np
 
 from dfkdata import config
-from dfkdata.errors import ConfigError
+from dfkdata.errors import BackendError, ConfigError
 from dfkeval.metrics import Measured, Metric, Scoring
 from dfkeval.metrics._cache import EmbeddingCache, identity
-from dfkeval.metrics._encoder import Encoded, Encoder
+from dfkeval.metrics._encoder import Encoded, Encoder, obtainable
 from dfkeval.metrics._layers import LANGUAGES, MULTILINGUAL, layer_of
 from dfkeval.metrics._texts import COLUMNS, NAMES, Scores, means, pairs, table
 from dfkeval.samples import Sample
@@ -108,6 +108,21 @@ def _blocks(said: Sequence[str], gold: Sequence[Sequence[str]]) -> Iterable[rang
         if size > BLOCK_CHARACTERS or index + 1 == len(said):
             yield range(start, index + 1)
             start, size = index + 1, 0
+
+
+def demand(options: Options) -> None:
+    """Raise `ConfigError` where the encoder is neither a folder, nor in the cache, nor to be had from the
+    hub; a small file is fetched at the most. Not asked with a cache of embeddings, which may hold all."""
+    if options.cache is not None:
+        return
+    name, _ = choose(options.model, options.layer, options.lang)
+    try:
+        obtainable(name)
+    except BackendError as error:
+        raise ConfigError(
+            f"metric 'bertscore': {error}\nname a folder with bertscore.model, fetch the encoder where there "
+            "is a network, or leave the metric out"
+        ) from error
 
 
 class _Source:

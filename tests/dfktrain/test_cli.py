@@ -117,6 +117,28 @@ def test_demo_calls_the_demo_with_its_folder_and_minutes(
     assert asked == [tmp_path, 1]
 
 
+def test_the_first_help_shows_where_to_begin() -> None:
+    said = CliRunner().invoke(cli.app, ["--help"]).output
+    assert said.split("Examples:")[1].count("dfktrain ") == 2
+
+
+def test_a_log_gets_a_line_for_each_stage_with_rate_loss_and_time_left(monkeypatch: Any, capsys: Any) -> None:
+    from dfkdata import progress
+    from dfktrain.loop import Progress
+
+    monkeypatch.setattr(progress, "FIRST", 0.0)
+    monkeypatch.setattr(progress, "LOG", 0.0)
+    tell = cli._bar()
+    assert tell is not None
+    for step in (901, 1000):  # a resumed stage: the 901 steps before took no time of this run
+        tell(Progress("sft", step, 1000, 0.5, 1.0))
+    out, err = capsys.readouterr()
+    assert out == "" and err.splitlines()[-1].startswith("  1000/1000 steps")
+    assert err.rstrip().endswith("sft  loss 0.5000")
+    monkeypatch.setenv("RANK", "1")
+    assert cli._bar() is None
+
+
 @pytest.mark.parametrize("command", ["run", "check", "demo"])
 def test_every_help_ends_with_two_examples(command: str) -> None:
     said = CliRunner().invoke(cli.app, [command, "--help"]).output

@@ -229,12 +229,21 @@ def test_a_preset_runs_two_steps_on_the_tiny_model_and_says_what_that_changed(
         assert run["config"]["adapter"]["warm_start"].endswith("runs/json_captioner_v1/adapter")
 
 
+@pytest.mark.parametrize("name", recipes.names())
+def test_the_commands_at_the_head_of_a_preset_name_the_new_file(name: str, project: Path) -> None:
+    text = recipes.write(name, project / "own.yaml")
+    command = "rft" if name == "sita_rft" else "run"
+    assert f"dfktrain {command} own.yaml --out" in recipes.header(text)
+    assert f" {name}.yaml --out" not in text
+
+
 def test_init_writes_the_file_as_it_is_and_overwrites_nothing(
     monkeypatch: Any, capsys: Any, project: Path
 ) -> None:
     code, out, _ = called(monkeypatch, capsys, "init", "sita_qwen35", "--out", "sub/mine.yaml")
     assert code == 0 and out.startswith("sub/mine.yaml\n") and "dfkdata convert images_v2.csv" in out
-    assert (project / "sub/mine.yaml").read_bytes() == recipes.find("sita_qwen35").read_bytes()
+    written, shipped = (project / "sub/mine.yaml").read_text(), recipes.find("sita_qwen35").read_text()
+    assert written == shipped.replace(" sita_qwen35.yaml", " mine.yaml")
     code, _, err = called(monkeypatch, capsys, "init", "sita_qwen35", "--out", "sub/mine.yaml")
     assert code == 2 and "is there already" in err
 

@@ -81,6 +81,7 @@ def test_the_weights_are_saved_before_anything_is_scored(
     monkeypatch.setattr(scores, "score", fails)
     code, _, err = called(monkeypatch, capsys, "run", project / "train.yaml", "--out", out)
     assert (code, seen) == (2, [True]) and "the card fell out" in err
+    assert f"the weights are saved in {out / 'adapter'}; the same command scores them" in err
     monkeypatch.undo()
     code, said, _ = called(monkeypatch, capsys, "run", project / "train.yaml", "--out", out)
     assert code == 0 and "base against tuned" in said  # trained weights are loaded, and scored now
@@ -93,6 +94,7 @@ def test_the_weights_are_saved_before_anything_is_scored(
         ("evaluate.data=lost.jsonl", "lost.jsonl"),
         ('evaluate.set=["metrics=[labels]"]', "labels"),
         ('evaluate.set=["limitt=3"]', "did you mean 'limit'"),
+        ('evaluate.set=["metrics=[bertscore]", "bertscore={model: ./none, layer: 1}"]', "encoder './none'"),
     ],
 )
 @pytest.mark.parametrize("command", ["run", "check"])
