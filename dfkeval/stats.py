@@ -19,7 +19,7 @@ from dfkeval._resampling import resample as resample
 from dfkeval._resampling import resample_all
 from dfkeval._resampling import stream as stream
 from dfkeval._resampling import weights as weights
-from dfkeval._sides import sides
+from dfkeval._sides import moved_difference, moved_mean, sides
 from dfkeval.metrics import Bools, Floats, Measured, Metric
 
 RESAMPLES = 10_000
@@ -174,7 +174,8 @@ def pooled(
         mean, n = float(values.mean()), counts(name)
         whole = _without_interval(mean, n)
         if drawn is not None:
-            whole = _interval(mean, drawn[0][name], n, confidence)
+            moved = moved_mean(drawn[0][name], values, seed, share=metric.is_share(name))
+            whole = _interval(mean, moved, n, confidence)
         spread = float(values.std(ddof=1)) if len(runs) > 1 and not math.isnan(mean) else None
         found[name] = Pooled(whole.value, whole.low, whole.high, n, spread, tuple(map(_number, values)))
     return found
@@ -206,7 +207,10 @@ def difference(
         change = _without_interval(y - x, n)
         p, test = None, "paired bootstrap"
         if drawn is not None:
-            moved = drawn[1][name] - drawn[0][name]
+            moved = moved_difference(
+                drawn[1][name] - drawn[0][name], points[0][name], points[1][name], seed,
+                share=metric.is_share(name),
+            )  # fmt: skip
             change, p = _interval(y - x, moved, n, confidence), _sign_p(moved)
             if alone and name in metric.binary:
                 p, test = _mcnemar_of(metric.binary[name], left[0], right[0], both), "McNemar, exact"

@@ -31,6 +31,9 @@ def measured(values: list[float]) -> Measured:
     return Measured(("n", "x"), table, np.ones(len(values), dtype=np.bool_))
 
 
+PLAIN = Metric(MEAN.measure, MEAN.reduce)
+
+
 def groups(count: int) -> list[str]:
     return [str(index) for index in range(count)]
 
@@ -71,6 +74,39 @@ def test_the_interval_over_seeds_covers_what_it_says(runs: int, hard: float, spr
         assert 0 <= each.low <= each.high <= 1
         inside += each.low <= truth <= each.high
     assert inside / 200 >= 0.92
+
+
+TRIALS = 300
+
+
+@pytest.mark.parametrize(
+    ("runs", "spread", "found"), [(2, 0.0, 0.7), (2, 1.0, 0.1), (3, 0.3, 0.7), (5, 0.3, 0.95)]
+)
+def test_a_difference_over_seeds_is_rarely_shown_where_there_is_none(
+    runs: int, spread: float, found: float
+) -> None:
+    """About every twentieth comparison of equals shows one, or fewer; a real one is shown about as often as
+    runs and rows allow."""
+    rng = np.random.default_rng(7)
+    rows = rng.normal(0, 1.5, (TRIALS, 1, 100))
+
+    def side(hard: float, trial: int) -> list[Measured]:
+        right = 1 / (1 + np.exp(-(hard + spread * rng.normal(size=(runs, 1)) + rows[trial])))
+        return [measured(run.astype(float).tolist()) for run in rng.random((runs, 100)) < right]
+
+    wrong = seen = 0
+    for trial in range(TRIALS):
+        a, b, better = side(1.0, trial), side(1.0, trial), side(2.5, trial)
+        equal, real = (
+            stats.difference(PLAIN, a, other, groups(100), resamples=400, seed=trial)["mean"]
+            for other in (b, better)
+        )
+        assert equal.low is not None and equal.high is not None and real.low is not None
+        assert -1 <= equal.low <= equal.high <= 1
+        wrong += not equal.low <= 0 <= equal.high
+        seen += real.low > 0
+    assert wrong / TRIALS <= 0.09
+    assert seen / TRIALS >= found
 
 
 def test_an_interval_over_seeds_without_spread_is_not_wide_for_nothing() -> None:
