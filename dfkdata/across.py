@@ -16,9 +16,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dfkdata.checks import Judge
 from dfkdata.looks import Decoded, Looks, near_pairs
 from dfkdata.records import Fault, Record
+from dfkdata.rules import Judge
 from dfkdata.sketch import Shared, near, sketches
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ import typer
 from dfkdata.errors import ConfigError, DfkError
 
 if TYPE_CHECKING:
-    from dfkdata.checks import Policy
     from dfkdata.plan import Summary
+    from dfkdata.rules import Policy
 
 app = typer.Typer(
     name="dfkdata",

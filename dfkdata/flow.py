@@ -14,16 +14,15 @@ from typing import Any, Protocol
 
 import msgspec
 
-from dfkdata import checks, output, reader, selection, sources, split, tally
+from dfkdata import checks, first_pass, output, reader, selection, sources, split, tally
 from dfkdata.across import Across
 from dfkdata.config import Config
-from dfkdata.errors import ConfigError
-from dfkdata.fields import Label
 from dfkdata.media import Media, inspect, keep
 from dfkdata.plain import Plain
 from dfkdata.plan import Plan
 from dfkdata.records import Fault, Record, Reject
 from dfkdata.rows import PlainRow, training_row
+from dfkdata.rules import Judge
 from dfkdata.schemas import Schema
 from dfkdata.sita import Sita
 from dfkdata.sources._common import no_text
@@ -57,7 +56,7 @@ class Flow:
         self.quarantine = self.folder.lines("quarantine.jsonl")
         self.rejects, self.warnings = tally.Rules(), tally.Rules()
         self.labels = tally.Labels(self.schema, split.SPLITS)
-        self.judge = checks.Judge(self.plan.rules, self.warnings.add)
+        self.judge = Judge(self.plan.rules, self.warnings.add)
         self.taken = 0
         self.rows = {"in": 0, "out": 0, "quarantined": 0, "duplicates": 0, "left_out": 0}
         self.written = Written(self.folder, self.rows, self.labels)
@@ -103,7 +102,7 @@ class Flow:
 
     def _rows(self) -> None:
         parts = self.job.parts()
-        chosen = self._first_pass(parts)
+        chosen = self._look(parts)
         picky, progress, rows = bool(self.job.conditions) or chosen is not None, self.job.progress, self.rows
         plain = self.plain
         for part, fixed in parts:
@@ -142,6 +141,21 @@ class Flow:
         self.taken += 1
         return chosen is None or self.taken - 1 in chosen
 
+    def _look(self, parts: list[tuple[sources.Part, str | None]]) -> Container[int] | None:
+        """The rows to take, where it takes a look at all of them to know; so do the sides."""
+        job = self.job
+        found = first_pass.look(
+            self.plan,
+            self.schema,
+            [part for part, _ in parts],
+            lambda part: reader.pairs(part, job.format, job.options, self._media(part)),
+            self._meant,
+            job.side,
+        )
+        if self.sita is None:
+            self.side = found.side
+        return found.chosen
+
     def _pairs(self, part: sources.Part) -> Iterator[reader.Pair]:
         pairs = reader.pairs(part, self.job.format, self.job.options, self.media)
         return self.watch.decoder.checked(pairs) if self.watch.decoder is not None else pairs
@@ -153,51 +167,6 @@ class Flow:
         """Whether a row fulfils the conditions; one that cannot be read cannot, unless it is no object at
         all."""
         return not isinstance(raw, dict) or all(condition.holds(raw) for condition in self.job.conditions)
-
-    def _first_pass(self, parts: list[tuple[sources.Part, str | None]]) -> Container[int] | None:
-        """What needs a look at all rows before the first is written: a sample, and a stratified split."""
-        plan = self.plan
-        if plan.limit is not None and not plan.sample:
-            return range(plan.limit)
-        if not plan.sample and plan.stratify is None:
-            return None
-        if any(iter(part.memory) is part.memory for part, _ in parts if part.path is None):
-            raise ConfigError(
-                "a sample or a stratified split reads the rows twice; give a list, not an iterator"
-            )
-        chosen: Container[int] | None = None
-        strata = [(group, stratum) for group, stratum in self._strata(parts)]
-        if plan.sample and plan.limit is not None:
-            chosen = selection.sample((stratum for _, stratum in strata), plan.limit, plan.seed)
-        if plan.stratify is not None:
-            rows = (pair for at, pair in enumerate(strata) if pair[0] and (chosen is None or at in chosen))
-            self.side = split.Stratified(self.job.side, rows, plan.validation, plan.test)
-        return chosen
-
-    def _strata(self, parts: list[tuple[sources.Part, str | None]]) -> Iterator[tuple[str, str]]:
-        """(group, stratum) of each row that fulfils the conditions; both empty for a row that cannot be
-        read."""
-        for part, _ in parts:
-            for raw, item in reader.pairs(part, self.job.format, self.job.options, self._media(part)):
-                if self.job.conditions and not self._meant(raw):
-                    continue
-                if isinstance(item, Reject):
-                    yield "", ""
-                    continue
-                group = reader.group_of(item)
-                if self.plan.group_by:
-                    group = str(selection.lookup(raw, self.plan.group_by))
-                yield group, self._stratum(raw, item)
-
-    def _stratum(self, raw: Any, record: Record) -> str:
-        field = self.plan.stratify
-        if field is None:
-            return ""
-        value = (record.gold or {}).get(field)
-        role = self.schema.roles.get(field) if self.schema is not None else None
-        if isinstance(role, Label) and isinstance(value, str) and (resolved := role.labels.resolve(value)):
-            return resolved.label
-        return str(value if value is not None else selection.lookup(raw, field))
 
     def reject(self, reject: Reject) -> None:
         """Quarantine a row."""

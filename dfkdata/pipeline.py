@@ -13,11 +13,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
-from dfkdata import checks, output, plugins, reader, schemas, selection, sources, split
+from dfkdata import output, plugins, reader, schemas, selection, sources, split
 from dfkdata.config import bind
 from dfkdata.errors import ConfigError
 from dfkdata.flow import Flow
 from dfkdata.plan import Plan, Summary, reject_limit
+from dfkdata.rules import Policy
 
 EXPORTS = "dfkdata.exports"
 
@@ -57,7 +58,7 @@ def convert(
     balance: bool = False,
     overwrite: bool = False,
     nulls: Literal["omit", "keep"] = "omit",
-    rules: dict[str, checks.Policy] | None = None,
+    rules: dict[str, Policy] | None = None,
     options: dict[str, Any] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Summary:

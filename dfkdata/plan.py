@@ -9,10 +9,10 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from dfkdata import checks
 from dfkdata.config import Config
 from dfkdata.errors import ConfigError
 from dfkdata.plugins import suggestion
+from dfkdata.rules import RULES, Policy
 
 
 class Plan(Config):
@@ -45,7 +45,7 @@ class Plan(Config):
     balance: bool = False
     grounding: float | None = Field(default=None, ge=0, le=1)
     grounding_language: Literal["en", "id"] = "en"
-    rules: dict[str, checks.Policy] = Field(default_factory=dict)
+    rules: dict[str, Policy] = Field(default_factory=dict)
     options: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
@@ -65,11 +65,11 @@ class Plan(Config):
 
     @field_validator("rules")
     @classmethod
-    def _known_rules(cls, rules: dict[str, checks.Policy]) -> dict[str, checks.Policy]:
+    def _known_rules(cls, rules: dict[str, Policy]) -> dict[str, Policy]:
         for code, policy in rules.items():
-            rule = checks.RULES.get(code)
+            rule = RULES.get(code)
             if rule is None:
-                raise ValueError(f"no rule {code!r}{suggestion(code, list(checks.RULES))}")
+                raise ValueError(f"no rule {code!r}{suggestion(code, list(RULES))}")
             if policy not in rule.policies:
                 raise ValueError(f"{code} cannot be {policy!r}; it can be {', '.join(rule.policies)}")
         return rules

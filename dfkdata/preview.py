@@ -11,6 +11,7 @@ import msgspec
 from dfkdata import checks, plugins, reader, schemas
 from dfkdata.records import Fault, Record, Reject
 from dfkdata.rows import training_row
+from dfkdata.rules import Judge
 
 
 def shown(
@@ -32,7 +33,7 @@ def shown(
 
 def _shown(item: Record | Reject, schema: schemas.Schema | None) -> str:
     if isinstance(item, Record):
-        judge = checks.Judge()
+        judge = Judge()
         try:
             record = checks.bind_gold(item, schema, judge) if schema is not None else item
             row = training_row(record, schema)

@@ -9,11 +9,11 @@ from typing import Any
 import msgspec
 
 from dfkdata import deep, grounding, tokens
-from dfkdata.checks import Judge
 from dfkdata.dedup import Seen
 from dfkdata.plan import Plan
 from dfkdata.records import Fault, Record
 from dfkdata.rows import before_answer
+from dfkdata.rules import Judge
 from dfkdata.schemas import Schema
 from dfkdata.tally import Labels
 

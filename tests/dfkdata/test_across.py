@@ -16,10 +16,10 @@ from test_media import KINDS
 
 from dfkdata import Record, across, convert, read
 from dfkdata.across import Across, asked
-from dfkdata.checks import Judge
 from dfkdata.errors import ConfigError
 from dfkdata.looks import near_pairs
 from dfkdata.output import Folder
+from dfkdata.rules import Judge
 from dfkdata.sketch import NEAR_SLOTS, sketches
 
 WORDS = [f"kata{n}" for n in range(500)]

@@ -12,7 +12,7 @@ import pytest
 from golden import GOLDEN
 
 from dfkdata import Record, plugins, read
-from dfkdata.checks import RULES
+from dfkdata.rules import RULES
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "formats.md").read_text(encoding="utf-8")

@@ -17,9 +17,9 @@ from test_convert import caption, rows_of, write
 from test_media import KINDS, picture
 
 from dfkdata import checks, convert
-from dfkdata.checks import RULES
 from dfkdata.errors import ConfigError
 from dfkdata.records import Fault
+from dfkdata.rules import RULES, Judge
 
 
 def turns(*pairs: tuple[str, str], **more: Any) -> dict[str, Any]:
@@ -239,7 +239,7 @@ TURN = st.fixed_dictionaries(
 def test_the_shortcut_for_plain_rows_agrees_with_the_walk(messages: list[Any], images: list[str]) -> None:
     row = {"messages": messages, "images": images}
     heard: list[str] = []
-    judge = checks.Judge(dict.fromkeys(RULES, "warn"), lambda reject: heard.append(reject.code))  # type: ignore[arg-type]
+    judge = Judge(dict.fromkeys(RULES, "warn"), lambda reject: heard.append(reject.code))  # type: ignore[arg-type]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(checks, "is_plain", lambda row: False)
         try:

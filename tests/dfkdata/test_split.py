@@ -115,3 +115,13 @@ def test_a_stratified_sample_keeps_proportions() -> None:
     assert Counter(strata[at] for at in chosen)["a"] == 45
     assert sample(strata, 50, 1) == chosen
     assert sample(strata, 1000, 1) == set(range(100))
+
+
+def test_strata_know_a_group_by_the_name_that_rows_have(tmp_path: Path) -> None:
+    rows = [
+        {"instruction": f"Apa {n}?", "output": "Itu.", "case": f" c{n % 40} ", "kind": "x"} for n in range(80)
+    ]
+    summary = convert(
+        rows, tmp_path / "out", format="alpaca", group_by="case", stratify="kind", validation=0.5
+    )
+    assert summary.splits["validation"] == 40
