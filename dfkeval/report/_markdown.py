@@ -88,12 +88,13 @@ def comparison_table(comparison: Comparison, names: Sequence[str] | None = None)
     if comparison.changed:
         notes.append(f"- {len(comparison.changed)} answers changed")
     shown = [(name, comparison.detectable(name)) for name in chosen if name in _POWER]
-    notes += [
-        f"- a true difference of {least:.3f} in {name} would show in 4 of 5 such runs"
-        for name, least in shown
-        if least
-    ]
+    notes += [f"- {_power(name, least)} would show in 4 of 5 such runs" for name, least in shown if least]
     return "\n".join([*table(header, rows), "", verdict_line(comparison), *notes])
+
+
+def _power(name: str, least: float) -> str:
+    """What a comparison of these rows and runs could find; both values are shares."""
+    return f"a true difference of {least:.3f} in {name}" if least <= 1 else f"no true difference in {name}"
 
 
 def _server(found: dict[str, Any] | None) -> list[str]:

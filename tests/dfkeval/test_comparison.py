@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,13 @@ def test_the_table_says_how_small_a_difference_the_rows_would_show(tmp_path: Pat
     least = found.detectable("fields.f1")
     assert least == pytest.approx(2.8016 * (change.high - change.low) / (2 * 1.95996), rel=1e-3)
     assert f"- a true difference of {least:.3f} in fields.f1 would show" in comparison_table(found)
+
+
+def test_a_table_never_asks_for_more_than_a_share_can_be(tmp_path: Path) -> None:
+    found = compare(run_of(tmp_path, "a", range(0, 20)), run_of(tmp_path, "b", range(10, 30)))
+    wide = replace(found.differences["fields.f1"], low=-1.0, high=1.0)
+    wider = dataclasses.replace(found, differences=found.differences | {"fields.f1": wide})
+    assert "- no true difference in fields.f1 would show in 4 of 5 such runs" in comparison_table(wider)
 
 
 def test_a_failed_request_is_no_changed_answer_and_is_told(tmp_path: Path) -> None:
