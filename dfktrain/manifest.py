@@ -9,12 +9,15 @@ import json
 import platform
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dfkdata.errors import ConfigError, DataError
 from dfkeval import card as cards
 from dfktrain.config import AdapterConfig, Stage, TrainConfig
-from dfktrain.data import StageData
+from dfktrain.data import StageData, file_sha256
+
+if TYPE_CHECKING:
+    from dfktrain.model import Base
 
 PACKAGES = (
     "dfk", "torch", "transformers", "peft", "accelerate", "tokenizers", "safetensors", "numpy", "pillow",
@@ -40,13 +43,14 @@ def fingerprint(*parts: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def run_facts(config: TrainConfig, shapes: str | None, template: str, precision: str) -> dict[str, Any]:
+def run_facts(config: TrainConfig, base: Base, template: str, precision: str) -> dict[str, Any]:
     """What all stages share: base, adapter, seed, precision, template. Paths are not part of it, contents
     are."""
     adapter = config.adapter.model_dump(mode="json", exclude={"warm_start"})
     warm = config.adapter.warm_start
     return {
-        "shapes": shapes,
+        "shapes": base.shapes_sha256,
+        "base": _weights(base),
         "adapter": adapter,
         "warm_start": _folder_sha256(Path(warm)) if warm else None,
         "seed": config.seed,
@@ -55,13 +59,33 @@ def run_facts(config: TrainConfig, shapes: str | None, template: str, precision:
     }
 
 
+def _weights(base: Base) -> str | None:
+    """Which weights a base has: the hash of a folder's, the commit of a hub model's; None where neither is
+    known."""
+    from dfkeval.loading import TINY, tiny_path, weights_sha256
+
+    folder = tiny_path() if base.name == TINY else Path(base.name)
+    if folder.is_dir():
+        return weights_sha256(folder)
+    commit = getattr(base.model.config, "_commit_hash", None)
+    return None if commit is None else str(commit)
+
+
 def stage_facts(stage: Stage, data: StageData) -> dict[str, Any]:
-    """What makes a stage what it is: its settings and its files' contents."""
+    """What makes a stage what it is: its settings and its files' contents; of the validation files where they
+    choose the weights."""
     settings = stage.model_dump(
         mode="json", exclude={"data", "validation", "log_steps", "save_total_limit", "save_steps", "watch"}
     )
     weights = [source.weight for source in stage.sources]
-    return {"settings": settings, "data": [*data.sha256.values()], "weights": weights}
+    chooses = stage.best or stage.patience is not None
+    validation = [file_sha256(path) for path in stage.validation] if chooses else []
+    return {
+        "settings": settings,
+        "data": [*data.sha256.values()],
+        "weights": weights,
+        "validation": validation,
+    }
 
 
 def _folder_sha256(folder: Path) -> str:

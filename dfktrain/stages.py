@@ -112,7 +112,7 @@ def train_on(
     started = clock()
     template = loading.template_sha256(base.processor)
     local = hub.fetched(config)
-    facts = manifest.run_facts(local, base.shapes_sha256, template, precision)
+    facts = manifest.run_facts(local, base, template, precision)
     set_seed(config.seed)
     model, modules = models.adapt(base, local.adapter, engine)
     teacher = _teacher(config, model)
@@ -199,7 +199,7 @@ def _finished(folder: Path, mark: str) -> StageResult | None:
     started = manifest.read_json(folder / "started.json")
     if started is not None and started["fingerprint"] != mark:
         raise ConfigError(
-            f"{folder} holds a stage of another configuration or other data; "
+            f"{folder} holds a stage of another configuration, another base or other data; "
             f"choose another --out or delete that folder"
         )
     record = manifest.read_json(folder / "stage.json")

@@ -227,3 +227,16 @@ def test_tool_responses_carry_no_loss(processors: dict[str, Any]) -> None:
     sample = Collator(processor).encode(row)
     scored = processor.tokenizer.decode([label for label in sample.labels if label != IGNORE])
     assert "tool_response" not in scored and "blue" not in scored
+
+
+def test_a_sample_holds_the_pictures_of_its_own_turns_and_no_later_ones() -> None:
+    def asked(text: str) -> dict[str, Any]:
+        return {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}
+
+    answer = {"role": "assistant", "content": [{"type": "text", "text": "A"}]}
+    row = {"id": "r", "messages": [asked("1"), answer, asked("2"), answer, asked("3")]}
+    row["images"] = ["1.png", "2.png", "3.png"]
+    assert [sample["images"] for sample in mask.turns(row, "all")] == [["1.png"], ["1.png", "2.png"]]
+    assert [sample["images"] for sample in mask.turns(row)] == [["1.png", "2.png"]]
+    row["images"] = ["1.png"]  # a file is missing: which place is whose is not known, the encoder refuses it
+    assert [sample["images"] for sample in mask.turns(row)] == [["1.png"]]

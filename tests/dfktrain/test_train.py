@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -308,6 +309,35 @@ def test_a_folder_of_another_configuration_is_refused(
     train(config(base_folder, train_file, steps=1), tmp_path / "out")
     with pytest.raises(ConfigError, match="another configuration"):
         train(config(base_folder, train_file, steps=1, learning_rate=1e-4), tmp_path / "out")
+
+
+def test_a_folder_of_another_base_of_the_same_shape_is_refused(
+    base_folder: Path, processor: Any, train_file: Path, tmp_path: Path
+) -> None:
+    train(config(base_folder, train_file, steps=1), tmp_path / "out")
+    shutil.copytree(base_folder, tmp_path / "moved")  # the same weights at another place
+    train(config(tmp_path / "moved", train_file, steps=1), tmp_path / "out")
+    other = build_model(processor)
+    with torch.no_grad():
+        next(other.parameters()).add_(1e-3)
+    other.save_pretrained(tmp_path / "moved")
+    with pytest.raises(ConfigError, match="another base"):
+        train(config(tmp_path / "moved", train_file, steps=1), tmp_path / "out")
+
+
+@pytest.mark.parametrize("chooses", [{"best": True}, {"patience": 2}, {}])
+def test_validation_rows_that_choose_the_weights_belong_to_the_folder(
+    base_folder: Path, train_file: Path, tmp_path: Path, chooses: dict[str, Any]
+) -> None:
+    held_out = write_rows(tmp_path / "v.jsonl", [text_row("v", "a", "b")])
+    made = config(base_folder, train_file, steps=1, validation=[str(held_out)], eval_steps=1, **chooses)
+    train(made, tmp_path / "out")
+    write_rows(held_out, [text_row("v", "a", "c")])
+    if not chooses:
+        train(made, tmp_path / "out")
+        return
+    with pytest.raises(ConfigError, match="other data"):
+        train(made, tmp_path / "out")
 
 
 def test_rows_without_an_answer_stop_the_run_before_the_first_step(base_folder: Path, tmp_path: Path) -> None:
