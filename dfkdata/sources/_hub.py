@@ -101,13 +101,8 @@ def _chosen(
         if name.lower().endswith(suffixes) and (not inside or f"{name}/".startswith(f"{inside}/"))
     )
     declared = _declared(place, names, folder, commit)
-    if config is not None:
-        if declared is None or config not in declared:
-            known = ", ".join(declared or {}) or "none"
-            raise ConfigError(f"{place.repo} has no config {config!r}; it declares {known}")
-        data = _matching(declared[config], data, split)
-    elif declared and not place.inside:
-        data = _matching(next(iter(declared.values())), data, split)
+    if config is not None or (declared and not place.inside):
+        data = _matching(_config(place, declared or [], config).data_files, data, split)
     elif split is not None:
         data = [
             name for name in data if split in Path(name).name.replace("-", ".").replace("_", ".").split(".")
@@ -117,18 +112,47 @@ def _chosen(
     return data
 
 
-def _declared(place: Place, names: list[str], folder: Path, commit: str) -> dict[str, Any] | None:
-    """Config -> its data files, from the head of the data set's README; None where there is none. Raises
+class _Declared(NamedTuple):
+    """A config of a README's head. default: it is the one that is meant where none is named."""
+
+    name: str
+    data_files: Any
+    default: bool
+
+
+def _config(place: Place, declared: list[_Declared], name: str | None) -> _Declared:
+    """The config of that name; without a name the only one, or the default as `datasets` knows it. Raises
+    `ConfigError` where there is none such, with the choices."""
+    known = ", ".join(config.name for config in declared) or "none"
+    if name is not None:
+        found = [config for config in declared if config.name == name]
+        if not found:
+            raise ConfigError(f"{place.repo} has no config {name!r}; it declares {known}")
+        return found[0]
+    found = [config for config in declared if config.default] or declared
+    if len(found) > 1:
+        way = "name one: --hub-config, hub_config= in Python, or a path behind the data set's name"
+        raise ConfigError(f"{place.repo} has {len(declared)} configs and no default ({known}); {way}")
+    return found[0]
+
+
+def _declared(place: Place, names: list[str], folder: Path, commit: str) -> list[_Declared]:
+    """The configs in the head of the data set's README, in order; none where there is no such head. Raises
     `ConfigError` where the head is not YAML."""
     if "README.md" not in names:
-        return None
+        return []
     text = _download(place, commit, "README.md", folder).read_text(encoding="utf-8-sig", errors="replace")
     if not text.startswith("---"):
-        return None
+        return []
     head = parse_yaml(text.split("---", 2)[1], f"README.md of {place.repo}")
     configs = head.get("configs") if isinstance(head, dict) else None
     entries = [entry for entry in configs if isinstance(entry, dict)] if isinstance(configs, list) else []
-    return {str(entry.get("config_name", "default")): entry.get("data_files") for entry in entries} or None
+    return [_one_declared(entry) for entry in entries]
+
+
+def _one_declared(entry: dict[str, Any]) -> _Declared:
+    name = str(entry.get("config_name", "default"))
+    return _Declared(name, entry.get("data_files"), name == "default" or entry.get("default") is True)
 
 
 def _matching(files: Any, names: list[str], split: str | None) -> list[str]:
@@ -141,8 +165,27 @@ def _matching(files: Any, names: list[str], split: str | None) -> list[str]:
         elif isinstance(entry, dict) and (split is None or entry.get("split") == split):
             paths = entry.get("path")
             patterns += paths if isinstance(paths, list) else [paths]
-    known = [pattern for pattern in patterns if isinstance(pattern, str) and pattern]
-    return [name for name in names if any(Path(name).match(pattern) for pattern in known)]
+    known = [_pattern(pattern) for pattern in patterns if isinstance(pattern, str) and pattern]
+    return [name for name in names if any(pattern.fullmatch(name) for pattern in known)]
+
+
+_SIGNS = re.compile(r"\*\*/|\*\*|\*|\?|\[!?[^\]/]+\]")
+_MEANS = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+
+
+def _pattern(pattern: str) -> re.Pattern[str]:
+    """A pattern over whole names, from the data set's top: * stays in a folder, ** does not. Raises
+    `ConfigError`."""
+    at, regex = 0, ""
+    for sign in _SIGNS.finditer(pattern := pattern.removeprefix("./")):
+        regex += re.escape(pattern[at : sign.start()])
+        regex += _MEANS.get(sign.group()) or sign.group().replace("[!", "[^", 1)
+        at = sign.end()
+    try:
+        return re.compile(regex + re.escape(pattern[at:]))
+    except re.error as error:
+        reason = f"data_files: {pattern!r} is no pattern ({error})"
+        raise ConfigError(f"{reason}; name the files by a path behind the data set's name") from error
 
 
 def _cache() -> Path:

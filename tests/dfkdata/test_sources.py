@@ -267,6 +267,17 @@ def test_a_data_set_on_the_hub_is_read_by_config_and_split(hub: list[str], tmp_p
         convert(address, tmp_path / "c", format="captions", hub_config="task_9")
 
 
+def test_of_several_configs_none_is_taken_unasked(hub: list[str], tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"2 configs and no default \(task_1, other\); name one: --hub-config"
+    ):
+        convert("hf://datasets/org/captions@v2", tmp_path / "out", format="captions")
+    found = convert(
+        "hf://datasets/org/captions@v2/data/other-0.jsonl", tmp_path / "b", format="captions", validation=0
+    )
+    assert found.rows["out"] == 1, "a path says what is meant"
+
+
 class Answer(io.BytesIO):
     """What `urlopen` gives."""
 
@@ -322,18 +333,43 @@ def test_an_answer_that_is_none_of_a_hub_is_an_error(
             "x",
             ["a.jsonl"],
         ),
+        ("configs: [{config_name: x, data_files: b.jsonl}]", None, ["b.jsonl"]),
+        ("configs: [{config_name: x, data_files: c.jsonl}, {config_name: z}]", "x", None),
+        ("configs: [{config_name: x, data_files: '[z-a].jsonl'}]", "x", None),
+        ("configs: [{config_name: x, data_files: '*.jsonl'}]", "x", ["a.jsonl", "b.jsonl"]),
+        ("configs: [{config_name: x, data_files: '**/[b-c].jsonl'}]", "x", ["b.jsonl", "sub/c.jsonl"]),
+        (
+            "configs: [{config_name: x, data_files: '**'}]",
+            "x",
+            ["a.jsonl", "b.jsonl", "sub/c.jsonl", "sub2/d.JSONL"],
+        ),
+        ("configs: [{config_name: x, data_files: 'sub*/**'}]", "x", ["sub/c.jsonl", "sub2/d.JSONL"]),
+        (
+            "configs: [{config_name: x, data_files: a.jsonl}, {config_name: default, data_files: b.jsonl}]",
+            None,
+            ["b.jsonl"],
+        ),
+        (
+            "configs: [{config_name: x}, {config_name: y, data_files: b.jsonl, default: true}]",
+            None,
+            ["b.jsonl"],
+        ),
         ("configs: 5", None, ["a.jsonl", "b.jsonl", "sub/c.jsonl", "sub2/d.JSONL"]),
         ("- a list", None, ["a.jsonl", "b.jsonl", "sub/c.jsonl", "sub2/d.JSONL"]),
     ],
 )
 def test_the_head_of_a_readme_may_be_of_any_form(
-    head: str, config: str | None, found: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    head: str, config: str | None, found: list[str] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     names = ["README.md", "a.jsonl", "b.jsonl", "sub/c.jsonl", "sub2/d.JSONL"]
     info = {"sha": "c0ffee", "siblings": [{"rfilename": name} for name in names]}
     hub_of(monkeypatch, info, f"\ufeff---\n{head}\n---\n".encode())
-    assert [part.name for part in sources.parts("hf://datasets/org/any", config=config)] == found
+    if found is None:  # a pattern starts at the data set's top, so c.jsonl is not sub/c.jsonl
+        with pytest.raises(ConfigError, match=r"no data file for config|is no pattern"):
+            sources.parts("hf://datasets/org/any", config=config)
+    else:
+        assert [part.name for part in sources.parts("hf://datasets/org/any", config=config)] == found
     hub_of(monkeypatch, info)
     assert [part.name for part in sources.parts("hf://datasets/org/any/sub")] == ["sub/c.jsonl"]
 
