@@ -4,8 +4,8 @@ known meanwhile is reported as events: previews, made when a call's closing tag 
 the last finished call on.
 
 Promises: `close()` equals `parse()` of the joined pieces for every way of cutting. Feeding costs time linear
-in the text: the work of previews is limited to the text's length and some free work. That is enough for about
-eighty calls; behind them, and for a call of a quarter of a million characters, `close` alone tells."""
+in the text: previews are counted, and so are the characters that they read and the next one reads again. Once
+there are too many of either, or a call is very long, `close` alone tells, and feeding only keeps pieces."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from typing import Final
 from dfkeval.toolcall._types import CallFinished, Event, ParseResult, Problem, ProblemFound, ToolCall
 
 _CLOSER: Final = "</tool_call>"
-#: Characters of work that are free: short answers are previewed at every closing tag.
-_FREE: Final = 16_384
-#: What any preview costs at least.
-_EACH: Final = 200
+#: Previews that are free, and characters of finished calls that pay for one more.
+_PREVIEWS: Final = 80
+_PRICE: Final = 1000
+#: Characters that may be read twice, beyond as many as finished calls hold.
+_AGAIN: Final = 16_384
 #: Characters behind the last finished call above which there is no preview.
 _LONGEST: Final = 250_000
 
@@ -33,9 +34,12 @@ class Stream:
         #: The text up to `_from`, the end of the last finished call, and the pieces behind it.
         self._done: list[str] = []
         self._pieces: list[str] = []
-        self._size = 0
-        self._work = -_FREE
         self._from = 0
+        #: How many previews were made, and how many characters of them were to be read again.
+        self._previews = 0
+        self._again = 0
+        #: Whether previews are made. What ends them, ends them for good.
+        self._watching = True
         self._closed = False
         #: The last preview if it covered the whole text: (length, result).
         self._whole: tuple[int, ParseResult] | None = None
@@ -46,14 +50,13 @@ class Stream:
         if self._closed:
             raise ValueError("the stream is closed; make a new one")
         self._pieces.append(piece)
-        self._size += len(piece)
-        if ">" in piece and ("l>" in piece or piece[0] == ">") and self._closes(piece):
+        if self._watching and ">" in piece and self._closes(piece):
             return self._preview()
         return []
 
     def _closes(self, piece: str) -> bool:
-        """Whether `</tool_call>` ended within the last piece, which holds "l>" or begins with ">"."""
-        if "l>" not in piece and not (len(self._pieces) > 1 and self._pieces[-2][-1:] in ("l", "")):
+        """Whether `</tool_call>` ended within the last piece, which holds a ">"."""
+        if "l>" not in piece and not (piece[0] == ">" and self._pieces[-2:][0][-1:] in ("l", "")):
             return False
         return _CLOSER in "".join(self._pieces[-12:])[-len(piece) - 11 :]
 
@@ -68,24 +71,29 @@ class Stream:
         return self._parse(text, True)
 
     def _preview(self) -> list[Event]:
-        unread = self._size - self._from
-        if unread > _LONGEST or self._work + _EACH + unread > self._size:
-            return []
-        self._work += _EACH + unread
-        start = self._from
         text = "".join(self._pieces)
         self._pieces = [text]
+        self._watching = len(text) <= _LONGEST and self._affordable()
+        if not self._watching:
+            return []
+        start = self._from
         result = self._parse(text, start == 0)
+        end = result.calls[-1].span[1] if result.calls else 0
+        self._previews += 1
+        self._again += len(text) - end
         if start == 0:
             self._whole = (len(text), result)
-        if not result.calls:
+        if end == 0:
             return []
-        end = result.calls[-1].span[1]
         self._from = start + end
         self._done.append(text[:end])
         self._pieces = [text[end:]]
         problems = [ProblemFound(_moved_problem(p, start)) for p in result.problems if p.span[1] <= end]
         return [*problems, *(CallFinished(_moved_call(call, start)) for call in result.calls)]
+
+    def _affordable(self) -> bool:
+        """Whether one more preview leaves feeding linear."""
+        return self._previews < _PREVIEWS + self._from // _PRICE and self._again <= _AGAIN + self._from
 
 
 def _moved_call(call: ToolCall, by: int) -> ToolCall:

@@ -46,23 +46,24 @@ class Tags:
         kinds: list[int] = []
         starts: list[int] = []
         ends: list[int] = []
-        behind: list[int] = []  # each tag's end with the blanks that follow it
+        before: list[int] = []  # the kind of each tag if only blanks stand before it, else TEXT
+        drifted: list[int] = []
+        stop = -1  # behind the last tag and its blanks
         for match in TOKEN.finditer(text):  # one match at a time: a list of them is work for the collector
             kind = match.lastindex or END
-            start, stop = match.span()
-            kinds.append(kind)
+            start = match.start()
             starts.append(start)
             ends.append(match.end(kind))
-            behind.append(stop)
+            if kind == DRIFT:
+                drifted.append(len(kinds))
+                kind = _DRIFTED[text[start : start + 3]]
+            kinds.append(kind)
+            before.append(kind if start == stop else TEXT)
+            stop = match.end()
         self.starts, self.ends = starts, ends
-        self.drifted = frozenset([i for i, kind in enumerate(kinds) if kind == DRIFT])
-        for i in self.drifted:
-            kinds[i] = _DRIFTED[text[starts[i] : starts[i] + 3]]
+        self.drifted = frozenset(drifted)
         self.kinds = [*kinds, END]
-        self.next = [
-            kind if stop == start else TEXT
-            for stop, start, kind in zip(behind, [*starts[1:], len(text)], self.kinds[1:], strict=True)
-        ]
+        self.next = [*before[1:], END if stop == len(text) else TEXT]
         self.cut = self._cut_closer()
         self._run = (0, -1)
 

@@ -676,6 +676,19 @@ def test_eighty_calls_are_previewed_each_when_it_ends_and_a_very_long_one_is_not
     assert len(stream.close().calls) == 1
 
 
+def test_the_previews_of_long_calls_never_stop():
+    stream = ToolCallParser(TOOLS).stream()
+    assert [len(stream.feed("word " * 200 + PING_CALL + "\n")) for _ in range(300)] == [1] * 300
+
+
+def test_a_stream_that_gave_up_its_previews_still_gives_the_verdict():
+    parser = ToolCallParser(TOOLS)
+    pieces = ["<tool_call>\n", *["x </tool_call>\n"] * 300, PING_CALL]
+    stream = parser.stream()
+    assert not [event for piece in pieces for event in stream.feed(piece)]
+    assert stream.close() == parser.parse("".join(pieces))
+
+
 def test_pieces_may_be_empty():
     parser = ToolCallParser(TOOLS)
     stream = parser.stream()
