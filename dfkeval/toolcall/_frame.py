@@ -122,7 +122,8 @@ class Frame:
 
     def repair(self, name: str, start: int, end: int) -> None:
         """Note a repair, once per name."""
-        self._noting().repairs.setdefault(name, (start, end))
+        if name not in self.notes.repairs:
+            self._noting().repairs[name] = (start, end)
 
     def doubt(self, code: str, start: int, end: int, *names: str) -> None:
         """Note that another reading is as well formed as the one taken; `code` is one of DOUBTS."""
@@ -134,7 +135,8 @@ class Frame:
 
     def again(self, name: str, start: int, end: int) -> None:
         """Note that a parameter is given once more, once per name."""
-        self._noting().twice.setdefault(name, (start, end))
+        if name not in self.notes.twice:
+            self._noting().twice[name] = (start, end)
 
     def cut_off(self, end: int) -> None:
         """The text ends inside this call, at `end`: what else was wrong no longer matters."""

@@ -33,6 +33,8 @@ from dfkeval.toolcall._tags import END, TEXT
 #: Of calls that are opened in one another and never closed, as many are reported one by one; the rest counts
 #: as part of the last of these.
 _REPORTED: Final = 100
+#: What stands before a tag if a closer of another name and blanks do.
+_BEFORE: Final = ">" + BLANKS
 
 
 class Machine(Stack):
@@ -47,16 +49,29 @@ class Machine(Stack):
 
     def reopen(self, frame: Frame, i: int) -> tuple[list[Frame], int]:
         """Go on with `frame` at tag `i`: the end that was taken for its own stood inside its last value."""
-        last = frame.parameters.pop()
-        last.closer_inside = last.opener_inside = True
+        last = self._take_up(frame, i)
         last.heal = (
             last.end,
             Ending(frame.end, i, poison=frame.poison),
         )  # if nothing closes it, all is as before
         frame.open, frame.shared = last, False
+        return self._go(i)
+
+    def extend(self, frame: Frame, i: int, ending: Ending) -> tuple[list[Frame], int]:
+        """`reopen` where the closer `i` is known to end the value, and `ending` the call."""
+        last = self._take_up(frame, i)
+        self.end_value(frame, last, self.tags.starts[i], self.tags.ends[i])
+        resume = self.close(frame, ending)
+        return self.out, resume
+
+    def _take_up(self, frame: Frame, i: int) -> Parameter:
+        """Make `frame` the only open call again; its last value reaches at least to tag `i`."""
+        last = frame.parameters.pop()
+        last.closer_inside = last.opener_inside = True
+        last.value = None
         frame.doubt("call_in_text", last.begin, self.tags.ends[i])
         self.stack, self.out = [frame], []
-        return self._go(i)
+        return last
 
     def _go(self, i: int) -> tuple[list[Frame], int]:
         stack, count = self.stack, len(self.tags)
@@ -178,10 +193,10 @@ class Machine(Stack):
     def _without_closer(self, parameter: Parameter, start: int) -> tuple[int, str]:
         """Where a value ends that has no closer before the tag at `start`, and the repair's name: it has none
         at all, or one that spells the parameter's name (`</city>`)."""
-        value = self.text[parameter.begin : start].rstrip(BLANKS)
-        named = f"</{parameter.name}>" if value.endswith(">") else ""
-        if named and value.endswith("\n" + named):
-            return parameter.begin + len(value) - len(named), "drifted_closer"
+        if self.text[start - 1] in _BEFORE:
+            value, named = self.text[parameter.begin : start].rstrip(BLANKS), f"</{parameter.name}>"
+            if value.endswith("\n" + named):
+                return parameter.begin + len(value) - len(named), "drifted_closer"
         return start, "missing_close_parameter"
 
     def _shaped(self, parameter: Parameter, i: int) -> bool:

@@ -313,7 +313,7 @@ class Reader(Source):
             closer = self._closers_behind(self.blocks[-1], last, i)
             if closer is None:
                 return last.end
-            frames, i = self._reopen(len(self.blocks) - 1, closer)
+            frames, i = self.machine.reopen(self._take_back(len(self.blocks) - 1, closer), closer)
 
     def _keep(self, frame: Frame) -> None:
         block = self._mark("call", frame.start, frame.end)
@@ -363,12 +363,19 @@ class Reader(Source):
         if not self.reopenable or (i := tags.at(start)) <= self.reopened or self.machine.spare < 0:
             return end
         following = tags.next[i]
-        legal = following == P_OPEN or (
-            following == F_CLOSE and self.machine.function_end(i + 1, True) is not None
-        )
-        return max(end, self._frames(*self._reopen(self.reopenable[-1], i))) if legal else end
+        ending = self.machine.function_end(i + 1, True) if following == F_CLOSE else None
+        if ending is None and following != P_OPEN:
+            return end
+        frame = self._take_back(self.reopenable[-1], i)
+        if ending is not None and frame.wrapped:
+            read = self.machine.extend(frame, i, ending)
+        else:
+            read = self.machine.reopen(frame, i)
+        return max(end, self._frames(*read))
 
-    def _reopen(self, index: int, i: int) -> tuple[list[Frame], int]:
+    def _take_back(self, index: int, i: int) -> Frame:
+        """The call of block `index`, which is taken up again at tag `i`. Its block and those behind it are no
+        more."""
         self.reopened = i
         block = self.blocks[index]
         frame = block.frame
@@ -377,7 +384,7 @@ class Reader(Source):
         del self.blocks[index:]
         while self.reopenable and self.reopenable[-1] >= index:
             self.reopenable.pop()
-        return self.machine.reopen(frame, i)
+        return frame
 
 
 _BROKEN: Final[dict[str, tuple[Status, str, str]]] = {

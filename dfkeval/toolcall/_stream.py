@@ -4,8 +4,8 @@ known meanwhile is reported as events: previews, made when a call's closing tag 
 the last finished call on.
 
 Promises: `close()` equals `parse()` of the joined pieces for every way of cutting. Feeding costs time linear
-in the text: previews are counted, and so are the characters that they read and the next one reads again. Once
-there are too many of either, or a call is very long, `close` alone tells, and feeding only keeps pieces."""
+in the text: previews are counted, and so are the characters that they read in vain. Once there are too many
+of either, or a call is very long, `close` alone tells, and feeding only keeps pieces."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from typing import Final
 from dfkeval.toolcall._types import CallFinished, Event, ParseResult, Problem, ProblemFound, ToolCall
 
 _CLOSER: Final = "</tool_call>"
-#: Previews that are free, and characters of finished calls that pay for one more.
+#: Previews that are free, and characters of finished text that pay for one more.
 _PREVIEWS: Final = 80
 _PRICE: Final = 1000
-#: Characters that may be read twice, beyond as many as finished calls hold.
-_AGAIN: Final = 16_384
+#: Characters that may be read in vain, beyond an eighth of the finished text.
+_IN_VAIN: Final = 16_384
 #: Characters behind the last finished call above which there is no preview.
 _LONGEST: Final = 250_000
 
@@ -35,9 +35,9 @@ class Stream:
         self._done: list[str] = []
         self._pieces: list[str] = []
         self._from = 0
-        #: How many previews were made, and how many characters of them were to be read again.
+        #: How many previews were made, and how many characters they read without finishing a call.
         self._previews = 0
-        self._again = 0
+        self._in_vain = 0
         #: Whether previews are made. What ends them, ends them for good.
         self._watching = True
         self._closed = False
@@ -80,7 +80,7 @@ class Stream:
         result = self._parse(text, start == 0)
         end = result.calls[-1].span[1] if result.calls else 0
         self._previews += 1
-        self._again += len(text) - end
+        self._in_vain += len(text) - end
         if start == 0:
             self._whole = (len(text), result)
         if end == 0:
@@ -93,7 +93,8 @@ class Stream:
 
     def _affordable(self) -> bool:
         """Whether one more preview leaves feeding linear."""
-        return self._previews < _PREVIEWS + self._from // _PRICE and self._again <= _AGAIN + self._from
+        finished = self._from
+        return self._previews < _PREVIEWS + finished // _PRICE and self._in_vain <= _IN_VAIN + finished // 8
 
 
 def _moved_call(call: ToolCall, by: int) -> ToolCall:

@@ -448,6 +448,16 @@ def test_where_two_readings_are_well_formed_strict_says_so_and_is_never_wrong(va
     assert strict.calls or any(problem.status == "ambiguous" for problem in strict.problems)
 
 
+def test_a_json_value_that_goes_on_behind_a_fake_end_is_read_again_from_its_whole_text():
+    schema = {"type": "object", "properties": {"a": {"type": ["array", "string"]}}}
+    tools = [{"type": "function", "function": {"name": "f", "parameters": schema}}]
+    end = "\n</parameter>\n</function>\n</tool_call>"
+    text = f"<tool_call>\n<function=f>\n<parameter=a>\n[1]{end}\nz{end}"
+    result = parse_tool_calls(text, tools, mode="lenient")
+    assert [call.arguments for call in result.calls] == [{"a": f"[1]{end}\nz"}]
+    assert [problem.code for problem in parse_tool_calls(text, tools).problems] == ["call_in_text"]
+
+
 def test_a_value_that_goes_on_behind_a_fake_end_is_taken_up_again():
     for value in (
         "a\n</parameter>\n</function>\n</tool_call>\nz",
