@@ -33,8 +33,6 @@ class Stack:
         self.spare = _FREE + 4 * len(tags)
         self.stack: list[Frame] = []
         self.out: list[Frame] = []
-        #: The last answer of `function_end`: (i, wrapped), ending.
-        self._ended: tuple[tuple[int, bool], Ending | None] = ((-1, False), None)
 
     @cached_property
     def _closer_starts(self) -> list[int]:
@@ -44,10 +42,8 @@ class Stack:
         return [tags.starts[i] for i in closers]
 
     def function_end(self, i: int, wrapped: bool) -> Ending | None:
-        """`_endings.function_end`, remembered: where a call is taken up again the reader has asked before."""
-        if self._ended[0] != (i, wrapped):
-            self._ended = ((i, wrapped), function_end(self.tags, i, wrapped, self.finished))
-        return self._ended[1]
+        """The end of the call if tag `i`, a closer of the function, ends it."""
+        return function_end(self.tags, i, wrapped, self.finished)
 
     def push(self, i: int, wrapped: bool) -> int:
         """Open a frame at tag `i` (`<tool_call>`, or `<function=NAME>`). Returns the next index."""

@@ -50,13 +50,13 @@ class Stream:
         if self._closed:
             raise ValueError("the stream is closed; make a new one")
         self._pieces.append(piece)
-        if self._watching and ">" in piece and self._closes(piece):
+        if self._watching and ">" in piece and ("l>" in piece or piece[0] == ">") and self._closes(piece):
             return self._preview()
         return []
 
     def _closes(self, piece: str) -> bool:
-        """Whether `</tool_call>` ended within the last piece, which holds a ">"."""
-        if "l>" not in piece and not (piece[0] == ">" and self._pieces[-2:][0][-1:] in ("l", "")):
+        """Whether `</tool_call>` ended within the last piece, which holds "l>" or begins with ">"."""
+        if "l>" not in piece and self._pieces[-2:][0][-1:] not in ("l", ""):
             return False
         return _CLOSER in "".join(self._pieces[-12:])[-len(piece) - 11 :]
 
