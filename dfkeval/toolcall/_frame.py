@@ -111,7 +111,7 @@ class Frame:
         self.parameters: list[Parameter] = []
         self.seen: set[str] = set()
         self.notes = CLEAN
-        self.done: list[Frame] = []
+        self.done: list[Frame] | tuple[()] = ()
         self.poison = False
         self.shared = False
 
@@ -150,7 +150,3 @@ class Frame:
     def fresh(self, name: str) -> bool:
         """Whether `name` can be the next parameter: declared (or everything is) and not seen yet."""
         return name not in self.seen and (self.tool is None or self.tool.untyped or name in self.tool.slots)
-
-    def slot(self, name: str) -> Slot | None:
-        """The slot of the parameter `name`, None where nothing is known about it."""
-        return None if self.tool is None else self.tool.slot(name)

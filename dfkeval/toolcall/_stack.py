@@ -68,7 +68,10 @@ class Stack:
             self.out.append(frame)
             return ending.resume
         outer = self.stack[-1]
-        outer.done.append(frame)
+        if outer.done:
+            outer.done.append(frame)
+        else:
+            outer.done = [frame]
         assert outer.open is not None  # calls are pushed from inside values only
         outer.open.nested = outer.open.closer_inside = True
         return ending.resume
@@ -83,14 +86,16 @@ class Stack:
         """Open the parameter at tag `i`; a JSON value is decoded here and ends where its JSON ends."""
         tags, name = self.tags, self.tags.name(i)
         start, begin = tags.starts[i], tags.ends[i]
+        slot = None if frame.tool is None else frame.tool.slot(name)
         framed = self.text.startswith("\n", begin)
         if not framed and self.text.startswith("\r\n", begin):
             framed = True
             frame.repair("crlf_framing", begin, begin + 2)
-        frame.open = parameter = Parameter(name, start, begin, framed, frame.slot(name))
+        frame.open = parameter = Parameter(name, start, begin, framed, slot)
         if name in frame.seen:
             frame.again(name, start, begin)
-        frame.seen.add(name)
+        else:
+            frame.seen.add(name)
         stop = self._decode(parameter)
         if stop is None:
             return i + 1
@@ -145,4 +150,4 @@ class Stack:
         frame.open = None
         frame.at = at
         if frame.done:
-            frame.done = []
+            frame.done = ()
