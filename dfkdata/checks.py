@@ -138,14 +138,13 @@ def conversation(row: dict[str, Any], judge: Judge) -> None:
         return
     if not messages:
         raise Fault("ROLE_ORDER", "a row without turns", path="messages", value=messages)
-    before, asked, placeholders = "", "", 0
+    before, asked = "", ""
     for number, message in enumerate(messages):
         role = message.get("role")
         if role == "user":
             if before == "user":
                 judge(_order(number, "two user turns in a row"))
-            asked, images = _user(message, number, judge)
-            placeholders += images
+            asked = _user(message, number, judge)
         elif role == "assistant":
             _assistant(message, number, (before, asked), row, judge)
         else:
@@ -157,25 +156,28 @@ def conversation(row: dict[str, Any], judge: Judge) -> None:
             "leave it out, or let it pass with NO_ANSWER=warn",
         )
         judge(Fault("NO_ANSWER", reason, path=f"messages.{len(messages) - 1}", hint=hint))
-    if placeholders != len(row["images"]):
-        reason = f"{placeholders} image placeholders for {len(row['images'])} images"
-        judge(
-            Fault(
-                "IMG_COUNT", reason, path="images", value=row["images"], hint="one placeholder for each image"
-            )
-        )
-
-    if "videos" in row or "audios" in row:
-        _other_counts(row, judge)
+    _counts(row, judge)
 
 
-def _other_counts(row: dict[str, Any], judge: Judge) -> None:
-    for kind in ("video", "audio"):
-        parts = (part for message in row["messages"] for part in message["content"] if part["type"] == kind)
-        placeholders, files = sum(1 for _ in parts), row.get(f"{kind}s", [])
+def _counts(row: dict[str, Any], judge: Judge) -> None:
+    """As many placeholders as files of each kind, over all turns."""
+    found = {"image": 0, "video": 0, "audio": 0}
+    for message in row["messages"]:
+        for part in message["content"]:
+            if part["type"] != "text":
+                found[part["type"]] += 1
+    for kind, placeholders in found.items():
+        files = row.get(f"{kind}s", [])
         if placeholders != len(files):
-            reason = f"{placeholders} {kind} placeholders for {len(files)} files"
-            judge(Fault("MEDIA_COUNT", reason, path=f"{kind}s", value=files))
+            code = "IMG_COUNT" if kind == "image" else "MEDIA_COUNT"
+            reason = f"{placeholders} {kind} placeholders for {len(files)} {kind}s"
+            hint = f"one placeholder for each {kind}"
+            judge(Fault(code, reason, path=f"{kind}s", value=files, hint=hint))
+
+
+def _misplaced(part: Message, role: str, number: int) -> Fault:
+    reason, path = f"{part['type']} in a turn of the role {role!r}", f"messages.{number}.content"
+    return Fault("IMG_POSITION", reason, path=path, hint="move it to a user turn")
 
 
 def _order(number: int, reason: str) -> Fault:
@@ -183,19 +185,17 @@ def _order(number: int, reason: str) -> Fault:
     return Fault("ROLE_ORDER", reason, path=f"messages.{number}.role", hint=hint)
 
 
-def _user(message: Message, number: int, judge: Judge) -> tuple[str, int]:
-    """The turn's text and how many image placeholders it holds."""
-    text, images, others = "", 0, 0
+def _user(message: Message, number: int, judge: Judge) -> str:
+    """The turn's text."""
+    text, media = "", False
     for part in message["content"]:
         if part["type"] == "text":
             text = f"{text}\n{part['text']}" if text else part["text"]
-        elif part["type"] == "image":
-            images += 1
         else:
-            others += 1  # videos and audios are counted apart
-    if not images and not others and (not text or text.isspace()):
+            media = True
+    if not media and (not text or text.isspace()):
         judge(Fault("EMPTY_USER", "a user turn without text or image", path=f"messages.{number}.content"))
-    return text, images
+    return text
 
 
 def _assistant(
@@ -209,8 +209,7 @@ def _assistant(
         if part["type"] == "text":
             answer += part["text"]
         else:
-            path, hint = f"messages.{number}.content", "move it to a user turn"
-            judge(Fault("IMG_POSITION", f"{part['type']} in an assistant turn", path=path, hint=hint))
+            judge(_misplaced(part, "assistant", number))
     if "tool_calls" in message:
         _calls(message["tool_calls"], number, row.get("tools"), judge)
     elif not answer or answer.isspace():
@@ -270,6 +269,9 @@ def _other_turn(role: Any, number: int, before: str, messages: list[Message], ju
         if number:
             reason, hint = f"turn {number} is a system turn", "put the system turn first"
             judge(Fault("SYSTEM_NOT_FIRST", reason, path=path, hint=hint))
+        for part in messages[number]["content"]:
+            if part["type"] != "text":
+                judge(_misplaced(part, "system", number))
     elif role != "tool":
         raise Fault("ROLE_UNKNOWN", f"the role {role!r}", path=path, value=role)
     elif before != "tool" and not (before == "assistant" and messages[number - 1].get("tool_calls")):

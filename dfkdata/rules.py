@@ -59,7 +59,7 @@ RULES: dict[str, Rule] = {
     "IMG_BOMB": Rule("an image stays under the pixel limit"),
     "IMG_COUNT": Rule("there are as many image placeholders as images", policies=_SOFT),
     "CONTROL_TOKEN": Rule("text holds no control token of a tokenizer, such as <|im_end|>", policies=_SOFT),
-    "IMG_POSITION": Rule("image placeholders stand in user turns", policies=_SOFT),
+    "IMG_POSITION": Rule("media placeholders stand in user and tool turns", policies=_SOFT),
     "ROLE_UNKNOWN": Rule("roles are system, user, assistant, tool"),
     "SYSTEM_NOT_FIRST": Rule("a system turn comes first and once", policies=_SOFT),
     "ROLE_ORDER": Rule(

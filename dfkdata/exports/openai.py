@@ -45,7 +45,11 @@ def _turn(message: Row, number: int, images: Any, before: list[Row]) -> Row:
 def _part(part: Row, images: Any) -> Row:
     if part["type"] == "text":
         return part
-    return {"type": "image_url", "image_url": {"url": next(images)}}
+    url = next(images, None)
+    if part["type"] != "image" or url is None:
+        reason, hint = f"a placeholder of the kind {part['type']} without an image", "name its file"
+        raise Fault("LAYOUT_CANNOT", reason, path="messages", value=part, hint=hint)
+    return {"type": "image_url", "image_url": {"url": url}}
 
 
 def _call(call: Row, name: str) -> Row:

@@ -42,4 +42,5 @@ def carried(
         tools=tools,
         gold=gold if isinstance(gold, dict) else None,
         meta=facts,
+        doubts=found.doubts,
     )

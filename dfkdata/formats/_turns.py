@@ -31,17 +31,20 @@ _PART_KIND = {
 
 
 class Conversation(NamedTuple):
-    """Canonical turns, and the media that their placeholders stand for, in order."""
+    """Canonical turns, the media that their placeholders stand for in order, and what is wrong with turns
+    that could be used all the same."""
 
     messages: list[dict[str, Any]]
     media: dict[str, list[str]]
+    doubts: tuple[Fault, ...] = ()
 
 
 def conversation(messages: Any, given: dict[str, list[str]], *, tags: bool) -> Conversation:
     """messages: a list of {"role", "content", ...}. given: media listed beside the turns, by kind ("image",
     ...).
 
-    tags: `<image>`, `<video>` and `<audio>` in user texts are placeholders."""
+    tags: `<image>`, `<video>` and `<audio>` in the texts of users and tools are placeholders; anywhere else
+    they are text and a doubt, since trainers of such layouts count them in every turn."""
     if isinstance(messages, str):  # columnar files hold turns as JSON text
         messages = as_json(messages, "NO_TURNS", "messages")
     if not isinstance(messages, list) or not messages:
@@ -53,7 +56,17 @@ def conversation(messages: Any, given: dict[str, list[str]], *, tags: bool) -> C
     turns = [_turn(message, number, waiting, media, tags) for number, message in enumerate(messages)]
     for kind, left in waiting.items():
         media[kind] += left  # more files than placeholders: the counting rule tells
-    return Conversation(turns, media)
+    return Conversation(turns, media, tuple(_misplaced(turns)) if tags else ())
+
+
+def _misplaced(turns: list[dict[str, Any]]) -> Iterator[Fault]:
+    """A fault for each turn whose text says a media tag where none can stand."""
+    for number, turn in enumerate(turns):
+        for part in turn["content"]:
+            if part["type"] == "text" and (tag := _TAG.search(part["text"])):
+                reason = f"{tag.group()} in a turn of the role {turn['role']!r}"
+                path, hint = f"messages.{number}.content", "reword it, or let it stay text: IMG_POSITION=warn"
+                yield Fault("IMG_POSITION", reason, path=path, value=part["text"], hint=hint)
 
 
 def _placed(messages: list[Any], given: dict[str, list[str]]) -> list[Any]:
@@ -82,8 +95,8 @@ def _turn(
         )
     turn = {key: value for key, value in message.items() if value is not None}
     parts = _parts(message.get("content"), number)
-    if tags:
-        parts = [piece for part in parts for piece in _untagged(part, turn["role"], number)]
+    if tags and turn["role"] in ("user", "tool"):
+        parts = [piece for part in parts for piece in _untagged(part)]
     turn["content"] = [_part(part, number, waiting, media) for part in parts]
     calls = turn.pop("tool_calls", None)
     if calls is not None and not isinstance(calls, list):
@@ -115,18 +128,14 @@ def _parts(content: Any, number: int) -> list[dict[str, Any]]:
     )
 
 
-def _untagged(part: dict[str, Any], role: str, number: int) -> Iterator[dict[str, Any]]:
-    """A text part cut at its media tags. Raises `Fault` for a tag outside a user turn."""
+def _untagged(part: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """A text part cut at its media tags."""
     text = part.get("text")
     if part.get("type") != "text" or not isinstance(text, str) or "<" not in text:
         yield part
         return
     for at, piece in enumerate(_TAG.split(text)):
         if at % 2:
-            if role not in ("user", "tool"):
-                hint = "media tags belong to user turns"
-                path = f"messages.{number}.content"
-                raise Fault("IMG_POSITION", f"<{piece}> in a {role} turn", path=path, value=text, hint=hint)
             yield {"type": piece}
         elif piece:
             yield {"type": "text", "text": piece}

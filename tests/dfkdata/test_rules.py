@@ -19,7 +19,7 @@ from test_media import KINDS, picture
 from dfkdata import checks, convert
 from dfkdata.errors import ConfigError
 from dfkdata.records import Fault
-from dfkdata.rules import RULES, Judge
+from dfkdata.rules import RULES, Judge, Policy
 
 
 def turns(*pairs: tuple[str, str], **more: Any) -> dict[str, Any]:
@@ -76,6 +76,107 @@ def test_a_rule_quarantines_warns_or_is_off_as_it_is_set(
         assert warned.warnings[code]["count"] >= 1
     silent = convert(source, tmp_path / "c", format="messages", validation=0, rules={code: "off"})
     assert code not in silent.warnings and code not in silent.codes
+
+
+SAID, SHOWN = "Write <image> here.", [{"type": "image"}, {"type": "text", "text": "Seen."}]
+
+
+def talk(said: str, **more: Any) -> dict[str, Any]:
+    return {"conversations": [{"from": "human", "value": "How?"}, {"from": "gpt", "value": said}], **more}
+
+
+SHOWN_BY_SYSTEM = {
+    "messages": [
+        {"role": "system", "content": SHOWN},
+        *turns(("user", "How?"), ("assistant", "So."))["messages"],
+    ],
+    "images": ["a.png"],
+}
+SHOWN_IN_ANSWER = {
+    "messages": [{"role": "user", "content": "How?"}, {"role": "assistant", "content": SHOWN}],
+    "images": ["a.png"],
+}
+POSITIONS: list[tuple[str, str, dict[str, Any], int]] = [
+    ("swift", "messages", turns(("user", "How?"), ("assistant", SAID)), 1),
+    ("swift", "swift", turns(("user", "How?"), ("assistant", SAID)), 0),
+    ("swift", "messages", turns(("system", SAID), ("user", "How?"), ("assistant", "So.")), 1),
+    ("sharegpt", "messages", talk(SAID), 1),
+    ("sharegpt", "messages", talk("So.", system=SAID), 1),
+    ("messages", "messages", SHOWN_IN_ANSWER, 1),
+    ("messages", "openai", SHOWN_IN_ANSWER, 0),
+    ("messages", "messages", SHOWN_BY_SYSTEM, 1),
+]
+
+
+@pytest.mark.parametrize(("format", "export", "row", "out"), POSITIONS)
+def test_a_media_tag_outside_a_user_turn_goes_by_its_rule_in_every_format(
+    format: str, export: str, row: dict[str, Any], out: int, tmp_path: Path
+) -> None:
+    """out: rows written once the rule lets it pass; a layout whose own tag it is still refuses it."""
+    (tmp_path / "a.png").write_bytes(KINDS["png"])
+    source = write(tmp_path / "in.jsonl", [row])
+    policies: tuple[Policy, ...] = ("quarantine", "warn", "off")
+    for policy in policies:
+        done = convert(
+            source,
+            tmp_path / policy,
+            format=format,
+            to=export,
+            validation=0,
+            rules={"IMG_POSITION": policy},
+        )
+        if policy == "quarantine":
+            assert list(done.codes) == ["IMG_POSITION"]
+            continue
+        assert done.rows["out"] == out
+        assert done.warnings.get("IMG_POSITION", {}).get("count", 0) == (policy == "warn")
+        if out and SAID in str(row):
+            assert SAID in str(rows_of(tmp_path / policy, "train")[0]["messages"])
+
+
+@pytest.mark.parametrize("format", ["messages", "openai", "alpaca", "vqa"])
+def test_a_media_tag_in_an_answer_is_text_where_tags_mean_nothing(format: str, tmp_path: Path) -> None:
+    rows = {
+        "alpaca": {"instruction": "How?", "output": SAID},
+        "vqa": {"question": "How?", "answer": SAID, "image": "a.png"},
+    }
+    (tmp_path / "a.png").write_bytes(KINDS["png"])
+    source = write(tmp_path / "in.jsonl", [rows.get(format, turns(("user", "How?"), ("assistant", SAID)))])
+    done = convert(source, tmp_path / "out", format=format, validation=0)
+    assert (done.rows["out"], done.warnings) == (1, {})
+    answer = rows_of(tmp_path / "out", "train")[0]["messages"][-1]
+    assert answer["content"] == [{"type": "text", "text": SAID}]
+
+
+def test_an_image_in_a_tool_turn_counts_as_a_placeholder(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(KINDS["png"])
+    tools = [{"type": "function", "function": {"name": "look"}}]
+    called = [{"type": "function", "function": {"name": "look", "arguments": {}}}]
+    row = {
+        "messages": [
+            {"role": "user", "content": "What is there?"},
+            {"role": "assistant", "content": "", "tool_calls": called},
+            {"role": "tool", "content": [{"type": "image"}]},
+            {"role": "assistant", "content": "A square."},
+        ],
+        "tools": tools,
+        "images": ["a.png"],
+    }
+    source = write(tmp_path / "in.jsonl", [row])
+    done = convert(source, tmp_path / "out", format="messages", validation=0)
+    assert (done.rows["out"], done.codes) == (1, {})
+
+
+@pytest.mark.parametrize(("tag", "code"), [("image", "IMG_COUNT"), ("video", "MEDIA_COUNT")])
+def test_a_placeholder_without_any_file_is_found_and_never_ends_a_conversion(
+    tag: str, code: str, tmp_path: Path
+) -> None:
+    rows = [turns(("user", f"<{tag}>What?"), ("assistant", f"It {n}.")) for n in range(2)]
+    source = write(tmp_path / "in.jsonl", [*rows, turns(("user", "Who?"), ("assistant", "I."))])
+    done = convert(source, tmp_path / "a", format="swift", validation=0)
+    assert (done.rows["out"], done.codes[code]["count"]) == (1, 2)
+    done = convert(source, tmp_path / "b", format="swift", to="openai", validation=0, rules={code: "off"})
+    assert (done.rows["out"], done.codes["LAYOUT_CANNOT"]["count"]) == (1, 2)
 
 
 def test_a_missing_answer_that_a_format_finds_goes_by_its_rule_and_is_told_once(tmp_path: Path) -> None:
