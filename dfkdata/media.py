@@ -3,7 +3,9 @@ one.
 
 Strategy: the file is read once; its bytes give the hash, the header (format and size) and the end marker.
 Pixels are not decoded: a header names the size in a few microseconds, and a cut file lacks its end, which
-decoders' own `verify` does not notice for JPEG. Formats without a parser here go to Pillow.
+decoders' own `verify` does not notice for JPEG. A PNG's chunks carry check sums, so any damage is found; a
+JPEG's coded data carries none, so samples of it are searched for markers that cannot stand there: a long
+stretch of foreign bytes is found, a few changed bits are not. Formats without a parser here go to Pillow.
 Promises: no fuzzy match (a near name is only suggested); nothing outside the roots, symlinks included; a
 header that claims more than `MAX_PIXELS` is refused before anything is decoded. Remote images are never
 fetched."""
@@ -24,6 +26,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote
+from zlib import crc32
 
 from dfkdata.records import Fault
 
@@ -196,6 +199,7 @@ def inspect(data: bytes, name: str = "") -> Picture:
         width, height, whole = _PARSERS[kind](data) if kind in _PARSERS else _pillow(data)
     except (IndexError, ValueError) as error:
         reason = "empty file" if not data else f"no readable picture header ({kind or 'unknown kind'})"
+        reason = str(error) if isinstance(error, _Damaged) else reason
         hint = "replace the file or leave the row out"
         raise Fault("IMG_UNREADABLE", reason, path="images", value=name, hint=hint) from error
     if not whole:
@@ -208,6 +212,10 @@ def inspect(data: bytes, name: str = "") -> Picture:
         reason = f"{width} x {height} pixels, the limit is {MAX_PIXELS}"
         raise Fault("IMG_BOMB", reason, path="images", value=name, hint="scale the picture down")
     return Picture(kind or "other", width, height, len(data), sha256(data).digest())
+
+
+class _Damaged(ValueError):
+    """Why a picture with a good header cannot be whole inside."""
 
 
 _MAGIC = ((b"\xff\xd8\xff", "jpeg"), (b"\x89PNG\r\n\x1a\n", "png"), (b"GIF87a", "gif"), (b"GIF89a", "gif"))
@@ -225,56 +233,74 @@ def _kind(data: bytes) -> str:
 Size = tuple[int, int, bool]
 """Width and height in pixels, and whether the file reaches its end marker."""
 
-_PNG_END = b"\x00\x00\x00\x00IEND\xaeB`\x82"
 _FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF0..SOF15 without DHT, JPG, DAC
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # in coded data, FF 00 and FF D0..D7 are no markers
 
 
 def _jpeg(data: bytes) -> Size:
-    """Walk the segments to the frame header; the end is the EOI that closes the picture, not one of a
+    """Walk the segments to the first scan; the end is the EOI that closes the picture, not one of a
     thumbnail."""
-    at, size = 2, (0, 0)
-    while data[at] == 0xFF:
+    at, size, code = 2, (0, 0), 0
+    while data[at] == 0xFF and code != 0xDA:
         code = data[at + 1]
         if code == 0xFF:  # fill byte
             at += 1
-        elif code == 0xDA:
-            break
-        else:
+        elif code != 0xDA:
             if code in _FRAME:
                 size = (int.from_bytes(data[at + 7 : at + 9]), int.from_bytes(data[at + 5 : at + 7]))
             at += 2 + int.from_bytes(data[at + 2 : at + 4])
-            if size != (0, 0) and at > len(data):
+            if size != (0, 0) and at >= len(data):
                 return *size, False
     if not all(size):
         raise ValueError("no frame header before the first scan")
-    return *size, data.endswith(b"\xff\xd9") or _jpeg_ends(data, at)
+    if code != 0xDA:
+        raise _Damaged(f"the jpeg is damaged: byte {at} is no segment, and no scan came before")
+    ended = data.endswith(b"\xff\xd9") and not _doubtful(data, at)
+    return *size, ended or _jpeg_ends(data, at)
+
+
+_SAMPLES, _SAMPLE = 32, 1024
+_FOREIGN = re.compile(rb"\xff[\x01-\xc3\xc5-\xcf\xd8\xf0-\xfd]")  # markers that stand in no scan
+_BETWEEN = frozenset((0xC4, 0xDA, 0xDB, 0xDC, 0xDD, 0xFE, *range(0xE0, 0xF0)))  # segments between scans
+
+
+def _doubtful(data: bytes, at: int) -> bool:
+    """Whether some sample of the scans from offset `at` looks foreign, be it a segment between two scans."""
+    step = max(_SAMPLE, (len(data) - at) // _SAMPLES)
+    return any(_FOREIGN.search(data, start, start + _SAMPLE) for start in range(at, len(data), step))
 
 
 def _jpeg_ends(data: bytes, at: int) -> bool:
-    """Whether an EOI marker follows the scans from offset `at`; trailing bytes after it are allowed."""
+    """Whether an EOI marker follows the scans from offset `at`; trailing bytes after it are allowed. Raises
+    `_Damaged` for a marker that no scan holds."""
     while found := _MARKER.search(data, at + 2 + int.from_bytes(data[at + 2 : at + 4])):
         at = found.start()
         if data[at + 1] == 0xD9:
             return True
+        if data[at + 1] not in _BETWEEN:
+            raise _Damaged(f"the jpeg is damaged: foreign bytes in its coded data, first at byte {at}")
     return False
 
 
 def _png(data: bytes) -> Size:
+    """Walk the chunks to IEND; trailing bytes after it are allowed. Raises `_Damaged` where the check sum of
+    a chunk that decoders need is wrong, or no chunk holds pixels."""
     if data[12:16] != b"IHDR":
         raise ValueError("no IHDR")
     width, height = int.from_bytes(data[16:20]), int.from_bytes(data[20:24])
-    return width, height, data.endswith(_PNG_END) or _png_ends(data)
-
-
-def _png_ends(data: bytes) -> bool:
-    """Whether the chunks lead to IEND; trailing bytes after it are allowed."""
-    at = 8
-    while at + 12 <= len(data):
-        if data[at + 4 : at + 8] == b"IEND":
-            return True
-        at += 12 + int.from_bytes(data[at : at + 4])
-    return False
+    view, at, pixels, name = memoryview(data), 8, 0, b""
+    while name != b"IEND":
+        size, name = int.from_bytes(data[at : at + 4]), data[at + 4 : at + 8]
+        end = at + 8 + size
+        if end + 4 > len(data):
+            return width, height, False
+        if not name[0] & 0x20 and crc32(view[at + 4 : end]) != int.from_bytes(data[end : end + 4]):
+            raise _Damaged(f"the png is damaged: the check sum of its chunk at byte {at} is wrong")
+        pixels += size if name == b"IDAT" else 0
+        at = end + 4
+    if width * height and not pixels:
+        raise _Damaged("the png holds no pixels: it has no IDAT chunk, or an empty one")
+    return width, height, True
 
 
 def _gif(data: bytes) -> Size:

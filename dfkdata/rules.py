@@ -54,7 +54,9 @@ RULES: dict[str, Rule] = {
     "IMG_OUTSIDE": Rule("an image file lies inside the image roots, symlinks followed"),
     "IMG_REMOTE": Rule("images are files, not addresses"),
     "IMG_EMBEDDED": Rule("an embedded image has a folder to be written to"),
-    "IMG_UNREADABLE": Rule("an image file has a readable picture header"),
+    "IMG_UNREADABLE": Rule(
+        "an image file holds a picture that is not damaged, as far as that shows undecoded"
+    ),
     "IMG_TRUNCATED": Rule("an image file reaches its end marker"),
     "IMG_BOMB": Rule("an image stays under the pixel limit"),
     "IMG_COUNT": Rule("there are as many image placeholders as images", policies=_SOFT),

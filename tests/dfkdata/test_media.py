@@ -6,6 +6,9 @@ import base64
 import io
 import os
 from pathlib import Path
+from random import Random
+from typing import Any
+from zlib import crc32
 
 import pytest
 from PIL import Image
@@ -69,9 +72,77 @@ def test_bytes_behind_the_end_marker_do_no_harm(kind: str) -> None:
     assert inspect(KINDS[kind] + b"trailing notes of a camera").height == 40
 
 
+@pytest.mark.parametrize("at", [0.1, 0.35, 0.5, 0.77, 0.95])
+@pytest.mark.parametrize("kind", ["jpeg", "progressive"])
+def test_a_jpeg_with_foreign_bytes_in_the_middle_is_found(kind: str, at: float) -> None:
+    data = bytearray(picture("JPEG", (640, 480), progressive=kind == "progressive"))
+    start, size = int(len(data) * at), len(data) // 25
+    data[start : start + size] = Random(7).randbytes(size)
+    with pytest.raises(Fault, match="foreign bytes in its coded data") as fault:
+        inspect(bytes(data))
+    assert code(fault) == "IMG_UNREADABLE"
+
+
+def test_a_jpeg_without_a_scan_is_damaged() -> None:
+    data = KINDS["jpeg"]
+    scan = data.index(b"\xff\xda")
+    for rest in (b"\0" * 400, data[scan + 2 :], b""):
+        with pytest.raises(Fault) as fault:
+            inspect(data[:scan] + rest + b"\xff\xd9")
+        assert code(fault) in ("IMG_UNREADABLE", "IMG_TRUNCATED")
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"optimize": True, "quality": 95},
+        {"restart_marker_blocks": 1},
+        {"progressive": True, "restart_marker_rows": 1, "quality": 100, "subsampling": 0},
+        {"comment": b"\xff\x01\xff\xd8 a comment", "icc_profile": b"\xff\xd9\xff\x55" * 400},
+        {"smooth": 5, "quality": 1},
+    ],
+)
+@pytest.mark.parametrize("size", [(8, 8), (333, 257), (1400, 900)])
+def test_a_whole_jpeg_is_never_called_damaged(how: dict[str, Any], size: tuple[int, int]) -> None:
+    for image in (
+        Image.effect_noise(size, 90).convert("RGB"),
+        Image.effect_noise(size, 200),
+        Image.new("L", size, 255),
+    ):
+        buffer = io.BytesIO()
+        image.save(buffer, "JPEG", **how)
+        for data in (buffer.getvalue(), buffer.getvalue() + b"\xff\x01 trailing \xff\xd9"):
+            assert (inspect(data).width, inspect(data).height) == size
+
+
+def test_a_png_whose_bytes_changed_is_damaged_wherever_they_are() -> None:
+    data = KINDS["png"]
+    for at in range(16, len(data), 97):
+        changed = bytes((*data[:at], data[at] ^ 0x10, *data[at + 1 :]))
+        with pytest.raises(Fault) as fault:
+            inspect(changed)
+        assert code(fault) in ("IMG_UNREADABLE", "IMG_TRUNCATED", "IMG_BOMB")
+
+
+def test_a_png_may_hold_many_chunks_and_a_note_with_a_wrong_check_sum() -> None:
+    data = KINDS["png"]
+    note = (4).to_bytes(4) + b"teXtnote" + b"\0\0\0\0"
+    assert inspect(data[:33] + note + data[33:]).width == 60
+    large = picture("PNG", (700, 500))
+    assert large.count(b"IDAT") > 1 and inspect(large).height == 500
+
+
+@pytest.mark.parametrize("pixels", [b"", b"\0\0\0\0IDAT\x35\xaf\x06\x1e"])
+def test_a_png_without_pixels_is_damaged(pixels: bytes) -> None:
+    with pytest.raises(Fault, match="holds no pixels") as fault:
+        inspect(KINDS["png"][:33] + pixels + KINDS["png"][-12:])
+    assert code(fault) == "IMG_UNREADABLE"
+
+
 def test_a_header_that_claims_too_many_pixels_is_refused_unread() -> None:
     data = bytearray(KINDS["png"])
     data[16:24] = (40_000).to_bytes(4) + (40_000).to_bytes(4)
+    data[29:33] = crc32(data[12:29]).to_bytes(4)
     assert MAX_PIXELS < 40_000**2
     with pytest.raises(Fault) as fault:
         inspect(bytes(data))
@@ -162,7 +233,8 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
 
 
 def test_a_picture_without_pixels_is_unreadable() -> None:
-    header = b"IHDR" + bytes(8) + b"\x08\x02\x00\x00\x00" + bytes(4)
+    header = b"IHDR" + bytes(8) + b"\x08\x02\x00\x00\x00"
+    header += crc32(header).to_bytes(4)
     data = b"\x89PNG\r\n\x1a\n" + (13).to_bytes(4) + header + b"\x00\x00\x00\x00IEND\xaeB`\x82"
     with pytest.raises(Fault, match="0 x 0 pixels") as caught:
         inspect(data)
