@@ -8,6 +8,7 @@ stay strings ("001", "NA"); nothing is skipped but blank lines."""
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -62,11 +63,9 @@ def parts(
     if path.is_dir():
         return _folder(path, path)
     if path.is_file():
-        return (
-            _unpacked(path, store)
-            if path.name.lower().endswith(ARCHIVES)
-            else [Part(path.name, path.parent, path)]
-        )
+        if path.name.lower().endswith(ARCHIVES):
+            return _unpacked(path, store)
+        return [Part(path.name, path.parent, path)]
     if any(sign in str(given) for sign in "*?["):
         base, pattern = _pattern(path)
         found = sorted(file for file in base.glob(pattern) if file.is_file())
@@ -115,7 +114,9 @@ def _unpacked(path: Path, store: Path | None) -> list[Part]:
         raise ConfigError(f"{path}: an archive needs a folder to be unpacked in; give store=, or convert it")
     from dfkdata.sources import _archive
 
-    target = store / path.name.split(".")[0]
+    with path.open("rb") as file:  # another archive of that name must not be unpacked into the same folder
+        content = hashlib.file_digest(file, "sha256").hexdigest()[:8]
+    target = store / f"{path.name.split('.')[0]}-{content}"
     _archive.extract(path, target)
     return _folder(target, target)
 

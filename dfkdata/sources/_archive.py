@@ -1,5 +1,5 @@
-"""zip and tar -> a folder. Promise: nothing is written outside it, no links or devices are made, and what
-unpacks to far more than it holds is refused."""
+"""zip and tar -> a folder. Promise: nothing is written outside it, no links or devices are made, no member
+is written over another, and what unpacks to far more than it holds is refused."""
 
 from __future__ import annotations
 
@@ -20,10 +20,13 @@ def extract(path: Path, target: Path) -> None:
     """Unpack the regular files of `path` under `target`. Raises `DataError` for unsafe names and bombs."""
     target.mkdir(parents=True, exist_ok=True)
     limit = min(MAX_BYTES, max(1 << 20, path.stat().st_size * MAX_RATIO))
-    written = 0
+    written, places = 0, set[Path]()
     try:
         for name, file in _members(path):
             place = _inside(name, target, path)
+            if place in places:
+                raise DataError(f"{path}: holds {name!r} twice; unpack it yourself to choose one of them")
+            places.add(place)
             place.parent.mkdir(parents=True, exist_ok=True)
             with file, place.open("wb") as out:
                 while chunk := file.read(1 << 20):

@@ -175,6 +175,28 @@ def test_an_archive_never_writes_outside_its_folder(kind: str, name: str, tmp_pa
     assert not list(tmp_path.rglob("evil.jsonl"))
 
 
+def test_two_archives_of_one_name_are_unpacked_apart(tmp_path: Path) -> None:
+    for folder, numbers in (("a", range(5)), ("b", range(5, 8))):
+        (tmp_path / folder).mkdir()
+        with zipfile.ZipFile(tmp_path / folder / "data.zip", "w") as archive:
+            archive.writestr("rows.jsonl", jsonl([caption(number) for number in numbers]))
+    done = convert(
+        tmp_path / "a/data.zip", tmp_path / "out", format="captions", validation_file=tmp_path / "b/data.zip"
+    )
+    assert done.rows["in"] == 8 and done.splits == {"train": 5, "validation": 3}
+
+
+def test_an_archive_that_holds_a_name_twice_is_an_error(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "data.tar", "w") as tar:
+        for name, number in (("rows.jsonl", 1), ("./rows.jsonl", 2)):
+            info = tarfile.TarInfo(name)
+            data = jsonl([caption(number)])
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    with pytest.raises(DataError, match=r"holds './rows\.jsonl' twice"):
+        convert(tmp_path / "data.tar", tmp_path / "out", format="captions")
+
+
 def test_links_in_a_tar_are_not_followed(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "data.tar", "w") as tar:
         link = tarfile.TarInfo("a.png")
