@@ -21,6 +21,8 @@ from dfkeval.metrics._texts import COLUMNS, Scores, means, pairs, table
 from dfkeval.samples import Sample
 
 _ASCII_WORD = re.compile(r"[a-z0-9]+")
+#: Characters of a pair that is kept for the next metric, at most.
+KEPT = 2000
 _NO_BLANKS = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR")
 
 
@@ -39,9 +41,16 @@ def score_pair(candidate: str, reference: str) -> tuple[float, float, float]:
     return score_words(_unicode_words(candidate), _unicode_words(reference))
 
 
-@lru_cache(maxsize=1 << 16)
 def latin_pair(candidate: str, reference: str) -> tuple[float, float, float]:
-    """`score_pair` by the rouge_score package's rule alone; kept, since several metrics ask for the same."""
+    """`score_pair` by the rouge_score package's rule alone."""
+    if len(candidate) + len(reference) > KEPT:
+        return score_words(latin_words(candidate), latin_words(reference))
+    return short_pair(candidate, reference)
+
+
+@lru_cache(maxsize=1 << 14)
+def short_pair(candidate: str, reference: str) -> tuple[float, float, float]:
+    """The last ones are kept, since several metrics ask for the same; long texts would hold memory."""
     return score_words(latin_words(candidate), latin_words(reference))
 
 
