@@ -64,7 +64,7 @@ def load(
     source = model_source(model)
     folder = None if adapter is None else adapters.folder(adapter)
     card = cards.read(folder) if folder is not None else _card_of(source)
-    place = _device(torch, device)
+    place = pick_device(torch, device)
     kind = _dtype(torch, dtype, place)
     try:
         with quiet_loading():
@@ -149,7 +149,8 @@ def _card_of(source: str) -> cards.Card | None:
     return cards.read(Path(source)) if Path(source).is_dir() else None
 
 
-def _device(torch: Any, device: str) -> str:
+def pick_device(torch: Any, device: str) -> str:
+    """The device that is meant, "auto" included. Raises `ConfigError` for one that cannot be used here."""
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:

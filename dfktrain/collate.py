@@ -103,7 +103,10 @@ class Collator:
             )
         if not images:
             return ids, labels
-        counts = iter([self.image_tokens(path) for path in images])
+        try:
+            counts = iter([self.image_tokens(path) for path in images])
+        except DataError as error:
+            raise DataError(f"row {row_id}: {error}") from error
         wide_ids: list[int] = []
         wide_labels: list[int] = []
         for token, label in zip(ids, labels, strict=True):

@@ -78,10 +78,14 @@ def merge_adapter(
 
     Raises `ConfigError` for what cannot be merged, `DataError` for broken files and for a merge that is not
     proved."""
+    import torch
+
     started = time.perf_counter()
+    device = loading.pick_device(torch, device)
     out = _free(Path(out_dir))
     adapter = lora.read(Path(adapter_dir))
     base, notes = _base(base_dir, adapter)
+    _refuse_twice(base, adapter.folder)
     files = weight_files(base)
     changes = plan(adapter, files, base)
     card = cards.read(adapter.folder)
@@ -123,6 +127,16 @@ def merge_adapter(
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return report
+
+
+def _refuse_twice(base: Path, adapter: Path) -> None:
+    """The base is not already this adapter's merge. Raises `ConfigError`."""
+    before = manifest.read_json(base / REPORT)
+    if before is not None and before.get("adapter_sha256") == loading.weights_sha256(adapter):
+        raise ConfigError(
+            f"{base}: this adapter is merged into it already, twice would be {adapter} doubled; "
+            f"merge into {before['base']}"
+        )
 
 
 def _free(out: Path) -> Path:

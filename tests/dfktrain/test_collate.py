@@ -121,6 +121,22 @@ def test_shortening_cuts_plain_prompt_text_only(processor: Any, pictures: list[s
         collator.shorten(sample, 20)
 
 
+def test_shortening_keeps_the_beginning_of_the_text(processor: Any) -> None:
+    collator = Collator(processor)
+    sample = collator.encode(text_row("t", " ".join(f"kata{at}." for at in range(60)), "y"))
+    written = processor.tokenizer.decode(collator.shorten(sample, len(sample) - 40).input_ids)
+    assert "kata0. kata1. kata2." in written and "kata59." not in written
+
+
+def test_a_picture_inside_the_answer_carries_no_loss(processor: Any, pictures: list[str]) -> None:
+    row = text_row("drawn", "draw", "see")
+    row["messages"][-1]["content"].append({"type": "image"})
+    sample = Collator(processor).encode(row | {"images": pictures[:1]})
+    image = processor.image_token_id
+    labels = {label for token, label in zip(sample.input_ids, sample.labels, strict=True) if token == image}
+    assert labels == {IGNORE} and sample.scored > 0
+
+
 def test_more_placeholders_than_images_are_refused(processor: Any, pictures: list[str]) -> None:
     row = image_row("odd", pictures[:1], "x", "y")
     row["messages"][0]["content"].insert(0, {"type": "image"})

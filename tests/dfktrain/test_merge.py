@@ -98,6 +98,8 @@ def test_the_proof_is_written_with_its_bounds_and_nothing_else_stays(
     assert found["effect"]["max_logit"] > 2 * found["floor"]["max_logit"], "the adapter does something"
     assert [path.name for path in (tmp_path / "made").iterdir()] == ["out"]
     assert str(tmp_path) not in json.dumps(written), "no path of this machine"
+    with pytest.raises(ConfigError, match=rf"this adapter is merged into it already.*{written['base']}"):
+        merge_adapter(report.out, plain, tmp_path / "twice", probes=probes)
 
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -326,6 +328,14 @@ def test_a_merge_that_is_interrupted_leaves_nothing(
 def test_a_base_that_is_nowhere_is_said_plainly(plain: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such folder"):
         merge_adapter("nowhere/", plain, tmp_path / "out")
+
+
+def test_a_device_that_is_not_there_is_refused_before_anything_is_written(
+    base: Path, plain: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match="device 'cudaa' cannot be used here"):
+        merge_adapter(base, plain, tmp_path / "out", device="cudaa")
+    assert not any(tmp_path.iterdir())
 
 
 def test_a_folder_that_holds_something_is_not_overwritten(base: Path, plain: Path, tmp_path: Path) -> None:

@@ -280,6 +280,20 @@ def test_one_adapter_goes_through_all_stages(base_folder: Path, train_file: Path
     assert not all(torch.equal(a[name], b[name]) for name in a)
 
 
+def test_a_stage_that_followed_another_first_stage_is_not_taken_over(
+    base_folder: Path, train_file: Path, tmp_path: Path
+) -> None:
+    stages = [{"name": name, "data": [str(train_file)], "steps": 1} for name in ("a", "b")]
+    made = TrainConfig.model_validate({"model": {"name": str(base_folder)}, "stages": stages})
+    train(made, tmp_path / "out")
+    shutil.rmtree(tmp_path / "out/stages/a")  # as the message about a changed stage advises
+    changed = made.model_copy(
+        update={"stages": (made.stages[0].model_copy(update={"learning_rate": 1e-5}), made.stages[1])}
+    )
+    with pytest.raises(ConfigError, match=r"stages.b holds a stage of another configuration"):
+        train(changed, tmp_path / "out")
+
+
 def test_a_warm_start_goes_on_from_the_given_adapter(
     base_folder: Path, train_file: Path, tmp_path: Path
 ) -> None:
