@@ -3,8 +3,10 @@
 Strategy: texts are cut into whole words, each word stands for a few base forms, and a text of the answer is
 supported when each of its content words shares a form with a word of the source. Order and relations are not
 looked at, since an answer may turn a sentence round.
-What the forms know. English: regular plurals, the irregular plurals below, and words that end in -men
-and -children; no verb forms.
+What the forms know. English: regular plurals, also in -is, -us (skis, menus) and of words in -sis, and the
+irregular plurals below, alone or at the end of a compound (bookshelves); words of `_NO_PLURALS` are none. A
+plural has each singular that it could come from (axes: ax, axe, axis), since a form that is no word does no
+harm; what means two things is not told apart (leaves). No verb forms.
 Indonesian: one prefix of me-, di-, ber-, ter-, pe-, ke-, se- with its sound change, one suffix of -kan, -an,
 -i, possessives, particles and doubled words (anak-anak); roots shorter than four letters are left alone, and
 infixes are not known. Only fields with the role `Grounded` count: what may be inferred or derived is not in
@@ -36,27 +38,52 @@ _IRREGULAR = {
     "oxen": "ox",
     "lice": "louse",
     "dice": "die",
+    "pence": "penny",
     "cacti": "cactus",
     "fungi": "fungus",
+    "octopi": "octopus",
+    "alumni": "alumnus",
+    "radii": "radius",
+    "nuclei": "nucleus",
+    "larvae": "larva",
+    "antennae": "antenna",
+    "criteria": "criterion",
+    "bacteria": "bacterium",
+    "vertices": "vertex",
+    "indices": "index",
+    "matrices": "matrix",
     "knives": "knife",
     "wives": "wife",
     "lives": "life",
     "leaves": "leaf",
     "loaves": "loaf",
+    "sheaves": "sheaf",
     "shelves": "shelf",
+    "selves": "self",
+    "elves": "elf",
     "halves": "half",
+    "calves": "calf",
     "wolves": "wolf",
     "scarves": "scarf",
-    "calves": "calf",
+    "dwarves": "dwarf",
+    "wharves": "wharf",
     "thieves": "thief",
     "hooves": "hoof",
+    "rooves": "roof",
     "buses": "bus",
+    "busses": "bus",
     "gases": "gas",
+    "gasses": "gas",
     "lenses": "lens",
-    "vertices": "vertex",
-    "photos": "photo",
-    "pianos": "piano",
+    "quizzes": "quiz",
+    "plateaux": "plateau",
+    "passersby": "passerby",
 }
+_NO_PLURALS = frozenset(
+    """news goods means mrs hers ours yours theirs shorts overalls tights briefs blues series species this
+    does always perhaps thus various""".split()
+)
+_COMPOUND_HEAD = 3
 _EMPTY_WORDS: dict[Language, frozenset[str]] = {
     "en": frozenset("a an the of in on at to and or with by for from is are its it".split()),
     "id": frozenset("yang di ke dari dan atau dengan pada untuk itu ini adalah oleh sebuah seorang".split()),
@@ -127,19 +154,30 @@ def forms(word: str, language: Language) -> frozenset[str]:
 def _english(word: str) -> Iterator[str]:
     word = word.removesuffix("'s").removesuffix("’s")
     yield word
-    if word in _IRREGULAR:
-        yield _IRREGULAR[word]
-    elif len(word) > 5 and word.endswith("men"):
-        yield word[:-2] + "an"
-    elif word.endswith("children"):
-        yield word[:-3]
-    elif len(word) > 4 and word.endswith("ies"):
+    irregular = _irregular(word)
+    if irregular:
+        yield irregular
+    elif word.endswith("s") and not word.endswith("ss") and word not in _NO_PLURALS:
+        yield from _regular(word)
+
+
+def _irregular(word: str) -> str:
+    """The singular of an irregular plural or of a compound that ends in one; empty for other words."""
+    for start in (0, *range(_COMPOUND_HEAD, len(word) - 2)):
+        if word[start:] in _IRREGULAR:
+            return word[:start] + _IRREGULAR[word[start:]]
+    return ""
+
+
+def _regular(word: str) -> Iterator[str]:
+    """The singulars that a word in -s may be the plural of."""
+    if len(word) > 3 or (len(word) == 3 and word[1] not in "aeiou"):  # tvs and ads, but not gas and his
+        yield word[:-1]
+    if len(word) > 4 and word.endswith("ies"):
         yield word[:-3] + "y"
     elif len(word) > 3 and word.endswith(("ses", "xes", "zes", "ches", "shes", "oes")):
         yield word[:-2]
-        yield word[:-1]
-    elif len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us", "is")):
-        yield word[:-1]
+        yield word[:-2] + "is"
 
 
 _PARTICLES = ("lah", "kah", "tah", "pun")
