@@ -239,6 +239,10 @@ class _Candidates:
         return []
 
     def numbers(self, name: str) -> list[Candidate]:
+        """The text as a number. Leading zeros are read where no string is possible: beside one, no template
+        writes a number like that."""
+        if "string" in self.types and not is_number(self.text):
+            return []
         try:
             if whole := _INTEGER.fullmatch(self.bare):
                 value: int | float = number_of(whole.group(1))
