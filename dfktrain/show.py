@@ -33,7 +33,7 @@ def _stage(out: Console, stage: StagePlan, collator: Collator | None) -> None:
     if len(stage.refused) > SHOWN:
         out.print(f"  refused: {len(stage.refused) - SHOWN} more", style="red")
     for reason, count in stage.left_out.items():
-        out.print(f"  left out: {count} rows: {reason}")
+        out.print(f"  left out: {count} rows: {reason}", markup=False)
     if not stage.samples:
         return
     tokens, scored = sum(stage.lengths), sum(stage.scored)
@@ -48,7 +48,7 @@ def _stage(out: Console, stage: StagePlan, collator: Collator | None) -> None:
         out.print(f"  pixels a sample        {spread(stage.pixels)}")
     out.print(f"  largest micro-batch    {stage.micro_tokens:,} tokens")
     for note in stage.notes:
-        out.print(f"  note: {note}", style="yellow")
+        out.print(f"  note: {note}", style="yellow", markup=False)
     if collator is not None:
         marks = "green tokens carry loss" if out.color_system else "tokens in ⟦ ⟧ carry loss"
         out.print(f"  first sample; {marks}:")
@@ -63,13 +63,15 @@ def _machine(out: Console, plan: Plan) -> None:
     if plan.memory_gib is not None and plan.seconds is not None:
         out.print(f"  estimated: peak memory {plan.memory_gib:.2f} GiB, time {_time(plan.seconds)}")
     for note in plan.notes:
-        out.print(f"  note: {note}", style="yellow")
+        out.print(f"  note: {note}", style="yellow", markup=False)
     for kernel in plan.kernels:
-        out.print(f"  {kernel.part}: {kernel.choice} - {kernel.why}")
+        out.print(f"  {kernel.part}: {kernel.choice} - {kernel.why}", markup=False)
     table = Table(box=None, pad_edge=False, show_header=False)
     for version in plan.versions:
         table.add_row(
-            "  " + version.package, version.version, f"[red]{version.fault}[/red]" if version.fault else ""
+            "  " + version.package,
+            version.version,
+            f"[red]{escape(version.fault)}[/red]" if version.fault else "",
         )
     out.print(table)
 

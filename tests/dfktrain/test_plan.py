@@ -13,7 +13,7 @@ from dfkdata.config import bind
 from dfktrain import TrainConfig, environment, show, train
 from dfktrain.collate import Collator
 from dfktrain.config import AdapterConfig, Stage
-from dfktrain.plan import plan, steps
+from dfktrain.plan import Plan, StagePlan, plan, steps
 
 
 def config(base: Path, data: Path, **changes: Any) -> TrainConfig:
@@ -225,3 +225,21 @@ def test_a_whole_model_says_what_it_keeps_untrained(base_folder: Path, train_fil
     made = config(base_folder, train_file).model_copy(update={"adapter": AdapterConfig(kind="full")})
     assert [note for note in plan(made).notes if "^mtp.*" in note and "kept as the base has them" in note]
     assert not [note for note in plan(config(base_folder, train_file)).notes if "mtp" in note]
+
+
+def test_brackets_in_what_is_said_are_shown_and_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    stage = StagePlan("s", left_out={"field [label]": 2})
+    extra = environment.Version("torch", "2.0", 'pip install "dfk[train]"')
+    kernels = [environment.Kernel("attention", "sdpa", "[eager] is slower")]
+    show.write(
+        Plan(stages=[stage], versions=[extra], kernels=kernels, notes=["write [a, b]"], faults=["not [c]"])
+    )
+    said = capsys.readouterr().out
+    for words in (
+        "field [label]",
+        'pip install "dfk[train]"',
+        "[eager] is slower",
+        "write [a, b]",
+        "not [c]",
+    ):
+        assert words in said
