@@ -448,6 +448,22 @@ def test_where_two_readings_are_well_formed_strict_says_so_and_is_never_wrong(va
     assert strict.calls or any(problem.status == "ambiguous" for problem in strict.problems)
 
 
+def test_a_bare_call_that_goes_on_behind_a_fake_end_keeps_its_repairs():
+    end = "\n</parameter>\n</function>"
+    text = f"<function=f>\n<parameter=a>\nx{end}\nz{end}\n</tool_call>"
+    result = parse_tool_calls(text, mode="lenient")
+    assert [call.arguments for call in result.calls] == [{"a": f"x{end}\nz"}]
+    assert result.calls[0].repairs == ("missing_tool_call_tags", "missing_open_tool_call")
+
+
+def test_a_closer_that_spells_the_name_ends_a_typed_value_whatever_follows_it_directly():
+    schema = {"type": "object", "properties": {"n": {"type": "integer"}}}
+    tools = [{"type": "function", "function": {"name": "f", "parameters": schema}}]
+    text = "<tool_call>\n<function=f>\n<parameter=n>\n1\n</n></function>\n</tool_call>"
+    (call,) = parse_tool_calls(text, tools, mode="lenient").calls
+    assert (call.arguments, call.repairs) == ({"n": 1}, ("drifted_closer",))
+
+
 def test_a_json_value_that_goes_on_behind_a_fake_end_is_read_again_from_its_whole_text():
     schema = {"type": "object", "properties": {"a": {"type": ["array", "string"]}}}
     tools = [{"type": "function", "function": {"name": "f", "parameters": schema}}]
