@@ -118,6 +118,7 @@ class _Job:
         self.schema = schemas.load(name, variant) if name else None
         self.side = split.ByHash(plan.seed, plan.validation, plan.test)
         self.conditions = [selection.condition(text) for text in plan.where]
+        reader.demand_folder(images)
         for given, _ in inputs:
             if isinstance(given, str | Path) and not sources.exists(given):
                 raise ConfigError(f"{given}: no such file, folder or pattern with a match")

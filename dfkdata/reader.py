@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from dfkdata import plugins, sources
 from dfkdata.config import Config, bind
-from dfkdata.errors import DataError
+from dfkdata.errors import ConfigError, DataError
 from dfkdata.identity import content_id
 from dfkdata.media import Media
 from dfkdata.records import Fault, Record, Reject
@@ -40,17 +40,24 @@ def read(
     hf://datasets/ORG/NAME@REV, or rows in memory. images: folder where image names start and outside which
     none may lie; default: the folder of the input. store: folder for embedded images and unpacked archives.
     options: the format's own options, for example {"images_per_row": "first"}.
-    Raises `ConfigError` for an unknown format or option, `DataError` for a file that is not of this
-    format."""
+    Raises `ConfigError` for an unknown format or option or an `images` that is no folder, `DataError` for a
+    file that is not of this format."""
     module = plugins.load(FAMILY, format)
     bound = bind(options or {}, module.Options, f"format {format}")
     keep = Path(store) if store is not None else None
+    demand_folder(images)
     parts = sources.parts(input, store=keep)
     return (
         _named(item, raw)
         for part in parts
         for raw, item in pairs(part, module, bound, media_for(part, images, keep))
     )
+
+
+def demand_folder(images: str | Path | None) -> None:
+    """Raises `ConfigError` where image names are to start in a folder that is none."""
+    if images is not None and not Path(images).is_dir():
+        raise ConfigError(f"images: {images} is no folder; give the one in which image names start")
 
 
 def media_for(part: sources.Part, images: str | Path | None, store: Path | None) -> Media:

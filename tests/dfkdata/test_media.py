@@ -13,6 +13,9 @@ from zlib import crc32
 import pytest
 from PIL import Image
 
+import dfkdata
+from dfkdata import convert
+from dfkdata.errors import ConfigError
 from dfkdata.media import MAX_PIXELS, Media, audit, inspect
 from dfkdata.records import Fault
 
@@ -239,3 +242,12 @@ def test_a_picture_without_pixels_is_unreadable() -> None:
     with pytest.raises(Fault, match="0 x 0 pixels") as caught:
         inspect(data)
     assert caught.value.code == "IMG_UNREADABLE"
+
+
+def test_an_image_folder_that_is_none_is_the_callers_mistake(tmp_path: Path) -> None:
+    row = {"instruction": "a", "output": "b", "image": "a.png"}
+    for call in (convert, lambda rows, out, **more: dfkdata.read(rows, **more)):
+        with pytest.raises(
+            ConfigError, match=r"nowhere is no folder; give the one in which image names start"
+        ):
+            call([row], tmp_path / "out", format="alpaca", images=tmp_path / "nowhere")
