@@ -8,10 +8,13 @@ rows that hold such numbers are refused here."""
 
 from __future__ import annotations
 
+import binascii
+import re
+from base64 import b64decode
 from collections.abc import Iterable, Iterator
 from hashlib import file_digest
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from dfkdata.errors import ConfigError, DataError, DfkError, missing_package
 from dfkdata.rows import load_rows
@@ -20,12 +23,15 @@ Rows = str | Path | Iterable[dict[str, Any]]
 """A JSONL file of the messages layout, or such rows (image paths absolute)."""
 
 
-def features(*, images: bool = True) -> Any:
+def features(*, images: bool = True, more: tuple[str, ...] = ()) -> Any:
     """The columns: id, messages, images, tools, meta. images: pictures, or else their paths as text.
+
+    more: "videos" and "audios" where rows have such files; their paths as text.
 
     Raises `ConfigError` where `datasets` is missing or too old (4.7 brought `Json`)."""
     datasets = _datasets()
     picture = datasets.Image() if images else datasets.Value("string")
+    paths = {name: datasets.List(datasets.Value("string")) for name in more}
     return datasets.Features(
         {
             "id": datasets.Value("string"),
@@ -34,6 +40,7 @@ def features(*, images: bool = True) -> Any:
             "tools": datasets.List(datasets.Json()),
             "meta": datasets.Json(),
         }
+        | paths
     )
 
 
@@ -41,24 +48,27 @@ def to_hf(rows: Rows, *, images: bool = True, embed: bool = False) -> Any:
     """The rows as a `datasets.Dataset` with explicit `features`.
 
     images: decode pictures on access, else leave paths. embed: put the pictures' bytes into the data set.
-    Raises `ConfigError` where `datasets` is missing, `DataError` for rows that it cannot hold."""
+    Videos and audios stay paths, so rows with such files cannot be embedded. Raises `ConfigError` where
+    `datasets` is missing, `DataError` for rows that it cannot hold."""
     datasets = _datasets()
-    wanted = features(images=images)
-    if isinstance(rows, str | Path):
-        with Path(rows).open("rb") as file:
+    given = rows if isinstance(rows, str | Path) else [*rows]
+    more = _more(given)
+    wanted, how = features(images=images, more=more), _How(images, embed, more)
+    if isinstance(given, str | Path):
+        with Path(given).open("rb") as file:
             content = file_digest(file, "sha256").hexdigest()
-        how = {
-            "path": str(rows),
+        asked = {
+            "path": str(given),
             "content": content,
-            "embed": embed,
+            "how": how,
         }  # the content is part of the cache's key
         try:
-            return datasets.Dataset.from_generator(_from_file, features=wanted, gen_kwargs=how)
+            return datasets.Dataset.from_generator(_from_file, features=wanted, gen_kwargs=asked)
         except datasets.exceptions.DatasetGenerationError as error:
             if isinstance(error.__cause__, DfkError):
                 raise error.__cause__ from None
             raise
-    return datasets.Dataset.from_list([_row(row, embed) for row in rows], features=wanted)
+    return datasets.Dataset.from_list([_row(row, how) for row in given], features=wanted)
 
 
 def write_parquet(rows: Rows, path: str | Path, *, embed: bool = True) -> int:
@@ -90,25 +100,58 @@ def _datasets() -> Any:
     return datasets
 
 
-def _from_file(path: str, content: str, embed: bool) -> Iterator[dict[str, Any]]:
+class _How(NamedTuple):
+    """As `to_hf` was asked; more: the columns that `features` gets."""
+
+    images: bool
+    embed: bool
+    more: tuple[str, ...]
+
+
+_OTHERS = ("videos", "audios")
+
+
+def _more(rows: str | Path | list[dict[str, Any]]) -> tuple[str, ...]:
+    """Which columns of `_OTHERS` some row has; in a string of JSON the quotes of such a key are escaped."""
+    if not isinstance(rows, str | Path):
+        return tuple(name for name in _OTHERS if any(row.get(name) for row in rows))
+    found: set[str] = set()
+    with Path(rows).open("rb") as lines:
+        for line in lines:
+            found |= {name.decode() for name in re.findall(rb'"(videos|audios)"\s*:', line)}
+    return tuple(name for name in _OTHERS if name in found)
+
+
+def _from_file(path: str, content: str, how: _How) -> Iterator[dict[str, Any]]:
     for row in load_rows(path):
-        yield _row(row, embed)
+        yield _row(row, how)
 
 
-def _row(row: dict[str, Any], embed: bool) -> dict[str, Any]:
+def _row(row: dict[str, Any], how: _How) -> dict[str, Any]:
     for key in ("messages", "tools", "meta"):
         _check_numbers(row.get(key), f"{row.get('id')}: {key}")
     images = row.get("images") or []
+    if how.embed and any(row.get(name) for name in how.more):
+        reason = "has videos or audios, and only pictures are embedded"
+        raise DataError(f"{row.get('id')}: {reason}; leave embed out, or leave such rows out")
     return {
         "id": str(row["id"]),
         "messages": row["messages"],
-        "images": [_embedded(image) for image in images] if embed else images,
+        "images": [_picture(image, how) for image in images],
         "tools": row.get("tools") or [],
         "meta": row.get("meta") or {},
-    }
+    } | {name: row.get(name) or [] for name in how.more}
 
 
-def _embedded(path: str) -> dict[str, Any]:
+def _picture(path: str, how: _How) -> str | dict[str, Any]:
+    """A path as it is, or a picture's bytes; of a `data:` URI the bytes wherever pictures are asked for."""
+    if path.startswith("data:") and (how.images or how.embed):
+        try:
+            return {"bytes": b64decode(path.partition(",")[2]), "path": None}
+        except binascii.Error as error:
+            raise DataError(f"{path[:64]}: broken base64 ({error})") from error
+    if not how.embed:
+        return path
     try:
         return {"bytes": Path(path).read_bytes(), "path": Path(path).name}
     except OSError as error:

@@ -147,7 +147,7 @@ def read_text(text: str, form: TextForm) -> dict[str, str] | None:
 
 
 def load_rows(path: str | Path) -> Iterator[dict[str, Any]]:
-    """Rows of a `messages` file with `images` and `videos` as absolute paths.
+    """Rows of a `messages` file with `images`, `videos` and `audios` as absolute paths.
 
     Raises `DataError` with file and line for a line that is not a row of this layout."""
     path = Path(path)
@@ -176,13 +176,14 @@ def _row(line: bytes, where: str, root: Path) -> dict[str, Any]:
         )
     if not all(isinstance(turn, dict) and isinstance(turn.get("role"), str) for turn in row["messages"]):
         raise DataError(f"{where}: a turn of `messages` is not an object with a `role`")
-    for key in ("images", "videos"):
+    for key in ("images", "videos", "audios"):
         paths = row.get(key) or []
         if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
             raise DataError(f"{where}: `{key}` is not a list of paths")
     row["images"] = [_absolute(image, root) for image in row.get("images") or []]
-    if row.get("videos"):
-        row["videos"] = [str(root / video) for video in row["videos"]]
+    for key in ("videos", "audios"):
+        if row.get(key):
+            row[key] = [str(root / path) for path in row[key]]
     return row
 
 

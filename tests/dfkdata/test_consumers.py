@@ -94,6 +94,41 @@ def test_numbers_that_datasets_would_change_are_refused(number: Any) -> None:
         to_hf([row])
 
 
+def test_videos_and_audios_are_kept_as_paths_and_never_dropped(tmp_path: Path) -> None:
+    for name in ("v.mp4", "a.wav"):
+        (tmp_path / name).write_bytes(b"x")
+    row = {
+        "messages": [
+            {"role": "user", "content": '<video>What? <audio> "images": "videos":'},
+            {"role": "assistant", "content": "That."},
+        ]
+    } | {"videos": ["v.mp4"], "audios": ["a.wav"]}
+    plain = {"messages": [{"role": "user", "content": 'Say "videos":'}, row["messages"][1]]}
+    source = write(tmp_path / "in.jsonl", [plain, row])
+    convert(source, tmp_path / "out", format="swift", validation=0)
+    path = tmp_path / "out" / "train.jsonl"
+    for found in (to_hf(path), to_hf(load_rows(path))):
+        assert [row["videos"] for row in found] == [[], [str(tmp_path / "out" / ".." / "v.mp4")]]
+        assert [row["audios"] for row in found] == [[], [str(tmp_path / "out" / ".." / "a.wav")]]
+    with pytest.raises(DataError, match="only pictures are embedded"):
+        to_hf(path, embed=True)
+    assert "videos" not in to_hf([next(load_rows(path))]).column_names
+
+
+@pytest.mark.parametrize("embed", [False, True])
+def test_rows_that_hold_their_pictures_give_pictures(embed: bool, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(KINDS["png"])
+    source = write(tmp_path / "in.jsonl", [caption(1, image="a.png")])
+    convert(source, tmp_path / "out", format="captions", validation=0, materialize="embed")
+    path = tmp_path / "out" / "train.jsonl"
+    assert to_hf(path, embed=embed)[0]["images"][0].size == (60, 40)
+    assert to_hf(path, images=False)[0]["images"][0].startswith("data:image/png;base64,")
+    (row,) = load_rows(path)
+    row["images"] = ["data:image/png;base64,A"]
+    with pytest.raises(DataError, match="broken base64"):
+        to_hf([row])
+
+
 def test_a_repaired_file_is_not_served_from_a_cache(tmp_path: Path) -> None:
     def first(n: int) -> str:
         convert(
