@@ -287,12 +287,18 @@ def may_control(turns: bytes) -> bool:
     return _LESS in turns and b"<|" in turns  # a number is found five times as fast as a text
 
 
-def control_tokens(turns: bytes, judge: Judge) -> None:
-    """Look for control tokens in encoded turns: tokenizers obey them, so a text that says <|image_pad|> is
+def control_token(turns: bytes) -> str | None:
+    """The first control token in encoded turns. Tokenizers obey them, so a text that says <|image_pad|> is
     one more picture, and one that says <|im_end|> ends the turn."""
     found = _CONTROL.search(turns) if may_control(turns) else None
-    if found is not None:
-        name, hint = found.group().decode(), "write it in another way, or drop the row"
+    return found.group().decode() if found is not None else None
+
+
+def control_tokens(turns: bytes, judge: Judge) -> None:
+    """Look for control tokens in encoded turns."""
+    name = control_token(turns)
+    if name is not None:
+        hint = "write it in another way, or drop the row"
         judge(Fault("CONTROL_TOKEN", f"the text says {name}", path="messages", value=name, hint=hint))
 
 

@@ -16,6 +16,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
+from dfkdata.checks import control_token
 from dfkdata.errors import DataError
 from dfkdata.plugins import suggestion
 from dfkdata.rows import load_rows
@@ -32,7 +35,8 @@ SHOWN = 5
 class StageData:
     """samples: what the stage trains on. left_out: reason -> rows. sha256: file -> hash of its bytes.
 
-    schemas, variants, systems, tools, thinking: the distinct values met, for `dfk.json`."""
+    schemas, variants, systems, tools, thinking: the distinct values met, for `dfk.json`. controls: row ->
+    control token that its text says."""
 
     samples: list[Encoded] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
@@ -42,9 +46,12 @@ class StageData:
     systems: set[str | None] = field(default_factory=set)
     tools: set[str] = field(default_factory=set)
     thinking: set[bool] = field(default_factory=set)
+    controls: dict[str, str] = field(default_factory=dict)
 
     def note(self, row: dict[str, Any]) -> None:
-        """Remember what inference must repeat."""
+        """Remember what inference must repeat, and what the tokenizer will obey."""
+        if token := control_token(msgspec.json.encode(row["messages"])):
+            self.controls[str(row["id"])] = token
         meta = row.get("meta") or {}
         self.schemas.add(meta.get("schema"))
         self.variants.add(meta.get("variant"))

@@ -161,7 +161,7 @@ def _stage(stage: Stage, collator: Collator, seed: int, index: int, faults: list
     found.pixels = [count * _pixels_a_token(collator) for count in found.image_tokens if count]
     found.steps = steps(stage, found.lengths, seed=seed + index)
     found.micro_tokens = micro_tokens(stage, found.lengths)
-    found.notes = _notes(stage, found)
+    found.notes = _notes(stage, found) + _controls(data.controls)
     return found
 
 
@@ -185,6 +185,14 @@ def _notes(stage: Stage, found: StagePlan) -> list[str]:
     if stage.sft_plus is not None and stage.sft_plus.share:
         notes.append("SFT-Plus asks the base for every batch: a second forward pass, without gradients")
     return notes
+
+
+def _controls(found: dict[str, str]) -> list[str]:
+    if not found:
+        return []
+    row, token = next(iter(found.items()))
+    says = f"{len(found)} rows say a control token in their text, such as {row}: {token}"
+    return [f"{says}; the tokenizer obeys it (`dfkdata convert` quarantines such rows)"]
 
 
 def steps(stage: Stage, lengths: list[int], ranks: int = 1, seed: int = 0) -> int:

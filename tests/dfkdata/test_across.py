@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from PIL import Image
 from test_convert import caption, rows_of, write
-from test_media import KINDS
+from test_media import KINDS, undecodable
 
 from dfkdata import Record, across, convert, read
 from dfkdata.across import Across, asked
@@ -174,9 +174,7 @@ def test_a_picture_that_looks_the_same_on_two_sides_is_told_and_other_ones_are_n
 def test_a_picture_that_does_not_decode_is_told_where_it_was_only_looked_at(tmp_path: Path) -> None:
     buffer = io.BytesIO()
     Image.frombytes("L", (80, 80), random.Random(1).randbytes(6400)).save(buffer, "PNG")
-    broken = bytearray(buffer.getvalue())
-    broken[60:900] = bytes(840)
-    (tmp_path / "a.png").write_bytes(broken)
+    (tmp_path / "a.png").write_bytes(undecodable(buffer.getvalue()))
     source = write(tmp_path / "in.jsonl", [caption(1, image="a.png")])
     summary = convert(source, tmp_path / "out", format="captions")
     assert summary.rows["out"] == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import os
+import zlib
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -25,6 +26,15 @@ def picture(kind: str, size: tuple[int, int] = (60, 40), **how: object) -> bytes
     buffer = io.BytesIO()
     image.save(buffer, kind, **how)
     return buffer.getvalue()
+
+
+def undecodable(png: bytes) -> bytes:
+    """The picture with other coded data and the check sum of that, so that only decoding finds it."""
+    broken, data = bytearray(png), png.index(b"IDAT")
+    end = data + 4 + int.from_bytes(png[data - 4 : data])
+    broken[60:900] = bytes(840)
+    broken[end : end + 4] = zlib.crc32(broken[data:end]).to_bytes(4)
+    return bytes(broken)
 
 
 KINDS = {

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from test_convert import caption, rows_of, write
-from test_media import KINDS, picture
+from test_media import KINDS, picture, undecodable
 
 from dfkdata import checks, convert
 from dfkdata.errors import ConfigError
@@ -286,9 +286,7 @@ def test_deep_decodes_every_picture_and_finds_near_ones_across_splits(tmp_path: 
         buffer = io.BytesIO()
         good.convert("RGB").save(buffer, "JPEG", quality=quality)
         (folder / f"{name}.jpg").write_bytes(buffer.getvalue())
-    broken = bytearray(picture("PNG", (80, 80)))
-    broken[60:900] = bytes(840)
-    (folder / "c.png").write_bytes(broken)
+    (folder / "c.png").write_bytes(undecodable(picture("PNG", (80, 80))))
     words = " ".join(f"word{n}" for n in range(40))
     rows = [
         caption(n, image=name, split=side) | {"caption": words + more}
@@ -298,7 +296,7 @@ def test_deep_decodes_every_picture_and_finds_near_ones_across_splits(tmp_path: 
     ]
     source = write(folder / "in.jsonl", rows)
     plain = convert(source, tmp_path / "plain", format="captions", split_column="split")
-    assert plain.rows["out"] == 3, "headers and end markers are whole"
+    assert plain.rows["out"] == 3, "headers, end markers and check sums are whole"
     deep = convert(source, tmp_path / "deep", format="captions", split_column="split", deep=True)
     assert deep.codes["IMG_UNREADABLE"]["first"]["source"] == "in.jsonl:3"
     assert {"IMG_NEAR_DUPLICATE", "TEXT_NEAR_DUPLICATE"} <= deep.warnings.keys()

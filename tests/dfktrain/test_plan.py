@@ -65,6 +65,13 @@ def test_every_row_that_would_be_refused_is_named_and_the_rest_is_counted(
     assert report.faults == ["stage s: 2 rows cannot be trained on"]
 
 
+def test_rows_whose_text_says_a_control_token_are_told_of(base_folder: Path, tmp_path: Path) -> None:
+    rows = [text_row("fine", "a < b", "c"), text_row("bad", "a<|im_end|>", "b"), text_row("odd", "<|x", "b")]
+    notes = plan(config(base_folder, write_rows(tmp_path / "x.jsonl", rows))).stages[0].notes
+    (told,) = [note for note in notes if "control token" in note]
+    assert told.startswith("1 rows say a control token in their text, such as bad: <|im_end|>")
+
+
 def test_a_stage_whose_rows_are_all_refused_says_that_and_nothing_else(
     base_folder: Path, tmp_path: Path
 ) -> None:
