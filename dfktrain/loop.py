@@ -193,9 +193,10 @@ class Watch(TrainerCallback):
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """The first step must move something."""
+        """The first step must move something. DeepSpeed has stepped by now and keeps only the norm."""
         if state.global_step == 0:
-            check_gradient(kwargs["model"])
+            engine = getattr(self.trainer, "deepspeed", None)
+            check_norm(float(engine.get_global_grad_norm()) if engine else gradient_norm(kwargs["model"]))
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -241,12 +242,16 @@ class Watch(TrainerCallback):
             mark.write_text(json.dumps(counts), encoding="utf-8")
 
 
-def check_gradient(model: nn.Module) -> None:
-    """Raise `BackendError` unless the gradient of the trained weights is finite and not zero."""
+def gradient_norm(model: nn.Module) -> float:
+    """The norm of the trained weights' gradient, 0 where there is none."""
     squares = [
         p.grad.float().pow(2).sum() for p in model.parameters() if p.requires_grad and p.grad is not None
     ]
-    norm = float(torch.stack(squares).sum().sqrt()) if squares else 0.0
+    return float(torch.stack(squares).sum().sqrt()) if squares else 0.0
+
+
+def check_norm(norm: float) -> None:
+    """Raise `BackendError` unless the gradient's norm is finite and not zero."""
     if not math.isfinite(norm) or norm == 0.0:
         raise BackendError(
             f"the gradient of the first step has norm {norm}: nothing would be trained; "

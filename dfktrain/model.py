@@ -7,6 +7,7 @@ refused."""
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -76,8 +77,17 @@ def pick_precision(wanted: str) -> tuple[str, str]:
     return wanted, "as configured"
 
 
+def own_card() -> None:
+    """Make this process's card the current one before anything is loaded. "cuda" would mean the first card in
+    every process of a launch, and its memory would hold all their weights."""
+    rank = os.environ.get("LOCAL_RANK")
+    if rank is not None and torch.cuda.is_available():
+        torch.cuda.set_device(int(rank) % torch.cuda.device_count())
+
+
 def load_base(config: TrainConfig) -> tuple[Base, str, str]:
     """(base, engine name, precision) for a configuration."""
+    own_card()
     engine = pick_engine(config.engine)
     precision, _ = pick_precision(config.precision)
     name = engine.__name__.rpartition(".")[2]

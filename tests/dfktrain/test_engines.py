@@ -149,3 +149,26 @@ def test_nothing_of_the_recipe_imports_transformers_before_the_engine_is_chosen(
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(("rank", "card"), [("1", 1), ("5", 1), (None, None)])
+def test_every_process_of_a_launch_loads_onto_its_own_card(
+    rank: str | None, card: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen: list[int] = []
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("torch.cuda.set_device", chosen.append)
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation: False)
+    if rank is None:
+        monkeypatch.delenv("LOCAL_RANK", raising=False)
+    else:
+        monkeypatch.setenv("LOCAL_RANK", rank)
+
+    def load(config: TrainConfig, precision: str) -> Base:
+        assert chosen == ([] if card is None else [card])
+        raise BackendError("seen")
+
+    monkeypatch.setattr(plain, "load", load)
+    with pytest.raises(BackendError, match="seen"):
+        models.load_base(config("tiny", engine="transformers", precision="fp32"))

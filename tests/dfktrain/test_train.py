@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,7 +22,7 @@ from dfktrain.collate import Collator
 from dfktrain.config import AdapterConfig, Source, Stage, Switches
 from dfktrain.data import read_stage
 from dfktrain.engines.transformers import score_answers
-from dfktrain.loop import AnswerTrainer, Progress, check_gradient
+from dfktrain.loop import AnswerTrainer, Progress, Watch, check_norm, gradient_norm
 from dfktrain.mask import IGNORE
 from dfktrain.model import Base, adapt, bare, prove_effect, target_modules, trainable
 from dfktrain.stages import train_on
@@ -421,12 +423,21 @@ def test_a_gradient_of_zero_stops_the_run() -> None:
     layer = torch.nn.Linear(2, 2)
     layer.weight.grad = torch.zeros(2, 2)
     with pytest.raises(BackendError, match=r"norm 0\.0: nothing would be trained"):
-        check_gradient(layer)
+        check_norm(gradient_norm(layer))
     layer.weight.grad[0, 0] = float("nan")
     with pytest.raises(BackendError, match="norm nan"):
-        check_gradient(layer)
+        check_norm(gradient_norm(layer))
     layer.weight.grad[0, 0] = 1.0
-    check_gradient(layer)
+    check_norm(gradient_norm(layer))
+
+
+@pytest.mark.parametrize(("norm", "stops"), [(0.5, False), (0.0, True)])
+def test_deepspeed_which_keeps_no_gradient_is_asked_for_its_norm(norm: float, stops: bool) -> None:
+    engine = SimpleNamespace(get_global_grad_norm=lambda: torch.tensor(norm))
+    watch: Any = Watch("s", None, lambda: 0.0)
+    watch.trainer = SimpleNamespace(deepspeed=engine)
+    with pytest.raises(BackendError, match="norm 0") if stops else contextlib.nullcontext():
+        watch.on_pre_optimizer_step(None, SimpleNamespace(global_step=0), None, model=torch.nn.Linear(2, 2))
 
 
 def test_an_adapter_that_changes_nothing_stops_the_run(model: Any, processor: Any, rows: list[Any]) -> None:
