@@ -98,6 +98,7 @@ def _turn(
     if tags and turn["role"] in ("user", "tool"):
         parts = [piece for part in parts for piece in _untagged(part)]
     turn["content"] = [_part(part, number, waiting, media) for part in parts]
+    _names_call(turn.get("tool_call_id", ""), f"messages.{number}.tool_call_id")
     calls = turn.pop("tool_calls", None)
     if calls is not None and not isinstance(calls, list):
         path, hint = f"messages.{number}.tool_calls", "write a list of calls"
@@ -207,7 +208,14 @@ def _call(call: Any, path: str) -> dict[str, Any]:
         path = f"{path}.function.arguments"
         raise Fault("TOOL_ARGS_NOT_OBJECT", "tool arguments are no object", path=path, value=arguments)
     kept = {key: call[key] for key in ("id",) if call.get(key) is not None}
+    _names_call(kept.get("id", ""), f"{path}.id")
     return kept | {"type": "function", "function": {"name": function["name"], "arguments": arguments}}
+
+
+def _names_call(name: Any, path: str) -> None:
+    """Raise `Fault` unless the id of a call is text."""
+    if not isinstance(name, str):
+        raise Fault("NOT_TEXT", "the id of a call is no text", path=path, value=name, hint="write a string")
 
 
 def as_json(text: str, code: str, path: str) -> Any:

@@ -148,6 +148,28 @@ def test_a_media_tag_in_an_answer_is_text_where_tags_mean_nothing(format: str, t
     assert answer["content"] == [{"type": "text", "text": SAID}]
 
 
+@pytest.mark.parametrize("to", ["messages", "openai"])
+@pytest.mark.parametrize("place", ["id", "tool_call_id"])
+def test_an_id_of_a_call_that_is_no_text_is_a_reject(place: str, to: str, tmp_path: Path) -> None:
+    ids: dict[str, Any] = {"id": "c", "tool_call_id": "c", place: {"a": 1}}
+    function = {"name": "look", "arguments": {}}
+    row = {
+        "messages": [
+            {"role": "user", "content": "What is there?"},
+            {
+                "role": "assistant",
+                "tool_calls": [{"type": "function", "id": ids["id"], "function": function}],
+            },
+            {"role": "tool", "content": "A square.", "tool_call_id": ids["tool_call_id"]},
+            {"role": "assistant", "content": "A square."},
+        ],
+        "tools": [{"type": "function", "function": {"name": "look"}}],
+    }
+    source = write(tmp_path / "in.jsonl", [row])
+    done = convert(source, tmp_path / "out", format="messages", to=to, validation=0)
+    assert (done.rows["quarantined"], list(done.codes)) == (1, ["NOT_TEXT"])
+
+
 def test_an_image_in_a_tool_turn_counts_as_a_placeholder(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(KINDS["png"])
     tools = [{"type": "function", "function": {"name": "look"}}]
