@@ -25,6 +25,9 @@ CODE = {name: code for code, name in enumerate(split.SPLITS)}
 """Side -> its place in `split.SPLITS`."""
 
 _TRAIN = CODE["train"]
+_NOWHERE = 3
+"""In the place of a side: the row was seen, but is written nowhere."""
+
 _DIGESTS = "train.digests"
 
 
@@ -45,9 +48,13 @@ class Written:
         Raises `Fault` for a key of the source that an earlier row has."""
         key = int.from_bytes(digest)
         before = self._seen.put(key, CODE[side])
-        if before is None:
+        if before is None or before == _NOWHERE:
+            self._seen.change(
+                key, _NOWHERE
+            )  # should its key be taken, a copy of it is no copy of a written row
             if record.keyed:
                 self._key(record.id)
+            self._seen.change(key, CODE[side])
             return True
         if before != _TRAIN or side == "train":
             self.rows["duplicates"] += 1

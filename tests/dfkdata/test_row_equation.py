@@ -95,3 +95,18 @@ def test_rows_in_are_rows_out_and_rows_set_aside(name: str, folder: Path, data: 
     )
     assert sum(summary.splits.values()) == rows["out"]
     assert all(json.loads(line)["code"] for line in written["quarantine"])
+
+
+def test_a_copy_of_a_row_whose_key_was_taken_is_no_copy_of_a_written_row(tmp_path: Path) -> None:
+    def row(key: str | None, asked: str, split: str) -> str:
+        turns = [{"role": "user", "content": asked}, {"role": "assistant", "content": "So."}]
+        return json.dumps({"messages": turns, "split": split} | ({"id": key} if key else {})) + "\n"
+
+    lines = [row("a", "How?", "train"), row("a", "Why?", "train")]
+    lines += [row("b", "Why?", "test"), row(None, "Why?", "train")]
+    (tmp_path / "in.jsonl").write_text("".join(lines))
+    done = convert(tmp_path / "in.jsonl", tmp_path / "out", format="messages", split_column="split")
+    assert done.rows == {"in": 4, "out": 2, "quarantined": 1, "duplicates": 1, "left_out": 0}
+    assert (done.splits["train"], done.splits["test"]) == (1, 1)
+    copies = [json.loads(line) for line in (tmp_path / "out" / "duplicates.jsonl").read_text().splitlines()]
+    assert [copy["source"] for copy in copies] == ["in.jsonl:4"]
