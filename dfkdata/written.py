@@ -49,10 +49,8 @@ class Written:
         key = int.from_bytes(digest)
         before = self._seen.put(key, CODE[side])
         if before is None or before == _NOWHERE:
-            self._seen.change(
-                key, _NOWHERE
-            )  # should its key be taken, a copy of it is no copy of a written row
-            if record.keyed:
+            if record.keyed:  # a copy of a row whose key is taken is no copy of a written one
+                self._seen.change(key, _NOWHERE)
                 self._key(record.id)
             self._seen.change(key, CODE[side])
             return True
