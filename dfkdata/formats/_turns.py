@@ -252,15 +252,16 @@ def listed(row: Row) -> dict[str, list[str]]:
     for kind, plural in KINDS.items():
         value = row.get(plural) if row.get(plural) is not None else row.get(kind)
         values = [] if value is None else value if isinstance(value, list) else [value]
-        found[kind] = [_listed(item, plural) for item in values]
+        found[kind] = [file_name(item, plural) for item in values]
     return found
 
 
-def _listed(item: Any, plural: str) -> str:
+def file_name(item: Any, column: str) -> str:
+    """A file's path, or the `data:` URI of embedded bytes. Raises `Fault` for what is neither."""
     if isinstance(item, dict):
         item = item.get("bytes") or item.get("path") or item.get("url")
     if isinstance(item, bytes):
         return data_uri(item)
     if not isinstance(item, str) or not item:
-        raise Fault("IMG_LIST", f"{plural} holds {type(item).__name__}, not paths", path=plural, value=item)
+        raise Fault("IMG_LIST", f"{column} holds {type(item).__name__}, not paths", path=column, value=item)
     return item

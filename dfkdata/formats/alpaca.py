@@ -1,7 +1,7 @@
 """Instruction, input, output: Alpaca rows and their many spellings.
 
     {"instruction": "Translate.", "input": "I love you.", "output": "Je t'aime.", "system"?,
-     "history"?: [[q, a], ...], "image"? | "images"?: path or paths, "id"?}
+     "history"?: [[q, a], ...], "image"? | "images"?: paths or bytes, "id"?}
 
 The first non-empty text among a role's spellings counts (see ALIASES). Published converters join instruction
 and input in three ways that give different prompts; `join` says which, and the manifest records it. Images
@@ -17,6 +17,7 @@ from pydantic import field_validator
 
 from dfkdata.config import Config
 from dfkdata.formats import GROUP_KEYS, Row, group_key, key
+from dfkdata.formats._turns import file_name
 from dfkdata.records import Fault, Record
 
 SCHEMA: str | None = None
@@ -162,10 +163,7 @@ def _rich(
 
 def _images(row: Row) -> tuple[str, ...]:
     value: Any = next((row[name] for name in ALIASES["images"] if row.get(name)), [])
-    images = [value] if isinstance(value, str) else value
-    if not isinstance(images, list) or not all(isinstance(image, str) and image for image in images):
-        raise Fault("IMG_LIST", "not a path or a list of paths", path="images", value=value)
-    return tuple(images)
+    return tuple(file_name(image, "images") for image in (value if isinstance(value, list) else [value]))
 
 
 def _history(row: Row) -> list[dict[str, Any]]:

@@ -1,7 +1,7 @@
 """Captions with their gold structure, one JSON object a row.
 
     {"caption": "A long table.", "gold": {"subjects": [...], "actions": [...], "setting": "indoor"},
-     "id"?: key of the row, "image_id"?: key of the picture, "image"?: path}
+     "id"?: key of the row, "image_id"?: key of the picture, "image"?: path or bytes}
 
 Rows of one picture share a group: `image_id`, else a link, post id or case id, else the picture itself, else
 the row's key, else the caption. A row may have a caption, an image or both. The caption is kept as
@@ -15,6 +15,7 @@ import msgspec
 
 from dfkdata.config import Config
 from dfkdata.formats import Row, group_key, key, text
+from dfkdata.formats._turns import file_name
 from dfkdata.identity import content_id
 from dfkdata.records import Fault, Record
 
@@ -33,7 +34,8 @@ class Options(Config):
 def record(row: Row, source: str, options: Options) -> Record:
     """One caption. Raises `Fault` for a row with neither caption nor image, and for gold that is no
     object."""
-    caption, image = text(row, options.caption), text(row, options.image)
+    caption, image = text(row, options.caption), row.get(options.image)
+    image = file_name(image, options.image) if isinstance(image, dict | bytes) else text(row, options.image)
     if not caption and not image:
         raise Fault(
             "EMPTY_USER", "neither a caption nor an image", path=options.caption, hint="give one of them"

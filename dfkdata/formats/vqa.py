@@ -8,13 +8,11 @@ it. The prompt has the question first, then the image."""
 
 from __future__ import annotations
 
-from typing import Any
-
 from dfkdata.config import Config
 from dfkdata.formats import Row, group_key, key, need
-from dfkdata.formats._turns import data_uri
+from dfkdata.formats._turns import file_name
 from dfkdata.identity import content_id
-from dfkdata.records import Fault, Record
+from dfkdata.records import Record
 
 SCHEMA: str | None = "answer"
 COLUMNS = ()  # columns are the user's to name; a row that lacks one says so
@@ -53,14 +51,4 @@ def _images(row: Row, options: Options) -> tuple[str, ...]:
     if column is None:
         return ()
     value = row[column]
-    return tuple(_image(item, column) for item in (value if isinstance(value, list) else [value]))
-
-
-def _image(value: Any, column: str) -> str:
-    if isinstance(value, dict):
-        value = value.get("bytes") or value.get("path")
-    if isinstance(value, bytes):
-        return data_uri(value)
-    if not isinstance(value, str) or not value:
-        raise Fault("IMG_LIST", f"{column} holds {type(value).__name__}, no image", path=column, value=value)
-    return value
+    return tuple(file_name(item, column) for item in (value if isinstance(value, list) else [value]))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import datetime
+import io
 import json
 import struct
 import zipfile
@@ -12,8 +14,10 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
+from test_media import KINDS
 
-from dfkdata import convert, plugins
+from dfkdata import convert, load_rows, plugins
 from dfkdata.errors import DataError
 from dfkdata.plan import Summary
 
@@ -220,3 +224,33 @@ def test_no_row_of_any_shape_is_lost_or_stops_a_conversion(
     found = convert(rows, tmp_path / "out", format=format, to="openai", overwrite=True).rows
     assert found["in"] == len(rows)
     assert found["in"] == found["out"] + found["quarantined"] + found["duplicates"] + found["left_out"]
+
+
+PICTURED: dict[str, dict[str, Any]] = {
+    "alpaca": {"instruction": "What is it?", "output": "A line.", "image": None},
+    "vqa": {"question": "What is it?", "answer": "A line.", "image": None},
+    "captions": {"caption": "A dog.", "gold": {"subjects": [{"name": "dog"}]}, "image": None},
+    "messages": {"messages": PAIR, "image": None},
+    "swift": {"messages": [{"role": "user", "content": "<image>q"}, PAIR[1]], "image": None},
+    "sharegpt": {
+        "conversations": [{"from": "human", "value": "<image>?"}, {"from": "gpt", "value": "A."}],
+        "image": None,
+    },
+}
+
+
+@pytest.mark.parametrize("format", PICTURED)
+@pytest.mark.parametrize("form", ["pillow", "bytes and path", "data URI"])
+def test_a_picture_in_the_row_is_kept_in_every_format_that_lists_pictures(
+    format: str, form: str, tmp_path: Path
+) -> None:
+    data = KINDS["png"]
+    picture = {
+        "pillow": Image.open(io.BytesIO(data)),
+        "bytes and path": {"bytes": data, "path": None},
+        "data URI": "data:image/png;base64," + base64.b64encode(data).decode(),
+    }[form]
+    convert([PICTURED[format] | {"image": picture}], tmp_path / "out", format=format, validation=0)
+    (row,) = load_rows(tmp_path / "out" / "train.jsonl")
+    (path,) = row["images"]
+    assert Image.open(path).tobytes() == Image.open(io.BytesIO(data)).tobytes()
