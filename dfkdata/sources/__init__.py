@@ -10,6 +10,8 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import shutil
+import tempfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -142,7 +144,8 @@ def _read(path: Path, kind: str, name: str) -> Iterator[Found]:
                 text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
                 yield from _table.rows(text, name)
             elif kind == ".json":
-                yield from _text.document(file, name)
+                with _seekable(file) as again:
+                    yield from _text.document(again, name)
             else:
                 yield from _text.lines(file, name)
         except (OSError, zlib.error, EOFError) as error:  # gzip and zstd say OSError for a broken file
@@ -172,6 +175,16 @@ def _zstd(path: Path) -> IO[bytes]:
         stream = pyarrow.input_stream(str(path), compression="zstd")
         return io.BufferedReader(stream)
     return io.BufferedReader(zstandard.open(path, "rb"))
+
+
+def _seekable(file: IO[bytes]) -> IO[bytes]:
+    """`file`, or a copy of it on disk where it cannot be read twice."""
+    if file.seekable():
+        return file
+    copy = tempfile.TemporaryFile()  # noqa: SIM115  # the caller closes it
+    shutil.copyfileobj(file, copy)
+    copy.seek(0)
+    return copy
 
 
 def _parquet(path: Path, name: str) -> Iterator[Found]:

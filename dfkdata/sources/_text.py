@@ -1,4 +1,5 @@
-"""JSON and JSONL -> raw rows, one at a time; a JSON list is read piece by piece, whatever its size."""
+"""JSON and JSONL -> raw rows, one at a time; a JSON list is read piece by piece, whatever its size, and so is
+one in a large object. Small objects, and large ones that map ids to rows, are read whole."""
 
 from __future__ import annotations
 
@@ -88,7 +89,13 @@ def document(file: IO[bytes], name: str) -> Iterator[Found]:
     if start == b"[":
         yield from _items(file, name)
         return
-    data = file.read().removeprefix(BOM)
+    data = file.read(_WHOLE).removeprefix(BOM)
+    found = _large(file, name, data) if start == b"{" and len(data) > _WHOLE - len(BOM) else None
+    if found is not None:
+        del data
+        yield from found
+        return
+    data += file.read()
     try:
         whole = DECODE(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -100,9 +107,66 @@ def document(file: IO[bytes], name: str) -> Iterator[Found]:
     if _keys.twice(data, whole) is not None:
         yield from _with_keys_twice(data, name)
         return
-    for number, row in enumerate(_unwrap(whole), start=1):
+    for number, row in enumerate(_unwrap(whole, name), start=1):
         source = f"{name}:{number}"
         yield as_row(row, source), source
+
+
+def _large(file: IO[bytes], name: str, head: bytes) -> Iterator[Found] | None:
+    """The rows of a large file that begins with an object and `head`, where they can be read piece by piece:
+    one object a line, or lists under `_WRAPPERS`. Else None, and the file stands behind `head`."""
+    at, cut = file.tell(), head.find(b"\n") + 1
+    try:
+        by_line = isinstance(DECODE(head[:cut]), dict) and head[cut:].strip() != b""
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        by_line = False
+    file.seek(0)
+    if by_line:
+        return lines(file, name)
+    if _key_of_list(_Text(file, name)) is not None:
+        file.seek(0)
+        return _wrapped(file, name)
+    file.seek(at)
+    return None
+
+
+def _key_of_list(text: _Text) -> str | None:
+    """The first key of `_WRAPPERS` that holds a list; values before it are passed."""
+    try:
+        for key in text.names():
+            if key in _WRAPPERS and text.at("["):
+                return key
+            text.pass_value()
+    except (DataError, _NoNumber):
+        pass  # what is wrong is said by what reads it whole
+    return None
+
+
+def _wrapped(file: IO[bytes], name: str) -> Iterator[Found]:
+    """The rows in the lists of an object. Raises `DataError` where more than one list holds rows."""
+    text, number, full, before = _Text(file, name), 0, "", set[str]()
+    for key in text.names():
+        if key in before:
+            raise _twice_around(name, key)
+        before.add(key)
+        if key not in _WRAPPERS or not text.at("["):
+            text.pass_value()
+            continue
+        for _ in text.items():
+            if full not in ("", key):
+                raise _two_lists(name, full, key)
+            number, full = number + 1, key
+            yield text.row(f"{name}:{number}"), f"{name}:{number}"
+    text.finish()
+
+
+def _twice_around(name: str, key: str) -> DataError:
+    return DataError(f"{name}: the key {key!r} stands twice in the object around the rows; rename one")
+
+
+def _two_lists(name: str, one: str, other: str) -> DataError:
+    way = "put them into one list, or into a file each"
+    return DataError(f"{name}: rows under {one!r} and under {other!r}; {way}")
 
 
 def _with_keys_twice(data: bytes, name: str) -> Iterator[Found]:
@@ -110,11 +174,9 @@ def _with_keys_twice(data: bytes, name: str) -> Iterator[Found]:
     where it is the object around the rows."""
     hook = _keys.Twice()
     whole = json.loads(data, object_pairs_hook=lambda pairs: _Marked(hook(pairs), hook.take()))
-    if isinstance(whole, _Marked) and whole.key is not None and _unwrap(whole) != [whole]:
-        raise DataError(
-            f"{name}: the key {whole.key!r} stands twice in the object around the rows; rename one"
-        )
-    for number, row in enumerate(_unwrap(whole), start=1):
+    if isinstance(whole, _Marked) and whole.key is not None and _unwrap(whole, name) != [whole]:
+        raise _twice_around(name, whole.key)
+    for number, row in enumerate(_unwrap(whole, name), start=1):
         source, key = f"{name}:{number}", _marked(row)
         text = msgspec.json.encode(row)
         yield (_keys.reject(text, key, source) if key is not None else as_row(DECODE(text), source)), source
@@ -136,13 +198,22 @@ def _marked(value: Any) -> str | None:
     return next((key for one in inner if (key := _marked(one)) is not None), None)
 
 
-def _unwrap(whole: Any) -> Iterable[Any]:
-    if isinstance(whole, dict):
-        for key in ("data", "items", "examples", "records"):
-            if isinstance(whole.get(key), list):
-                return list(whole[key])
-        if whole and all(isinstance(row, dict) for row in whole.values()):
-            return list(whole.values())
+_WRAPPERS = ("data", "items", "examples", "records")
+_WHOLE = 1 << 21
+
+
+def _unwrap(whole: Any, name: str) -> Iterable[Any]:
+    """The rows of a document. Raises `DataError` where more than one list holds rows."""
+    if not isinstance(whole, dict):
+        return [whole]
+    lists = {key: whole[key] for key in _WRAPPERS if isinstance(whole.get(key), list)}
+    full = [key for key, rows in lists.items() if rows]
+    if len(full) > 1:
+        raise _two_lists(name, *full[:2])
+    if lists:
+        return list(lists[full[0]]) if full else []
+    if whole and all(isinstance(row, dict) for row in whole.values()):
+        return list(whole.values())
     return [whole]
 
 
@@ -150,12 +221,8 @@ def _items(file: IO[bytes], name: str) -> Iterator[Found]:
     """The items of a JSON list with the line on which each begins. Raises `DataError` where the list breaks
     off."""
     text = _Text(file, name)
-    text.skip("[")
-    while not text.at("]"):
-        line = text.line
+    for line in text.items():
         yield text.row(f"{name}:{line}"), f"{name}:{line}"
-        if not text.at("]"):
-            text.skip(",")
     text.finish()
 
 
@@ -182,22 +249,47 @@ class _Text:
             if self.place < rest:
                 return self.window[self.place] == sign
             if not self._more():
-                raise DataError(f"{self.name}:{self.line}: the JSON list breaks off")
+                raise DataError(f"{self.name}:{self.line}: the JSON text breaks off")
 
     def skip(self, sign: str) -> None:
         """Step over `sign`. Raises `DataError` when something else stands there."""
         if not self.at(sign):
-            raise DataError(f"{self.name}:{self.line}: not JSON: {sign!r} expected in the list")
+            raise DataError(f"{self.name}:{self.line}: not JSON: {sign!r} expected")
         self.place += 1
         self.at("")
 
-    def finish(self) -> None:
-        """Step over the end of the list. Raises `DataError` when more than blanks follows it."""
+    def items(self) -> Iterator[int]:
+        """The line of each item of the list at this place, who has to read it, to the list's end."""
+        self.skip("[")
+        while not self.at("]"):
+            yield self.line
+            if not self.at("]"):
+                self.skip(",")
         self.place += 1
+
+    def names(self) -> Iterator[str]:
+        """Each key of the object at this place, whose value has to be read, to the object's end."""
+        self.skip("{")
+        while not self.at("}"):
+            if not self.at('"'):
+                raise DataError(f"{self.name}:{self.line}: not JSON: a key expected in the object")
+            key, _ = self._value(self.read_value)
+            self.skip(":")
+            yield str(key)
+            if not self.at("}"):
+                self.skip(",")
+        self.place += 1
+
+    def pass_value(self) -> None:
+        """Step over the value at this place."""
+        self._value(self.read_loosely)
+
+    def finish(self) -> None:
+        """Raises `DataError` when more than blanks follows the end of the document."""
         while True:
             rest = self.window[self.place :]
             if rest.strip():
-                raise DataError(f"{self.name}:{self.line}: something follows the end of the JSON list")
+                raise DataError(f"{self.name}:{self.line}: something follows the end of the JSON text")
             self.place = len(self.window)
             if not self._more():
                 return
@@ -235,6 +327,11 @@ class _Text:
                 raise DataError(f"{self.name}:{self.line}: the row is nested too deeply") from error
             except ValueError as error:
                 raise _NoNumber(str(error)) from error
+            if end + 2 >= len(self.window):  # a number may go on: 2 is a part of 2.5 and of 2e+5
+                end -= self.place  # what is passed is dropped now
+                if self._more():
+                    continue
+                end += self.place
             self.line += self.window.count("\n", self.place, end)
             written, self.place = self.window[self.place : end], end
             return value, written

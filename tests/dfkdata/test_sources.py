@@ -20,6 +20,7 @@ from test_media import KINDS
 
 from dfkdata import Record, convert, read, sources
 from dfkdata.errors import ConfigError, DataError
+from dfkdata.sources import _text
 
 ROWS = [caption(n, note="001", nothing=None, deep={"a": [1, 2.5, True]}) for n in range(5)]
 
@@ -173,6 +174,56 @@ def test_an_archive_never_writes_outside_its_folder(kind: str, name: str, tmp_pa
     with pytest.raises(DataError, match="outside"):
         convert(packed(kind, {name: jsonl(ROWS)}, tmp_path), tmp_path / "out", format="captions")
     assert not list(tmp_path.rglob("evil.jsonl"))
+
+
+WRAPPED = [
+    '{"version": 2.5, "data": [{"a": 1}, {"a": "é"}, 7, {"a": 1, "a": 2}], "z": [1]}',
+    '{"items": [], "records": [{"a": 1}], "meta": {"data": [{"a": 9}]}}',
+    '{"data": [], "version": 1}',
+    '{"x": {"a": 1}, "y": {"a": 2}}',
+    '{"data": "text", "a": 1}',
+    '{"a": 1}\n{"a": 2, "data": [1]}\n',
+    '{"data": [{"a": 1}], "examples": [{"a": 2}]}',
+    '{"data": [{"a": 1}], "data": [{"a": 2}]}',
+    '{"data": [{"a": 1}]} and more',
+    '{"data": [{"a": 1}, {"a"',
+    '{"data": [{"a": 1}], 5: 1}',
+]
+
+
+@pytest.mark.parametrize("text", WRAPPED)
+@pytest.mark.parametrize("chunk", [1, 7, 1 << 20])
+def test_a_large_object_is_read_piece_by_piece_as_a_small_one_is_whole(
+    text: str, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(whole: int) -> list[Any]:
+        monkeypatch.setattr(_text, "_WHOLE", whole)
+        try:
+            found = list(_text.document(io.BytesIO(text.encode()), "a.json"))
+        except DataError as error:
+            return [str(error)[:6]]
+        return [(row if isinstance(row, dict) else row.code, source) for row, source in found]
+
+    small = read(1 << 20)
+    monkeypatch.setattr(_text, "_CHUNK", chunk)
+    assert read(10) == small
+
+
+def test_rows_in_two_lists_are_an_error_and_none_is_left_out(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('{"data": [{"a": 1}], "examples": [{"a": 2}]}')
+    (part,) = sources.parts(tmp_path / "a.json")
+    with pytest.raises(DataError, match="rows under 'data' and under 'examples'; put them into one list"):
+        list(sources.rows(part))
+
+
+@pytest.mark.parametrize("name", ["list.json.zst", "wrapped.json.zst"])
+def test_packed_json_that_cannot_be_read_twice_is_read(name: str, tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    rows = [{"a": 1}, {"a": 2}]
+    with pyarrow.output_stream(str(tmp_path / name), compression="zstd") as file:
+        file.write(json.dumps(rows if name[0] == "l" else {"data": rows}).encode())
+    (part,) = sources.parts(tmp_path / name)
+    assert [row for row, _ in sources.rows(part)] == rows
 
 
 def test_two_archives_of_one_name_are_unpacked_apart(tmp_path: Path) -> None:
