@@ -1,7 +1,7 @@
 """The rows of one conversion on their way: check, deduplicate, split, export, count.
 
-One row is in memory at a time. The turns are encoded once: the same bytes are hashed, normalised and
-written."""
+One row is in memory at a time, of plain text a few hundred (`dfkdata.plain`). The turns are encoded once: the
+same bytes are hashed, normalised and written."""
 
 from __future__ import annotations
 
