@@ -20,7 +20,7 @@ from test_media import KINDS
 
 from dfkdata import Record, convert, read, sources
 from dfkdata.errors import ConfigError, DataError
-from dfkdata.sources import _text
+from dfkdata.sources import _text, _window
 
 ROWS = [caption(n, note="001", nothing=None, deep={"a": [1, 2.5, True]}) for n in range(5)]
 
@@ -205,7 +205,7 @@ def test_a_large_object_is_read_piece_by_piece_as_a_small_one_is_whole(
         return [(row if isinstance(row, dict) else row.code, source) for row, source in found]
 
     small = read(1 << 20)
-    monkeypatch.setattr(_text, "_CHUNK", chunk)
+    monkeypatch.setattr(_window, "_CHUNK", chunk)
     assert read(10) == small
 
 
