@@ -259,7 +259,7 @@ def _jpeg(data: bytes) -> Size:
     return *size, ended or _jpeg_ends(data, at)
 
 
-_SAMPLES, _SAMPLE = 32, 1024
+_SAMPLES, _SAMPLE = 26, 1024
 _FOREIGN = re.compile(rb"\xff[\x01-\xc3\xc5-\xcf\xd8\xf0-\xfd]")  # markers that stand in no scan
 _BETWEEN = frozenset((0xC4, 0xDA, 0xDB, 0xDC, 0xDD, 0xFE, *range(0xE0, 0xF0)))  # segments between scans
 
