@@ -188,13 +188,13 @@ WRAPPED = [
     '{"data": [{"a": 1}]} and more',
     '{"data": [{"a": 1}, {"a"',
     '{"data": [{"a": 1}], 5: 1}',
+    '{"x":{}}\n',
 ]
 
 
 @pytest.mark.parametrize("text", WRAPPED)
-@pytest.mark.parametrize("chunk", [1, 7, 1 << 20])
 def test_a_large_object_is_read_piece_by_piece_as_a_small_one_is_whole(
-    text: str, chunk: int, monkeypatch: pytest.MonkeyPatch
+    text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def read(whole: int) -> list[Any]:
         monkeypatch.setattr(_text, "_WHOLE", whole)
@@ -205,8 +205,9 @@ def test_a_large_object_is_read_piece_by_piece_as_a_small_one_is_whole(
         return [(row if isinstance(row, dict) else row.code, source) for row, source in found]
 
     small = read(1 << 20)
-    monkeypatch.setattr(_window, "_CHUNK", chunk)
-    assert read(10) == small
+    for chunk in (*range(1, 40), 1 << 20):
+        monkeypatch.setattr(_window, "_CHUNK", chunk)
+        assert read(10) == small
 
 
 def test_rows_in_two_lists_are_an_error_and_none_is_left_out(tmp_path: Path) -> None:
