@@ -211,12 +211,12 @@ def speed(asked: argparse.Namespace) -> dict[str, Any]:
 
     for batch in BATCHES[:2] if asked.cpu else BATCHES:
         start = time.perf_counter()
-        ask(batch, batch, 4, False)  # kernels are tuned, memory is taken
+        ask(batch, max(4, batch), new, False)  # kernels are tuned, also those of late tokens
         warm = time.perf_counter() - start
         found["lines"].append(ask(batch, max(4, batch), new, False) | {"warm_s": warm})
         (asked.work / f"{asked.piece}.part").write_text(json.dumps(found))
     for batch in (8,):
-        ask(batch, batch, 4, True)
+        ask(batch, batch, new, True)
         found["lines"].append(ask(batch, batch, new, True))
     return found
 
