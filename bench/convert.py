@@ -106,7 +106,7 @@ def measure(code: str, source: Path, target: Path) -> dict[str, float]:
     return {
         "cpu_s": round(used.ru_utime + used.ru_stime, 3),
         "wall_s": round(time.perf_counter() - start, 3),
-        "rss_mb": round(used.ru_maxrss / 1024, 1),
+        "rss_mb": round(used.ru_maxrss * 1024 / 1e6, 1),
     }
 
 

@@ -92,6 +92,7 @@ class Written:
         self._digests.close()
         for file in self.files.values():
             file.close()
+        self._seen = self._keys = Seen()  # the memory is needed for what is compared next
         left = self._evict() if self._evicted else []
         (self.folder.partial / _DIGESTS).unlink()
         return left
