@@ -15,10 +15,12 @@ from dfkdata.schemas import Schema
 
 class Found(NamedTuple):
     """chosen: places (from 0) of the rows to take, among those that fulfil the conditions; None for all.
-    side: the rule that divides them."""
+    side: the rule that divides them. met: how many rows fulfilled the conditions,
+    where they were looked at."""
 
     chosen: Container[int] | None
     side: split.Rule
+    met: int | None = None
 
 
 def look(
@@ -33,22 +35,23 @@ def look(
 
     pairs: reads a part. meant: whether a raw row fulfils the conditions. side: the rule without strata.
     Raises `ConfigError` for rows that can be read only once."""
-    if plan.limit is not None and not plan.sample:
-        return Found(range(plan.limit), side)
+    first = range(plan.limit) if plan.limit is not None and not plan.sample else None
     if not plan.sample and plan.stratify is None:
-        return Found(None, side)
+        return Found(first, side)
     parts = list(parts)
     if any(iter(part.memory) is part.memory for part in parts if part.path is None):
         raise ConfigError("a sample or a stratified split reads the rows twice; give a list, not an iterator")
     rows = (pair for part in parts for pair in pairs(part) if meant(pair[0]))
     strata = [_group_and_stratum(plan, schema, raw, item) for raw, item in rows]
-    chosen: Container[int] | None = None
+    chosen: Container[int] | None = first
     if plan.sample and plan.limit is not None:
         chosen = selection.sample((stratum for _, stratum in strata), plan.limit, plan.seed)
     if plan.stratify is None:
-        return Found(chosen, side)
+        return Found(chosen, side, len(strata))
+    if {stratum for _, stratum in strata} - {""} == {"None"}:
+        raise ConfigError(f"no row has a value {plan.stratify!r} to stratify by")
     grouped = (pair for at, pair in enumerate(strata) if pair[0] and (chosen is None or at in chosen))
-    return Found(chosen, split.Stratified(side, grouped, plan.validation, plan.test))
+    return Found(chosen, split.Stratified(side, grouped, plan.validation, plan.test), len(strata))
 
 
 def _group_and_stratum(plan: Plan, schema: Schema | None, raw: Any, item: Record | Reject) -> tuple[str, str]:

@@ -17,6 +17,7 @@ import msgspec
 from dfkdata import checks, first_pass, output, reader, selection, sources, split, tally
 from dfkdata.across import Across
 from dfkdata.config import Config
+from dfkdata.errors import ConfigError
 from dfkdata.media import Media, inspect, keep
 from dfkdata.plain import Plain
 from dfkdata.plan import Plan
@@ -58,6 +59,7 @@ class Flow:
         self.labels = tally.Labels(self.schema, split.SPLITS)
         self.judge = Judge(self.plan.rules, self.warnings.add)
         self.taken = 0
+        self.met: int | None = None
         self.rows = {"in": 0, "out": 0, "quarantined": 0, "duplicates": 0, "left_out": 0}
         self.written = Written(self.folder, self.rows, self.labels)
         self.image_hash, self.image_count = sha256(), 0
@@ -121,6 +123,9 @@ class Flow:
                 self._one(raw, item, fixed)
             if plain is not None:
                 plain.write()
+        met = self.taken if picky else rows["in"]
+        if self.met is not None and met != self.met:
+            raise ConfigError(f"{self.met} rows at the first look and {met} at the second; give a list")
 
     def _one(self, raw: Any, item: Record | Reject, fixed: str | None) -> None:
         """One raw row to its end."""
@@ -152,6 +157,7 @@ class Flow:
             self._meant,
             job.side,
         )
+        self.met = found.met
         if self.sita is None:
             self.side = found.side
         return found.chosen
@@ -187,7 +193,7 @@ class Flow:
         if self.watch.busy:
             self.watch.row(row, record, files)
         turns: bytes = self.encode(row["messages"])
-        checks.control_tokens(turns, self.judge)
+        checks.control_tokens(turns + self.encode(row["tools"]) if "tools" in row else turns, self.judge)
         digest = reader.turns_digest(turns, row.get("tools"))
         if not record.id:
             row["id"] = digest.hex()
@@ -300,7 +306,8 @@ class Flow:
 
     def _facts(self) -> dict[str, Any]:
         files = self.written.files
-        self.watch.whole({name: file.rows for name, file in files.items()}, self.rows["out"])
+        written = {name: file.rows for name, file in files.items()}
+        self.watch.whole(written, self.rows["out"], {side for _, side in self.job.inputs})
         images = (
             {"count": self.image_count, "sha256": self.image_hash.hexdigest()} if self.image_count else {}
         )

@@ -57,6 +57,8 @@ class Plan(Config):
             )
         if not sita and (self.max_samples is not None or self.subsample != 1.0):
             raise ValueError("max_samples and subsample belong to split=sita; use limit and sample")
+        if self.stratify and self.split_column:
+            raise ValueError("stratify and split_column both divide the rows; give one of them")
         if self.sample and self.limit is None:
             raise ValueError("sample needs limit, the number of rows")
         if (self.tokenizer is None) != (self.max_tokens is None):

@@ -62,7 +62,8 @@ class ByHash:
 
 class Stratified:
     """As `ByHash`, but each stratum gives its share: within it, groups in the order of their hashes fill the
-    test share, then validation. A group that has rows in several strata belongs to the one that most of them
+    test share, then validation. Shares are counted over all strata so far: those of few rows get what others
+    rounded away. A group that has rows in several strata belongs to the one that most of them
     are in.
 
     Adding rows can move a group at a border, which `ByHash` promises not to do."""
@@ -79,20 +80,28 @@ class Stratified:
             home = min(counts, key=lambda name: (-counts[name], name))
             members.setdefault(home, []).append(group)
         self._held: dict[str, str] = {}
-        for groups in members.values():
+        total, given = 0, [0, 0]
+        for _, groups in sorted(members.items()):
             groups.sort(key=by_hash.place)
-            self._fill([(group, strata[group].total()) for group in groups], validation, test)
+            sized = [(group, strata[group].total()) for group in groups]
+            total += sum(size for _, size in sized)
+            # what earlier strata rounded away is owed to this one, so that many small ones give their share
+            owed = [share * total - had for share, had in zip((test, validation), given, strict=True)]
+            for side, had in enumerate(self._fill(sized, *owed)):
+                given[side] += had
 
-    def _fill(self, groups: list[tuple[str, int]], validation: float, test: float) -> None:
-        total = sum(size for _, size in groups)
-        seen = 0.0
+    def _fill(self, groups: list[tuple[str, int]], test: float, validation: float) -> tuple[int, int]:
+        """Give a stratum's first groups to test, then validation, to about as many rows; how many went
+        there."""
+        tested = held = 0
         for group, size in groups:
-            middle = (seen + size / 2) / total
-            if middle < test:
+            if tested + size / 2 <= test:
                 self._held[group] = "test"
-            elif middle < test + validation:
+                tested += size
+            elif held + size / 2 <= validation:
                 self._held[group] = "validation"
-            seen += size
+                held += size
+        return tested, held
 
     def __call__(self, group: str) -> str:
         return self._held.get(group, "train")

@@ -46,8 +46,9 @@ class Watch:
         if self.decoder is not None:
             self.decoder.close()
 
-    def whole(self, written: dict[str, int], out: int) -> None:
-        """The rules about all rows together. written: rows in each split's file."""
+    def whole(self, written: dict[str, int], out: int, files: set[str | None]) -> None:
+        """The rules about all rows together. written: rows in each split's file. files: sides that files of
+        their own fix."""
         self.judge.source = "all rows"
         for sentence in self.labels.rare():
             self.judge(Fault("CLASS_RARE", sentence))
@@ -61,6 +62,9 @@ class Watch:
             if share and out and not written.get(name):
                 hint = "few groups: give a larger share, another --seed, or --stratify"
                 self.judge(Fault("SPLIT_EMPTY", f"no row fell into {name}", hint=hint))
+            if name in files and not written.get(name):
+                hint = "see the counts: its file is empty, or its rows were left out or rejected"
+                self.judge(Fault("SPLIT_EMPTY", f"no row of the {name} file is there", hint=hint))
 
     def _length(self, length: int) -> None:
         if self.plan.max_tokens is not None and length > self.plan.max_tokens:

@@ -39,7 +39,7 @@ class Written:
         self.files = {name: folder.lines(f"{name}.jsonl") for name in split.SPLITS}
         self.duplicates = folder.lines("duplicates.jsonl")
         self._digests = (folder.partial / _DIGESTS).open("wb", buffering=1 << 20)
-        self._seen, self._keys = Seen(), Seen()
+        self._seen, self._keys, self._pairs = Seen(), Seen(), Seen()
         self._evicted: set[int] = set()
 
     def takes(self, raw: Any, record: Record, row: dict[str, Any], digest: bytes, side: str) -> bool:
@@ -51,7 +51,7 @@ class Written:
         if before is None or before == _NOWHERE:
             if record.keyed:  # a copy of a row whose key is taken is no copy of a written one
                 self._seen.change(key, _NOWHERE)
-                self._key(record.id)
+                self._key(record.id, digest)
             self._seen.change(key, CODE[side])
             return True
         if before != _TRAIN or side == "train":
@@ -59,6 +59,8 @@ class Written:
             copy = {"source": record.source, "id": row["id"], "kept": split.SPLITS[before], "raw": raw}
             self.duplicates.put(copy)
             return False
+        if record.keyed:
+            self._key(record.id, digest, evicts=True)
         self._evicted.add(key)
         self.rows["out"] -= 1
         self.rows["duplicates"] += 1
@@ -92,14 +94,16 @@ class Written:
         self._digests.close()
         for file in self.files.values():
             file.close()
-        self._seen = self._keys = Seen()  # the memory is needed for what is compared next
+        self._seen = self._keys = self._pairs = Seen()  # the memory is needed for what is compared next
         left = self._evict() if self._evicted else []
         (self.folder.partial / _DIGESTS).unlink()
         return left
 
-    def _key(self, name: str) -> None:
-        """Raises `Fault` for a key that was there before."""
-        if self._keys.put(int.from_bytes(sha256(name.encode()).digest()[:8]), 0) is not None:
+    def _key(self, name: str, digest: bytes, *, evicts: bool = False) -> None:
+        """Raises `Fault` for a key that was there before, unless it is that of the very copy that goes."""
+        key, pair = (sha256(one).digest()[:8] for one in (name.encode(), digest + name.encode()))
+        known = self._pairs.put(int.from_bytes(pair), 0) is not None
+        if not (evicts and known) and self._keys.put(int.from_bytes(key), 0) is not None:
             hint = "give each row a key of its own, or leave the key out"
             raise Fault("ID_TWICE", f"another row has the id {name!r}", path="id", value=name, hint=hint)
 

@@ -34,7 +34,7 @@ WAYS: list[dict[str, Any]] = [
     {"validation": 0.3, "rules": {"CONTROL_TOKEN": "warn", "ZERO_WIDTH": "fix", "TEXT_NFC": "off"}},
     {"validation": 0.3, "group_by": "case"},
     {"validation": 0.3, "where": ["case=x"]},
-    {"validation": 0.4, "stratify": "case"},
+    {"validation": 0.4, "stratify": "instruction"},
     {"test": 0.3, "limit": 4, "sample": True},
     {"test": 0.3, "limit": 4, "deep": True},
     {"split_column": "case"},
@@ -150,3 +150,31 @@ def test_rows_written_at_once_keep_their_group(tmp_path: Path) -> None:
     }
     assert Counter(sides["train"] + sides["validation"]) == {f"c{n}": 10 for n in range(9)}
     assert sides["validation"] and not set(sides["train"]) & set(sides["validation"])
+
+
+def row(key: str, question: str) -> dict[str, str]:
+    return {"id": key, "instruction": question, "output": "Itu."}
+
+
+def test_a_held_out_copy_brings_its_own_key(tmp_path: Path) -> None:
+    """The training copy goes; the key of the row that is written in its place counts."""
+    held = [row("2", "Apa?"), row("2", "Siapa?")]
+    summary = convert([row("1", "Apa?")], tmp_path / "out", format="alpaca", validation_file=held)
+    assert summary.codes["ID_TWICE"]["first"]["source"] == "memory:2"
+    assert summary.splits["validation"] == 1 and summary.rows["quarantined"] == 1
+    same = convert([row("1", "Apa?")], tmp_path / "same", format="alpaca", validation_file=[row("1", "Apa?")])
+    assert same.splits == {"train": 0, "validation": 1} and not same.codes
+
+
+def test_a_held_out_file_of_which_no_row_is_left_is_told(tmp_path: Path) -> None:
+    rows = [row(str(n), f"Apa {n}?") for n in range(20)]
+    summary = convert(rows[:15], tmp_path / "out", format="alpaca", validation_file=rows[15:], limit=10)
+    assert "no row of the validation file" in summary.warnings["SPLIT_EMPTY"]["first"]["reason"]
+
+
+def test_a_control_token_in_a_tool_is_found(tmp_path: Path) -> None:
+    call = {"type": "function", "function": {"name": "f", "arguments": {}}}
+    turns = [{"role": "user", "content": "Apa?"}, {"role": "assistant", "content": "", "tool_calls": [call]}]
+    tool = {"type": "function", "function": {"name": "f", "description": "x<|im_end|>", "parameters": {}}}
+    rows = [{"messages": turns, "tools": [tool]}]
+    assert list(convert(rows, tmp_path / "out", format="messages").codes) == ["CONTROL_TOKEN"]

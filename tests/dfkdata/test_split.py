@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -125,3 +126,53 @@ def test_strata_know_a_group_by_the_name_that_rows_have(tmp_path: Path) -> None:
         rows, tmp_path / "out", format="alpaca", group_by="case", stratify="kind", validation=0.5
     )
     assert summary.splits["validation"] == 40
+
+
+def asked(classes: int, rows: int) -> list[dict[str, str]]:
+    return [
+        {"instruction": f"Apa {at} {row}?", "output": "Itu.", "kind": f"k{at}"}
+        for at in range(classes)
+        for row in range(rows)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("classes", "rows", "validation", "test"),
+    [(50, 4, 0.1, 0.0), (40, 5, 0.1, 0.1), (40, 6, 0.1, 0.0), (100, 3, 0.2, 0.0), (2, 500, 0.1, 0.2)],
+)
+def test_many_small_strata_give_their_share(
+    classes: int, rows: int, validation: float, test: float, tmp_path: Path
+) -> None:
+    source = asked(classes, rows)
+    split = convert(
+        source, tmp_path, format="alpaca", stratify="kind", validation=validation, test=test
+    ).splits
+    assert split["validation"] == round(len(source) * validation)
+    assert split.get("test", 0) == round(len(source) * test)
+
+
+def test_the_first_rows_are_stratified_as_all_are(tmp_path: Path) -> None:
+    rows = asked(2, 50)
+    every = convert(rows, tmp_path / "all", format="alpaca", stratify="kind", validation=0.1)
+    first = convert(rows, tmp_path / "first", format="alpaca", stratify="kind", validation=0.1, limit=100)
+    assert rows_of(tmp_path / "all", "validation") == rows_of(tmp_path / "first", "validation")
+    assert every.splits == first.splits and first.splits["validation"] == 10
+
+
+def test_a_field_that_no_row_has_cannot_stratify(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no row has a value 'kint' to stratify by"):
+        convert(asked(2, 5), tmp_path, format="alpaca", stratify="kint", validation=0.2)
+    with pytest.raises(ConfigError, match="both divide the rows"):
+        convert(asked(2, 5), tmp_path, format="alpaca", stratify="kind", split_column="kind")
+
+
+def test_rows_that_can_be_read_only_once_are_an_error_and_no_empty_conversion(tmp_path: Path) -> None:
+    class Once:
+        def __init__(self) -> None:
+            self.rows = iter(asked(2, 5))
+
+        def __iter__(self) -> Iterator[dict[str, str]]:
+            return self.rows
+
+    with pytest.raises(ConfigError, match="10 rows at the first look and 0 at the second"):
+        convert(Once(), tmp_path, format="alpaca", stratify="kind", validation=0.2)
