@@ -62,12 +62,16 @@ def scaffold(path: str | Path) -> Scaffold:
     """The system text and the tools of the first row of `path`. Raises `DataError` where it has none."""
     found = (pair for part in sources.parts(path) for pair in sources.rows(part))
     row, source = next(found, ({}, str(path)))
-    if not isinstance(row, Reject):
-        try:
-            first = record(row, source, Options())
-        except Fault as fault:
-            raise DataError(f"{source}: {fault.reason}") from fault
-        assert first.messages is not None
-        if first.messages[0]["role"] == "system" and first.tools:
-            return Scaffold("".join(part["text"] for part in first.messages[0]["content"]), first.tools)
-    raise DataError(f"{source}: the first row has no system turn with tools; give a task_1 file")
+    if isinstance(row, Reject):
+        raise DataError(f"{source}: {row.reason}")
+    try:
+        first = record(row, source, Options())
+    except Fault as fault:
+        raise DataError(f"{source}: {fault.reason}") from fault
+    assert first.messages is not None
+    system = first.messages[0]
+    if system["role"] != "system" or not first.tools:
+        raise DataError(f"{source}: the first row has no system turn with tools; give a task_1 file")
+    if any(part["type"] != "text" for part in system["content"]):
+        raise DataError(f"{source}: the system turn holds a picture; a scaffold is text alone")
+    return Scaffold("".join(part["text"] for part in system["content"]), first.tools)

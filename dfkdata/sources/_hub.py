@@ -11,7 +11,7 @@ import urllib.error
 import urllib.request
 from http.client import HTTPException
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 from urllib.parse import quote, urlsplit
 
 import msgspec
@@ -102,7 +102,7 @@ def _chosen(
     )
     declared = _declared(place, names, folder, commit)
     if config is not None or (declared and not place.inside):
-        data = _matching(_config(place, declared or [], config).data_files, data, split)
+        data = _matching(_config(place, declared or [], config), data, split)
     elif split is not None:
         data = [
             name for name in data if split in Path(name).name.replace("-", ".").replace("_", ".").split(".")
@@ -155,18 +155,31 @@ def _one_declared(entry: dict[str, Any]) -> _Declared:
     return _Declared(name, entry.get("data_files"), name == "default" or entry.get("default") is True)
 
 
-def _matching(files: Any, names: list[str], split: str | None) -> list[str]:
-    """The names that a config's `data_files` means: a pattern, a list of them, or splits with patterns."""
-    entries = files if isinstance(files, list) else [files]
-    patterns: list[Any] = []
-    for entry in entries:
-        if isinstance(entry, str):
-            patterns.append(entry)
-        elif isinstance(entry, dict) and (split is None or entry.get("split") == split):
-            paths = entry.get("path")
-            patterns += paths if isinstance(paths, list) else [paths]
-    known = [_pattern(pattern) for pattern in patterns if isinstance(pattern, str) and pattern]
+def _matching(config: _Declared, names: list[str], split: str | None) -> list[str]:
+    """The names that a config's `data_files` means. Raises `ConfigError` where it has no such split."""
+    splits = _splits(config.data_files)
+    if split is not None and splits and split not in splits:
+        raise ConfigError(f"config {config.name!r} has no split {split!r}; it has {', '.join(splits)}")
+    chosen = splits.values() if split is None else [splits.get(split, [])]
+    known = [_pattern(pattern) for patterns in chosen for pattern in patterns]
     return [name for name in names if any(pattern.fullmatch(name) for pattern in known)]
+
+
+def _splits(files: Any) -> dict[str, list[str]]:
+    """The patterns of each split in `data_files`: a pattern, a list of them, or splits with patterns. A
+    pattern without a split is of `train`, as `datasets` has it."""
+    found: dict[str, list[str]] = {}
+    for entry in files if isinstance(files, list) else [files]:
+        given = {"split": "train", "path": entry} if isinstance(entry, str) else entry
+        if isinstance(given, dict):
+            paths = given.get("path")
+            patterns = found.setdefault(str(given.get("split", "train")), [])
+            patterns += [one for one in (paths if isinstance(paths, list) else [paths]) if _is_pattern(one)]
+    return found
+
+
+def _is_pattern(value: Any) -> TypeGuard[str]:
+    return isinstance(value, str) and value != ""
 
 
 _SIGNS = re.compile(r"\*\*/|\*\*|\*|\?|\[!?[^\]/]+\]")

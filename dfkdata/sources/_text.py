@@ -93,17 +93,31 @@ def document(file: IO[bytes], name: str) -> Iterator[Found]:
     try:
         whole = DECODE(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        if start == b"{" and b"\n" in data.strip():
-            file.seek(0)
-            yield from lines(file, name)
-            return
-        raise DataError(f"{name}: not JSON ({error})") from error
+        rows = _undecoded(file, name, data) if start == b"{" else None
+        if rows is None:
+            raise DataError(f"{name}: not JSON ({error})") from error
+        yield from rows
+        return
     if _keys.twice(data, whole) is not None:
         yield from _with_keys_twice(data, name)
         return
     for number, row in enumerate(_unwrap(whole, name), start=1):
         source = f"{name}:{number}"
         yield as_row(row, source), source
+
+
+def _undecoded(file: IO[bytes], name: str, data: bytes) -> Iterable[Found] | None:
+    """The rows of an object that does not decode as a whole: those under one of `_WRAPPERS`, where what is
+    wrong lies within rows; else those of lines. None where there is one line."""
+    file.seek(0)
+    if len(data) <= _WHOLE and _key_of_list(Window(file, name)) is not None:
+        file.seek(0)
+        try:
+            return list(_wrapped(file, name))
+        except DataError:
+            pass  # it may be JSON lines
+    file.seek(0)
+    return lines(file, name) if b"\n" in data.strip() else None
 
 
 def _large(file: IO[bytes], name: str, head: bytes) -> Iterator[Found] | None:
@@ -115,13 +129,31 @@ def _large(file: IO[bytes], name: str, head: bytes) -> Iterator[Found] | None:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         by_line = False
     file.seek(0)
-    if by_line:
+    if by_line or _object_a_line(file):
+        file.seek(0)
         return lines(file, name)
+    file.seek(0)
     if _key_of_list(Window(file, name)) is not None:
         file.seek(0)
         return _wrapped(file, name)
     file.seek(at)
     return None
+
+
+def _object_a_line(file: IO[bytes]) -> bool:
+    """Whether the first line ends with a brace and the next begins with one, as in no whole document. The
+    line may be as long as the file, so it is read in pieces."""
+    before = b""
+    while data := file.read(_LINES_CHUNK):
+        line, end, rest = data.partition(b"\n")
+        before = line.rstrip()[-1:] or before
+        if end:
+            break
+    else:
+        return False
+    while before == b"}" and not rest.strip() and (data := file.read(_LINES_CHUNK)):
+        rest = data
+    return before == b"}" and rest.strip()[:1] == b"{"
 
 
 def _key_of_list(text: Window) -> str | None:

@@ -57,6 +57,28 @@ def test_a_number_that_json_does_not_know_costs_one_row_of_a_list(number: str, t
     assert (raw["raw"], raw["source"]) == (bad, "a.json:2")
 
 
+@pytest.mark.parametrize("between", [", ", ",\n"])
+@pytest.mark.parametrize("bad", ["NaN", '"\\ud800"', "1e400"])
+def test_what_json_does_not_know_costs_one_row_of_a_small_wrapped_list(
+    bad: str, between: str, tmp_path: Path
+) -> None:
+    rows = [GOOD, GOOD.replace("}", f', "x": {bad}' + "}"), OTHER]
+    done = converted(f'{{"version": 1, "data": [{between.join(rows)}]}}', tmp_path)
+    assert done.rows["out"] == 2
+    assert codes(done) == {"BAD_ENCODING" if "ud800" in bad else "BAD_JSON": 1}
+
+
+@pytest.mark.parametrize("text", ['{"data": [%s], "x": }', '{"data": [%s, {"a"', '{"x": NaN, "y": %s}'])
+def test_a_small_object_that_is_no_json_outside_of_its_rows_is_an_error(text: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"a\.json: not JSON"):
+        converted(text % GOOD, tmp_path)
+
+
+def test_json_lines_whose_first_is_cut_off_in_a_list_are_lines(tmp_path: Path) -> None:
+    done = converted('{"data": [1, \n' + GOOD + "\n" + OTHER + "\n", tmp_path)
+    assert (done.rows["out"], codes(done)) == (2, {"BAD_JSON": 1})
+
+
 @pytest.mark.parametrize("rest", ["garbage", GOOD, f"\n[{OTHER}]", " " * (1 << 20) + "x"])
 def test_what_follows_a_json_list_is_an_error_and_not_passed_over(rest: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="follows the end"):

@@ -190,6 +190,9 @@ WRAPPED = [
     '{"data": [{"a": 1}], 5: 1}',
     '{"x":{}}\n',
     '{"data": [{"a": 1}], "z": 2.5, "w": 1e-2}',
+    '{"data": [{"a": NaN}, {"a": "\\ud800"}, {"a": 1}], "z": NaN}',
+    '{"a": NaN, "data": [1]}\n\n{"a": 2}',
+    '{"data": [{"a": NaN}], "items": [1]}',
 ]
 
 
@@ -209,6 +212,25 @@ def test_a_large_object_is_read_piece_by_piece_as_a_small_one_is_whole(
     for chunk in (*range(1, 40), 1 << 20):
         monkeypatch.setattr(_window, "_CHUNK", chunk)
         assert read(10) == small
+
+
+@pytest.mark.parametrize("first", ['{"a": "x", "data": [1]}', '{"data": [{"a": "x"}], "n": NaN}'])
+@pytest.mark.parametrize("blank", ["", "\n \n"])
+def test_json_lines_with_a_long_first_line_that_holds_a_list_are_lines(
+    first: str, blank: str, tmp_path: Path
+) -> None:
+    long = first.replace("x", "x" * (5 << 19))
+    (tmp_path / "a.json").write_text(long + "\n" + blank + '{"a": 2}\n{"a": 3}\n')
+    one, *others = raw(tmp_path / "a.json")
+    assert others == [{"a": 2}, {"a": 3}]
+    assert one.code == "BAD_JSON" if "NaN" in first else one == json.loads(long)
+
+
+def test_a_long_line_that_is_the_whole_document_is_no_line(tmp_path: Path) -> None:
+    rows = [{"a": "x" * (5 << 19)}, {"a": 1}]
+    for end in ("", "\n", "\n\n"):
+        (tmp_path / "a.json").write_text(json.dumps({"data": rows}) + end)
+        assert raw(tmp_path / "a.json") == rows
 
 
 def test_rows_in_two_lists_are_an_error_and_none_is_left_out(tmp_path: Path) -> None:
@@ -449,6 +471,19 @@ def test_the_head_of_a_readme_may_be_of_any_form(
     assert [part.name for part in sources.parts("hf://datasets/org/any/sub")] == ["sub/c.jsonl"]
 
 
+@pytest.mark.parametrize("files", ["a.jsonl", "[a.jsonl]", "[{split: train, path: a.jsonl}]"])
+def test_a_pattern_of_a_config_without_a_split_is_of_train(
+    files: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    info = {"sha": "c0ffee", "siblings": [{"rfilename": "README.md"}, {"rfilename": "a.jsonl"}]}
+    hub_of(monkeypatch, info, f"---\nconfigs: [{{config_name: x, data_files: {files}}}]\n---\n".encode())
+    for split in (None, "train"):
+        assert [part.name for part in sources.parts("hf://datasets/org/any", split=split)] == ["a.jsonl"]
+    with pytest.raises(ConfigError, match="config 'x' has no split 'test'; it has train"):
+        sources.parts("hf://datasets/org/any", split="test")
+
+
 def test_a_readme_whose_head_is_not_yaml_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     info = {"sha": "c0ffee", "siblings": [{"rfilename": "README.md"}, {"rfilename": "a.jsonl"}]}
@@ -518,6 +553,21 @@ def test_the_scaffold_of_a_task_file_is_its_system_text_and_tools(tmp_path: Path
     assert scaffold(GOLDEN / "formats" / "task_1" / "input.jsonl") == (loaded.prompt.system, loaded.tools)
     with pytest.raises(DataError, match=r"no system turn with tools|ends without"):
         scaffold(write(tmp_path / "a.jsonl", [{"messages": [{"role": "user", "content": "x"}]}]))
+
+
+def test_a_scaffold_of_a_row_that_cannot_be_read_says_what_is_wrong(tmp_path: Path) -> None:
+    from golden import GOLDEN
+
+    from dfkdata.formats.task_1 import scaffold
+
+    (tmp_path / "a.jsonl").write_text('{"messages": [\n')
+    with pytest.raises(DataError, match=r"a\.jsonl:1: the line is not JSON"):
+        scaffold(tmp_path / "a.jsonl")
+    row = raw(GOLDEN / "formats" / "task_1" / "input.jsonl")[0]
+    parts = [{"type": "text", "text": "look"}, {"type": "image", "image": "a.png"}]
+    row["messages"][0] = {"role": "system", "content": parts}
+    with pytest.raises(DataError, match=r"b\.jsonl:1: the system turn holds a picture"):
+        scaffold(write(tmp_path / "b.jsonl", [row]))
 
 
 @pytest.mark.parametrize("how", ["memory", "list.json", "lines.jsonl"])
