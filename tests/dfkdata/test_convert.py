@@ -263,3 +263,14 @@ def test_a_configuration_that_is_no_text_or_empty_says_so(tmp_path: Path) -> Non
         (tmp_path / "c.yaml").write_bytes(data)
         with pytest.raises(ConfigError, match=reason):
             load_config(tmp_path / "c.yaml", Plan)
+
+
+def test_rows_with_more_cells_than_columns_and_rows_without_a_group_are_rejects(tmp_path: Path) -> None:
+    source = tmp_path / "in.csv"
+    source.write_text("instruction,output,case\nApa?,Itu.,a\nSiapa?,Dia.,b,c\nKapan?,Besok.,\n")
+    summary = convert(source, tmp_path / "out", format="alpaca", group_by="case", max_rejects="100%")
+    assert {code: found["first"]["source"] for code, found in summary.codes.items()} == {
+        "CSV_LONG": "in.csv:3",
+        "GROUP_MISSING": "in.csv:4",
+    }
+    assert summary.rows["out"] == 1
