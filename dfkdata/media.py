@@ -237,31 +237,46 @@ _FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF0..SOF15 withou
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # in coded data, FF 00 and FF D0..D7 are no markers
 
 
+_ALONE = frozenset((0x00, 0x01, *range(0xD0, 0xD8), 0xFF))  # FF and one of these begins no segment
+_SEGMENT = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
+
+
 def _jpeg(data: bytes) -> Size:
-    """Walk the segments to the first scan; the end is the EOI that closes the picture, not one of a
-    thumbnail."""
+    """Walk the segments to the first scan, past stray bytes between them as decoders do; the end is the EOI
+    that closes the picture, not one of a thumbnail."""
     at, size, code = 2, (0, 0), 0
-    while data[at] == 0xFF and code != 0xDA:
+    while at + 1 < len(data):
         code = data[at + 1]
-        if code == 0xFF:  # fill byte
-            at += 1
-        elif code != 0xDA:
-            if code in _FRAME:
-                size = (int.from_bytes(data[at + 7 : at + 9]), int.from_bytes(data[at + 5 : at + 7]))
-            at += 2 + int.from_bytes(data[at + 2 : at + 4])
-            if size != (0, 0) and at >= len(data):
-                return *size, False
+        if data[at] != 0xFF or code in _ALONE:
+            found = _SEGMENT.search(data, at)
+            at = found.start() if found else len(data)
+            continue
+        if code in (0xDA, 0xD9):
+            break
+        if code in _FRAME:
+            size = (int.from_bytes(data[at + 7 : at + 9]), int.from_bytes(data[at + 5 : at + 7]))
+        at += 2 + int.from_bytes(data[at + 2 : at + 4])
+    else:
+        code = 0
+    return _scans(data, at, size, code)
+
+
+def _scans(data: bytes, at: int, size: tuple[int, int], code: int) -> Size:
+    """What the segments said, and whether the scans are whole. code: of the segment at offset `at` that ended
+    the walk, SOS or EOI; 0 where the file ended first."""
+    if not code and size != (0, 0):
+        return *size, False
     if not all(size):
         raise ValueError("no frame header before the first scan")
     if code != 0xDA:
-        raise _Damaged(f"the jpeg is damaged: byte {at} is no segment, and no scan came before")
+        raise _Damaged(f"the jpeg is damaged: it ends at byte {at}, and no scan came before")
     ended = data.endswith(b"\xff\xd9") and not _doubtful(data, at)
     return *size, ended or _jpeg_ends(data, at)
 
 
 _SAMPLES, _SAMPLE = 26, 1024
-_FOREIGN = re.compile(rb"\xff[\x01-\xc3\xc5-\xcf\xd8\xf0-\xfd]")  # markers that stand in no scan
-_BETWEEN = frozenset((0xC4, 0xDA, 0xDB, 0xDC, 0xDD, 0xFE, *range(0xE0, 0xF0)))  # segments between scans
+_FOREIGN = re.compile(rb"\xff[\x01-\xc3\xc5-\xcb\xcd-\xcf\xd8\xf0-\xfd]")  # markers that stand in no scan
+_BETWEEN = frozenset((0xC4, 0xCC, 0xDA, 0xDB, 0xDC, 0xDD, 0xFE, *range(0xE0, 0xF0)))  # between scans
 
 
 def _doubtful(data: bytes, at: int) -> bool:
@@ -283,8 +298,9 @@ def _jpeg_ends(data: bytes, at: int) -> bool:
 
 
 def _png(data: bytes) -> Size:
-    """Walk the chunks to IEND; trailing bytes after it are allowed. Raises `_Damaged` where the check sum of
-    a chunk that decoders need is wrong, or no chunk holds pixels."""
+    """Walk the chunks to IEND; trailing bytes after it are allowed. Raises `_Damaged` where a check
+    sum is wrong, or no chunk holds pixels. Decoders read notes behind the pixels without looking at their
+    check sums, so they are not looked at here either."""
     if data[12:16] != b"IHDR":
         raise ValueError("no IHDR")
     width, height = int.from_bytes(data[16:20]), int.from_bytes(data[20:24])
@@ -294,7 +310,8 @@ def _png(data: bytes) -> Size:
         end = at + 8 + size
         if end + 4 > len(data):
             return width, height, False
-        if not name[0] & 0x20 and crc32(view[at + 4 : end]) != int.from_bytes(data[end : end + 4]):
+        checked = not pixels or not name[0] & 0x20
+        if checked and crc32(view[at + 4 : end]) != int.from_bytes(data[end : end + 4]):
             raise _Damaged(f"the png is damaged: the check sum of its chunk at byte {at} is wrong")
         pixels += size if name == b"IDAT" else 0
         at = end + 4
@@ -304,10 +321,34 @@ def _png(data: bytes) -> Size:
 
 
 def _gif(data: bytes) -> Size:
+    """Walk the blocks to the trailer; trailing bytes after it are allowed."""
     if len(data) < 13:
         raise ValueError("no screen descriptor")
-    whole = data.rstrip(b"\x00").endswith(b";")
-    return int.from_bytes(data[6:8], "little"), int.from_bytes(data[8:10], "little"), whole
+    width, height = int.from_bytes(data[6:8], "little"), int.from_bytes(data[8:10], "little")
+    at, end = 13 + _colours(data[10]), len(data)
+    while at < end and data[at] != 0x3B:
+        at = _behind_block(data, at)
+    return width, height, at < end
+
+
+def _colours(flags: int) -> int:
+    """Bytes of the colour table that these flags announce."""
+    return 6 << (flags & 7) if flags & 0x80 else 0
+
+
+def _behind_block(data: bytes, at: int) -> int:
+    """Where the GIF block at `at` ends; beyond the file where it is cut. Decoders skip a byte that begins no
+    block."""
+    end = len(data)
+    if data[at] == 0x2C:  # a picture: descriptor, colour table, code size
+        at += 11 + _colours(data[at + 9]) if at + 9 < end else end
+    elif data[at] == 0x21:  # an extension and its label
+        at += 2
+    else:
+        return at + 1
+    while at < end and data[at]:
+        at += 1 + data[at]
+    return at + 1
 
 
 def _webp(data: bytes) -> Size:

@@ -105,6 +105,33 @@ def test_a_jpeg_without_a_scan_is_damaged() -> None:
         assert code(fault) in ("IMG_UNREADABLE", "IMG_TRUNCATED")
 
 
+@pytest.mark.parametrize("stray", [b"\0" * 7, b"\n", b"\xff\0", b"\xff\xd3", b"\xff" * 3, b"\xff\0\xff\xd0x"])
+@pytest.mark.parametrize("before", [b"\xff\xdb", b"\xff\xc0", b"\xff\xc4", b"\xff\xda"])
+def test_a_jpeg_may_hold_stray_bytes_between_its_segments(before: bytes, stray: bytes) -> None:
+    data = KINDS["jpeg"]
+    at = data.index(before)
+    strayed = data[:at] + stray + data[at:]
+    Image.open(io.BytesIO(strayed)).load()
+    assert (inspect(strayed).width, inspect(strayed).height) == (60, 40)
+    for end in (at + len(stray), len(strayed) * 8 // 10):
+        with pytest.raises(Fault) as fault:
+            inspect(strayed[:end])
+        assert code(fault) in ("IMG_UNREADABLE", "IMG_TRUNCATED")
+
+
+def test_a_marker_without_a_length_is_skipped_between_segments() -> None:
+    data = KINDS["jpeg"].replace(b"\xff\xdb", b"\xff\x01\xff\xdb", 1)
+    assert inspect(data).width == 60
+
+
+def test_a_jpeg_may_set_arithmetic_coding_between_its_scans() -> None:
+    data = KINDS["progressive"]
+    at = data.index(b"\xff\xc4", data.index(b"\xff\xda"))
+    data = data[:at] + b"\xff\xcc\0\4\0\x10" + data[at:]
+    Image.open(io.BytesIO(data)).load()
+    assert inspect(data).width == inspect(data + b"trailing").width == 60
+
+
 @pytest.mark.parametrize(
     "how",
     [
@@ -137,12 +164,43 @@ def test_a_png_whose_bytes_changed_is_damaged_wherever_they_are() -> None:
         assert code(fault) in ("IMG_UNREADABLE", "IMG_TRUNCATED", "IMG_BOMB")
 
 
-def test_a_png_may_hold_many_chunks_and_a_note_with_a_wrong_check_sum() -> None:
-    data = KINDS["png"]
-    note = (4).to_bytes(4) + b"teXtnote" + b"\0\0\0\0"
-    assert inspect(data[:33] + note + data[33:]).width == 60
+def test_a_png_may_hold_many_chunks() -> None:
     large = picture("PNG", (700, 500))
     assert large.count(b"IDAT") > 1 and inspect(large).height == 500
+
+
+@pytest.mark.parametrize("name", [b"tEXt", b"teXt", b"gAMA", b"prVt"])
+def test_a_png_note_with_a_wrong_check_sum_is_damage_where_decoders_look_at_it(name: bytes) -> None:
+    data = KINDS["png"]
+    note = (4).to_bytes(4) + name + b"note" + b"\0\0\0\0"
+    before, behind = data[:33] + note + data[33:], data[:-12] + note + data[-12:]
+    with pytest.raises(OSError, match="cannot identify"):
+        Image.open(io.BytesIO(before))
+    with pytest.raises(Fault, match="check sum of its chunk at byte 33 is wrong") as fault:
+        inspect(before)
+    assert code(fault) == "IMG_UNREADABLE"
+    Image.open(io.BytesIO(behind)).load()
+    right = before[:45] + crc32(name + b"note").to_bytes(4) + data[33:]
+    assert inspect(behind).width == inspect(right).width == 60
+
+
+def animation() -> bytes:
+    """A GIF of four frames and a comment, each frame with its own colours."""
+    frames = [Image.effect_noise((60, 40), 60).convert("RGB") for _ in range(4)]
+    buffer = io.BytesIO()
+    more: dict[str, Any] = {"append_images": frames[1:], "comment": b"one; two; " * 60}
+    frames[0].save(buffer, "GIF", save_all=True, **more)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("data", [KINDS["gif"], animation()], ids=["one", "many"])
+def test_a_gif_ends_at_its_trailer_and_nowhere_else(data: bytes) -> None:
+    for whole in (data, data + b"trailing notes", data + bytes(9), data[:-1] + b"\0\0\7;"):
+        assert (inspect(whole).width, inspect(whole).height) == (60, 40)
+    for end in range(14, len(data)):  # some lie just behind a ";" of the data
+        with pytest.raises(Fault) as fault:
+            inspect(data[:end])
+        assert code(fault) == "IMG_TRUNCATED"
 
 
 @pytest.mark.parametrize("pixels", [b"", b"\0\0\0\0IDAT\x35\xaf\x06\x1e"])
