@@ -178,7 +178,7 @@ def _without_waiting(path: str, flags: int) -> int:
 def audit(path: str) -> Picture:
     """Read and inspect one file. Raises `Fault`: IMG_UNREADABLE, IMG_TRUNCATED or IMG_BOMB."""
     try:
-        with open(path, "rb", opener=_without_waiting) as file:
+        with open(path, "rb", buffering=0, opener=_without_waiting) as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
                 raise Fault("IMG_UNREADABLE", "not a regular file", path="images", value=path)
