@@ -3,9 +3,10 @@ one.
 
 Strategy: the file is read once; its bytes give the hash, the header (format and size) and the end marker.
 Pixels are not decoded: a header names the size in a few microseconds, and a cut file lacks its end, which
-decoders' own `verify` does not notice for JPEG. A PNG's chunks carry check sums, so any damage is found; a
-JPEG's coded data carries none, so samples of it are searched for markers that cannot stand there: a long
-stretch of foreign bytes is found, a few changed bits are not. Formats without a parser here go to Pillow.
+decoders' own `verify` does not notice for JPEG. A PNG's chunks carry check sums, so damage in what decoders
+read of it is found; a JPEG's coded data carries none, so samples of it are searched for markers that cannot
+stand there: a long stretch of foreign bytes is found, a few changed bits are not. Formats without a parser
+here go to Pillow.
 Promises: no fuzzy match (a near name is only suggested); nothing outside the roots, symlinks included; a
 header that claims more than `MAX_PIXELS` is refused before anything is decoded. Remote images are never
 fetched."""
