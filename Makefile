@@ -24,7 +24,7 @@ venv: $(VENV)/.dev
 test: venv lint types contracts tests
 
 lint:
-	$(RUN)/ruff check dfkdata dfkeval dfktrain tests bench
+	$(RUN)/ruff check dfkdata dfkeval dfktrain tests bench tools
 
 types:
 	$(RUN)/mypy

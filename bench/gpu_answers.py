@@ -36,7 +36,7 @@ TIMED = ("speed-torch", "speed-fla")
 
 def data(asked: argparse.Namespace) -> None:
     """The demo's rows of both tasks."""
-    from dfkdata.pipeline import convert
+    from dfkdata.conversion.convert import convert
     from dfktrain.demo.run import TASKS
 
     for task in TASKS:
@@ -47,7 +47,7 @@ def data(asked: argparse.Namespace) -> None:
 
 def trained(asked: argparse.Namespace, name: str, precision: str, **stage: Any) -> dict[str, Any]:
     """A run on the demo's posts with SFT-Plus; the contents of run.json."""
-    from dfkdata.config import load_config
+    from dfkdata.common.config import load_config
     from dfktrain import TrainConfig, train
 
     made = {
@@ -118,8 +118,8 @@ def video(asked: argparse.Namespace) -> dict[str, Any]:
     import torch
 
     from dfktrain import TrainConfig
-    from dfktrain import model as models
-    from dfktrain.collate import Collator
+    from dfktrain.data.collator import Collator
+    from dfktrain.engines import _base as models
     from dfktrain.engines import transformers as engine
 
     try:
@@ -174,12 +174,13 @@ def speed(asked: argparse.Namespace) -> dict[str, Any]:
     import torch
 
     from dfkdata import load_rows, schemas
-    from dfkeval import constraints, loading
     from dfkeval.backends.transformers import Transformers
-    from dfkeval.samples import Request, Sampling
+    from dfkeval.evaluation import constraints
+    from dfkeval.models import loader
+    from dfkeval.types import Request, Sampling
 
     model, new = ("tiny", 16) if asked.cpu else (str(asked.work / "base"), NEW_TOKENS)
-    loaded = loading.load(model)
+    loaded = loader.load(model)
     rows = list(load_rows(asked.work / "data/caption/test.jsonl"))
     grammar = constraints.constraint(schemas.load(rows[0]["meta"]["schema"]), "constrained")
     cuda = torch.cuda.is_available()

@@ -81,10 +81,10 @@ def wide_processor() -> Any:
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
     from transformers.models.qwen3_5.tokenization_qwen3_5 import Qwen3_5Tokenizer
 
-    from dfkeval import loading
-    from dfkeval._processor import ImageTextProcessor
+    from dfkeval.models import loader
+    from dfkeval.models.processor import ImageTextProcessor
 
-    tiny = loading.tiny_path()
+    tiny = loader.tiny_path()
     raw = json.loads((tiny / "tokenizer.json").read_text(encoding="utf-8"))["model"]
     vocab = dict(raw["vocab"])
     for index in range(len(vocab), 248044):
@@ -130,7 +130,7 @@ def make_rows(folder: Path, count: int, side: int) -> Path:
 
 def configured(asked: argparse.Namespace, engine: str, precision: str, kind: str = "lora") -> Any:
     """The one configuration, for an engine; kind qlora takes few steps, with the 8-bit optimiser."""
-    from dfktrain.config import TrainConfig
+    from dfktrain.config.run import TrainConfig
 
     small = kind == "qlora"
 
@@ -155,7 +155,7 @@ def gradient(asked: argparse.Namespace, name: str) -> dict[str, Any]:
     engine = name if name in ENGINES else "transformers"
     if name in TORCH_KERNELS:
         sys.modules["fla"] = None  # type: ignore[assignment]  # as if it were not installed
-    from dfktrain import model as models
+    from dfktrain.engines import _base as models
 
     module = models.pick_engine(engine)
     config = configured(asked, engine, "fp32" if name == "reference" or asked.cpu else "bf16")
@@ -163,7 +163,7 @@ def gradient(asked: argparse.Namespace, name: str) -> dict[str, Any]:
     import torch
 
     from dfkdata import load_rows
-    from dfktrain.collate import Collator
+    from dfktrain.data.collator import Collator
     from dfktrain.engines.transformers import score_answers
 
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
@@ -195,7 +195,7 @@ def gradient(asked: argparse.Namespace, name: str) -> dict[str, Any]:
 
 def delta_rule(asked: argparse.Namespace, name: str) -> dict[str, float] | None:
     """How far the gated delta rule that this process computes with is from the plain recurrence."""
-    from dfktrain.environment import gdn_difference
+    from dfktrain.engines._kernels import gdn_difference
 
     heads, head = (4, 32) if asked.shape == "tiny" else (16, 128)
     fast = not asked.cpu and name not in TORCH_KERNELS
@@ -207,7 +207,7 @@ def seed_adapter(model: Any) -> list[tuple[str, Any]]:
     gradient."""
     import torch
 
-    from dfktrain.model import trainable
+    from dfktrain.engines._base import trainable
 
     moved = sorted(trainable(model), key=lambda pair: pair[0])
     generator = torch.Generator().manual_seed(0)
@@ -219,7 +219,7 @@ def seed_adapter(model: Any) -> list[tuple[str, Any]]:
 
 def train(asked: argparse.Namespace, name: str) -> dict[str, Any]:
     """Losses, speed and memory of the trainer's own run with one engine."""
-    from dfktrain.stages import train as run
+    from dfktrain.training.run import train as run
 
     stamps: list[tuple[int, float]] = []
     config = configured(asked, name, "fp32" if asked.cpu else "bf16")
@@ -248,10 +248,10 @@ def generated(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
     import torch
 
     from dfkdata import load_rows
-    from dfkeval import loading
-    from dfktrain.collate import Collator
+    from dfkeval.models import loader
+    from dfktrain.data.collator import Collator
 
-    loaded = loading.load(base_name(asked), adapter=folder, max_pixels=MAX_PIXELS)
+    loaded = loader.load(base_name(asked), adapter=folder, max_pixels=MAX_PIXELS)
     row = next(iter(load_rows(asked.work / "data/rows.jsonl")))
     batch = Collator(loaded.processor)([row])
     start = int((batch.pop("labels")[0] != -100).nonzero()[0])
@@ -265,7 +265,7 @@ def generated(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
 def qlora(asked: argparse.Namespace, name: str) -> dict[str, Any]:
     """Losses of a few steps on the base in 4 bit with the 8-bit optimiser, and what the adapter then does on
     the 16-bit base."""
-    from dfktrain.stages import train as run
+    from dfktrain.training.run import train as run
 
     result = run(configured(asked, name, "bf16", "qlora"), asked.work / f"qlora-{name}")
     import torch

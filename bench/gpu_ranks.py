@@ -144,7 +144,7 @@ def write_config(asked: argparse.Namespace, name: str, run: Run) -> Path:
 
 def command(asked: argparse.Namespace, name: str, run: Run) -> list[str]:
     """What a user would type."""
-    words = ["dfktrain.cli", "run", str(asked.work / f"{name}.json"), "--out", str(asked.work / name)]
+    words = ["dfktrain.cli.app", "run", str(asked.work / f"{name}.json"), "--out", str(asked.work / name)]
     if run.kind == "one":
         return [sys.executable, "-m", *words]
     with socket.socket() as probe:
@@ -204,14 +204,14 @@ def reload(asked: argparse.Namespace) -> None:
     one row."""
     import torch
 
-    from dfkeval import loading
+    from dfkeval.models import loader
 
     made: dict[str, Any] = {}
     for name in runs():
         folder = asked.work / name / "adapter"
         if not (asked.work / name / "run.json").is_file():
             continue
-        loaded = loading.load("tiny", adapter=folder, dtype="float32", device="cpu" if asked.cpu else "auto")
+        loaded = loader.load("tiny", adapter=folder, dtype="float32", device="cpu" if asked.cpu else "auto")
         ask = [{"role": "user", "content": [{"type": "text", "text": "What is it? red blue"}]}]
         text = loaded.processor.apply_chat_template(ask, tokenize=False, add_generation_prompt=True)
         inputs = loaded.processor.tokenizer(text, return_tensors="pt").to(loaded.model.device)

@@ -26,7 +26,7 @@ SHAPES: dict[str, dict[str, int]] = {
     "tiny": {"vocab_size": 2048, "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 4},
 }
 
-IMPORTS = "import sys, torch, transformers, peft, dfktrain.merge\ntorch.set_num_threads(1)\n"
+IMPORTS = "import sys, torch, transformers, peft, dfktrain.merging.merge\ntorch.set_num_threads(1)\n"
 
 CONTENDERS = {
     "imports only": "",
@@ -93,10 +93,10 @@ def write_adapter(base: Path, folder: Path) -> None:
     """A rank-16 adapter on every linear layer but the head."""
     from safetensors.torch import save_file
 
-    from dfktrain import tensorfile
+    from dfktrain.weights import safetensors_io
 
     torch = __import__("torch")
-    entries = [e for file in tensorfile.weight_files(base) for e in file.entries]
+    entries = [e for file in safetensors_io.weight_files(base) for e in file.entries]
     layers = [
         e
         for e in entries
@@ -132,10 +132,10 @@ def kept(base: Path, out: Path) -> tuple[int, int, int]:
     """(tensors of the base, of them byte for byte in the result, missing)."""
     import torch
 
-    from dfktrain import tensorfile
+    from dfktrain.weights import safetensors_io
 
-    before = {e.name: t.clone() for file in tensorfile.weight_files(base) for e, t in file.tensors()}
-    after = {e.name: t for file in tensorfile.weight_files(out) for e, t in file.tensors()}
+    before = {e.name: t.clone() for file in safetensors_io.weight_files(base) for e, t in file.tensors()}
+    after = {e.name: t for file in safetensors_io.weight_files(out) for e, t in file.tensors()}
     same = sum(
         n in after and after[n].dtype == t.dtype and torch.equal(after[n], t) for n, t in before.items()
     )

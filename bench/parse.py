@@ -24,9 +24,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
+from dfkeval.parsing.toolcall import ToolCallParser, write_tool_call
 from dfkeval.testing.conformance import cases, drive, explain
 from dfkeval.testing.roundtrip import TOOLS, random_calls, verdict
-from dfkeval.toolcall import ToolCallParser, write_tool_call
 
 WORDS = "a small brown dog runs on the wet sand while two children in red coats watch the waves".split()
 CAPTION = {

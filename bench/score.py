@@ -21,7 +21,7 @@ import jsonschema_rs
 import numpy as np
 
 from dfkdata import schemas
-from dfkeval import stats
+from dfkeval.analysis import statistics
 from dfkeval.metrics import (
     Scoring,
     answers,
@@ -40,7 +40,7 @@ from dfkeval.metrics import (
     sita_keywords,
     validity,
 )
-from dfkeval.samples import Sample
+from dfkeval.types import Sample
 
 LABELS = ("netral", "disinformasi", "fitnah", "ujaran kebencian")
 WORDS = "the a dog horse runs on grass red small wooden bench child under tree near water bright sign".split()
@@ -131,7 +131,7 @@ def report(samples: list[Sample], schema: str, chosen: tuple[Any, ...]) -> None:
     measured = {
         module.__name__: (module.METRIC, module.METRIC.measure(samples, scoring)) for module in chosen
     }
-    stats.estimates(measured, [sample.group for sample in samples], seed=1)
+    statistics.estimates(measured, [sample.group for sample in samples], seed=1)
 
 
 def measure_report() -> dict[str, float]:
@@ -147,12 +147,14 @@ def measure_report() -> dict[str, float]:
     every_image = (*image, keywords, qwen_test_runner, sita_keywords)
 
     def cold(samples: list[Sample], schema: str, chosen: tuple[Any, ...]) -> float:
-        stats.weights.cache_clear()
+        statistics.weights.cache_clear()
         rouge.short_pair.cache_clear()
         return clock(lambda: report(samples, schema, chosen), 1)
 
     return {
-        "labels_10000_resamples_n1000": clock(lambda: stats.estimate(labels.METRIC, table, groups, seed=1)),
+        "labels_10000_resamples_n1000": clock(
+            lambda: statistics.estimate(labels.METRIC, table, groups, seed=1)
+        ),
         "report_dfk_n1000": cold(small, "dfk_label", text),
         "score_dfk_n10000": cold(large, "dfk_label", text),
         "score_caption_n10000": cold(captions, "caption", image),

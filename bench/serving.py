@@ -18,11 +18,12 @@ from typing import Any
 import httpx
 from msgspec.structs import replace
 
-from dfkeval import Predictor, loading
+from dfkeval import Predictor
 from dfkeval.backends.transformers import Transformers
-from dfkeval.samples import Completion, LabelSlot, Request, Sampling
-from dfkeval.serving.app import application
-from dfkeval.serving.limits import Limits
+from dfkeval.inference.serving.app import application
+from dfkeval.inference.serving.limits import Limits
+from dfkeval.models import loader
+from dfkeval.types import Completion, LabelSlot, Request, Sampling
 
 SAMPLING = Sampling(max_new_tokens=24)
 
@@ -77,7 +78,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=96)
     parser.add_argument("--callers", type=int, default=16)
     given = parser.parse_args()
-    engine = Transformers(loading.load("tiny", dtype="float32", device="cpu"))
+    engine = Transformers(loader.load("tiny", dtype="float32", device="cpu"))
     asyncio.run(measured(Marked(engine, True), 8, 8, 8))  # warm up
     rows = [
         asyncio.run(measured(Marked(engine, sure), batch, given.requests, given.callers))

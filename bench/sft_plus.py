@@ -3,7 +3,7 @@
     python bench/sft_plus.py --out runs/sft-plus [--seeds 1 2 3] [--steps 600] [--lambdas 0.1 0.2]
     python bench/sft_plus.py --out runs/sft-plus --speed
 
-Old skills: unseen rows of four of the lessons that the base was taught (`dfktrain/tiny/lessons.py`; `judge`
+Old skills: unseen rows of four of the lessons that the base was taught (`tools/tiny_model/tasks.py`; `judge`
 is left out, the base only guesses there), greedy, exact match. New skill: the demo's labelled posts, never a
 lesson. Plain SFT and every lambda train one adapter a seed on the posts; then both sets are asked again.
 Differences are paired over rows, a side is the runs of all seeds (`dfkeval.compare`). Each setting is
@@ -22,12 +22,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dfkdata.pipeline import convert
+from dfkdata.conversion.convert import convert
 from dfkeval import EvalConfig, Run, compare, evaluate, write_tool_call
-from dfkeval.pooling import pool
+from dfkeval.analysis.pooling import pool
 from dfktrain import TrainConfig, train
 from dfktrain.demo import posts
-from dfktrain.tiny import lessons
+from tools.tiny_model import tasks
 
 OLD = ("fill_form", "take_apart", "take_apart_among_tools", "look")
 HEADLINE = {"new": "labels.accuracy", "old": "answers.exact"}
@@ -57,7 +57,7 @@ def old_rows(folder: Path, count: int, seed: int = 77_001) -> Path:
     for lesson in OLD:
         rng = random.Random(f"{seed}/{lesson}")
         for index in range(count):
-            lines.append(json.dumps(_old_row(folder, lesson, index, lessons.LESSONS[lesson](rng))))
+            lines.append(json.dumps(_old_row(folder, lesson, index, tasks.LESSONS[lesson](rng))))
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
 
@@ -166,15 +166,15 @@ def score(runs: list[Run], metric: str) -> float:
 
 def speed(options: argparse.Namespace, rounds: int = 12) -> None:
     """Forward and backward of plain SFT and of SFT-Plus, in turn on the same batches of the posts."""
-    from dfkdata.rows import load_rows
-    from dfkeval import loading
-    from dfktrain.collate import Collator
-    from dfktrain.config import AdapterConfig
+    from dfkdata.rows.messages import load_rows
+    from dfkeval.models import loader
+    from dfktrain.config.run import AdapterConfig
+    from dfktrain.data.collator import Collator
+    from dfktrain.engines._base import Base, adapt, bare
     from dfktrain.engines.transformers import score_answers
-    from dfktrain.model import Base, adapt, bare
-    from dfktrain.preserve import AdapterOff, Keep, keeping
+    from dfktrain.losses.kl_to_base import AdapterOff, Keep, keeping
 
-    loaded = loading.load("tiny", device="cpu")
+    loaded = loader.load("tiny", device="cpu")
     model, _ = adapt(Base(loaded.model, loaded.processor, "tiny"), AdapterConfig())
     net = bare(model.train())
     keep = Keep(AdapterOff(model, net), 0.1, 1.0)

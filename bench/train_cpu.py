@@ -17,12 +17,12 @@ from typing import Any
 
 import torch
 
-from dfkeval import loading
-from dfktrain.batches import LengthGroups
-from dfktrain.collate import Collator
-from dfktrain.config import AdapterConfig, TrainConfig
-from dfktrain.model import Base, adapt
-from dfktrain.stages import train_on
+from dfkeval.models import loader
+from dfktrain.config.run import AdapterConfig, TrainConfig
+from dfktrain.data.collator import Collator
+from dfktrain.data.samplers import LengthGroups
+from dfktrain.engines._base import Base, adapt
+from dfktrain.training.run import train_on
 
 WORDS = [
     "red",
@@ -65,7 +65,7 @@ def rows(count: int, folder: Path, seed: int = 0) -> list[dict[str, Any]]:
 
 def fresh() -> Base:
     """The tiny model, loaded anew."""
-    loaded = loading.load("tiny", device="cpu")
+    loaded = loader.load("tiny", device="cpu")
     return Base(loaded.model, loaded.processor, "tiny", loaded.info["shapes_sha256"])
 
 
@@ -113,7 +113,7 @@ def main() -> None:
         data = root / "train.jsonl"
         made = rows(asked.steps * asked.batch, root)
         data.write_text("".join(json.dumps(row) + "\n" for row in made))
-        collator = Collator(loading.load_processor("tiny"))
+        collator = Collator(loader.load_processor("tiny"))
         samples = [collator.encode(row) for row in made]
         results = {
             "trainer": whole_loop(data, asked.steps, asked.batch, True, root / "a"),

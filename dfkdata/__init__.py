@@ -12,23 +12,23 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dfkdata.pipeline import convert
-    from dfkdata.plan import Summary
-    from dfkdata.reader import read
-    from dfkdata.records import Record, Reject
-    from dfkdata.rows import load_rows, prompt, training_row
+    from dfkdata.conversion.convert import convert
+    from dfkdata.conversion.options import Summary
+    from dfkdata.conversion.reader import read
+    from dfkdata.rows.messages import load_rows, prompt, training_row
+    from dfkdata.rows.record import Record, Reject
 
 __all__ = ["Record", "Reject", "Summary", "convert", "load_rows", "prompt", "read", "training_row"]
 
 _HOMES = {
-    "Record": "records",
-    "Reject": "records",
-    "Summary": "plan",
-    "convert": "pipeline",
-    "load_rows": "rows",
-    "prompt": "rows",
-    "read": "reader",
-    "training_row": "rows",
+    "Record": "rows.record",
+    "Reject": "rows.record",
+    "Summary": "conversion.options",
+    "convert": "conversion.convert",
+    "load_rows": "rows.messages",
+    "prompt": "rows.messages",
+    "read": "conversion.reader",
+    "training_row": "rows.messages",
 }
 
 

@@ -9,42 +9,42 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dfkeval.comparison import Comparison as Comparison
-    from dfkeval.comparison import compare as compare
-    from dfkeval.config import EvalConfig as EvalConfig
-    from dfkeval.decoding import Decoded as Decoded
-    from dfkeval.decoding import Failure as Failure
-    from dfkeval.decoding import decode as decode
-    from dfkeval.harness import Run as Run
-    from dfkeval.harness import evaluate as evaluate
-    from dfkeval.harness import load_run as load_run
-    from dfkeval.harness import score as score
-    from dfkeval.modes import evaluate_modes as evaluate_modes
-    from dfkeval.prediction import PredictionError as PredictionError
-    from dfkeval.prediction import Predictor as Predictor
-    from dfkeval.toolcall import ToolCallParser as ToolCallParser
-    from dfkeval.toolcall import parse_tool_call as parse_tool_call
-    from dfkeval.toolcall import parse_tool_calls as parse_tool_calls
-    from dfkeval.toolcall import write_tool_call as write_tool_call
+    from dfkeval.analysis.comparison import Comparison as Comparison
+    from dfkeval.analysis.comparison import compare as compare
+    from dfkeval.evaluation.evaluate import Run as Run
+    from dfkeval.evaluation.evaluate import evaluate as evaluate
+    from dfkeval.evaluation.evaluate import load_run as load_run
+    from dfkeval.evaluation.evaluate import score as score
+    from dfkeval.evaluation.modes import evaluate_modes as evaluate_modes
+    from dfkeval.inference.predictor import PredictionError as PredictionError
+    from dfkeval.inference.predictor import Predictor as Predictor
+    from dfkeval.parsing.decode import Decoded as Decoded
+    from dfkeval.parsing.decode import Failure as Failure
+    from dfkeval.parsing.decode import decode as decode
+    from dfkeval.parsing.toolcall import ToolCallParser as ToolCallParser
+    from dfkeval.parsing.toolcall import parse_tool_call as parse_tool_call
+    from dfkeval.parsing.toolcall import parse_tool_calls as parse_tool_calls
+    from dfkeval.parsing.toolcall import write_tool_call as write_tool_call
+    from dfkeval.runs.config import EvalConfig as EvalConfig
 
 _HOME = {
-    "Comparison": "comparison",
-    "compare": "comparison",
-    "EvalConfig": "config",
-    "Decoded": "decoding",
-    "Failure": "decoding",
-    "decode": "decoding",
-    "PredictionError": "prediction",
-    "Predictor": "prediction",
-    "Run": "harness",
-    "evaluate": "harness",
-    "evaluate_modes": "modes",
-    "load_run": "harness",
-    "score": "harness",
-    "ToolCallParser": "toolcall",
-    "parse_tool_call": "toolcall",
-    "parse_tool_calls": "toolcall",
-    "write_tool_call": "toolcall",
+    "Comparison": "analysis.comparison",
+    "compare": "analysis.comparison",
+    "EvalConfig": "runs.config",
+    "Decoded": "parsing.decode",
+    "Failure": "parsing.decode",
+    "decode": "parsing.decode",
+    "PredictionError": "inference.predictor",
+    "Predictor": "inference.predictor",
+    "Run": "evaluation.evaluate",
+    "evaluate": "evaluation.evaluate",
+    "evaluate_modes": "evaluation.modes",
+    "load_run": "evaluation.evaluate",
+    "score": "evaluation.evaluate",
+    "ToolCallParser": "parsing.toolcall",
+    "parse_tool_call": "parsing.toolcall",
+    "parse_tool_calls": "parsing.toolcall",
+    "write_tool_call": "parsing.toolcall",
 }
 __all__ = sorted(_HOME)
 

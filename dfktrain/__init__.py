@@ -9,15 +9,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dfktrain.collate import Collator
-    from dfktrain.config import TrainConfig
-    from dfktrain.stages import TrainResult, train
+    from dfktrain.config.run import TrainConfig
+    from dfktrain.data.collator import Collator
+    from dfktrain.training.run import TrainResult, train
 
 _HOMES = {
-    "TrainConfig": "dfktrain.config",
-    "train": "dfktrain.stages",
-    "TrainResult": "dfktrain.stages",
-    "Collator": "dfktrain.collate",
+    "TrainConfig": "dfktrain.config.run",
+    "train": "dfktrain.training.run",
+    "TrainResult": "dfktrain.training.run",
+    "Collator": "dfktrain.data.collator",
 }
 
 __all__ = ["Collator", "TrainConfig", "TrainResult", "train"]

@@ -16,18 +16,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dfkdata.errors import BackendError, ConfigError, missing_package
-from dfkeval import adapters
-from dfkeval import card as cards
-from dfktrain import modelcard
-from dfktrain.config import HUB, TrainConfig
+from dfkdata.common.errors import BackendError, ConfigError, missing_package
+from dfkeval.models import adapters
+from dfkeval.models import metadata as cards
+from dfktrain.config.run import HUB, TrainConfig
+from dfktrain.reports import model_card
 
 _WEIGHTS = re.compile(r"^(?:adapter_model|model)[\w.-]*\.safetensors$|^model\.safetensors\.index\.json$")
 _BESIDE = (
     "adapter_config.json", "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json",
     "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "processor_config.json",
     "preprocessor_config.json", "video_preprocessor_config.json", "chat_template.jinja", "merge-report.json",
-    cards.NAME, modelcard.NAME,
+    cards.NAME, model_card.NAME,
 )  # fmt: skip
 _NAME = re.compile(r"^[\w-][\w.-]*/[\w-][\w.-]*$")
 _TOKEN = re.compile(rb"hf_[A-Za-z0-9]{20,}")
@@ -79,7 +79,7 @@ def _with_curves(found: list[File], run: Path) -> list[File]:
     shown = "".join(f"\n![Loss of stage {file.name[7:-4]}]({file.name})\n" for file in curves)
     made = []
     for file in found:
-        if file.name == modelcard.NAME and curves and isinstance(file.content, bytes):
+        if file.name == model_card.NAME and curves and isinstance(file.content, bytes):
             file = File(file.name, file.content + f"\n## Curves\n{shown}".encode())
         made.append(file)
     return [*made, *curves]
@@ -107,8 +107,8 @@ def _base_name(folder: Path, name: str | None) -> str | None:
     run = folder.parent / "run.json"
     if run.is_file():
         report = json.loads(run.read_bytes())
-        said = modelcard.ModelCard.model_validate(report["config"].get("card") or {})
-        name = modelcard.base_model(report, said) or str(report["base"]["name"])
+        said = model_card.ModelCard.model_validate(report["config"].get("card") or {})
+        name = model_card.base_model(report, said) or str(report["base"]["name"])
     if name is None:
         return None
     return Path(name).name if Path(name).is_absolute() or Path(name).is_dir() else name

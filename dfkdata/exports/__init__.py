@@ -1,6 +1,6 @@
 """FAMILY: one training layout a file.
 
-A member writes the canonical row (the `messages` layout, see `dfkdata.rows`) as one trainer reads it, and
+A member writes the canonical row (the `messages` layout, see `dfkdata.rows.messages`) as one trainer reads it, and
 back:
 
     def row(row) -> dict         the layout's row; raises `Fault` where this layout cannot hold it
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dfkdata.records import Fault
+from dfkdata.rows.record import Fault
 
 Row = dict[str, Any]
 TAGS = {"image": "<image>", "video": "<video>", "audio": "<audio>"}

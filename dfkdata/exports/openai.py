@@ -13,8 +13,8 @@ from typing import Any
 import msgspec
 
 from dfkdata.formats import openai as source
-from dfkdata.formats._turns import conversation, tools
-from dfkdata.records import Fault
+from dfkdata.rows.chat_turns import conversation, tools
+from dfkdata.rows.record import Fault
 
 Row = dict[str, Any]
 

@@ -15,9 +15,9 @@ import msgspec
 from dfkdata.exports import media, tag_counts, tagged
 from dfkdata.exports.swift import call_text
 from dfkdata.formats import sharegpt as source
-from dfkdata.formats._turns import conversation, listed, tools
 from dfkdata.formats.swift import joined_calls
-from dfkdata.records import Fault
+from dfkdata.rows.chat_turns import conversation, listed, tools
+from dfkdata.rows.record import Fault
 
 Row = dict[str, Any]
 _SPEAKERS = {"user": "human", "assistant": "gpt", "tool": "observation"}

@@ -13,8 +13,8 @@ import msgspec
 
 from dfkdata.exports import media, tag_counts, tagged
 from dfkdata.formats import swift as source
-from dfkdata.formats._turns import conversation, listed, tools
-from dfkdata.records import Fault
+from dfkdata.rows.chat_turns import conversation, listed, tools
+from dfkdata.rows.record import Fault
 
 Row = dict[str, Any]
 _ROLES = ("system", "user", "assistant", "tool_call", "tool_response")

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dfkdata.records import Fault
+from dfkdata.rows.record import Fault
 
 Row = dict[str, Any]
 

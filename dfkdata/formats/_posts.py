@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from dfkdata.config import Config
+from dfkdata.common.config import Config
+from dfkdata.common.hashing import content_id
 from dfkdata.formats import Row, need, text
-from dfkdata.identity import content_id
-from dfkdata.records import Fault, Record
+from dfkdata.rows.record import Fault, Record
 
 CLAIMS = ("ringkasan", "klaim", "fakta")
 

@@ -15,10 +15,10 @@ from typing import Any
 
 from pydantic import field_validator
 
-from dfkdata.config import Config
+from dfkdata.common.config import Config
 from dfkdata.formats import GROUP_KEYS, Row, group_key, key
-from dfkdata.formats._turns import file_name
-from dfkdata.records import Fault, Record
+from dfkdata.rows.chat_turns import file_name
+from dfkdata.rows.record import Fault, Record
 
 SCHEMA: str | None = None
 COLUMNS = tuple(

@@ -13,11 +13,11 @@ from typing import Any
 
 import msgspec
 
-from dfkdata.config import Config
+from dfkdata.common.config import Config
+from dfkdata.common.hashing import content_id
 from dfkdata.formats import Row, group_key, key, text
-from dfkdata.formats._turns import file_name
-from dfkdata.identity import content_id
-from dfkdata.records import Fault, Record
+from dfkdata.rows.chat_turns import file_name
+from dfkdata.rows.record import Fault, Record
 
 SCHEMA: str | None = "caption"
 COLUMNS = (frozenset({"caption"}), frozenset({"image"}))

@@ -4,10 +4,10 @@ The answer is the summary; the label, where there is one, is kept in `meta` for 
 
 from __future__ import annotations
 
-from dfkdata.config import Config
+from dfkdata.common.config import Config
+from dfkdata.common.hashing import content_id
 from dfkdata.formats import Row, _posts, need, text
-from dfkdata.identity import content_id
-from dfkdata.records import Record
+from dfkdata.rows.record import Record
 
 SCHEMA: str | None = "summary"
 COLUMNS = (frozenset({"frame_path", "ringkasan"}),)

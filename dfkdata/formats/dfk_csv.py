@@ -12,11 +12,11 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-from dfkdata.config import Config
+from dfkdata.common.config import Config
+from dfkdata.common.hashing import content_id
 from dfkdata.formats import Row, need, text
 from dfkdata.formats._posts import no_analysis
-from dfkdata.identity import content_id
-from dfkdata.records import Fault, Record
+from dfkdata.rows.record import Fault, Record
 
 SCHEMA = "dfk_label"
 COLUMNS = (frozenset({"img_path", "label"}), frozenset({"image_filename", "label"}))

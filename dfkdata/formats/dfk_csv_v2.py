@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from dfkdata.formats import Row, _posts, need
 from dfkdata.formats.dfk_csv import path_list
-from dfkdata.records import Record
+from dfkdata.rows.record import Record
 
 SCHEMA: str | None = "dfk_label"
 VARIANT = "claims"

@@ -6,7 +6,7 @@ image_only` asks with the picture alone."""
 from __future__ import annotations
 
 from dfkdata.formats import Row, _posts
-from dfkdata.records import Record
+from dfkdata.rows.record import Record
 
 SCHEMA: str | None = "dfk_label"
 VARIANT = "claims"

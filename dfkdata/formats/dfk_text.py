@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import re
 
-from dfkdata.config import Config
+from dfkdata.common.config import Config
+from dfkdata.common.hashing import content_id
 from dfkdata.formats import Row, need, text
-from dfkdata.identity import content_id
-from dfkdata.labels import DFK, DFK_RAW
-from dfkdata.records import Fault, Record
+from dfkdata.rows.record import Fault, Record
+from dfkdata.schemas._labels import DFK, DFK_RAW
 
 SCHEMA: str | None = "dfk_text"
 COLUMNS = (frozenset({"input", "output", "_label"}),)

@@ -6,9 +6,9 @@
 
 from __future__ import annotations
 
-from dfkdata.config import Config
+from dfkdata.common.config import Config
 from dfkdata.formats import Row, messages
-from dfkdata.records import Fault, Record
+from dfkdata.rows.record import Fault, Record
 
 SCHEMA: str | None = None
 COLUMNS = messages.COLUMNS

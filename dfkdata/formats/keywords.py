@@ -8,10 +8,10 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from dfkdata.config import Config
+from dfkdata.common.config import Config
 from dfkdata.formats import Row, messages
-from dfkdata.formats._turns import as_json
-from dfkdata.records import Fault, Record
+from dfkdata.rows.chat_turns import as_json
+from dfkdata.rows.record import Fault, Record
 
 SCHEMA: str | None = "keywords"
 COLUMNS = messages.COLUMNS

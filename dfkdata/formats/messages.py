@@ -9,11 +9,11 @@ loader filled with null are dropped. Tool arguments may be objects or JSON text.
 
 from __future__ import annotations
 
-from dfkdata.config import Config
+from dfkdata.common.config import Config
 from dfkdata.formats import Row
-from dfkdata.formats._carried import carried
-from dfkdata.formats._turns import conversation, listed, tools
-from dfkdata.records import Record
+from dfkdata.formats._conversation_row import carried
+from dfkdata.rows.chat_turns import conversation, listed, tools
+from dfkdata.rows.record import Record
 
 SCHEMA: str | None = None
 COLUMNS = (frozenset({"messages"}),)

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from dfkdata.config import Config
+from dfkdata.common.config import Config
 from dfkdata.formats import Row, text
-from dfkdata.formats._carried import carried
-from dfkdata.formats._turns import conversation, listed, tools
+from dfkdata.formats._conversation_row import carried
 from dfkdata.formats.swift import joined_calls
-from dfkdata.records import Fault, Record
+from dfkdata.rows.chat_turns import conversation, listed, tools
+from dfkdata.rows.record import Fault, Record
 
 SCHEMA: str | None = None
 COLUMNS = (frozenset({"conversations"}),)

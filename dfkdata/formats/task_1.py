@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dfkdata import sources
-from dfkdata.config import Config
-from dfkdata.errors import DataError
+from dfkdata.common.config import Config
+from dfkdata.common.errors import DataError
+from dfkdata.common.hashing import content_id
 from dfkdata.formats import Row, messages
-from dfkdata.identity import content_id
-from dfkdata.records import Fault, Record, Reject
+from dfkdata.rows.record import Fault, Record, Reject
 
 SCHEMA: str | None = "caption"
 COLUMNS = (frozenset({"messages", "tools"}),)

@@ -8,11 +8,11 @@ it. The prompt has the question first, then the image."""
 
 from __future__ import annotations
 
-from dfkdata.config import Config
+from dfkdata.common.config import Config
+from dfkdata.common.hashing import content_id
 from dfkdata.formats import Row, group_key, key, need
-from dfkdata.formats._turns import file_name
-from dfkdata.identity import content_id
-from dfkdata.records import Record
+from dfkdata.rows.chat_turns import file_name
+from dfkdata.rows.record import Record
 
 SCHEMA: str | None = "answer"
 COLUMNS = ()  # columns are the user's to name; a row that lacks one says so

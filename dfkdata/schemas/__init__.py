@@ -2,7 +2,7 @@
 
 A member says what the model must answer and how it is asked:
 
-    class Answer(Frozen)                   the validated dict; fields carry roles (see `dfkdata.fields`)
+    class Answer(Frozen)                   the validated dict; fields carry roles (see `dfkdata.schemas._roles`)
     VARIANTS: dict[str, Variant]           named pairs of prompt and answer form; the first is the default
 
 Prompt text, tool definition, grammar, training target and metrics all derive from these two names.
@@ -18,10 +18,10 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from dfkdata import plugins
-from dfkdata.errors import ConfigError
-from dfkdata.fields import Role, roles
-from dfkdata.tools import json_schema, tool
+from dfkdata.common import plugins
+from dfkdata.common.errors import ConfigError
+from dfkdata.schemas._json_schema import json_schema, tool
+from dfkdata.schemas._roles import Role, roles
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from dfkdata.fields import Frozen, Prose
 from dfkdata.schemas import Images, Prompt, TextForm, Value, Variant
+from dfkdata.schemas._roles import Frozen, Prose
 
 
 class Answer(Frozen):

@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field
 
-from dfkdata.fields import Choice, Derived, Frozen, Grounded, Inferred
 from dfkdata.schemas import Images, Prompt, ToolForm, Value, Variant
+from dfkdata.schemas._roles import Choice, Derived, Frozen, Grounded, Inferred
 
 SYSTEM = (
     "You are a caption-structuring assistant. Convert each\nimage caption into JSON matching the schema. "

@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from dfkdata.fields import Choice, Derived, Frozen, Grounded, Inferred
 from dfkdata.schemas import Images, Prompt, ToolForm, Value, Variant, caption
+from dfkdata.schemas._roles import Choice, Derived, Frozen, Grounded, Inferred
 
 
 class Answer(Frozen):

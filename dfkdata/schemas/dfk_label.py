@@ -10,9 +10,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from dfkdata.fields import Frozen, Label, Prose
-from dfkdata.labels import DFK
 from dfkdata.schemas import Images, Lines, Prompt, Text, TextForm, Variant
+from dfkdata.schemas._labels import DFK
+from dfkdata.schemas._roles import Frozen, Label, Prose
 
 INSTRUCTION = (
     "Anda adalah seorang analis konten media sosial ahli. Diberikan tangkapan layar dari sebuah unggahan "

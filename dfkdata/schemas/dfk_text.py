@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from dfkdata.fields import Frozen, Label, Prose
-from dfkdata.labels import DFK
 from dfkdata.schemas import Prompt, TextForm, Value, Variant
+from dfkdata.schemas._labels import DFK
+from dfkdata.schemas._roles import Frozen, Label, Prose
 
 SYSTEM = (
     "Anda adalah sistem deteksi konten DFK berbasis artikel rujukan. Tugas Anda adalah membandingkan klaim "

@@ -6,8 +6,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from dfkdata.fields import Frozen, Grounded
 from dfkdata.schemas import Images, JsonForm, Prompt, Value, Variant
+from dfkdata.schemas._roles import Frozen, Grounded
 
 
 class Answer(Frozen):

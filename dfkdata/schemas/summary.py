@@ -6,8 +6,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from dfkdata.fields import Frozen, Prose
 from dfkdata.schemas import Images, Prompt, Text, TextForm, Variant
+from dfkdata.schemas._roles import Frozen, Prose
 
 INSTRUCTION = "Berikan ringkasan dari konten yang ditampilkan pada tangkapan layar berikut."
 

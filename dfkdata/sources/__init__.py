@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from dfkdata.errors import ConfigError, DataError, missing_package
-from dfkdata.records import Fault, Reject
-from dfkdata.sources import _table, _text
-from dfkdata.sources._common import Found, Row, as_row, demand_text, no_text
+from dfkdata.common.errors import ConfigError, DataError, missing_package
+from dfkdata.rows.record import Fault, Reject
+from dfkdata.sources import _csv, _json
+from dfkdata.sources._rejects import Found, Row, as_row, demand_text, no_text
 
 HUB = "hf://datasets/"
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
@@ -142,12 +142,12 @@ def _read(path: Path, kind: str, name: str) -> Iterator[Found]:
         try:
             if kind == ".csv":
                 text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
-                yield from _table.rows(text, name)
+                yield from _csv.rows(text, name)
             elif kind == ".json":
                 with _seekable(file) as again:
-                    yield from _text.document(again, name)
+                    yield from _json.document(again, name)
             else:
-                yield from _text.lines(file, name)
+                yield from _json.lines(file, name)
         except (OSError, zlib.error, EOFError) as error:  # gzip and zstd say OSError for a broken file
             raise DataError(f"{path}: the file is broken, or cannot be read on ({error})") from error
 

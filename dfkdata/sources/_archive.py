@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from dfkdata.errors import DataError
+from dfkdata.common.errors import DataError
 
 MAX_BYTES = 64 << 30
 MAX_RATIO = 200

@@ -16,8 +16,8 @@ from urllib.parse import quote, urlsplit
 
 import msgspec
 
-from dfkdata.config import parse_yaml
-from dfkdata.errors import ConfigError, DataError
+from dfkdata.common.config import parse_yaml
+from dfkdata.common.errors import ConfigError, DataError
 
 SCHEME = "hf://datasets/"
 

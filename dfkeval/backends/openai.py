@@ -23,13 +23,15 @@ import msgspec
 from msgspec.structs import replace
 from pydantic import Field
 
-from dfkdata import config
-from dfkdata.errors import BackendError, ConfigError, DataError, missing_package
-from dfkeval.backends import _answer, _chat, _stream
-from dfkeval.backends._chat import Dialect, body, completion, label_probs
-from dfkeval.backends._http import PASSING, Retry, Servers, Trouble, spent, wait_of
-from dfkeval.backends._stream import Reply
-from dfkeval.samples import Backend, Completion, Constraint, Request, Sampling
+from dfkdata.common import config
+from dfkdata.common.errors import BackendError, ConfigError, DataError, missing_package
+from dfkeval.backends._openai import protocol
+from dfkeval.backends._openai import response as _answer
+from dfkeval.backends._openai import stream as _stream
+from dfkeval.backends._openai.protocol import Dialect, body, completion, label_probs
+from dfkeval.backends._openai.retry import PASSING, Retry, Servers, Trouble, spent, wait_of
+from dfkeval.backends._openai.stream import Reply
+from dfkeval.types import Backend, Completion, Constraint, Request, Sampling
 
 __all__ = ["Config", "OpenAI", "body", "check", "completion", "label_probs", "start"]
 
@@ -62,9 +64,9 @@ class Config(config.Config):
 def check(config: Config, sampling: Sampling, constraint: Constraint | None) -> None:
     """Raises `ConfigError` for what these servers have no parameter for."""
     if constraint is not None:
-        _chat.constrained(constraint, config.server)
+        protocol.constrained(constraint, config.server)
     if sampling.thinking_budget is not None:
-        _chat.budget(sampling.thinking_budget, config.server)
+        protocol.budget(sampling.thinking_budget, config.server)
     if config.tool_parsing == "compare" and sampling.temperature > 0:
         raise ConfigError(
             "backend.tool_parsing: compare needs two equal answers; set sampling.temperature: 0"
@@ -160,7 +162,7 @@ class OpenAI:
         """Raises `ConfigError` for a server that refuses or ignores the kind of `constraint`, `BackendError`
         for one that does not answer."""
         parts = [{"type": "text", "text": "Say hello."}]
-        only = _chat.probe(constraint)
+        only = protocol.probe(constraint)
         asked = Request(id="probe", messages=[{"role": "user", "content": parts}], constraint=only)
         payload = body(asked, Sampling(max_new_tokens=64), self.config.model, self.config.server)
         for number, url in enumerate(self.urls):
@@ -173,7 +175,7 @@ class OpenAI:
                     f"{url}: refuses the {constraint.kind} of this mode: {trouble}"
                 ) from trouble
             text = reply.answer["choices"][0]["message"].get("content") or ""
-            if not _chat.obeyed(constraint, text):
+            if not protocol.obeyed(constraint, text):
                 raise ConfigError(
                     f"{url}: ignores the {constraint.kind} of this mode (asked for one fixed answer, it said "
                     f"{text[:60]!r}); correct backend.server, or use mode free"
@@ -216,8 +218,8 @@ class OpenAI:
         counts only if its prompt was as long."""
         choice = reply.answer["choices"][0]
         message = choice["message"]
-        calls = _chat.calls_of(message)
-        if not calls or _chat.OPENER in (message.get("content") or ""):
+        calls = protocol.calls_of(message)
+        if not calls or protocol.OPENER in (message.get("content") or ""):
             bare = reply.answer | {"choices": [choice | {"message": message | {"tool_calls": None}}]}
             found = self._completion(request, sampling, reply._replace(answer=bare), started)
             return replace(found, server_calls=calls, server_source="same answer")

@@ -11,9 +11,9 @@ from typing import Any, Literal
 
 import msgspec
 
-from dfkdata import config
-from dfkdata.errors import DataError
-from dfkeval.samples import Backend, Completion, Request, Sampling
+from dfkdata.common import config
+from dfkdata.common.errors import DataError
+from dfkeval.types import Backend, Completion, Request, Sampling
 
 
 class Config(config.Config):

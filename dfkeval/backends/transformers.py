@@ -16,24 +16,17 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from dfkdata import config
-from dfkdata.errors import DataError
-from dfkeval import loading
-from dfkeval.backends._generate import Batch, Generator
-from dfkeval.backends._grammar import xgrammar
-from dfkeval.backends._labels import with_label_probs
-from dfkeval.backends._likelihood import likelihoods
-from dfkeval.backends._prompts import (
-    Prompt,
-    decoded_sha256,
-    failed,
-    measured,
-    render,
-    resized_sha256,
-)
-from dfkeval.reasoning import GAP
-from dfkeval.samples import Backend, Completion, Constraint, Lesson, Likelihood, Request, Sampling
-from dfkeval.toolcall._syntax import THINK_CLOSE
+from dfkdata.common import config
+from dfkdata.common.errors import DataError
+from dfkeval.backends._local.generate import Batch, Generator
+from dfkeval.backends._local.grammar import xgrammar
+from dfkeval.backends._local.label_probabilities import with_label_probs
+from dfkeval.backends._local.likelihood import likelihoods
+from dfkeval.backends._local.prompts import Prompt, decoded_sha256, failed, measured, render, resized_sha256
+from dfkeval.models import loader
+from dfkeval.parsing.reasoning import GAP
+from dfkeval.parsing.toolcall._syntax import THINK_CLOSE
+from dfkeval.types import Backend, Completion, Constraint, Lesson, Likelihood, Request, Sampling
 
 GIVES_LIKELIHOODS = True
 
@@ -64,7 +57,7 @@ def check(config: Config, sampling: Sampling, constraint: Constraint | None) -> 
 def start(config: Config) -> Backend:
     """Load the model. Raises `ConfigError` for what does not fit together, `BackendError` for what cannot
     be loaded."""
-    loaded = loading.load(
+    loaded = loader.load(
         config.model,
         adapter=config.adapter,
         dtype=config.dtype,
@@ -74,7 +67,7 @@ def start(config: Config) -> Backend:
     engine = Transformers(
         loaded, batch_tokens=config.batch_tokens, batch_size=config.batch_size, workers=config.workers
     )
-    engine.identity = loading.identity(loaded.info)
+    engine.identity = loader.identity(loaded.info)
     return engine
 
 
@@ -88,7 +81,7 @@ class Transformers:
 
     def __init__(
         self,
-        loaded: loading.Loaded,
+        loaded: loader.Loaded,
         *,
         batch_tokens: int = 32_768,
         batch_size: int = 64,
@@ -117,7 +110,7 @@ class Transformers:
         """What the model is shown for `request`, in hashes. Raises `DataError` for an image that cannot be
         read."""
         text = render(self.processor, request, sampling)
-        images = [loading.open_image(path) for path in request.images]
+        images = [loader.open_image(path) for path in request.images]
         return {"prompt": text, "images": resized_sha256(self.processor, images)}
 
     def likelihoods(self, lessons: Iterable[Lesson], sampling: Sampling) -> Iterator[Likelihood]:
@@ -212,7 +205,7 @@ class Transformers:
 def _images(prompt: Prompt) -> list[Any] | DataError:
     """The decoded images of a prompt, or why one of them cannot be."""
     try:
-        return [loading.open_image(path) for path in prompt.request.images]
+        return [loader.open_image(path) for path in prompt.request.images]
     except DataError as error:
         return error
 

@@ -19,10 +19,9 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from dfkdata import config
-from dfkdata.errors import ConfigError, DataError, missing_package
-from dfkeval import adapters, loading
-from dfkeval.backends._prompts import (
+from dfkdata.common import config
+from dfkdata.common.errors import ConfigError, DataError, missing_package
+from dfkeval.backends._local.prompts import (
     Prompt,
     decoded_sha256,
     failed,
@@ -32,8 +31,9 @@ from dfkeval.backends._prompts import (
     render,
     resized_sha256,
 )
-from dfkeval.backends._vllm_engine import Engine, Job, Settings, Workers
-from dfkeval.samples import Backend, Completion, Constraint, Request, Sampling
+from dfkeval.backends._local.vllm_engine import Engine, Job, Settings, Workers
+from dfkeval.models import adapters, loader
+from dfkeval.types import Backend, Completion, Constraint, Request, Sampling
 
 
 class Config(config.Config):
@@ -68,9 +68,9 @@ def start(config: Config) -> Backend:
     """Start the engines. Raises `ConfigError` for what does not fit together, `BackendError` for what cannot
     be started."""
     check(config, Sampling(), None)
-    found = loading.outline(config.model, adapter=config.adapter, max_pixels=config.max_pixels)
+    found = loader.outline(config.model, adapter=config.adapter, max_pixels=config.max_pixels)
     settings = Settings(
-        model=loading.model_source(config.model),
+        model=loader.model_source(config.model),
         dtype=config.dtype,
         tensor_parallel=config.tensor_parallel,
         max_model_len=config.max_model_len,
@@ -88,7 +88,7 @@ class VLLM:
 
     constrains = True
 
-    def __init__(self, config: Config, settings: Settings, outline: loading.Loaded) -> None:
+    def __init__(self, config: Config, settings: Settings, outline: loader.Loaded) -> None:
         self.config, self.processor = config, outline.processor
         version = importlib.import_module("vllm").__version__
         self.info: dict[str, Any] = {
@@ -98,7 +98,7 @@ class VLLM:
         }  # fmt: skip
         if config.adapter is not None:
             self.info["adapter_effect"] = "not proved: vllm gives no logits without the adapter"
-        known = loading.identity(self.info)
+        known = loader.identity(self.info)
         self.identity: dict[str, Any] | None = known and known | {"vllm": str(version)}
         self.engine: Engine | None = None
         self.workers: Workers | None = None
@@ -128,7 +128,7 @@ class VLLM:
         """What the model is shown for `request`, in hashes. Raises `DataError` for an image that cannot be
         read."""
         text = render(self.processor, request, sampling)
-        images = [loading.open_image(path) for path in request.images]
+        images = [loader.open_image(path) for path in request.images]
         return {"prompt": text, "images": resized_sha256(self.processor, images)}
 
     def close(self) -> None:
@@ -144,7 +144,7 @@ class VLLM:
             why = f"{prompt.tokens} prompt tokens and {sampling.limit} to come are above max_model_len"
             return failed(request, f"{why} {self.config.max_model_len}")
         try:
-            images = [loading.open_image(path) for path in request.images]
+            images = [loader.open_image(path) for path in request.images]
         except DataError as error:
             return failed(request, str(error))
         sizes = [fitted(self.processor, image) for image in images]

@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dfkdata import plugins
-from dfkdata.config import Config
-from dfkdata.errors import ConfigError
-from dfkdata.fields import Role
+from dfkdata.common import plugins
+from dfkdata.common.config import Config
+from dfkdata.common.errors import ConfigError
 from dfkdata.schemas import Schema
-from dfkeval.samples import Sample
+from dfkdata.schemas._roles import Role
+from dfkeval.types import Sample
 
 FAMILY = "dfkeval.metrics"
 
@@ -60,7 +60,7 @@ class Metric:
     reproduces: the tool whose published numbers it repeats, with that tool's own treatment of failures.
 
     lower_is_better: value names where a smaller number is the better one. likelihoods: it needs the
-    likelihood of the gold answers, which the harness then asks for (`dfkeval.likelihood`).
+    likelihood of the gold answers, which the harness then asks for (`dfkeval.evaluation.likelihood`).
 
     counted: value name, or its part before the first dot -> column that is 1 for each row the value is made
     of, where these are not all scored rows; it is the value's `n`.

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dfkdata.errors import BackendError, ConfigError, missing_package
-from dfkeval._quiet import quiet_loading
+from dfkdata.common.errors import BackendError, ConfigError, missing_package
 from dfkeval.metrics._windows import cut as cut_windows
+from dfkeval.models.quiet import quiet_loading
 
 Embedding = NDArray[np.float32]
 

@@ -10,14 +10,14 @@ from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import model_validator
 
-from dfkdata.config import Config
-from dfkdata.errors import ConfigError
-from dfkdata.fields import Label, Prose
-from dfkdata.rows import write_text
+from dfkdata.common.config import Config
+from dfkdata.common.errors import ConfigError
+from dfkdata.rows.messages import write_text
 from dfkdata.schemas import Schema, TextForm
-from dfkeval import compat
+from dfkdata.schemas._roles import Label, Prose
 from dfkeval.metrics import Scoring, bertscore, fields_of
-from dfkeval.samples import Sample
+from dfkeval.parsing import legacy
+from dfkeval.types import Sample
 
 UNPARSED, EMPTY = "<UNPARSED>", "<EMPTY>"
 
@@ -37,15 +37,15 @@ class Options(Config):
             )
         return self
 
-    def pair(self, text: str) -> compat.Pair:
+    def pair(self, text: str) -> legacy.Pair:
         """Label and explanation that the evaluator reads."""
         match self.evaluator:
             case "vlm_gen":
-                return compat.sita_vlm_gen(text)
+                return legacy.sita_vlm_gen(text)
             case "text_gen":
-                return compat.sita_text_gen(text, self.normalize)
+                return legacy.sita_text_gen(text, self.normalize)
             case "text_gen_v3":
-                return compat.sita_text_gen_v3(text, self.normalize)
+                return legacy.sita_text_gen_v3(text, self.normalize)
 
     @property
     def details(self) -> dict[str, Any]:
@@ -86,7 +86,7 @@ def captions(samples: Sequence[Sample], scoring: Scoring) -> tuple[list[int], li
     ("<EMPTY>" for nothing), and the gold captions."""
     field = fields_of(scoring.schema, (Prose,))[0]
     found = [
-        (index, compat.sita_caption(sample.text) or EMPTY, gold)
+        (index, legacy.sita_caption(sample.text) or EMPTY, gold)
         for index, sample in enumerate(samples)
         if sample.answered and isinstance(gold := (sample.gold or {}).get(field), str) and gold.strip()
     ]
@@ -108,13 +108,13 @@ def _read(sample: Sample, schema: Schema, options: Options) -> Read | None:
     return Read(gold.label, pair.label or UNPARSED, gold.explanation or "", pair.explanation or sample.text)
 
 
-def _gold(gold: Mapping[str, Any], schema: Schema, options: Options) -> compat.Pair:
+def _gold(gold: Mapping[str, Any], schema: Schema, options: Options) -> legacy.Pair:
     """The gold label and explanation, as the evaluator finds them."""
     form = schema.form
     if options.evaluator != "vlm_gen" and isinstance(form, TextForm):
         whole = all(isinstance(gold.get(field), str) for _, field in form.parts)
-        return options.pair(write_text(dict(gold), form)) if whole else compat.Pair(None, None)
+        return options.pair(write_text(dict(gold), form)) if whole else legacy.Pair(None, None)
     label, prose = fields_of(schema, (Label,))[0], fields_of(schema, (Prose,))
     said, text = gold.get(label), gold.get(prose[0]) if prose else None
     merged = options.pair(f"Label: {said}").label if isinstance(said, str) else None
-    return compat.Pair(merged, text if isinstance(text, str) else "")
+    return legacy.Pair(merged, text if isinstance(text, str) else "")

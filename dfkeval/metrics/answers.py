@@ -11,10 +11,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dfkdata.fields import Prose
+from dfkdata.schemas._roles import Prose
 from dfkeval.metrics import Floats, Measured, Metric, Scoring, column, ratio
-from dfkeval.metrics._texts import pairs
-from dfkeval.samples import Sample
+from dfkeval.metrics._prose import pairs
+from dfkeval.types import Sample
 
 COLUMNS = ("n", "exact", "f1")
 _WORD = re.compile(r"\w+")

@@ -17,14 +17,14 @@ from typing import Any, Literal
 
 import numpy as np
 
-from dfkdata import config
-from dfkdata.errors import BackendError, ConfigError
+from dfkdata.common import config
+from dfkdata.common.errors import BackendError, ConfigError
 from dfkeval.metrics import Measured, Metric, Scoring
-from dfkeval.metrics._cache import EmbeddingCache, identity
+from dfkeval.metrics._bertscore_models import LANGUAGES, MULTILINGUAL, layer_of
+from dfkeval.metrics._embedding_cache import EmbeddingCache, identity
 from dfkeval.metrics._encoder import Encoded, Encoder, obtainable
-from dfkeval.metrics._layers import LANGUAGES, MULTILINGUAL, layer_of
-from dfkeval.metrics._texts import COLUMNS, NAMES, Scores, means, pairs, table
-from dfkeval.samples import Sample
+from dfkeval.metrics._prose import COLUMNS, NAMES, Scores, means, pairs, table
+from dfkeval.types import Sample
 
 Dtype = Literal["float32", "bfloat16"]
 Reference = str | None | Sequence[str | None]

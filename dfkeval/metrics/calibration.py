@@ -26,10 +26,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dfkdata.fields import Label
+from dfkdata.schemas._roles import Label
 from dfkeval.metrics import Bools, Floats, Measured, Metric, Scoring, column, fields_of, ratio
 from dfkeval.metrics.labels import canonical, slug
-from dfkeval.samples import Sample
+from dfkeval.types import Sample
 
 ECE_BINS = 15
 FEWEST, MOST = 20, 100  # bins of a curve

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dfkdata.fields import Grounded
+from dfkdata.schemas._roles import Grounded
 from dfkeval.metrics import Floats, Measured, Metric, Scoring, column, ratio
 from dfkeval.metrics._leaves import prose
 from dfkeval.metrics._words import STOP, forms, words
-from dfkeval.samples import Sample
+from dfkeval.types import Sample
 
 COLUMNS = ("n", "rate")
 

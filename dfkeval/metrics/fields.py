@@ -17,12 +17,12 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from dfkdata.errors import ConfigError
-from dfkdata.fields import Choice, Grounded, Label
-from dfkeval.metrics import Floats, Measured, Metric, Scoring, _soft, column, f1, fields_of, ratio
+from dfkdata.common.errors import ConfigError
+from dfkdata.schemas._roles import Choice, Grounded, Label
+from dfkeval.metrics import Floats, Measured, Metric, Scoring, _soft_match, column, f1, fields_of, ratio
 from dfkeval.metrics._leaves import Leaf, Value, choice, leaves
-from dfkeval.metrics._soft import Options as Options
-from dfkeval.samples import Sample
+from dfkeval.metrics._soft_match import Options as Options
+from dfkeval.types import Sample
 
 ALL = "*"
 CELL = "\x1f"  # joins the parts of a cell's column name; no enum value holds it
@@ -59,7 +59,7 @@ def measure(samples: Sequence[Sample], scoring: Scoring) -> Measured:
     lists = [kind for kind in kinds if kind not in scoring.schema.roles or _is_list(scoring, kind)]
     names, more = _soft_columns(bags, lists, options)
     table = np.concatenate([values, more], axis=1)
-    return Measured((*columns, *names), table, values[:, 0] > 0, _soft.details(options))
+    return Measured((*columns, *names), table, values[:, 0] > 0, _soft_match.details(options))
 
 
 def _is_list(scoring: Scoring, kind: str) -> bool:
@@ -73,16 +73,18 @@ def _soft_columns(
     encoder."""
     if options.model is None:
         return [], np.zeros((len(bags), 0))
-    texts = {_soft.words(leaf) for bag in bags if bag for side in bag for leaf in side if leaf[0] in kinds}
-    vectors = _soft.vectors(texts, options)
+    texts = {
+        _soft_match.words(leaf) for bag in bags if bag for side in bag for leaf in side if leaf[0] in kinds
+    }
+    vectors = _soft_match.vectors(texts, options)
     names = [f"{SOFT}{part}:{kind}" for kind in (ALL, *kinds) for part in PARTS]
     values = np.zeros((len(bags), len(names)))
     for row, bag in zip(values, bags, strict=True):
         if bag is None:
             continue
         for place, kind in enumerate(kinds, start=1):
-            gold, said = (_soft.of_kind(side, kind) for side in bag)
-            hit = _soft.matches(gold, said, vectors, options.threshold)
+            gold, said = (_soft_match.of_kind(side, kind) for side in bag)
+            hit = _soft_match.matches(gold, said, vectors, options.threshold)
             counts = np.array([hit, said.total() - hit, gold.total() - hit])
             row[3 * place : 3 * place + 3] = counts
             row[:3] += counts

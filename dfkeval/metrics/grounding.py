@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from dfkdata.fields import Grounded
 from dfkdata.schemas import Schema
+from dfkdata.schemas._roles import Grounded
 from dfkeval.metrics import Floats, Measured, Metric, Scoring, column, fields_of, ratio
 from dfkeval.metrics._leaves import list_leaves
 from dfkeval.metrics._words import bases, content, occurs
-from dfkeval.samples import Sample
+from dfkeval.types import Sample
 
 COLUMNS = ("n", "rate", "clean", "leaves", "supported")
 

@@ -15,10 +15,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dfkdata.fields import Grounded
+from dfkdata.schemas._roles import Grounded
 from dfkeval.metrics import Floats, Measured, Metric, Scoring, column, ratio
 from dfkeval.metrics.grounding import grounded_texts
-from dfkeval.samples import Sample
+from dfkeval.types import Sample
 
 PARTS = ("precision", "recall", "f1")
 NAMES = (*(f"{kind}_{part}" for kind in ("phrase", "token") for part in PARTS), "exact_hit", "distinct")

@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from dfkdata.fields import Label
+from dfkdata.schemas._roles import Label
 from dfkeval.metrics import Floats, Measured, Metric, Scoring, column, f1, fields_of, ratio
-from dfkeval.samples import Sample
+from dfkeval.types import Sample
 
 UNPARSED = "<unparsed>"
 SEPARATOR = " -> "

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from dfkeval.metrics import Floats, Measured, Metric, Scoring, column, ratio
-from dfkeval.samples import Sample
+from dfkeval.types import Sample
 
 COLUMNS = ("n", "nll", "tokens", "row_loss")
 

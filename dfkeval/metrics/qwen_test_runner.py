@@ -17,10 +17,10 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import BaseModel, Field, ValidationError
 
-from dfkdata.fields import Derived
-from dfkeval.compat import qwen_test_runner
+from dfkdata.schemas._roles import Derived
 from dfkeval.metrics import Floats, Measured, Metric, Scoring, column, ratio
-from dfkeval.samples import Sample
+from dfkeval.parsing.legacy import qwen_test_runner
+from dfkeval.types import Sample
 
 COLUMNS = ("n", "valid", "grounding", "coverage", "hallucinations", "clean")
 ALWAYS = frozenset({"indoor", "outdoor", "unknown"})

@@ -17,8 +17,8 @@ from functools import lru_cache
 import numpy as np
 
 from dfkeval.metrics import Measured, Metric, Scoring
-from dfkeval.metrics._texts import COLUMNS, Scores, means, pairs, table
-from dfkeval.samples import Sample
+from dfkeval.metrics._prose import COLUMNS, Scores, means, pairs, table
+from dfkeval.types import Sample
 
 _ASCII_WORD = re.compile(r"[a-z0-9]+")
 #: Characters of a pair that is kept for the next metric, at most.

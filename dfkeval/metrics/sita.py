@@ -13,11 +13,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dfkdata.fields import Label
+from dfkdata.schemas._roles import Label
 from dfkeval.metrics import Floats, Measured, Metric, Scoring, _sita, column, f1, ratio
 from dfkeval.metrics import rouge as rouge_l
 from dfkeval.metrics._sita import Options as Options
-from dfkeval.samples import Sample
+from dfkeval.types import Sample
 
 CELL = "\x1f"
 ROUGE = ("rouge_n", "rouge_precision", "rouge_recall", "rouge_f1")

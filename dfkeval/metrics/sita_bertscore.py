@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dfkdata.fields import Label
+from dfkdata.schemas._roles import Label
 from dfkeval.metrics import Floats, Measured, Metric, Scoring, _sita, bertscore
-from dfkeval.metrics._texts import COLUMNS, NAMES, means, table
-from dfkeval.samples import Sample
+from dfkeval.metrics._prose import COLUMNS, NAMES, means, table
+from dfkeval.types import Sample
 
 
 def measure(samples: Sequence[Sample], scoring: Scoring) -> Measured:

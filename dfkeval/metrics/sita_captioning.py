@@ -11,11 +11,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dfkdata.fields import Prose
+from dfkdata.schemas._roles import Prose
 from dfkeval.metrics import Floats, Measured, Metric, Scoring, _sita
 from dfkeval.metrics import rouge as rouge_l
-from dfkeval.metrics._texts import COLUMNS, means
-from dfkeval.samples import Sample
+from dfkeval.metrics._prose import COLUMNS, means
+from dfkeval.types import Sample
 
 
 def measure(samples: Sequence[Sample], scoring: Scoring) -> Measured:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dfkdata.fields import Prose
+from dfkdata.schemas._roles import Prose
 from dfkeval.metrics import Measured, Metric, Scoring, _sita, bertscore
-from dfkeval.metrics._texts import COLUMNS, NAMES, table
+from dfkeval.metrics._prose import COLUMNS, NAMES, table
 from dfkeval.metrics.sita_bertscore import reduce
-from dfkeval.samples import Sample
+from dfkeval.types import Sample
 
 
 def measure(samples: Sequence[Sample], scoring: Scoring) -> Measured:

@@ -11,12 +11,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dfkdata.fields import Grounded
-from dfkeval.compat import sita_keywords
+from dfkdata.schemas._roles import Grounded
 from dfkeval.metrics import Floats, Measured, Metric, Scoring, column, fields_of, ratio
 from dfkeval.metrics import rouge as rouge_l
 from dfkeval.metrics.keywords import overlap
-from dfkeval.samples import Sample
+from dfkeval.parsing.legacy import sita_keywords
+from dfkeval.types import Sample
 
 NAMES = (
     "kw_token_precision", "kw_token_recall", "kw_token_f1",

@@ -23,7 +23,7 @@ import numpy as np
 from dfkdata.schemas import Schema
 from dfkeval.metrics import Floats, Measured, Metric, Scoring, column, ratio
 from dfkeval.metrics._leaves import says_something
-from dfkeval.samples import Sample
+from dfkeval.types import Sample
 
 NAMES = ("schema_valid", "non_empty", "strict_parse", "lenient", "pydantic", "complete", "differs")
 #: Outcomes where a complete answer was found, whatever it holds.

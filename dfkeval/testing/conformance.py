@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from importlib.resources import files
 from typing import Any, Literal, NamedTuple, Protocol
 
-from dfkeval.toolcall import ParseResult, Prefill, ToolCallParser
+from dfkeval.parsing.toolcall import ParseResult, Prefill, ToolCallParser
 
 Mode = Literal["strict", "lenient"]
 Answer = list[dict[str, Any]] | str
@@ -65,7 +65,7 @@ def _case(row: dict[str, Any]) -> Case:
 
 
 class Result(Protocol):
-    """What the driver needs of a parser's result; `dfkeval.toolcall.ParseResult` is one."""
+    """What the driver needs of a parser's result; `dfkeval.parsing.toolcall.ParseResult` is one."""
 
     @property
     def calls(self) -> list[Any]: ...

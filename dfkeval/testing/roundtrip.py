@@ -15,7 +15,7 @@ from __future__ import annotations
 import random
 from typing import Any, Final, Literal
 
-from dfkeval.toolcall import ParseResult
+from dfkeval.parsing.toolcall import ParseResult
 
 Level = Literal[0, 1, 2, 3]
 Call = tuple[str, dict[str, Any]]

@@ -2,7 +2,7 @@
 
 A member says what it may be told and gives a judge:
 
-    class Options(dfkdata.config.Config)       every field has a default, but what only the user can know
+    class Options(dfkdata.common.config.Config)       every field has a default, but what only the user can know
     start(options) -> Validator                raises `ConfigError` before anything is judged
 
     Validator = Callable[[Sample], str | None]     None accepts; else the reason of rejection, one line
@@ -16,9 +16,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from dfkdata import plugins
-from dfkdata.config import bind
-from dfkeval.samples import Sample
+from dfkdata.common import plugins
+from dfkdata.common.config import bind
+from dfkeval.types import Sample
 
 FAMILY = "dfkeval.validators"
 

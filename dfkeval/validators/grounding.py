@@ -6,11 +6,11 @@ from __future__ import annotations
 from pydantic import ConfigDict, Field
 
 from dfkdata import schemas
-from dfkdata.config import Config
-from dfkdata.errors import ConfigError
+from dfkdata.common.config import Config
+from dfkdata.common.errors import ConfigError
 from dfkeval.metrics._words import bases
 from dfkeval.metrics.grounding import grounded_texts, supported
-from dfkeval.samples import Sample
+from dfkeval.types import Sample
 from dfkeval.validators import Validator
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dfkdata.config import Config
-from dfkeval.samples import Sample
+from dfkdata.common.config import Config
+from dfkeval.types import Sample
 from dfkeval.validators import Validator
 
 

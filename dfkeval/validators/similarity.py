@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from dfkdata.config import Config
+from dfkdata.common.config import Config
 from dfkeval.metrics._encoder import Encoder
-from dfkeval.samples import Sample
+from dfkeval.types import Sample
 from dfkeval.validators import Validator
 
 Vector = NDArray[np.float64]

@@ -21,16 +21,16 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from dfkdata.errors import ConfigError, missing_package
-from dfkdata.pipeline import Summary, convert
-from dfkdata.progress import Progress
+from dfkdata.common.errors import ConfigError, missing_package
+from dfkdata.common.progress import Progress
+from dfkdata.conversion.convert import Summary, convert
 from dfktrain.demo import captions, posts
 
 if TYPE_CHECKING:
-    from dfkeval.comparison import Comparison
-    from dfkeval.harness import Run
-    from dfktrain.loop import Progress as At
-    from dfktrain.stages import TrainResult
+    from dfkeval.analysis.comparison import Comparison
+    from dfkeval.evaluation.evaluate import Run
+    from dfktrain.training.run import TrainResult
+    from dfktrain.training.trainer import Progress as At
 
 SEED = 2026
 POSTS, CAPTIONS = 380, 480
@@ -189,9 +189,9 @@ def _evaluate(task: Task, when: str, out: Path, encoder: Path, adapter: Path | N
 
 
 def _train(task: Task, steps: int, out: Path) -> TrainResult:
-    from dfkdata.config import load_config
-    from dfktrain.config import TrainConfig
-    from dfktrain.stages import train
+    from dfkdata.common.config import load_config
+    from dfktrain.config.run import TrainConfig
+    from dfktrain.training.run import train
 
     stage = {
         "name": "sft",
@@ -224,11 +224,11 @@ def _write_config(out: Path, name: str, config: dict[str, Any]) -> Path:
 
 
 def _report(out: Path, results: list[Result]) -> None:
-    from dfkeval import report
+    from dfkeval import reports
 
     runs = [run for before, after, _, _ in results for run in (before, after)]
     curves = [
-        report.Curve(
+        reports.Curve(
             title=f"{task.name}: training loss per answer token",
             series={
                 "loss": [(line["step"], line["loss"]) for line in trained.stages[0].history if "loss" in line]
@@ -236,7 +236,7 @@ def _report(out: Path, results: list[Result]) -> None:
         )
         for task, (_, _, _, trained) in zip(TASKS, results, strict=True)
     ]
-    text = report.page(
+    text = reports.page(
         "dfk demo: before and after fine-tuning", runs, [result[2] for result in results], curves
     )
     (out / "report.html").write_text(text, encoding="utf-8")
@@ -244,9 +244,9 @@ def _report(out: Path, results: list[Result]) -> None:
 
 def _table(task: Task, comparison: Comparison) -> str:
     """The before/after table of one task in Markdown, which also reads well in a terminal."""
-    from dfkeval import report
+    from dfkeval import reports
 
-    return f"{task.name} ({task.schema}, {comparison.n} test rows)\n" + report.comparison_table(
+    return f"{task.name} ({task.schema}, {comparison.n} test rows)\n" + reports.comparison_table(
         comparison, task.shown
     )
 

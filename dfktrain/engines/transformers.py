@@ -13,13 +13,13 @@ import types
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dfkdata.errors import BackendError, ConfigError, missing_package
+from dfkdata.common.errors import BackendError, ConfigError, missing_package
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from dfktrain.config import AdapterConfig, TrainConfig
-    from dfktrain.model import Base
+    from dfktrain.config.run import AdapterConfig, TrainConfig
+    from dfktrain.engines._base import Base
 
 FAMILIES = ("qwen3_5", "qwen3_vl", "qwen2_5_vl", "qwen2_vl")
 """Vision-language model types that pass the tests of collator, mask, adapter, reload and generation."""
@@ -37,20 +37,20 @@ def available() -> str | None:
 
 def load(config: TrainConfig, precision: str) -> Base:
     """The base in `precision`, with its processor. Raises `ConfigError` or `BackendError`."""
-    from dfktrain.model import Base
+    from dfktrain.engines._base import Base
 
     if config.model.kind == "llm":
         return _load_llm(config, precision)
-    from dfkeval import loading
+    from dfkeval.models import loader
 
-    source = loading.model_source(config.model.name)
+    source = loader.model_source(config.model.name)
     known_family(source)
     check_kernels(model_config(source))
     if config.adapter.kind == "qlora":
         return _load_4bit(config)
     # all weights are trained in fp32 with bf16 arithmetic: steps of the usual size vanish in bf16 weights
     dtype = "float32" if config.adapter.kind == "full" else _DTYPES[precision]
-    loaded = loading.load(config.model.name, dtype=dtype)
+    loaded = loader.load(config.model.name, dtype=dtype)
     if config.model.attention != "sdpa":
         loaded.model.set_attn_implementation(config.model.attention)
     return Base(loaded.model, loaded.processor, config.model.name, loaded.info["shapes_sha256"])
@@ -64,10 +64,10 @@ def _load_4bit(config: TrainConfig) -> Base:
     import torch
     from transformers import AutoModelForImageTextToText, BitsAndBytesConfig
 
-    from dfkeval import loading
-    from dfktrain.model import Base
+    from dfkeval.models import loader
+    from dfktrain.engines._base import Base
 
-    source = loading.model_source(config.model.name)
+    source = loader.model_source(config.model.name)
     plan = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
@@ -78,7 +78,7 @@ def _load_4bit(config: TrainConfig) -> Base:
         source, quantization_config=plan, dtype=torch.bfloat16, attn_implementation=config.model.attention
     )
     model = peft.prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
-    return Base(model, loading.load_processor(source), config.model.name, shapes_without_weights(source))
+    return Base(model, loader.load_processor(source), config.model.name, shapes_without_weights(source))
 
 
 def shapes_without_weights(source: str) -> str:
@@ -86,10 +86,10 @@ def shapes_without_weights(source: str) -> str:
     import torch
     from transformers import AutoModelForImageTextToText
 
-    from dfkeval import loading
+    from dfkeval.models import loader
 
     with torch.device("meta"):
-        return loading.model_shapes_sha256(AutoModelForImageTextToText.from_config(model_config(source)))
+        return loader.model_shapes_sha256(AutoModelForImageTextToText.from_config(model_config(source)))
 
 
 def known_family(source: str) -> str:
@@ -124,7 +124,7 @@ def check_kernels(settings: Any, *, patched: bool = False) -> None:
     settings: the model's configuration. patched: kernels may have been bound without a package of theirs."""
     import torch
 
-    from dfktrain.environment import require_gated_delta_rule
+    from dfktrain.engines._kernels import require_gated_delta_rule
 
     fast = patched or importlib.util.find_spec("fla")
     if fast and settings.model_type.startswith("qwen3_5") and torch.cuda.is_available():
@@ -147,10 +147,10 @@ def _load_llm(config: TrainConfig, precision: str) -> Base:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from dfkeval import loading
-    from dfktrain.model import Base
+    from dfkeval.models import loader
+    from dfktrain.engines._base import Base
 
-    source = loading.model_source(config.model.name)
+    source = loader.model_source(config.model.name)
     refuse_vision(source, model_config(source))
     try:
         model = AutoModelForCausalLM.from_pretrained(
@@ -161,7 +161,7 @@ def _load_llm(config: TrainConfig, precision: str) -> Base:
         raise BackendError(f"model {source!r} cannot be loaded: {error}") from error
     model = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     _require_plain_head(model, source)
-    return Base(model, tokenizer, config.model.name, loading.model_shapes_sha256(model))
+    return Base(model, tokenizer, config.model.name, loader.model_shapes_sha256(model))
 
 
 def _require_plain_head(model: Any, source: str) -> None:
@@ -187,13 +187,13 @@ def _require_plain_head(model: Any, source: str) -> None:
 
 def adapt(base: Base, modules: list[str], config: AdapterConfig) -> Any:
     """The base with a fresh or a warm adapter on `modules`, ready to train; for kind full the base itself."""
-    from dfkeval import loading
+    from dfkeval.models import loader
 
     if config.kind == "full":
         return base.model.requires_grad_(True)
     if config.warm_start is not None:
         holder = types.SimpleNamespace(tokenizer=getattr(base.processor, "tokenizer", base.processor))
-        return loading.attach(base.model, Path(config.warm_start), holder, trainable=True)
+        return loader.attach(base.model, Path(config.warm_start), holder, trainable=True)
     return _fresh(base.model, modules, config)
 
 
@@ -245,7 +245,7 @@ def score_answers(model: Any) -> None:
 
     Patches the instance, so wrappers (PEFT, DDP, FSDP) still see one forward call. Without labels nothing
     changes."""
-    from dfktrain.model import bare
+    from dfktrain.engines._base import bare
 
     net = bare(model)
     plain = net.forward
@@ -260,9 +260,9 @@ def score_answers(model: Any) -> None:
 
 
 def _scored(net: Any, labels: Any, weights: Any, inputs: dict[str, Any]) -> Any:
-    from dfktrain.loss import answer_loss
-    from dfktrain.outputs import AnswerOutput
-    from dfktrain.preserve import preserving_loss
+    from dfktrain.losses.cross_entropy import answer_loss
+    from dfktrain.losses.kl_to_base import preserving_loss
+    from dfktrain.losses.output import AnswerOutput
 
     given = {name: value for name, value in inputs.items() if value is not None and name != "use_cache"}
     hidden = net.model(**given, use_cache=False).last_hidden_state

@@ -14,11 +14,11 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from dfkdata.errors import BackendError, ConfigError
+from dfkdata.common.errors import BackendError, ConfigError
 
 if TYPE_CHECKING:
-    from dfktrain.config import AdapterConfig, TrainConfig
-    from dfktrain.model import Base
+    from dfktrain.config.run import AdapterConfig, TrainConfig
+    from dfktrain.engines._base import Base
 
 TESTED = ("2026.10.7", "2026.10.8", "2026.10.9")
 """Releases whose interface this module was written against."""
@@ -73,16 +73,16 @@ def load(config: TrainConfig, precision: str) -> Base:
     unsloth = _import_first()
     import torch
 
-    from dfkeval import loading
+    from dfkeval.models import loader
+    from dfktrain.engines._base import Base
     from dfktrain.engines.transformers import (
         check_kernels,
         known_family,
         model_config,
         shapes_without_weights,
     )
-    from dfktrain.model import Base
 
-    source = loading.model_source(config.model.name)
+    source = loader.model_source(config.model.name)
     known_family(source)
     check_kernels(model_config(source), patched=True)
     model, _ = unsloth.FastVisionModel.from_pretrained(
@@ -95,7 +95,7 @@ def load(config: TrainConfig, precision: str) -> Base:
         use_exact_model_name=True,
     )
     shapes = shapes_without_weights(source)
-    return Base(model, loading.load_processor(source), config.model.name, shapes, _checkpointing(config))
+    return Base(model, loader.load_processor(source), config.model.name, shapes, _checkpointing(config))
 
 
 def _import_first() -> Any:

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes.fake_hub import TOKEN, Hub, running
-from train_helpers import (
+
+from tests.fakes.fake_hub import TOKEN, Hub, running
+from tests.helpers.models import (
     build_model,
     build_processor,
     image_row,

@@ -1,0 +1,1 @@
+"""The `dfkdata` command, one file a command."""

@@ -1,0 +1,1 @@
+"""What all three packages share: errors, configuration, files, hashes, locks and progress."""

@@ -1,0 +1,140 @@
+"""YAML -> frozen configuration. Unknown keys are refused with a suggestion, and all errors come at once. The
+YAML library is loaded when there is YAML to read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from dfkdata.common.errors import ConfigError
+from dfkdata.common.plugins import suggestion
+
+
+class Config(BaseModel):
+    """Base of everything that users write in YAML: immutable, no unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+C = TypeVar("C", bound=Config)
+
+
+def load_config(path: str | Path, model: type[C], overrides: Sequence[str] = ()) -> C:
+    """The configuration in `path`, with `overrides` such as "stages.0.learning_rate=1e-4" applied first.
+
+    Raises `ConfigError` that lists every fault, each with its place and, for an unknown key, the nearest
+    known one."""
+    data = read_mapping(path)
+    for override in overrides:
+        apply_override(data, override)
+    return bind(data, model, str(path))
+
+
+def read_mapping(path: str | Path) -> dict[str, Any]:
+    """The mapping in a YAML file, as plain values. Raises `ConfigError` for anything else."""
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from error
+    data = parse_yaml(text, str(path))
+    if data is None:
+        raise ConfigError(f"{path}: the file is empty; a configuration is a mapping of keys")
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: a configuration is a mapping of keys, this is {type(data).__name__}")
+    return data
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """The plain values in a YAML text. Raises `ConfigError` naming `where`."""
+    from dfkdata.common import yaml_loader
+
+    return yaml_loader.parse(text, where)
+
+
+def bind(data: dict[str, Any], model: type[C], where: str = "config") -> C:
+    """`data` as a `model`. Raises `ConfigError` with all faults at once."""
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        found = [fault for fault in error.errors() if not _echo(fault, error.errors())]
+        faults = [
+            _fault(model, fault["loc"], fault["type"], fault["msg"].removeprefix("Value error, "))
+            for fault in found
+        ]
+        raise ConfigError("\n".join(f"{where}: {fault}" for fault in faults)) from error
+
+
+def _echo(fault: Mapping[str, Any], all_faults: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a list is called too short only because its entries have faults of their own."""
+    place = tuple(fault["loc"])
+    inside = any(tuple(other["loc"][: len(place)]) == place != tuple(other["loc"]) for other in all_faults)
+    return fault["type"] == "too_short" and inside
+
+
+def _fault(model: type[BaseModel], loc: tuple[int | str, ...], kind: str, message: str) -> str:
+    place = ".".join(str(step) for step in loc)
+    if kind != "extra_forbidden":
+        return f"{place}: {message}"
+    known = _known_keys(model, loc[:-1])
+    key = str(loc[-1])
+    return f"{place}: unknown key{suggestion(key, known)} (known: {', '.join(known)})"
+
+
+def _known_keys(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
+    """Keys of the model that `loc` points into; walks lists, unions (by discriminator tag) and nested
+    models."""
+    current: list[type[BaseModel]] = [model]
+    for step in loc:
+        below = [
+            found
+            for candidate in current
+            if isinstance(step, str) and step in candidate.model_fields
+            for found in _models(candidate.model_fields[step].annotation)
+        ]
+        current = below or current
+    return sorted(
+        {field.alias or name for candidate in current for name, field in candidate.model_fields.items()}
+    )
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [found for inner in get_args(annotation) for found in _models(inner)]
+
+
+def apply_override(data: dict[str, Any], override: str) -> None:
+    """Apply "a.b.0.c=value" in place; the value is YAML."""
+    place, equals, value = override.partition("=")
+    if not equals:
+        raise ConfigError(
+            f"--set {override!r}: write it as key=value, for example stages.0.learning_rate=1e-4"
+        )
+    *path, last = place.split(".")
+    target: Any = data
+    for step in path:
+        target = _step(target, step, override)
+    if isinstance(target, list):
+        target[_index(target, last, override)] = parse_yaml(value, f"--set {override}")
+    else:
+        target[last] = parse_yaml(value, f"--set {override}")
+
+
+def _step(target: Any, step: str, override: str) -> Any:
+    if isinstance(target, list):
+        return target[_index(target, step, override)]
+    if isinstance(target, dict):
+        return target.setdefault(step, {})
+    raise ConfigError(f"--set {override!r}: {step!r} lies below a plain value")
+
+
+def _index(target: list[Any], step: str, override: str) -> int:
+    if step.isdigit() and int(step) < len(target):
+        return int(step)
+    raise ConfigError(f"--set {override!r}: {step!r} is not an index of a list of {len(target)}")

@@ -1,0 +1,43 @@
+"""A family member's name -> its module; the only dynamic import of the product.
+
+A family is a package whose docstring states a contract, and a member is a file in it:
+`dfkdata.formats.dfk_csv` is the member `dfk_csv` of the family `dfkdata.formats`. Nothing registers itself. A
+dotted name (`my_company.posts`) is a module outside this repository that keeps the same contract."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+import pkgutil
+from types import ModuleType
+
+from dfkdata.common.errors import ConfigError
+
+
+def names(family: str) -> list[str]:
+    """The members of `family` (a package such as "dfkdata.formats"), sorted; lists files, imports no
+    member."""
+    package = importlib.import_module(family)
+    return sorted(
+        info.name for info in pkgutil.iter_modules(package.__path__) if not info.name.startswith("_")
+    )
+
+
+def load(family: str, name: str) -> ModuleType:
+    """The module of member `name`. Raises `ConfigError` that lists the choices when there is none."""
+    known = names(family)
+    if name in known:
+        return importlib.import_module(f"{family}.{name}")
+    if "." in name and importlib.util.find_spec(name.split(".")[0]) is not None:
+        try:
+            return importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            raise ConfigError(f"{family} {name!r}: {error}; give an importable dotted path") from error
+    raise ConfigError(f"{name!r} is not one of {family}: {', '.join(known)}{suggestion(name, known)}")
+
+
+def suggestion(word: str, known: list[str]) -> str:
+    """`"; did you mean X?"`, or an empty string when nothing in `known` is near."""
+    near = difflib.get_close_matches(word, known, n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""

@@ -1,0 +1,1 @@
+"""One conversion from its input to its manifest."""

@@ -1,0 +1,1 @@
+"""Pictures on disk: found, checked, measured and hashed."""

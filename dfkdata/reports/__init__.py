@@ -1,0 +1,1 @@
+"""What people look at: the preview of rows and the dataset card."""

@@ -1,0 +1,146 @@
+"""A page about a converted data set: counts, labels, lengths, broken rules, and rows with their pictures.
+
+One HTML file without scripts and without anything loaded from elsewhere. Every text of the data is escaped,
+and a Content-Security-Policy forbids all but the styles and pictures inside the file."""
+
+from __future__ import annotations
+
+import heapq
+from base64 import b64encode
+from collections.abc import Iterator
+from hashlib import sha256
+from html import escape
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from dfkdata.common.errors import ConfigError
+from dfkdata.conversion.output_folder import Folder
+from dfkdata.conversion.splits import SPLITS
+from dfkdata.rows.messages import load_rows
+
+_THUMB = (240, 240)
+_HEAD = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>{title}</title>
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src
+'unsafe-inline'"> <style>
+body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; color:
+#1b1f24; }} table {{ border-collapse: collapse; margin: .5rem 0 1.5rem; }} td, th {{ padding: .2rem .8rem;
+text-align: left; }} tr {{ border-bottom: 1px solid #d8dee4; }} td.n {{ text-align: right;
+font-variant-numeric: tabular-nums; }} .bar {{ background: #2f6f9f; height: .8rem; }} .rows {{ display: grid;
+gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(20rem, 1fr)); }} article {{ border: 1px solid
+#d8dee4; padding: .8rem; border-radius: 6px; overflow-wrap: anywhere; }} article img {{ max-width: 100%; }}
+pre {{ white-space: pre-wrap; margin: .3rem 0; font: inherit; }} .role {{ color: #57606a; font-size: .85em; }}
+</style></head><body>
+"""
+
+
+def write_card(folder: Path, path: Path, *, samples: int = 12) -> Path:
+    """Write the page about `folder`, a finished conversion to the messages layout; its path.
+
+    samples: rows that are pictured, chosen by the hash of their ids. Raises `ConfigError` for another
+    folder."""
+    manifest = Folder(folder).manifest()
+    if manifest is None or manifest["config"].get("to") != "messages":
+        raise ConfigError(
+            f"{folder}: no finished conversion to the messages layout; dfkdata convert writes one"
+        )
+    sides = [name for name in SPLITS if (folder / f"{name}.jsonl").exists()]
+    lengths, chosen = _survey([folder / f"{name}.jsonl" for name in sides], samples)
+    title = f"Data set {folder.resolve().name}"
+    page = [_HEAD.format(title=escape(title)), f"<h1>{escape(title)}</h1>"]
+    page += [
+        _table("Rows", manifest["rows"]),
+        _table("Splits", {side: _rows(manifest, side) for side in sides}),
+    ]
+    for name, counts in manifest["labels"].items():
+        page += [_bars(f"{name}: {side}", counts[side]) for side in ("raw", *sides) if counts.get(side)]
+    page.append(_table("Length of rows in characters of text", lengths))
+    for heading, found in (("Quarantined", manifest["codes"]), ("Warnings", manifest["warnings"])):
+        page.append(_broken(heading, found))
+    page += ["<h2>Rows</h2><div class=rows>", *(_sample(row) for row in chosen), "</div></body></html>\n"]
+    path.write_text("\n".join(page), encoding="utf-8")
+    return path
+
+
+def _rows(manifest: dict[str, Any], side: str) -> int:
+    return next((int(entry["rows"]) for entry in manifest["outputs"] if entry["path"] == f"{side}.jsonl"), 0)
+
+
+def _survey(paths: list[Path], samples: int) -> tuple[dict[str, int], list[dict[str, Any]]]:
+    """Quantiles of the rows' text lengths, and the rows with the smallest hashes."""
+    lengths: list[int] = []
+    best: list[tuple[str, int, dict[str, Any]]] = []
+    for number, row in enumerate(row for path in paths for row in load_rows(path)):
+        lengths.append(sum(len(text) for text in _texts(row)))
+        name = sha256(str(row["id"]).encode()).hexdigest()
+        best = heapq.nsmallest(samples, [*best, (name, number, row)]) if _joins(best, name, samples) else best
+    lengths.sort()
+    marks = {"least": 0.0, "a quarter": 0.25, "half": 0.5, "three quarters": 0.75, "95 %": 0.95, "most": 1.0}
+    found = {
+        name: lengths[min(int(mark * len(lengths)), len(lengths) - 1)]
+        for name, mark in marks.items()
+        if lengths
+    }
+    return found, [row for _, _, row in best]
+
+
+def _joins(best: list[tuple[str, int, dict[str, Any]]], name: str, samples: int) -> bool:
+    return len(best) < samples or (bool(best) and name < best[-1][0])
+
+
+def _texts(row: dict[str, Any]) -> Iterator[str]:
+    return (part["text"] for turn in row["messages"] for part in turn["content"] if part["type"] == "text")
+
+
+def _table(heading: str, counts: dict[str, int]) -> str:
+    lines = (f"<tr><th>{escape(name)}</th><td class=n>{number}</td></tr>" for name, number in counts.items())
+    return f"<h2>{escape(heading)}</h2><table>{''.join(lines)}</table>"
+
+
+def _bars(heading: str, counts: dict[str, int]) -> str:
+    most = max(counts.values())
+    lines = (
+        f"<tr><th>{escape(name)}</th><td class=n>{number}</td>"
+        f'<td><div class=bar style="width:{round(240 * number / most)}px"></div></td></tr>'
+        for name, number in counts.items()
+    )
+    return f"<h2>{escape(heading)}</h2><table>{''.join(lines)}</table>"
+
+
+def _broken(heading: str, found: dict[str, Any]) -> str:
+    lines = (
+        f"<tr><th>{escape(code)}</th><td class=n>{entry['count']}</td>"
+        f"<td>{escape(entry['first']['source'])}: {escape(entry['first']['reason'])}</td></tr>"
+        for code, entry in found.items()
+    )
+    return f"<h2>{escape(heading)}</h2><table>{''.join(lines) or '<tr><td>none</td></tr>'}</table>"
+
+
+def _sample(row: dict[str, Any]) -> str:
+    turns = []
+    for turn in row["messages"]:
+        text = "\n".join(part["text"] for part in turn["content"] if part["type"] == "text")
+        text += "\n".join(str(call["function"]) for call in turn.get("tool_calls", ()))
+        turns.append(f"<div class=role>{escape(turn['role'])}</div><pre>{escape(text)}</pre>")
+    pictures = "".join(_picture(image) for image in row["images"] if not image.startswith("data:"))
+    return f"<article>{pictures}{''.join(turns)}<div class=role>{escape(str(row['id']))}</div></article>"
+
+
+def _picture(path: str) -> str:
+    return f'<img alt="" src="{_thumb(path)}">'
+
+
+def _thumb(path: str) -> str:
+    """A small JPEG of the picture as a `data:` URI; empty where it is gone."""
+    from PIL import Image, UnidentifiedImageError
+
+    buffer = BytesIO()
+    try:
+        with Image.open(path) as image:
+            small = image.convert("RGB")
+            small.thumbnail(_THUMB)
+            small.save(buffer, "JPEG", quality=70)
+    except (OSError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError):
+        return ""
+    return f"data:image/jpeg;base64,{b64encode(buffer.getvalue()).decode()}"

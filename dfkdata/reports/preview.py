@@ -1,0 +1,81 @@
+"""What people look at before they convert: rows as turns, and what a schema asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from dfkdata import schemas
+from dfkdata.common import plugins
+from dfkdata.conversion import reader
+from dfkdata.rows.messages import training_row
+from dfkdata.rows.record import Fault, Record, Reject
+from dfkdata.validation import conversation
+from dfkdata.validation.rules import Judge
+
+
+def shown(
+    input: str,
+    format: str,
+    schema: str | None,
+    variant: str | None,
+    images: Path | None,
+    options: dict[str, Any],
+) -> Iterator[str]:
+    """Each row as text: its place, its turns, its images; or why it is a reject."""
+    module = plugins.load(reader.FAMILY, format)
+    name = schema or module.SCHEMA
+    if variant is None and schema is None:
+        variant = getattr(module, "VARIANT", None)
+    loaded = schemas.load(name, variant) if name else None
+    return (_shown(item, loaded) for item in reader.read(input, format, images=images, options=options))
+
+
+def _shown(item: Record | Reject, schema: schemas.Schema | None) -> str:
+    if isinstance(item, Record):
+        judge = Judge()
+        try:
+            record = conversation.bind_gold(item, schema, judge) if schema is not None else item
+            row = training_row(record, schema)
+            conversation.conversation(row, judge)
+            conversation.control_tokens(msgspec.json.encode(row["messages"]), judge)
+        except Fault as fault:
+            item = fault.reject(item.source, None)
+        else:
+            return _turns(row, item.source)
+    hint = f"\n  → {item.hint}" if item.hint else ""
+    return f"── {item.source}  {item.code}: {item.reason} {item.excerpt}{hint}"
+
+
+def _turns(row: dict[str, Any], source: str) -> str:
+    images = iter(row["images"])
+    lines = [f"── {source}  id {row['id']}  group {row['meta']['group']}"]
+    for message in row["messages"]:
+        parts = [_part(part, images) for part in message["content"]]
+        parts += [msgspec.json.encode(call["function"]).decode() for call in message.get("tool_calls", ())]
+        lines.append(f"{message['role']}: " + "".join(parts).replace("\n", "\n    "))
+    return "\n".join(lines)
+
+
+def _part(part: dict[str, Any], images: Iterator[str]) -> str:
+    if part["type"] == "text":
+        return str(part["text"])
+    return f"[{part['type']} {next(images, '?') if part['type'] == 'image' else ''}]"
+
+
+def schema_facts(name: str, variant: str | None) -> dict[str, Any]:
+    """A schema as plain data: variants, form, roles, JSON Schema, tools."""
+    loaded = schemas.load(name, variant)
+    variants = plugins.load(schemas.FAMILY, name).VARIANTS
+    return {
+        "name": loaded.name,
+        "variant": loaded.variant,
+        "variants": [*variants],
+        "form": type(loaded.form).__name__,
+        "roles": {field: type(role).__name__ for field, role in loaded.roles.items()},
+        "json_schema": loaded.json_schema,
+        "tools": loaded.tools,
+    }

@@ -1,0 +1,171 @@
+"""Training rows as a `datasets.Dataset` and as Parquet, without a loss.
+
+Strategy: the schema is written out and never inferred, since inference fills missing keys of parts with null
+(chat templates then render text as an image), looks at the first rows only, and turns texts that look like
+JSON into values. `Json` stands on whole objects (a turn, a tool, meta) and never on a node that can be a
+string. Limits of the library's JSON: floats keep ten decimals, and integers from 2**64 on come back as text;
+rows that hold such numbers are refused here."""
+
+from __future__ import annotations
+
+import binascii
+import re
+from base64 import b64decode
+from collections.abc import Iterable, Iterator
+from hashlib import file_digest
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from dfkdata.common.errors import ConfigError, DataError, DfkError, missing_package
+from dfkdata.rows.messages import load_rows
+
+Rows = str | Path | Iterable[dict[str, Any]]
+"""A JSONL file of the messages layout, or such rows (image paths absolute)."""
+
+
+def features(*, images: bool = True, more: tuple[str, ...] = ()) -> Any:
+    """The columns: id, messages, images, tools, meta. images: pictures, or else their paths as text.
+
+    more: "videos" and "audios" where rows have such files; their paths as text.
+
+    Raises `ConfigError` where `datasets` is missing or too old (4.7 brought `Json`)."""
+    datasets = _datasets()
+    picture = datasets.Image() if images else datasets.Value("string")
+    paths = {name: datasets.List(datasets.Value("string")) for name in more}
+    return datasets.Features(
+        {
+            "id": datasets.Value("string"),
+            "messages": datasets.List(datasets.Json()),
+            "images": datasets.List(picture),
+            "tools": datasets.List(datasets.Json()),
+            "meta": datasets.Json(),
+        }
+        | paths
+    )
+
+
+def to_hf(rows: Rows, *, images: bool = True, embed: bool = False) -> Any:
+    """The rows as a `datasets.Dataset` with explicit `features`.
+
+    images: decode pictures on access, else leave paths. embed: put the pictures' bytes into the data set.
+    Videos and audios stay paths, so rows with such files cannot be embedded. Raises `ConfigError` where
+    `datasets` is missing, `DataError` for rows that it cannot hold."""
+    datasets = _datasets()
+    given = rows if isinstance(rows, str | Path) else [*rows]
+    more = _more(given)
+    wanted, how = features(images=images, more=more), _How(images, embed, more)
+    if isinstance(given, str | Path):
+        with Path(given).open("rb") as file:
+            content = file_digest(file, "sha256").hexdigest()
+        asked = {
+            "path": str(given),
+            "content": content,
+            "how": how,
+        }  # the content is part of the cache's key
+        try:
+            return datasets.Dataset.from_generator(_from_file, features=wanted, gen_kwargs=asked)
+        except datasets.exceptions.DatasetGenerationError as error:
+            if isinstance(error.__cause__, DfkError):
+                raise error.__cause__ from None
+            raise
+    return datasets.Dataset.from_list([_row(row, how) for row in given], features=wanted)
+
+
+def write_parquet(rows: Rows, path: str | Path, *, embed: bool = True) -> int:
+    """Write the rows as one Parquet file; the number of rows. embed: with the pictures' bytes, so that it can
+    travel."""
+    found = to_hf(rows, images=embed, embed=embed)
+    found.to_parquet(str(path))
+    return len(found)
+
+
+def push_to_hub(
+    rows: Rows, repo: str, *, split: str = "train", private: bool = True, token: str | None = None
+) -> str:
+    """Upload the rows with their pictures as the split of a data set "ORG/NAME"; its address.
+
+    The token goes to the library's own client and is written nowhere."""
+    found = to_hf(rows, embed=True)
+    found.push_to_hub(repo, split=split, private=private, token=token)
+    return f"hf://datasets/{repo}"
+
+
+def _datasets() -> Any:
+    try:
+        import datasets
+    except ImportError as error:
+        raise missing_package("a datasets.Dataset", "datasets", "hub") from error
+    if not hasattr(datasets, "Json"):
+        raise ConfigError(f'datasets {datasets.__version__} has no Json: pip install "dfk[hub]"')
+    return datasets
+
+
+class _How(NamedTuple):
+    """As `to_hf` was asked; more: the columns that `features` gets."""
+
+    images: bool
+    embed: bool
+    more: tuple[str, ...]
+
+
+_OTHERS = ("videos", "audios")
+
+
+def _more(rows: str | Path | list[dict[str, Any]]) -> tuple[str, ...]:
+    """Which columns of `_OTHERS` some row has; in a string of JSON the quotes of such a key are escaped."""
+    if not isinstance(rows, str | Path):
+        return tuple(name for name in _OTHERS if any(row.get(name) for row in rows))
+    found: set[str] = set()
+    with Path(rows).open("rb") as lines:
+        for line in lines:
+            found |= {name.decode() for name in re.findall(rb'"(videos|audios)"\s*:', line)}
+    return tuple(name for name in _OTHERS if name in found)
+
+
+def _from_file(path: str, content: str, how: _How) -> Iterator[dict[str, Any]]:
+    for row in load_rows(path):
+        yield _row(row, how)
+
+
+def _row(row: dict[str, Any], how: _How) -> dict[str, Any]:
+    for key in ("messages", "tools", "meta"):
+        _check_numbers(row.get(key), f"{row.get('id')}: {key}")
+    images = row.get("images") or []
+    if how.embed and any(row.get(name) for name in how.more):
+        reason = "has videos or audios, and only pictures are embedded"
+        raise DataError(f"{row.get('id')}: {reason}; leave embed out, or leave such rows out")
+    return {
+        "id": str(row["id"]),
+        "messages": row["messages"],
+        "images": [_picture(image, how) for image in images],
+        "tools": row.get("tools") or [],
+        "meta": row.get("meta") or {},
+    } | {name: row.get(name) or [] for name in how.more}
+
+
+def _picture(path: str, how: _How) -> str | dict[str, Any]:
+    """A path as it is, or a picture's bytes; of a `data:` URI the bytes wherever pictures are asked for."""
+    if path.startswith("data:") and (how.images or how.embed):
+        try:
+            return {"bytes": b64decode(path.partition(",")[2]), "path": None}
+        except binascii.Error as error:
+            raise DataError(f"{path[:64]}: broken base64 ({error})") from error
+    if not how.embed:
+        return path
+    try:
+        return {"bytes": Path(path).read_bytes(), "path": Path(path).name}
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def _check_numbers(value: Any, where: str) -> None:
+    """Raise `DataError` for a number that the library would change."""
+    if isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            _check_numbers(inner, where)
+    elif isinstance(value, float) and round(value, 10) != value:
+        raise DataError(
+            f"{where} holds {value!r}, of which datasets keeps ten decimals; round it or write it as text"
+        )
+    elif isinstance(value, int) and not -(2**63) <= value < 2**64:
+        raise DataError(f"{where} holds {value}, which datasets turns into text; write it as text yourself")

@@ -1,0 +1,192 @@
+"""Record -> prompt and training row; and the way back from disk. The only place that writes prompt text.
+
+Strategy: the schema says the order of its prompt parts, and this module only fills them in.
+Promises: no guesses and no I/O in `prompt` and `training_row`; equal records give equal bytes; training,
+evaluation and prediction all call `prompt`. Content is always a list of parts and an image is always a bare
+placeholder, since columnar loaders fill missing keys of mixed parts with nulls and chat templates then render
+text as an image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from dfkdata.common.errors import ConfigError, DataError
+from dfkdata.rows.record import Record
+from dfkdata.schemas import Images, JsonForm, Lines, Part, Schema, Text, TextForm, ToolForm, Value
+
+Nulls = Literal["omit", "keep"]
+Message = dict[str, Any]
+
+
+def prompt(record: Record, schema: Schema) -> list[Message]:
+    """The turns before the answer. A record that carries its own conversation gives that, less its last
+    answer."""
+    if record.messages is not None:
+        return before_answer(record.messages)
+    parts = [part for spec in schema.prompt.parts for part in _parts(spec, record)]
+    user = [{"role": "user", "content": parts}]
+    if schema.prompt.system is None:
+        return user
+    return [{"role": "system", "content": [_text(schema.prompt.system)]}, *user]
+
+
+def before_answer(messages: list[Message]) -> list[Message]:
+    """The turns before the last assistant turn; all of them when the last turn is not the assistant's."""
+    return messages[:-1] if messages and messages[-1]["role"] == "assistant" else messages
+
+
+def _parts(spec: Part, record: Record) -> list[dict[str, str]]:
+    match spec:
+        case Text(text):
+            return [_text(text)]
+        case Lines(lines):
+            filled = [f"{name}: {record.fields[key]}" for name, key in lines if record.fields.get(key)]
+            return [_text("\n".join(filled))] if filled else []
+        case Value(field, otherwise):
+            return [_text(record.fields.get(field) or otherwise)]
+        case Images():
+            return [{"type": "image"} for _ in record.images]
+
+
+def _text(text: str) -> dict[str, str]:
+    return {"type": "text", "text": text}
+
+
+def training_row(record: Record, schema: Schema | None = None, *, nulls: Nulls = "omit") -> dict[str, Any]:
+    """The row of the `messages` layout, image paths as in the record.
+
+    nulls: "omit" leaves None slots out of the target, "keep" writes them. A record without gold gives a row
+    that can be asked but not trained on: its last turn is the user's. schema: None for a record that carries
+    its own turns."""
+    row: dict[str, Any] = {
+        "id": record.id,
+        "messages": record.messages if record.messages is not None else _turns(record, schema, nulls),
+        "images": [*record.images],
+    }
+    if record.videos:
+        row["videos"] = [*record.videos]
+    if record.audios:
+        row["audios"] = [*record.audios]
+    tools = record.tools if record.tools is not None or schema is None else schema.tools
+    if tools:
+        row["tools"] = tools
+    meta: dict[str, Any] = {"group": record.group, "source": record.source}
+    if schema is not None:
+        meta["schema"], meta["variant"] = schema.name, schema.variant
+    if record.gold is not None:
+        meta["gold"] = {key: value for key, value in record.gold.items() if value is not None}
+    meta.update(record.meta)
+    row["meta"] = meta
+    return row
+
+
+class PlainRow(msgspec.Struct, gc=False):
+    """The row of the `messages` layout for encoded turns and nothing else, written as `training_row` is, in
+    half the time."""
+
+    id: str
+    messages: msgspec.Raw
+    images: tuple[()]
+    meta: PlainMeta
+
+
+class PlainMeta(msgspec.Struct, gc=False):
+    """What `training_row` says of each row."""
+
+    group: str
+    source: str
+
+
+def _turns(record: Record, schema: Schema | None, nulls: Nulls) -> list[Message]:
+    if schema is None:
+        raise ConfigError(f"{record.source}: the row carries no turns of its own; name a schema")
+    asked = prompt(record, schema)
+    return asked if record.gold is None else [*asked, answer_turn(record.gold, schema, nulls=nulls)]
+
+
+def answer_turn(gold: dict[str, Any], schema: Schema, *, nulls: Nulls = "omit") -> Message:
+    """The assistant turn that answers `gold` in the schema's form."""
+    match schema.form:
+        case TextForm():
+            return {"role": "assistant", "content": [_text(write_text(gold, schema.form))]}
+        case JsonForm(field):
+            value = gold[field] if field is not None else gold
+            return {"role": "assistant", "content": [_text(msgspec.json.encode(value).decode())]}
+        case ToolForm(name):
+            slots = {key: value for key, value in gold.items() if nulls == "keep" or value is not None}
+            call = {"type": "function", "function": {"name": name, "arguments": slots}}
+            return {"role": "assistant", "content": [], "tool_calls": [call]}
+
+
+def write_text(gold: dict[str, Any], form: TextForm) -> str:
+    """The answer as marked text, byte for byte what a trained model should write."""
+    printed = dict(form.printed)
+    parts = (f"{marker}{printed.get(gold[field], gold[field])}" for marker, field in form.parts)
+    return "".join(parts) + form.end
+
+
+def read_text(text: str, form: TextForm) -> dict[str, str] | None:
+    """The values behind the markers of an answer that `write_text` wrote; None where the text is not of the
+    form.
+
+    Only for training data, exact and without repairs; what a model wrote is decoded elsewhere."""
+    if not text.startswith(form.parts[0][0]) or not text.endswith(form.end):
+        return None
+    at, stop, found = 0, len(text) - len(form.end), {}
+    for (marker, field), (following, _) in zip(form.parts, (*form.parts[1:], ("", "")), strict=True):
+        at += len(marker)
+        end = text.find(following, at, stop) if following else stop
+        if end < 0:
+            return None
+        found[field], at = text[at:end], end
+    return found
+
+
+def load_rows(path: str | Path) -> Iterator[dict[str, Any]]:
+    """Rows of a `messages` file with `images`, `videos` and `audios` as absolute paths.
+
+    Raises `DataError` with file and line for a line that is not a row of this layout."""
+    path = Path(path)
+    root = path.parent.resolve()
+    try:
+        lines = path.open("rb")
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be read ({error.strerror}); give a JSONL file of the messages layout"
+        ) from error
+    with lines:
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                yield _row(line, f"{path}:{number}", root)
+
+
+def _row(line: bytes, where: str, root: Path) -> dict[str, Any]:
+    try:
+        row = msgspec.json.decode(line)
+    except msgspec.DecodeError as error:
+        raise DataError(f"{where}: not JSON ({error}); raw data becomes rows with dfkdata convert") from error
+    if not isinstance(row, dict) or not isinstance(row.get("messages"), list) or "id" not in row:
+        raise DataError(
+            f"{where}: not a row of the messages layout; it needs `id` and `messages`"
+            " (dfkdata convert writes them)"
+        )
+    if not all(isinstance(turn, dict) and isinstance(turn.get("role"), str) for turn in row["messages"]):
+        raise DataError(f"{where}: a turn of `messages` is not an object with a `role`")
+    for key in ("images", "videos", "audios"):
+        paths = row.get(key) or []
+        if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
+            raise DataError(f"{where}: `{key}` is not a list of paths")
+    row["images"] = [_absolute(image, root) for image in row.get("images") or []]
+    for key in ("videos", "audios"):
+        if row.get(key):
+            row[key] = [str(root / path) for path in row[key]]
+    return row
+
+
+def _absolute(image: str, root: Path) -> str:
+    """An embedded image stays as it is."""
+    return image if image.startswith("data:") else str(root / image)

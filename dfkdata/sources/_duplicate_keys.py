@@ -1,0 +1,81 @@
+"""Objects that name a key twice. JSON readers keep the last value and say nothing, so one of two answers is
+lost.
+
+Strategy: a colon outside of texts follows a key. Where there are as many quotes with a colon behind them as
+the decoded rows have keys, no key was lost, and that is seen over many rows at once; only what looks odd is
+read by a slow reader that tells."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import msgspec
+
+from dfkdata.rows.record import Fault, Reject
+
+_ENCODE = msgspec.json.Encoder().encode
+_APART = re.compile(rb'"\s+:')
+_ESCAPED = b"\\u00"  # a quote or a colon may be written so, and then counts do not agree
+_BIG = 1 << 16  # bytes from which numpy pays
+
+
+class Twice:
+    """Hook of `json` readers that builds objects; `key` is the first one that an object names twice."""
+
+    def __init__(self) -> None:
+        self.key: str | None = None
+
+    def __call__(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        """The object of these pairs."""
+        found = dict(pairs)
+        if len(found) < len(pairs) and self.key is None:
+            names = [name for name, _ in pairs]
+            self.key = next(name for name in names if names.count(name) > 1)
+        return found
+
+    def take(self) -> str | None:
+        """The key, which is forgotten then."""
+        key, self.key = self.key, None
+        return key
+
+
+def twice(text: bytes, value: Any) -> str | None:
+    """The key that an object in the JSON `text` names twice; None where there is none. value: what it decodes
+    to."""
+    if not _APART.search(text) and _ESCAPED not in text and text.count(b'":') == _ENCODE(value).count(b'":'):
+        return None
+    hook = Twice()
+    json.loads(text, object_pairs_hook=hook)
+    return hook.key
+
+
+def plain(text: bytes, rows: list[Any]) -> bool:
+    """Whether `rows` are certainly what the lines of `text` say: one object a line, that names each key once.
+    False says nothing."""
+    if len(text) < _BIG or text[:1] != b"{" or text[-1:] != b"\n" or set(map(type, rows)) != {dict}:
+        return False
+    import numpy
+
+    signs = numpy.frombuffer(text, numpy.uint8)
+    ends = numpy.flatnonzero(signs == 10)
+    # inside an object no line can begin with a brace when the one before ended with one
+    if len(ends) != len(rows) or (signs[ends - 1] != 125).any() or (signs[ends[:-1] + 1] != 123).any():
+        return False
+    before = signs[numpy.flatnonzero(signs == 58) - 1]
+    if (before <= 32).any():
+        return False
+    keys = int((before == 34).sum())
+    if keys == sum(map(len, rows)):
+        return True
+    return _ESCAPED not in text and keys == _ENCODE(rows).count(b'":')
+
+
+def reject(text: bytes, key: str, source: str) -> Reject:
+    """The reject of a row that names `key` twice; its text is kept, since its value lost something."""
+    shown = text.decode("utf-8", "backslashreplace").rstrip("\r\n")
+    hint = "keep one of the two"
+    return Fault("KEY_TWICE", f"the key {key!r} stands twice", path=key, value=shown, hint=hint).reject(
+        source, shown
+    )

@@ -1,0 +1,130 @@
+"""The rules that rows must keep, each with a code, and what happens to a row that breaks one.
+
+Strategy: `RULES` is the one table; whoever finds a broken rule tells a `Judge`, which knows each rule's
+policy and raises, counts or lets it pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from dfkdata.rows.record import Fault, Reject
+
+Policy = Literal["quarantine", "warn", "fix", "off"]
+_SOFT: tuple[Policy, ...] = ("quarantine", "warn", "off")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """says: what the rule demands, for people. default: its policy unless the user sets another.
+
+    policies: what it can be set to; a row that is no row at all can only be quarantined."""
+
+    says: str
+    default: Policy = "quarantine"
+    policies: tuple[Policy, ...] = ("quarantine",)
+
+
+RULES: dict[str, Rule] = {
+    "BAD_JSON": Rule("a line is one JSON object in UTF-8"),
+    "KEY_TWICE": Rule("a JSON object names each of its keys once"),
+    "BAD_ENCODING": Rule("text is UTF-8"),
+    "CSV_BROKEN": Rule("quotes in a CSV row close"),
+    "CSV_SHORT": Rule("a CSV row has a cell for each column"),
+    "CSV_LONG": Rule("a CSV row has no more cells than columns"),
+    "ROW_NOT_OBJECT": Rule("a row is an object"),
+    "NOT_TEXT": Rule("a text field holds text"),
+    "FIELD_EMPTY": Rule("a needed field is there and not blank"),
+    "FORMAT_OTHER": Rule("a row is of the format that was named"),
+    "NO_TURNS": Rule("a row holds a list of turns"),
+    "NO_ANSWER": Rule("a row ends with an answer", policies=_SOFT),
+    "NO_CALL": Rule("a tool-call row ends in a call"),
+    "NOT_OBJECT": Rule("meta is an object"),
+    "PART_UNKNOWN": Rule("parts of a turn are text, image, video or audio"),
+    "TOOLS_INVALID": Rule("tools are a list of definitions with names"),
+    "LABEL_CONFLICT": Rule("the label column says the same as the label in the text", policies=_SOFT),
+    "IMG_LITERAL": Rule("a text that says <image> stays text in layouts whose placeholder that is"),
+    "LAYOUT_CANNOT": Rule("the layout can hold the row"),
+    "MEDIA_COUNT": Rule("there are as many video and audio placeholders as files", policies=_SOFT),
+    "MEDIA_MISSING": Rule("audio and video files exist under the roots"),
+    "IMG_LIST": Rule("a list of image paths is a list of strings"),
+    "IMG_MISSING": Rule("an image file exists under the image roots"),
+    "IMG_AMBIGUOUS": Rule("an image name means one file"),
+    "IMG_OUTSIDE": Rule("an image file lies inside the image roots, symlinks followed"),
+    "IMG_REMOTE": Rule("images are files, not addresses"),
+    "IMG_EMBEDDED": Rule("an embedded image has a folder to be written to"),
+    "IMG_UNREADABLE": Rule(
+        "an image file holds a picture that is not damaged, as far as that shows undecoded"
+    ),
+    "IMG_TRUNCATED": Rule("an image file reaches its end marker"),
+    "IMG_BOMB": Rule("an image stays under the pixel limit"),
+    "IMG_COUNT": Rule("there are as many image placeholders as images", policies=_SOFT),
+    "CONTROL_TOKEN": Rule("text holds no control token of a tokenizer, such as <|im_end|>", policies=_SOFT),
+    "IMG_POSITION": Rule("media placeholders stand in user and tool turns", policies=_SOFT),
+    "ROLE_UNKNOWN": Rule("roles are system, user, assistant, tool"),
+    "SYSTEM_NOT_FIRST": Rule("a system turn comes first and once", policies=_SOFT),
+    "ROLE_ORDER": Rule(
+        "user and assistant alternate, starting with user; tool answers follow calls", policies=_SOFT
+    ),
+    "EMPTY_USER": Rule("a user turn holds text or an image", policies=_SOFT),
+    "EMPTY_ANSWER": Rule("an assistant turn holds text or a tool call", policies=_SOFT),
+    "ANSWER_COPIES_PROMPT": Rule("an answer is not the prompt again", policies=_SOFT),
+    "LABEL_UNKNOWN": Rule("a label is one of the schema's classes or a known alias"),
+    "GOLD_INVALID": Rule("gold is valid for the schema"),
+    "TOOL_ARGS_NOT_OBJECT": Rule("tool arguments are an object"),
+    "TOOL_ARGS_INVALID": Rule("tool arguments are valid for the tool's parameters", policies=_SOFT),
+    "TOOL_UNKNOWN": Rule("a called tool is among the row's tools", policies=_SOFT),
+    "ID_TWICE": Rule("a source's own key names one row"),
+    "GROUP_MISSING": Rule("the field to group by holds a value"),
+    "SPLIT_UNKNOWN": Rule("the split column names train, validation or test"),
+    "TOO_LONG": Rule("a row stays under max_tokens text tokens", policies=_SOFT),
+    "NOT_GROUNDED": Rule("the source text supports the asked share of the answer", policies=_SOFT),
+    "GROUNDING_EMPTY": Rule("an answer that is to be grounded says something", policies=_SOFT),
+    "TWO_LABELS": Rule("one post has one label", "warn", _SOFT),
+    "IMG_NEAR_DUPLICATE": Rule("no held-out picture looks like one of training", "warn", ("warn", "off")),
+    "IMG_UNDECODED": Rule("a picture can be decoded to see how it looks", "warn", ("warn", "off")),
+    "TEXT_NEAR_DUPLICATE": Rule("no held-out text is nearly one of training", "warn", ("warn", "off")),
+    "GROUP_ACROSS": Rule("rows of one group are on one side of the split", "warn", ("warn", "off")),
+    "SIZE_RECOMMENDED": Rule(
+        "100 to 100,000 training rows, as the swift layout's publisher recommends", "warn", ("warn", "off")
+    ),
+    "SPLIT_EMPTY": Rule("a split that was asked for holds rows", "warn", ("warn", "off")),
+    "TEXT_NFC": Rule("text is in Unicode normal form C", "fix", ("fix", *_SOFT)),
+    "ZERO_WIDTH": Rule("text holds no invisible characters", "warn", ("fix", *_SOFT)),
+    "CLASS_RARE": Rule("each class has at least 5 % of the rows", "warn", ("warn", "off")),
+}
+
+
+class Judge:
+    """Decides what a broken rule means: raise and quarantine, count as a warning, or nothing.
+
+    policies: code -> policy where it is not the rule's default. warn: told of each warning. source: the row
+    at hand."""
+
+    def __init__(
+        self, policies: dict[str, Policy] | None = None, warn: Callable[[Reject], None] | None = None
+    ) -> None:
+        self._policies = policies or {}
+        self._warn = warn
+        self.source = ""
+        self._doubted: tuple[str, frozenset[str]] = ("", frozenset())
+
+    def policy(self, code: str) -> Policy:
+        """The policy of a rule."""
+        return self._policies.get(code) or RULES[code].default
+
+    def __call__(self, fault: Fault) -> None:
+        """Raise `fault`, count it, or let it pass, as its rule's policy says; a fix counts as a warning."""
+        policy = self.policy(fault.code)
+        if policy == "quarantine":
+            raise fault
+        told = self._doubted[0] == self.source and fault.code in self._doubted[1]
+        if policy != "off" and self._warn is not None and not told:
+            self._warn(fault.reject(self.source, None))
+
+    def doubts(self, found: tuple[Fault, ...]) -> None:
+        """Weigh what a format found wrong with the row at hand; these rules are not told of again for it."""
+        for fault in found:
+            self(fault)
+        self._doubted = self.source, frozenset(fault.code for fault in found)

@@ -1,0 +1,1 @@
+"""Numbers over finished runs: statistics, comparison, pooling, gates and exports."""

@@ -1,0 +1,76 @@
+"""Samples as a table for other tools: Parquet, CSV or JSONL, one row a sample.
+
+Promise: every column has one type in every file, whatever the answers hold: dicts (gold, value, lenient,
+label_probs) are JSON texts, lists stay lists in Parquet and become JSON texts in CSV."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from dfkdata.common.errors import ConfigError, missing_package
+from dfkeval.types import Sample
+
+SUFFIXES = (".parquet", ".csv", ".jsonl")
+_JSON = ("gold", "value", "lenient", "label_probs")
+_LISTS = ("repairs", "problems", "images")
+_INTEGERS = ("n_prompt_tokens", "n_output_tokens", "repeat", "gold_tokens")
+_FLOATS = ("seconds", "first_token_seconds", "gold_nll", "confidence")
+_FIELDS = (*Sample.__struct_fields__, "confidence")
+
+
+def write_samples(samples: Sequence[Sample], path: str | Path) -> Path:
+    """Write the samples to `path`; its ending says how. Raises `ConfigError` for another ending, a missing
+    pyarrow, or a place that cannot be written."""
+    place = Path(path)
+    if place.suffix not in SUFFIXES:
+        raise ConfigError(f"{place}: the ending must be one of {', '.join(SUFFIXES)}")
+    try:
+        match place.suffix:
+            case ".parquet":
+                _parquet(samples, place)
+            case ".csv":
+                _csv(samples, place)
+            case _:
+                encoder = msgspec.json.Encoder()
+                place.write_bytes(b"".join(encoder.encode(sample) + b"\n" for sample in samples))
+    except OSError as error:
+        raise ConfigError(f"{place}: cannot be written ({error.strerror or error})") from error
+    return place
+
+
+def row(sample: Sample) -> dict[str, Any]:
+    """One sample as flat values."""
+    found = {name: getattr(sample, name) for name in _FIELDS}
+    for name in _JSON:
+        found[name] = None if found[name] is None else msgspec.json.encode(found[name]).decode()
+    for name in _LISTS:
+        found[name] = list(found[name])
+    return found
+
+
+def _parquet(samples: Sequence[Sample], path: Path) -> None:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ModuleNotFoundError as error:
+        raise missing_package("samples as Parquet", "pyarrow", "parquet") from error
+    kinds = dict.fromkeys(_FIELDS, pyarrow.string())
+    kinds |= dict.fromkeys(_LISTS, pyarrow.list_(pyarrow.string()))
+    kinds |= dict.fromkeys(_INTEGERS, pyarrow.int64()) | dict.fromkeys(_FLOATS, pyarrow.float64())
+    schema = pyarrow.schema(list(kinds.items()))
+    table = pyarrow.Table.from_pylist([row(sample) for sample in samples], schema=schema)
+    pyarrow.parquet.write_table(table, path, compression="zstd")
+
+
+def _csv(samples: Sequence[Sample], path: Path) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, _FIELDS)
+        writer.writeheader()
+        for sample in samples:
+            flat = row(sample)
+            writer.writerow(flat | {name: msgspec.json.encode(flat[name]).decode() for name in _LISTS})

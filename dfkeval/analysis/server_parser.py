@@ -1,0 +1,71 @@
+"""A server's own tool-call parser against ours, on the same answers.
+
+Strategy: ours is the strict reading, else the lenient one; the server's is its one call of the schema's tool.
+They agree when both found the same arguments, or both found no call. Promises: answers whose raw text is not
+known are counted and not compared; where two requests were needed, the result says so, since it then rests on
+the server repeating itself."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from dfkdata.schemas import Schema, ToolForm
+from dfkeval.types import Completion, Sample
+
+#: Where the result stands in the details of summary.json.
+DETAIL = "server_parsing"
+#: Differences that are listed in full.
+SHOWN = 20
+
+
+def compare(
+    samples: Iterable[Sample], completions: Mapping[str, Completion], schema: Schema
+) -> dict[str, Any] | None:
+    """{"compared", "equal", "sources", "differ": [{"id", "ours", "server"}]}; None where no answer carries
+    what its server parsed."""
+    sources: Counter[str] = Counter()
+    differ: list[dict[str, Any]] = []
+    compared = parsed = 0
+    for sample in samples:
+        completion = completions.get(sample.id)
+        if completion is None or completion.server_calls is None:
+            continue
+        sources[completion.server_source or "no raw text"] += 1
+        parsed += bool(completion.server_calls)
+        if completion.server_source == "no raw text":
+            continue
+        compared += 1
+        theirs = called(completion.server_calls, schema)
+        if theirs != sample.lenient:
+            differ.append({"id": sample.id, "ours": sample.lenient, "server": completion.server_calls})
+    if not sources:
+        return None
+    return {
+        "compared": compared,
+        "equal": compared - len(differ),
+        "server_parsed": parsed,
+        "sources": dict(sorted(sources.items())),
+        "differ": differ[:SHOWN],
+    }
+
+
+def called(calls: list[dict[str, Any]], schema: Schema) -> dict[str, Any] | None:
+    """The arguments of the one call of the schema's tool; None for none, several, or another tool."""
+    name = schema.form.name if isinstance(schema.form, ToolForm) else None
+    if len(calls) != 1 or calls[0].get("name") != name or not isinstance(calls[0].get("arguments"), dict):
+        return None
+    found: dict[str, Any] = calls[0]["arguments"]
+    return found
+
+
+def line(found: Mapping[str, Any]) -> str:
+    """The result in one sentence for the report."""
+    sources = ", ".join(f"{count} from {name}" for name, count in found["sources"].items())
+    said = (
+        f"The server's tool-call parser agrees with ours on {found['equal']} of {found['compared']} answers"
+    )
+    if found["compared"] and not found["server_parsed"]:
+        return f"{said}; it parsed none at all, so it was probably started without a parser ({sources})."
+    return f"{said} ({sources})."

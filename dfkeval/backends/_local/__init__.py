@@ -1,0 +1,1 @@
+"""Helpers of the backends that run the model in this process."""

@@ -1,0 +1,223 @@
+"""One call of the model's `generate` for one batch: settings, processors, and what came out.
+
+Promises: nothing of the model's own generation defaults leaks in; the largest logit is always taken, since
+drawing, closing a think block and keeping to a grammar are done on the logits (`_logits`, `_grammar`)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from dfkdata.common.errors import ConfigError
+from dfkeval.backends._local.grammar import Compiler, Constrained
+from dfkeval.backends._local.logits import Draw, FirstToken, Thinking
+from dfkeval.backends._local.prompts import Prompt, opens_think
+from dfkeval.parsing import reasoning
+from dfkeval.parsing.toolcall._syntax import THINK_CLOSE
+from dfkeval.types import Completion, Sampling
+
+
+@dataclass
+class Batch:
+    """Prompts whose images could be decoded, with their tensors, and the failed requests of the others.
+
+    inputs: left-padded, on the CPU. draws: for each prompt, what its random draws depend on."""
+
+    prompts: list[Prompt]
+    broken: list[Completion]
+    inputs: Any = None
+    draws: tuple[str, ...] = ()
+
+
+class Generator:
+    """A model and its processor."""
+
+    def __init__(self, model: Any, processor: Any) -> None:
+        self.model, self.processor = model, processor
+        self._compiler: Compiler | None = None
+
+    def compile(self, prompts: Sequence[Prompt]) -> None:
+        """Compile every constraint before anything is asked. Raises `ConfigError`."""
+        asked = {prompt.request.constraint for prompt in prompts} - {None}
+        if asked and self._compiler is None:
+            vocab = self.model.config.get_text_config().vocab_size
+            self._compiler = Compiler(self.processor.tokenizer, vocab, self._turn_ends())
+        for constraint in asked:
+            if self._compiler is not None and constraint is not None:
+                self._compiler.compiled(constraint)
+
+    def run(self, batch: Batch, sampling: Sampling) -> list[Completion]:
+        """Generate for one batch."""
+        import torch
+
+        started = time.monotonic()
+        clock, thinking = FirstToken(started), self._thinking(batch, sampling)
+        processors = [clock, *([thinking] if thinking else []), *self._constrained(batch, sampling)]
+        if sampling.temperature > 0:
+            processors.append(Draw(sampling, batch.draws, self.model.device))
+        moved = {key: value.to(self.model.device) for key, value in batch.inputs.items()}
+        with torch.inference_mode(), self._no_defaults():
+            made = self.model.generate(
+                **moved,
+                generation_config=self._settings(sampling, thinking),
+                logits_processor=_listed(processors),
+                **self._stop_strings(sampling),
+            )
+        new: list[list[int]] = made[:, batch.inputs["input_ids"].shape[1] :].tolist()
+        seconds = time.monotonic() - started
+        counts = batch.inputs["attention_mask"].sum(dim=1).tolist()
+        cut = thinking.cut if thinking else [False] * len(new)
+        return [
+            self._completion(prompt, ids, int(count), sampling, (seconds, clock.seconds), was_cut)
+            for prompt, ids, count, was_cut in zip(batch.prompts, new, counts, cut, strict=True)
+        ]
+
+    def _settings(self, sampling: Sampling, thinking: Thinking | None) -> Any:
+        """Always the largest logit: what is drawn is drawn by our own processor."""
+        from transformers import GenerationConfig
+
+        tokenizer = self.processor.tokenizer
+        pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+        return GenerationConfig(
+            max_new_tokens=sampling.limit + (len(thinking.closer) if thinking else 0),
+            repetition_penalty=sampling.repetition_penalty,
+            eos_token_id=self._stop_ids(sampling),
+            pad_token_id=pad,
+            use_cache=True,
+            do_sample=False,
+        )
+
+    def _stop_strings(self, sampling: Sampling) -> dict[str, Any]:
+        """Stop strings of several tokens."""
+        tokenizer = self.processor.tokenizer
+        strings = [
+            each for each in sampling.stop if len(tokenizer.encode(each, add_special_tokens=False)) > 1
+        ]
+        return {"stop_strings": strings, "tokenizer": tokenizer} if strings else {}
+
+    def _thinking(self, batch: Batch, sampling: Sampling) -> Thinking | None:
+        """The budget of the think blocks that the prompts open; None without one."""
+        if sampling.thinking_budget is None:
+            return None
+        closer = self._ids("\n" + THINK_CLOSE + reasoning.GAP)
+        return Thinking(len(batch.prompts), sampling.thinking_budget, closer, self._think_end())
+
+    def _constrained(self, batch: Batch, sampling: Sampling) -> list[Constrained]:
+        """The grammar of a batch that has one."""
+        if self._compiler is None or all(prompt.request.constraint is None for prompt in batch.prompts):
+            return []
+        compiled = [
+            None if each.request.constraint is None else self._compiler.compiled(each.request.constraint)
+            for each in batch.prompts
+        ]
+        opens = opens_think(batch.prompts[0].text)
+        return [
+            Constrained(
+                self._compiler,
+                compiled,
+                self._stop_ids(sampling),
+                think_end=self._think_end() if opens else None,
+                gap=self._ids(reasoning.GAP),
+            )
+        ]
+
+    def _think_end(self) -> int:
+        """The id of the closing tag. Raises `ConfigError` for a tokenizer that spells it out."""
+        ids = self._ids(THINK_CLOSE)
+        if len(ids) != 1:
+            raise ConfigError(
+                f"thinking: {THINK_CLOSE} is no single token of this model, so no budget can be kept"
+            )
+        return ids[0]
+
+    def _ids(self, text: str) -> list[int]:
+        found: list[int] = self.processor.tokenizer.encode(text, add_special_tokens=False)
+        return found
+
+    @contextmanager
+    def _no_defaults(self) -> Iterator[None]:
+        """The library fills settings that we leave out (suppressed tokens, n-gram bans, …) from the model's
+        own; for the time of one call it has none. An adapter of
+        PEFT may hold settings too."""
+        from transformers import GenerationConfig
+
+        base = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+        holders = [net for net in {base, self.model} if "generation_config" in vars(net)]
+        own = [net.generation_config for net in holders]
+        for net in holders:
+            net.generation_config = GenerationConfig()
+        try:
+            yield
+        finally:
+            for net, settings in zip(holders, own, strict=True):
+                net.generation_config = settings
+
+    def _stop_ids(self, sampling: Sampling) -> list[int]:
+        """The end-of-turn tokens, and stop strings that are one token."""
+        single = [self._ids(each) for each in sampling.stop]
+        return sorted({*self._turn_ends(), *(ids[0] for ids in single if len(ids) == 1)})
+
+    def _turn_ends(self) -> list[int]:
+        """The tokens that end a turn."""
+        own = self.model.generation_config.eos_token_id
+        ends = {self.processor.tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])}
+        return sorted(ends - {None})
+
+    def _completion(
+        self,
+        prompt: Prompt,
+        ids: list[int],
+        count: int,
+        sampling: Sampling,
+        seconds: tuple[float, float | None],
+        cut: bool = False,
+    ) -> Completion:
+        """The row's text up to its stop token (left out) or stop string (kept), its reasoning apart.
+
+        count: tokens of the prompt. seconds: of the batch, and until its first token. cut: the think block
+        was closed for the model."""
+        tokenizer = self.processor.tokenizer
+        stops = set(self._stop_ids(sampling))
+        end = next((at for at, each in enumerate(ids) if each in stops), None)
+        kept = _unpadded(ids, tokenizer.pad_token_id) if end is None else ids[: end + 1]
+        text = tokenizer.decode(
+            self._without_end(kept, sampling), skip_special_tokens=False, clean_up_tokenization_spaces=False
+        )
+        thought = reasoning.opened(text) if opens_think(prompt.text) else None
+        text = text if thought is None else thought.answer
+        stop = min((text.find(each) + len(each) for each in sampling.stop if each in text), default=None)
+        return Completion(
+            id=prompt.request.id,
+            text=text if stop is None else text[:stop],
+            finish_reason="length" if end is None and stop is None else "stop",
+            n_prompt_tokens=count,
+            n_output_tokens=len(kept),
+            seconds=seconds[0],
+            first_token_seconds=seconds[1],
+            reasoning=None if thought is None else thought.reasoning,
+            unclosed_think=thought is not None and not thought.closed,
+            thinking_cut=cut and thought is not None and thought.closed,
+        )
+
+    def _without_end(self, ids: list[int], sampling: Sampling) -> list[int]:
+        """`ids` less a last end-of-turn token; the token of a stop string stays."""
+        tokenizer = self.processor.tokenizer
+        kept = {tokenizer.encode(each, add_special_tokens=False)[-1] for each in sampling.stop}
+        return ids[:-1] if ids and ids[-1] in set(self._stop_ids(sampling)) - kept else ids
+
+
+def _listed(processors: Sequence[Any]) -> Any:
+    from transformers import LogitsProcessorList
+
+    return LogitsProcessorList(processors)
+
+
+def _unpadded(ids: list[int], pad: int | None) -> list[int]:
+    """Less the padding that follows a stop string of several tokens."""
+    end = len(ids)
+    while end and ids[end - 1] == pad:
+        end -= 1
+    return ids[:end]

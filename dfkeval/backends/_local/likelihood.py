@@ -1,0 +1,124 @@
+"""Likelihood of given answers under a local model, one forward pass a batch.
+
+Strategy: a row is cut into prompt and answer where training cuts it (`dfkeval.models.rendering`), each part is tokenized
+alone, and the answer's tokens are scored at the end of left-padded rows, so that logits are kept for answers
+only. Rows are encoded in windows, sorted by length inside, and batched under the token budget; a batch that
+does not fit into memory is halved. Promises: a row's number does not depend on its neighbours; a row that
+cannot be rendered, or whose image cannot be read, has an error and takes no other row with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from dfkdata.common.errors import DataError
+from dfkeval.backends._local.padding import ALONG, Inputs, joined, length
+from dfkeval.models import loader
+from dfkeval.models.rendering import spans
+from dfkeval.types import Lesson, Likelihood, refuse_unseen
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One row's tensors without padding; the last `scored` tokens are the answer."""
+
+    id: str
+    inputs: Inputs
+    scored: int
+
+    @property
+    def length(self) -> int:
+        return length(self.inputs)
+
+
+def likelihoods(
+    lessons: Iterable[Lesson], model: Any, processor: Any, thinking: bool, batch_tokens: int, batch_size: int
+) -> Iterator[Likelihood]:
+    """One likelihood for each lesson, longest first within a window of four batches."""
+    waiting = iter(lessons)
+    while window := list(islice(waiting, 4 * batch_size)):
+        rows: list[_Row] = []
+        for lesson in window:
+            try:
+                rows.append(_encoded(lesson, processor, thinking))
+            except DataError as error:
+                yield Likelihood(id=lesson.request.id, error=str(error))
+        rows.sort(key=lambda row: -row.length)
+        for batch in _batches(rows, batch_tokens, batch_size):
+            yield from _scored(batch, model, processor.tokenizer.pad_token_id or 0)
+
+
+def _encoded(lesson: Lesson, processor: Any, thinking: bool) -> _Row:
+    """Prompt, silent think block and answer as one row. Raises `DataError`."""
+    import torch
+
+    request = lesson.request
+    refuse_unseen(request.messages)
+    row: dict[str, Any] = {
+        "id": request.id, "messages": [*request.messages, lesson.turn], "tools": request.tools
+    }  # fmt: skip
+    if thinking:
+        row["chat_template_kwargs"] = {"enable_thinking": True}
+    parts = spans(row, processor)
+    if parts.prompt.count(processor.image_token) != len(request.images):
+        raise DataError(f"the turns do not have one place for each of the row's {len(request.images)} images")
+    images = [loader.open_image(path) for path in request.images]
+    inputs = dict(processor(text=[parts.prompt], images=images or None, return_tensors="pt"))
+    silent, answer = (
+        processor.tokenizer(text, add_special_tokens=False)["input_ids"] if text else []
+        for text in (parts.silent, parts.answer)
+    )
+    tail = torch.tensor([[*silent, *answer]], dtype=inputs["input_ids"].dtype)
+    ends = {"input_ids": tail, "attention_mask": torch.ones_like(tail)}
+    for key in ALONG:
+        if key in inputs:
+            inputs[key] = torch.cat([inputs[key], ends.get(key, torch.zeros_like(tail))], dim=1)
+    return _Row(request.id, inputs, len(answer))
+
+
+def _batches(rows: Sequence[_Row], batch_tokens: int, batch_size: int) -> Iterator[list[_Row]]:
+    """Consecutive rows, longest first, whose padded size stays under the budget; one above it comes alone."""
+    batch: list[_Row] = []
+    for row in rows:
+        if batch and (len(batch) >= batch_size or batch[0].length * (len(batch) + 1) > batch_tokens):
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch
+
+
+def _scored(batch: Sequence[_Row], model: Any, pad: int) -> Iterator[Likelihood]:
+    import torch
+
+    try:
+        found = _forward(batch, model, pad)
+    except torch.OutOfMemoryError as error:
+        torch.cuda.empty_cache()
+        if len(batch) == 1:
+            yield Likelihood(id=batch[0].id, error=f"out of memory for {batch[0].length} tokens: {error}")
+            return
+        middle = len(batch) // 2
+        yield from _scored(batch[:middle], model, pad)
+        yield from _scored(batch[middle:], model, pad)
+        return
+    for row, nll in zip(batch, found, strict=True):
+        yield Likelihood(id=row.id, nll=nll, tokens=row.scored)
+
+
+def _forward(batch: Sequence[_Row], model: Any, pad: int) -> list[float]:
+    """Negative log-likelihood of each row's answer, natural logarithm, summed in fp64 over fp32 terms."""
+    import torch
+
+    inputs = {
+        key: value.to(model.device) for key, value in joined([row.inputs for row in batch], pad).items()
+    }
+    kept = max(row.scored for row in batch) + 1
+    with torch.inference_mode():
+        logits = model(**inputs, logits_to_keep=kept, use_cache=False).logits[:, -kept:-1].float()
+        targets = inputs["input_ids"][:, -(kept - 1) :]
+        picked = logits.gather(-1, targets[..., None])[..., 0]
+        nll = (torch.logsumexp(logits, dim=-1) - picked).double()
+    return [float(line[-row.scored :].sum()) for row, line in zip(batch, nll, strict=True)]

@@ -1,0 +1,115 @@
+"""What happens to the logits of each step: the clock, the think block that is closed, and the draw.
+
+Strategy: processors that transformers calls between the model and a plain argmax (the grammar of `_grammar`
+stands before the draw). Each keeps a state a row. Promises: a row's draw depends on its own key and on
+nothing of its neighbours, so drawn answers are as independent of batch and order as greedy ones; one set of
+processors serves one call of `generate` and is then thrown away.
+
+Drawing is Gumbel's: argmax(logits + noise) has exactly the softmax's distribution. Source: E. J. Gumbel,
+Statistical Theory of Extreme Values and Some Practical Applications, 1954."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from dfkeval.types import Sampling
+
+Step = Any  # (ids (B, T), logits (B, V)) -> logits (B, V)
+
+
+class FirstToken:
+    """The time when the first logits are there: the end of the prefill. seconds: since `started`."""
+
+    def __init__(self, started: float) -> None:
+        self.started = started
+        self.seconds: float | None = None
+
+    def __call__(self, ids: Any, logits: Any) -> Any:
+        if self.seconds is None:
+            if logits.is_cuda:
+                import torch
+
+                torch.cuda.synchronize(logits.device)
+            self.seconds = time.monotonic() - self.started
+        return logits
+
+
+class Thinking:
+    """Closes a think block that the prompt opened when `budget` tokens are spent.
+
+    closer: the ids that close it. cut: for each row, whether the block was closed for the model."""
+
+    def __init__(self, rows: int, budget: int, closer: Sequence[int], end: int) -> None:
+        self.budget, self.closer, self.end = budget, list(closer), end
+        self.cut = [False] * rows
+        self.closed = [False] * rows
+        self.forced = [0] * rows
+        self.steps = 0
+
+    def __call__(self, ids: Any, logits: Any) -> Any:
+        last = ids[:, -1].tolist()
+        for row in range(len(self.cut)):
+            if self.steps and last[row] == self.end:
+                self.closed[row] = self.closed[row] or not self.cut[row]
+            if not self.closed[row] and (self.cut[row] or self.steps >= self.budget):
+                self._force(row, logits)
+        self.steps += 1
+        return logits
+
+    def _force(self, row: int, logits: Any) -> None:
+        self.cut[row] = True
+        only(logits, row, self.closer[self.forced[row]])
+        self.forced[row] += 1
+        self.closed[row] = self.forced[row] == len(self.closer)
+
+
+def only(logits: Any, row: int, token: int) -> None:
+    """Leave `token` as the one choice of `row`, in place."""
+    logits[row, :] = float("-inf")
+    logits[row, token] = 0.0
+
+
+class Draw:
+    """Temperature, top-k, top-p and min-p, in the library's order, and then noise of each row's own."""
+
+    def __init__(self, sampling: Sampling, keys: Sequence[str], device: Any) -> None:
+        import torch
+
+        self.warpers = _warpers(sampling)
+        self.noise = [torch.Generator(device=device) for _ in keys]
+        for generator, key in zip(self.noise, keys, strict=True):
+            generator.manual_seed(_seed(key))
+
+    def __call__(self, ids: Any, logits: Any) -> Any:
+        import torch
+
+        for warper in self.warpers:
+            logits = warper(ids, logits)
+        for row, generator in enumerate(self.noise):
+            drawn = torch.empty(logits.shape[1], device=logits.device, dtype=torch.float32)
+            drawn.exponential_(generator=generator).clamp_(min=torch.finfo(torch.float32).tiny)
+            logits[row] -= drawn.log_()
+        return logits
+
+
+def _warpers(sampling: Sampling) -> list[Step]:
+    from transformers.generation import logits_process as library
+
+    found: list[Step] = []
+    if sampling.temperature != 1.0:
+        found.append(library.TemperatureLogitsWarper(sampling.temperature))
+    if sampling.top_k:
+        found.append(library.TopKLogitsWarper(sampling.top_k))
+    if sampling.top_p < 1.0:
+        found.append(library.TopPLogitsWarper(sampling.top_p))
+    if sampling.min_p:
+        found.append(library.MinPLogitsWarper(sampling.min_p))
+    return found
+
+
+def _seed(key: str) -> int:
+    """63 bits of a hash: what a generator takes."""
+    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") >> 1

@@ -1,0 +1,1 @@
+"""Helpers of the backend that asks OpenAI-compatible servers."""

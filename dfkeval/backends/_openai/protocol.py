@@ -1,0 +1,273 @@
+"""The OpenAI chat protocol: a request as JSON, an answer as a completion. No connection and no waiting here.
+
+Strategy: `dialect` says which server reads the extra parameters (constraints, budget of reasoning); what a
+server took away is put back where that is possible and marked. Sources: vLLM's and SGLang's documentation of
+structured outputs and reasoning outputs."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import mimetypes
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from dfkdata.common.errors import ConfigError, DataError
+from dfkeval.parsing import reasoning
+from dfkeval.parsing.label_confidence import from_alternatives
+from dfkeval.parsing.toolcall import write_tool_call
+from dfkeval.parsing.toolcall._syntax import THINK_CLOSE
+from dfkeval.types import Completion, Constraint, Request, Sampling, refuse_unseen
+
+#: The most alternatives a step that servers of this protocol show.
+_ALTERNATIVES = 20
+OPENER, CLOSER = "<tool_call>", "</tool_call>"
+Dialect = Literal["vllm", "sglang", "other"]
+
+
+def constrained(constraint: Constraint, dialect: Dialect) -> dict[str, Any]:
+    """The parameters that ask `dialect` for a constraint. Raises `ConfigError` where it has none."""
+    if constraint.kind == "json_object":
+        return {"response_format": {"type": "json_object"}}
+    if constraint.kind == "json_schema":
+        schema = {"name": "answer", "schema": json.loads(constraint.text)}
+        return {"response_format": {"type": "json_schema", "json_schema": schema}}
+    if dialect == "vllm":
+        return {"structured_outputs": {constraint.kind: constraint.text}}
+    if dialect == "sglang" and constraint.kind == "grammar":
+        return {"ebnf": constraint.text}
+    if dialect == "sglang":
+        return {"response_format": json.loads(constraint.text)}
+    raise ConfigError(
+        f"mode constrained: a {constraint.kind} has no parameter in the plain protocol; "
+        "say backend.server: vllm or sglang, or use mode free"
+    )
+
+
+#: What the probe's answer must be; no model says it by itself.
+PROBE = "dfk-4711-dfk"
+
+
+def probe(constraint: Constraint) -> Constraint:
+    """A constraint of the same kind that leaves one answer."""
+    match constraint.kind:
+        case "structural_tag":
+            tag = {"type": "structural_tag", "format": {"type": "const_string", "value": PROBE}}
+            return Constraint(kind="structural_tag", text=json.dumps(tag))
+        case "grammar":
+            return Constraint(kind="grammar", text=f'root ::= "{PROBE}"\n')
+        case "json_schema":
+            return Constraint(kind="json_schema", text=json.dumps({"const": PROBE}))
+        case "json_object":
+            return constraint
+
+
+def obeyed(constraint: Constraint, text: str) -> bool:
+    """Whether `text` is what the probe of `constraint` leaves."""
+    if constraint.kind in ("structural_tag", "grammar"):
+        return text.strip() == PROBE
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return False
+    return isinstance(found, dict) if constraint.kind == "json_object" else found == PROBE
+
+
+def body(request: Request, sampling: Sampling, model: str, dialect: Dialect = "other") -> dict[str, Any]:
+    """The JSON of one request; settings at their neutral value are left out, since some servers refuse them.
+
+    Raises `DataError` for an image that cannot be read and for a video, `ConfigError` for what the dialect
+    has no word for."""
+    refuse_unseen(request.messages)
+    images = iter(request.images)
+    found: dict[str, Any] = {
+        "model": model,
+        "messages": [_turn(turn, images) for turn in request.messages],
+        "max_tokens": sampling.limit,
+        "temperature": sampling.temperature,
+        "seed": sampling.seed,
+        "chat_template_kwargs": {"enable_thinking": sampling.thinking},
+    }
+    if sampling.temperature > 0:
+        found["seed"] = _seed(request, sampling, found["messages"])
+    neutral = Sampling()
+    for name in ("top_p", "top_k", "min_p", "repetition_penalty"):
+        if getattr(sampling, name) != getattr(neutral, name):
+            found[name] = getattr(sampling, name)
+    if sampling.stop:
+        found["stop"] = list(sampling.stop)
+    if request.tools:
+        found["tools"] = request.tools
+    if sampling.thinking_budget is not None:
+        found |= budget(sampling.thinking_budget, dialect)
+    if request.constraint is not None:
+        found |= constrained(request.constraint, dialect)
+    if request.force_tool is not None:
+        found["tool_choice"] = {"type": "function", "function": {"name": request.force_tool}}
+    if request.slot is not None:
+        found |= {"logprobs": True, "top_logprobs": _ALTERNATIVES}
+    return found
+
+
+def _seed(request: Request, sampling: Sampling, messages: list[dict[str, Any]]) -> int:
+    """31 bits that depend on the seed, the number of the draw, and the question: with one seed for all rows,
+    servers would draw all rows with the same noise."""
+    shown = json.dumps([sampling.seed, request.repeat, messages], sort_keys=True).encode()
+    return int.from_bytes(hashlib.sha256(shown).digest()[:4], "big") >> 1
+
+
+def budget(tokens: int, dialect: Dialect) -> dict[str, Any]:
+    """The parameter that limits reasoning. Raises `ConfigError` where the dialect has none."""
+    if dialect == "vllm":
+        return {"thinking_token_budget": tokens}
+    raise ConfigError(
+        "sampling.thinking_budget: this protocol has no parameter for it; say backend.server: vllm (started "
+        "with a reasoning parser), use the transformers or vllm backend, or leave the budget out"
+    )
+
+
+def _turn(turn: dict[str, Any], images: Iterator[str]) -> dict[str, Any]:
+    content = turn.get("content")
+    parts = [_part(part, images) for part in content] if isinstance(content, list) else content
+    found = {"role": turn["role"], "content": parts}
+    if turn.get("tool_calls"):
+        found["tool_calls"] = [_call(call) for call in turn["tool_calls"]]
+    return found
+
+
+def _part(part: dict[str, Any], images: Iterator[str]) -> dict[str, Any]:
+    if part.get("type") != "image":
+        return part
+    path = next(images, None)
+    if path is None:
+        raise DataError("the row has more image placeholders than images")
+    return {
+        "type": "image_url",
+        "image_url": {"url": path if path.startswith("data:") else data_uri(Path(path))},
+    }
+
+
+def _call(call: dict[str, Any]) -> dict[str, Any]:
+    """Arguments travel as JSON text in this protocol."""
+    function = call["function"]
+    arguments = function.get("arguments")
+    text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+    return call | {"function": function | {"arguments": text}}
+
+
+def data_uri(path: Path) -> str:
+    """The file's own bytes as a data URI. Raises `DataError` naming a file that cannot be read."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"image {path}: cannot be read ({error.strerror})") from error
+    kind = mimetypes.guess_type(path.name)[0] or "image/png"
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def completion(
+    name: str, answer: dict[str, Any], sampling: Sampling, seconds: float, dialect: Dialect = "other"
+) -> Completion:
+    """A server's answer as a completion, with what the server took away put back where that is possible."""
+    choice, usage = answer["choices"][0], answer.get("usage") or {}
+    message = choice["message"]
+    parsed = message.get("tool_calls") or []
+    thought = thoughts(message, sampling, dialect, called=bool(parsed))
+    text = thought.answer if thought is not None else message.get("content") or ""
+    text += "".join(_written(call) for call in parsed)
+    unclosed = thought is not None and not thought.closed
+    stop = None if parsed or unclosed else missing_stop(choice, text, sampling.stop)
+    return Completion(
+        id=name,
+        text=text + (stop or ""),
+        finish_reason="length" if choice["finish_reason"] == "length" else "stop",
+        n_prompt_tokens=usage.get("prompt_tokens"),
+        n_output_tokens=usage.get("completion_tokens"),
+        seconds=seconds,
+        restored_stop=stop,
+        server_parsed=bool(parsed),
+        reasoning=None if thought is None else thought.reasoning,
+        unclosed_think=unclosed,
+    )
+
+
+def thoughts(
+    message: dict[str, Any], sampling: Sampling, dialect: Dialect, *, called: bool
+) -> reasoning.Thought | None:
+    """Reasoning and answer: apart as a server with a reasoning parser sends them, or in one text as one
+    without it does; None for an answer without reasoning.
+
+    A server that sends no reasoning and no closer may hide it, unless its dialect is known not to."""
+    text = message.get("content") or ""
+    apart = message.get("reasoning_content") or message.get("reasoning")
+    if isinstance(apart, str) and apart:
+        return reasoning.Thought(apart, text.removeprefix(reasoning.GAP), bool(text) or called)
+    if not sampling.thinking or called:
+        return None
+    if THINK_CLOSE in text or (dialect != "other" and text):
+        return reasoning.opened(text)
+    return None
+
+
+def label_probs(answer: dict[str, Any], request: Request) -> dict[str, float] | None:
+    """Label probabilities out of the log-probabilities that the server sent; None where it sent none, or
+    where they are not of the protocol's shape."""
+    logprobs = answer["choices"][0].get("logprobs")
+    content = logprobs.get("content") if isinstance(logprobs, dict) else None
+    if request.slot is None or not content:
+        return None
+    try:
+        return from_alternatives([_step(step) for step in content], request.slot)
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _step(step: Any) -> tuple[str, dict[str, float]]:
+    """A token, and it with its alternatives -> log-probability."""
+    token = str(step["token"])
+    shown = (*(step.get("top_logprobs") or ()), step)
+    return token, {str(each["token"]): float(each["logprob"]) for each in shown}
+
+
+def calls_of(message: dict[str, Any]) -> list[dict[str, Any]]:
+    """The calls that the server parsed: {"name", "arguments"}, arguments as a dict, or as they came."""
+    return [_call_of(call.get("function") or {}) for call in message.get("tool_calls") or []]
+
+
+def _call_of(function: dict[str, Any]) -> dict[str, Any]:
+    arguments = function.get("arguments")
+    try:
+        found = json.loads(arguments or "{}") if isinstance(arguments, str | None) else arguments
+    except (ValueError, RecursionError):
+        found = arguments
+    return {"name": function.get("name"), "arguments": found}
+
+
+def _written(call: dict[str, Any]) -> str:
+    """A call that the server parsed, in the template's form; arguments that are no object stay as they
+    came."""
+    function = call.get("function") or {}
+    try:
+        given = function.get("arguments") or "{}"
+        arguments = json.loads(given) if isinstance(given, str) else given
+    except (ValueError, RecursionError):
+        arguments = None
+    if not isinstance(arguments, dict):
+        return f"{OPENER}\n{json.dumps(function, ensure_ascii=False)}\n{CLOSER}"
+    return write_tool_call(str(function.get("name", "")), arguments)
+
+
+def missing_stop(choice: dict[str, Any], text: str, stops: tuple[str, ...]) -> str | None:
+    """The stop string that ended the answer and is not in it; None when there is none, or it cannot be known.
+
+    vLLM names it `stop_reason`, SGLang `matched_stop`, and null there is the end of the turn. Where a server
+    names nothing, an open call that stopped by itself ended at its closer."""
+    if choice["finish_reason"] not in ("stop", "tool_calls"):
+        return None
+    named = [choice[key] for key in ("stop_reason", "matched_stop") if key in choice]
+    if named:
+        return str(named[0]) if named[0] in stops and not text.endswith(str(named[0])) else None
+    unclosed = text.rfind(OPENER) > text.rfind(CLOSER)
+    return CLOSER if unclosed and CLOSER in stops else None

@@ -1,0 +1,1 @@
+"""The `dfkeval` command, one file a command."""

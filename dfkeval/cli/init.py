@@ -1,0 +1,29 @@
+"""`dfkeval init`: a preset to edit."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+EXAMPLES = "Examples:\n\n  dfkeval init json_captioner\n\n  dfkeval init sita_vlm_gen --out eval.yaml"
+
+
+def init_command(
+    preset: Annotated[
+        str | None, typer.Argument(help="A preset; without one they are listed.", metavar="[PRESET]")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="A YAML file, or a folder for PRESET.yaml.")] = Path(),
+) -> None:
+    """Write an evaluation configuration that ships, to edit and to run."""
+    from dfkeval.runs import presets
+
+    if preset is None:
+        sys.stdout.write("".join(f"{name}  {presets.about(name)}\n" for name in presets.names()))
+        return
+    path = presets.write(preset, out)
+    sys.stdout.write(
+        f"{path}\nname your rows and your model in it, then: dfkeval run {path} --out runs/{preset}\n"
+    )

@@ -1,0 +1,142 @@
+"""`dfkeval label`: unlabelled captions -> training rows by a teacher model."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from dfkdata.common.errors import ConfigError
+from dfkdata.common.progress import Progress
+from dfkeval.cli import model_options as engine_options
+from dfkeval.models.quiet import quiet_libraries
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dfkdata.rows.record import Record, Reject
+    from dfkeval.inference.labelling.files import Totals
+
+EXAMPLES = (
+    "Examples:\n\n"
+    "  dfkeval label captions.jsonl --url http://127.0.0.1:8000/v1 --model teacher --out labels\n\n"
+    "  dfkeval label captions.csv --model Qwen/Qwen3.5-0.8B --prompt enhance --out labels --dry-run"
+)
+
+
+def label_command(
+    captions: Annotated[Path, typer.Argument(help="CSV, JSONL, … with a column caption.", metavar="INPUT")],
+    out: Annotated[Path, typer.Option(help="Folder of the rows; a stopped run goes on there.")],
+    model: engine_options.Model = None,
+    adapter: engine_options.Adapter = None,
+    prompt: Annotated[
+        Literal["strict", "enhance"], typer.Option(help="strict: literal; enhance: style and mood inferred.")
+    ] = "strict",
+    schema: Annotated[str | None, typer.Option(help="Another schema with a tool.")] = None,
+    from_: Annotated[
+        str | None, typer.Option("--from", help="Raw format of the input; default: columns by name.")
+    ] = None,
+    images: Annotated[Path | None, typer.Option(help="Folder where picture names start.")] = None,
+    validators: Annotated[
+        str | None,
+        typer.Option(help="Judges as YAML; default '{schema_valid: {}, grounding: {minimum: 1.0}}'."),
+    ] = None,
+    tool_choice: Annotated[
+        Literal["forced", "auto"], typer.Option(help="forced: the teacher has to call the tool.")
+    ] = "forced",
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first rows.")] = None,
+    price_prompt: Annotated[
+        float | None, typer.Option(min=0, help="Price of a million prompt tokens.")
+    ] = None,
+    price_output: Annotated[
+        float | None, typer.Option(min=0, help="Price of a million answer tokens.")
+    ] = None,
+    max_cost: Annotated[
+        float | None, typer.Option(min=0, help="Ask no more when the answers could cost more than this.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only the estimate.")] = False,
+    url: engine_options.Url = None,
+    key: engine_options.Key = None,
+    backend: engine_options.BackendText = None,
+    set_: engine_options.Settings = None,
+) -> None:
+    """Ask a teacher for the structure of each caption and keep what its judges accept as training rows."""
+    from itertools import islice
+
+    from dfkdata import schemas
+    from dfkdata.common import plugins
+    from dfkeval import backends
+    from dfkeval.inference import backend_options, inputs
+    from dfkeval.inference.labelling import budget, run, teacher
+    from dfkeval.inference.predictor import default_sampling
+
+    quiet_libraries()
+    config = backend_options.configured(model, adapter, urls=url or (), key=key, backend=backend)
+    settings = default_sampling(schemas.load(schema or teacher.PROMPTS[prompt][0]))
+    sampling = backend_options.sampling_of(settings, set_ or ())
+    wanted = _validators(validators)
+    store = out / "media"
+    engine = plugins.load(backends.FAMILY, str(getattr(config, "kind", ""))).start(config)
+    labeller = teacher.Labeller(
+        engine, prompt=prompt, schema=schema, wanted=wanted, tool_choice=tool_choice, sampling=sampling,
+        prices=budget.Prices(price_prompt, price_output),
+    )  # fmt: skip
+    budget.Purse(max_cost, labeller.prices, sampling.limit)  # a cap without prices is said first
+
+    def rows() -> Iterator[Record | Reject]:
+        return islice(inputs.rows(captions, from_, images=images, store=store), limit)
+
+    expected = run.estimate(labeller, rows())
+    sys.stderr.write(
+        f"{expected.rows} captions to ask, of {expected.total} rows: about {expected.prompt_tokens} prompt"
+        f" tokens, at most {expected.output_tokens} answer tokens, {_money(expected.cost, 'at most ')}\n"
+    )
+    if not expected.total:
+        sys.stderr.write(f"dfkeval: {captions} holds no rows\n")
+    if dry_run or not expected.total:
+        return
+    bar = Progress("captions")
+    found = run.label(labeller, rows(), out, cap=max_cost, progress=lambda done: bar(done, expected.total))
+    _write_totals(found, out, labeller.schema.name)
+    if found.failed:
+        sys.stderr.write(f"dfkeval: {found.failed} requests failed; the same command again asks only these\n")
+    if found.stopped:
+        left = expected.total - found.kept - found.rejected - found.failed
+        sys.stderr.write(
+            f"dfkeval: {left} rows are not asked, which could cost more than --max-cost {max_cost:g}; "
+            "a larger one goes on there\n"
+        )
+    if found.failed or found.stopped:
+        raise typer.Exit(1)
+
+
+def _validators(text: str | None) -> dict[str, dict[str, Any]] | None:
+    from dfkdata.common.config import parse_yaml
+
+    if text is None:
+        return None
+    found = parse_yaml(text, "--validators")
+    given: dict[Any, Any] = found if isinstance(found, dict) else {"": "no mapping"}
+    if not all(options is None or isinstance(options, dict) for options in given.values()):
+        raise ConfigError("--validators: write names with options, '{grounding: {minimum: 0.9}}'")
+    return {str(name): options or {} for name, options in given.items()}
+
+
+def _money(cost: float | None, about: str = "") -> str:
+    return (
+        "cost unknown (give --price-prompt and --price-output)" if cost is None else f"cost {about}{cost:.4f}"
+    )
+
+
+def _write_totals(found: Totals, out: Path, schema: str) -> None:
+    from dfkeval.inference.labelling.files import KEPT, REJECTED
+
+    reasons = ", ".join(f"{name} {count}" for name, count in found.reasons.most_common())
+    sys.stdout.write(
+        f"kept: {found.kept}\nrejected: {found.rejected + found.failed}{f' ({reasons})' if reasons else ''}\n"
+        f"tokens: {found.prompt_tokens} prompt, {found.output_tokens} answer; {_money(found.cost)}\n"
+        f"rows: {out / KEPT}\nrejects: {out / REJECTED}\n"
+        f"next: dfkdata convert {out / KEPT} --from task_1 --schema {schema} --out data\n"
+    )

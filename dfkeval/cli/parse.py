@@ -1,0 +1,116 @@
+"""`dfkeval parse`: text on standard input -> one JSON object on standard output, with every problem
+underlined in its source line; the same lines stand on standard error, to be read.
+
+A thin command: it reads, calls `decode` (or the parser, for the streamed form) and prints. The bytes are
+taken as they are, but for one final newline, which shells and editors put behind a text and no model
+wrote; `--exact` keeps it. Exit 0: a valid answer; 1: none."""
+
+from __future__ import annotations
+
+import json
+import sys
+import unicodedata
+from typing import Annotated, Any, Literal
+
+import typer
+
+from dfkdata import schemas
+from dfkdata.common.errors import ConfigError
+from dfkeval.parsing.decode import Decoded, Failure, Form, decode
+from dfkeval.parsing.toolcall import CallFinished, Mode, Problem, ToolCallParser
+
+_WIDTH = 100
+
+
+def parse_command(
+    schema: Annotated[str, typer.Option(help="Output schema, for example caption or dfk_label.")],
+    mode: Annotated[
+        Literal["strict", "lenient"], typer.Option(help="lenient mends, and names each repair.")
+    ] = "strict",
+    form: Annotated[
+        Literal["schema", "hermes", "json"], typer.Option(help="How the answer is written.")
+    ] = "schema",
+    cut: Annotated[bool, typer.Option("--cut", help="Generation stopped at its token limit.")] = False,
+    stream: Annotated[
+        bool, typer.Option("--stream", help="Also print one JSON line per finished call, as text arrives.")
+    ] = False,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="A final newline is part of the answer; else one is left out.")
+    ] = False,
+) -> None:
+    """Read one answer from standard input and print what it says, as JSON.
+
+    Examples:
+
+      dfkeval parse --schema caption < answer.txt
+
+      dfkeval parse --schema dfk_label --mode lenient < answer.txt
+    """
+    text = _streamed(schema, mode) if stream else _decoded(sys.stdin.buffer.read())
+    if not exact and text.endswith("\n"):
+        text = text[: -2 if text.endswith("\r\n") else -1]
+    report, good = report_of(text, schema, mode, form, finished=not cut)
+    sys.stdout.write(json.dumps(report, ensure_ascii=False) + "\n")
+    for problem in report.get("problems", ()):
+        sys.stderr.write(f"{problem['status']} ({problem['code']}): {problem['message']}\n")
+        sys.stderr.write(problem["underlined"] + "\n")
+    raise typer.Exit(0 if good else 1)
+
+
+def _decoded(data: bytes) -> str:
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as bad:
+        message = f"standard input is not UTF-8 (byte {bad.start}); convert it, for example with iconv"
+        raise ConfigError(message) from bad
+
+
+def report_of(
+    text: str, schema: str, mode: Mode, form: Form, *, finished: bool
+) -> tuple[dict[str, Any], bool]:
+    """The JSON object that the command prints, and whether the answer is valid."""
+    result = decode(text, schema, mode=mode, form=form, finished=finished)
+    if isinstance(result, Decoded):
+        return {"ok": True, "value": result.value, "repairs": list(result.repairs)}, True
+    return _failed(result, text), False
+
+
+def _failed(failure: Failure, text: str) -> dict[str, Any]:
+    problems = [{**problem._asdict(), "underlined": underline(text, problem)} for problem in failure.problems]
+    return {"ok": False, "kind": failure.kind, "problems": problems}
+
+
+def underline(text: str, problem: Problem) -> str:
+    """The line where `problem` begins with its span marked by carets below, long lines cut around it."""
+    start, end = problem.span
+    line = text.rfind("\n", 0, start) + 1
+    stop = text.find("\n", start)
+    stop = len(text) if stop < 0 else stop
+    shown = max(line, start - _WIDTH // 2)
+    stop = min(stop, shown + _WIDTH)
+    blanks = "".join("\t" if sign == "\t" else " " * _columns(sign) for sign in text[shown:start])
+    carets = "^" * max(1, sum(_columns(sign) for sign in text[start : min(end, stop)]))
+    return f"{text[shown:stop]}\n{blanks}{carets}"
+
+
+def _columns(sign: str) -> int:
+    """How many columns of a terminal `sign` takes."""
+    if unicodedata.combining(sign):
+        return 0
+    return 2 if unicodedata.east_asian_width(sign) in "WF" else 1
+
+
+def _streamed(schema: str, mode: Mode) -> str:
+    """Standard input line by line, one JSON line on standard output per call that is complete so far."""
+    parser = ToolCallParser(schemas.load(schema).tools, mode=mode)
+    stream = parser.stream()
+    pieces: list[str] = []
+    for line in sys.stdin.buffer:
+        piece = _decoded(line)
+        pieces.append(piece)
+        for event in stream.feed(piece):
+            if isinstance(event, CallFinished):
+                call = {"event": "call", "name": event.call.name, "arguments": event.call.arguments}
+                sys.stdout.write(json.dumps(call, ensure_ascii=False) + "\n")
+                sys.stdout.flush()
+    return "".join(pieces)

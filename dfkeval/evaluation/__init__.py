@@ -1,0 +1,1 @@
+"""Ask every row, grade the answers, score them and write the run."""

@@ -1,0 +1,241 @@
+"""A row and its completion -> one judged sample. Pure functions: no files but the images' bytes, no model.
+
+Promises: every row gives exactly one sample with one outcome of the closed list; strict reading decides the
+value, lenient reading is only counted; a gold that does not fit the schema is no gold."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import structs
+
+from dfkdata import schemas
+from dfkdata.rows.messages import before_answer
+from dfkdata.schemas import Schema
+from dfkeval.parsing.decode import Decoded, Failure, Form, decode
+from dfkeval.parsing.label_confidence import label_of
+from dfkeval.parsing.reasoning import leading
+from dfkeval.parsing.schema_agreement import difference
+from dfkeval.types import NOT_ANSWERED, OUTCOMES, Completion, Request, Sample
+
+
+@dataclass(frozen=True)
+class Item:
+    """One row to ask. gold: None where the row has none. prompt: the turns as readable text. key: hash of
+    prompt, tools and image bytes; rows of two runs are comparable when it is equal. turn: the assistant's
+    message that the row teaches, None where it teaches none."""
+
+    request: Request
+    group: str
+    gold: dict[str, Any] | None
+    source_text: str | None
+    prompt: str
+    key: str
+    turn: dict[str, Any] | None = None
+
+
+def item(row: Mapping[str, Any], schema: Schema) -> Item:
+    """One row as something to ask and to compare with."""
+    meta = row.get("meta") or {}
+    messages, images = before_answer(row["messages"]), tuple(row.get("images") or ())
+    request = Request(id=str(row["id"]), messages=messages, images=images, tools=row.get("tools"))
+    source = meta.get("text")
+    return Item(
+        request,
+        str(meta.get("group", row["id"])),
+        meta["gold"] if isinstance(meta.get("gold"), dict) else taught(row["messages"], schema),
+        source if isinstance(source, str) else None,
+        prompt_text(messages),
+        request_key(request),
+        row["messages"][-1] if len(messages) < len(row["messages"]) else None,
+    )
+
+
+def taught(messages: list[dict[str, Any]], schema: Schema) -> dict[str, Any] | None:
+    """The answer in the last assistant turn, for rows that keep no gold in `meta`; None when there is none
+    to read."""
+    turn = messages[-1] if messages else {}
+    if turn.get("role") != "assistant":
+        return None
+    calls = turn.get("tool_calls")
+    if calls:
+        arguments = calls[0].get("function", {}).get("arguments")
+        return arguments if isinstance(arguments, dict) else None
+    read = decode("".join(_part_texts(turn)), schema, mode="lenient")
+    return read.value if isinstance(read, Decoded) else None
+
+
+def request_key(request: Request) -> str:
+    """Hash of what the model is shown: turns, tools, and the bytes of the images."""
+    digest = hashlib.sha256(msgspec.json.encode((request.messages, request.tools), order="sorted"))
+    for image in request.images:
+        digest.update(_bytes_of(image))
+    return digest.hexdigest()[:32]
+
+
+def _bytes_of(image: str) -> bytes:
+    """An image that the row carries itself stands for its bytes."""
+    if image.startswith("data:"):
+        return image.encode()
+    path = Path(image)
+    return path.read_bytes() if path.is_file() else b"missing"
+
+
+def repeated(items: Iterable[Item], repeats: int) -> list[Item]:
+    """Each item `repeats` times, row by row: drawing 2 of row "a" is "a#2", in the row's group."""
+    if repeats == 1:
+        return list(items)
+    return [_drawing(each, place) for each in items for place in range(repeats)]
+
+
+def _drawing(each: Item, place: int) -> Item:
+    request = structs.replace(each.request, id=f"{each.request.id}#{place + 1}", repeat=place)
+    return replace(each, request=request)
+
+
+def judge(
+    items: Iterable[Item], completions: Mapping[str, Completion], schema: Schema, form: Form = "schema"
+) -> list[Sample]:
+    """One sample a row, in row order; a row without completion is a failed request. form: how answers are
+    written, as in `decode`."""
+    return [_sample(each, completions.get(each.request.id), schema, form) for each in items]
+
+
+def _sample(each: Item, completion: Completion | None, schema: Schema, form: Form) -> Sample:
+    if completion is None:
+        completion = Completion(id=each.request.id, text="", finish_reason="error", error="no completion")
+    verdict = _verdict(completion, schema, form)
+    gold_fault = None if each.gold is None else fault(each.gold, schema)
+    if gold_fault is not None and verdict.outcome not in NOT_ANSWERED:
+        verdict = replace(verdict, outcome="no_gold", problems=(f"gold: {gold_fault}", *verdict.problems))
+    return Sample(
+        id=each.request.id,
+        group=each.group,
+        outcome=verdict.outcome,
+        gold=each.gold if gold_fault is None else None,
+        value=verdict.value,
+        lenient=verdict.lenient,
+        text=completion.text,
+        repairs=verdict.repairs,
+        problems=verdict.problems,
+        source_text=each.source_text,
+        images=each.request.images,
+        prompt=each.prompt,
+        key=each.key,
+        finish_reason=completion.finish_reason,
+        n_prompt_tokens=completion.n_prompt_tokens,
+        n_output_tokens=completion.n_output_tokens,
+        seconds=completion.seconds,
+        label=label_of(verdict.lenient, schema),
+        label_probs=completion.label_probs,
+        first_token_seconds=completion.first_token_seconds,
+        repeat=each.request.repeat,
+        reasoning=_reasoning(completion),
+        differs=verdict.differs,
+    )
+
+
+def _reasoning(completion: Completion) -> str | None:
+    """What the model thought: in the block that the prompt opened, or in one that the answer begins with."""
+    if completion.reasoning is not None:
+        return completion.reasoning
+    thought = leading(completion.text)
+    return None if thought is None else thought.reasoning
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What one answer says, strictly and leniently."""
+
+    outcome: str
+    value: dict[str, Any] | None = None
+    lenient: dict[str, Any] | None = None
+    repairs: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+    differs: str | None = None
+
+
+_UNCLOSED = Verdict("unclosed_think", problems=("the think block is never closed",))
+
+
+def _verdict(completion: Completion, schema: Schema, form: Form) -> Verdict:
+    if completion.error is not None or completion.finish_reason == "error":
+        name = "timeout" if completion.timed_out else "request_failed"
+        return Verdict(name, problems=(completion.error or "no reason given",))
+    if completion.unclosed_think:
+        return _UNCLOSED
+    finished = completion.finish_reason != "length"
+    match decode(completion.text, schema, mode="strict", finished=finished, form=form):
+        case Decoded(value=value, repairs=repairs):
+            return Verdict("ok", value, value, tuple(repairs))
+        case Failure(kind=kind, problems=problems) as failure:
+            lines = tuple(_line(problem) for problem in problems)
+            differs = difference(completion.text, failure, schema, form)
+            failed = Verdict(
+                _closed(kind), problems=lines, differs=None if differs is None else _text(differs)
+            )
+            return _repaired(completion.text, schema, finished, form, failed)
+
+
+def _repaired(text: str, schema: Schema, finished: bool, form: Form, failed: Verdict) -> Verdict:
+    """The lenient reading of an answer that strict reading refused."""
+    second = decode(text, schema, mode="lenient", finished=finished, form=form)
+    if isinstance(second, Decoded):
+        return replace(failed, outcome="repaired", lenient=second.value, repairs=tuple(second.repairs))
+    thought = leading(text)
+    return failed if thought is None or thought.closed else _UNCLOSED
+
+
+def fault(value: dict[str, Any], schema: Schema) -> str | None:
+    """What the schema's JSON Schema has against `value`, with the place; None if it fits."""
+    validator = _validator(schema.name, schema.variant)
+    if validator.is_valid(value):
+        return None
+    first = next(validator.iter_errors(value))
+    return f"/{'/'.join(map(str, first.instance_path))}: {first.message}"
+
+
+@lru_cache(maxsize=16)
+def _validator(name: str, variant: str) -> Any:
+    import jsonschema_rs
+
+    return jsonschema_rs.validator_for(schemas.load(name, variant).json_schema)
+
+
+def _closed(kind: str) -> str:
+    """Outcomes are a closed list; a new kind of failure has to be added there first."""
+    if kind not in OUTCOMES:
+        raise ValueError(f"decode gave the failure kind {kind!r}, which is not an outcome")
+    return kind
+
+
+def _line(problem: object) -> str:
+    """A problem as one readable line: code, place, message."""
+    code, message = getattr(problem, "code", ""), getattr(problem, "message", str(problem))
+    place = getattr(problem, "json_pointer", None)
+    return _text(" ".join(part for part in (code and f"{code}:", place and f"{place}:", message) if part))
+
+
+def _text(line: str) -> str:
+    """The line as something that a file can hold: half characters become a mark."""
+    return line.encode("utf-8", "replace").decode("utf-8")
+
+
+def prompt_text(messages: Iterable[Mapping[str, Any]]) -> str:
+    """The turns as readable text, pictures as `<image>`."""
+    return "\n\n".join(f"[{turn['role']}]\n{''.join(_part_texts(turn))}" for turn in messages)
+
+
+def _part_texts(turn: Mapping[str, Any]) -> Iterator[str]:
+    content = turn.get("content") or []
+    for part in [content] if isinstance(content, str) else content:
+        if isinstance(part, str):
+            yield part
+        else:
+            yield part.get("text", "") if part.get("type") == "text" else f"<{part.get('type')}>"

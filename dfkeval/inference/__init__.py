@@ -1,0 +1,1 @@
+"""Answers without gold: one, many, labelled by a teacher, or served."""

@@ -1,0 +1,1 @@
+"""Label raw data with a teacher model."""

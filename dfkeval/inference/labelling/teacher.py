@@ -1,0 +1,166 @@
+"""A teacher model: how it is asked for the structure of a caption, and what becomes of its answer.
+
+Strategy: the teacher is asked with a prompt of its own (strict: only what the caption says; enhance: style
+and mood may be inferred) and made to call the tool, a server by its `tool_choice`, a local engine by a
+grammar. Promises: nothing is mended: only a strictly valid answer that every validator accepts becomes a row;
+the row is written with the schema's system text, which the student will be asked with, and its accounting."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from dfkdata import schemas
+from dfkdata.common.errors import ConfigError
+from dfkdata.formats.task_1 import Scaffold
+from dfkdata.rows.messages import answer_turn, prompt
+from dfkdata.rows.record import Record
+from dfkdata.schemas import ToolForm
+from dfkeval import validators
+from dfkeval.evaluation import constraints, scaffold
+from dfkeval.evaluation.grading import Item, prompt_text
+from dfkeval.inference import backend_options
+from dfkeval.inference.labelling.budget import Prices
+from dfkeval.inference.labelling.files import Rejected
+from dfkeval.inference.predictor import default_sampling
+from dfkeval.types import Backend, Constraint, Request, Sample, Sampling
+
+Prompt = Literal["strict", "enhance"]
+ToolChoice = Literal["forced", "auto"]
+
+_LITERAL = (
+    "You turn image captions into data. Call the tool exactly once. Say what the caption says, in its own "
+    "words: every subject with the attributes that the caption gives it, every action or relation as a short "
+    "phrase with its participants, and the setting only if the caption tells it. Add nothing, infer nothing, "
+    "rename nothing; leave a slot empty rather than guess."
+)
+#: How the teacher is asked, and the schema that it answers in.
+PROMPTS: dict[Prompt, tuple[str, str]] = {
+    "strict": ("caption", _LITERAL),
+    "enhance": (
+        "caption_enhance",
+        f"{_LITERAL} Two slots are an exception: style and mood may be inferred from the caption, in a few "
+        "words; leave them null where nothing hints at them.",
+    ),
+}
+DEFAULT_VALIDATORS: dict[str, dict[str, Any]] = {"schema_valid": {}, "grounding": {"minimum": 1.0}}
+
+
+class Labeller:
+    """A teacher, its prompt and the judges of its answers.
+
+    prompt: "strict" or "enhance"; schema: another schema with a tool than the prompt's. wanted: validators
+    and their options. tool_choice: "forced" makes the teacher call the tool: a server by its `tool_choice`, a
+    local engine by a grammar; "auto" only shows it. Raises `ConfigError` for what does not fit together."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        *,
+        prompt: Prompt = "strict",
+        schema: str | None = None,
+        wanted: Mapping[str, Mapping[str, Any]] | None = None,
+        tool_choice: ToolChoice = "forced",
+        sampling: Sampling | None = None,
+        prices: Prices | None = None,
+    ) -> None:
+        name, self.system = PROMPTS[prompt]
+        self.schema = schemas.load(schema or name)
+        if not isinstance(self.schema.form, ToolForm):
+            raise ConfigError(
+                f"label: task_1 rows hold tool calls, and schema {self.schema.name!r} is answered as text"
+            )
+        self.tool = self.schema.form.name
+        self.wanted = dict(DEFAULT_VALIDATORS if wanted is None else wanted)
+        self.accept = validators.build(self.wanted, self.schema.name)
+        self.backend, self.prompt, self.tool_choice = backend, prompt, tool_choice
+        self.constraint = self._constraint()
+        self.sampling = sampling if sampling is not None else default_sampling(self.schema)
+        self.prices = prices or Prices()
+
+    def _constraint(self) -> Constraint | None:
+        """The grammar that forces the call where no server does. Raises `ConfigError` where nothing can."""
+        if self.tool_choice == "auto" or self.by_server:
+            return None
+        if not getattr(self.backend, "constrains", False):
+            kind = self.backend.info.get("kind")
+            raise ConfigError(
+                f"label: backend {kind!r} cannot be made to call the tool; use --tool-choice auto"
+            )
+        return constraints.constraint(self.schema, "constrained")
+
+    @property
+    def by_server(self) -> bool:
+        """Whether a server answers."""
+        return bool(self.backend.info.get("kind") == "openai")
+
+    def item(self, record: Record) -> Item:
+        """What the teacher is asked for one row."""
+        asked = scaffold.applied(prompt(record, self.schema), Scaffold(self.system, self.schema.tools or []))
+        forced = self.tool if self.tool_choice == "forced" and self.by_server else None
+        request = Request(
+            id=record.id, messages=asked, images=record.images, tools=self.schema.tools,
+            constraint=self.constraint, force_tool=forced,
+        )  # fmt: skip
+        source = record.meta.get("text")
+        told = source if isinstance(source, str) else None
+        return Item(request, record.group, None, told, prompt_text(asked), "")
+
+    def meta(self, sample: Sample, accepted: bool) -> dict[str, Any]:
+        """The accounting of one answer."""
+        return {
+            "model": self.backend.info.get("model"),
+            "mode": self.prompt,
+            "schema_valid": sample.outcome == "ok",
+            "validator_passed": accepted,
+            "input_tokens": sample.n_prompt_tokens,
+            "output_tokens": sample.n_output_tokens,
+            "cost": self.prices.cost(sample.n_prompt_tokens, sample.n_output_tokens),
+        }
+
+    def row(self, record: Record, sample: Sample) -> dict[str, Any]:
+        """The task_1 row of an accepted answer: texts as strings, null slots left out."""
+        assert sample.value is not None
+        turns = [_plain(turn) for turn in prompt(record, self.schema)]
+        call = answer_turn(sample.value, self.schema)["tool_calls"]
+        row: dict[str, Any] = {
+            "id": record.id,
+            "messages": [*turns, {"role": "assistant", "tool_calls": call}],
+            "tools": self.schema.tools,
+            "meta": self.meta(sample, True) | {"source": record.source},
+        }
+        return row | ({"images": [*record.images]} if record.images else {})
+
+    def verdict(self, record: Record, sample: Sample) -> dict[str, Any] | Rejected:
+        """The task_1 row of an answer that every judge accepts, else a reject with the reason."""
+        reason = self.accept(sample) if sample.answered else f"{sample.outcome}: {sample.problems[0]}"
+        if reason is None and sample.value is not None:
+            return self.row(record, sample)
+        return Rejected(
+            id=record.id,
+            outcome=sample.outcome,
+            reason=reason or "schema_valid: the answer is valid only after repairs",
+            source=record.source,
+            caption=sample.source_text or "",
+            text=sample.text,
+            meta=self.meta(sample, reason is None) if sample.answered else {},
+        )
+
+    def record(self) -> dict[str, Any]:
+        """What a folder of labels was begun with; another one does not go on there."""
+        return {
+            "schema": self.schema.name,
+            "prompt": self.prompt,
+            "system": self.system,
+            "tool_choice": self.tool_choice,
+            "validators": self.wanted,
+            "sampling": self.sampling.model_dump(mode="json"),
+            "backend": backend_options.identity(self.backend),
+        }
+
+
+def _plain(turn: dict[str, Any]) -> dict[str, Any]:
+    """A turn of text alone has its text as content, as published task_1 files have."""
+    if any(part["type"] != "text" for part in turn["content"]):
+        return turn
+    return turn | {"content": "".join(part["text"] for part in turn["content"])}

@@ -1,0 +1,89 @@
+"""The bytes of a request -> a `Record`.
+
+    {"fields": {"title": "…", "text": "…"}, "images": ["<base64>" or "data:image/png;base64,…"]}
+
+Promises: an image is what the request itself holds: a path or an address is never followed; its size is read
+from its header and refused before anything is decoded; only JPEG, PNG, WebP and GIF are taken."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping
+from itertools import count
+
+import msgspec
+
+from dfkdata.common.errors import ConfigError
+from dfkdata.media import resolver
+from dfkdata.rows.record import Fault, Record
+from dfkeval.inference.predictor import Predictor
+from dfkeval.inference.serving.limits import Limits, Refusal
+
+KINDS = ("jpeg", "png", "webp", "gif")
+
+
+class Asked(msgspec.Struct, forbid_unknown_fields=True):
+    """A request's JSON. image: one more picture, before `images`."""
+
+    fields: dict[str, str] = {}
+    images: list[str] = []
+    image: str | None = None
+
+
+class Intake:
+    """Reads requests for one predictor."""
+
+    def __init__(self, ask: Predictor, limits: Limits) -> None:
+        self.ask, self.limits = ask, limits
+        self.decoder = msgspec.json.Decoder(Asked)
+        self.numbers = count(1)
+
+    def record(self, body: bytes) -> Record:
+        """The record that is asked. Raises `Refusal`."""
+        try:
+            asked = self.decoder.decode(body)
+        except msgspec.ValidationError as error:
+            raise Refusal(422, "wrong_shape", f"{error}; send {{fields, images}}") from error
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise Refusal(400, "not_json", f"the body is not JSON in UTF-8: {error}") from error
+        images = [*([asked.image] if asked.image is not None else []), *asked.images]
+        self._check(asked.fields, images)
+        number = str(next(self.numbers))
+        uris = tuple(self._picture(image, place) for place, image in enumerate(images))
+        caption = asked.fields.get("caption")
+        told = {"text": caption} if caption else {}
+        return Record(id=number, group=number, source="", fields=asked.fields, images=uris, meta=told)
+
+    def _check(self, fields: Mapping[str, str], images: list[str]) -> None:
+        try:
+            self.ask.check_fields(fields)
+        except ConfigError as error:
+            raise Refusal(422, "unknown_field", str(error)) from error
+        if not images and not any(text.strip() for text in fields.values()):
+            raise Refusal(422, "empty", "the request has neither a text nor an image")
+        if len(images) > self.limits.images:
+            raise Refusal(422, "too_many_images", f"{len(images)} images, the limit is {self.limits.images}")
+        size = sum(map(len, fields.values()))
+        if size > self.limits.characters:
+            raise Refusal(422, "too_long", f"{size} characters, the limit is {self.limits.characters}")
+
+    def _picture(self, text: str, place: int) -> str:
+        """The image as a data URI that says its real kind. Raises `Refusal`."""
+        payload = text.partition(",")[2] if text.startswith("data:") else text
+        where = f"image {place + 1}"
+        try:
+            data = base64.b64decode(payload, validate=True)
+        except (binascii.Error, ValueError) as error:
+            reason = f"{where}: not base64 ({error}); send the picture itself, not a path or an address"
+            raise Refusal(422, "image_not_embedded", reason) from error
+        try:
+            found = resolver.inspect(data)
+        except Fault as fault:
+            raise Refusal(422, fault.code.lower(), f"{where}: {fault.reason}") from fault
+        if found.kind not in KINDS:
+            raise Refusal(422, "img_kind", f"{where}: only {', '.join(KINDS)} are taken")
+        if found.width * found.height > self.limits.pixels:
+            size = f"{found.width} x {found.height} pixels"
+            raise Refusal(422, "img_bomb", f"{where}: {size}, the limit is {self.limits.pixels}")
+        return f"data:image/{found.kind};base64,{payload}"

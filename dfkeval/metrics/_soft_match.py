@@ -1,0 +1,84 @@
+"""Which leaves mean the same: one-to-one matches of texts by the cosine of sentence vectors.
+
+Strategy: equal texts match first; of the rest, the most similar pair is taken, then the next, as long as the
+cosine is at least the threshold. A sentence vector is the mean of an encoder's last token states, as sentence
+encoders are trained; each distinct text is encoded once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from dfkdata.common import config
+from dfkeval.metrics import Floats
+from dfkeval.metrics._encoder import Encoder
+from dfkeval.metrics._leaves import Leaf
+
+#: Text -> its unit vector (D,).
+Vectors = dict[str, Floats]
+
+
+class Options(config.Config):
+    """model: hub name or folder of a sentence encoder; None leaves soft matches out. threshold: smallest
+    cosine at which two texts mean the same."""
+
+    model: str | None = None
+    threshold: float = Field(default=0.75, gt=0.0, le=1.0)
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    batch_tokens: int = Field(default=2048, ge=1)
+
+
+def vectors(texts: Iterable[str], options: Options) -> Vectors:
+    """The vectors of all distinct texts. Raises `ConfigError` and `BackendError` as `Encoder`."""
+    wanted = sorted(set(texts))
+    if options.model is None or not wanted:
+        return {}
+    return _encoder(options.model, options.dtype).sentences(wanted, options.batch_tokens)
+
+
+@lru_cache(maxsize=1)
+def _encoder(model: str, dtype: str) -> Encoder:
+    return Encoder(model, None, dtype)
+
+
+def words(leaf: Leaf) -> str:
+    """("attributes", "dog", "red") -> "red dog"; ("actions", "runs") -> "runs"."""
+    return " ".join(reversed(leaf[1:]))
+
+
+def matches(gold: Counter[Leaf], said: Counter[Leaf], found: Vectors, threshold: float) -> int:
+    """Number of one-to-one matches between two bags of one kind."""
+    common = gold & said
+    a = [words(leaf) for leaf in (gold - common).elements()]
+    b = [words(leaf) for leaf in (said - common).elements()]
+    if not a or not b:
+        return common.total()
+    table = np.stack([found[text] for text in a]) @ np.stack([found[text] for text in b]).T
+    count = common.total()
+    while table.size and table.max() >= threshold:
+        row, column = np.unravel_index(int(table.argmax()), table.shape)
+        table[row, :] = table[:, column] = -np.inf
+        count += 1
+    return count
+
+
+def of_kind(bag: Counter[Leaf], kind: str) -> Counter[Leaf]:
+    """The leaves of one kind."""
+    return Counter({leaf: number for leaf, number in bag.items() if leaf[0] == kind})
+
+
+def details(options: Options) -> dict[str, Any]:
+    """What decides the numbers, for the record."""
+    if options.model is None:
+        return {}
+    from dfkeval.metrics._embedding_cache import identity
+
+    name = Path(options.model).name if Path(options.model).is_dir() else options.model
+    facts: dict[str, Any] = options.model_dump(include={"threshold", "dtype"})
+    return {"model": name, "weights_sha256": identity(options.model), **facts}

@@ -1,0 +1,149 @@
+"""One row as the text that the model's own template makes of it: what is asked, and the answer with its stop
+token. Training learns from the answer, and evaluation measures its likelihood, so both cut it here.
+
+Strategy: render the conversation twice, once up to the answer with the generation prompt and once whole. The
+first is what inference shows the model, token for token; the rest of the second is the answer. No marker
+string is searched for in user text. A row where the two do not fit together is a `DataError`."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from dfkdata.common.errors import DataError
+
+_EMPTY_THINK = re.compile(r"(?:<think>)?\s*</think>\s*")
+_OPEN_THINK = re.compile(r"<think>\s*$")
+_CLOSED_EMPTY_THINK = re.compile(r"<think>\s*</think>\s*$")
+
+
+@dataclass(frozen=True)
+class Spans:
+    """A rendered sample as text. prompt: shown by inference too. silent: an empty think block, not scored.
+    answer: scored, ends with the stop token. rest: what the template writes after it, not scored."""
+
+    prompt: str
+    silent: str
+    answer: str
+    rest: str
+
+
+def spans(row: dict[str, Any], processor: Any) -> Spans:
+    """The four parts of the row's last assistant turn. Raises `DataError` where the template does not agree
+    with itself."""
+    messages = row["messages"]
+    prompt = render(processor, row, messages[:-1], generation_prompt=True)
+    whole = render(processor, row, messages, generation_prompt=False)
+    silent, written = _split(prompt, whole, row["id"])
+    answer, rest = _stop(written, processor, row["id"])
+    return Spans(prompt, silent, answer, rest)
+
+
+def _split(prompt: str, whole: str, row_id: str) -> tuple[str, str]:
+    """(silent, written): what follows the prompt in `whole`; the empty think block is silent, wherever it is
+    written."""
+    if whole.startswith(prompt):
+        written = whole[len(prompt) :]
+        block = _EMPTY_THINK.match(written)
+        if block and ("<think>" in block[0] or _OPEN_THINK.search(prompt)):
+            return block[0], written[block.end() :]
+        return "", written
+    if closed := _CLOSED_EMPTY_THINK.search(prompt):
+        # The template writes the empty block into the generation prompt only.
+        start = prompt[: closed.start()]
+        if whole.startswith(start):
+            return "", whole[len(start) :]
+    if opened := _OPEN_THINK.search(prompt):
+        # A thinking prompt and an answer without a trace: the block is closed at once, without loss.
+        start = prompt[: opened.start()]
+        if whole.startswith(start):
+            return "\n</think>\n\n", whole[len(start) :]
+    raise DataError(
+        f"row {row_id}: the chat template renders the prompt differently once the answer follows, so "
+        f"training and inference would disagree; "
+        f"give a template whose generation prompt begins the whole conversation"
+    )
+
+
+def _stop(written: str, processor: Any, row_id: str) -> tuple[str, str]:
+    stop = stop_token(processor)
+    answer, found, rest = written.rpartition(stop)
+    if not found:
+        raise DataError(f"row {row_id}: the template does not end the answer with the stop token {stop!r}")
+    if not answer.strip():
+        raise DataError(
+            f"row {row_id}: the last answer is empty, so no token but the stop token would carry loss"
+        )
+    return answer + found, rest
+
+
+def stop_token(processor: Any) -> str:
+    """The text of the token that ends a turn: <|im_end|> where the vocabulary has it, else the end-of-text
+    token."""
+    tokenizer = getattr(processor, "tokenizer", processor)
+    turn_end = "<|im_end|>"
+    return turn_end if turn_end in tokenizer.get_added_vocab() else str(tokenizer.eos_token)
+
+
+def render(
+    processor: Any, row: dict[str, Any], messages: list[dict[str, Any]], *, generation_prompt: bool
+) -> str:
+    """`messages` as text by the processor's own template, with the row's tools and `chat_template_kwargs`.
+
+    Thinking is off unless the row turns it on. Raises `DataError` for an option that the template does not
+    read, and for turns that it refuses."""
+    tokenizer_only = not hasattr(processor, "tokenizer")
+    template = _template(processor)
+    options = dict(row.get("chat_template_kwargs") or {})
+    unknown = [name for name in options if not re.search(rf"\b{re.escape(name)}\b", template)]
+    if unknown:
+        raise DataError(f"row {row['id']}: the chat template does not read {', '.join(unknown)}")
+    if "enable_thinking" in template:
+        options.setdefault("enable_thinking", False)
+    from jinja2.exceptions import TemplateError
+
+    try:
+        text: str = processor.apply_chat_template(
+            [_plain(turn) if tokenizer_only else _without_none(turn) for turn in messages],
+            tools=row.get("tools") or None,
+            tokenize=False,
+            add_generation_prompt=generation_prompt,
+            **options,
+        )
+    except TemplateError as error:
+        raise DataError(f"row {row['id']}: the chat template refuses it ({error})") from error
+    return text
+
+
+def _template(processor: Any) -> str:
+    template = processor.chat_template or getattr(
+        getattr(processor, "tokenizer", None), "chat_template", None
+    )
+    if isinstance(template, dict):
+        template = template.get("default")
+    if not template:
+        raise DataError("the processor has no chat template; name one with model.chat_template")
+    return str(template)
+
+
+def _without_none(turn: dict[str, Any]) -> dict[str, Any]:
+    """The turn without the keys of its parts that hold None.
+
+    Columnar loaders fill them in, and templates test for the key alone: a text with `image: None` would be
+    rendered as an image."""
+    content = turn.get("content")
+    if not isinstance(content, list):
+        return dict(turn)
+    parts = [{key: value for key, value in part.items() if value is not None} for part in content]
+    return turn | {"content": parts}
+
+
+def _plain(turn: dict[str, Any]) -> dict[str, Any]:
+    """The turn with text parts joined: text-only templates expect a string."""
+    content = turn.get("content")
+    if not isinstance(content, list):
+        return dict(turn)
+    if any(part.get("type") != "text" for part in content):
+        raise DataError("a causal language model cannot see images; use model.kind: vlm or modality: text")
+    return turn | {"content": "".join(part["text"] for part in content)}

@@ -1,0 +1,325 @@
+"""Parameter text -> typed value, directed by the schema. A schema is compiled once, into a `Slot`.
+
+Strategy: the schema says which JSON types are possible; each possible reading of the text becomes a
+candidate, in a fixed order, and the first candidate that passes full validation is the value. Order: null and
+booleans spelled exactly, then JSON containers, then strings and numbers as the schema lists them, and what
+needs a repair behind all that needs none. So `None` in a nullable string is null, `42` in `["integer",
+"string"]` is 42 and in `["string", "integer"]` is "42".
+
+Promises: standard library only; integers never pass through a float; a value that does not fit is refused
+with a JSON pointer and never degrades to a string or to False; nothing is stripped from a string. Lenient
+reading adds named repairs, each returned; strict reading adds none."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, Final, Literal
+
+from dfkeval.parsing.json_text import (
+    BLANKS,
+    MAX_DIGITS,
+    LiteralError,
+    is_number,
+    load_json,
+    load_python,
+    number_of,
+)
+from dfkeval.parsing.jsonschema.compiler import TYPES, Check, Document, Issue, SchemaError, type_of
+from dfkeval.parsing.jsonschema.fast_path import Fits, compile_fits, compile_keys
+
+Dialect = Literal["auto", "qwen3.5", "qwen3.6", "qwen3-coder-2507", "hermes"]
+
+#: How each dialect's template spells null, true and false outside of JSON containers.
+_PYTHON: Final = {"None": None, "True": True, "False": False}
+_JSON: Final = {"null": None, "true": True, "false": False}
+WORDS: Final[dict[str, dict[str, bool | None]]] = {
+    "auto": {**_PYTHON, **_JSON},
+    "qwen3.5": _PYTHON,
+    "qwen3.6": _JSON,
+    "qwen3-coder-2507": _PYTHON,
+    "hermes": _JSON,
+}
+#: Where no string is possible every spelling that a released template or a grammar-bound engine writes is
+#: understood.
+_BOOLEANS: Final = {
+    "true": True, "True": True, "TRUE": True, "1": True,
+    "false": False, "False": False, "FALSE": False, "0": False,
+}  # fmt: skip
+_NULLS: Final = ("null", "None")
+_CONTAINERS: Final = frozenset({"object", "array"})
+_INTEGER: Final = re.compile(r"(-?[0-9]++)(?:\.0++)?+", re.ASCII)
+
+
+class Refused(ValueError):
+    """The text gives no value that fits; `issues` say why, each with a JSON pointer into the value."""
+
+    def __init__(self, issues: list[Issue]) -> None:
+        super().__init__(issues[0].message)
+        self.issues = issues
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """One parameter. `types`: the possible JSON types in declared order, None where the schema does not say.
+    `check`: full validation of a value. `plain`: every text is a value as it stands. `enumerated`: a closed
+    list of values. `textual`: free text can be the value, so that tags may stand in it. `holds_containers`:
+    JSON objects or arrays are possible; `containers_only`: and nothing else. `fits`: True for most values
+    that pass `check`, at once; False says nothing.
+    `keys`: the number of object keys in a value that `fits`, -1 where it is not known."""
+
+    types: tuple[str, ...] | None
+    check: Check
+    plain: bool
+    enumerated: bool
+    textual: bool
+    holds_containers: bool
+    containers_only: bool
+    fits: Fits
+    keys: Callable[[Any], int]
+
+
+def compile_slot(doc: Document, schema: Any) -> Slot:
+    """The slot that `schema`, a part of `doc`, describes. Raises SchemaError for a schema that cannot be
+    used."""
+    types = possible_types(doc, schema)
+    enumerated = isinstance(schema, dict) and ("enum" in schema or "const" in schema)
+    bare = isinstance(schema, dict) and set(schema) <= {
+        "type",
+        "title",
+        "description",
+        "default",
+        "examples",
+        "format",
+    }
+    plain = (types is None and bare) or schema is True or (types == ("string",) and bare)
+    textual = types is None or "string" in types
+    inside = _CONTAINERS.intersection(types or ())
+    only = bool(inside) and inside == set(types or ())
+    return Slot(
+        types,
+        doc.check(schema),
+        plain,
+        enumerated,
+        textual,
+        bool(inside),
+        only,
+        _fits(doc, schema),
+        compile_keys(doc, schema),
+    )
+
+
+def _fits(doc: Document, schema: Any) -> Fits:
+    quick = compile_fits(doc, schema)
+    if isinstance(quick, type):
+        return lambda value: type(value) is quick
+    return quick or _unknown
+
+
+def _unknown(value: Any) -> bool:
+    return False
+
+
+def possible_types(doc: Document, schema: Any, depth: int = 0) -> tuple[str, ...] | None:
+    """The JSON types that `schema` lets through at its top, in declared order; None where it does not say."""
+    if not isinstance(schema, dict) or depth > 32:
+        return None
+    told = [_literal_types(schema), _named_types(schema)]
+    if "$ref" in schema:
+        told.append(possible_types(doc, doc.resolve(schema["$ref"]), depth + 1))
+    told += [possible_types(doc, part, depth + 1) for part in schema.get("allOf", [])]
+    told += [_union(doc, schema[key], depth) for key in ("anyOf", "oneOf") if key in schema]
+    known = [types for types in told if types is not None]
+    if not known:
+        return _implied(schema)
+    first, *rest = known
+    for types in rest:
+        first = tuple(kept for name in first for kept in _common(name, types))
+    return first
+
+
+def _common(name: str, types: tuple[str, ...]) -> tuple[str, ...]:
+    """What `name` and `types` have in common; integers are numbers."""
+    if name in types or (name == "integer" and "number" in types):
+        return (name,)
+    return ("integer",) if name == "number" and "integer" in types else ()
+
+
+def _literal_types(schema: dict[str, Any]) -> tuple[str, ...] | None:
+    values = [schema["const"]] if "const" in schema else schema.get("enum")
+    return None if values is None else tuple(dict.fromkeys(type_of(value) for value in values))
+
+
+def _named_types(schema: dict[str, Any]) -> tuple[str, ...] | None:
+    names = schema.get("type")
+    if names is None:
+        return None
+    listed = [names] if isinstance(names, str) else list(names)
+    known = [name for name in listed if name in TYPES]
+    if len(known) != len(listed):
+        return None
+    return tuple([*known, "null"] if schema.get("nullable") is True and "null" not in known else known)
+
+
+def _union(doc: Document, branches: list[Any], depth: int) -> tuple[str, ...] | None:
+    told = [possible_types(doc, part, depth + 1) for part in branches]
+    if any(types is None for types in told):
+        return None
+    return tuple(dict.fromkeys(name for types in told if types for name in types))
+
+
+def _implied(schema: dict[str, Any]) -> tuple[str, ...] | None:
+    if any(key in schema for key in ("properties", "required", "additionalProperties", "patternProperties")):
+        return ("object",)
+    if any(key in schema for key in ("items", "prefixItems", "contains")):
+        return ("array",)
+    return None
+
+
+def read(slot: Slot, text: str, dialect: Dialect = "auto", lenient: bool = False) -> tuple[Any, list[str]]:
+    """The value that `text` writes for `slot` and the names of the repairs that were needed (strict: none).
+
+    Raises Refused where no reading of the text fits the schema."""
+    if slot.plain:
+        return text, []
+    found = _Candidates(slot, text, dialect, lenient)
+    rejected: list[Issue] | None = None
+    for value, repairs in found.values():
+        issues = None if slot.fits(value) else slot.check(value)
+        if issues is None:
+            return value, repairs
+        rejected = rejected or issues
+    raise Refused(rejected or found.complaints or [_mismatch(slot, text)])
+
+
+def _mismatch(slot: Slot, text: str) -> Issue:
+    wanted = " or ".join(slot.types or ("a value",))
+    shown = repr(text if len(text) <= 60 else text[:57] + "...")
+    return Issue("", "type", f"{wanted} expected, got the text {shown}")
+
+
+Candidate = tuple[Any, list[str]]
+
+
+def _mended(candidate: Candidate) -> bool:
+    return bool(candidate[1])
+
+
+class _Candidates:
+    """The readings of one text for one slot, best first."""
+
+    def __init__(self, slot: Slot, text: str, dialect: Dialect, lenient: bool) -> None:
+        self.types = slot.types if slot.types is not None else ("string",)
+        self.text = text
+        self.enumerated = slot.enumerated
+        self.bare = text if "string" in self.types else text.strip(BLANKS)
+        self.dialect = dialect
+        self.lenient = lenient
+        self.complaints: list[Issue] = []
+
+    def values(self) -> list[Candidate]:
+        made: list[Candidate] = [*self.words(), *self.containers()]
+        for name in self.types:
+            if name == "string":
+                made.append((self.text, []))
+            elif name in ("integer", "number"):
+                made += self.numbers(name)
+        if self.enumerated and self.lenient and self.text != self.text.strip(BLANKS):
+            made.append((self.text.strip(BLANKS), ["outer_blanks"]))
+        made.sort(key=_mended)  # what strict reading takes comes first, so that lenient takes the same
+        return made
+
+    def words(self) -> list[Candidate]:
+        """null and booleans. Beside a string only the dialect's own spelling counts, and no outer blanks."""
+        if "string" in self.types:
+            spelled = WORDS[self.dialect]
+            if self.text not in spelled:
+                return []
+            value = spelled[self.text]
+            return [(value, [])] if ("null" if value is None else "boolean") in self.types else []
+        if self.bare in _NULLS:
+            return [(None, [])] if "null" in self.types else []
+        digits = "integer" in self.types or "number" in self.types
+        if "boolean" in self.types and self.bare in _BOOLEANS and not (digits and self.bare in ("0", "1")):
+            return [(_BOOLEANS[self.bare], [])]
+        return []
+
+    def numbers(self, name: str) -> list[Candidate]:
+        """The text as a number. Leading zeros are read where no string is possible: beside one, no template
+        writes a number like that."""
+        if "string" in self.types and not is_number(self.text):
+            return []
+        try:
+            if whole := _INTEGER.fullmatch(self.bare):
+                value: int | float = number_of(whole.group(1))
+                written = name == "number" and "." in self.bare
+                return [(number_of(self.bare) if written and is_number(self.bare) else value, [])]
+            if not is_number(self.bare):
+                return []
+            value = number_of(self.bare)
+        except LiteralError as bad:
+            self.complain(bad)
+            return []
+        return [(value, [])] if name == "number" else self.exponent()
+
+    def exponent(self) -> list[Candidate]:
+        """An integer written with an exponent (lenient), computed exactly."""
+        exact = Decimal(self.bare) if self.lenient and len(self.bare) <= MAX_DIGITS else Decimal("0.5")
+        return [(int(exact), ["integer_from_exponent"])] if exact == exact.to_integral_value() else []
+
+    def containers(self) -> list[Candidate]:
+        if not _CONTAINERS.intersection(self.types):
+            return []
+        try:
+            value = load_json(self.text)
+        except LiteralError as bad:
+            return self.python_literal(self.bare, bad)
+        if type(value) is dict or type(value) is list:
+            return [(value, [])]
+        return self.inner(value)
+
+    def python_literal(self, text: str, bad: LiteralError) -> list[Candidate]:
+        """The text as Python's repr: what the first Qwen3-Coder template writes; elsewhere a lenient
+        repair."""
+        own = self.dialect == "qwen3-coder-2507"
+        closed = text.rstrip(BLANKS).endswith(("]", "}"))
+        if not (closed and (own or self.lenient)) or bad.code in (
+            "duplicate_key",
+            "not_finite",
+            "too_deep",
+            "too_many_digits",
+        ):
+            self.complain(bad)
+            return []
+        try:
+            return [(load_python(text), [] if own else ["python_literal"])]
+        except LiteralError:
+            self.complain(bad)  # the text is nearer to JSON, so its error is the one to show
+            return []
+
+    def inner(self, value: Any) -> list[Candidate]:
+        """A container that was written as JSON inside a JSON string (lenient)."""
+        if not self.lenient or type(value) is not str:
+            return []
+        try:
+            return [(load_json(value), ["double_encoded"])]
+        except LiteralError as bad:
+            return [(made, ["double_encoded", *names]) for made, names in self.python_literal(value, bad)]
+
+    def complain(self, bad: LiteralError) -> None:
+        self.complaints.append(Issue("", bad.code, str(bad)))
+
+
+__all__ = [
+    "WORDS",
+    "Dialect",
+    "Issue",
+    "Refused",
+    "SchemaError",
+    "Slot",
+    "compile_slot",
+    "possible_types",
+    "read",
+]

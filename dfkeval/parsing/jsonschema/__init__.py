@@ -1,0 +1,1 @@
+"""Validate values against a JSON Schema."""

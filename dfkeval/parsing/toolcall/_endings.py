@@ -1,0 +1,76 @@
+"""Where a call may end, and with which repairs. Pure questions over the tags; nothing is noted here."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from dfkeval.parsing.json_text import BLANKS
+from dfkeval.parsing.toolcall._syntax import C_CLOSE, C_OPEN, CALL_CLOSE, F_OPEN, TURN_ENDS
+from dfkeval.parsing.toolcall._tags import END, TEXT, Tags
+
+
+class Ending(NamedTuple):
+    """A possible end of a call. `end`: offset; `resume`: index of the tag behind it. `poison`: the wrapper's
+    own end is missing. `shared`: another function follows inside the same wrapper."""
+
+    end: int
+    resume: int
+    repairs: tuple[str, ...] = ()
+    poison: bool = False
+    shared: bool = False
+
+
+def function_end(tags: Tags, i: int, wrapped: bool, finished: bool) -> Ending | None:
+    """The end of the call if tag `i`, a closer of the function, ends it."""
+    if wrapped and tags.next[i] == C_CLOSE and not tags.drifted:
+        return Ending(tags.ends[i + 1], i + 2)  # the usual case
+    drift = ("drifted_closer",) if i in tags.drifted else ()
+    if not wrapped:
+        return _bare_end(tags, i, drift)
+    last = tags.run_end(i)
+    repairs = (*drift, "stray_closer") if last > i else drift
+    following = tags.next[last]
+    if following == C_CLOSE:
+        more = ("drifted_closer",) if last + 1 in tags.drifted and last + 1 != tags.cut else ()
+        if last + 1 != tags.cut:
+            return Ending(tags.ends[last + 1], last + 2, (*repairs, *more))
+    if following == F_OPEN:
+        return Ending(tags.ends[last], last + 1, (*repairs, "shared_tool_call"), shared=True)
+    if following == C_OPEN and tags.opens_call(last + 1):
+        return Ending(tags.ends[i], i + 1, (*repairs, "missing_close_tool_call"), poison=True)
+    if finished and ended(tags, last):
+        return Ending(tags.ends[last], last + 1, (*repairs, "missing_close_tool_call"))
+    return None
+
+
+def _bare_end(tags: Tags, i: int, drift: tuple[str, ...]) -> Ending:
+    """The end of a call without `<tool_call>`; its closer may be there nevertheless."""
+    if tags.next[i] == C_CLOSE and i + 1 != tags.cut:
+        return Ending(tags.ends[i + 1], i + 2, (*drift, "missing_open_tool_call"))
+    return Ending(tags.ends[i], i + 1, (*drift, "missing_tool_call_tags"))
+
+
+def ended(tags: Tags, i: int) -> bool:
+    """Whether behind tag `i` the text or the turn ends, perhaps within `</tool_call>`."""
+    following = tags.next[i]
+    if following == TEXT:
+        near = tags.text[tags.ends[i] : tags.ends[i] + 80].lstrip(BLANKS)
+        return near.startswith(TURN_ENDS) or cut_tail(tags.text, tags.ends[i], CALL_CLOSE, least=1)
+    return following == END or (following == C_CLOSE and i + 1 == tags.cut)
+
+
+def cut_tail(text: str, start: int, tag: str, least: int = 2) -> bool:
+    """Whether the text from `start` on is blank or a beginning of `tag`, at least `least` characters of
+    it."""
+    if len(text) - start > 200:
+        return False
+    tail = text[start:].strip(BLANKS)
+    return not tail or (len(tail) >= least and tag.startswith(tail))
+
+
+def wrapper_end(tags: Tags, i: int) -> Ending | None:
+    """The end of the call if tag `i`, a closer of the wrapper, ends it without a closer of the function."""
+    if i == tags.cut or not (ended(tags, i) or tags.opens_call(i + 1)):
+        return None
+    drift = ("drifted_closer",) if i in tags.drifted else ()
+    return Ending(tags.ends[i], i + 1, (*drift, "missing_close_function"))

@@ -1,0 +1,121 @@
+"""The usual case: a call exactly as templates write it, with no tag inside a value, read with a few
+`str.find`.
+
+Promise: gives the very result that the machine gives for the same call, or None; a property test holds it to
+that."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from dfkeval.parsing.coercion import Dialect, Refused, Slot, read
+from dfkeval.parsing.json_text import BLANKS, RAW_SCAN, LiteralError, scan_any_depth
+from dfkeval.parsing.toolcall._tools import Tool
+from dfkeval.parsing.toolcall._types import Span, ToolCall
+
+_HEAD: Final = "<tool_call>\n<function="
+_CLOSER: Final = "\n</parameter>\n"
+_TAIL: Final = "</function>\n</tool_call>"
+_N_HEAD, _N_CLOSER, _N_TAIL = len(_HEAD), len(_CLOSER), len(_TAIL)
+#: Names longer than this are left to the machine.
+_LONGEST: Final = 256
+_TAGS: Final = ("</param", "<param", "<tool_call", "<function", "</func", "</tool_call")
+
+
+class Canonical:
+    """Reads usual calls of one text. Remembers the closer found last, so that searches never overlap."""
+
+    __slots__ = ("_closer", "_dialect", "_text", "_tools")
+
+    def __init__(self, text: str, tools: dict[str, Tool], dialect: Dialect) -> None:
+        self._text = text
+        self._tools = tools
+        self._dialect: Dialect = dialect
+        self._closer = -1
+
+    def call(self, start: int) -> tuple[ToolCall, bool] | None:
+        """The valid call at `start` and whether its last value is free text; None where anything is
+        unusual."""
+        text = self._text
+        if not text.startswith(_HEAD, start):
+            return None
+        at = text.find(">\n", start + _N_HEAD, start + _LONGEST)
+        name = text[start + _N_HEAD : max(at, start)]
+        tool = self._tools.get(name)
+        if tool is None:
+            return None
+        at += 2
+        arguments: dict[str, Any] = {}
+        spans: dict[str, Span] = {}
+        slot: Slot | None = None
+        for tag, length, key, declared in tool.fast:
+            if text.startswith(tag, at):
+                slot = declared
+                begin = at + length
+                end = self._value(begin, slot, arguments, key)
+                if end < 0:
+                    return None
+                spans[key] = (begin, end)
+                at = end + _N_CLOSER
+        if not (
+            text.startswith(_TAIL, at) and tool.required <= arguments.keys() and _ends(text, at + _N_TAIL)
+        ):
+            return None
+        if not tool.only_required and tool.check(arguments) is not None:
+            return None
+        return ToolCall(name, arguments, (start, at + _N_TAIL), (), spans), slot is not None and slot.textual
+
+    def _value(self, begin: int, slot: Slot, arguments: dict[str, Any], key: str) -> int:
+        """Reads the value at `begin` into `arguments[key]`. Returns its end, or -1 where anything is
+        unusual."""
+        text = self._text
+        end = self._closer
+        if end < begin:
+            end = text.find(_CLOSER, begin)
+            self._closer = end = end if end >= 0 else len(text)
+        if end == len(text):
+            return -1
+        raw = text[begin:end]
+        if slot.containers_only:
+            return end if _container(raw, slot, arguments, key) else -1
+        if slot.holds_containers or ("<" in raw and any(tag in raw for tag in _TAGS)):
+            return -1
+        if slot.plain:
+            arguments[key] = raw
+            return end
+        try:
+            arguments[key] = read(slot, raw, self._dialect)[0]
+        except Refused:
+            return -1
+        return end
+
+
+def _container(raw: str, slot: Slot, arguments: dict[str, Any], key: str) -> bool:
+    """Decodes `raw`, a JSON container with nothing around it, into `arguments[key]`."""
+    try:
+        value, end = RAW_SCAN(raw, 0)
+    except (ValueError, StopIteration, RecursionError):
+        return False
+    if end != len(raw) or not slot.fits(value):
+        return False
+    arguments[key] = value
+    return "{" not in raw or raw.count(":") == slot.keys(value) or _single_keys(raw)
+
+
+def _single_keys(raw: str) -> bool:
+    """Whether no object in `raw`, valid JSON, holds a key twice."""
+    try:
+        scan_any_depth(raw, 0)
+    except LiteralError:
+        return False
+    return True
+
+
+def _ends(text: str, at: int) -> bool:
+    """Whether no closing tag follows the call directly."""
+    if at == len(text) or text.startswith("\n<tool_call>", at):
+        return True
+    near = text[at : at + 64].lstrip(BLANKS)
+    if not near:
+        return at + 64 >= len(text)
+    return not near.startswith("</") and near != "<"

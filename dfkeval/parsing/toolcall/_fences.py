@@ -1,0 +1,100 @@
+"""Markdown code in the text outside of calls: a call inside a code fence or a backtick span is an example,
+not a call.
+
+Strategy: the lines that can close a fence and the backtick runs are found once, on first need. A fence that
+is never closed, or closes inside a call, is no fence. A backtick span ends on its line, or encloses exactly
+one call that follows it directly.
+
+Promise: linear; the search for a closing fence or run moves forward only."""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections import defaultdict
+from functools import cached_property
+from typing import Final
+
+from dfkeval.parsing.toolcall._types import Span
+
+#: At most three blanks before the run on its line.
+_LINE_START: Final = re.compile(r"(?:\A|\n) {0,3}\Z")
+#: Lines that can close a fence; the first line of a text cannot.
+_CLOSERS: Final = {
+    "`": re.compile(r"\n {0,3}(`{3,}+)[ \t]*+(?![^\n])"),
+    "~": re.compile(r"\n {0,3}(~{3,}+)[ \t]*+(?![^\n])"),
+}
+#: Lines that open a fence, one behind another with no other code and no tag between; the last is the group.
+_OPENERS: Final = re.compile(r"(?:[^<`~]*+(?<![^\n])(```)(?!`)[^`<\n]*+(?=\n))*+")
+_TICKS: Final = re.compile(r"`++")
+#: Longer fences count as this long, which bounds the number of searches that can run side by side.
+_LONGEST: Final = 16
+
+
+class Fences:
+    """Questions about Markdown code in `text`."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self._closers: dict[str, list[re.Match[str]]] = {}
+        self._ends: dict[tuple[str, int], list[int]] = {}
+
+    def opens(self, start: int, end: int) -> bool:
+        """Whether the run from `start` to `end`, three characters or more, opens a fence: it begins its line,
+        and no backtick stands in the rest of a backtick fence's line."""
+        text = self.text
+        if start and text[start - 1] != "\n" and not _LINE_START.search(text, max(0, start - 4), start):
+            return False
+        if text[start] == "~":
+            return True
+        line_end = text.find("\n", end)
+        return line_end < 0 or text.find("`", end, line_end) < 0
+
+    def fence_end(self, start: int, end: int) -> int | None:
+        """The end of the line that closes the fence opened by the run from `start` to `end`; None if nothing
+        does."""
+        ends = self._fence_ends(self.text[start], min(end - start, _LONGEST))
+        if not ends or ends[-1] <= end:
+            return None
+        line_end = self.text.find("\n", end)
+        at = bisect_right(ends, line_end)
+        return ends[at] if line_end >= 0 and at < len(ends) else None
+
+    def last_open(self, start: int, end: int) -> tuple[Span, int]:
+        """The run from `start` to `end` opens a fence that is not closed. If no later one can be closed
+        either, only the last before the next tag matters: its run, and the offset where reading goes on."""
+        ends = self._fence_ends("`", 3)
+        if not ends or ends[-1] <= end:
+            found = _OPENERS.match(self.text, end)
+            if found is not None and found.lastindex:
+                return found.span(1), found.end()
+        return (start, end), end
+
+    def _fence_ends(self, character: str, length: int) -> list[int]:
+        """The ends of the lines that close a fence opened with `length` of `character`."""
+        key = (character, length)
+        ends = self._ends.get(key)
+        if ends is None:
+            if character not in self._closers:
+                self._closers[character] = list(_CLOSERS[character].finditer(self.text))
+            closers = self._closers[character]
+            ends = self._ends[key] = [m.end() for m in closers if m.end(1) - m.start(1) >= length]
+        return ends
+
+    @cached_property
+    def _runs(self) -> dict[int, list[int]]:
+        """Length -> ends of the backtick runs of that length."""
+        ends: defaultdict[int, list[int]] = defaultdict(list)
+        for match in _TICKS.finditer(self.text):
+            start, end = match.span()
+            ends[end - start].append(end)
+        return ends
+
+    def span_end(self, start: int, end: int) -> int | None:
+        """The end of the backtick span opened by the run from `start` to `end` on the same line; None if it
+        stays open."""
+        ends = self._runs[end - start]
+        at = bisect_right(ends, end)
+        if at == len(ends) or self.text.find("\n", end, ends[at]) >= 0:
+            return None
+        return ends[at]

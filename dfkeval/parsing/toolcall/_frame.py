@@ -1,0 +1,152 @@
+"""The state of one call while it is read: a frame with its parameters. Data only; `_machine` moves it.
+
+A frame also collects what is wrong with it: `repairs` (lenient reading mends them, strict reading refuses
+them), `doubts` (two readings are well formed; strict refuses, lenient takes the one described) and `faults`
+(no mode takes it)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from dfkeval.parsing.coercion import Slot
+from dfkeval.parsing.toolcall._endings import Ending
+from dfkeval.parsing.toolcall._tools import Tool
+from dfkeval.parsing.toolcall._types import Problem, Span, Status
+
+#: What is ambiguous, by code. The names are parameters.
+DOUBTS: Final = {
+    "parameter_or_text": "{0!r} can be the next parameter or text of {1!r}",
+    "closer_or_text": "a closer is followed only by another closer",
+    "call_in_text": "a call or the end of a call stands inside this value",
+    "call_in_fence": "the call may be part of a code fence",
+}
+#: (code, where from, where to, names): texts of many tags have many, and only strict reading words them.
+Doubt = tuple[str, int, int, tuple[str, ...]]
+
+
+class Parameter:
+    """One parameter. `start`: its opening tag; `begin`, `end`: the raw value between the tags; `framed`: a
+    newline follows the opening tag, as templates write it. `value`: (decoded JSON,) where it was decoded on
+    the way."""
+
+    value: tuple[object] | None = None
+    #: A closer that could have ended the value by its shape stands inside as text.
+    closer_inside = False
+    #: A tag that opens a parameter or a call stands inside as text.
+    opener_inside = False
+    #: A whole call stands inside as text.
+    nested = False
+    #: Where the call may end if no closer of this value follows: (end of value, the ending).
+    heal: tuple[int, Ending] | None = None
+
+    def __init__(self, name: str, start: int, begin: int, framed: bool, slot: Slot | None) -> None:
+        self.name = name
+        self.start = start
+        self.begin = begin
+        self.end = begin
+        self.framed = framed
+        self.slot = slot
+        self.textual = slot is None or slot.textual
+
+    def value_span(self, text: str) -> Span:
+        """The value without its framing newlines: one per side."""
+        begin, end = self.begin, self.end
+        if text.startswith("\r\n", begin, end):
+            closed = end - begin >= 4 and text.startswith("\r\n", end - 2)
+            return begin + 2, end - 2 if closed else end
+        if text.startswith("\n", begin, end):
+            begin += 1
+        if end > begin and text[end - 1] == "\n":
+            end -= 1
+        return begin, end
+
+
+class Notes:
+    """What was noted about one call. `repairs`: name -> where; `doubts`, `faults`: see the module; `twice`:
+    parameters that were given before, name -> the opening tag of the second."""
+
+    __slots__ = ("doubts", "faults", "repairs", "twice")
+
+    def __init__(self) -> None:
+        self.repairs: dict[str, Span] = {}
+        self.doubts: list[Doubt] = []
+        self.faults: list[Problem] = []
+        self.twice: dict[str, Span] = {}
+
+
+#: Shared by all calls that nothing is noted about, which spares a text of many calls as many empty lists.
+CLEAN: Final = Notes()
+
+
+class Frame:
+    """One call from its opening tag on. `wrapped`: `<tool_call>` stands before it. `at`: end of the last tag
+    that is structure. `done`: calls that were completed inside the open value, in case this frame is given
+    up. `poison`: the text behind it cannot be trusted in strict reading, since its own end is missing.
+    `shared`: another function follows inside the same `<tool_call>`."""
+
+    __slots__ = (
+        "at",
+        "done",
+        "end",
+        "name",
+        "notes",
+        "open",
+        "parameters",
+        "poison",
+        "seen",
+        "shared",
+        "start",
+        "tool",
+        "wrapped",
+    )
+
+    def __init__(self, name: str, start: int, at: int, wrapped: bool, tool: Tool | None) -> None:
+        self.name = name
+        self.start = start
+        self.at = at
+        self.end = at
+        self.wrapped = wrapped
+        self.tool = tool
+        self.open: Parameter | None = None
+        self.parameters: list[Parameter] = []
+        self.seen: set[str] = set()
+        self.notes = CLEAN
+        self.done: list[Frame] | tuple[()] = ()
+        self.poison = False
+        self.shared = False
+
+    def _noting(self) -> Notes:
+        if self.notes is CLEAN:
+            self.notes = Notes()
+        return self.notes
+
+    def repair(self, name: str, start: int, end: int) -> None:
+        """Note a repair, once per name."""
+        if name not in self.notes.repairs:
+            self._noting().repairs[name] = (start, end)
+
+    def doubt(self, code: str, start: int, end: int, *names: str) -> None:
+        """Note that another reading is as well formed as the one taken; `code` is one of DOUBTS."""
+        self._noting().doubts.append((code, start, end, names))
+
+    def fault(self, code: str, message: str, start: int, end: int, status: Status = "malformed") -> None:
+        """Note that the call cannot be read in any mode."""
+        self._noting().faults.append(Problem(status, code, message, (start, end)))
+
+    def again(self, name: str, start: int, end: int) -> None:
+        """Note that a parameter is given once more, once per name."""
+        if name not in self.notes.twice:
+            self._noting().twice[name] = (start, end)
+
+    def cut_off(self, end: int) -> None:
+        """The text ends inside this call, at `end`: what else was wrong no longer matters."""
+        noting = self._noting()
+        noting.faults, noting.twice = [], {}
+        self.fault(
+            "truncated", f"the text ends inside the call of {self.name!r}", self.start, end, "truncated"
+        )
+        self.end = end
+
+    def fresh(self, name: str) -> bool:
+        """Whether `name` can be the next parameter: declared (or everything is) and not seen yet."""
+        return name not in self.seen and (self.tool is None or self.tool.untyped or name in self.tool.slots)

@@ -1,0 +1,401 @@
+"""A whole text -> calls, problems and segments. Strategy: look for the next thing outside of calls that can
+matter, hand calls to the fast path or to the machine, and keep what was found in a list of blocks until the
+text is read.
+
+A block stays open to revision: a closing tag that turns up outside of any call, and that could end a value,
+shows that the end of an earlier call was text; that call is taken up again there. Calls are typed when
+nothing can change any more.
+
+Promises: never raises for a str; linear; blocks and gaps cover the text exactly."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from dfkeval.parsing.coercion import Dialect
+from dfkeval.parsing.json_text import skip_blanks
+from dfkeval.parsing.toolcall._frame import Frame
+from dfkeval.parsing.toolcall._hermes import read_json_call
+from dfkeval.parsing.toolcall._result import Block, Settings, result
+from dfkeval.parsing.toolcall._scanner import opening
+from dfkeval.parsing.toolcall._source import Source
+from dfkeval.parsing.toolcall._syntax import (
+    C_CLOSE,
+    C_OPEN,
+    CALL_CLOSE,
+    CALL_OPEN,
+    F_CLOSE,
+    O_CALL,
+    O_CLOSER,
+    O_CODE,
+    O_FUNCTION,
+    O_THINK_CLOSE,
+    O_THINK_OPEN,
+    O_TICKS,
+    O_TILDES,
+    OUTSIDE,
+    P_CLOSE,
+    P_OPEN,
+    PARAMETER_CLOSE,
+    PARAMETER_OPEN,
+    THINK_CLOSE,
+    THINK_OPEN,
+)
+from dfkeval.parsing.toolcall._tools import Tool
+from dfkeval.parsing.toolcall._types import Kind, ParseResult, Problem, Span, Status
+
+_CLOSERS = (P_CLOSE, F_CLOSE, C_CLOSE)
+
+
+class Reader(Source):
+    """Reads one text once: `Reader(...).read()`."""
+
+    def __init__(
+        self,
+        text: str,
+        tools: dict[str, Tool],
+        anything: Tool | None,
+        *,
+        lenient: bool,
+        dialect: Dialect,
+        finished: bool,
+    ) -> None:
+        super().__init__(text, tools, anything, dialect, finished)
+        self.lenient = lenient
+        self.blocks: list[Block] = []
+        self.reopenable: list[int] = []
+        self.thought = False
+        #: The tag at which a call was taken up again last. Only later tags can do that, so that reading
+        #: advances.
+        self.reopened = -1
+        #: Offset from which strict reading trusts nothing: a call was opened there that has no readable
+        #: beginning.
+        self.lost: int | None = None
+        #: A repair of the next call that is known already: its name and where it is needed.
+        self.pending: tuple[str, Span] | None = None
+
+    def read(self, prefill: str = "none") -> ParseResult:
+        """The result for the whole text. `prefill` "think": the prompt ended inside a think block."""
+        at, text, search = self._begin(prefill), self.text, OUTSIDE.search
+        while (found := search(text, at)) is not None:
+            kind = found.lastindex
+            at = found.end() if kind == O_CODE else self._step(kind, *found.span())
+        return result(self.text, self.blocks, self._settings())
+
+    def _settings(self) -> Settings:
+        return Settings(self.dialect, self.lenient, self.lost)
+
+    def _step(self, kind: int | None, start: int, end: int) -> int:
+        """Handle what was found from `start` to `end`. Returns where to go on."""
+        if kind == O_CALL:
+            return self._call(start)
+        if kind in (O_TICKS, O_TILDES):
+            return self._code(start, end)
+        if kind == O_CLOSER:
+            return self._orphan(start, end)
+        if kind == O_FUNCTION:
+            return self._bare(start, end)
+        if kind == O_THINK_OPEN:
+            return self._think_open(start, end)
+        if kind == O_THINK_CLOSE:
+            return self._think_close(start, end)
+        return self._turn_end(start, end)
+
+    def _mark(self, kind: Kind, start: int, end: int) -> Block:
+        block = Block(kind, start, end)
+        self.blocks.append(block)
+        return block
+
+    # --- think blocks
+    # ----------------------------------------------------------------------------------------------
+
+    def _begin(self, prefill: str) -> int:
+        start = skip_blanks(self.text, 0)
+        if self.text.startswith(THINK_OPEN, start):
+            self._mark("markup", 0, start + len(THINK_OPEN))
+            return self._think(start + len(THINK_OPEN))
+        return self._think(0) if prefill == "think" else 0
+
+    def _think_open(self, start: int, end: int) -> int:
+        """Within a line `<think>` is text, and behind a call unless the block is closed and closes no
+        value."""
+        if self.text[start - 1 : start] not in ("", "\n"):
+            return end
+        close = self.ahead.think_close.find(end)[0]
+        if self.blocks and (close == len(self.text) or self._closes_value(end, close)):
+            self.thought = True
+            return end
+        self._mark("markup", start, end)
+        return self._think(end)
+
+    def _think(self, start: int) -> int:
+        """A think block from `start` on. A call ends it if nothing else does."""
+        self.thought = True
+        close = self.ahead.think_close.find(start)[0]
+        call = self.ahead.call_start.find(start)[0]
+        if call < close:
+            close = self._think_with_call(call, close)
+        stop = min(close, len(self.text))
+        self._mark("reasoning", start, stop)
+        if not self.text.startswith(THINK_CLOSE, stop):
+            return stop
+        return self._after_think(stop)
+
+    def _think_with_call(self, call: int, close: int) -> int:
+        """A call begins at `call` before the `</think>` at `close`, if there is one. Returns where the block
+        ends."""
+        shaped = self.ahead.think_end.find(call)[0]
+        if shaped < len(self.text):
+            return shaped
+        if close == len(self.text):
+            return call
+        first = self.tags.at(call)
+        if not self.tags.opens_call(first):
+            return close  # its beginning cannot be read: an example
+        frames, _ = self.machine.run(first, wrapped=True)
+        return close if frames[0].end <= close else call
+
+    def _after_think(self, close: int) -> int:
+        """Templates write two newlines behind `</think>`; they belong to the tag."""
+        end = close + len(THINK_CLOSE)
+        end += 2 if self.text.startswith("\n\n", end) else self.text.startswith("\n", end)
+        self._mark("markup", close, end)
+        return end
+
+    def _think_close(self, start: int, end: int) -> int:
+        """A `</think>` that nothing opened: the prompt held the opening tag, and all before is reasoning."""
+        if self.thought or (
+            start and self.text[start - 1] != "\n" and self.ahead.think_end.find(start)[0] != start
+        ):
+            return end
+        self.thought = True
+        calls = [block for block in self.blocks if block.kind == "call"]
+        self.blocks, self.reopenable = [], []
+        block = self._mark("reasoning", 0, start)
+        if calls:
+            message = "calls stand before a </think> that nothing opened; they may be part of the reasoning"
+            block.problems.append(Problem("ambiguous", "call_in_reasoning", message, (calls[0].start, end)))
+        return self._after_think(start)
+
+    # --- code and the end of a turn
+    # --------------------------------------------------------------------------------
+
+    def _code(self, start: int, end: int) -> int:
+        if end - start >= 3 and self.fences.opens(start, end):
+            stop = self.fences.fence_end(start, end)
+            if stop is None or self._splits_call(end, stop):
+                (start, end), stop = self.fences.last_open(start, end)
+                self.pending = ("unclosed_fence", (start, end))
+                return stop
+        elif self.text[start] == "~":
+            return end
+        else:
+            stop = self.fences.span_end(start, end)
+            if stop is None and self.text.startswith(CALL_OPEN, end):
+                stop = self._quoted_call(start, end)
+        return end if stop is None or (self.reopenable and self._closes_value(end, stop)) else stop
+
+    def _closes_value(self, start: int, stop: int) -> bool:
+        """Whether the code from `start` to `stop` holds a parameter's closer without its opener: it is no
+        example then, it is the rest of a value."""
+        if not self.reopenable:
+            return False
+        close = self.text.find(PARAMETER_CLOSE, start, stop)
+        return close >= 0 and self.text.find(PARAMETER_OPEN, start, close) < 0
+
+    def _splits_call(self, start: int, stop: int) -> bool:
+        """Whether the code from `start` to `stop` ends inside a call, so that its end is text of that
+        call."""
+        if self.ahead.call_start.find(start)[0] >= stop:
+            return False
+        opened = self.text.rfind(CALL_OPEN, start, stop)
+        return self.text.find(CALL_CLOSE, opened, stop) < 0
+
+    def _quoted_call(self, start: int, end: int) -> int | None:
+        """The end of a backtick span that encloses exactly the call that follows the run from `start` to
+        `end`."""
+        stop = self.ahead.call_close.find(end)[1]
+        ticks = self.text[start:end]
+        return stop + len(ticks) if self.text.startswith(ticks, stop) else None
+
+    def _turn_end(self, start: int, end: int) -> int:
+        """A special token: what follows is no answer, unless it closes a value that holds the token as
+        text."""
+        if self._closes_value(end, self.ahead.call_start.find(end)[0]):
+            return end
+        block = self._mark("markup", start, len(self.text))
+        call = self.ahead.call_start.find(start)[0]
+        if call < len(self.text):
+            message = "a call stands behind the end of the turn; it was not read"
+            block.problems.append(Problem("malformed", "call_after_turn", message, (call, len(self.text))))
+        return len(self.text)
+
+    # --- calls
+    # -----------------------------------------------------------------------------------------------------
+
+    def _call(self, start: int) -> int:
+        kind = opening(self.text, start)
+        if kind == "prose":
+            return start + len(CALL_OPEN)
+        done = self.canonical.call(start) if kind == "call" and self._usual else None
+        if done is not None:
+            block = self._mark("call", start, done[0].span[1])
+            block.call, block.reopenable = done
+            self._remember(block)
+            return block.end
+        if kind == "json" and self.dialect == "hermes":
+            return self._json_call(start)
+        if kind == "call" and self.dialect != "hermes":
+            return self._frames(*self.machine.run(self.tags.at(start), wrapped=True))
+        return self._broken(kind, start)
+
+    @property
+    def _usual(self) -> bool:
+        return self.lost is None and self.pending is None and self.dialect != "hermes" and not self._poisoned
+
+    @property
+    def _poisoned(self) -> bool:
+        return bool(self.blocks) and self.blocks[-1].poisons
+
+    def _json_call(self, start: int) -> int:
+        call, problems, end = read_json_call(self.text, start, self.tools, self.lenient, self.finished)
+        block = self._mark("call" if call else "broken_call", start, end)
+        block.call, block.problems = call, problems
+        return end
+
+    def _broken(self, kind: str, start: int) -> int:
+        """A `<tool_call>` that opens nothing readable. Lenient reading goes on at the next tag of a call."""
+        if kind == "cut":
+            return self._broken_block(kind, start, len(self.text))
+        tags = self.tags
+        i = tags.at(start) + 1
+        while i < len(tags) and tags.kinds[i] != C_CLOSE and not tags.opens_call(i):
+            i += 1
+        closed = i < len(tags) and tags.kinds[i] == C_CLOSE
+        end = tags.ends[i] if closed else tags.starts[i] if i < len(tags) else len(self.text)
+        if kind == "nothing" and not closed and tags.next[tags.at(start)] == C_OPEN:
+            self.pending = ("duplicate_opener", (start, start + len(CALL_OPEN)))
+            self._mark("markup", start, end)
+            return end
+        end = self._broken_block("xml" if kind == "call" else kind, start, end)
+        self.blocks[-1].poison = not closed
+        return end
+
+    def _broken_block(self, kind: str, start: int, end: int) -> int:
+        status, code, message = _BROKEN[kind]
+        block = self._mark("broken_call", start, end)
+        block.problems.append(Problem(status, code, message, (start, end)))
+        if kind == "bad_function" and self.lost is None:
+            self.lost = start
+        return end
+
+    def _bare(self, start: int, end: int) -> int:
+        """`<function=` without `<tool_call>`: a call if its name is known and a call goes on."""
+        tags = self.tags
+        i = tags.at(start)
+        if self.dialect == "hermes" or tags.next[i] not in (P_OPEN, F_CLOSE):
+            return end  # also where no name is readable: '=' follows `<function` then
+        if self.tools and tags.name(i) not in self.tools and not tags.own_line(i):
+            return end
+        return self._frames(*self.machine.run(i, wrapped=False))
+
+    def _frames(self, frames: list[Frame], i: int) -> int:
+        """Keep what the machine read; `i` is the tag where it stopped. Returns where to go on."""
+        while True:
+            for frame in frames:
+                self._keep(frame)
+            last = frames[-1]
+            if last.shared and i >= len(self.tags):
+                return last.end  # the text ended in an outer call; what follows `last` is read anew
+            if last.shared:
+                frames, i = self.machine.run(i, wrapped=True)
+                continue
+            closer = self._closers_behind(self.blocks[-1], last, i)
+            if closer is None:
+                return last.end
+            frames, i = self.machine.reopen(self._take_back(len(self.blocks) - 1, closer), closer)
+
+    def _keep(self, frame: Frame) -> None:
+        block = self._mark("call", frame.start, frame.end)
+        block.frame = frame
+        last = frame.parameters[-1] if frame.parameters else None
+        block.reopenable = not frame.poison and frame.open is None and last is not None and last.textual
+        if self.pending is not None:
+            name, span = self.pending
+            frame.repair(name, *span)
+            if name == "unclosed_fence":
+                frame.doubt("call_in_fence", *span)
+            self.pending = None
+        self._remember(block)
+
+    def _remember(self, block: Block) -> None:
+        if block.reopenable:
+            self.reopenable.append(len(self.blocks) - 1)
+
+    def _closers_behind(self, block: Block, frame: Frame, i: int) -> int | None:
+        """Closing tags directly behind a call: written twice, or the call's last value goes on. Returns the
+        tag at which it goes on."""
+        tags, end = self.tags, frame.end
+        if frame.open is not None or frame.notes.faults or frame.notes.twice:
+            return None
+        while tags.kinds[i] in _CLOSERS and tags.starts[i] >= end and tags.blank(end, i):
+            if tags.kinds[i] == P_CLOSE and self._may_reopen(block, frame, i):
+                return i
+            end = tags.ends[i]
+            i += 1
+        if end > frame.end:
+            frame.repair("orphan_closer", frame.end, end)
+            frame.end = block.end = end
+        return None
+
+    def _may_reopen(self, block: Block, frame: Frame, i: int) -> bool:
+        """Whether tag `i` may end the last value of `frame`: the call that ended before it was text of that
+        value."""
+        if not block.reopenable or i <= self.reopened or self.machine.spare < 0:
+            return False
+        last = frame.parameters[-1]
+        return last.opener_inside or self.text.find(CALL_OPEN, last.begin, last.end) >= 0
+
+    def _orphan(self, start: int, end: int) -> int:
+        """`</parameter>` outside of any call. If it could end a value, the last call with free text at its
+        end goes on."""
+        tags = self.tags
+        if not self.reopenable or (i := tags.at(start)) <= self.reopened or self.machine.spare < 0:
+            return end
+        following = tags.next[i]
+        ending = self.machine.function_end(i + 1, True) if following == F_CLOSE else None
+        if ending is None and following != P_OPEN:
+            return end
+        frame = self._take_back(self.reopenable[-1], i)
+        if ending is not None and frame.wrapped:
+            read = self.machine.extend(frame, i, ending)
+        else:
+            read = self.machine.reopen(frame, i)
+        return max(end, self._frames(*read))
+
+    def _take_back(self, index: int, i: int) -> Frame:
+        """The call of block `index`, which is taken up again at tag `i`. Its block and those behind it are no
+        more."""
+        self.reopened = i
+        block = self.blocks[index]
+        frame = block.frame
+        if frame is None:
+            frame = self.machine.run(self.tags.at(block.start), wrapped=True)[0][0]
+        del self.blocks[index:]
+        while self.reopenable and self.reopenable[-1] >= index:
+            self.reopenable.pop()
+        return frame
+
+
+_BROKEN: Final[dict[str, tuple[Status, str, str]]] = {
+    "cut": ("truncated", "truncated", "the text ends behind <tool_call>"),
+    "bad_function": (
+        "malformed",
+        "bad_function_tag",
+        "<tool_call> is not followed by a readable <function=NAME>",
+    ),
+    "json": ("malformed", "json_call", 'the call is written as JSON; read it with dialect="hermes"'),
+    "xml": ("malformed", "xml_call", 'the call is written as <function=…>; read it without dialect="hermes"'),
+    "empty": ("malformed", "empty_call", "<tool_call> holds no function"),
+    "nothing": ("malformed", "no_function", "<tool_call> is not followed by a function"),
+}

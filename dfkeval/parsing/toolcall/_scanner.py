@@ -1,0 +1,73 @@
+"""The text outside of calls: think blocks, code, prose, and where a call begins. Strategy: one search for the
+next thing that can matter, then a decision; every look-ahead that can fail to find anything is remembered, so
+none runs twice.
+
+Promise: a `<tool_call>` that opens nothing is prose, and one that opens something unreadable is reported."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from dfkeval.parsing.toolcall._syntax import CALL_CLOSE, CALL_OPEN, CALL_START, THINK_CLOSE, THINK_END
+
+#: What follows a `<tool_call>` and blanks, in the order of _OPENS. A name with braces or a dollar sign is a
+#: template's placeholder: the text shows how calls look, it makes none.
+_BEHIND: Final = re.compile(
+    r"[ \t\r\n]*+(?:(<function=[^<>\n{}$]++>)|(<function(?:=[^<>\n]*+)?+\Z)|(<function)|(\{)|(</tool_call>)"
+    r"|(<f?u?n?c?t?i?o?\Z|\Z)|)"
+)
+_OPENS: Final = (None, "call", "cut", "bad_function", "json", "empty", "cut")
+
+
+class Ahead:
+    """`find` for one pattern that remembers the last answer: offsets asked for only grow."""
+
+    def __init__(self, pattern: re.Pattern[str], text: str) -> None:
+        self._pattern = pattern
+        self._text = text
+        self._start = -1
+        self._answer = (-1, -1)
+
+    def find(self, offset: int) -> tuple[int, int]:
+        """(start, end) of the first match at or behind `offset`; both are the text's length where there is
+        none."""
+        if self._start < offset:
+            match = self._pattern.search(self._text, offset)
+            size = len(self._text)
+            self._answer = match.span() if match else (size, size)
+            self._start = match.start() if match else size + 1
+        return self._answer
+
+
+class Lookahead:
+    """The look-aheads that reading outside of calls needs."""
+
+    def __init__(self, text: str) -> None:
+        self.think_close = Ahead(re.compile(re.escape(THINK_CLOSE)), text)
+        self.think_end = Ahead(THINK_END, text)
+        self.call_close = Ahead(re.compile(re.escape(CALL_CLOSE)), text)
+        self.call_start = Ahead(CALL_START, text)
+
+
+def opening(text: str, start: int) -> str:
+    """What the `<tool_call>` at `start` opens: "call", "json", "bad_function", "empty", "cut", "nothing" or
+    "prose"."""
+    behind = start + len(CALL_OPEN)
+    found = _BEHIND.match(text, behind)
+    assert found is not None  # the pattern matches the empty string
+    opens = _OPENS[found.lastindex or 0]
+    if opens is not None:
+        return opens
+    if start and text[start - 1] != "\n":
+        return "prose"
+    return "nothing" if _alone(text, behind, found.end()) else "prose"
+
+
+def _alone(text: str, behind: int, at: int) -> bool:
+    """Whether the tag, which begins a line, stands alone on it, or its line is `<tool_call>…</tool_call>`: no
+    prose is written like that."""
+    if "\n" in text[behind:at]:
+        return True
+    line_end = text.find("\n", behind)
+    return text.find(CALL_CLOSE, behind, line_end if line_end >= 0 else len(text)) >= 0

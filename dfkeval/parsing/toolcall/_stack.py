@@ -1,0 +1,153 @@
+"""The stack of open calls: opening and closing calls and parameters. `_machine` decides when.
+
+Promise: a JSON value is decoded where it stands and ends where its JSON ends; decoding costs time in the
+value only."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from functools import cached_property
+from typing import Any, Final
+
+from dfkeval.parsing.json_text import LiteralError, scan_json, skip_blanks
+from dfkeval.parsing.toolcall._endings import Ending, function_end
+from dfkeval.parsing.toolcall._frame import Frame, Parameter
+from dfkeval.parsing.toolcall._syntax import C_OPEN, P_CLOSE, PARAMETER_CLOSE
+from dfkeval.parsing.toolcall._tags import Tags
+from dfkeval.parsing.toolcall._tools import Tool
+
+#: Tags that may be read again in any text, which leaves texts of ordinary length alone.
+_FREE: Final = 20_000
+
+
+class Stack:
+    """Open frames over `tags`. `stack`: from the outermost inwards; `out`: finished frames in order."""
+
+    def __init__(self, tags: Tags, tools: dict[str, Tool], anything: Tool | None, finished: bool) -> None:
+        self.tags = tags
+        self.text = tags.text
+        self.tools = tools
+        self.anything = anything
+        self.finished = finished
+        #: How many tags may still be read again because a closer was looked for in vain.
+        self.spare = _FREE + 4 * len(tags)
+        self.stack: list[Frame] = []
+        self.out: list[Frame] = []
+
+    @cached_property
+    def _closer_starts(self) -> list[int]:
+        """Where each `</parameter>` starts; only JSON values ask."""
+        tags = self.tags
+        closers = (i for i in range(len(tags)) if tags.kinds[i] == P_CLOSE and i not in tags.drifted)
+        return [tags.starts[i] for i in closers]
+
+    def function_end(self, i: int, wrapped: bool) -> Ending | None:
+        """The end of the call if tag `i`, a closer of the function, ends it."""
+        return function_end(self.tags, i, wrapped, self.finished)
+
+    def push(self, i: int, wrapped: bool) -> int:
+        """Open a frame at tag `i` (`<tool_call>`, or `<function=NAME>`). Returns the next index."""
+        tags, first = self.tags, i
+        if tags.kinds[i] == C_OPEN:
+            i += 1
+        name = tags.name(i)
+        frame = Frame(name, tags.starts[first], tags.ends[i], wrapped, self.tools.get(name, self.anything))
+        if first != i and "\r" in self.text[tags.ends[first] : tags.starts[i]]:
+            frame.repair("crlf_framing", tags.ends[first], tags.starts[i])
+        self.stack.append(frame)
+        return i + 1
+
+    def close(self, frame: Frame, ending: Ending) -> int:
+        """The frame on top of the stack is complete. Inside another frame's value it is text of that value so
+        far."""
+        for name in ending.repairs:
+            frame.repair(name, frame.at, ending.end)
+        frame.end, frame.poison, frame.shared = ending.end, ending.poison, ending.shared
+        self.stack.pop()
+        if not self.stack:
+            self.out.append(frame)
+            return ending.resume
+        outer = self.stack[-1]
+        if outer.done:
+            outer.done.append(frame)
+        else:
+            outer.done = [frame]
+        assert outer.open is not None  # calls are pushed from inside values only
+        outer.open.nested = outer.open.closer_inside = True
+        return ending.resume
+
+    def abandon(self, frame: Frame, i: int) -> None:
+        """Give up the frame on top of the stack: a new call begins at tag `i`, before its end."""
+        message = f"the call of {frame.name!r} is not closed before the next one begins"
+        frame.fault("unclosed_call", message, frame.start, self.tags.starts[i])
+        self.close(frame, Ending(self.tags.starts[i], i, poison=True))
+
+    def open(self, frame: Frame, i: int) -> int:
+        """Open the parameter at tag `i`; a JSON value is decoded here and ends where its JSON ends."""
+        tags, name = self.tags, self.tags.name(i)
+        start, begin = tags.starts[i], tags.ends[i]
+        slot = None if frame.tool is None else frame.tool.slot(name)
+        framed = self.text.startswith("\n", begin)
+        if not framed and self.text.startswith("\r\n", begin):
+            framed = True
+            frame.repair("crlf_framing", begin, begin + 2)
+        frame.open = parameter = Parameter(name, start, begin, framed, slot)
+        if name in frame.seen:
+            frame.again(name, start, begin)
+        else:
+            frame.seen.add(name)
+        stop = self._decode(parameter)
+        if stop is None:
+            return i + 1
+        self.end_value(frame, parameter, stop, stop + len(PARAMETER_CLOSE))
+        return tags.at(stop) + 1
+
+    def _decode(self, parameter: Parameter) -> int | None:
+        """Decode a JSON container that stands at the value's start. Returns the offset of its closer."""
+        slot = parameter.slot
+        if slot is None or not slot.holds_containers or not self._closer_starts:
+            return None
+        start = skip_blanks(self.text, parameter.begin)
+        if not self.text.startswith(("[", "{"), start):
+            return None
+        found = self._scan(start)
+        if found is None:
+            return None
+        stop = skip_blanks(self.text, found[1])
+        if not self.text.startswith(PARAMETER_CLOSE, stop):
+            return None
+        parameter.value = (found[0],)
+        return stop
+
+    def _scan(self, start: int) -> tuple[Any, int] | None:
+        """The JSON value at `start` and its end. Decodes only up to a closer, and up to a farther one if that
+        stood in a string: an error in a long text would cost time in the length of the text."""
+        tried = reach = start
+        while True:
+            close = self._closer_at(reach)
+            if close <= tried:
+                return None
+            try:
+                value, end = scan_json(self.text[start:close], 0)
+            except LiteralError as bad:
+                if bad.code != "open_string":
+                    return None
+                tried, reach = close, close + (close - start)
+            else:
+                return value, start + end
+
+    def _closer_at(self, offset: int) -> int:
+        """Where the first `</parameter>` at or behind `offset` starts, else the last one. There is one."""
+        starts = self._closer_starts
+        at = bisect_left(starts, offset)
+        return starts[min(at, len(starts) - 1)]
+
+    def end_value(self, frame: Frame, parameter: Parameter, end: int, at: int) -> None:
+        parameter.end = end
+        if parameter.nested:
+            frame.doubt("call_in_text", parameter.begin, end)
+        frame.parameters.append(parameter)
+        frame.open = None
+        frame.at = at
+        if frame.done:
+            frame.done = ()

@@ -1,0 +1,208 @@
+"""A finished frame -> a typed, validated call or the problems that forbid it. The only place where strict and
+lenient differ.
+
+Lenient takes a call whose repairs are in REPAIRS and reads doubts as described there; strict reports both as
+problems. Promise: every call that strict takes, lenient takes too, with equal arguments, because both read
+the same frame."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import islice, product
+from typing import Any, Final
+
+from dfkeval.parsing.coercion import Dialect, Issue, Refused, Slot, read
+from dfkeval.parsing.jsonschema.compiler import escape
+from dfkeval.parsing.toolcall._frame import DOUBTS, Doubt, Frame, Parameter
+from dfkeval.parsing.toolcall._tools import Tool
+from dfkeval.parsing.toolcall._types import Problem, Span, Status, ToolCall
+
+#: What lenient reading mends, by name. Strict reading reports each as malformed under the same name.
+REPAIRS: Final[dict[str, str]] = {
+    "missing_close_parameter": "a value ends without </parameter>",
+    "drifted_closer": "a closing tag is misspelled",
+    "duplicate_closer": "</parameter> is written more than once",
+    "stray_closer": "</function> is written more than once",
+    "orphan_closer": "closing tags follow a call that is already closed",
+    "missing_close_function": "</function> is missing",
+    "missing_close_tool_call": "</tool_call> is missing",
+    "missing_open_tool_call": "<tool_call> is missing",
+    "missing_tool_call_tags": "<tool_call> and </tool_call> are missing",
+    "duplicate_opener": "<tool_call> is written twice",
+    "shared_tool_call": "one <tool_call> holds more than one function",
+    "unclosed_call": "the text ends before the closing tags of a call",
+    "crlf_framing": "lines of the framing end in CRLF",
+    "unclosed_fence": "a code fence is opened before the call and not closed before it",
+    "python_literal": "a JSON value is written as a Python literal",
+    "double_encoded": "a JSON value is written inside a JSON string",
+    "integer_from_exponent": "an integer is written with an exponent",
+    "outer_blanks": "blanks stand around one of a closed list of values",
+    "empty_optional_dropped": "an optional parameter that cannot be text is left empty",
+}
+_CUT: Final = ("unclosed_call",)
+#: Of the ways to read a call whose parts of the schema type one name differently, as many are tried.
+_TRIED: Final = 64
+
+
+class Outcome:
+    """What became of one frame: the call, or None, and the problems."""
+
+    __slots__ = ("call", "problems")
+
+    def __init__(self, call: ToolCall | None, problems: list[Problem]) -> None:
+        self.call = call
+        self.problems = problems
+
+
+def finish(frame: Frame, text: str, dialect: Dialect, lenient: bool, poisoned: bool) -> Outcome:
+    """Type and validate `frame`. `poisoned`: strict reading cannot trust where this call begins."""
+    notes = frame.notes
+    problems = [*notes.faults, *(_duplicate(name, span) for name, span in notes.twice.items())]
+    arguments, spans = _arguments(frame, text, dialect, lenient, problems)
+    if frame.tool is None:
+        problems.append(_unknown_function(frame))
+    elif not problems:
+        issues = frame.tool.check(arguments)
+        if issues and not _otherwise(frame, frame.tool, text, dialect, arguments):
+            problems += [_invalid(issue, _anchor(frame, spans, issue)) for issue in issues]
+    if not lenient:
+        problems += _strict(frame, poisoned)
+    if problems:
+        return Outcome(None, sorted(problems, key=lambda problem: problem.span))
+    return Outcome(
+        ToolCall(frame.name, arguments, (frame.start, frame.end), tuple(frame.notes.repairs), spans), []
+    )
+
+
+def _strict(frame: Frame, poisoned: bool) -> list[Problem]:
+    found = [*(_ambiguous(doubt) for doubt in frame.notes.doubts), *_embedded(frame)]
+    for name, span in frame.notes.repairs.items():
+        status: Status = "truncated" if name in _CUT else "malformed"
+        found.append(Problem(status, name, REPAIRS[name], span))
+    if poisoned:
+        message = "this call begins inside a call that is not closed"
+        found.append(Problem("malformed", "inside_malformed", message, (frame.start, frame.end)))
+    return found
+
+
+def _ambiguous(doubt: Doubt) -> Problem:
+    code, start, end, names = doubt
+    return Problem("ambiguous", code, DOUBTS[code].format(*names), (start, end))
+
+
+def _embedded(frame: Frame) -> list[Problem]:
+    """A parameter whose value holds a closer as text may itself be text of the value before it, if nothing
+    needs it."""
+    found = []
+    for before, parameter in zip(frame.parameters, frame.parameters[1:], strict=False):
+        free = before.textual and before.framed and not (before.slot is not None and before.slot.enumerated)
+        needed = frame.tool is not None and parameter.name in frame.tool.required
+        if parameter.closer_inside and free and not needed:
+            message = (
+                f"{parameter.name!r} holds a closing tag as text; it may be text of {before.name!r} itself"
+            )
+            found.append(Problem("ambiguous", "parameter_or_text", message, (before.begin, parameter.end)))
+    return found
+
+
+def _duplicate(name: str, span: Span) -> Problem:
+    message = f"the parameter {name!r} is given more than once"
+    return Problem("invalid", "duplicate_parameter", message, span, escape(name))
+
+
+def _unknown_function(frame: Frame) -> Problem:
+    message = f"no tool is named {frame.name!r}"
+    return Problem("invalid", "unknown_function", message, (frame.start, frame.end))
+
+
+def _arguments(
+    frame: Frame, text: str, dialect: Dialect, lenient: bool, problems: list[Problem]
+) -> tuple[dict[str, Any], dict[str, Span]]:
+    arguments: dict[str, Any] = {}
+    spans: dict[str, Span] = {}
+    if frame.tool is None:
+        return arguments, spans
+    for parameter in frame.parameters:
+        if parameter.name in spans:
+            continue  # a duplicate, reported as such
+        span = spans[parameter.name] = parameter.value_span(text)
+        if parameter.slot is None:
+            problems.append(_undeclared(frame, parameter, span))
+            continue
+        try:
+            value, repairs = _value(parameter, parameter.slot, text[span[0] : span[1]], dialect, lenient)
+        except Refused as refused:
+            if not (lenient and _droppable(frame, parameter, span)):
+                problems += [
+                    _invalid(Issue(escape(parameter.name) + i.pointer, i.code, i.message), span)
+                    for i in refused.issues
+                ]
+                continue
+            repairs = ["empty_optional_dropped"]
+            del spans[parameter.name]
+        else:
+            arguments[parameter.name] = value
+        for name in repairs:
+            frame.repair(name, *span)
+    return arguments, spans
+
+
+def _value(
+    parameter: Parameter, slot: Slot, text: str, dialect: Dialect, lenient: bool
+) -> tuple[Any, list[str]]:
+    if parameter.value is not None and slot.check(parameter.value[0]) is None:
+        return parameter.value[0], []
+    return read(slot, text, dialect, lenient)
+
+
+def _otherwise(frame: Frame, tool: Tool, text: str, dialect: Dialect, arguments: dict[str, Any]) -> bool:
+    """Whether `arguments`, which fit one by one, fit as a whole if parameters are read as another part of the
+    schema describes them; then they are. Only readings that need no repair are tried, _TRIED at most."""
+    choices: dict[str, list[Any]] = {}
+    for parameter in frame.parameters:
+        slots = tool.several.get(parameter.name, ())
+        if slots and parameter.name in arguments:
+            start, end = parameter.value_span(text)
+            choices[parameter.name] = _readings(slots, text[start:end], dialect, arguments[parameter.name])
+    for made in islice(product(*choices.values()), 1, _TRIED):
+        tried = {**arguments, **dict(zip(choices, made, strict=True))}
+        if tool.check(tried) is None:
+            arguments.update(tried)
+            return True
+    return False
+
+
+def _readings(slots: Iterable[Slot], text: str, dialect: Dialect, first: Any) -> list[Any]:
+    """`first` and what else `text` says for one of `slots`."""
+    found = [first]
+    for slot in slots:
+        try:
+            value, _ = read(slot, text, dialect)
+        except Refused:
+            continue
+        if not any(type(value) is type(known) and value == known for known in found):
+            found.append(value)
+    return found
+
+
+def _droppable(frame: Frame, parameter: Parameter, span: Span) -> bool:
+    """Whether the value is empty and the parameter may as well be left out."""
+    return span[0] == span[1] and frame.tool is not None and parameter.name not in frame.tool.required
+
+
+def _undeclared(frame: Frame, parameter: Parameter, span: Span) -> Problem:
+    message = f"{parameter.name!r} is no parameter of {frame.name!r}, and others are forbidden"
+    return Problem("invalid", "additionalProperties", message, span, escape(parameter.name))
+
+
+def _invalid(issue: Issue, span: Span) -> Problem:
+    message = f"{issue.pointer}: {issue.message}" if issue.pointer else issue.message
+    return Problem("invalid", issue.code, message, span, issue.pointer)
+
+
+def _anchor(frame: Frame, spans: dict[str, Span], issue: Issue) -> Span:
+    """Where the value that `issue` speaks of stands; the whole call where it speaks of the call."""
+    for name, span in spans.items():
+        if issue.pointer == escape(name) or issue.pointer.startswith(escape(name) + "/"):
+            return span
+    return frame.start, frame.end

@@ -1,0 +1,45 @@
+"""A call as the chat template writes it, byte for byte. The reader is its inverse."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from dfkeval.parsing.coercion import Dialect
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _qwen35(value: Any) -> str:
+    """Qwen3.5 and the updated Qwen3-Coder: containers as JSON, everything else as Python prints it."""
+    return _json(value) if isinstance(value, Mapping | list | tuple) else str(value)
+
+
+def _qwen36(value: Any) -> str:
+    """Qwen3.6 and Qwen3.8: everything but strings as JSON."""
+    return value if isinstance(value, str) else _json(value)
+
+
+_VALUES: Final[dict[str, Callable[[Any], str]]] = {
+    "qwen3.5": _qwen35,
+    "qwen3.6": _qwen36,
+    "qwen3-coder-2507": str,
+}
+
+
+def write_tool_call(name: str, arguments: Mapping[str, Any], dialect: Dialect = "qwen3.5") -> str:
+    """The text of one call in `dialect`: "qwen3.5", "qwen3.6", "qwen3-coder-2507" (Python repr) or "hermes"
+    (JSON).
+
+    Strings are written as they are, so a key with '>' or a newline in it cannot be read back. Raises
+    ValueError for another dialect."""
+    if dialect == "hermes":
+        return f"<tool_call>\n{_json({'name': name, 'arguments': arguments})}\n</tool_call>"
+    if dialect not in _VALUES:
+        raise ValueError(f"dialect {dialect!r} writes nothing; use one of {', '.join(_VALUES)} or hermes")
+    text = _VALUES[dialect]
+    body = "".join(f"<parameter={key}>\n{text(value)}\n</parameter>\n" for key, value in arguments.items())
+    return f"<tool_call>\n<function={name}>\n{body}</function>\n</tool_call>"

@@ -1,0 +1,74 @@
+"""How numbers, names and answers are written in every report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from dfkeval.analysis.comparison import HEADLINES, Comparison
+from dfkeval.types import NOT_ANSWERED, Sample
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """0.8333 -> "0.833"; None -> "n/a"."""
+    return "n/a" if value is None else f"{value:.{digits}f}"
+
+
+def signed(value: float | None, digits: int = 3) -> str:
+    """0.25 -> "+0.250"."""
+    return "n/a" if value is None else f"{value:+.{digits}f}"
+
+
+def interval(low: float | None, high: float | None, sign: bool = False) -> str:
+    """ "[0.700, 0.900]", empty without one."""
+    if low is None or high is None:
+        return ""
+    write = signed if sign else number
+    return f"[{write(low)}, {write(high)}]"
+
+
+def p_value(p: float | None) -> str:
+    """0.00002 -> "< 0.001"."""
+    if p is None:
+        return ""
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def split(names: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """Headline values that are there, and the others."""
+    first = [name for name in HEADLINES if name in names]
+    return first, [name for name in names if name not in first]
+
+
+def shown(value: Any) -> str:
+    """A dict as people read it: two spaces, letters of every script as they are."""
+    return "none" if value is None else json.dumps(value, ensure_ascii=False, indent=2)
+
+
+def verdict_line(comparison: Comparison) -> str:
+    """ "60 common rows" and what was left out, in one line."""
+    lost = "".join(f"; {count} left out: {reason}" for reason, count in comparison.left_out.items())
+    return f"{comparison.n} common rows{lost}"
+
+
+def compared(sample: Sample) -> list[str]:
+    """The gold's fields that can be right or wrong as a whole; prose is not compared word by word."""
+    return [key for key, gold in (sample.gold or {}).items() if _short(gold)]
+
+
+def agrees(sample: Sample) -> bool | None:
+    """Whether the answer equals the gold in every field of `compared`.
+
+    None without gold, without answer, or where all of the gold is prose."""
+    names = compared(sample)
+    if sample.gold is None or not names or sample.outcome in NOT_ANSWERED:
+        return None
+    if sample.value is None:
+        return False
+    return all(sample.value.get(key) == sample.gold[key] for key in names)
+
+
+def _short(value: Any) -> bool:
+    """A list, or a text short enough to be a class; prose is not compared word by word."""
+    return not isinstance(value, str) or len(value) <= 40

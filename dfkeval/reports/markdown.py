@@ -1,0 +1,142 @@
+"""Runs and comparisons as Markdown tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from dfkeval.analysis import server_parser
+from dfkeval.analysis.comparison import Comparison
+from dfkeval.evaluation.evaluate import Run
+from dfkeval.reports.formatting import interval, number, p_value, shown, signed, split, verdict_line
+from dfkeval.reports.run_curves import differences
+from dfkeval.types import OUTCOMES
+
+FAILED_EXAMPLES = 5
+#: Values whose smallest detectable difference is printed under a comparison.
+_POWER = ("labels.macro_f1", "fields.f1")
+
+
+def markdown(run: Run, comparisons: Sequence[Comparison] = ()) -> str:
+    """One run: metrics, outcomes, examples of failed answers; and comparisons with it."""
+    facts = run.environment.get("backend", {})
+    asked = ", ".join(
+        f"{key} {facts[key]}" for key in ("kind", "model", "adapter", "dtype") if facts.get(key)
+    )
+    modes = "".join(f", mode {mode}" for mode in run.config.modes if mode != "free")
+    head = [
+        f"# {run.name}",
+        "",
+        f"{run.summary['n']} samples, schema `{run.schema.name}`, {_code(asked or run.config.kind)}{modes}",
+        "",
+    ]
+    parts = ["## Metrics", "", *metric_rows(run), "", "## Outcomes", "", *outcome_rows(run), ""]
+    parts += _server(run.summary["details"].get(server_parser.DETAIL))
+    parts += _confusion(run.summary["details"].get("labels", {}).get("confusion"))
+    differing = differences(run.summary["details"].get("validity", {}))
+    if differing:
+        lines = [f"- {_code(line)}" for line in differing]
+        parts += ["## JSON Schema and answer class differ", "", *lines, ""]
+    for comparison in comparisons:
+        parts += ["", f"## {comparison.a} -> {comparison.b}", "", comparison_table(comparison), ""]
+    return "\n".join([*head, *parts, *_examples(run)]).rstrip() + "\n"
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """A Markdown table as lines; cells are escaped."""
+    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    return lines + [
+        "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in row) + " |" for row in rows
+    ]
+
+
+def metric_rows(run: Run) -> list[str]:
+    """Headline values first."""
+    found = run.summary["metrics"]
+    names = [name for part in split(found) for name in part]
+    rows = [
+        (name, number(m["value"]), interval(m["low"], m["high"]), str(m["n"]))
+        for name in names
+        for m in [found[name]]
+    ]
+    return table(("metric", "value", f"{run.summary.get('confidence', 0.95):.0%} interval", "n"), rows)
+
+
+def outcome_rows(run: Run) -> list[str]:
+    """Counts and shares; they sum to 100 %."""
+    total = run.summary["n"]
+    rows = [
+        (name, str(count), f"{count / total:.1%}", OUTCOMES[name])
+        for name, count in run.summary["outcomes"].items()
+    ]
+    return table(("outcome", "samples", "share", "meaning"), rows)
+
+
+def comparison_table(comparison: Comparison, names: Sequence[str] | None = None) -> str:
+    """Paired differences; `names` picks rows, default the headline values."""
+    chosen = names if names is not None else split(comparison.differences)[0]
+    rows = []
+    for name in chosen:
+        change = comparison.differences[name]
+        rows.append(
+            (name, number(change.a), number(change.b), signed(change.value),
+             interval(change.low, change.high, True), p_value(change.p_holm), str(change.n),
+             comparison.verdict(name))
+        )  # fmt: skip
+    header = ("metric", comparison.a, comparison.b, "difference", "interval", "p (Holm)", "n", "verdict")
+    notes = [f"- {note}" for note in comparison.notes]
+    if comparison.changed:
+        notes.append(f"- {len(comparison.changed)} answers changed")
+    shown = [(name, comparison.detectable(name)) for name in chosen if name in _POWER]
+    notes += [f"- {_power(name, least)} would show in 4 of 5 such runs" for name, least in shown if least]
+    return "\n".join([*table(header, rows), "", verdict_line(comparison), *notes])
+
+
+def _power(name: str, least: float) -> str:
+    """What a comparison of these rows and runs could find; both values are shares."""
+    return f"a true difference of {least:.3f} in {name}" if least <= 1 else f"no true difference in {name}"
+
+
+def _server(found: dict[str, Any] | None) -> list[str]:
+    return [] if found is None else [server_parser.line(found), ""]
+
+
+def _confusion(matrix: dict[str, Any] | None) -> list[str]:
+    if matrix is None:
+        return []
+    names = matrix["labels"]
+    rows = [(name, *map(str, row)) for name, row in zip(names, matrix["matrix"], strict=False)]
+    return [
+        "## Confusion matrix",
+        "",
+        *table(("gold \\ answer", *(name.strip("<>") for name in names)), rows),
+        "",
+    ]
+
+
+def _examples(run: Run) -> list[str]:
+    failed = [sample for sample in run.samples if sample.value is None][:FAILED_EXAMPLES]
+    lines = ["## Answers that are not valid", ""] if failed else []
+    for sample in failed:
+        reason = "; ".join(sample.problems) or "no reason given"
+        lines += [f"- {_code(sample.id)} {sample.outcome}: {_code(reason)}", "", *_block(sample.text), ""]
+        lines += [f"  gold: {_code(shown(sample.gold))}", ""] if sample.gold else []
+    return lines
+
+
+def _code(text: str) -> str:
+    """A text as inline code, whatever it holds."""
+    one_line = " ".join(text.split()).replace("|", "\\|")
+    fence = "`" * (1 + max((len(run) for run in _ticks(one_line)), default=0))
+    return f"{fence} {one_line} {fence}" if "`" in one_line else f"`{one_line}`"
+
+
+def _block(text: str) -> list[str]:
+    """A text as a code block inside a list item: two columns of the item and four of the block, so that
+    nothing in it is markup."""
+    cut = text if len(text) <= 1000 else text[:1000] + " …"
+    return ["      " + line for line in cut.splitlines()] or ["      (nothing)"]
+
+
+def _ticks(text: str) -> list[str]:
+    return ["`" * len(run) for run in "".join(sign if sign == "`" else " " for sign in text).split()]

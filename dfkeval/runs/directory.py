@@ -1,0 +1,222 @@
+"""The run directory: everything that is needed to believe, repeat and re-score a run.
+
+    config.json         the resolved configuration and the hash of the data file
+    environment.json    versions, hardware, model and template hashes, throughput
+    completions.jsonl   every completion verbatim, appended and flushed as it comes
+    likelihoods.jsonl   likelihood of each gold answer, where a metric needs it; appended likewise
+    samples.jsonl       one judged sample a line, in data order
+    summary.json        counts of outcomes, and every metric with its interval
+    report.md, report.html
+
+Promises: a killed run loses at most what was in flight; a resumed one continues only the same configuration
+on the same data, and two never write into one folder; every other file is written whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from dfkdata.common import jsonl, locks
+from dfkdata.common.errors import ConfigError, DataError
+from dfkeval.types import Completion, Likelihood, Sample
+
+CONFIG, ENVIRONMENT, COMPLETIONS = "config.json", "environment.json", "completions.jsonl"
+LIKELIHOODS = "likelihoods.jsonl"
+SAMPLES, SUMMARY, REPORT_MD, REPORT_HTML = "samples.jsonl", "summary.json", "report.md", "report.html"
+FORMAT = 1
+
+#: Keys of the configuration that only change how a run is scored or judged; a resumed run may change them.
+SCORING_KEYS = (
+    "metrics", "bertscore", "fields", "sita", "resamples", "confidence", "seed", "max_failures", "cache",
+    "trackers",
+)  # fmt: skip
+
+Line = TypeVar("Line", Completion, Likelihood)
+
+
+class Store:
+    """One run directory."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+
+    def path(self, name: str) -> Path:
+        """A file of this run."""
+        return self.folder / name
+
+    @contextmanager
+    def alone(self, *, else_: str = " or give another --out") -> Iterator[None]:
+        """The folder for this process only. Raises `ConfigError` as `locks.alone`, and where it is a file."""
+        if self.folder.exists() and not self.folder.is_dir():
+            raise ConfigError(f"{self.folder}: is a file; give another --out")
+        with locks.alone(self.path(locks.LOCK), else_=else_):
+            yield
+
+    def begin(self, config: dict[str, Any], data_sha256: str, *, overwrite: bool = False) -> None:
+        """Create the directory, or continue in it.
+
+        Raises `ConfigError` when it holds a run with another configuration or other data and `overwrite` is
+        off."""
+        record = {"format": FORMAT, "data_sha256": data_sha256, "config": config}
+        if self.path(CONFIG).exists() and not overwrite:
+            if self._asked():  # a run whose backend never started binds nobody
+                self._refuse_other(record)
+        elif self.folder.exists() and self._holds_something():
+            if not overwrite:
+                raise ConfigError(f"{self.folder}: not empty and no run; give another --out")
+            if not self.path(CONFIG).exists():
+                raise ConfigError(
+                    f"{self.folder}: holds no run, so nothing there is overwritten; give another --out"
+                )
+            for name in (COMPLETIONS, LIKELIHOODS, SAMPLES, SUMMARY, REPORT_MD, REPORT_HTML, ENVIRONMENT):
+                self.path(name).unlink(missing_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_json(self.path(CONFIG), record)
+
+    def _holds_something(self) -> bool:
+        """Whether there is more in the folder than what a kill at the very start leaves."""
+        return any(path.name not in (f"{CONFIG}.part", locks.LOCK) for path in self.folder.iterdir())
+
+    def _asked(self) -> bool:
+        """Whether the folder holds any answer, whole or half-written."""
+        path = self.path(COMPLETIONS)
+        return path.exists() and path.stat().st_size > 0
+
+    def _refuse_other(self, record: dict[str, Any]) -> None:
+        old = self.config()
+        if old["data_sha256"] != record["data_sha256"]:
+            raise ConfigError(f"{self.folder}: holds a run on other data; give another --out, or --overwrite")
+        before, now = generating(old["config"]), generating(record["config"])
+        changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+        if changed:
+            raise ConfigError(
+                f"{self.folder}: holds a run with another configuration ({', '.join(changed)} differ); "
+                "give another --out, or --overwrite"
+            )
+
+    def config(self) -> dict[str, Any]:
+        """{"format", "data_sha256", "config"}. Raises `DataError` when this is no run directory."""
+        record = read_json(self.path(CONFIG))
+        if record.get("format") != FORMAT:
+            raise DataError(
+                f"{self.path(CONFIG)}: format {record.get('format')} is not one that this version reads"
+            )
+        return record
+
+    def completions(self) -> dict[str, Completion]:
+        """The last completion of each id. A half-written last line, which a kill leaves, is not one."""
+        return {found.id: found for found in self._lines(COMPLETIONS, Completion)}
+
+    def likelihoods(self) -> dict[str, Likelihood]:
+        """The last likelihood of each id."""
+        return {found.id: found for found in self._lines(LIKELIHOODS, Likelihood)}
+
+    def _lines(self, name: str, kind: type[Line]) -> Iterator[Line]:
+        what = f"a {kind.__name__.lower()}"
+        return (found for _, found in jsonl.finished(self.path(name), kind, what))
+
+    def append(self, completions: Iterable[Completion]) -> Iterator[Completion]:
+        """Write each completion as it comes, flushed, and pass it on; a half-written last line is cut off
+        first."""
+        return self._append(COMPLETIONS, completions)
+
+    def append_likelihoods(self, likelihoods: Iterable[Likelihood]) -> Iterator[Likelihood]:
+        """As `append`."""
+        return self._append(LIKELIHOODS, likelihoods)
+
+    def _append(self, name: str, lines: Iterable[Line]) -> Iterator[Line]:
+        encoder = msgspec.json.Encoder()
+        with self.path(name).open("ab") as file:
+            file.truncate(_whole_lines(self.path(name)))
+            for line in lines:
+                file.write(_encoded(encoder, line) + b"\n")
+                file.flush()
+                yield line
+            os.fsync(file.fileno())
+
+    def write_samples(self, samples: Iterable[Sample]) -> None:
+        """Replace samples.jsonl."""
+        encoder = msgspec.json.Encoder()
+        lines = (_encoded(encoder, sample) + b"\n" for sample in samples)
+        write_bytes(self.path(SAMPLES), b"".join(lines))
+
+    def samples(self) -> list[Sample]:
+        """The judged samples. Raises `DataError` when the run has not been scored."""
+        path = self.path(SAMPLES)
+        if not path.exists():
+            raise DataError(f"{self.folder}: has no {SAMPLES}; run `dfkeval score {self.folder}` first")
+        decoder = msgspec.json.Decoder(Sample)
+        try:
+            return [decoder.decode(line) for line in path.read_bytes().splitlines() if line]
+        except msgspec.MsgspecError as error:
+            raise DataError(
+                f"{path}: not samples of this version ({error}); run `dfkeval score` again"
+            ) from error
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    """The run's summary.json. Raises `DataError` where there is none, or not the summary of a run."""
+    path = folder / SUMMARY
+    found = read_json(path)
+    shape = {"n": int, "outcomes": dict, "metrics": dict, "details": dict}
+    if not all(isinstance(found.get(key), kind) for key, kind in shape.items()):
+        raise DataError(f"{path}: not the summary of a run; run `dfkeval score {folder}` again")
+    return found
+
+
+def generating(config: dict[str, Any]) -> dict[str, Any]:
+    """The part of a configuration that decides what is asked and how it is answered."""
+    return {key: value for key, value in config.items() if key not in SCORING_KEYS}
+
+
+def _encoded(encoder: msgspec.json.Encoder, line: msgspec.Struct) -> bytes:
+    """One JSON line. Half characters (lone surrogates), which no file can hold, become question marks."""
+    try:
+        return encoder.encode(line)
+    except UnicodeEncodeError:
+        return encoder.encode(jsonl.whole_characters(msgspec.to_builtins(line)))
+
+
+def _whole_lines(path: Path) -> int:
+    """Bytes up to and with the last newline."""
+    data = path.read_bytes()
+    return data.rfind(b"\n") + 1
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object. Raises `DataError` naming the file."""
+    try:
+        found = msgspec.json.decode(path.read_bytes())
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be read ({error.strerror}); is {path.parent} a run directory?"
+        ) from error
+    except msgspec.DecodeError as error:
+        raise DataError(f"{path}: not JSON ({error})") from error
+    if not isinstance(found, dict):
+        raise DataError(f"{path}: not a JSON object")
+    return found
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Indented JSON, keys in their order."""
+    write_bytes(path, msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n")
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write whole or not at all."""
+    part = path.with_name(path.name + ".part")
+    part.write_bytes(data)
+    part.replace(path)
+
+
+def file_sha256(path: Path) -> str:
+    """Hash of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,47 @@
+"""Evaluation configurations that ship: one YAML file a preset, its name is the file's.
+
+Each opens with a comment that says whose numbers it repeats. `dfkeval init NAME` copies one to edit; in a
+checkout they are also seen as `configs/eval/`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dfkdata.common.errors import ConfigError
+from dfkdata.common.plugins import suggestion
+
+FOLDER = Path(__file__).parent
+
+
+def names() -> list[str]:
+    """The presets, sorted."""
+    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+def text(name: str) -> str:
+    """The YAML of a preset. Raises `ConfigError` that lists them when there is none of this name."""
+    if name not in names():
+        raise ConfigError(
+            f"{name!r} is not a preset{suggestion(name, names())} (presets: {', '.join(names())})"
+        )
+    return (FOLDER / f"{name}.yaml").read_text(encoding="utf-8")
+
+
+def about(name: str) -> str:
+    """What a preset says of itself in its first line."""
+    return text(name).splitlines()[0].removeprefix("#").strip()
+
+
+def write(name: str, out: Path) -> Path:
+    """Copy the preset to `out`, a YAML file or a folder. Raises `ConfigError` where a file is already, or
+    none can be written."""
+    found = text(name)
+    path = out if out.suffix in (".yaml", ".yml") else out / f"{name}.yaml"
+    if path.exists():
+        raise ConfigError(f"{path}: is there already; give another --out")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(found, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be written ({error.strerror}); give another --out") from error
+    return path

@@ -1,0 +1,1 @@
+"""The `dfktrain` command, one file a command."""

@@ -1,0 +1,32 @@
+"""`dfktrain curves`: the page and the pictures of a finished run, drawn again from its folder."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+EXAMPLES = "Examples:\n\n  dfktrain curves runs/first\n\n  dfktrain curves runs/first --out paper"
+
+
+def curves_command(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run.", metavar="RUN")],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Where to draw. Default: into the run's folder.")
+    ] = None,
+) -> None:
+    """Draw a run's loss curves again and say what they mean: training.html and a PNG for each stage."""
+    from dfktrain.reports import curves
+    from dfktrain.reports.curves import plot
+
+    told = curves.chapters(run)
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+    page = curves.write((out or run) / curves.PAGE, run.resolve().name, told, finished=True)
+    for chapter in told:
+        home = run / "stages" / chapter.name / "curves.png" if out is None else out / f"{chapter.name}.png"
+        plot.png(chapter, home)
+        sys.stdout.write(f"{chapter.name}: {chapter.verdict.text}\n")
+    sys.stdout.write(f"page: {page}\n")

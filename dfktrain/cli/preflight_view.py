@@ -1,0 +1,124 @@
+"""A `Plan` as text: tables, histograms of blocks, and one sample with its scored tokens coloured."""
+
+from __future__ import annotations
+
+import sys
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from dfktrain.data.collator import Collator
+from dfktrain.data.masking import IGNORE, Encoded
+from dfktrain.data.stage_data import SHOWN
+from dfktrain.training.preflight import Plan, StagePlan
+
+BLOCKS = "▁▂▃▄▅▆▇█"
+
+
+def write(plan: Plan) -> None:
+    """Print `plan` to stdout, what would stop the run last and in red."""
+    out = Console(file=sys.stdout, soft_wrap=True, highlight=False)
+    for stage in plan.stages:
+        _stage(out, stage, plan.collator)
+    _machine(out, plan)
+    for fault in plan.faults:
+        out.print(fault, style="red", markup=False)
+
+
+def _stage(out: Console, stage: StagePlan, collator: Collator | None) -> None:
+    out.print(f"[bold]stage {stage.name}[/bold]")
+    for reason in stage.refused[:SHOWN]:
+        out.print(f"  refused: {reason}", style="red", markup=False)
+    if len(stage.refused) > SHOWN:
+        out.print(f"  refused: {len(stage.refused) - SHOWN} more", style="red")
+    for reason, count in stage.left_out.items():
+        out.print(f"  left out: {count} rows: {reason}", markup=False)
+    if not stage.samples:
+        return
+    tokens, scored = sum(stage.lengths), sum(stage.scored)
+    out.print(f"  samples {len(stage.samples)}, steps {stage.steps}, validation {stage.validation}")
+    out.print(f"  tokens {tokens:,}, of which carry loss {scored:,} ({scored / tokens:.1%})")
+    out.print(f"  tokens a sample        {spread(stage.lengths)}")
+    out.print(f"  scored tokens a sample {spread(stage.scored)}")
+    if any(stage.video_tokens):
+        out.print(f"  video tokens a sample  {spread(stage.video_tokens)}")
+    if any(stage.image_tokens):
+        out.print(f"  image tokens a sample  {spread(stage.image_tokens)}")
+        out.print(f"  pixels a sample        {spread(stage.pixels)}")
+    out.print(f"  largest micro-batch    {stage.micro_tokens:,} tokens")
+    for note in stage.notes:
+        out.print(f"  note: {note}", style="yellow", markup=False)
+    if collator is not None:
+        marks = "green tokens carry loss" if out.color_system else "tokens in ⟦ ⟧ carry loss"
+        out.print(f"  first sample; {marks}:")
+        out.print(coloured(stage.samples[0], collator, marked=out.color_system is None))
+
+
+def _machine(out: Console, plan: Plan) -> None:
+    out.print(f"[bold]machine[/bold]  engine {plan.engine}, precision {plan.precision}")
+    if plan.size is not None:
+        carried = f" on {len(plan.size.modules)} modules" if plan.size.modules else ""
+        out.print(f"  base {plan.size.base:,} parameters, trained {plan.size.trained:,}{carried}")
+    if plan.memory_gib is not None and plan.seconds is not None:
+        out.print(f"  estimated: peak memory {plan.memory_gib:.2f} GiB, time {_time(plan.seconds)}")
+    for note in plan.notes:
+        out.print(f"  note: {note}", style="yellow", markup=False)
+    for kernel in plan.kernels:
+        out.print(f"  {kernel.part}: {kernel.choice} - {kernel.why}", markup=False)
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for version in plan.versions:
+        table.add_row(
+            "  " + version.package,
+            version.version,
+            f"[red]{escape(version.fault)}[/red]" if version.fault else "",
+        )
+    out.print(table)
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.0f} seconds" if seconds < 120 else f"{seconds / 60:.1f} minutes"
+
+
+def spread(values: list[int], bins: int = 12) -> str:
+    """Minimum, median, 95th percentile, maximum, and a histogram of blocks between the ends."""
+    ordered = sorted(values)
+    low, high = ordered[0], ordered[-1]
+    middle, most = (ordered[round(share * (len(ordered) - 1))] for share in (0.5, 0.95))
+    counts = [0] * bins
+    for value in values:
+        counts[min(bins - 1, (value - low) * bins // max(1, high - low))] += 1
+    top = max(counts)
+    bars = "".join(BLOCKS[-(-count * (len(BLOCKS) - 1) // top)] if count else " " for count in counts)
+    return f"min {low}  median {middle}  p95 {most}  max {high}  |{bars}|"
+
+
+def coloured(sample: Encoded, collator: Collator, *, marked: bool = False) -> str:
+    """The sample as Rich markup: scored tokens green, the rest dim, a run of image or video tokens as one
+    with its number. marked: scored text also stands in ⟦ ⟧, for readers without colours."""
+    pieces: list[str] = []
+    start = 0
+    while start < len(sample.input_ids):
+        kind = _kind(sample, collator, start)
+        stop = start
+        while stop < len(sample.input_ids) and _kind(sample, collator, stop) == kind:
+            stop += 1
+        piece = _piece(sample.input_ids[start:stop], kind, collator)
+        pieces.append(f"⟦{piece}⟧" if marked and kind == "scored" else piece)
+        start = stop
+    return "".join(pieces)
+
+
+def _kind(sample: Encoded, collator: Collator, at: int) -> str:
+    if sample.input_ids[at] == collator.image_id:
+        return "image"
+    if sample.input_ids[at] == collator.video_id:
+        return "video"
+    return "scored" if sample.labels[at] != IGNORE else "silent"
+
+
+def _piece(ids: list[int], kind: str, collator: Collator) -> str:
+    if kind in ("image", "video"):
+        return f"[magenta]<{len(ids)} {kind} tokens>[/magenta]"
+    written = escape(collator.tokenizer.decode(ids))
+    return f"[bold green]{written}[/bold green]" if kind == "scored" else f"[dim]{written}[/dim]"

@@ -1,0 +1,66 @@
+"""`dfktrain push`: the weights of a run, their card and curves to a model repository of the Hub."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+EXAMPLES = (
+    "Examples:\n\n  dfktrain push runs/first --to ORG/NAME --dry-run\n\n"
+    "  HF_TOKEN=... dfktrain push runs/first --to ORG/NAME --revision v2\n\n"
+    "  HF_TOKEN=... dfktrain push runs/stopped --to ORG/NAME --checkpoint"
+)
+
+
+def push_command(
+    run: Annotated[
+        Path, typer.Argument(help="A run's folder, or one with an adapter or a merged model.", metavar="DIR")
+    ],
+    to: Annotated[str, typer.Option("--to", help="The model repository: ORG/NAME.")],
+    dry_run: Annotated[
+        bool, typer.Option(help="List what would be sent, and the card; send nothing.")
+    ] = False,
+    private: Annotated[
+        bool,
+        typer.Option("--private/--public", help="Of a repository that is made; others stay as they are."),
+    ] = True,
+    revision: Annotated[str | None, typer.Option(help="The branch; default: the main one.")] = None,
+    checkpoint: Annotated[
+        bool,
+        typer.Option(
+            "--checkpoint",
+            help="Of a stopped run: its newest whole checkpoint with optimiser, scheduler and random states, "
+            "into the folder checkpoint/; dfktrain run --resume hf://ORG/NAME goes on from it.",
+        ),
+    ] = False,
+) -> None:
+    """Send weights, card, dfk.json and curves to the Hub, and nothing else; the token is HF_TOKEN."""
+    from dfktrain import hub
+    from dfktrain.cli import app
+    from dfktrain.training import hub_resume
+
+    app._quiet()
+    hub.check_name(to)
+    files = hub_resume.plan(run) if checkpoint else hub.plan(run)
+    for file in files:
+        sys.stdout.write(f"{file.size:>14,}  {file.name}\n")
+    total = sum(file.size for file in files)
+    sys.stdout.write(f"{total:>14,}  bytes in {len(files)} files\n")
+    if dry_run and not checkpoint:
+        card = next((file.content for file in files if file.name == "README.md"), None)
+        sys.stdout.write("\nno card: README.md is missing\n" if card is None else f"\n{_text(card)}")
+    if dry_run:
+        sys.stdout.write(f"\ndry run: nothing was sent to {to}\n")
+        return
+    replaces = hub_resume.FOLDER if checkpoint else None
+    address = hub.send(files, to, private=private, revision=revision, replaces=replaces)
+    sys.stdout.write(f"sent: {address}\n")
+    if checkpoint:
+        sys.stdout.write(f"go on elsewhere: dfktrain run CONFIG --out DIR --resume {address}\n")
+
+
+def _text(content: bytes | Path) -> str:
+    return (content if isinstance(content, bytes) else content.read_bytes()).decode()

@@ -1,0 +1,52 @@
+"""`dfktrain rft`: rejection-sampling fine-tuning."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+EXAMPLES = (
+    "Examples:\n\n  dfktrain rft rft.yaml --out runs/rft\n\n  dfktrain rft rft.yaml --out runs/more --set "
+    "rounds=2 --set sample.sampling.repeats=8"
+)
+
+
+def rft_command(
+    config: Annotated[Path, typer.Argument(help="The configuration, a YAML file.", metavar="CONFIG")],
+    out: Annotated[
+        Path, typer.Option("--out", help="Folder of the run; one that was stopped goes on there.")
+    ],
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="Replace one key: keep=2. May be repeated.")
+    ] = None,
+    override: Annotated[
+        list[str] | None, typer.Option("--override", help="File of changes; what changes is printed.")
+    ] = None,
+) -> None:
+    """Ask every row several times, keep the answers that validators accept, train on them; DIR/adapter,
+    DIR/rft.json."""
+    from dfkdata.common.config import load_config
+    from dfkdata.common.progress import Progress
+    from dfktrain.cli import app
+    from dfktrain.config import overrides
+    from dfktrain.config.rft import RftConfig
+
+    app._quiet()
+    changes = [change for file in override or () for change in overrides.expand(config, file)]
+    settings = load_config(config, RftConfig, [*changes, *(set_ or ())])
+    for line in overrides.deviations(config, settings, changes) if changes else ():
+        sys.stderr.write(f"override: {line}\n")
+    settings = settings.resolved(config.parent.resolve())
+    app._require()
+    from dfktrain.experiments import rft
+
+    result = rft.rft(settings, out, asked=Progress("answers"), trained=app._bar(), say=_say)
+    sys.stdout.write(rft.table(result))
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"  {line}\n")
+    sys.stderr.flush()

@@ -1,0 +1,1 @@
+"""What users write: the run's configuration, its sections, presets and overrides."""

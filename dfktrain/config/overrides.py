@@ -1,0 +1,81 @@
+"""A configuration with changes laid over it, and what they changed.
+
+An override file is flat: a dotted place -> a value, with * for every entry of a list.
+
+    model.name: tiny
+    stages.*.steps: 2
+
+Promises: files apply in order, `--set` after them; the result is checked as one configuration; where a file
+was given, every place that ends up with another value than the configuration had is listed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from dfkdata.common.config import Config, load_config, read_mapping
+from dfkdata.common.errors import ConfigError
+from dfktrain.config import presets
+from dfktrain.config.run import TrainConfig
+
+
+def load(
+    path: Path, files: Sequence[str] = (), overrides: Sequence[str] = ()
+) -> tuple[TrainConfig, list[str]]:
+    """(the configuration, its deviations as "place: before -> after").
+
+    files: paths, or names of presets under overrides/. overrides: "place=value". Raises `ConfigError`."""
+    changes = [change for file in files for change in expand(path, file)]
+    changed = load_config(path, TrainConfig, [*changes, *overrides])
+    return changed, deviations(path, changed, changes) if changes else []
+
+
+def expand(path: Path, file: str) -> list[str]:
+    """The changes of an override file as "place=value", every * replaced by the places of the list in
+    `path`."""
+    found = Path(file) if Path(file).suffix else presets.find(file, "overrides")
+    whole = read_mapping(path)
+    return [
+        f"{place}={json.dumps(value, ensure_ascii=False)}"  # JSON is YAML
+        for pattern, value in read_mapping(found).items()
+        for place in _places(str(pattern), whole, str(found))
+    ]
+
+
+def _places(pattern: str, whole: dict[str, Any], where: str) -> list[str]:
+    before, star, after = pattern.partition(".*")
+    if not star:
+        return [pattern]
+    target = whole.get(before)
+    if not isinstance(target, list):
+        raise ConfigError(f"{where}: {pattern!r}: {before} is no list in the configuration")
+    return [f"{before}.{index}{after}" for index in range(len(target))]
+
+
+def deviations(path: Path, changed: Config, changes: Sequence[str]) -> list[str]:
+    """Where `changed` differs from what the file says or leaves to a default; the changes themselves where
+    the file alone is no configuration."""
+    try:
+        written = load_config(path, type(changed))
+    except ConfigError:
+        return list(changes)
+    return list(_differences(written.model_dump(mode="json"), changed.model_dump(mode="json"), ""))
+
+
+def _differences(before: Any, after: Any, place: str) -> Iterator[str]:
+    """Each place at which two trees of plain values differ, as deep as both go."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        for key in {**before, **after}:
+            inner = f"{place}.{key}" if place else str(key)
+            yield from _differences(before.get(key), after.get(key), inner)
+    elif isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
+        for index, (left, right) in enumerate(zip(before, after, strict=True)):
+            yield from _differences(left, right, f"{place}.{index}")
+    elif before != after:
+        yield f"{place}: {_shown(before)} -> {_shown(after)}"
+
+
+def _shown(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, (dict, list)) else str(value)

@@ -1,0 +1,359 @@
+"""What a training run is, as frozen configuration. Loads no torch.
+
+Strategy: a run is one model, one adapter and a list of stages through which that adapter goes in order. Every
+key is either honoured by the engine or refused; nothing is ignored.
+Promises: unknown keys are refused with a suggestion (see `dfkdata.common.config`), contradictions before any slow
+step, and relative paths mean "beside the configuration file" once `resolved` has been called."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import ConfigDict, Field, JsonValue, field_validator, model_validator
+
+from dfkdata.common.config import Config
+from dfktrain.config.sections import ModelCard, Watched
+
+Scheduler = Literal["cosine", "linear", "constant", "constant_with_warmup"]
+Precision = Literal["auto", "bf16", "fp32"]
+HUB = "hf://"
+"""How an address on the Hub begins."""
+
+PRESETS = ("all-linear", "language", "vision", "all", "servable")
+Optimizer = Literal["adamw_torch", "adamw_torch_fused", "adamw_8bit", "paged_adamw_8bit", "adafactor", "sgd"]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+
+
+class ModelConfig(Config):
+    """The base model.
+
+    name: "tiny" (the built-in model), a folder, or a hub name. kind: "vlm" loads the vision-language class,
+    also for text-only data; "llm" a causal language model, and refuses a vision-language checkpoint.
+    chat_template: what replaces the model's own: the path of a Jinja file, or a name: "qwen3_5" (the one in
+    this package) or a named template of the model itself. attention: the attention implementation."""
+
+    name: str
+    kind: Literal["vlm", "llm"] = "vlm"
+    chat_template: str | None = None
+    attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
+
+
+class Switches(Config):
+    """Target modules by part: the vision tower or the language model, in each the attention (gated delta rule
+    included) and the MLP layers, and the merger between the two."""
+
+    vision: bool = True
+    language: bool = True
+    attention: bool = True
+    mlp: bool = True
+    merger: bool = True
+
+
+class AdapterConfig(Config):
+    """What is trained.
+
+    kind: "lora" | "qlora" (the base in 4 bit) | "full" (every weight; the other keys must then be left out)
+      | "peft" (any PEFT method: `method` is the dotted path of its config class, `options` its arguments).
+    target_modules: a preset, a regular expression written "re:...", a list of module name endings, or
+      switches. "all-linear" and "all": every linear layer but the head, vision tower and merger included.
+      "language": those of the language model; "vision": those of the tower and the merger; "servable":
+      language without the Gated DeltaNet projections, which servers leave out without a word.
+    loftq: start the adapter of a 4-bit base so that it makes up for the quantisation.
+    warm_start: an adapter to go on from, a folder or hf://ORG/NAME[@REVISION]; its rank and modules must
+      equal those written here."""
+
+    kind: Literal["lora", "qlora", "full", "peft"] = "lora"
+    rank: Annotated[int, Field(ge=1)] = 16
+    alpha: Annotated[float, Field(gt=0)] = 32
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    bias: Literal["none", "all", "lora_only"] = "none"
+    rslora: bool = False
+    dora: bool = False
+    loftq: bool = False
+    method: str | None = None
+    options: dict[str, JsonValue] = Field(default_factory=dict)
+    target_modules: Switches | str | tuple[str, ...] = "all-linear"
+    warm_start: str | None = None
+
+    @field_validator("target_modules")
+    @classmethod
+    def _known_or_regex(cls, value: Switches | str | tuple[str, ...]) -> Switches | str | tuple[str, ...]:
+        if isinstance(value, str) and value not in PRESETS and not value.startswith("re:"):
+            raise ValueError(
+                f"{value!r} is not one of {', '.join(PRESETS)}; write a list of names, or re:PATTERN"
+            )
+        if not value:
+            raise ValueError("names no module; write all-linear, or kind: full to train every weight")
+        return value
+
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> Self:
+        written = self.model_fields_set - {"kind"}
+        if self.kind == "full" and written:
+            raise ValueError(f"kind full trains every weight and has no {', '.join(sorted(written))}")
+        if (self.kind == "peft") != (self.method is not None):
+            raise ValueError("kind: peft and method: package.ConfigClass belong together")
+        lost = written & {"rank", "alpha", "dropout", "bias", "rslora", "dora", "loftq"}
+        if self.kind == "peft" and lost:
+            raise ValueError(f"kind peft takes its settings from options, not from {', '.join(sorted(lost))}")
+        if self.kind != "peft" and self.options:
+            raise ValueError("options belong to kind: peft")
+        if self.loftq and self.kind != "qlora":
+            raise ValueError("loftq makes up for a 4-bit base; it needs kind: qlora")
+        return self
+
+
+class Resample(Config):
+    """How often rows of each gold value come in an epoch: field of meta.gold -> value -> weight (0.5 takes
+    half, 2 takes each twice). Values that are not listed keep weight 1. "balanced" brings all values to the
+    same number."""
+
+    field: str
+    weights: dict[str, Annotated[float, Field(ge=0)]] | Literal["balanced"] = "balanced"
+
+
+class LabelWeights(Config):
+    """How much a row's scored tokens count in the loss: field of meta.gold -> value -> weight. Values that
+    are not listed weigh 1. "balanced": inversely to the number of rows.
+
+    The weights are scaled once a stage so that they average 1 over its scored tokens: the learning rate keeps
+    its meaning, and a step with rows of one value only is still weighed (a weighted mean within the step
+    would cancel there)."""
+
+    field: str
+    weights: dict[str, Annotated[float, Field(gt=0)]] | Literal["balanced"] = "balanced"
+
+
+class Source(Config):
+    """One data file. weight: how often its rows come in an epoch; 0.5 takes half of them, 2 takes each
+    twice."""
+
+    path: str
+    weight: Annotated[float, Field(gt=0)] = 1.0
+
+
+class SftPlus(Config):
+    """Preserve general skills: a scored token's loss is (1 - lambda) * CE + lambda * KL(base || student).
+
+    lambda: more keeps more of what the base could do and learns the new data less; 0 is plain training.
+    temperature: of the KL; more lessens the base's influence, less stays closer to it."""
+
+    model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
+
+    share: Annotated[float, Field(ge=0, lt=1, alias="lambda")]
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+
+
+class Stage(Config):
+    """One pass of the adapter over some data, with its own optimiser and schedule.
+
+    data, validation: JSONL files of the messages layout. Exactly one of epochs and steps says how long.
+    resample: rows of some gold values more or less often. label_weights: the same wish in the loss instead.
+    modality: "any", or only the rows that are "text" or "image"; a text stage leaves the vision tower
+    untouched.
+    batch_size: samples a device and micro-batch; batch_tokens instead: at most so many tokens in one.
+      accumulation: micro-batches a step. clip: gradient norm, 0 is off.
+    packing: the samples of a micro-batch in one row without padding; where the model or its kernels cannot
+      keep them apart exactly, padded batches are used and run.json says why.
+    max_length: tokens a row, image tokens included. on_too_long: "refuse" stops before training, "drop"
+      leaves longer rows out and counts them, "truncate_prompt" cuts the longest stretch of plain prompt
+      text, never an image or an answer.
+    max_pixels: pixel budget an image; None is the processor's own. dfk.json keeps it, so inference uses the
+    same.
+    turns: "last" scores the last answer; "all" makes one sample of every assistant turn, each with the exact
+      prompt that inference would give it.
+    eval_steps, save_steps, log_steps: in optimiser steps; None for eval and save means once an epoch.
+    sft_plus: stay near the base, see `SftPlus`.
+    best: keep the checkpoint with the lowest token-weighted validation loss. patience: evaluations without a
+      gain before the stage stops. watch: rows that the model answers meanwhile; None takes the run's."""
+
+    name: Name
+    data: Annotated[tuple[str | Source, ...], Field(min_length=1)]
+    validation: tuple[str, ...] = ()
+    resample: Resample | None = None
+    label_weights: LabelWeights | None = None
+    modality: Literal["any", "text", "image"] = "any"
+    epochs: Annotated[float, Field(gt=0)] | None = None
+    steps: Annotated[int, Field(ge=1)] | None = None
+    batch_size: Annotated[int, Field(ge=1)] = 8
+    batch_tokens: Annotated[int, Field(ge=1)] | None = None
+    packing: bool = False
+    accumulation: Annotated[int, Field(ge=1)] = 1
+    learning_rate: Annotated[float, Field(gt=0)] = 2e-4
+    scheduler: Scheduler = "cosine"
+    warmup_ratio: Annotated[float, Field(ge=0, lt=1)] | None = None
+    warmup_steps: Annotated[int, Field(ge=0)] | None = None
+    optimizer: Optimizer = "adamw_torch"
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    beta2: Annotated[float, Field(gt=0, lt=1)] = 0.999
+    clip: Annotated[float, Field(ge=0)] = 1.0
+    max_length: Annotated[int, Field(ge=1)] = 2048
+    on_too_long: Literal["refuse", "drop", "truncate_prompt"] = "refuse"
+    max_pixels: Annotated[int, Field(ge=1)] | None = None
+    turns: Literal["last", "all"] = "last"
+    group_by_length: bool = True
+    sft_plus: SftPlus | None = None
+    eval_steps: Annotated[int, Field(ge=1)] | None = None
+    save_steps: Annotated[int, Field(ge=1)] | None = None
+    log_steps: Annotated[int, Field(ge=1)] = 1
+    save_total_limit: Annotated[int, Field(ge=1)] = 2
+    best: bool = False
+    patience: Annotated[int, Field(ge=1)] | None = None
+    watch: Watched | None = None
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """`data` with every entry as a `Source`."""
+        return tuple(item if isinstance(item, Source) else Source(path=item) for item in self.data)
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        if self.epochs is not None and self.steps is not None:
+            raise ValueError("epochs and steps are both set; write one of them")
+        if self.batch_tokens is not None and "batch_size" in self.model_fields_set:
+            raise ValueError("batch_size and batch_tokens are both set; write one of them")
+        if self.resample is not None and self.label_weights is not None:
+            raise ValueError("resample and label_weights are both set; write one of them")
+        if self.warmup_ratio is not None and self.warmup_steps is not None:
+            raise ValueError("warmup_ratio and warmup_steps are both set; write one of them")
+        if (self.best or self.patience or self.eval_steps) and not self.validation:
+            raise ValueError("best, patience and eval_steps need validation: [FILE.jsonl]")
+        return self
+
+    @model_validator(mode="after")
+    def _nothing_without_effect(self) -> Self:
+        if "beta2" in self.model_fields_set and "adamw" not in self.optimizer:
+            raise ValueError(f"beta2 belongs to adamw; optimizer {self.optimizer} has none, leave it out")
+        if self.batch_tokens is not None and "group_by_length" in self.model_fields_set:
+            raise ValueError("batch_tokens forms its own batches; leave group_by_length out")
+        if self.best and self.save_steps and self.save_steps % (self.eval_steps or self.save_steps + 1):
+            wanted = (
+                f"a multiple of eval_steps {self.eval_steps}" if self.eval_steps else "eval_steps as well"
+            )
+            raise ValueError(
+                f"best needs a checkpoint wherever it evaluates: save_steps {self.save_steps} needs "
+                f"{wanted}; or leave save_steps out, it then follows the evaluation"
+            )
+        return self
+
+
+class Evaluate(Config):
+    """What the run ends with: its model is asked and scored, and beside it the untouched base.
+
+    config: an evaluation preset (`dfkeval init` names them) or the path of an evaluation's YAML file;
+    its model and adapter are replaced by the run's. data: the rows, in place of the file's. before: ask the
+    base as well and compare. set: further changes of the evaluation, "metrics=[validity]"."""
+
+    config: str
+    data: str | None = None
+    before: bool = True
+    set: tuple[str, ...] = ()
+
+
+class TrainConfig(Config):
+    """One training run. seed fixes the adapter's start, the order of rows and dropout. evaluate: what it ends
+    with. watch: rows that the model answers while it is trained. card: what its README.md should say.
+
+    engine: "auto" takes Unsloth where its tested set is installed and a GPU is there, else transformers.
+    precision: "auto" is bf16 where the device has it natively, else fp32; never fp16, in which Qwen3.5's
+    gradients become NaN. checkpointing: recompute activations in the backward pass ("none" | "torch" |
+    "unsloth"). output: the run's folder, unless the command names one. run_name: what trackers call the run.
+    trackers: services that get the log lines too; TensorBoard's files lie in stages/NAME/tensorboard."""
+
+    model: ModelConfig
+    adapter: AdapterConfig = AdapterConfig()
+    stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
+    engine: Literal["auto", "transformers", "unsloth"] = "auto"
+    precision: Precision = "auto"
+    checkpointing: Literal["none", "torch", "unsloth"] = "none"
+    output: str | None = None
+    run_name: str | None = None
+    trackers: tuple[Literal["tensorboard", "wandb"], ...] = ()
+    evaluate: Evaluate | None = None
+    watch: Watched | None = None
+    card: ModelCard = ModelCard()
+    seed: int = 42
+
+    @field_validator("precision", mode="before")
+    @classmethod
+    def _no_half(cls, value: object) -> object:
+        if value in ("fp16", "float16", "half"):
+            raise ValueError(
+                "fp16 gives NaN gradients in Qwen3.5 models; use bf16, or fp32 where bf16 is missing"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        names = [stage.name for stage in self.stages]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"two stages are called {twice[0]!r}; each saves under its own name")
+        if self.adapter.bias != "none" and any(stage.sft_plus for stage in self.stages):
+            raise ValueError(
+                f"sft_plus takes the base for its teacher, and biases trained by adapter.bias: "
+                f"{self.adapter.bias} stay in it when the adapter is off; write bias: none"
+            )
+        if self.checkpointing == "unsloth" and self.engine == "transformers":
+            raise ValueError("checkpointing: unsloth needs engine: unsloth; write checkpointing: torch")
+        return self
+
+    def watched(self, stage: Stage) -> Watched | None:
+        """What the model answers during `stage`."""
+        return stage.watch or self.watch
+
+    @model_validator(mode="after")
+    def _can_be_asked(self) -> Self:
+        if self.model.kind == "llm" and any(self.watched(stage) for stage in self.stages):
+            raise ValueError("watch asks vision-language models; leave it out for model.kind llm")
+        if self.evaluate is not None and self.model.chat_template is not None:
+            raise ValueError(
+                "evaluate asks the base with its own template, not with model.chat_template; "
+                "put the template into the model's folder"
+            )
+        if self.evaluate is not None and self.model.kind == "llm":
+            raise ValueError(
+                "evaluate loads vision-language models; leave it out for model.kind llm, serve the model and "
+                "ask it with dfkeval run (backend openai)"
+            )
+        return self
+
+    def resolved(self, root: Path) -> Self:
+        """A copy whose relative paths are below `root`; a model name that is a folder there becomes that
+        folder."""
+        stages = tuple(_absolute(stage, root) for stage in self.stages)
+        folder = root / self.model.name
+        template = self.model.chat_template
+        by_path = template is not None and (template.endswith(".jinja") or (root / template).is_file())
+        model = self.model.model_copy(
+            update={
+                "name": str(folder) if folder.is_dir() else self.model.name,
+                "chat_template": str(root / template) if template and by_path else template,
+            }
+        )
+        warm = self.adapter.warm_start
+        if warm and not warm.startswith(HUB):
+            warm = str(root / warm)
+        adapter = self.adapter.model_copy(update={"warm_start": warm}) if warm else self.adapter
+        out = str(root / self.output) if self.output is not None else None
+        changed: dict[str, object] = {"stages": stages, "model": model, "adapter": adapter, "output": out}
+        if self.evaluate is not None:
+            changed["evaluate"] = _rooted(self.evaluate, root)
+        if self.watch is not None:
+            changed["watch"] = self.watch.resolved(root)
+        return self.model_copy(update=changed)
+
+
+def _rooted(evaluate: Evaluate, root: Path) -> Evaluate:
+    """A name without a suffix stays the name of a preset."""
+    config = str(root / evaluate.config) if Path(evaluate.config).suffix else evaluate.config
+    data = str(root / evaluate.data) if evaluate.data else None
+    return evaluate.model_copy(update={"config": config, "data": data})
+
+
+def _absolute(stage: Stage, root: Path) -> Stage:
+    data = tuple(source.model_copy(update={"path": str(root / source.path)}) for source in stage.sources)
+    validation = tuple(str(root / path) for path in stage.validation)
+    watch = stage.watch.resolved(root) if stage.watch is not None else None
+    return stage.model_copy(update={"data": data, "validation": validation, "watch": watch})

@@ -1,0 +1,1 @@
+"""Rows to batches: mask, collator, samplers, packing and video."""

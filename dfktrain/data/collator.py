@@ -1,0 +1,243 @@
+"""Rows of the messages layout -> one batch of tensors, the same for every engine.
+
+Strategy: a row is encoded once (text, image sizes from file headers, mask) and batched often; only a batch
+opens pictures. Image tokens are counted with the processor's own rule and the pixel budget of the stage,
+which is passed by call: image processors keep their size in a dict that instances share, so it is never
+written to. Videos are read twice, for their text and for their tensors, at their processor's own budget.
+Promises: the batch holds only arguments of the model's `forward` (and, in a stage with label weights,
+loss_weights, which the engine's patched one takes); labels are (B, T) with -100 where no loss;
+nothing is cut here, least of all inside an image or an answer: a row over `max_length` is a `DataError`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dfkdata.common.errors import DataError
+from dfkeval.models.loader import open_image
+from dfktrain.data import masking, row_schema, video
+from dfktrain.data.masking import IGNORE, Encoded
+
+_MEDIA = {"video": "video", "audio": "audio", "input_audio": "audio", "video_url": "video_url"}
+
+
+class Collator:
+    """Batches rows, or rows already encoded by `encode`.
+
+    processor: a vision-language processor or a bare tokenizer. max_length: tokens a row, image tokens
+    included.
+    max_pixels: pixels an image; None keeps the processor's budget."""
+
+    def __init__(
+        self, processor: Any, *, max_length: int | None = None, max_pixels: int | None = None
+    ) -> None:
+        self.processor = processor
+        self.tokenizer = getattr(processor, "tokenizer", processor)
+        self.image_processor = getattr(processor, "image_processor", None)
+        self.max_length = max_length
+        self.size = _size(self.image_processor, max_pixels)
+        self.image_id = _token_id(processor, "image_token", "<|image_pad|>")
+        self.video_id = _token_id(processor, "video_token", "<|video_pad|>")
+        self.pad_id = self.tokenizer.pad_token_id
+        if self.pad_id is None:
+            self.pad_id = self.tokenizer.eos_token_id
+
+    def __call__(self, rows: Sequence[dict[str, Any] | Encoded]) -> dict[str, Tensor]:
+        """B rows -> input_ids, attention_mask, labels (B, T) int64; for a vision-language model
+        mm_token_type_ids (B, T) with 1 at image and 2 at video tokens; where there are images pixel_values
+        (patches, dim) and image_grid_thw (N, 3), where there are videos pixel_values_videos and
+        video_grid_thw; where a sample's weight is not 1 loss_weights (B, T) float32.
+
+        Raises `DataError` for a row that cannot be trained on, with its id."""
+        samples = [row if isinstance(row, Encoded) else self.encode(row) for row in rows]
+        for sample in samples:
+            self._refuse_long(sample)
+        batch = pad(samples, self.pad_id)
+        if self.image_processor is None:
+            return batch
+        films = batch["input_ids"] == self.video_id
+        batch["mm_token_type_ids"] = (batch["input_ids"] == self.image_id).long() + 2 * films.long()
+        paths = [path for sample in samples for path in sample.images]
+        videos = [each for sample in samples for each in sample.videos]
+        batch |= self._pixels(paths) if paths else {}
+        return batch | (video.tensors(self.processor, videos, int(films.sum())) if videos else {})
+
+    def encode(self, row: dict[str, Any]) -> Encoded:
+        """The sample of the row's last answer; opens headers of images, and videos. Raises `DataError`."""
+        row_schema.require(row)
+        self._refuse_media(row)
+        row = next(masking.turns(row))
+        images, videos = tuple(row.get("images") or ()), tuple(row.get("videos") or ())
+        parts = video.fill(masking.spans(row, self.processor), row["id"], videos, self.processor)
+        ids, labels = masking.tokens(parts, self.processor)
+        ids, labels = self._widen(row["id"], ids, labels, images)
+        return Encoded(str(row["id"]), ids, labels, images, videos)
+
+    def _refuse_media(self, row: dict[str, Any]) -> None:
+        """Audio, and video where it cannot be read, as parts or as files: a file that no part shows would be
+        left out without a word."""
+        unread = {"audio": "this trainer does not read it", "video": video.refusal(self.processor)}
+        unread["video_url"] = "this trainer does not read it; write a video part and the file in `videos`"
+        held = [kind for key, kind in (("videos", "video"), ("audios", "audio")) if row.get(key)]
+        for turn in row["messages"]:
+            content = turn.get("content")
+            parts = content if isinstance(content, list) else []
+            held += [_MEDIA[part["type"]] for part in parts if part.get("type") in _MEDIA]
+        for kind in held:
+            if unread[kind]:
+                raise DataError(f"row {row['id']}: holds {kind}: {unread[kind]}")
+
+    def _widen(
+        self, row_id: str, ids: list[int], labels: list[int], images: tuple[str, ...]
+    ) -> tuple[list[int], list[int]]:
+        """Each placeholder as many times as the image has tokens. Raises if the counts of the two differ."""
+        found = 0 if self.image_id is None else ids.count(self.image_id)
+        if found != len(images):
+            raise DataError(
+                f"row {row_id}: {found} image placeholders in the prompt, {len(images)} images in the row"
+            )
+        if not images:
+            return ids, labels
+        try:
+            counts = iter([self.image_tokens(path) for path in images])
+        except DataError as error:
+            raise DataError(f"row {row_id}: {error}") from error
+        wide_ids: list[int] = []
+        wide_labels: list[int] = []
+        for token, label in zip(ids, labels, strict=True):
+            times = next(counts) if token == self.image_id else 1
+            wide_ids += [token] * times
+            wide_labels += [IGNORE if token == self.image_id else label] * times
+        return wide_ids, wide_labels
+
+    def image_tokens(self, path: str) -> int:
+        """Tokens of the image at this pixel budget, from its header. Raises `DataError` if it cannot be
+        opened."""
+        if self.image_processor is None:
+            raise DataError(f"{path}: this model sees no images; use model.kind: vlm or modality: text")
+        width, height = _measure(path)
+        try:
+            patches = self.image_processor.get_number_of_image_patches(height, width, self._budget())
+        except ValueError as error:  # the processor's own limit on the aspect ratio
+            raise DataError(f"{path}: {error}") from error
+        return int(patches) // self.image_processor.merge_size**2
+
+    def _budget(self) -> dict[str, Any]:
+        """The pixel budget by all of its names: a class with attributes min_pixels and max_pixels (Unsloth
+        adds them) takes those before a `size` that is given alone."""
+        low, high = self.size["shortest_edge"], self.size["longest_edge"]
+        return {"size": dict(self.size), "min_pixels": low, "max_pixels": high}
+
+    def _pixels(self, paths: list[str]) -> dict[str, Tensor]:
+        opened = [open_image(path) for path in paths]
+        out = self.image_processor(images=opened, return_tensors="pt", **self._budget())
+        made = out["image_grid_thw"].prod(-1) // self.image_processor.merge_size**2
+        for path, tokens in zip(paths, made.tolist(), strict=True):
+            if tokens != self.image_tokens(path):
+                raise DataError(
+                    f"image {path}: {tokens} tokens once opened, {self.image_tokens(path)} by its header"
+                )
+        return {"pixel_values": out["pixel_values"], "image_grid_thw": out["image_grid_thw"]}
+
+    def _refuse_long(self, sample: Encoded) -> None:
+        if self.max_length is not None and len(sample) > self.max_length:
+            raise DataError(
+                f"row {sample.id}: {len(sample)} tokens, max_length is {self.max_length}; raise it, "
+                f"lower max_pixels, or choose on_too_long: drop or truncate_prompt"
+            )
+
+    def shorten(self, sample: Encoded, width: int) -> Encoded:
+        """The sample cut to `width` tokens: from the tail of the longest stretch of plain prompt text,
+        nothing else.
+
+        Raises `DataError` where that stretch is too short, since the rest is images, answer or turn marks."""
+        excess = len(sample) - width
+        if excess <= 0:
+            return sample
+        if sample.videos:
+            raise DataError(
+                f"row {sample.id}: {len(sample)} tokens do not fit {width}, and a prompt with a video is not "
+                f"shortened, since times of its frames stand in the text; choose on_too_long: drop"
+            )
+        start, stop = self._longest_text(sample)
+        if stop - start < excess:
+            raise DataError(
+                f"row {sample.id}: {len(sample)} tokens do not fit {width} even without its longest "
+                f"prompt text ({stop - start} tokens); lower max_pixels or raise max_length"
+            )
+        cut = slice(stop - excess, stop)
+        ids, labels = list(sample.input_ids), list(sample.labels)
+        del ids[cut], labels[cut]
+        return replace(sample, input_ids=ids, labels=labels)
+
+    def _longest_text(self, sample: Encoded) -> tuple[int, int]:
+        """The longest run of prompt tokens without a mark; never a turn's header or anything of the answer's
+        turn."""
+        marks = set(self.tokenizer.get_added_vocab().values()) | set(self.tokenizer.all_special_ids)
+        opening = self.tokenizer.get_added_vocab().get("<|im_start|>")
+        answer = next(index for index, label in enumerate(sample.labels) if label != IGNORE)
+        places = [index for index, token in enumerate(sample.input_ids[:answer]) if token in marks]
+        turn = max((index for index in places if sample.input_ids[index] == opening), default=answer)
+        gaps = [(0, 0)]
+        for left, right in pairwise([-1, *(place for place in places if place <= turn)]):
+            header = self._header(sample, left + 1, right) if sample.input_ids[left] == opening else 0
+            gaps.append((left + 1 + header, right))
+        return max(gaps, key=lambda gap: gap[1] - gap[0])
+
+    def _header(self, sample: Encoded, start: int, stop: int) -> int:
+        """Tokens of a turn's header, up to and with its newline."""
+        for index in range(start, stop):
+            if "\n" in self.tokenizer.decode([sample.input_ids[index]]):
+                return index + 1 - start
+        return stop - start
+
+
+def pad(samples: Sequence[Encoded], pad_id: int) -> dict[str, Tensor]:
+    """Right padding to the longest: input_ids, attention_mask, labels, all (B, T) int64, and loss_weights."""
+    width = max(len(sample) for sample in samples)
+    ids = torch.full((len(samples), width), pad_id, dtype=torch.long)
+    labels = torch.full((len(samples), width), IGNORE, dtype=torch.long)
+    attention = torch.zeros((len(samples), width), dtype=torch.long)
+    for index, sample in enumerate(samples):
+        ids[index, : len(sample)] = torch.tensor(sample.input_ids)
+        labels[index, : len(sample)] = torch.tensor(sample.labels)
+        attention[index, : len(sample)] = 1
+    batch = {"input_ids": ids, "attention_mask": attention, "labels": labels}
+    weights = torch.tensor([sample.weight for sample in samples], dtype=torch.float32)
+    if bool((weights != 1).any()):
+        batch["loss_weights"] = weights.unsqueeze(1).expand(-1, width).clone()
+    return batch
+
+
+def _measure(path: str) -> tuple[int, int]:
+    """(width, height) from the header."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise DataError(f"image {path}: cannot be read ({error})") from error
+    return width, height
+
+
+def _size(image_processor: Any, max_pixels: int | None) -> dict[str, int]:
+    """The processor's pixel limits with `max_pixels` put in; a fresh dict."""
+    if image_processor is None:
+        return {}
+    own = image_processor.size
+    low, high = int(own["shortest_edge"]), int(own["longest_edge"])
+    if max_pixels is not None:
+        low, high = min(low, max_pixels), max_pixels
+    return {"shortest_edge": low, "longest_edge": high}
+
+
+def _token_id(processor: Any, attribute: str, usual: str) -> int | None:
+    tokenizer = getattr(processor, "tokenizer", processor)
+    token = getattr(processor, attribute, usual)
+    return tokenizer.get_vocab().get(token)

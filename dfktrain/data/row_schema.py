@@ -1,0 +1,47 @@
+"""Whether a row of the messages layout is built as templates need it: a row written by hand is refused with
+its reason instead of failing somewhere inside a template.
+
+Promises: looks at the kinds of values only; what a template makes of them is its own affair."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dfkdata.common.errors import DataError
+
+
+def require(row: dict[str, Any]) -> None:
+    """Raise `DataError` with the row's id and the place of the first value of a wrong kind."""
+    for fault in (_options(row), *(_turn(at, turn) for at, turn in enumerate(row["messages"]))):
+        if fault is not None:
+            raise DataError(f"row {row.get('id')}: {fault}")
+
+
+def _options(row: dict[str, Any]) -> str | None:
+    for key in ("meta", "chat_template_kwargs"):
+        if not isinstance(row.get(key) or {}, dict):
+            return f"{key} is not an object"
+    return None if _objects(row.get("tools")) else "tools is not a list of objects"
+
+
+def _objects(value: Any) -> bool:
+    """Whether `value` is nothing, or a list of objects."""
+    return value is None or (isinstance(value, list) and all(isinstance(each, dict) for each in value))
+
+
+def _turn(at: int, turn: Any) -> str | None:
+    where = f"messages[{at}]"
+    if not isinstance(turn, dict) or not isinstance(turn.get("role"), str):
+        return f"{where} is not an object with a role"
+    content = turn.get("content")
+    if not isinstance(content, str) and not _objects(content):
+        return f"{where}.content is neither a text nor a list of parts"
+    if not _objects(turn.get("tool_calls")):
+        return f"{where}.tool_calls is not a list of objects"
+    for call in turn.get("tool_calls") or ():
+        called = call.get("function", call)
+        if not isinstance(called, dict) or not isinstance(called.get("name"), str):
+            return f"{where}.tool_calls: a call names no function"
+        if not isinstance(called.get("arguments") or {}, dict):
+            return f"{where}.tool_calls: arguments are not an object; dfkdata convert reads JSON text"
+    return None

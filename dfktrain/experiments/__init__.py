@@ -1,0 +1,1 @@
+"""Base against tuned, sweeps over many runs, and rejection sampling."""

@@ -1,0 +1,1 @@
+"""The answer loss and the KL term to the base model."""

@@ -1,0 +1,1 @@
+"""Merge adapters into models and verify the result."""

@@ -1,0 +1,1 @@
+"""Pages about a run: loss curves and the model card."""

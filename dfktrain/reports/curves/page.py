@@ -1,0 +1,73 @@
+"""The page of a run: losses, watched answers, verdicts, time and memory of each stage; a browser reads
+it again while training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+
+from dfkeval import reports
+from dfkeval.runs import directory
+from dfktrain.reports.curves.stage_curve import Chapter
+from dfktrain.reports.curves.usage import Usage
+
+PAGE = "training.html"
+"""The page's name in a run's folder."""
+
+REFRESH_S = 10
+
+BADGES = {"learning": "good", "overfitting": "bad", "flat": "bad", "too short": "warn"}
+
+
+def write(path: str | Path, title: str, told: Sequence[Chapter], *, finished: bool) -> Path:
+    """Write the page in one move, so that a browser never reads half of it."""
+    path = Path(path)
+    directory.write_bytes(path, html(title, told, finished=finished).encode())
+    return path
+
+
+def html(title: str, told: Sequence[Chapter], *, finished: bool) -> str:
+    """The page; without `finished` it asks the browser to come back every ten seconds."""
+    now = "finished" if finished else f"training; this page is read again every {REFRESH_S} seconds"
+    head = f'<header><h1>{escape(title)}</h1><p class="quiet">{now}</p></header>'
+    body = "\n".join([head, *(_chapter(each) for each in told)])
+    return reports.document(title, body, refresh_s=None if finished else REFRESH_S)
+
+
+def _chapter(chapter: Chapter) -> str:
+    verdict = chapter.verdict
+    done = chapter.history[-1]["step"] if chapter.history else 0
+    state = f"{chapter.steps} steps" if chapter.finished else f"step {int(done)} of {chapter.steps}"
+    series = {"training": chapter.training, "validation": chapter.validation}
+    curves = [
+        reports.Curve("Loss", {name: line for name, line in series.items() if line}, y="loss a scored token"),
+        *(reports.Curve(f"Answers: {metric}", lines, y=metric) for metric, lines in chapter.watched),
+    ]
+    badge = f'<span class="badge {BADGES[verdict.kind]}">{escape(verdict.kind)}</span>'
+    rows = "".join(
+        f"<tr><th>{escape(name)}</th><td>{escape(text)}</td></tr>" for name, text in _rows(chapter)
+    )
+    table = f'<div class="panel"><table><tbody>{rows}</tbody></table></div>' if rows else ""
+    return (
+        f'<section><h2>{escape(chapter.name)} <span class="quiet">{state}</span></h2>'
+        f'<div class="chips">{badge}</div><p>{escape(verdict.text)}</p>'
+        f"{''.join(map(reports.line_chart, curves))}{table}</section>"
+    )
+
+
+def _rows(chapter: Chapter) -> list[tuple[str, str]]:
+    return [*(chapter.facts or {}).items(), *(described(chapter.usage) if chapter.usage else [])]
+
+
+def described(usage: Usage) -> list[tuple[str, str]]:
+    """Time and memory as (name, text)."""
+    minutes = f" ({usage.seconds / 60:.1f} minutes)" if usage.seconds >= 120 else ""
+    share = f", {usage.share:.1%} of {usage.total_gib:.1f} GiB" if usage.share is not None else ""
+    return [
+        ("time", f"{usage.seconds:.1f} s{minutes}"),
+        ("speed", f"{usage.tokens_per_second:,.0f} trained tokens a second"),
+        ("device", usage.device),
+        ("peak memory", f"{usage.peak_gib:.2f} GiB{share}"),
+        ("of it for training", f"{max(0.0, usage.peak_gib - usage.before_gib):.2f} GiB"),
+    ]

@@ -1,0 +1,64 @@
+"""Loss curves, and below them what was watched, as a PNG, for papers, cards and messages."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dfkdata.common.errors import missing_package
+from dfktrain.reports.curves.diagnosis import Point
+from dfktrain.reports.curves.stage_curve import Chapter
+
+
+def available() -> bool:
+    """Whether matplotlib, which draws, is installed."""
+    return importlib.util.find_spec("matplotlib") is not None
+
+
+def png(chapter: Chapter, path: str | Path) -> Path:
+    """Draw the chapter's training and validation loss over steps. Raises `ConfigError` without matplotlib."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError as error:
+        raise missing_package("loss curves", "matplotlib", "train") from error
+
+    panels = chapter.watched
+    figure = Figure(figsize=(8, 4.5 + 3 * len(panels)), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    ratios = [4.5, *(3.0 for _ in panels)]
+    losses, *below = figure.subplots(1 + len(panels), squeeze=False, height_ratios=ratios)[:, 0]
+    _losses(losses, chapter)
+    for axes, (metric, lines) in zip(below, panels, strict=True):
+        _lines(axes, lines)
+        axes.set(xlabel="step", ylabel=metric)
+    for axes in (losses, *below):
+        axes.grid(alpha=0.3)
+        if axes.has_data():
+            axes.legend()
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # without the library's version in the file, equal curves give equal bytes
+    figure.savefig(path, format="png", metadata={"Software": None})
+    return path
+
+
+def _losses(axes: Any, chapter: Chapter) -> None:
+    """Training and validation loss, and where the latter was lowest if it rose again."""
+    _lines(axes, {"training": chapter.training}, ".")
+    _lines(axes, {"validation": chapter.validation})
+    verdict = chapter.verdict
+    if verdict.since is not None:
+        axes.axvline(
+            verdict.since, color="tab:red", linestyle=":", label=f"lowest validation loss ({verdict.since})"
+        )
+    axes.set(xlabel="step", ylabel="loss a scored token", title=f"{chapter.name}: {verdict.kind}")
+
+
+def _lines(axes: Any, series: Mapping[str, Sequence[Point]], mark: str = "o") -> None:
+    for name, points in series.items():
+        if points:
+            steps, values = zip(*points, strict=True)
+            axes.plot(steps, values, marker=mark, markersize=4, linewidth=1.4, label=name)

@@ -1,0 +1,276 @@
+"""README.md beside the weights: the card that the Hub shows, filled from the run.
+
+Strategy: a pure function of run.json, dfk.json, the run's own evaluation and the `card:` section of its
+configuration. Promises: what a run cannot know and nobody wrote down is said to be unknown; files are named
+without their folders, so no path of a machine is printed; equal runs give equal text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dfkeval.models import metadata as cards
+from dfkeval.runs import directory
+from dfktrain.config.sections import ModelCard
+from dfktrain.training import manifest
+
+NAME = "README.md"
+UNKNOWN = "Unknown: not written down with the run."
+_HUB_NAME = re.compile(r"^[\w.-]+/[\w.-]+$")
+_STAGE_KEYS = (
+    "epochs", "steps", "batch_size", "batch_tokens", "accumulation", "packing", "learning_rate", "scheduler",
+    "warmup_ratio", "warmup_steps", "optimizer", "weight_decay", "beta2", "clip", "max_length", "max_pixels",
+    "on_too_long", "turns", "modality", "sft_plus", "resample", "label_weights",
+)  # fmt: skip
+_ADAPTER_KEYS = ("kind", "rank", "alpha", "dropout", "bias", "rslora", "dora", "loftq", "method", "options")
+
+Rows = Iterable[tuple[str, Any]]
+
+
+def write(run: str | Path, folder: str | Path | None = None, *, merged: bool = False) -> Path | None:
+    """Write the card of the run in `run` to `folder` (default: run/adapter); None where `run` is no finished
+    run.
+
+    merged: the folder holds the whole model, not an adapter."""
+    run = Path(run)
+    folder = run / "adapter" if folder is None else Path(folder)
+    report = manifest.read_json(run / "run.json")
+    if report is None:
+        return None
+    path = folder / NAME
+    made = text(run.name, report, cards.read(folder), evaluation(run), merged=merged)
+    directory.write_bytes(path, made.encode())
+    return path
+
+
+def evaluation(run: Path) -> dict[str, dict[str, Any]]:
+    """Name of the model ("base", "tuned") -> summary.json of the run's own evaluation."""
+    found = (
+        (side, manifest.read_json(run / "evaluation" / side / "summary.json")) for side in ("base", "tuned")
+    )
+    return {side: summary for side, summary in found if summary is not None}
+
+
+def text(
+    name: str,
+    report: Mapping[str, Any],
+    card: cards.Card | None,
+    scores: Mapping[str, Mapping[str, Any]],
+    *,
+    merged: bool = False,
+) -> str:
+    """The card. report: the contents of run.json. scores: see `evaluation`."""
+    config = report["config"]
+    said = ModelCard.model_validate(config.get("card") or {})
+    whole = merged or config["adapter"]["kind"] == "full"
+    base = base_model(report, said)
+    parts = [
+        _header(said, base, whole, report),
+        f"# {said.title or name}",
+        said.summary
+        or f"{'A model' if whole else 'An adapter'} for {_base_text(report, base)}, trained with dfk.",
+        _details(said, report, base, whole),
+        "## Uses\n\n### Intended uses\n\n" + (said.uses or UNKNOWN),
+        "### Out of scope\n\n" + (said.out_of_scope or UNKNOWN),
+        "### Limitations\n\n" + (said.limitations or UNKNOWN),
+        _data(report, said),
+        _prompt(card),
+        _procedure(report),
+        _scores(scores),
+        _usage(report["stages"]),
+        "## Versions\n\n" + _table(("package", "version"), report["versions"].items()),
+    ]
+    return "\n\n".join(part.strip() for part in parts if part) + "\n"
+
+
+def base_model(report: Mapping[str, Any], said: ModelCard) -> str | None:
+    """The base's name on the Hub; None where the run used a folder and nobody wrote the name down."""
+    if said.base_model is not None:
+        return said.base_model
+    name = str(report["base"]["name"])
+    return name if _HUB_NAME.match(name) and not name.startswith(".") else None
+
+
+def _base_text(report: Mapping[str, Any], base: str | None) -> str:
+    if base is not None:
+        return base
+    return f"`{Path(str(report['base']['name'])).name}` (a local model; its name on the Hub is unknown)"
+
+
+def _header(said: ModelCard, base: str | None, whole: bool, report: Mapping[str, Any]) -> str:
+    """The Hub's YAML; unknown keys are left out of it."""
+    llm = report["config"]["model"]["kind"] == "llm"
+    known: dict[str, Any] = {
+        "base_model": base,
+        "base_model_relation": None if base is None else "finetune" if whole else "adapter",
+        "license": said.license,
+        "language": [*said.language],
+        "datasets": [*said.datasets],
+        "pipeline_tag": "text-generation" if llm else "image-text-to-text",
+        "library_name": "transformers" if whole else "peft",
+        "tags": list(dict.fromkeys(["dfk", *([] if whole else ["lora"]), *said.tags])),
+    }
+    return "---\n" + yaml.safe_dump({k: v for k, v in known.items() if v}, sort_keys=False) + "---"
+
+
+def _details(said: ModelCard, report: Mapping[str, Any], base: str | None, whole: bool) -> str:
+    llm = report["config"]["model"]["kind"] == "llm"
+    kind = "language model" if llm else "vision-language model"
+    rows = {
+        "developed by": said.developed_by or "unknown",
+        "model type": kind if whole else f"{kind}, {report['config']['adapter']['kind']} adapter",
+        "languages": ", ".join(said.language) or "unknown",
+        "license": said.license or "unknown",
+        "fine-tuned from": _base_text(report, base),
+        "shapes of the base (sha256)": report["base"]["shapes_sha256"] or "unknown",
+        "code": said.repository or "unknown",
+    }
+    return "## Model details\n\n" + _table(("", ""), rows.items())
+
+
+def _data(report: Mapping[str, Any], said: ModelCard) -> str:
+    rows = []
+    for stage in report["stages"]:
+        left = "; ".join(f"{count} rows left out: {why}" for why, count in stage["left_out"].items())
+        for path, sha256 in stage["data_sha256"].items():
+            rows.append(
+                (stage["name"], Path(path).name, f"`{sha256}`", stage["samples"], left or "none left out")
+            )
+    named = ", ".join(said.datasets) or "unknown"
+    return f"## Training data\n\nOn the Hub: {named}. Samples are those of the whole stage.\n\n" + _table(
+        ("stage", "file", "sha256", "samples", "left out"), rows
+    )
+
+
+def _prompt(card: cards.Card | None) -> str:
+    if card is None:
+        return f"## Prompt\n\n{UNKNOWN}"
+    parts = [
+        "## Prompt",
+        f"Schema `{card.schema}`, form `{card.form}`."
+        if card.schema
+        else "The rows do not share one schema, or name none.",
+        "System prompt: "
+        + (_fenced(card.system_prompt) if card.system_prompt else "none, or not the same in all rows."),
+        f"Tools:\n\n{_fenced(_json(card.tools), 'json')}"
+        if card.tools
+        else "Tools: none, or not the same in all rows.",
+        *([f"Instruction:\n\n{_fenced(asked)}"] if (asked := instruction(card)) else []),
+        f"Chat template (sha256): `{card.template_sha256}`. Thinking: {'on' if card.thinking else 'off'}. "
+        f"Pixels an image: {card.max_pixels or 'as the processor says'}. `{cards.NAME}` says it to programs.",
+    ]
+    return "\n\n".join(parts)
+
+
+def instruction(card: cards.Card) -> str | None:
+    """The user's turn as the schema asks it, fields in braces; None without a schema of this project."""
+    from dfkdata import schemas
+    from dfkdata.common.errors import ConfigError
+
+    if card.schema is None:
+        return None
+    try:
+        parts = schemas.load(card.schema, card.form).prompt.parts
+    except ConfigError:
+        return None  # a schema of another project, which is not installed here
+    return "\n".join(_part(part) for part in parts)
+
+
+def _part(part: Any) -> str:
+    from dfkdata.schemas import Images, Lines, Text, Value
+
+    match part:
+        case Text(words):
+            return str(words)
+        case Lines(lines):
+            return "\n".join(f"{name}: {{{key}}}" for name, key in lines)
+        case Value(key, _):
+            return f"{{{key}}}"
+        case Images():
+            return "<image>"
+    raise TypeError(f"no part of a prompt: {part!r}")
+
+
+def _procedure(report: Mapping[str, Any]) -> str:
+    config = report["config"]
+    adapter = [
+        (key, config["adapter"][key]) for key in _ADAPTER_KEYS if config["adapter"].get(key) is not None
+    ]
+    warm = config["adapter"].get("warm_start")
+    run = [
+        *(adapter if config["adapter"]["kind"] != "full" else adapter[:1]),
+        ("modules with an adapter", len(report["modules"])),
+        ("trained parameters", f"{report['trained_parameters']:,}"),
+        ("started from", _address(warm) if warm else "the base"),
+        ("engine, precision", f"{report['engine']}, {report['precision']}"),
+        ("checkpointing", config["checkpointing"]),
+        ("seed", report["seed"]),
+        ("loss on", "answers only"),
+    ]
+    made = ["## Training procedure", _table(("parameter", "value"), run)]
+    for asked, done in zip(config["stages"], report["stages"], strict=True):
+        rows = [(key, asked[key]) for key in _STAGE_KEYS if asked.get(key) is not None]
+        rows += [("steps done", done["steps"]), ("tokens", f"{done['tokens']:,}")]
+        rows += [("scored tokens", f"{done['scored_tokens']:,}"), ("packing", done["packing"])]
+        made += [f"### Stage {done['name']}", _table(("parameter", "value"), dict(rows).items())]
+    return "\n\n".join(made)
+
+
+def _address(warm: str) -> str:
+    """An address on the Hub as it is, a folder by its name."""
+    return warm if warm.startswith("hf://") else f"a local adapter ({Path(warm).name})"
+
+
+def _scores(scores: Mapping[str, Mapping[str, Any]]) -> str:
+    if "tuned" not in scores:
+        return "## Evaluation\n\nUnknown: the run had no `evaluate:` section."
+    sides = [side for side in ("base", "tuned") if side in scores]
+    names = scores["tuned"]["metrics"]
+    rows = [(name, *(_estimate(scores[side]["metrics"].get(name)) for side in sides)) for name in names]
+    level = f"{scores['tuned'].get('confidence', 0.95):.0%}"
+    head = f"## Evaluation\n\n{scores['tuned']['n']} rows; in brackets the {level} bootstrap interval.\n\n"
+    return head + _table(("metric", *sides), rows)
+
+
+def _estimate(found: Mapping[str, Any] | None) -> str:
+    if found is None or found["value"] is None:
+        return "undefined"
+    if found["low"] is None or found["high"] is None:
+        return f"{found['value']:.3f}"
+    return f"{found['value']:.3f} [{found['low']:.3f}, {found['high']:.3f}]"
+
+
+def _usage(stages: Sequence[Mapping[str, Any]]) -> str:
+    rows = []
+    for stage in stages:
+        usage = stage.get("usage") or {}
+        peak = f"{usage['peak_gib']:.2f} GiB" if "peak_gib" in usage else "unknown"
+        rows.append((stage["name"], f"{stage['seconds']:.0f} s", peak, usage.get("device", "unknown")))
+    return "## Time and memory\n\n" + _table(("stage", "time", "peak memory", "device"), rows)
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    return "\n".join([*lines, *("| " + " | ".join(map(_cell, row)) + " |" for row in rows)])
+
+
+def _cell(value: Any) -> str:
+    shown = _json(value, None) if isinstance(value, dict | list) else str(value)
+    return " ".join(shown.split()).replace("|", "\\|").replace("<", "&lt;")
+
+
+def _json(value: Any, indent: int | None = 2) -> str:
+    import json
+
+    return json.dumps(value, ensure_ascii=False, indent=indent)
+
+
+def _fenced(words: str, language: str = "text") -> str:
+    """A code block that no text inside can close."""
+    longest = max((len(run) for run in re.findall(r"`+", words)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"\n\n{fence}{language}\n{words}\n{fence}"

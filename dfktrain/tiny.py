@@ -1,0 +1,27 @@
+"""The built-in model, where users look for it: `dfktrain.tiny.load()`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dfkeval.models.tiny import path
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, ProcessorMixin
+
+__all__ = ["load", "path"]
+
+
+def load() -> tuple[PreTrainedModel, ProcessorMixin]:
+    """Load the built-in model and its processor in fp32 on the CPU.
+
+    Returns:
+        The model and its processor.
+
+    Raises:
+        ConfigError: torch or transformers is missing.
+    """
+    from dfkeval.models.loader import load as load_model
+
+    loaded = load_model("tiny", dtype="float32", device="cpu")
+    return loaded.model, loaded.processor

@@ -1,0 +1,1 @@
+"""The training loop: stages, arguments, checkpoints and what is checked beforehand."""

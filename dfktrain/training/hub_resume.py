@@ -1,0 +1,212 @@
+"""A stopped run on the Hub, and going on from there on another machine.
+
+    checkpoint/resume.json                                  what belongs to the state, with hashes
+    checkpoint/stages/NAME/{started,stage}.json, adapter/   a finished stage
+    checkpoint/stages/NAME/started.json, checkpoints/checkpoint-N/    the stage under way
+
+Strategy: the part of a run's folder that `train` needs to go on is sent as it lies there, and put back as it
+lay; everything else is `train`'s own going on.
+Promises: the run ends with the weights of an undisturbed one (CPU, fp32); no folder of this machine is named
+in what is sent; every file that comes back has the hash that was written down, and none lands outside the
+stages; a folder appears whole or not at all, and what it already holds is never overwritten."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dfkdata.common.errors import BackendError, ConfigError
+from dfkeval.models import metadata as cards
+from dfktrain import hub
+from dfktrain.training import manifest
+
+FOLDER = "checkpoint/"
+INDEX = "resume.json"
+
+_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
+_PLACE = re.compile(
+    rf"^stages/{_NAME}/(?:started\.json|stage\.json|adapter/{_NAME}|checkpoints/checkpoint-\d+/{_NAME})$"
+)
+_WEIGHTS = re.compile(r"^(?:adapter_model|model)[\w.-]*\.safetensors$|^model\.safetensors\.index\.json$")
+_SETTINGS = ("adapter_config.json", "config.json")
+_STATE = re.compile(r"^(?:optimizer\.pt|scheduler\.pt|rng_state(?:_\d+)?\.pth|trainer_state\.json|complete)$")
+
+
+@dataclass(frozen=True)
+class State:
+    """How far a run is. finished: stages that are done. step: of the stage under way, 0 where it has no whole
+    checkpoint."""
+
+    finished: int
+    step: int
+
+    def __str__(self) -> str:
+        return f"{self.finished} finished stages and step {self.step} of the next"
+
+
+def plan(run: str | Path) -> list[hub.File]:
+    """What a stopped run needs to go on elsewhere: finished stages, and the newest whole checkpoint of the
+    one under way.
+
+    Raises `ConfigError` where there is nothing to go on from, for a finished run, and for sharded states."""
+    run = Path(run)
+    if (run / "run.json").is_file():
+        raise ConfigError(f"{run}: finished, there is nothing to resume; push it without --checkpoint")
+    found = [file for stage in _stages(run) for file in _of_stage(run, stage)]
+    if not found:
+        raise ConfigError(f"{run}: no whole checkpoint yet; stages[].save_steps says when one is written")
+    for file in found:
+        hub.refuse_leak(file, run)
+    index = {"format": 1, "state": vars(reached(run)), "files": {file.name: _sha256(file) for file in found}}
+    made = [hub.File(INDEX, json.dumps(index, indent=2).encode() + b"\n"), *found]
+    return [hub.File(FOLDER + file.name, file.content) for file in made]
+
+
+def reached(run: Path) -> State:
+    """How far the run in a folder is; nothing at all where there is none."""
+    steps = [_checkpoint(stage) for stage in _stages(run)]
+    step = max((int(path.name.rpartition("-")[2]) for path in steps if path), default=0)
+    return State(sum((stage / "stage.json").is_file() for stage in _stages(run)), step)
+
+
+def restore(address: str, out: str | Path) -> State:
+    """Put the state at hf://ORG/NAME[@REVISION] into the run's folder `out`, and say how far it is.
+
+    A folder that is as far or further keeps what it has. Raises `ConfigError` for one that is not, and for an
+    address without a state; `BackendError` for a download that failed or does not match its hashes."""
+    out = Path(out)
+    index = _index(hub.download(address, (FOLDER + INDEX,)) / FOLDER / INDEX, address)
+    told, here = State(**index["state"]), reached(out)
+    if (out / "stages").is_dir():
+        if (here.finished, here.step) < (told.finished, told.step):
+            raise ConfigError(
+                f"{out} holds a run that is less far ({here}) than {address} ({told}); choose another --out, "
+                f"or leave --resume out to go on from what is there"
+            )
+        return here
+    folder = hub.download(address, [FOLDER + name for name in index["files"]]) / FOLDER
+    part = out / f".resume-{os.getpid()}"
+    try:
+        for name, sha256 in index["files"].items():
+            _put(folder / name, part / name, sha256, address)
+        _at_home(part, out)
+        (part / "stages").rename(out / "stages")
+    except OSError as error:
+        if not (out / "stages").is_dir():  # another process of this run was faster
+            raise BackendError(f"{address}: cannot be put into {out}: {error}") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return told
+
+
+def _stages(run: Path) -> list[Path]:
+    return sorted(path.parent for path in (run / "stages").glob("*/started.json"))
+
+
+def _checkpoint(stage: Path) -> Path | None:
+    """The newest whole checkpoint of a stage that is not finished."""
+    from dfktrain.training.trainer import last_complete
+
+    return None if (stage / "stage.json").is_file() else last_complete(stage / "checkpoints")
+
+
+def _of_stage(run: Path, stage: Path) -> Iterator[hub.File]:
+    at = stage.relative_to(run).as_posix()
+    started = hub.File(f"{at}/started.json", (stage / "started.json").read_bytes())
+    if (stage / "stage.json").is_file():
+        yield started
+        yield hub.File(f"{at}/stage.json", _without_folders(stage / "stage.json"))
+        yield from _weights(run, stage / "adapter")
+        return
+    newest = _checkpoint(stage)
+    if newest is None:
+        return
+    yield started
+    yield from _weights(run, newest)
+    yield from _trainer_state(run, newest)
+
+
+def _weights(run: Path, folder: Path) -> Iterator[hub.File]:
+    for path in sorted(folder.iterdir()):
+        if _WEIGHTS.match(path.name) or path.name in (*_SETTINGS, cards.NAME, "chat_template.jinja"):
+            yield hub.File(path.relative_to(run).as_posix(), hub.public(path))
+
+
+def _trainer_state(run: Path, newest: Path) -> Iterator[hub.File]:
+    """Optimiser, scheduler, random states and the library's own state, and the weights that are best so far
+    where a stage keeps them."""
+    if not (newest / "optimizer.pt").is_file():
+        raise ConfigError(f"{newest}: no optimizer.pt; states of sharded training are not sent to the Hub")
+    for path in sorted(newest.iterdir()):
+        if not _STATE.match(path.name):
+            continue
+        content: bytes | Path = path
+        if path.name == "trainer_state.json":
+            state = json.loads(path.read_bytes())
+            best = newest.parent / Path(state.get("best_model_checkpoint") or "").name
+            if state.get("best_model_checkpoint"):
+                state["best_model_checkpoint"] = best.name
+                yield from _weights(run, best) if best != newest else ()
+            content = json.dumps(state, indent=2, sort_keys=True).encode() + b"\n"
+        yield hub.File(path.relative_to(run).as_posix(), content)
+
+
+def _without_folders(path: Path) -> bytes:
+    """stage.json with the names of its data files instead of their paths."""
+    record = json.loads(path.read_bytes())
+    named: dict[str, str] = {}
+    for at, (file, sha256) in enumerate(record["data_sha256"].items()):
+        name = Path(file).name
+        named[f"{at}/{name}" if name in named else name] = sha256
+    return json.dumps(record | {"data_sha256": named}, indent=2, ensure_ascii=False).encode() + b"\n"
+
+
+def _sha256(file: hub.File) -> str:
+    if isinstance(file.content, bytes):
+        return hashlib.sha256(file.content).hexdigest()
+    return _hash(file.content)
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _index(path: Path, address: str) -> Mapping[str, Any]:
+    """resume.json, checked: its file names lead nowhere but into the stages."""
+    record = manifest.read_json(path)
+    if record is None:
+        raise ConfigError(
+            f"{address}: holds no state to resume; dfktrain push RUN --checkpoint sends one. To train on "
+            f"from its weights alone write adapter.warm_start: {address}"
+        )
+    state, files = record.get("state"), record.get("files")
+    sound = isinstance(state, dict) and isinstance(files, dict) and state.keys() == {"finished", "step"}
+    if not sound or record.get("format") != 1 or not all(map(_PLACE.match, files or ())):
+        raise BackendError(f"{address}: {FOLDER}{INDEX} is not of the form that dfktrain push writes")
+    return record
+
+
+def _put(source: Path, target: Path, sha256: str, address: str) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if not source.is_file():
+        raise BackendError(f"{address}: {target.name} is missing")
+    shutil.copyfile(source, target)
+    if _hash(target) != sha256:
+        raise BackendError(f"{address}: {target.name} is not the file that was pushed (its hash differs)")
+
+
+def _at_home(part: Path, out: Path) -> None:
+    """The best checkpoint is named by its place, and that is `out` now."""
+    for path in part.glob("stages/*/checkpoints/*/trainer_state.json"):
+        state = json.loads(path.read_bytes())
+        if state.get("best_model_checkpoint"):
+            home = out / path.relative_to(part).parent.parent / Path(state["best_model_checkpoint"]).name
+            manifest.write_json(path, state | {"best_model_checkpoint": str(home)})

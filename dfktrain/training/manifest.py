@@ -1,0 +1,144 @@
+"""What a run writes down, so that it can be repeated, resumed and trusted: fingerprints, versions, run.json,
+dfk.json."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import platform
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dfkdata.common.errors import ConfigError, DataError
+from dfkeval.models import metadata as cards
+from dfktrain.config.run import AdapterConfig, Stage, TrainConfig
+from dfktrain.data.stage_data import StageData, file_sha256
+
+if TYPE_CHECKING:
+    from dfktrain.engines._base import Base
+
+PACKAGES = (
+    "dfk", "torch", "transformers", "peft", "accelerate", "tokenizers", "safetensors", "numpy", "pillow",
+    "torchvision", "unsloth", "unsloth_zoo", "trl", "flash-linear-attention", "fla-core", "causal-conv1d",
+    "triton", "tilelang", "bitsandbytes", "deepspeed",
+)  # fmt: skip
+
+
+def versions() -> dict[str, str]:
+    """Installed versions of everything that can change a run; packages that are absent are left out."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def fingerprint(*parts: Any) -> str:
+    """Hash of plain data; equal parts give equal hashes on every machine."""
+    text = json.dumps(parts, sort_keys=True, ensure_ascii=False, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def run_facts(config: TrainConfig, base: Base, template: str, precision: str) -> dict[str, Any]:
+    """What all stages share: base, adapter, seed, precision, template. Paths are not part of it, contents
+    are."""
+    adapter = config.adapter.model_dump(mode="json", exclude={"warm_start"})
+    warm = config.adapter.warm_start
+    return {
+        "shapes": base.shapes_sha256,
+        "base": _weights(base),
+        "adapter": adapter,
+        "warm_start": _folder_sha256(Path(warm)) if warm else None,
+        "seed": config.seed,
+        "precision": precision,
+        "template": template,
+    }
+
+
+def _weights(base: Base) -> str | None:
+    """Which weights a base has: the hash of a folder's, the commit of a hub model's; None where neither is
+    known."""
+    from dfkeval.models.loader import TINY, tiny_path, weights_sha256
+
+    folder = tiny_path() if base.name == TINY else Path(base.name)
+    if folder.is_dir():
+        return weights_sha256(folder)
+    commit = getattr(base.model.config, "_commit_hash", None)
+    return None if commit is None else str(commit)
+
+
+def stage_facts(stage: Stage, data: StageData) -> dict[str, Any]:
+    """What makes a stage what it is: its settings and its files' contents; of the validation files where they
+    choose the weights."""
+    settings = stage.model_dump(
+        mode="json", exclude={"data", "validation", "log_steps", "save_total_limit", "save_steps", "watch"}
+    )
+    weights = [source.weight for source in stage.sources]
+    chooses = stage.best or stage.patience is not None
+    validation = [file_sha256(path) for path in stage.validation] if chooses else []
+    return {
+        "settings": settings,
+        "data": [*data.sha256.values()],
+        "weights": weights,
+        "validation": validation,
+    }
+
+
+def _folder_sha256(folder: Path) -> str:
+    from dfkeval.models.loader import weights_sha256
+
+    if not folder.is_dir():
+        raise ConfigError(f"adapter.warm_start {folder}: no such folder")
+    return weights_sha256(folder)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """`value` as indented JSON; the file appears whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n", encoding="utf-8")
+    part.replace(path)
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The object in `path`, None if there is no such file. Raises `DataError` if it is broken."""
+    if not path.is_file():
+        return None
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{path}: not JSON ({error})") from error
+    return value if isinstance(value, dict) else None
+
+
+def card(
+    data: StageData, stage: Stage, base: cards.Base, template: str, adapter: AdapterConfig
+) -> cards.Card:
+    """`dfk.json`: what inference must repeat. A field on which the rows differ is left empty."""
+    tools = _only(data.tools)
+    return cards.Card(
+        schema=_only(data.schemas),
+        form=_only(data.variants),
+        system_prompt=_only(data.systems),
+        tools=json.loads(tools) if tools else None,
+        template_sha256=template,
+        max_pixels=stage.max_pixels,
+        thinking=data.thinking == {True},
+        base=base,
+        quantized=_quantized(adapter),
+    )
+
+
+def _quantized(adapter: AdapterConfig) -> str | None:
+    if adapter.kind != "qlora":
+        return None
+    return "nf4+loftq" if adapter.loftq else "nf4"
+
+
+def _only(values: Iterable[Any]) -> Any:
+    distinct = list(values)
+    return distinct[0] if len(distinct) == 1 else None

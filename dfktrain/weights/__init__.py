@@ -1,0 +1,1 @@
+"""Weights on disk: checkpoints, adapters and safetensors files."""

@@ -1,0 +1,27 @@
+"""The progress line says what was done in this process, and times as people say them."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+
+from dfkdata.common.progress import Progress, span
+
+
+def test_what_was_done_before_is_no_part_of_the_rate() -> None:
+    now = [0.0]
+    stream = io.StringIO()
+    bar = Progress("steps", before=900, stream=stream, clock=lambda: now[0])
+    for at, done in ((0.0, 900), (10.0, 910), (30.0, 950)):
+        now[0] = at
+        bar(done, 1000, "sft")
+    assert stream.getvalue().splitlines() == [
+        "  910/1000 steps  1.0/s  90 s left  sft",
+        "  950/1000 steps  1.7/s  30 s left  sft",
+    ]
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(90, "90 s"), (720, "12 min"), (12600, "3.5 h")])
+def test_a_time_is_said_in_its_own_unit(seconds: float, said: str) -> None:
+    assert span(seconds) == said

@@ -1,0 +1,65 @@
+"""The contract of every raw format: a new file in `dfkdata/formats` is tested because it exists."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from dfkdata import Record, Reject, convert, read
+from dfkdata.common import plugins
+from dfkdata.common.config import Config
+from tests.helpers.golden import GOLDEN, check
+
+FORMATS = plugins.names("dfkdata.formats")
+INPUTS = {".csv", ".json", ".jsonl"}
+
+
+def _inputs(name: str) -> list[Path]:
+    folder = GOLDEN / "formats" / name
+    return sorted(path for path in folder.glob("*") if path.suffix in INPUTS and path.name.count(".") == 1)
+
+
+CASES = [(name, path) for name in FORMATS for path in _inputs(name)]
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A folder with the golden pictures, beside which inputs are laid."""
+    shutil.copytree(GOLDEN / "formats" / "images", tmp_path / "in" / "images")
+    return tmp_path / "in"
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format_has_a_golden_input_and_keeps_the_contract(name: str) -> None:
+    module = plugins.load("dfkdata.formats", name)
+    assert issubclass(module.Options, Config)
+    assert module.Options() is not None, "every option has a default"
+    assert callable(module.record)
+    assert module.__doc__
+    assert _inputs(name), f"tests/golden/formats/{name} holds no input"
+
+
+@pytest.mark.parametrize(("name", "path"), CASES, ids=[f"{name}-{path.stem}" for name, path in CASES])
+def test_a_golden_input_gives_the_golden_rows_and_rejects(
+    name: str, path: Path, data: Path, tmp_path: Path
+) -> None:
+    source = shutil.copy(path, data / path.name)
+    summary = convert(source, tmp_path / "out", format=name, validation=0, max_rejects="100%")
+    for part in ("train", "quarantine", "duplicates"):
+        check((tmp_path / "out" / f"{part}.jsonl").read_bytes(), path.with_suffix(f".{part}.jsonl"))
+    rows = summary.rows
+    assert rows["in"] == rows["out"] + rows["quarantined"] + rows["duplicates"] + rows["left_out"]
+    assert rows["out"] > 0
+
+
+@pytest.mark.parametrize(("name", "path"), CASES, ids=[f"{name}-{path.stem}" for name, path in CASES])
+def test_read_gives_a_record_or_a_reject_with_its_place_for_every_row(
+    name: str, path: Path, data: Path
+) -> None:
+    source = shutil.copy(path, data / path.name)
+    for item in read(source, name, images=data):
+        assert isinstance(item, Record | Reject)
+        assert item.source.startswith(f"{path.name}:")
+        assert item.source.rpartition(":")[2].isdigit()

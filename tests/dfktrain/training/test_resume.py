@@ -1,0 +1,84 @@
+"""kill -9 and start again: the same weights, history and counts as an undisturbed run."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from dfktrain.training.trainer import COMPLETE, last_complete
+
+WORKER = """
+import os, signal, sys, torch
+torch.set_num_threads(1)
+from dfkdata.common.config import load_config
+from dfktrain import TrainConfig, train
+config, out, stage, step = sys.argv[1:]
+def watch(at):
+    if at.stage == stage and at.step == int(step):
+        os.kill(os.getpid(), signal.SIGKILL)
+train(load_config(config, TrainConfig), out, progress=watch)
+"""
+
+
+def run(config: Path, out: Path, die_at: tuple[str, int] = ("", 0)) -> int:
+    """Exit code of a training process that kills itself at (stage, step)."""
+    words = [sys.executable, "-c", WORKER, str(config), str(out), die_at[0], str(die_at[1])]
+    return subprocess.run(words, capture_output=True).returncode
+
+
+@pytest.fixture
+def config(base_folder: Path, train_file: Path, tmp_path: Path) -> Path:
+    stage: dict[str, Any] = {"data": [str(train_file)], "epochs": 3, "learning_rate": 5e-3}
+    stage |= {"save_steps": 1, "warmup_ratio": 0.2}
+    a = stage | {"name": "a", "batch_size": 3}
+    b = stage | {"name": "b", "batch_tokens": 400, "optimizer": "adafactor"}
+    made = {
+        "model": {"name": str(base_folder)},
+        "adapter": {"rank": 4, "dropout": 0.1, "target_modules": "language"},
+        "stages": [a, b],
+    }
+    path = tmp_path / "train.yaml"
+    path.write_text(json.dumps(made))  # JSON is YAML
+    return path
+
+
+def test_a_run_killed_in_each_stage_ends_like_an_undisturbed_one(config: Path, tmp_path: Path) -> None:
+    assert run(config, tmp_path / "calm") == 0
+    assert run(config, tmp_path / "killed", ("a", 2)) == -signal.SIGKILL
+    assert not (tmp_path / "killed/stages/a/adapter").exists()
+    assert run(config, tmp_path / "killed", ("a", 5)) == -signal.SIGKILL
+    assert run(config, tmp_path / "killed", ("b", 8)) == -signal.SIGKILL
+    assert (tmp_path / "killed/stages/a/adapter").exists()
+    assert run(config, tmp_path / "killed") == 0
+    calm, killed = (json.loads((tmp_path / name / "run.json").read_text()) for name in ("calm", "killed"))
+    for name in ("adapter", "stages/a/adapter", "stages/b/adapter"):
+        one, two = (
+            load_file(tmp_path / side / name / "adapter_model.safetensors") for side in ("calm", "killed")
+        )
+        assert one.keys() == two.keys()
+        assert all(torch.equal(one[key], two[key]) for key in one), name
+    for one, two in zip(calm["stages"], killed["stages"], strict=True):
+        assert one["history"] == two["history"]
+        assert (one["tokens"], one["scored_tokens"], one["steps"]) == (
+            two["tokens"],
+            two["scored_tokens"],
+            two["steps"],
+        )
+
+
+def test_a_checkpoint_that_was_not_written_to_the_end_is_not_used(tmp_path: Path) -> None:
+    for step, whole in ((5, True), (10, True), (15, False)):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        if whole:
+            (folder / COMPLETE).touch()
+    assert last_complete(tmp_path) == tmp_path / "checkpoint-10"
+    assert last_complete(tmp_path / "none") is None
