@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dfkdata.rows.record import Record, Reject
-from dfkdata.schemas import Schema
-from dfkdata.schemas._roles import Label
+from dfkdata.schemas import Label, Schema
 
 RARE_SHARE = 0.05
 _SHOWN = ("source", "reason", "path", "excerpt", "hint")

@@ -10,8 +10,7 @@ from dfkdata.common.errors import ConfigError
 from dfkdata.conversion import reader, selection, splits
 from dfkdata.conversion.options import Plan
 from dfkdata.rows.record import Record, Reject
-from dfkdata.schemas import Schema
-from dfkdata.schemas._roles import Label
+from dfkdata.schemas import Label, Schema
 
 
 class Found(NamedTuple):

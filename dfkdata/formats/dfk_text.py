@@ -13,7 +13,7 @@ from dfkdata.common.config import Config
 from dfkdata.common.hashing import content_id
 from dfkdata.formats import Row, need, text
 from dfkdata.rows.record import Fault, Record
-from dfkdata.schemas._labels import DFK, DFK_RAW
+from dfkdata.schemas import DFK, DFK_RAW
 
 SCHEMA: str | None = "dfk_text"
 COLUMNS = (frozenset({"input", "output", "_label"}),)

@@ -38,19 +38,3 @@ class LabelSet:
     def spellings(self) -> list[str]:
         """Every spelling that resolves, canonical first."""
         return [*self.canonical, *self.aliases]
-
-
-_HATE = {"ujaran_kebencian": "ujaran kebencian", "disinformasi_dan_ujaran_kebencian": "ujaran kebencian"}
-_NOT_DFK = ("non-dfk", "non_dfk", "nondfk", "non dfk", "bukan_dfk", "bukan dfk")
-
-#: Four classes: facts and posts that are no violation are both "netral".
-DFK = LabelSet(
-    ("netral", "disinformasi", "fitnah", "ujaran kebencian"),
-    {"fakta": "netral", **{name: "netral" for name in _NOT_DFK}, **_HATE},
-)
-
-#: Five classes: facts and other posts without violation stay apart.
-DFK_RAW = LabelSet(
-    ("fakta", "non_dfk", "disinformasi", "fitnah", "ujaran kebencian"),
-    {**{name: "non_dfk" for name in _NOT_DFK if name != "non_dfk"}, **_HATE},
-)

@@ -1,6 +1,6 @@
 """Roles that a field of an answer plays, so that nobody outside a schema needs to know field names.
 
-    class Answer(Frozen):
+    class Answer(BaseAnswer):
         label: Annotated[Literal["netral", "fitnah"], Label(SET)]
         analisis: Annotated[str, Prose()]
 
@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 from dfkdata.schemas._labels import LabelSet
 
 
-class Frozen(BaseModel):
+class BaseAnswer(BaseModel):
     """Base of every answer: immutable, strictly typed, refuses unknown keys unless a schema opens itself."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")

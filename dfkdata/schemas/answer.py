@@ -6,11 +6,10 @@ from typing import Annotated
 
 from pydantic import Field
 
-from dfkdata.schemas import Images, Prompt, TextForm, Value, Variant
-from dfkdata.schemas._roles import Frozen, Prose
+from dfkdata.schemas import BaseAnswer, Images, Prompt, Prose, TextForm, Value, Variant
 
 
-class Answer(Frozen):
+class Answer(BaseAnswer):
     """answer: the text, not empty."""
 
     answer: Annotated[str, Field(min_length=1), Prose()]

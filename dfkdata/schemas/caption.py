@@ -9,8 +9,18 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field
 
-from dfkdata.schemas import Images, Prompt, ToolForm, Value, Variant
-from dfkdata.schemas._roles import Choice, Derived, Frozen, Grounded, Inferred
+from dfkdata.schemas import (
+    BaseAnswer,
+    Choice,
+    Derived,
+    Grounded,
+    Images,
+    Inferred,
+    Prompt,
+    ToolForm,
+    Value,
+    Variant,
+)
 
 SYSTEM = (
     "You are a caption-structuring assistant. Convert each\nimage caption into JSON matching the schema. "
@@ -32,7 +42,7 @@ _OPEN = ConfigDict(frozen=True, strict=True, extra="allow")
 _Null = Annotated[Annotated[str, Field(max_length=64)] | None, AfterValidator(_null)]
 
 
-class SubjectValue(Frozen):
+class SubjectValue(BaseAnswer):
     """A single entity in the caption."""
 
     model_config = _OPEN
@@ -41,7 +51,7 @@ class SubjectValue(Frozen):
     attributes: list[str] = Field(default_factory=list, max_length=8)
 
 
-class Answer(Frozen):
+class Answer(BaseAnswer):
     """subjects: entities with their attributes. actions: relational phrases. setting: where it is."""
 
     model_config = ConfigDict(**_OPEN, title="Caption")

@@ -6,11 +6,22 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from dfkdata.schemas import Images, Prompt, ToolForm, Value, Variant, caption
-from dfkdata.schemas._roles import Choice, Derived, Frozen, Grounded, Inferred
+from dfkdata.schemas import (
+    BaseAnswer,
+    Choice,
+    Derived,
+    Grounded,
+    Images,
+    Inferred,
+    Prompt,
+    ToolForm,
+    Value,
+    Variant,
+    caption,
+)
 
 
-class Answer(Frozen):
+class Answer(BaseAnswer):
     """subjects, actions, setting as in `caption`; style and mood: up to 64 characters or null."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="allow", title="Caption")

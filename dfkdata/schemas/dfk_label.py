@@ -10,9 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from dfkdata.schemas import Images, Lines, Prompt, Text, TextForm, Variant
-from dfkdata.schemas._labels import DFK
-from dfkdata.schemas._roles import Frozen, Label, Prose
+from dfkdata.schemas import DFK, BaseAnswer, Images, Label, Lines, Prompt, Prose, Text, TextForm, Variant
 
 INSTRUCTION = (
     "Anda adalah seorang analis konten media sosial ahli. Diberikan tangkapan layar dari sebuah unggahan "
@@ -21,7 +19,7 @@ INSTRUCTION = (
 )
 
 
-class Answer(Frozen):
+class Answer(BaseAnswer):
     """label: one of the four DFK classes. analisis: the reasons, not empty."""
 
     label: Annotated[Literal["netral", "disinformasi", "fitnah", "ujaran kebencian"], Label(DFK)]

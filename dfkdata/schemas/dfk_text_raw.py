@@ -6,9 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from dfkdata.schemas import Prompt, TextForm, Value, Variant
-from dfkdata.schemas._labels import DFK_RAW
-from dfkdata.schemas._roles import Frozen, Label, Prose
+from dfkdata.schemas import DFK_RAW, BaseAnswer, Label, Prompt, Prose, TextForm, Value, Variant
 
 SYSTEM = (
     "Anda adalah sistem deteksi konten DFK berbasis artikel rujukan. Tugas Anda adalah membandingkan klaim "
@@ -18,7 +16,7 @@ SYSTEM = (
 )
 
 
-class Answer(Frozen):
+class Answer(BaseAnswer):
     """label: one of the five raw classes. analisis: the explanation, not empty."""
 
     label: Annotated[

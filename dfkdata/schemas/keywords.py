@@ -6,11 +6,10 @@ from typing import Annotated
 
 from pydantic import Field
 
-from dfkdata.schemas import Images, JsonForm, Prompt, Value, Variant
-from dfkdata.schemas._roles import Frozen, Grounded
+from dfkdata.schemas import BaseAnswer, Grounded, Images, JsonForm, Prompt, Value, Variant
 
 
-class Answer(Frozen):
+class Answer(BaseAnswer):
     """keywords: at least one."""
 
     keywords: Annotated[list[str], Field(min_length=1), Grounded()]

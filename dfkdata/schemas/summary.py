@@ -6,13 +6,12 @@ from typing import Annotated
 
 from pydantic import Field
 
-from dfkdata.schemas import Images, Prompt, Text, TextForm, Variant
-from dfkdata.schemas._roles import Frozen, Prose
+from dfkdata.schemas import BaseAnswer, Images, Prompt, Prose, Text, TextForm, Variant
 
 INSTRUCTION = "Berikan ringkasan dari konten yang ditampilkan pada tangkapan layar berikut."
 
 
-class Answer(Frozen):
+class Answer(BaseAnswer):
     """ringkasan: the summary, not empty."""
 
     ringkasan: Annotated[str, Field(min_length=1), Prose()]

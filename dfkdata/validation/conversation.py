@@ -18,8 +18,7 @@ from pydantic import ValidationError
 from dfkdata.common.plugins import suggestion
 from dfkdata.rows.messages import read_text
 from dfkdata.rows.record import Fault, Record
-from dfkdata.schemas import JsonForm, Schema, TextForm, ToolForm
-from dfkdata.schemas._roles import Label, Prose
+from dfkdata.schemas import JsonForm, Label, Prose, Schema, TextForm, ToolForm
 from dfkdata.validation.rules import Judge
 
 Message = dict[str, Any]

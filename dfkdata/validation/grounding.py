@@ -20,8 +20,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
-from dfkdata.schemas import Schema
-from dfkdata.schemas._roles import Grounded
+from dfkdata.schemas import Grounded, Schema
 
 Language = Literal["en", "id"]
 

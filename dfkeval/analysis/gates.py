@@ -13,7 +13,7 @@ from typing import Any
 
 from dfkdata.common.errors import ConfigError
 from dfkdata.common.plugins import suggestion
-from dfkdata.schemas._roles import Label
+from dfkdata.schemas import Label
 from dfkeval.analysis.comparison import HEADLINES
 from dfkeval.evaluation.evaluate import Run
 from dfkeval.metrics import fields_of

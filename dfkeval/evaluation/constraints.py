@@ -16,8 +16,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from dfkdata.common.errors import ConfigError
-from dfkdata.schemas import JsonForm, Schema, TextForm, ToolForm
-from dfkdata.schemas._roles import Label
+from dfkdata.schemas import JsonForm, Label, Schema, TextForm, ToolForm
 from dfkeval.parsing.decode import Form
 from dfkeval.types import Constraint
 

@@ -22,8 +22,7 @@ from numpy.typing import NDArray
 from dfkdata.common import plugins
 from dfkdata.common.config import Config
 from dfkdata.common.errors import ConfigError
-from dfkdata.schemas import Schema
-from dfkdata.schemas._roles import Role
+from dfkdata.schemas import Role, Schema
 from dfkeval.types import Sample
 
 FAMILY = "dfkeval.metrics"

@@ -14,8 +14,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from dfkdata.schemas import Schema
-from dfkdata.schemas._roles import Choice, Grounded, Label, Prose
+from dfkdata.schemas import Choice, Grounded, Label, Prose, Schema
 
 Value = dict[str, Any]
 Leaf = tuple[str, ...]  # (kind, text) or (kind, name, text)

@@ -13,8 +13,7 @@ from pydantic import model_validator
 from dfkdata.common.config import Config
 from dfkdata.common.errors import ConfigError
 from dfkdata.rows.messages import write_text
-from dfkdata.schemas import Schema, TextForm
-from dfkdata.schemas._roles import Label, Prose
+from dfkdata.schemas import Label, Prose, Schema, TextForm
 from dfkeval.metrics import Scoring, bertscore, fields_of
 from dfkeval.parsing import legacy
 from dfkeval.types import Sample

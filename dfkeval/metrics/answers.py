@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dfkdata.schemas._roles import Prose
+from dfkdata.schemas import Prose
 from dfkeval.metrics import Floats, Measured, Metric, Scoring, column, ratio
 from dfkeval.metrics._prose import pairs
 from dfkeval.types import Sample

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dfkdata.schemas._roles import Label
+from dfkdata.schemas import Label
 from dfkeval.metrics import Bools, Floats, Measured, Metric, Scoring, column, fields_of, ratio
 from dfkeval.metrics.labels import canonical, slug
 from dfkeval.types import Sample

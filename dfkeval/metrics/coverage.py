@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dfkdata.schemas._roles import Grounded
+from dfkdata.schemas import Grounded
 from dfkeval.metrics import Floats, Measured, Metric, Scoring, column, ratio
 from dfkeval.metrics._leaves import prose
 from dfkeval.metrics._words import STOP, forms, words

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from dfkdata.common.errors import ConfigError
-from dfkdata.schemas._roles import Choice, Grounded, Label
+from dfkdata.schemas import Choice, Grounded, Label
 from dfkeval.metrics import Floats, Measured, Metric, Scoring, _soft_match, column, f1, fields_of, ratio
 from dfkeval.metrics._leaves import Leaf, Value, choice, leaves
 from dfkeval.metrics._soft_match import Options as Options

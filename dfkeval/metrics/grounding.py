@@ -15,8 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from dfkdata.schemas import Schema
-from dfkdata.schemas._roles import Grounded
+from dfkdata.schemas import Grounded, Schema
 from dfkeval.metrics import Floats, Measured, Metric, Scoring, column, fields_of, ratio
 from dfkeval.metrics._leaves import list_leaves
 from dfkeval.metrics._words import bases, content, occurs

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dfkdata.schemas._roles import Grounded
+from dfkdata.schemas import Grounded
 from dfkeval.metrics import Floats, Measured, Metric, Scoring, column, ratio
 from dfkeval.metrics.grounding import grounded_texts
 from dfkeval.types import Sample

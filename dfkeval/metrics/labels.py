@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from dfkdata.schemas._roles import Label
+from dfkdata.schemas import Label
 from dfkeval.metrics import Floats, Measured, Metric, Scoring, column, f1, fields_of, ratio
 from dfkeval.types import Sample
 

@@ -17,7 +17,7 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import BaseModel, Field, ValidationError
 
-from dfkdata.schemas._roles import Derived
+from dfkdata.schemas import Derived
 from dfkeval.metrics import Floats, Measured, Metric, Scoring, column, ratio
 from dfkeval.parsing.legacy import qwen_test_runner
 from dfkeval.types import Sample

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dfkdata.schemas._roles import Label
+from dfkdata.schemas import Label
 from dfkeval.metrics import Floats, Measured, Metric, Scoring, _sita, column, f1, ratio
 from dfkeval.metrics import rouge as rouge_l
 from dfkeval.metrics._sita import Options as Options

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dfkdata.schemas._roles import Label
+from dfkdata.schemas import Label
 from dfkeval.metrics import Floats, Measured, Metric, Scoring, _sita, bertscore
 from dfkeval.metrics._prose import COLUMNS, NAMES, means, table
 from dfkeval.types import Sample

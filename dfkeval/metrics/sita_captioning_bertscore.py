@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dfkdata.schemas._roles import Prose
+from dfkdata.schemas import Prose
 from dfkeval.metrics import Measured, Metric, Scoring, _sita, bertscore
 from dfkeval.metrics._prose import COLUMNS, NAMES, table
 from dfkeval.metrics.sita_bertscore import reduce

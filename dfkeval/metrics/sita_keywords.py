@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dfkdata.schemas._roles import Grounded
+from dfkdata.schemas import Grounded
 from dfkeval.metrics import Floats, Measured, Metric, Scoring, column, fields_of, ratio
 from dfkeval.metrics import rouge as rouge_l
 from dfkeval.metrics.keywords import overlap

@@ -21,9 +21,7 @@ from pydantic import BaseModel, ValidationError
 
 from dfkdata import schemas
 from dfkdata.common.errors import ConfigError
-from dfkdata.schemas import JsonForm, Schema, TextForm, ToolForm
-from dfkdata.schemas._json_schema import json_schema, tool
-from dfkdata.schemas._roles import Label
+from dfkdata.schemas import JsonForm, Label, Schema, TextForm, ToolForm, json_schema, tool
 from dfkeval.parsing.json_text import LiteralError, scan_json, skip_blanks
 from dfkeval.parsing.jsonschema.compiler import Check, Document, escape
 from dfkeval.parsing.marked_text import Marked, TextFailure, read_marked, visible

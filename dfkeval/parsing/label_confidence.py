@@ -19,8 +19,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from dfkdata.common.errors import ConfigError
-from dfkdata.schemas import JsonForm, Schema, TextForm, ToolForm
-from dfkdata.schemas._roles import Label
+from dfkdata.schemas import JsonForm, Label, Schema, TextForm, ToolForm
 from dfkeval.parsing.marked_text import visible
 from dfkeval.types import LabelSlot, Request
 

@@ -13,8 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
-from dfkdata.schemas import Schema
-from dfkdata.schemas._json_schema import json_schema
+from dfkdata.schemas import Schema, json_schema
 from dfkeval.parsing.decode import Decoded, Failure, Form, decode
 
 #: What of a JSON Schema says how a text is typed; everything else only says which values are allowed.

@@ -13,8 +13,7 @@ from PIL import Image
 
 from dfkdata import load_rows
 from dfkdata.common.errors import ConfigError
-from dfkdata.schemas import caption
-from dfkdata.schemas._labels import DFK
+from dfkdata.schemas import DFK, caption
 from dfktrain.demo import captions, posts, run, words
 
 

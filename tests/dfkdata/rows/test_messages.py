@@ -13,8 +13,7 @@ from dfkdata import Record, load_rows, prompt, schemas, training_row
 from dfkdata.common import plugins
 from dfkdata.common.errors import ConfigError, DataError
 from dfkdata.rows.messages import read_text, write_text
-from dfkdata.schemas import TextForm
-from dfkdata.schemas._roles import Frozen
+from dfkdata.schemas import BaseAnswer, TextForm
 
 POST = Record(
     id="p",
@@ -127,7 +126,7 @@ def test_enhanced_captions_may_fill_style_and_mood() -> None:
 @pytest.mark.parametrize("name", plugins.names("dfkdata.schemas"))
 def test_every_schema_keeps_the_contract(name: str) -> None:
     module = plugins.load("dfkdata.schemas", name)
-    assert issubclass(module.Answer, Frozen)
+    assert issubclass(module.Answer, BaseAnswer)
     for variant in module.VARIANTS:
         loaded = schemas.load(name, variant)
         assert loaded.roles, "an answer without roles cannot be scored"

@@ -14,8 +14,7 @@ from pydantic import ValidationError
 from dfkdata import schemas
 from dfkdata.common import plugins
 from dfkdata.rows.messages import answer_turn, write_text
-from dfkdata.schemas import Prompt, Schema, TextForm, ToolForm
-from dfkdata.schemas._roles import Prose
+from dfkdata.schemas import Prompt, Prose, Schema, TextForm, ToolForm
 from dfkdata.schemas.dfk_text import Answer
 from dfkeval.parsing.decode import Decoded, Failure, decode
 from dfkeval.parsing.toolcall import write_tool_call

@@ -14,8 +14,7 @@ from pydantic import AfterValidator, Field
 
 from dfkdata import schemas
 from dfkdata.common import plugins
-from dfkdata.schemas import JsonForm, Prompt, Schema, ToolForm, Value
-from dfkdata.schemas._roles import Choice, Frozen, Grounded
+from dfkdata.schemas import BaseAnswer, Choice, Grounded, JsonForm, Prompt, Schema, ToolForm, Value
 from dfkeval import Failure, decode, evaluate
 from dfkeval.evaluation.grading import Item, judge
 from dfkeval.metrics import Scoring, validity
@@ -46,14 +45,14 @@ def _even(value: list[str]) -> list[str]:
     return value
 
 
-class Stricter(Frozen):
+class Stricter(BaseAnswer):
     """A class with a rule that its JSON Schema does not show."""
 
     words: Annotated[list[str], AfterValidator(_even), Grounded()] = Field(default_factory=list)
     kind: Annotated[str, Choice()] = "a"
 
 
-class Laxer(Frozen):
+class Laxer(BaseAnswer):
     """A class whose JSON Schema was written by hand and says more than the class."""
 
     words: Annotated[list[str], Grounded()] = Field(default_factory=list)
@@ -67,7 +66,7 @@ class Laxer(Frozen):
         return schema
 
 
-def schema_of(answer: type[Frozen], form: Any) -> Schema:
+def schema_of(answer: type[BaseAnswer], form: Any) -> Schema:
     return Schema("own", "one", answer, Prompt((Value("text", otherwise=""),)), form)
 
 
