@@ -31,6 +31,7 @@ from dfkeval.backends._openai import stream as _stream
 from dfkeval.backends._openai.protocol import Dialect, body, completion, label_probs
 from dfkeval.backends._openai.retry import PASSING, Retry, Servers, Trouble, spent, wait_of
 from dfkeval.backends._openai.stream import Reply
+from dfkeval.parsing.tags import TOOL_CALL_OPEN
 from dfkeval.types import Backend, Completion, Constraint, Request, Sampling
 
 __all__ = ["Config", "OpenAI", "body", "check", "completion", "label_probs", "start"]
@@ -219,7 +220,7 @@ class OpenAI:
         choice = reply.answer["choices"][0]
         message = choice["message"]
         calls = protocol.calls_of(message)
-        if not calls or protocol.OPENER in (message.get("content") or ""):
+        if not calls or TOOL_CALL_OPEN in (message.get("content") or ""):
             bare = reply.answer | {"choices": [choice | {"message": message | {"tool_calls": None}}]}
             found = self._completion(request, sampling, reply._replace(answer=bare), started)
             return replace(found, server_calls=calls, server_source="same answer")

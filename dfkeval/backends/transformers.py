@@ -25,7 +25,7 @@ from dfkeval.backends._local.likelihood import likelihoods
 from dfkeval.backends._local.prompts import Prompt, decoded_sha256, failed, measured, render, resized_sha256
 from dfkeval.models import loader
 from dfkeval.parsing.reasoning import GAP
-from dfkeval.parsing.toolcall._syntax import THINK_CLOSE
+from dfkeval.parsing.tags import THINK_CLOSE
 from dfkeval.types import Backend, Completion, Constraint, Lesson, Likelihood, Request, Sampling
 
 GIVES_LIKELIHOODS = True

@@ -33,6 +33,7 @@ from dfkeval.backends._local.prompts import (
 )
 from dfkeval.backends._local.vllm_engine import Engine, Job, Settings, Workers
 from dfkeval.models import adapters, loader
+from dfkeval.parsing.tags import TURN_ENDS
 from dfkeval.types import Backend, Completion, Constraint, Request, Sampling
 
 
@@ -78,7 +79,7 @@ def start(config: Config) -> Backend:
         images=config.images,
         adapter="" if config.adapter is None else str(config.adapter),
         rank=0 if config.adapter is None else adapters.rank(config.adapter),
-        ends=tuple({str(found.processor.tokenizer.eos_token), "<|im_end|>", "<|endoftext|>"}),
+        ends=tuple({str(found.processor.tokenizer.eos_token), *TURN_ENDS}),
     )
     return VLLM(config, settings, found)
 

@@ -26,6 +26,7 @@ from dfkeval.evaluation.grading import Item, judge, prompt_text
 from dfkeval.inference.backend_options import sampling_of
 from dfkeval.models import metadata
 from dfkeval.parsing.label_confidence import demand_slot, with_slot
+from dfkeval.parsing.tags import TOOL_CALL_CLOSE
 from dfkeval.types import Backend, Completion, Request, Sample, Sampling
 
 #: Rows that are given to the backend together.
@@ -235,7 +236,7 @@ def _engine(
 
 def default_sampling(schema: Schema, *, thinking: bool = False) -> Sampling:
     """Greedy, stopped at the end of a call where the schema answers by one."""
-    stop = ("</tool_call>",) if isinstance(schema.form, ToolForm) else ()
+    stop = (TOOL_CALL_CLOSE,) if isinstance(schema.form, ToolForm) else ()
     return Sampling(stop=stop, thinking=thinking)
 
 

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from dfkdata.common.errors import DataError
+from dfkeval.parsing.tags import IM_END, THINK_CLOSE, THINK_OPEN
 
-_EMPTY_THINK = re.compile(r"(?:<think>)?\s*</think>\s*")
-_OPEN_THINK = re.compile(r"<think>\s*$")
-_CLOSED_EMPTY_THINK = re.compile(r"<think>\s*</think>\s*$")
+_EMPTY_THINK = re.compile(rf"(?:{THINK_OPEN})?\s*{THINK_CLOSE}\s*")
+_OPEN_THINK = re.compile(rf"{THINK_OPEN}\s*$")
+_CLOSED_EMPTY_THINK = re.compile(rf"{THINK_OPEN}\s*{THINK_CLOSE}\s*$")
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def _split(prompt: str, whole: str, row_id: str) -> tuple[str, str]:
     if whole.startswith(prompt):
         written = whole[len(prompt) :]
         block = _EMPTY_THINK.match(written)
-        if block and ("<think>" in block[0] or _OPEN_THINK.search(prompt)):
+        if block and (THINK_OPEN in block[0] or _OPEN_THINK.search(prompt)):
             return block[0], written[block.end() :]
         return "", written
     if closed := _CLOSED_EMPTY_THINK.search(prompt):
@@ -58,7 +59,7 @@ def _split(prompt: str, whole: str, row_id: str) -> tuple[str, str]:
         # A thinking prompt and an answer without a trace: the block is closed at once, without loss.
         start = prompt[: opened.start()]
         if whole.startswith(start):
-            return "\n</think>\n\n", whole[len(start) :]
+            return f"\n{THINK_CLOSE}\n\n", whole[len(start) :]
     raise DataError(
         f"row {row_id}: the chat template renders the prompt differently once the answer follows, so "
         f"training and inference would disagree; "
@@ -82,8 +83,7 @@ def stop_token(processor: Any) -> str:
     """The text of the token that ends a turn: <|im_end|> where the vocabulary has it, else the end-of-text
     token."""
     tokenizer = getattr(processor, "tokenizer", processor)
-    turn_end = "<|im_end|>"
-    return turn_end if turn_end in tokenizer.get_added_vocab() else str(tokenizer.eos_token)
+    return IM_END if IM_END in tokenizer.get_added_vocab() else str(tokenizer.eos_token)
 
 
 def render(

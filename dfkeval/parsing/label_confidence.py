@@ -21,6 +21,7 @@ from msgspec.structs import replace
 from dfkdata.common.errors import ConfigError
 from dfkdata.schemas import JsonForm, Label, Schema, TextForm, ToolForm
 from dfkeval.parsing.marked_text import visible
+from dfkeval.parsing.tags import PARAMETER_CLOSE, parameter_open
 from dfkeval.types import LabelSlot, Request
 
 
@@ -50,7 +51,7 @@ def slot_of(schema: Schema) -> LabelSlot | None:
             written = {label: spelling.get(label, label) for label in role.labels.canonical}
             return LabelSlot(marker=form.parts[place][0], written=written, closing=behind.rstrip())
         case ToolForm():
-            marker, closing = f"<parameter={field}>\n", "\n</parameter>"
+            marker, closing = f"{parameter_open(field)}\n", f"\n{PARAMETER_CLOSE}"
         case JsonForm():
             marker, closing = f'"{field}":"', '"'
     return LabelSlot(

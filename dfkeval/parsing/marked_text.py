@@ -20,6 +20,7 @@ from typing import Final, Literal
 
 from dfkdata.schemas import TextForm
 from dfkeval.parsing.reasoning import answer_start
+from dfkeval.parsing.tags import TURN_ENDS
 from dfkeval.parsing.toolcall import Problem
 
 TEXT_REPAIRS: Final[dict[str, str]] = {
@@ -33,7 +34,7 @@ TEXT_REPAIRS: Final[dict[str, str]] = {
     "text_behind": "text stands behind the line that ends the answer",
 }
 
-_TURN_END: Final = re.compile(r"(?:<\|im_end\|>|<\|endoftext\|>)")
+_TURN_END: Final = re.compile("|".join(map(re.escape, TURN_ENDS)))
 _EMPHASIS: Final = "*_`\"'"
 #: A pattern that never matches.
 _NOTHING: Final = "(?!)"

@@ -7,7 +7,7 @@ from __future__ import annotations
 import re
 from typing import Final, NamedTuple
 
-from dfkeval.parsing.toolcall._syntax import THINK_CLOSE, THINK_OPEN
+from dfkeval.parsing.tags import THINK_CLOSE, THINK_OPEN
 
 #: What the template writes between reasoning and answer.
 GAP: Final = "\n\n"

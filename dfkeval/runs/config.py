@@ -29,9 +29,8 @@ from dfkeval.metrics._soft_match import Options as Fields
 from dfkeval.metrics.bertscore import Options as BertScore
 from dfkeval.models import metadata as cards
 from dfkeval.parsing.label_confidence import demand_slot
+from dfkeval.parsing.tags import TOOL_CALL_CLOSE
 from dfkeval.types import Sampling
-
-TOOL_STOP = "</tool_call>"
 
 
 def backend_of(value: Any) -> Any:
@@ -171,7 +170,7 @@ def resolve(config: EvalConfig, first: Mapping[str, Any]) -> tuple[EvalConfig, S
         raise ConfigError(f"metrics: a name is written twice: {', '.join(config.metrics)}")
     sampling = config.sampling
     if not sampling.stop and isinstance(schema.form, ToolForm):
-        sampling = sampling.model_copy(update={"stop": (TOOL_STOP,)})
+        sampling = sampling.model_copy(update={"stop": (TOOL_CALL_CLOSE,)})
     filled = {"schema_name": schema.name, "variant": schema.variant, "sampling": sampling}
     return config.model_copy(update=filled), schema
 

@@ -16,7 +16,7 @@ from dfkeval.backends._local.grammar import Compiler, Constrained
 from dfkeval.backends._local.logits import Draw, FirstToken, Thinking
 from dfkeval.backends._local.prompts import Prompt, opens_think
 from dfkeval.parsing import reasoning
-from dfkeval.parsing.toolcall._syntax import THINK_CLOSE
+from dfkeval.parsing.tags import THINK_CLOSE
 from dfkeval.types import Completion, Sampling
 
 

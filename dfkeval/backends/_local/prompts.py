@@ -12,7 +12,7 @@ from typing import Any
 
 from dfkdata.common.errors import DataError
 from dfkeval.models import loader
-from dfkeval.parsing.toolcall._syntax import THINK_OPEN
+from dfkeval.parsing.tags import THINK_OPEN
 from dfkeval.types import Completion, Request, Sampling, refuse_unseen
 
 #: The processor refuses pictures whose long side is more than so many times the short one.

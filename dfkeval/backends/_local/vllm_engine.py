@@ -23,7 +23,7 @@ import msgspec
 from dfkdata.common.errors import BackendError
 from dfkeval.models import loader
 from dfkeval.parsing import reasoning
-from dfkeval.parsing.toolcall._syntax import THINK_CLOSE
+from dfkeval.parsing.tags import THINK_CLOSE
 from dfkeval.types import Completion, Constraint, Sampling
 
 

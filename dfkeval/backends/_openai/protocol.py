@@ -17,13 +17,12 @@ from typing import Any, Literal
 from dfkdata.common.errors import ConfigError, DataError
 from dfkeval.parsing import reasoning
 from dfkeval.parsing.label_confidence import from_alternatives
+from dfkeval.parsing.tags import THINK_CLOSE, TOOL_CALL_CLOSE, TOOL_CALL_OPEN
 from dfkeval.parsing.toolcall import write_tool_call
-from dfkeval.parsing.toolcall._syntax import THINK_CLOSE
 from dfkeval.types import Completion, Constraint, Request, Sampling, refuse_unseen
 
 #: The most alternatives a step that servers of this protocol show.
 _ALTERNATIVES = 20
-OPENER, CLOSER = "<tool_call>", "</tool_call>"
 Dialect = Literal["vllm", "sglang", "other"]
 
 
@@ -255,7 +254,7 @@ def _written(call: dict[str, Any]) -> str:
     except (ValueError, RecursionError):
         arguments = None
     if not isinstance(arguments, dict):
-        return f"{OPENER}\n{json.dumps(function, ensure_ascii=False)}\n{CLOSER}"
+        return f"{TOOL_CALL_OPEN}\n{json.dumps(function, ensure_ascii=False)}\n{TOOL_CALL_CLOSE}"
     return write_tool_call(str(function.get("name", "")), arguments)
 
 
@@ -269,5 +268,5 @@ def missing_stop(choice: dict[str, Any], text: str, stops: tuple[str, ...]) -> s
     named = [choice[key] for key in ("stop_reason", "matched_stop") if key in choice]
     if named:
         return str(named[0]) if named[0] in stops and not text.endswith(str(named[0])) else None
-    unclosed = text.rfind(OPENER) > text.rfind(CLOSER)
-    return CLOSER if unclosed and CLOSER in stops else None
+    unclosed = text.rfind(TOOL_CALL_OPEN) > text.rfind(TOOL_CALL_CLOSE)
+    return TOOL_CALL_CLOSE if unclosed and TOOL_CALL_CLOSE in stops else None

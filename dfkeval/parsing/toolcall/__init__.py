@@ -6,9 +6,9 @@ time.
 
 Sans-I/O and standard library only. The rules, the dialects and the named repairs stand in docs/toolcalls.md.
 
-    _syntax    the tags as data           _tags      all tags of a text
+    _patterns  what finds a tag           _tags      all tags of a text
     _frame     a call being read          _machine   moves frames over tags
-    _endings   where a call may end       _fast      the usual case
+    _endings   where a call may end       _fast_path the usual case
     _outside   think blocks, prose        _fences    Markdown code
     _source    a text and its views       _stack     the calls that are open
     _blocks    what was read -> result    _tools     tool definitions, compiled

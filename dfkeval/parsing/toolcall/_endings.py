@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from dfkeval.parsing.json_text import BLANKS
-from dfkeval.parsing.toolcall._syntax import C_CLOSE, C_OPEN, CALL_CLOSE, F_OPEN, TURN_ENDS
+from dfkeval.parsing.tags import TOOL_CALL_CLOSE, TURN_ENDS
+from dfkeval.parsing.toolcall._patterns import C_CLOSE, C_OPEN, F_OPEN
 from dfkeval.parsing.toolcall._tags import END, TEXT, Tags
 
 
@@ -55,7 +56,7 @@ def ended(tags: Tags, i: int) -> bool:
     following = tags.next[i]
     if following == TEXT:
         near = tags.text[tags.ends[i] : tags.ends[i] + 80].lstrip(BLANKS)
-        return near.startswith(TURN_ENDS) or cut_tail(tags.text, tags.ends[i], CALL_CLOSE, least=1)
+        return near.startswith(TURN_ENDS) or cut_tail(tags.text, tags.ends[i], TOOL_CALL_CLOSE, least=1)
     return following == END or (following == C_CLOSE and i + 1 == tags.cut)
 
 

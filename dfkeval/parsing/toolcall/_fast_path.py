@@ -10,12 +10,19 @@ from typing import Any, Final
 
 from dfkeval.parsing.coercion import Dialect, Refused, Slot, read
 from dfkeval.parsing.json_text import BLANKS, RAW_SCAN, LiteralError, scan_any_depth
+from dfkeval.parsing.tags import (
+    FUNCTION_CLOSE,
+    FUNCTION_START,
+    PARAMETER_CLOSE,
+    TOOL_CALL_CLOSE,
+    TOOL_CALL_OPEN,
+)
 from dfkeval.parsing.toolcall._tools import Tool
 from dfkeval.parsing.toolcall._types import Span, ToolCall
 
-_HEAD: Final = "<tool_call>\n<function="
-_CLOSER: Final = "\n</parameter>\n"
-_TAIL: Final = "</function>\n</tool_call>"
+_HEAD: Final = f"{TOOL_CALL_OPEN}\n{FUNCTION_START}"
+_CLOSER: Final = f"\n{PARAMETER_CLOSE}\n"
+_TAIL: Final = f"{FUNCTION_CLOSE}\n{TOOL_CALL_CLOSE}"
 _N_HEAD, _N_CLOSER, _N_TAIL = len(_HEAD), len(_CLOSER), len(_TAIL)
 #: Names longer than this are left to the machine.
 _LONGEST: Final = 256
@@ -113,7 +120,7 @@ def _single_keys(raw: str) -> bool:
 
 def _ends(text: str, at: int) -> bool:
     """Whether no closing tag follows the call directly."""
-    if at == len(text) or text.startswith("\n<tool_call>", at):
+    if at == len(text) or text.startswith(f"\n{TOOL_CALL_OPEN}", at):
         return True
     near = text[at : at + 64].lstrip(BLANKS)
     if not near:

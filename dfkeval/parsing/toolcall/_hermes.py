@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from dfkeval.parsing.json_text import LiteralError, load_json, scan_json, skip_blanks
-from dfkeval.parsing.toolcall._syntax import CALL_CLOSE, CALL_OPEN
+from dfkeval.parsing.tags import TOOL_CALL_CLOSE, TOOL_CALL_OPEN
 from dfkeval.parsing.toolcall._tools import Tool
 from dfkeval.parsing.toolcall._types import Problem, ToolCall
 
@@ -15,26 +15,26 @@ Read = tuple[ToolCall | None, list[Problem], int]
 
 def read_json_call(text: str, start: int, tools: dict[str, Tool], lenient: bool, finished: bool) -> Read:
     """The call at `start`, or the problems it has, and the offset behind it."""
-    begin = skip_blanks(text, start + len(CALL_OPEN))
-    close = text.find(CALL_CLOSE, begin)
+    begin = skip_blanks(text, start + len(TOOL_CALL_OPEN))
+    close = text.find(TOOL_CALL_CLOSE, begin)
     try:
         value, end = scan_json(text, begin)
     except LiteralError as bad:
         if close < 0:
             return _failed("truncated", "truncated", "the text ends inside a JSON call", start, len(text))
-        return _failed("malformed", bad.code, str(bad), start, close + len(CALL_CLOSE))
+        return _failed("malformed", bad.code, str(bad), start, close + len(TOOL_CALL_CLOSE))
     stop = skip_blanks(text, end)
     repairs: list[str] = []
-    if text.startswith(CALL_CLOSE, stop):
-        stop += len(CALL_CLOSE)
+    if text.startswith(TOOL_CALL_CLOSE, stop):
+        stop += len(TOOL_CALL_CLOSE)
     elif stop < len(text):
-        behind = text.find(CALL_CLOSE, stop)
+        behind = text.find(TOOL_CALL_CLOSE, stop)
         return _failed(
             "malformed",
             "extra_text",
             "text follows the JSON of a call",
             start,
-            behind + len(CALL_CLOSE) if behind >= 0 else stop,
+            behind + len(TOOL_CALL_CLOSE) if behind >= 0 else stop,
         )
     elif not (lenient and finished):
         return _failed("truncated", "truncated", "the text ends inside a JSON call", start, stop)

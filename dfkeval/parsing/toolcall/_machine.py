@@ -15,19 +15,11 @@ from __future__ import annotations
 from typing import Final
 
 from dfkeval.parsing.json_text import BLANKS
+from dfkeval.parsing.tags import FUNCTION_CLOSE, PARAMETER_CLOSE
 from dfkeval.parsing.toolcall._endings import Ending, cut_tail, ended, wrapper_end
 from dfkeval.parsing.toolcall._frame import Frame, Parameter
+from dfkeval.parsing.toolcall._patterns import C_CLOSE, C_OPEN, F_CLOSE, F_OPEN, P_CLOSE, P_OPEN
 from dfkeval.parsing.toolcall._stack import Stack
-from dfkeval.parsing.toolcall._syntax import (
-    C_CLOSE,
-    C_OPEN,
-    F_CLOSE,
-    F_OPEN,
-    FUNCTION_CLOSE,
-    P_CLOSE,
-    P_OPEN,
-    PARAMETER_CLOSE,
-)
 from dfkeval.parsing.toolcall._tags import END, TEXT
 
 #: Of calls that are opened in one another and never closed, as many are reported one by one; the rest counts

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from typing import Any, Final, Literal, get_args
 
 from dfkeval.parsing.coercion import Dialect
+from dfkeval.parsing.tags import TOOL_CALL_OPEN
 from dfkeval.parsing.toolcall._fast_path import Canonical
 from dfkeval.parsing.toolcall._reader import Reader
 from dfkeval.parsing.toolcall._stream import Stream
-from dfkeval.parsing.toolcall._syntax import CALL_OPEN
 from dfkeval.parsing.toolcall._tools import AnyTool, Tool, compile_tools
 from dfkeval.parsing.toolcall._types import ParseResult, ToolCallError
 
@@ -61,7 +61,7 @@ class ToolCallParser:
 
     def _parse(self, text: str, begins: bool) -> ParseResult:
         """`begins`: the answer begins with this text, so that `prefill` applies to it."""
-        if self._plain and text.startswith(CALL_OPEN):
+        if self._plain and text.startswith(TOOL_CALL_OPEN):
             done = Canonical(text, self._tools, self.dialect).call(0)
             if done is not None and done[0].span[1] == len(text):
                 return ParseResult(text, [done[0]], [], None)

@@ -14,16 +14,19 @@ from typing import Final
 
 from dfkeval.parsing.coercion import Dialect
 from dfkeval.parsing.json_text import skip_blanks
+from dfkeval.parsing.tags import (
+    PARAMETER_CLOSE,
+    PARAMETER_START,
+    THINK_CLOSE,
+    THINK_OPEN,
+    TOOL_CALL_CLOSE,
+    TOOL_CALL_OPEN,
+)
 from dfkeval.parsing.toolcall._frame import Frame
 from dfkeval.parsing.toolcall._hermes import read_json_call
-from dfkeval.parsing.toolcall._result import Block, Settings, result
-from dfkeval.parsing.toolcall._scanner import opening
-from dfkeval.parsing.toolcall._source import Source
-from dfkeval.parsing.toolcall._syntax import (
+from dfkeval.parsing.toolcall._patterns import (
     C_CLOSE,
     C_OPEN,
-    CALL_CLOSE,
-    CALL_OPEN,
     F_CLOSE,
     O_CALL,
     O_CLOSER,
@@ -36,11 +39,10 @@ from dfkeval.parsing.toolcall._syntax import (
     OUTSIDE,
     P_CLOSE,
     P_OPEN,
-    PARAMETER_CLOSE,
-    PARAMETER_OPEN,
-    THINK_CLOSE,
-    THINK_OPEN,
 )
+from dfkeval.parsing.toolcall._result import Block, Settings, result
+from dfkeval.parsing.toolcall._scanner import opening
+from dfkeval.parsing.toolcall._source import Source
 from dfkeval.parsing.toolcall._tools import Tool
 from dfkeval.parsing.toolcall._types import Kind, ParseResult, Problem, Span, Status
 
@@ -191,7 +193,7 @@ class Reader(Source):
             return end
         else:
             stop = self.fences.span_end(start, end)
-            if stop is None and self.text.startswith(CALL_OPEN, end):
+            if stop is None and self.text.startswith(TOOL_CALL_OPEN, end):
                 stop = self._quoted_call(start, end)
         return end if stop is None or (self.reopenable and self._closes_value(end, stop)) else stop
 
@@ -201,15 +203,15 @@ class Reader(Source):
         if not self.reopenable:
             return False
         close = self.text.find(PARAMETER_CLOSE, start, stop)
-        return close >= 0 and self.text.find(PARAMETER_OPEN, start, close) < 0
+        return close >= 0 and self.text.find(PARAMETER_START, start, close) < 0
 
     def _splits_call(self, start: int, stop: int) -> bool:
         """Whether the code from `start` to `stop` ends inside a call, so that its end is text of that
         call."""
         if self.ahead.call_start.find(start)[0] >= stop:
             return False
-        opened = self.text.rfind(CALL_OPEN, start, stop)
-        return self.text.find(CALL_CLOSE, opened, stop) < 0
+        opened = self.text.rfind(TOOL_CALL_OPEN, start, stop)
+        return self.text.find(TOOL_CALL_CLOSE, opened, stop) < 0
 
     def _quoted_call(self, start: int, end: int) -> int | None:
         """The end of a backtick span that encloses exactly the call that follows the run from `start` to
@@ -236,7 +238,7 @@ class Reader(Source):
     def _call(self, start: int) -> int:
         kind = opening(self.text, start)
         if kind == "prose":
-            return start + len(CALL_OPEN)
+            return start + len(TOOL_CALL_OPEN)
         done = self.canonical.call(start) if kind == "call" and self._usual else None
         if done is not None:
             block = self._mark("call", start, done[0].span[1])
@@ -274,7 +276,7 @@ class Reader(Source):
         closed = i < len(tags) and tags.kinds[i] == C_CLOSE
         end = tags.ends[i] if closed else tags.starts[i] if i < len(tags) else len(self.text)
         if kind == "nothing" and not closed and tags.next[tags.at(start)] == C_OPEN:
-            self.pending = ("duplicate_opener", (start, start + len(CALL_OPEN)))
+            self.pending = ("duplicate_opener", (start, start + len(TOOL_CALL_OPEN)))
             self._mark("markup", start, end)
             return end
         end = self._broken_block("xml" if kind == "call" else kind, start, end)
@@ -354,7 +356,7 @@ class Reader(Source):
         if not block.reopenable or i <= self.reopened or self.machine.spare < 0:
             return False
         last = frame.parameters[-1]
-        return last.opener_inside or self.text.find(CALL_OPEN, last.begin, last.end) >= 0
+        return last.opener_inside or self.text.find(TOOL_CALL_OPEN, last.begin, last.end) >= 0
 
     def _orphan(self, start: int, end: int) -> int:
         """`</parameter>` outside of any call. If it could end a value, the last call with free text at its

@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from dfkeval.parsing.toolcall._syntax import CALL_CLOSE, CALL_OPEN, CALL_START, THINK_CLOSE, THINK_END
+from dfkeval.parsing.tags import THINK_CLOSE, TOOL_CALL_CLOSE, TOOL_CALL_OPEN
+from dfkeval.parsing.toolcall._patterns import CALL_START, THINK_END
 
 #: What follows a `<tool_call>` and blanks, in the order of _OPENS. A name with braces or a dollar sign is a
 #: template's placeholder: the text shows how calls look, it makes none.
@@ -46,14 +47,14 @@ class Lookahead:
     def __init__(self, text: str) -> None:
         self.think_close = Ahead(re.compile(re.escape(THINK_CLOSE)), text)
         self.think_end = Ahead(THINK_END, text)
-        self.call_close = Ahead(re.compile(re.escape(CALL_CLOSE)), text)
+        self.call_close = Ahead(re.compile(re.escape(TOOL_CALL_CLOSE)), text)
         self.call_start = Ahead(CALL_START, text)
 
 
 def opening(text: str, start: int) -> str:
     """What the `<tool_call>` at `start` opens: "call", "json", "bad_function", "empty", "cut", "nothing" or
     "prose"."""
-    behind = start + len(CALL_OPEN)
+    behind = start + len(TOOL_CALL_OPEN)
     found = _BEHIND.match(text, behind)
     assert found is not None  # the pattern matches the empty string
     opens = _OPENS[found.lastindex or 0]
@@ -70,4 +71,4 @@ def _alone(text: str, behind: int, at: int) -> bool:
     if "\n" in text[behind:at]:
         return True
     line_end = text.find("\n", behind)
-    return text.find(CALL_CLOSE, behind, line_end if line_end >= 0 else len(text)) >= 0
+    return text.find(TOOL_CALL_CLOSE, behind, line_end if line_end >= 0 else len(text)) >= 0

@@ -10,9 +10,10 @@ from functools import cached_property
 from typing import Any, Final
 
 from dfkeval.parsing.json_text import LiteralError, scan_json, skip_blanks
+from dfkeval.parsing.tags import PARAMETER_CLOSE
 from dfkeval.parsing.toolcall._endings import Ending, function_end
 from dfkeval.parsing.toolcall._frame import Frame, Parameter
-from dfkeval.parsing.toolcall._syntax import C_OPEN, P_CLOSE, PARAMETER_CLOSE
+from dfkeval.parsing.toolcall._patterns import C_OPEN, P_CLOSE
 from dfkeval.parsing.toolcall._tags import Tags
 from dfkeval.parsing.toolcall._tools import Tool
 

@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from dfkeval.parsing.tags import TOOL_CALL_CLOSE
 from dfkeval.parsing.toolcall._types import CallFinished, Event, ParseResult, Problem, ProblemFound, ToolCall
 
-_CLOSER: Final = "</tool_call>"
 #: Previews that are free, and characters of finished text that pay for one more.
 _PREVIEWS: Final = 80
 _PRICE: Final = 1000
@@ -58,7 +58,7 @@ class Stream:
         """Whether `</tool_call>` ended within the last piece, which holds "l>" or begins with ">"."""
         if "l>" not in piece and self._pieces[-2:][0][-1:] not in ("l", ""):
             return False
-        return _CLOSER in "".join(self._pieces[-12:])[-len(piece) - 11 :]
+        return TOOL_CALL_CLOSE in "".join(self._pieces[-12:])[-len(piece) - 11 :]
 
     def close(self) -> ParseResult:
         """The verdict on the whole text. Raises ValueError when called twice."""

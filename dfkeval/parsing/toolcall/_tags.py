@@ -13,24 +13,14 @@ from bisect import bisect_left
 from typing import Final
 
 from dfkeval.parsing.json_text import BLANKS
-from dfkeval.parsing.toolcall._syntax import (
-    C_CLOSE,
-    C_OPEN,
-    DRIFT,
-    F_CLOSE,
-    F_OPEN,
-    FUNCTION_OPEN,
-    P_CLOSE,
-    P_OPEN,
-    PARAMETER_OPEN,
-    TOKEN,
-)
+from dfkeval.parsing.tags import FUNCTION_START, PARAMETER_START
+from dfkeval.parsing.toolcall._patterns import C_CLOSE, C_OPEN, DRIFT, F_CLOSE, F_OPEN, P_CLOSE, P_OPEN, TOKEN
 
 #: A kind for the end of the text and one for text, beside those of TOKEN.
 END: Final = 0
 TEXT: Final = -1
 _DRIFTED: Final = {"</p": P_CLOSE, "</f": F_CLOSE, "</t": C_CLOSE}
-_NAME_AT: Final = {P_OPEN: len(PARAMETER_OPEN), F_OPEN: len(FUNCTION_OPEN)}
+_NAME_AT: Final = {P_OPEN: len(PARAMETER_START), F_OPEN: len(FUNCTION_START)}
 
 
 class Tags:

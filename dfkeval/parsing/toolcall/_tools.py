@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from dfkeval.parsing.coercion import Issue, SchemaError, Slot, compile_slot
 from dfkeval.parsing.jsonschema.compiler import Check, Document, regex
+from dfkeval.parsing.tags import parameter_open
 
 _SAYS_NOTHING: Final = {"required", "$defs", "definitions", "title", "description"}
 _ANYTHING: Final[dict[str, Any]] = {}
@@ -62,7 +63,8 @@ class Tool:
         self.required = frozenset(_required(doc, root))
         self.untyped = not properties and extra is not False
         #: Key -> (its opening tag as written, the tag's length, slot), in declared order, for the usual case.
-        self.fast = [(f"<parameter={key}>\n", len(key) + 13, key, slot) for key, slot in self.slots.items()]
+        openers = [(parameter_open(key) + "\n", key, slot) for key, slot in self.slots.items()]
+        self.fast = [(opener, len(opener), key, slot) for opener, key, slot in openers]
         self.whole: Check = doc.check(root)
         rest = _rest(root)
         self.check = self.whole if patterns or self.several else doc.check(rest)

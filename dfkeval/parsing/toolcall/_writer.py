@@ -7,6 +7,14 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from dfkeval.parsing.coercion import Dialect
+from dfkeval.parsing.tags import (
+    FUNCTION_CLOSE,
+    PARAMETER_CLOSE,
+    TOOL_CALL_CLOSE,
+    TOOL_CALL_OPEN,
+    function_open,
+    parameter_open,
+)
 
 
 def _json(value: Any) -> str:
@@ -37,9 +45,11 @@ def write_tool_call(name: str, arguments: Mapping[str, Any], dialect: Dialect = 
     Strings are written as they are, so a key with '>' or a newline in it cannot be read back. Raises
     ValueError for another dialect."""
     if dialect == "hermes":
-        return f"<tool_call>\n{_json({'name': name, 'arguments': arguments})}\n</tool_call>"
+        return f"{TOOL_CALL_OPEN}\n{_json({'name': name, 'arguments': arguments})}\n{TOOL_CALL_CLOSE}"
     if dialect not in _VALUES:
         raise ValueError(f"dialect {dialect!r} writes nothing; use one of {', '.join(_VALUES)} or hermes")
     text = _VALUES[dialect]
-    body = "".join(f"<parameter={key}>\n{text(value)}\n</parameter>\n" for key, value in arguments.items())
-    return f"<tool_call>\n<function={name}>\n{body}</function>\n</tool_call>"
+    body = "".join(
+        f"{parameter_open(key)}\n{text(value)}\n{PARAMETER_CLOSE}\n" for key, value in arguments.items()
+    )
+    return f"{TOOL_CALL_OPEN}\n{function_open(name)}\n{body}{FUNCTION_CLOSE}\n{TOOL_CALL_CLOSE}"

@@ -1,6 +1,4 @@
-"""The tags of Qwen3-Coder / Qwen3.5 tool calls as data, and the patterns that find them.
-
-    <tool_call>\\n<function=NAME>\\n[<parameter=KEY>\\nVALUE\\n</parameter>\\n]*</function>\\n</tool_call>
+"""Find the tags of tool calls in a text, each with one pattern.
 
 Every pattern is linear on every text: literals, negated character classes and possessive repeats only. A name
 never holds '<', '>' or a newline: a key with '>' or a newline in it cannot be written in this format at
@@ -10,17 +8,6 @@ from __future__ import annotations
 
 import re
 from typing import Final
-
-CALL_OPEN: Final = "<tool_call>"
-CALL_CLOSE: Final = "</tool_call>"
-FUNCTION_OPEN: Final = "<function="
-FUNCTION_CLOSE: Final = "</function>"
-PARAMETER_OPEN: Final = "<parameter="
-PARAMETER_CLOSE: Final = "</parameter>"
-THINK_OPEN: Final = "<think>"
-THINK_CLOSE: Final = "</think>"
-#: Special tokens that end a turn; a raw decode shows them behind the answer.
-TURN_ENDS: Final = ("<|im_end|>", "<|endoftext|>")
 
 #: Token kinds: the number of the group in TOKEN that matched.
 P_OPEN: Final = 1
