@@ -20,6 +20,7 @@ from dfkdata.common.errors import BackendError, ConfigError, missing_package
 from dfkeval.models import adapters
 from dfkeval.models import metadata as cards
 from dfktrain.config.run import HUB, TrainConfig
+from dfktrain.config.sections import ModelCard
 from dfktrain.reports import model_card
 
 _WEIGHTS = re.compile(r"^(?:adapter_model|model)[\w.-]*\.safetensors$|^model\.safetensors\.index\.json$")
@@ -107,7 +108,7 @@ def _base_name(folder: Path, name: str | None) -> str | None:
     run = folder.parent / "run.json"
     if run.is_file():
         report = json.loads(run.read_bytes())
-        said = model_card.ModelCard.model_validate(report["config"].get("card") or {})
+        said = ModelCard.model_validate(report["config"].get("card") or {})
         name = model_card.base_model(report, said) or str(report["base"]["name"])
     if name is None:
         return None

@@ -38,7 +38,7 @@ class Collator:
     ) -> None:
         self.processor = processor
         self.tokenizer = getattr(processor, "tokenizer", processor)
-        self.image_processor = getattr(processor, "image_processor", None)
+        self.image_processor: Any = getattr(processor, "image_processor", None)
         self.max_length = max_length
         self.size = _size(self.image_processor, max_pixels)
         self.image_id = _token_id(processor, "image_token", "<|image_pad|>")
@@ -125,7 +125,7 @@ class Collator:
             patches = self.image_processor.get_number_of_image_patches(height, width, self._budget())
         except ValueError as error:  # the processor's own limit on the aspect ratio
             raise DataError(f"{path}: {error}") from error
-        return int(patches) // self.image_processor.merge_size**2
+        return int(patches) // int(self.image_processor.merge_size) ** 2
 
     def _budget(self) -> dict[str, Any]:
         """The pixel budget by all of its names: a class with attributes min_pixels and max_pixels (Unsloth
@@ -239,5 +239,5 @@ def _size(image_processor: Any, max_pixels: int | None) -> dict[str, int]:
 
 def _token_id(processor: Any, attribute: str, usual: str) -> int | None:
     tokenizer = getattr(processor, "tokenizer", processor)
-    token = getattr(processor, attribute, usual)
-    return tokenizer.get_vocab().get(token)
+    vocabulary: dict[str, int] = tokenizer.get_vocab()
+    return vocabulary.get(getattr(processor, attribute, usual))

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Sequence
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -141,14 +140,14 @@ def install(model_type: str) -> None:
     repeatable."""
     if model_type not in PACKABLE:
         raise ConfigError(f"packing is not proved for {model_type} models; leave packing off")
-    module = importlib.import_module(f"transformers.models.{model_type}.modeling_{model_type}")
+    module: Any = importlib.import_module(f"transformers.models.{model_type}.modeling_{model_type}")
     if not hasattr(module, "dfk_packing"):
         module.dfk_packing = True
         _wrap_conv(module)
         _wrap_rule(module)
 
 
-def _wrap_conv(module: ModuleType) -> None:
+def _wrap_conv(module: Any) -> None:
     library = module.causal_conv1d_fn
     native = importlib.util.find_spec("causal_conv1d") is not None
 
@@ -167,7 +166,7 @@ def _wrap_conv(module: ModuleType) -> None:
     module.causal_conv1d_fn = causal_conv1d_fn
 
 
-def _wrap_rule(module: ModuleType) -> None:
+def _wrap_rule(module: Any) -> None:
     library = module.torch_chunk_gated_delta_rule
     native = importlib.util.find_spec("fla") is not None
 

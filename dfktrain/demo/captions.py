@@ -17,7 +17,7 @@ Gold = dict[str, Any]
 def make_caption(rng: random.Random) -> tuple[str, Gold]:
     """(caption, gold): one to three subjects with traits, what they do to each other, and where."""
     nouns = rng.sample(NOUNS, rng.choices((1, 2, 3), (1, 4, 2))[0])
-    subjects = [
+    subjects: list[dict[str, Any]] = [
         {"name": noun, "attributes": rng.sample(TRAITS, rng.choices((0, 1, 2), (3, 5, 1))[0])}
         for noun in nouns
     ]

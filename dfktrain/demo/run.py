@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from dfkdata import Summary, convert
 from dfkdata.common.errors import ConfigError, missing_package
 from dfkdata.common.progress import Progress
-from dfkdata.conversion.convert import Summary, convert
 from dfktrain.demo import captions, posts
 
 if TYPE_CHECKING:

@@ -90,7 +90,7 @@ def _unsloth_company(found: dict[str, str]) -> str | None:
 def _cuda() -> bool:
     import torch
 
-    return torch.cuda.is_available()
+    return bool(torch.cuda.is_available())
 
 
 def kernels(model_type: str, attention: str) -> list[Kernel]:
@@ -170,7 +170,7 @@ def require_gated_delta_rule(device: str, heads: int = 16, head: int = 128) -> d
 def _lift_refusal() -> bool:
     if importlib.util.find_spec("fla") is None or importlib.util.find_spec("tilelang") is not None:
         return False
-    module = importlib.import_module("fla.ops.common.chunk_o")
+    module: Any = importlib.import_module("fla.ops.common.chunk_o")
     if getattr(module, "TRITON_ABOVE_3_7_1", True):
         return False
     module.TRITON_ABOVE_3_7_1 = True
@@ -233,7 +233,7 @@ def activation_bytes(text: Any, width: int, *, checkpointed: bool) -> float:
     With checkpointing a token keeps its layer inputs and what one layer needs."""
     hidden, layers = text.hidden_size, text.num_hidden_layers
     a_layer = (48 + 8 * text.intermediate_size / hidden) * hidden * width * 2
-    return layers * hidden * width + a_layer if checkpointed else layers * a_layer
+    return float(layers * hidden * width + a_layer if checkpointed else layers * a_layer)
 
 
 def tokens_per_second(parameters: int) -> float:

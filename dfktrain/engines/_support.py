@@ -98,4 +98,4 @@ def _here(package: str) -> bool:
 def _cuda() -> bool:
     import torch
 
-    return torch.cuda.is_available()
+    return bool(torch.cuda.is_available())

@@ -109,9 +109,7 @@ def _import_first() -> Any:
         )
     os.environ.setdefault("UNSLOTH_COMPILE_DISABLE", "1")
     os.environ.setdefault("UNSLOTH_FORCE_VENDORED_FLA", "1")
-    import unsloth
-
-    return unsloth
+    return importlib.import_module("unsloth")
 
 
 def _checkpointing(config: TrainConfig) -> bool | str:

@@ -127,7 +127,10 @@ def preserving_loss(
     size = chunk or max(1, losses.CHUNK_LOGITS // TABLES // max(1, losses.vocabulary(student)))
     if losses._is_plain(student) and losses._is_plain(teacher):
         settings = (keep.share, keep.temperature, size)
-        return _PreservingLoss.apply(states, student.weight, base, teacher.weight, targets, counts, settings)
+        sums: tuple[Tensor, Tensor, Tensor] = _PreservingLoss.apply(
+            states, student.weight, base, teacher.weight, targets, counts, settings
+        )
+        return sums
     return _recomputed(states, base, targets, counts, heads, keep, size)
 
 

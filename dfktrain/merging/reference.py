@@ -73,7 +73,7 @@ def _alpha(adapter: lora.Adapter, factors: lora.Factors) -> float:
 
 def _factor_keys(adapter: lora.Adapter, modules: dict[str, str]) -> dict[str, str]:
     """Key as this class spells it -> key of the file."""
-    keys = {}
+    keys: dict[str, str] = {}
     for name, found in adapter.factors.items():
         home = f"base_model.model.{modules[name]}"
         keys |= {f"{home}.lora_A.weight": found.a, f"{home}.lora_B.weight": found.b}

@@ -156,14 +156,18 @@ def _stage(stage: Stage, collator: Collator, seed: int, index: int, faults: list
     found.samples = data.samples
     found.lengths = [len(sample) for sample in data.samples]
     found.scored = [sample.scored for sample in data.samples]
-    found.image_tokens = [sample.input_ids.count(collator.image_id) for sample in data.samples]
-    found.video_tokens = [sample.input_ids.count(collator.video_id) for sample in data.samples]
+    found.image_tokens = [_times(collator.image_id, sample) for sample in data.samples]
+    found.video_tokens = [_times(collator.video_id, sample) for sample in data.samples]
     found.left_out = dict(data.left_out)
     found.pixels = [count * _pixels_a_token(collator) for count in found.image_tokens if count]
     found.steps = steps(stage, found.lengths, seed=seed + index)
     found.micro_tokens = micro_tokens(stage, found.lengths)
     found.notes = _notes(stage, found) + _controls(data.controls)
     return found
+
+
+def _times(token: int | None, sample: Encoded) -> int:
+    return 0 if token is None else sample.input_ids.count(token)
 
 
 def _pixels_a_token(collator: Collator) -> int:

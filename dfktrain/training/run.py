@@ -248,8 +248,9 @@ def _train_stage(
             callbacks=[watch, recorder, *asks, *_stoppers(stage), *callbacks(run.config, stage, folder)],
         )
         _own_output_only(trainer)
-        for each in (watch, *asks):
-            each.trainer = trainer
+        watch.trainer = trainer
+        for ask in asks:
+            ask.trainer = trainer
         if resume is not None:
             trainer.tokens, trainer.scored = (torch.tensor(count) for count in counted(resume))
         with (
@@ -363,6 +364,10 @@ def _own_output_only(trainer: AnswerTrainer) -> None:
 
 
 def _log_line(line: dict[str, float]) -> dict[str, float]:
-    kept = ("step", "epoch", "loss", "ce", "kl", "grad_norm", "learning_rate")
-    kept += ("eval_loss", "eval_ce", "eval_kl")
+    kept = (
+        *("step", "epoch", "loss", "ce", "kl", "grad_norm", "learning_rate"),
+        "eval_loss",
+        "eval_ce",
+        "eval_kl",
+    )
     return {key: value for key, value in line.items() if key in kept or key.startswith("watch/")}

@@ -47,6 +47,8 @@ OnProgress = Callable[[Progress], None]
 class AnswerTrainer(Trainer):
     """`Trainer` for models patched by `score_answers`, whose `.loss` is a sum over scored tokens."""
 
+    control: TrainerControl
+
     def __init__(
         self,
         *,

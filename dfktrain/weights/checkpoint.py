@@ -35,7 +35,8 @@ def gathered(trainer: AnswerTrainer) -> dict[str, Tensor] | None:
     """The whole state dict of a model that FSDP or DeepSpeed has sharded (every rank must ask), else None."""
     if not sharded(trainer):
         return None
-    return trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    weights: dict[str, Tensor] = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    return weights
 
 
 def save(

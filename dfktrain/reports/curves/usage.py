@@ -51,6 +51,6 @@ class Meter:
 
 def _peak(cuda: bool) -> float:
     if cuda:
-        return round(torch.cuda.max_memory_reserved() / GIB, 3)
+        return round(float(torch.cuda.max_memory_reserved()) / GIB, 3)
     unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes there, in KiB elsewhere
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / GIB, 3)
