@@ -27,7 +27,7 @@ from dfkdata.media.resolver import Media, inspect, keep
 from dfkdata.rows.messages import PlainRow, training_row
 from dfkdata.rows.record import Fault, Record, Reject
 from dfkdata.schemas import Schema
-from dfkdata.sources._rejects import no_text
+from dfkdata.sources import unencodable
 from dfkdata.validation import conversation
 from dfkdata.validation.leakage import Across
 from dfkdata.validation.rules import Judge
@@ -139,7 +139,7 @@ class Flow:
         except Fault as fault:
             self.reject(fault.reject(item.source, raw))
         except UnicodeEncodeError as error:
-            self.reject(no_text(item.source, raw, error))
+            self.reject(unencodable(item.source, raw, error))
 
     def _chosen(self, raw: Any, chosen: Container[int] | None) -> bool:
         """Whether a row fulfils the conditions and is among the chosen of those."""

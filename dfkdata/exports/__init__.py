@@ -13,68 +13,7 @@ joins neighbouring text parts and leaves out what such a layout has no room for 
 
 from __future__ import annotations
 
-from typing import Any
+from dfkdata.exports._plain_text import bare
+from dfkdata.rows.record import Fault, Row
 
-from dfkdata.rows.record import Fault
-
-Row = dict[str, Any]
-TAGS = {"image": "<image>", "video": "<video>", "audio": "<audio>"}
-
-
-def bare(row: Row) -> Row:
-    """The canonical row as a layout of plain text can hold it: joined text parts, neither ids nor meta."""
-    turns = [_bare_turn(message) for message in row["messages"]]
-    kept = {key: row[key] for key in ("images", "videos", "audios", "tools") if key in row}
-    return {"messages": turns} | kept
-
-
-def _bare_turn(message: Row) -> Row:
-    turn = {key: value for key, value in message.items() if key != "tool_call_id"}
-    turn["content"] = _joined(message["content"])
-    if "tool_calls" in turn:
-        turn["tool_calls"] = [{k: v for k, v in call.items() if k != "id"} for call in turn["tool_calls"]]
-    return turn
-
-
-def _joined(parts: list[Row]) -> list[Row]:
-    joined: list[Row] = []
-    for part in parts:
-        if joined and part["type"] == joined[-1]["type"] == "text":
-            joined[-1] = {"type": "text", "text": joined[-1]["text"] + part["text"]}
-        elif part["type"] != "text" or part["text"]:
-            joined.append(part)
-    return joined
-
-
-def tagged(message: Row, number: int) -> str:
-    """The turn as one text with media tags. Raises `Fault` where the text itself says a tag."""
-    pieces = []
-    for part in message["content"]:
-        if part["type"] != "text":
-            pieces.append(TAGS[part["type"]])
-            continue
-        for tag in TAGS.values():
-            if tag in part["text"]:
-                path, hint = (
-                    f"messages.{number}",
-                    "this layout reads it as a picture; reword it or use another layout",
-                )
-                raise Fault("IMG_LITERAL", f"the text says {tag}", path=path, value=part["text"], hint=hint)
-        pieces.append(part["text"])
-    return "".join(pieces)
-
-
-def media(row: Row) -> Row:
-    """The media columns that are not empty; `images` is left out of a row of text, as such layouts want
-    it."""
-    return {key: row[key] for key in ("images", "videos", "audios") if row.get(key)}
-
-
-def tag_counts(texts: list[str], row: Row) -> None:
-    """Raise `Fault` unless each kind of tag stands in `texts` as often as there are files."""
-    for kind, tag in TAGS.items():
-        found, files = sum(text.count(tag) for text in texts), row.get(f"{kind}s", [])
-        if found != len(files):
-            raise Fault(
-                "IMG_COUNT", f"{found} times {tag} for {len(files)} files", path=f"{kind}s", value=files
-            )
+__all__ = ["Fault", "Row", "bare"]

@@ -7,9 +7,7 @@ list."""
 
 from __future__ import annotations
 
-from typing import Any
-
-Row = dict[str, Any]
+from dfkdata.rows.record import Row
 
 
 def row(row: Row) -> Row:

@@ -12,11 +12,8 @@ from typing import Any
 
 import msgspec
 
-from dfkdata.formats import openai as source
-from dfkdata.rows.chat_turns import conversation, tools
-from dfkdata.rows.record import Fault
-
-Row = dict[str, Any]
+from dfkdata.rows.chat_turns import conversation, system_turn, tools
+from dfkdata.rows.record import Fault, Row
 
 
 def row(row: Row) -> Row:
@@ -71,7 +68,7 @@ def _open_call(before: list[Row]) -> str:
 
 def inverse(row: Row) -> Row:
     """Back to turns with parts; ids that `row` made up are taken out again."""
-    turns = [source._named(message) for message in row["messages"]]
+    turns = [system_turn(message) for message in row["messages"]]
     found = conversation(turns, {}, tags=False)
     for turn in found.messages:
         for call in turn.get("tool_calls", ()):

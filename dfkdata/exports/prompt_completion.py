@@ -4,11 +4,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from dfkdata.rows.record import Fault
-
-Row = dict[str, Any]
+from dfkdata.rows.record import Fault, Row
 
 
 def row(row: Row) -> Row:

@@ -8,19 +8,13 @@ text beside a call and joins no observations, so rows with either are refused he
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 
-from dfkdata.exports import media, tag_counts, tagged
-from dfkdata.exports.swift import call_text
-from dfkdata.formats import sharegpt as source
-from dfkdata.formats.swift import joined_calls
-from dfkdata.rows.chat_turns import conversation, listed, tools
-from dfkdata.rows.record import Fault
+from dfkdata.exports._plain_text import call_text, media, tag_counts, tagged
+from dfkdata.rows.chat_turns import SPEAKERS, conversation, joined_calls, listed, tools
+from dfkdata.rows.record import Fault, Row
 
-Row = dict[str, Any]
-_SPEAKERS = {"user": "human", "assistant": "gpt", "tool": "observation"}
+_NAMES = {"user": "human", "assistant": "gpt", "tool": "observation"}
 
 
 def row(row: Row) -> Row:
@@ -39,7 +33,7 @@ def row(row: Row) -> Row:
 def _turn(message: Row, text: str, number: int) -> Row:
     calls = message.get("tool_calls")
     if not calls:
-        return {"from": _SPEAKERS[message["role"]], "value": text}
+        return {"from": _NAMES[message["role"]], "value": text}
     if text:
         hint = "LLaMA-Factory would drop the text; move it to a turn of its own"
         raise Fault(
@@ -51,7 +45,7 @@ def _turn(message: Row, text: str, number: int) -> Row:
 
 def inverse(row: Row) -> Row:
     """Back to turns with parts."""
-    turns = [{"role": source.ROLES[turn["from"]], "content": turn["value"]} for turn in row["conversations"]]
+    turns = [{"role": SPEAKERS[turn["from"]], "content": turn["value"]} for turn in row["conversations"]]
     turns = joined_calls(turns, call="tool_call", answers=())
     if row.get("system"):
         turns = [{"role": "system", "content": row["system"]}, *turns]

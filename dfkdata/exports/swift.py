@@ -7,16 +7,12 @@ Tool calls are turns of the role `tool_call` with JSON text, what the tool said 
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 
-from dfkdata.exports import media, tag_counts, tagged
-from dfkdata.formats import swift as source
-from dfkdata.rows.chat_turns import conversation, listed, tools
-from dfkdata.rows.record import Fault
+from dfkdata.exports._plain_text import call_text, media, tag_counts, tagged
+from dfkdata.rows.chat_turns import conversation, joined_calls, listed, tools
+from dfkdata.rows.record import Fault, Row
 
-Row = dict[str, Any]
 _ROLES = ("system", "user", "assistant", "tool_call", "tool_response")
 
 
@@ -37,15 +33,9 @@ def _turns(message: Row, text: str) -> list[Row]:
     return calls if calls and not text else [{"role": role, "content": text}, *calls]
 
 
-def call_text(call: Row) -> str:
-    """A call as JSON text {"name", "arguments"}."""
-    function = call["function"]
-    return msgspec.json.encode({"name": function["name"], "arguments": function["arguments"]}).decode()
-
-
 def inverse(row: Row) -> Row:
     """Back to turns with parts."""
-    joined = source.joined_calls(row["messages"], call="tool_call", answers=("tool_response",))
+    joined = joined_calls(row["messages"], call="tool_call", answers=("tool_response",))
     found = conversation(joined, listed(row), tags=True)
     back: Row = {"messages": found.messages, "images": found.media["image"]}
     back |= {f"{kind}s": found.media[kind] for kind in ("video", "audio") if found.media[kind]}

@@ -14,55 +14,7 @@ has them (or as a `data:` URI for embedded bytes); `reader` resolves them inside
 
 from __future__ import annotations
 
-from typing import Any
+from dfkdata.formats._fields import group_key, key, need, path_list, text
+from dfkdata.rows.record import Fault, Record, Row
 
-from dfkdata.rows.record import Fault
-
-Row = dict[str, Any]
-
-
-def text(row: Row, name: str) -> str:
-    """The text under `name`, stripped; empty where there is none. Raises `Fault` for a value that is no
-    text."""
-    value = row.get(name)
-    if value is None:
-        return ""
-    if not isinstance(value, str):
-        hint = "write it as a string" if isinstance(value, int | float) else ""
-        raise Fault(
-            "NOT_TEXT", f"{name} is {type(value).__name__}, not text", path=name, value=value, hint=hint
-        )
-    return value.strip()
-
-
-def need(row: Row, name: str, *, hint: str = "") -> str:
-    """The non-empty text under `name`. Raises `Fault` where it is missing or blank."""
-    found = text(row, name)
-    if not found:
-        raise Fault(
-            "FIELD_EMPTY", f"{name} is missing or empty", path=name, value=row.get(name, ""), hint=hint
-        )
-    return found
-
-
-GROUP_KEYS = ("link", "post_id", "case_id")
-"""Keys of a row, or of its `meta`, that rows of one post or case share; the first that is there counts."""
-
-
-def group_key(row: Row) -> str:
-    """What the row, or else its `meta`, says that it belongs to; empty where neither does. Only text and
-    whole numbers are keys."""
-    for holder in (row, row.get("meta")):
-        if isinstance(holder, dict):
-            for name in GROUP_KEYS:
-                value = holder.get(name)
-                said = str(value).strip() if isinstance(value, str | int) and value is not True else ""
-                if said and value is not False:
-                    return said
-    return ""
-
-
-def key(row: Row, name: str) -> str:
-    """A key as text: sources number their rows and pictures as often as they name them."""
-    value = row.get(name)
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else text(row, name)
+__all__ = ["Fault", "Record", "Row", "group_key", "key", "need", "path_list", "text"]

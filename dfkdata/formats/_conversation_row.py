@@ -3,24 +3,16 @@ spelled."""
 
 from __future__ import annotations
 
-from typing import Any
-
 from dfkdata.formats import Row, group_key, key
-from dfkdata.rows.chat_turns import Conversation, as_json
+from dfkdata.rows.chat_turns import Conversation, as_json, conversation, listed, tools
 from dfkdata.rows.record import Fault, Record
 
 
-def carried(
-    row: Row,
-    source: str,
-    found: Conversation,
-    *,
-    tools: list[dict[str, Any]] | None,
-    keep: tuple[str, ...] = (),
-) -> Record:
+def conversation_record(row: Row, source: str, found: Conversation, *, keep: tuple[str, ...] = ()) -> Record:
     """The record of a row with turns. keep: columns that go into `meta` as they are.
 
     A canonical row's own meta comes back: its group, gold and facts."""
+    definitions = tools(row.get("tools"))
     name = key(row, "id")
     meta = row.get("meta")
     if isinstance(meta, str):  # columnar files hold it as JSON text
@@ -39,8 +31,13 @@ def carried(
         images=tuple(found.media["image"]),
         videos=tuple(found.media["video"]),
         audios=tuple(found.media["audio"]),
-        tools=tools,
+        tools=definitions,
         gold=gold if isinstance(gold, dict) else None,
         meta=facts,
         doubts=found.doubts,
     )
+
+
+def messages_record(row: Row, source: str) -> Record:
+    """Return the record of a row in the layout that the `messages` format describes."""
+    return conversation_record(row, source, conversation(row.get("messages"), listed(row), tags=False))

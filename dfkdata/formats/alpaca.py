@@ -16,7 +16,8 @@ from typing import Any
 from pydantic import field_validator
 
 from dfkdata.common.config import Config
-from dfkdata.formats import GROUP_KEYS, Row, group_key, key
+from dfkdata.formats import Row, group_key, key
+from dfkdata.formats._fields import GROUP_KEYS
 from dfkdata.rows.chat_turns import file_name
 from dfkdata.rows.record import Fault, Record
 

@@ -9,14 +9,13 @@ to the post's own text would teach copying. Rows that share a link share a group
 
 from __future__ import annotations
 
-import re
 from typing import Literal
 
 from dfkdata.common.config import Config
 from dfkdata.common.hashing import content_id
-from dfkdata.formats import Row, need, text
+from dfkdata.formats import Row, need, path_list, text
 from dfkdata.formats._posts import no_analysis
-from dfkdata.rows.record import Fault, Record
+from dfkdata.rows.record import Record
 
 SCHEMA = "dfk_label"
 COLUMNS = (frozenset({"img_path", "label"}), frozenset({"image_filename", "label"}))
@@ -53,27 +52,3 @@ def _images(row: Row) -> tuple[str, ...]:
     if "img_path" in row:
         return path_list(need(row, "img_path", hint="name the picture of the post"), "img_path")
     return ("images/" + need(row, "image_filename", hint="name the picture of the post"),)
-
-
-_ITEM = r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\""""
-_LIST = re.compile(rf"\[\s*(?:(?:{_ITEM})\s*(?:,\s*(?:{_ITEM})\s*)*,?\s*)?\]")
-_BARE = re.compile(r"\[[^\[\]'\"{}()]+\]")
-_ESCAPE = re.compile(r"\\(.)")
-
-
-def path_list(cell: str, column: str) -> tuple[str, ...]:
-    """The paths in a cell: one bare path, or a list as Python or JSON prints it (quotes may be missing).
-
-    Raises `Fault` for an empty list and for anything in brackets that is no list of strings."""
-    if not cell.startswith("["):
-        return (cell,)
-    if _LIST.fullmatch(cell):
-        found = [_ESCAPE.sub(r"\1", item[1:-1]).strip() for item in re.findall(_ITEM, cell)]
-    elif _BARE.fullmatch(cell):
-        found = [item.strip() for item in cell[1:-1].split(",")]
-    else:
-        found = []
-    if not found or not all(found):
-        hint = "write ['images/a.jpg', 'images/b.jpg'] or one path"
-        raise Fault("IMG_LIST", "not a list of image paths", path=column, value=cell, hint=hint)
-    return tuple(found)

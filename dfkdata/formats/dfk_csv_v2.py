@@ -4,8 +4,7 @@
 
 from __future__ import annotations
 
-from dfkdata.formats import Row, _posts, need
-from dfkdata.formats.dfk_csv import path_list
+from dfkdata.formats import Row, _posts, need, path_list
 from dfkdata.rows.record import Record
 
 SCHEMA: str | None = "dfk_label"

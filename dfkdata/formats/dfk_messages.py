@@ -9,9 +9,18 @@ text into gold."""
 
 from __future__ import annotations
 
-from dfkdata.formats import messages
+from dfkdata.common.config import Config
+from dfkdata.formats import Record, Row
+from dfkdata.formats._conversation_row import messages_record
 
 SCHEMA: str | None = None
-COLUMNS = messages.COLUMNS
-Options = messages.Options
-record = messages.record
+COLUMNS = (frozenset({"messages"}),)
+
+
+class Options(Config):
+    """No choices."""
+
+
+def record(row: Row, source: str, options: Options) -> Record:
+    """One conversation. Raises `Fault` for turns that cannot be read."""
+    return messages_record(row, source)

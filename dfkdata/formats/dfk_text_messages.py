@@ -7,11 +7,12 @@
 from __future__ import annotations
 
 from dfkdata.common.config import Config
-from dfkdata.formats import Row, messages
+from dfkdata.formats import Row
+from dfkdata.formats._conversation_row import messages_record
 from dfkdata.rows.record import Fault, Record
 
 SCHEMA: str | None = None
-COLUMNS = messages.COLUMNS
+COLUMNS = (frozenset({"messages"}),)
 
 
 class Options(Config):
@@ -20,7 +21,7 @@ class Options(Config):
 
 def record(row: Row, source: str, options: Options) -> Record:
     """One conversation. Raises `Fault` for a row with images: it is of another data set."""
-    found = messages.record(row, source, messages.Options())
+    found = messages_record(row, source)
     if found.images:
         hint = "read it with --from dfk_messages"
         raise Fault("FORMAT_OTHER", "a text row with images", path="messages", value=found.images, hint=hint)

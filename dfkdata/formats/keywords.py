@@ -9,12 +9,13 @@ from typing import Any
 from msgspec.structs import replace
 
 from dfkdata.common.config import Config
-from dfkdata.formats import Row, messages
+from dfkdata.formats import Row
+from dfkdata.formats._conversation_row import messages_record
 from dfkdata.rows.chat_turns import as_json
 from dfkdata.rows.record import Fault, Record
 
 SCHEMA: str | None = "keywords"
-COLUMNS = messages.COLUMNS
+COLUMNS = (frozenset({"messages"}),)
 
 
 class Options(Config):
@@ -23,7 +24,7 @@ class Options(Config):
 
 def record(row: Row, source: str, options: Options) -> Record:
     """One conversation. Raises `Fault` for an answer that is no array of strings."""
-    found = messages.record(row, source, messages.Options())
+    found = messages_record(row, source)
     assert found.messages is not None
     last: dict[str, Any] = found.messages[-1]
     answer = "".join(part.get("text", "") for part in last["content"])

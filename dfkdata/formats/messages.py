@@ -11,8 +11,7 @@ from __future__ import annotations
 
 from dfkdata.common.config import Config
 from dfkdata.formats import Row
-from dfkdata.formats._conversation_row import carried
-from dfkdata.rows.chat_turns import conversation, listed, tools
+from dfkdata.formats._conversation_row import messages_record
 from dfkdata.rows.record import Record
 
 SCHEMA: str | None = None
@@ -25,5 +24,4 @@ class Options(Config):
 
 def record(row: Row, source: str, options: Options) -> Record:
     """One conversation. Raises `Fault` for turns that cannot be read."""
-    found = conversation(row.get("messages"), listed(row), tags=False)
-    return carried(row, source, found, tools=tools(row.get("tools")))
+    return messages_record(row, source)

@@ -8,12 +8,10 @@ converting. Tool arguments are JSON text. `developer` turns are system turns."""
 
 from __future__ import annotations
 
-from typing import Any
-
 from dfkdata.common.config import Config
 from dfkdata.formats import Row
-from dfkdata.formats._conversation_row import carried
-from dfkdata.rows.chat_turns import conversation, listed, tools
+from dfkdata.formats._conversation_row import conversation_record
+from dfkdata.rows.chat_turns import conversation, listed, system_turn
 from dfkdata.rows.record import Record
 
 SCHEMA: str | None = None
@@ -28,12 +26,6 @@ def record(row: Row, source: str, options: Options) -> Record:
     """One conversation. Raises `Fault` for turns that cannot be read."""
     messages = row.get("messages")
     if isinstance(messages, list):
-        messages = [_named(message) for message in messages]
+        messages = [system_turn(message) for message in messages]
     found = conversation(messages, listed(row), tags=False)
-    return carried(row, source, found, tools=tools(row.get("tools")), keep=("parallel_tool_calls",))
-
-
-def _named(message: Any) -> Any:
-    if isinstance(message, dict) and message.get("role") == "developer":
-        return message | {"role": "system"}
-    return message
+    return conversation_record(row, source, found, keep=("parallel_tool_calls",))

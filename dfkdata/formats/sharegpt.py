@@ -12,15 +12,12 @@ from typing import Any
 
 from dfkdata.common.config import Config
 from dfkdata.formats import Row, text
-from dfkdata.formats._conversation_row import carried
-from dfkdata.formats.swift import joined_calls
-from dfkdata.rows.chat_turns import conversation, listed, tools
+from dfkdata.formats._conversation_row import conversation_record
+from dfkdata.rows.chat_turns import SPEAKERS, conversation, joined_calls, listed
 from dfkdata.rows.record import Fault, Record
 
 SCHEMA: str | None = None
 COLUMNS = (frozenset({"conversations"}),)
-ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
-ROLES |= {"function_call": "tool_call", "observation": "tool", "tool": "tool"}
 
 
 class Options(Config):
@@ -37,12 +34,12 @@ def record(row: Row, source: str, options: Options) -> Record:
         if system := text(row, "system"):
             turns = [{"role": "system", "content": system}, *turns]
     found = conversation(turns, listed(row), tags=True)
-    return carried(row, source, found, tools=tools(row.get("tools")))
+    return conversation_record(row, source, found)
 
 
 def _turn(turn: Any, number: int) -> dict[str, Any]:
     speaker = turn.get("from") if isinstance(turn, dict) else None
-    if not isinstance(speaker, str) or speaker not in ROLES:
-        path, hint = f"conversations.{number}.from", f"known are {', '.join(ROLES)}"
+    if not isinstance(speaker, str) or speaker not in SPEAKERS:
+        path, hint = f"conversations.{number}.from", f"known are {', '.join(SPEAKERS)}"
         raise Fault("ROLE_UNKNOWN", f"the speaker {speaker!r}", path=path, value=turn, hint=hint)
-    return {"role": ROLES[speaker], "content": turn.get("value")}
+    return {"role": SPEAKERS[speaker], "content": turn.get("value")}

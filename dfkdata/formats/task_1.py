@@ -9,14 +9,15 @@ The system text and the tools of such a file are the scaffold that its adapters 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
 
 from dfkdata import sources
 from dfkdata.common.config import Config
 from dfkdata.common.errors import DataError
 from dfkdata.common.hashing import content_id
-from dfkdata.formats import Row, messages
+from dfkdata.formats import Row
+from dfkdata.formats._conversation_row import messages_record
 from dfkdata.rows.record import Fault, Record, Reject
+from dfkdata.rows.scaffold import Scaffold
 
 SCHEMA: str | None = "caption"
 COLUMNS = (frozenset({"messages", "tools"}),)
@@ -30,7 +31,7 @@ def record(row: Row, source: str, options: Options) -> Record:
     """One caption with its call. Raises `Fault` for a row that does not end in a tool call."""
     from msgspec.structs import replace
 
-    found = messages.record(row, source, messages.Options())
+    found = messages_record(row, source)
     assert found.messages is not None
     last = found.messages[-1]
     if not last.get("tool_calls"):
@@ -49,13 +50,6 @@ def record(row: Row, source: str, options: Options) -> Record:
         gold=last["tool_calls"][0]["function"]["arguments"],
         meta={"text": caption} | found.meta,
     )
-
-
-class Scaffold(NamedTuple):
-    """What an adapter must be asked with: system text and tool definitions."""
-
-    system: str
-    tools: list[dict[str, Any]]
 
 
 def scaffold(path: str | Path) -> Scaffold:

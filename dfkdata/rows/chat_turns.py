@@ -13,8 +13,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from dfkdata.formats import Row
-from dfkdata.rows.record import Fault
+from dfkdata.rows.record import Fault, Row
 
 KINDS = {"image": "images", "video": "videos", "audio": "audios"}
 _TAG = re.compile(r"<(image|video|audio)>")
@@ -28,6 +27,11 @@ _PART_KIND = {
         "audio_url": "audio",
     },
 }
+
+
+SPEAKERS = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
+SPEAKERS |= {"function_call": "tool_call", "observation": "tool", "tool": "tool"}
+"""Speakers of ShareGPT rows and the roles that they mean."""
 
 
 class Conversation(NamedTuple):
@@ -265,3 +269,34 @@ def file_name(item: Any, column: str) -> str:
     if not isinstance(item, str) or not item:
         raise Fault("IMG_LIST", f"{column} holds {type(item).__name__}, not paths", path=column, value=item)
     return item
+
+
+def joined_calls(messages: list[Any], *, call: str, answers: tuple[str, ...]) -> list[Any]:
+    """Turns of the role `call`, JSON text each, become the tool calls of one assistant turn; `answers` become
+    `tool`."""
+    turns: list[Any] = []
+    for number, message in enumerate(messages):
+        role = message.get("role") if isinstance(message, dict) else None
+        if role == call:
+            asked = as_json(str(message.get("content")), "TOOL_ARGS_NOT_OBJECT", f"messages.{number}.content")
+            calls = asked if isinstance(asked, list) else [asked]
+            if turns and isinstance(turns[-1], dict) and turns[-1].get("role") == "assistant":
+                before = turns[-1].get("tool_calls") or []
+                if not isinstance(before, list):
+                    path = f"messages.{number - 1}.tool_calls"
+                    raise Fault("TOOL_UNKNOWN", "tool_calls are no list", path=path, value=before)
+                turns[-1] = turns[-1] | {"tool_calls": [*before, *calls]}
+            else:
+                turns.append({"role": "assistant", "content": "", "tool_calls": calls})
+        elif role in answers:
+            turns.append(message | {"role": "tool"})
+        else:
+            turns.append(message)
+    return turns
+
+
+def system_turn(message: Any) -> Any:
+    """Return the turn with the role `system` if OpenAI's `developer` wrote it, else the turn as it is."""
+    if isinstance(message, dict) and message.get("role") == "developer":
+        return message | {"role": "system"}
+    return message

@@ -12,6 +12,9 @@ from typing import Any
 
 import msgspec
 
+Row = dict[str, Any]
+"""A row as a source, a layout or a trainer holds it: column name -> value."""
+
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One usable raw row.

@@ -7,26 +7,24 @@ stay strings ("001", "NA"); nothing is skipped but blank lines."""
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import io
-import shutil
-import tempfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from dfkdata.common.errors import ConfigError, DataError, missing_package
-from dfkdata.rows.record import Fault, Reject
+from dfkdata.common.errors import ConfigError, DataError
+from dfkdata.rows.record import Fault, Reject, Row
 from dfkdata.sources import _csv, _json
-from dfkdata.sources._rejects import Found, Row, as_row, demand_text, no_text
+from dfkdata.sources._files import open_unpacked, parquet_rows, plain, seekable
+from dfkdata.sources._rejects import Found, as_row, demand_text, unencodable
 
 HUB = "hf://datasets/"
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 
-__all__ = ["Found", "Input", "Part", "Reject", "Row", "exists", "parts", "rows"]
+__all__ = ["Found", "Input", "Part", "Reject", "Row", "exists", "parts", "rows", "unencodable"]
 
 KINDS = (".csv", ".json", ".jsonl", ".ndjson", ".parquet")
 PACKED = ("", ".gz", ".zst")
@@ -136,15 +134,15 @@ def rows(part: Part) -> Iterator[Found]:
 
 def _read(path: Path, kind: str, name: str) -> Iterator[Found]:
     if kind == ".parquet":
-        yield from _parquet(path, name)
+        yield from parquet_rows(path, name)
         return
-    with _open(path) as file:
+    with open_unpacked(path) as file:
         try:
             if kind == ".csv":
                 text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
                 yield from _csv.rows(text, name)
             elif kind == ".json":
-                with _seekable(file) as again:
+                with seekable(file) as again:
                     yield from _json.document(again, name)
             else:
                 yield from _json.lines(file, name)
@@ -152,88 +150,17 @@ def _read(path: Path, kind: str, name: str) -> Iterator[Found]:
             raise DataError(f"{path}: the file is broken, or cannot be read on ({error})") from error
 
 
-def _open(path: Path) -> IO[bytes]:
-    try:
-        if path.suffix.lower() == ".gz":
-            return gzip.open(path, "rb")  # type: ignore[return-value]  # a GzipFile is a binary file
-        if path.suffix.lower() == ".zst":
-            return _zstd(path)
-        return path.open("rb")
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-
-
-def _zstd(path: Path) -> IO[bytes]:
-    """A readable stream of the unpacked bytes, through whichever package is there."""
-    try:
-        import zstandard
-    except ImportError:
-        try:
-            import pyarrow
-        except ImportError as error:
-            raise missing_package(f"{path.name}", "zstandard or pyarrow", "parquet") from error
-        stream = pyarrow.input_stream(str(path), compression="zstd")
-        return io.BufferedReader(stream)
-    return io.BufferedReader(zstandard.open(path, "rb"))
-
-
-def _seekable(file: IO[bytes]) -> IO[bytes]:
-    """`file`, or a copy of it on disk where it cannot be read twice."""
-    if file.seekable():
-        return file
-    copy = tempfile.TemporaryFile()  # noqa: SIM115  # the caller closes it
-    shutil.copyfileobj(file, copy)
-    copy.seek(0)
-    return copy
-
-
-def _parquet(path: Path, name: str) -> Iterator[Found]:
-    """Rows by batches of 256, since one may hold embedded images. Sources name the row, from 1."""
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise missing_package("reading Parquet", "pyarrow", "parquet") from error
-    try:
-        file = pyarrow.parquet.ParquetFile(path)
-        number = 0
-        for batch in file.iter_batches(batch_size=256):
-            for row in batch.to_pylist():
-                number += 1
-                yield _plain(row), f"{name}:{number}"
-    except (pyarrow.ArrowInvalid, OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not a whole Parquet file ({error})") from error
-
-
 def _memory(found: Iterable[Any], name: str) -> Iterator[Found]:
     """Rows in memory, such as a `datasets.Dataset`: mappings whose pictures may be Pillow images."""
     for number, row in enumerate(found, start=1):
         source = f"{name}:{number}"
         try:
-            plain = _plain(row)
-            demand_text(plain)
+            value = plain(row)
+            demand_text(value)
         except RecursionError:
             yield Fault("ROW_NOT_OBJECT", "the row is nested too deeply").reject(source, None), source
             continue
         except UnicodeEncodeError as error:
-            yield no_text(source, plain, error), source
+            yield unencodable(source, value, error), source
             continue
-        yield as_row(plain, source), source
-
-
-def _plain(value: Any) -> Any:
-    """`value` with Pillow images as {"bytes": PNG or original}, and mappings and lists as plain ones.
-
-    What JSON has no word for becomes text: dates in ISO form, numbers of other kinds, keys that are no
-    text."""
-    if value is None or isinstance(value, str | int | float | bytes):
-        return value
-    if isinstance(value, Mapping):
-        return {key if isinstance(key, str) else str(key): _plain(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
-    if hasattr(value, "save") and hasattr(value, "getpixel"):
-        buffer = io.BytesIO()
-        value.save(buffer, "PNG")
-        return {"bytes": buffer.getvalue()}
-    return value.isoformat() if hasattr(value, "isoformat") else str(value)
+        yield as_row(value, source), source

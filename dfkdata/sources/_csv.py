@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator
 from typing import IO
 
 from dfkdata.common.errors import DataError
-from dfkdata.rows.record import Fault, Reject
-from dfkdata.sources._rejects import Found, Row
+from dfkdata.rows.record import Fault, Reject, Row
+from dfkdata.sources._rejects import Found
 
 _FIELD_LIMIT = 2**31 - 1  # the csv module's own limit, 131072 characters, is shorter than real posts
 

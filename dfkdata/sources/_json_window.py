@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator
 from typing import IO, Any
 
 from dfkdata.common.errors import DataError
-from dfkdata.rows.record import Reject
+from dfkdata.rows.record import Reject, Row
 from dfkdata.sources import _duplicate_keys
-from dfkdata.sources._rejects import Row, as_row, bad_json, demand_text, no_text
+from dfkdata.sources._rejects import as_row, bad_json, demand_text, unencodable
 
 _CHUNK = 1 << 20
 
@@ -103,7 +103,7 @@ class Window:
             try:
                 demand_text(value)
             except UnicodeEncodeError as error:
-                return no_text(source, value, error)
+                return unencodable(source, value, error)
         return as_row(value, source)
 
     def _value(self, read: Callable[[str, int], tuple[Any, int]]) -> tuple[Any, str]:

@@ -6,9 +6,8 @@ from typing import Any
 
 import msgspec
 
-from dfkdata.rows.record import Fault, Reject
+from dfkdata.rows.record import Fault, Reject, Row
 
-Row = dict[str, Any]
 Found = tuple[Row | Reject, str]
 """A raw row (or why it is none) and its "file:line"."""
 
@@ -35,7 +34,7 @@ def bad_json(line: bytes, source: str, problem: str) -> Reject:
     return Fault("BAD_JSON", f"the line is not JSON: {problem}", value=text, hint=hint).reject(source, text)
 
 
-def no_text(source: str, raw: Any, error: UnicodeEncodeError) -> Reject:
+def unencodable(source: str, raw: Any, error: UnicodeEncodeError) -> Reject:
     """The reject of a row that holds half of a surrogate pair; the raw row shows it escaped."""
     fault = Fault("BAD_ENCODING", f"half of a surrogate pair ({error.reason})", hint="repair the text")
     return fault.reject(source, writable(raw))

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from dfkdata.common.errors import ConfigError
-from dfkdata.formats.task_1 import Scaffold, scaffold
+from dfkdata.formats.task_1 import scaffold
+from dfkdata.rows.scaffold import Scaffold
 from dfkdata.schemas import Schema, ToolForm
 from dfkeval.models import metadata as cards
 

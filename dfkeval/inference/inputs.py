@@ -19,8 +19,7 @@ from dfkdata import read, sources
 from dfkdata.common.config import Config
 from dfkdata.common.errors import ConfigError
 from dfkdata.common.hashing import content_id
-from dfkdata.formats import Row, key
-from dfkdata.formats.dfk_csv import path_list
+from dfkdata.formats import Row, key, path_list
 from dfkdata.rows.record import Fault, Record, Reject
 
 SCHEMA: str | None = "caption"

@@ -16,9 +16,9 @@ from dfkdata import schemas
 from dfkdata.common import plugins
 from dfkdata.common.config import Config
 from dfkdata.common.errors import ConfigError, DfkError
-from dfkdata.formats.task_1 import Scaffold
 from dfkdata.rows.messages import prompt
 from dfkdata.rows.record import Record, Reject
+from dfkdata.rows.scaffold import Scaffold
 from dfkdata.schemas import Schema, ToolForm
 from dfkeval import backends
 from dfkeval.evaluation import scaffold as scaffolds

@@ -12,9 +12,9 @@ from typing import Any, Literal
 
 from dfkdata import schemas
 from dfkdata.common.errors import ConfigError
-from dfkdata.formats.task_1 import Scaffold
 from dfkdata.rows.messages import answer_turn, prompt
 from dfkdata.rows.record import Record
+from dfkdata.rows.scaffold import Scaffold
 from dfkdata.schemas import ToolForm
 from dfkeval import validators
 from dfkeval.evaluation import constraints, scaffold

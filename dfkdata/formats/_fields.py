@@ -1,0 +1,78 @@
+"""Read text, keys, groups and lists of paths from the columns of a raw row."""
+
+from __future__ import annotations
+
+import re
+
+from dfkdata.rows.record import Fault, Row
+
+
+def text(row: Row, name: str) -> str:
+    """The text under `name`, stripped; empty where there is none. Raises `Fault` for a value that is no
+    text."""
+    value = row.get(name)
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        hint = "write it as a string" if isinstance(value, int | float) else ""
+        raise Fault(
+            "NOT_TEXT", f"{name} is {type(value).__name__}, not text", path=name, value=value, hint=hint
+        )
+    return value.strip()
+
+
+def need(row: Row, name: str, *, hint: str = "") -> str:
+    """The non-empty text under `name`. Raises `Fault` where it is missing or blank."""
+    found = text(row, name)
+    if not found:
+        raise Fault(
+            "FIELD_EMPTY", f"{name} is missing or empty", path=name, value=row.get(name, ""), hint=hint
+        )
+    return found
+
+
+GROUP_KEYS = ("link", "post_id", "case_id")
+"""Keys of a row, or of its `meta`, that rows of one post or case share; the first that is there counts."""
+
+
+def group_key(row: Row) -> str:
+    """What the row, or else its `meta`, says that it belongs to; empty where neither does. Only text and
+    whole numbers are keys."""
+    for holder in (row, row.get("meta")):
+        if isinstance(holder, dict):
+            for name in GROUP_KEYS:
+                value = holder.get(name)
+                said = str(value).strip() if isinstance(value, str | int) and value is not True else ""
+                if said and value is not False:
+                    return said
+    return ""
+
+
+def key(row: Row, name: str) -> str:
+    """A key as text: sources number their rows and pictures as often as they name them."""
+    value = row.get(name)
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else text(row, name)
+
+
+_ITEM = r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\""""
+_LIST = re.compile(rf"\[\s*(?:(?:{_ITEM})\s*(?:,\s*(?:{_ITEM})\s*)*,?\s*)?\]")
+_BARE = re.compile(r"\[[^\[\]'\"{}()]+\]")
+_ESCAPE = re.compile(r"\\(.)")
+
+
+def path_list(cell: str, column: str) -> tuple[str, ...]:
+    """The paths in a cell: one bare path, or a list as Python or JSON prints it (quotes may be missing).
+
+    Raises `Fault` for an empty list and for anything in brackets that is no list of strings."""
+    if not cell.startswith("["):
+        return (cell,)
+    if _LIST.fullmatch(cell):
+        found = [_ESCAPE.sub(r"\1", item[1:-1]).strip() for item in re.findall(_ITEM, cell)]
+    elif _BARE.fullmatch(cell):
+        found = [item.strip() for item in cell[1:-1].split(",")]
+    else:
+        found = []
+    if not found or not all(found):
+        hint = "write ['images/a.jpg', 'images/b.jpg'] or one path"
+        raise Fault("IMG_LIST", "not a list of image paths", path=column, value=cell, hint=hint)
+    return tuple(found)
