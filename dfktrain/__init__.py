@@ -1,7 +1,7 @@
 """Fine-tuning that is right by construction: rows of the messages layout -> an adapter that the evaluation
 loads.
 
-`TrainConfig`, `train` and `Collator` load when first used: `import dfktrain` imports no torch."""
+The public names load when first used: `import dfktrain` imports no torch."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dfktrain.config.run import TrainConfig
     from dfktrain.data.collator import Collator
+    from dfktrain.merging.merge import merge_adapter
     from dfktrain.training.run import TrainResult, train
 
 _HOMES = {
@@ -18,9 +19,10 @@ _HOMES = {
     "train": "dfktrain.training.run",
     "TrainResult": "dfktrain.training.run",
     "Collator": "dfktrain.data.collator",
+    "merge_adapter": "dfktrain.merging.merge",
 }
 
-__all__ = ["Collator", "TrainConfig", "TrainResult", "train"]
+__all__ = ["Collator", "TrainConfig", "TrainResult", "merge_adapter", "train"]
 
 
 def __getattr__(name: str) -> Any:

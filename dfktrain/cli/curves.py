@@ -8,7 +8,9 @@ from typing import Annotated
 
 import typer
 
-EXAMPLES = "Examples:\n\n  dfktrain curves runs/first\n\n  dfktrain curves runs/first --out paper"
+from dfktrain.cli._common import examples
+
+EXAMPLES = examples("dfktrain curves runs/first", "dfktrain curves runs/first --out paper")
 
 
 def curves_command(

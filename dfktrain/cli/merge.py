@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dfkdata.common.errors import ConfigError
+from dfktrain.cli._common import examples, quiet, require_packages, say
 
 if TYPE_CHECKING:
     from dfktrain.merging.merge import MergeReport
@@ -18,10 +19,10 @@ if TYPE_CHECKING:
 _SHOWN = 4
 """Metrics of a blend on the command line."""
 
-EXAMPLES = (
-    "Examples:\n\n  dfktrain merge --base Qwen/Qwen3.5-0.8B --adapter runs/first/adapter --out "
-    "models/first\n\n  dfktrain merge --slerp runs/a/adapter --slerp runs/b/adapter --grid 5 --eval "
-    "eval.yaml --out runs/blends"
+EXAMPLES = examples(
+    "dfktrain merge --base Qwen/Qwen3.5-0.8B --adapter runs/first/adapter --out models/first",
+    "dfktrain merge --slerp runs/a/adapter --slerp runs/b/adapter --grid 5 --eval eval.yaml "
+    "--out runs/blends",
 )
 
 
@@ -52,10 +53,8 @@ def merge_command(
 ) -> None:
     """Merge an adapter into its base and prove it (logits, KL and greedy tokens within the bf16 noise floor),
     or blend adapters on their weight change (--slerp)."""
-    from dfktrain.cli import app
-
-    app._quiet()
-    app._require()
+    quiet()
+    require_packages()
     blend = (weights, grid, rank, eval_)
     if slerp:
         if adapter is not None or base is not None:
@@ -71,14 +70,9 @@ def merge_command(
     from dfktrain.merging.merge import merge_adapter
 
     report = merge_adapter(
-        base, adapter, out, probes=probes, chat_template=chat_template, device=device, say=_say
+        base, adapter, out, probes=probes, chat_template=chat_template, device=device, say=say
     )
     sys.stdout.write(_merged(report))
-
-
-def _say(line: str) -> None:
-    sys.stderr.write(f"  {line}\n")
-    sys.stderr.flush()
 
 
 def _merged(report: MergeReport) -> str:
@@ -126,7 +120,7 @@ def _blend(
     else:
         chosen = [_numbers(weights) if weights is not None else (1.0,) * len(adapters)]
     score = slerp.scorer(evaluation) if evaluation is not None else None
-    points = slerp.slerp_adapters(adapters, out, chosen, rank=rank, score=score, say=_say)
+    points = slerp.slerp_adapters(adapters, out, chosen, rank=rank, score=score, say=say)
     sys.stdout.write("\n".join([*map(_line, points), f"report: {out / slerp.REPORT}", ""]))
 
 

@@ -8,10 +8,12 @@ from typing import Annotated
 
 import typer
 
-EXAMPLES = (
-    "Examples:\n\n  dfktrain push runs/first --to ORG/NAME --dry-run\n\n"
-    "  HF_TOKEN=... dfktrain push runs/first --to ORG/NAME --revision v2\n\n"
-    "  HF_TOKEN=... dfktrain push runs/stopped --to ORG/NAME --checkpoint"
+from dfktrain.cli._common import examples, quiet
+
+EXAMPLES = examples(
+    "dfktrain push runs/first --to ORG/NAME --dry-run",
+    "HF_TOKEN=... dfktrain push runs/first --to ORG/NAME --revision v2",
+    "HF_TOKEN=... dfktrain push runs/stopped --to ORG/NAME --checkpoint",
 )
 
 
@@ -39,10 +41,9 @@ def push_command(
 ) -> None:
     """Send weights, card, dfk.json and curves to the Hub, and nothing else; the token is HF_TOKEN."""
     from dfktrain import hub
-    from dfktrain.cli import app
     from dfktrain.training import hub_resume
 
-    app._quiet()
+    quiet()
     hub.check_name(to)
     files = hub_resume.plan(run) if checkpoint else hub.plan(run)
     for file in files:

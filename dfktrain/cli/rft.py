@@ -8,9 +8,11 @@ from typing import Annotated
 
 import typer
 
-EXAMPLES = (
-    "Examples:\n\n  dfktrain rft rft.yaml --out runs/rft\n\n  dfktrain rft rft.yaml --out runs/more --set "
-    "rounds=2 --set sample.sampling.repeats=8"
+from dfktrain.cli._common import examples, progress_bar, quiet, require_packages, say
+
+EXAMPLES = examples(
+    "dfktrain rft rft.yaml --out runs/rft",
+    "dfktrain rft rft.yaml --out runs/more --set rounds=2 --set sample.sampling.repeats=8",
 )
 
 
@@ -30,23 +32,17 @@ def rft_command(
     DIR/rft.json."""
     from dfkdata.common.config import load_config
     from dfkdata.common.progress import Progress
-    from dfktrain.cli import app
     from dfktrain.config import overrides
     from dfktrain.config.rft import RftConfig
 
-    app._quiet()
+    quiet()
     changes = [change for file in override or () for change in overrides.expand(config, file)]
     settings = load_config(config, RftConfig, [*changes, *(set_ or ())])
     for line in overrides.deviations(config, settings, changes) if changes else ():
         sys.stderr.write(f"override: {line}\n")
     settings = settings.resolved(config.parent.resolve())
-    app._require()
+    require_packages()
     from dfktrain.experiments import rft
 
-    result = rft.rft(settings, out, asked=Progress("answers"), trained=app._bar(), say=_say)
+    result = rft.rft(settings, out, asked=Progress("answers"), trained=progress_bar(), say=say)
     sys.stdout.write(rft.table(result))
-
-
-def _say(line: str) -> None:
-    sys.stderr.write(f"  {line}\n")
-    sys.stderr.flush()

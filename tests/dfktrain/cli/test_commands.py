@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from dfktrain.cli import app
+from dfktrain.cli import _common, app
 from tests.helpers.models import text_row, write_rows
 
 
@@ -99,8 +99,10 @@ def test_a_wrong_configuration_is_one_message_on_stderr_and_exit_2(
 def test_a_missing_package_is_named_with_its_extra_in_one_line(
     monkeypatch: Any, capsys: Any, config_file: Path, tmp_path: Path
 ) -> None:
-    real = app.importlib.util.find_spec
-    monkeypatch.setattr(app.importlib.util, "find_spec", lambda name: None if name == "torch" else real(name))
+    real = _common.importlib.util.find_spec
+    monkeypatch.setattr(
+        _common.importlib.util, "find_spec", lambda name: None if name == "torch" else real(name)
+    )
     code, _, err = called(monkeypatch, capsys, "run", config_file, "--out", tmp_path / "out")
     assert code == 2
     assert err == 'dfktrain: dfktrain needs torch: pip install "dfk[train]"\n'
@@ -128,7 +130,7 @@ def test_a_log_gets_a_line_for_each_stage_with_rate_loss_and_time_left(monkeypat
 
     monkeypatch.setattr(progress, "FIRST", 0.0)
     monkeypatch.setattr(progress, "LOG", 0.0)
-    tell = app._bar()
+    tell = _common.progress_bar()
     assert tell is not None
     for step in (901, 1000):  # a resumed stage: the 901 steps before took no time of this run
         tell(Progress("sft", step, 1000, 0.5, 1.0))
@@ -136,7 +138,7 @@ def test_a_log_gets_a_line_for_each_stage_with_rate_loss_and_time_left(monkeypat
     assert out == "" and err.splitlines()[-1].startswith("  1000/1000 steps")
     assert err.rstrip().endswith("sft  loss 0.5000")
     monkeypatch.setenv("RANK", "1")
-    assert app._bar() is None
+    assert _common.progress_bar() is None
 
 
 @pytest.mark.parametrize("command", ["run", "check", "demo"])

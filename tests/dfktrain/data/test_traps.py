@@ -17,7 +17,7 @@ import transformers
 from dfkdata.common.errors import BackendError, ConfigError
 from dfkeval.models import loader
 from dfktrain import TrainConfig
-from dfktrain.cli import app
+from dfktrain.cli._common import quiet
 from dfktrain.engines import _kernels
 from dfktrain.engines import transformers as plain
 from dfktrain.engines._base import target_modules
@@ -244,5 +244,5 @@ def test_what_servers_drop_from_an_adapter_is_said_before_training(
 
 def test_the_command_turns_telemetry_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HF_HUB_DISABLE_TELEMETRY", raising=False)
-    app._quiet()
+    quiet()
     assert os.environ["HF_HUB_DISABLE_TELEMETRY"] == "1"

@@ -1,0 +1,103 @@
+"""Options and helpers that the commands share."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dfkdata.common.errors import missing_package
+from dfkeval.models.quiet import quiet_libraries
+from dfktrain.config import overrides
+from dfktrain.config.run import TrainConfig
+
+if TYPE_CHECKING:
+    from dfktrain.training import trainer
+    from dfktrain.training.trainer import OnProgress
+
+ConfigPath = Annotated[
+    Path, typer.Argument(help="The training configuration, a YAML file.", metavar="CONFIG")
+]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Replace one key: stages.0.learning_rate=1e-4. May be repeated."),
+]
+OverrideFiles = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--override", help="File of changes, or the name of a preset (tiny); every changed key is printed."
+    ),
+]
+
+_PACKAGES = ("torch", "transformers", "peft", "accelerate", "safetensors", "jinja2")
+
+
+def examples(*lines: str) -> str:
+    """Return the epilog of a command's help."""
+    return "Examples:\n\n" + "\n\n".join(f"  {line}" for line in lines)
+
+
+def is_main_rank() -> bool:
+    """Return whether this process prints: the only process of a run, or rank 0 of several."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def say(line: str) -> None:
+    """Write one indented line to stderr at once."""
+    sys.stderr.write(f"  {line}\n")
+    sys.stderr.flush()
+
+
+def load_config(path: Path, changes: list[str] | None = None, files: list[str] | None = None) -> TrainConfig:
+    """Read a training configuration and print on stderr what the override files change.
+
+    Args:
+        path: The YAML file; relative paths in it start at its folder.
+        changes: `PLACE=VALUE` texts of `--set`, applied after the files.
+        files: Override files, or names of override presets.
+
+    Returns:
+        The configuration with absolute paths.
+
+    Raises:
+        ConfigError: A file or a change is wrong.
+    """
+    config, deviations = overrides.load(path, files or (), changes or ())
+    for line in deviations:
+        sys.stderr.write(f"override: {line}\n")
+    return config.resolved(path.parent.resolve())
+
+
+def require_packages() -> None:
+    """Raise `ConfigError` for the first package that training needs and that is not installed."""
+    for package in _PACKAGES:
+        if importlib.util.find_spec(package) is None:
+            raise missing_package("dfktrain", package, "train")
+
+
+def quiet() -> None:
+    """Turn off telemetry and other libraries' progress bars and warnings."""
+    quiet_libraries()
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    logging.getLogger("accelerate").setLevel(logging.ERROR)
+
+
+def progress_bar() -> OnProgress | None:
+    """Return a callback that shows the progress of each stage on stderr; None on other ranks than 0."""
+    if not is_main_rank():
+        return None
+    from dfkdata.common.progress import Progress
+
+    bars: dict[str, Progress] = {}
+
+    def show(at: trainer.Progress) -> None:
+        bar = bars.setdefault(at.stage, Progress("steps", before=at.step))
+        loss = "" if at.loss is None else f"  loss {at.loss:.4f}"
+        bar(at.step, at.steps, f"{at.stage}{loss}")
+
+    return show

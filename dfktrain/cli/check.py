@@ -1,0 +1,54 @@
+"""`dfktrain check`: what a run would do, without training."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from dfkdata.common.errors import ConfigError, DataError
+from dfktrain.cli._common import (
+    Changes,
+    ConfigPath,
+    OverrideFiles,
+    examples,
+    load_config,
+    quiet,
+    require_packages,
+)
+
+EXAMPLES = examples(
+    "dfktrain check train.yaml", "dfktrain check train.yaml --config-only --set stages.0.batch_size=4"
+)
+
+
+def check_command(
+    config: ConfigPath,
+    config_only: Annotated[
+        bool, typer.Option(help="Stop after the configuration is read; open no data.")
+    ] = False,
+    set_: Changes = None,
+    override: OverrideFiles = None,
+) -> None:
+    """Print what a run would do, without training: rows, tokens, mask, steps, memory, kernels, versions."""
+    quiet()
+    settings = load_config(config, set_, override)
+    if config_only:
+        sys.stdout.write(f"{config}: a valid configuration of {len(settings.stages)} stages\n")
+        return
+    require_packages()
+    from dfktrain.cli.preflight_view import write
+    from dfktrain.experiments import evaluate
+    from dfktrain.training import monitor_plan
+    from dfktrain.training.preflight import plan
+
+    report = plan(settings)
+    for section, verify in (("evaluate", evaluate.check), ("watch", monitor_plan.check)):
+        try:
+            verify(settings)
+        except (ConfigError, DataError) as error:
+            report.faults.append(f"{section}: {error}")
+    write(report)
+    if report.faults:
+        raise typer.Exit(2)

@@ -1,0 +1,29 @@
+"""`dfktrain demo`: the whole way on drawn data, with the built-in model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dfktrain.cli._common import examples, quiet, require_packages
+
+EXAMPLES = examples("dfktrain demo --out demo", "dfktrain demo --out demo --minutes 1")
+
+
+def demo_command(
+    out: Annotated[
+        Path, typer.Option("--out", help="Folder for data, adapters, runs and report.html.")
+    ] = Path("dfk-demo"),
+    minutes: Annotated[
+        int, typer.Option(help="Picks a fixed number of steps, so that two demos print the same table.")
+    ] = 3,
+) -> None:
+    """Raw data -> rows -> adapter -> answers -> scores and a report, with the built-in tiny model on this
+    CPU."""
+    quiet()
+    require_packages()
+    from dfktrain.demo import demo
+
+    demo(out, minutes)

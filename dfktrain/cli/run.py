@@ -1,0 +1,124 @@
+"""`dfktrain run`: train an adapter, then compare base and tuned model if the configuration says so."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dfkdata.common.errors import ConfigError, DfkError
+from dfkdata.common.progress import Progress
+from dfktrain.cli._common import (
+    Changes,
+    ConfigPath,
+    OverrideFiles,
+    examples,
+    is_main_rank,
+    load_config,
+    progress_bar,
+    quiet,
+    require_packages,
+)
+
+if TYPE_CHECKING:
+    from dfktrain.config.run import TrainConfig
+    from dfktrain.training.run import TrainResult
+
+EXAMPLES = examples(
+    "dfktrain run train.yaml --out runs/first",
+    "dfktrain run train.yaml --out runs/second --set stages.0.learning_rate=1e-4 --set seed=7",
+)
+
+
+def run_command(
+    config: ConfigPath,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            help="Folder of the run; an interrupted run continues there. Default: output: of the file.",
+        ),
+    ] = None,
+    set_: Changes = None,
+    override: OverrideFiles = None,
+    resume: Annotated[
+        str | None,
+        typer.Option(
+            "--resume",
+            help="Continue from hf://ORG/NAME@REV, where dfktrain push --checkpoint sent a stopped run. "
+            "A folder that is already as far continues from its own state.",
+        ),
+    ] = None,
+) -> None:
+    """Train an adapter: DIR/adapter, DIR/stages/NAME/adapter, DIR/run.json; with an evaluate: section, then
+    ask base and tuned model and compare."""
+    quiet()
+    settings = load_config(config, set_, override)
+    folder = _folder(settings, out, config)
+    require_packages()
+    from dfktrain.experiments import evaluate
+    from dfktrain.training.run import train
+
+    evaluate.check(settings)
+    _print_precision(settings)
+    if resume is not None:
+        from dfktrain.training.hub_resume import restore
+
+        sys.stderr.write(f"resume: {folder} continues after {restore(resume, folder)}\n")
+    result = train(settings, folder, progress=progress_bar())
+    if not is_main_rank():
+        return
+    _print_stages(result, folder)
+    if settings.evaluate is not None:
+        _evaluate(settings, folder, result.adapter)
+
+
+def _folder(settings: TrainConfig, out: Path | None, config: Path) -> Path:
+    if out is None and settings.output is None:
+        raise ConfigError(
+            f"{config}: names no folder for the run. Give --out DIR, or write output: DIR in {config}"
+        )
+    return out if out is not None else Path(str(settings.output))
+
+
+def _print_precision(settings: TrainConfig) -> None:
+    """Print the chosen precision and why: nobody should find out later that a run was in fp32."""
+    from dfktrain.engines._base import pick_precision
+
+    precision, why = pick_precision(settings.precision)
+    if is_main_rank():
+        sys.stderr.write(f"precision {precision}: {why}\n")
+
+
+def _print_stages(result: TrainResult, folder: Path) -> None:
+    from dfktrain.reports.curves import PAGE, from_stage
+
+    for stage in result.stages:
+        losses = [line["loss"] for line in stage.history if "loss" in line]
+        sys.stdout.write(
+            f"{stage.name}: {stage.steps} steps, {stage.tokens:,} tokens ({stage.scored_tokens:,} scored), "
+            f"loss {losses[0]:.4f} -> {losses[-1]:.4f}, {stage.seconds:.0f} s\n"
+        )
+        sys.stdout.write(f"  {from_stage(asdict(stage)).verdict.text}\n")
+    sys.stdout.write(f"curves: {folder / PAGE}\nadapter: {result.adapter}\n")
+
+
+def _evaluate(settings: TrainConfig, out: Path, trained: Path) -> None:
+    """Print the table of base against tuned model."""
+    from dfktrain.experiments import evaluate
+    from dfktrain.reports import model_card
+
+    bar = Progress("answers")
+    try:
+        scores = evaluate.score(settings, out, trained, lambda who, done, total: bar(done, total, who))
+    except DfkError as error:
+        error.add_note(
+            f"the weights are saved in {trained}; the same command scores them without training again, also "
+            "with changes such as --set 'evaluate.set=[\"metrics=[validity]\"]'"
+        )
+        raise
+    model_card.write(out)  # a second time, now with the table
+    sys.stdout.write(f"\n{scores.table()}\n\nreport: {scores.report}\n")
