@@ -38,7 +38,7 @@ def sweep_command(
     plan = sweep.Sweep(
         config, sweep.points(vary or ()), _seeds(seeds), tuple(override or ()), tuple(set_ or ())
     )
-    result = sweep.run(plan, out, lambda line: sys.stderr.write(line + "\n"))
+    result = sweep.run(plan, out, _say)
     sys.stdout.write(f"{sweep.table(result)}\n\nreport: {out / 'report.html'}\n")
     if result.failed:
         names = "\n  ".join(f"{name}: {reason}" for name, reason in result.failed.items())
@@ -46,6 +46,10 @@ def sweep_command(
             f"dfktrain: {len(result.failed)} runs failed; the same command tries them again\n  {names}\n"
         )
         raise typer.Exit(1)
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(line + "\n")
 
 
 def _seeds(text: str) -> tuple[int, ...]:
