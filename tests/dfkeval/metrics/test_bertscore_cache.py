@@ -77,5 +77,6 @@ def test_what_a_killed_process_left_half_written_is_not_read(tmp_path: Path, enc
     first = score(tmp_path)
     index = next(tmp_path.glob("*/*.jsonl"))
     index.write_bytes(index.read_bytes()[:-7])
-    assert np.array_equal(score(tmp_path), first)
+    # One text is encoded again, alone: another batch size moves it by the rounding of fp32, on some processors.
+    assert np.abs(score(tmp_path) - first).max() <= 1e-6
     assert len(encoded) == 9

@@ -15,6 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.helpers import processes
 from tests.helpers.models import image_row, text_row, write_rows
 
 WORKER = """
@@ -59,26 +60,25 @@ def run(config: Path, out: Path, ranks: int, sharded: bool = False, fails: str =
     """Train in `ranks` processes, started as torchrun starts them; fails loudly after 240 s. fails: what all
     ranks must say when they stop."""
     port = str(free_port())
-    workers = []
+    code = SHARDED + WORKER if sharded else WORKER
+    workers, logs = [], []
     for rank in range(ranks):
-        env = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-        env |= FSDP2 if sharded else {}
+        env = {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"} | (FSDP2 if sharded else {})
         if ranks > 1:
             env |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks)}
             env |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        code = SHARDED + WORKER if sharded else WORKER
-        words = [sys.executable, "-c", code, str(config), str(out)]
-        workers.append(
-            subprocess.Popen(words, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        )
+        logs.append(out.with_name(f"{out.name}.{rank}.log"))
+        workers.append(processes.start(code, [config, out], logs[-1], env))
     try:
-        said = [worker.communicate(timeout=240)[0] for worker in workers]
+        for worker in workers:
+            worker.join(timeout=240)
     finally:
         for worker in workers:
             worker.kill()
-    wanted = [1 if fails else 0] * ranks
-    assert [worker.returncode for worker in workers] == wanted, "\\n".join(said)[-3000:]
-    assert all(fails in words for words in said)
+    printed = [log.read_text(encoding="utf-8", errors="replace") for log in logs]
+    expected = [1 if fails else 0] * ranks
+    assert [worker.exitcode for worker in workers] == expected, "\n".join(printed)[-3000:]
+    assert all(fails in text for text in printed)
 
 
 def torchrun(config: Path, out: Path, ranks: int) -> None:

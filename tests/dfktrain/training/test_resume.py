@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from dfktrain.training.trainer import COMPLETE, last_complete
+from tests.helpers import processes
 
 WORKER = """
 import os, signal, sys, torch
@@ -28,10 +27,11 @@ train(load_config(config, TrainConfig), out, progress=watch)
 """
 
 
-def run(config: Path, out: Path, die_at: tuple[str, int] = ("", 0)) -> int:
+def run(config: Path, out: Path, die_at: tuple[str, int] = ("", 0)) -> int | None:
     """Exit code of a training process that kills itself at (stage, step)."""
-    words = [sys.executable, "-c", WORKER, str(config), str(out), die_at[0], str(die_at[1])]
-    return subprocess.run(words, capture_output=True).returncode
+    process = processes.start(WORKER, [config, out, *die_at], out.with_name(f"{out.name}.log"))
+    process.join(timeout=240)
+    return process.exitcode
 
 
 @pytest.fixture
