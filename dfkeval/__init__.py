@@ -11,9 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dfkeval.analysis.comparison import Comparison as Comparison
     from dfkeval.analysis.comparison import compare as compare
-    from dfkeval.evaluation.evaluate import Run as Run
     from dfkeval.evaluation.evaluate import evaluate as evaluate
-    from dfkeval.evaluation.evaluate import load_run as load_run
     from dfkeval.evaluation.evaluate import score as score
     from dfkeval.evaluation.modes import evaluate_modes as evaluate_modes
     from dfkeval.inference.predictor import PredictionError as PredictionError
@@ -26,6 +24,8 @@ if TYPE_CHECKING:
     from dfkeval.parsing.toolcall import parse_tool_calls as parse_tool_calls
     from dfkeval.parsing.toolcall import write_tool_call as write_tool_call
     from dfkeval.runs.config import EvalConfig as EvalConfig
+    from dfkeval.runs.run import Run as Run
+    from dfkeval.runs.run import load_run as load_run
 
 _HOME = {
     "Comparison": "analysis.comparison",
@@ -36,10 +36,10 @@ _HOME = {
     "decode": "parsing.decode",
     "PredictionError": "inference.predictor",
     "Predictor": "inference.predictor",
-    "Run": "evaluation.evaluate",
+    "Run": "runs.run",
     "evaluate": "evaluation.evaluate",
     "evaluate_modes": "evaluation.modes",
-    "load_run": "evaluation.evaluate",
+    "load_run": "runs.run",
     "score": "evaluation.evaluate",
     "ToolCallParser": "parsing.toolcall",
     "parse_tool_call": "parsing.toolcall",

@@ -9,8 +9,8 @@ apart and never scored."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Annotated, Any, Literal, Protocol, runtime_checkable
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal
 
 import msgspec
 from pydantic import Field, model_validator
@@ -19,6 +19,10 @@ from dfkdata.common.config import Config
 from dfkdata.common.errors import DataError
 
 FinishReason = Literal["stop", "length", "error"]
+
+#: How answers are written: freely, as any JSON object, or held to the schema's own form
+#: (`dfkeval.evaluation.constraints`).
+Mode = Literal["free", "json_mode", "constrained"]
 
 #: How an answer can come out.
 OUTCOMES: dict[str, str] = {
@@ -234,29 +238,3 @@ class Likelihood(msgspec.Struct, frozen=True, kw_only=True):
     nll: float = 0.0
     tokens: int = 0
     error: str | None = None
-
-
-class Backend(Protocol):
-    """One engine around something loaded. `info`: facts for the record (versions, hashes, dtype); JSON
-    types only."""
-
-    @property
-    def info(self) -> dict[str, Any]:
-        """As above."""
-
-    def generate(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[Completion]:
-        """One completion for each request, in any order, as they come.
-
-        An engine trouble with one request is a completion with finish_reason "error"; trouble with the
-        engine itself raises `BackendError`."""
-
-    def close(self) -> None:
-        """Free what was loaded."""
-
-
-@runtime_checkable
-class Scorer(Protocol):
-    """A backend that can also say how likely an answer is. Its module sets GIVES_LIKELIHOODS = True."""
-
-    def likelihoods(self, lessons: Iterable[Lesson], sampling: Sampling) -> Iterator[Likelihood]:
-        """One likelihood for each lesson, in any order; what cannot be scored has an error."""

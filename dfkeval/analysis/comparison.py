@@ -20,9 +20,9 @@ from msgspec.structs import replace
 from dfkdata.common.errors import ConfigError
 from dfkeval.analysis import statistics
 from dfkeval.analysis.statistics import Difference
-from dfkeval.evaluation.evaluate import Run, load_run
 from dfkeval.metrics import Measured
 from dfkeval.runs.directory import CONFIG
+from dfkeval.runs.run import Run, load_run
 from dfkeval.types import Sample
 
 #: Shown first, in this order; p values are corrected for looking at these.

@@ -18,4 +18,9 @@ engine is not installed. The harness only ever calls `generate(requests, samplin
 
 from __future__ import annotations
 
+from dfkeval.backends._contract import Backend, Scorer
+from dfkeval.types import Completion, Request, Sampling
+
+__all__ = ["FAMILY", "Backend", "Completion", "Request", "Sampling", "Scorer"]
+
 FAMILY = "dfkeval.backends"

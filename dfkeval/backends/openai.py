@@ -25,6 +25,7 @@ from pydantic import Field
 
 from dfkdata.common import config
 from dfkdata.common.errors import BackendError, ConfigError, DataError, missing_package
+from dfkeval.backends._contract import Backend
 from dfkeval.backends._openai import protocol
 from dfkeval.backends._openai import response as _answer
 from dfkeval.backends._openai import stream as _stream
@@ -32,7 +33,7 @@ from dfkeval.backends._openai.protocol import Dialect, body, completion, label_p
 from dfkeval.backends._openai.retry import PASSING, Retry, Servers, Trouble, spent, wait_of
 from dfkeval.backends._openai.stream import Reply
 from dfkeval.parsing.tags import TOOL_CALL_OPEN
-from dfkeval.types import Backend, Completion, Constraint, Request, Sampling
+from dfkeval.types import Completion, Constraint, Request, Sampling
 
 __all__ = ["Config", "OpenAI", "body", "check", "completion", "label_probs", "start"]
 

@@ -13,7 +13,8 @@ import msgspec
 
 from dfkdata.common import config
 from dfkdata.common.errors import DataError
-from dfkeval.types import Backend, Completion, Request, Sampling
+from dfkeval.backends._contract import Backend
+from dfkeval.types import Completion, Request, Sampling
 
 
 class Config(config.Config):

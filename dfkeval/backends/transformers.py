@@ -18,6 +18,7 @@ from pydantic import Field
 
 from dfkdata.common import config
 from dfkdata.common.errors import DataError
+from dfkeval.backends._contract import Backend
 from dfkeval.backends._local.generate import Batch, Generator
 from dfkeval.backends._local.grammar import xgrammar
 from dfkeval.backends._local.label_probabilities import with_label_probs
@@ -26,7 +27,7 @@ from dfkeval.backends._local.prompts import Prompt, decoded_sha256, failed, meas
 from dfkeval.models import loader
 from dfkeval.parsing.reasoning import GAP
 from dfkeval.parsing.tags import THINK_CLOSE
-from dfkeval.types import Backend, Completion, Constraint, Lesson, Likelihood, Request, Sampling
+from dfkeval.types import Completion, Constraint, Lesson, Likelihood, Request, Sampling
 
 GIVES_LIKELIHOODS = True
 

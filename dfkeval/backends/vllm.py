@@ -21,6 +21,7 @@ from pydantic import Field
 
 from dfkdata.common import config
 from dfkdata.common.errors import ConfigError, DataError, missing_package
+from dfkeval.backends._contract import Backend
 from dfkeval.backends._local.prompts import (
     Prompt,
     decoded_sha256,
@@ -34,7 +35,7 @@ from dfkeval.backends._local.prompts import (
 from dfkeval.backends._local.vllm_engine import Engine, Job, Settings, Workers
 from dfkeval.models import adapters, loader
 from dfkeval.parsing.tags import TURN_ENDS
-from dfkeval.types import Backend, Completion, Constraint, Request, Sampling
+from dfkeval.types import Completion, Constraint, Request, Sampling
 
 
 class Config(config.Config):

@@ -33,7 +33,7 @@ from dfkeval.models.quiet import quiet_libraries
 if TYPE_CHECKING:
     from dfkeval.analysis.comparison import Comparison
     from dfkeval.analysis.gates import Gate
-    from dfkeval.evaluation.evaluate import Run
+    from dfkeval.runs.run import Run
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Ask a model, read its answers, and score them."
@@ -178,10 +178,11 @@ def report_(
     """Write report.md and report.html of a scored run again."""
     from dfkeval.evaluation import evaluate
     from dfkeval.runs.directory import Store
+    from dfkeval.runs.run import load_run
 
     quiet_libraries()
-    done = evaluate.load_run(folder)
-    others = [] if against is None else [evaluate.load_run(against)]
+    done = load_run(folder)
+    others = [] if against is None else [load_run(against)]
     with Store(folder).alone(else_=""):
         evaluate.write_reports(done, others)
     _write(f"report: {folder / 'report.html'}\n")
@@ -228,9 +229,9 @@ def history(
 ) -> None:
     """The trend of a folder of runs, oldest first."""
     from dfkeval import reports
-    from dfkeval.analysis import gates
+    from dfkeval.analysis import history as trends
 
-    header, rows = gates.history(folder, metric or ())
+    header, rows = trends.history(folder, metric or ())
     _write("\n".join(reports.table(header, rows)) + "\n")
 
 
@@ -248,10 +249,10 @@ def suspects(
 ) -> None:
     """Rows whose gold label all runs contradict alike: likely label errors, for checking again."""
     from dfkeval import reports
-    from dfkeval.analysis import gates
-    from dfkeval.evaluation import evaluate
+    from dfkeval.analysis import label_errors
+    from dfkeval.runs.run import load_run
 
-    found = gates.suspects([evaluate.load_run(path) for path in runs], least)
+    found = label_errors.suspects([load_run(path) for path in runs], least)
     header = ("id", "gold", "answered", "runs", "confidence", "text")
     rows = [
         (each.id, each.gold, each.said, str(each.runs), reports.number(each.confidence), each.source_text)

@@ -34,7 +34,7 @@ def pool_command(
 ) -> None:
     """Several runs of one model (other seeds) as one result: the mean, its interval, and the runs' spread."""
     from dfkeval import reports
-    from dfkeval.analysis.gates import refuse_unknown
+    from dfkeval.analysis.history import refuse_unknown
     from dfkeval.analysis.pooling import pool
     from dfkeval.reports import formatting
 
@@ -87,8 +87,8 @@ def track_command(
     ] = None,
 ) -> None:
     """Put the numbers of scored runs into a tracker; nothing else of them leaves the machine."""
-    from dfkeval.evaluation.evaluate import load_run
     from dfkeval.reports import trackers
+    from dfkeval.runs.run import load_run
 
     trackers.demand(to)
     for step, path in enumerate(runs):

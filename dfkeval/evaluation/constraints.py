@@ -11,16 +11,14 @@ of the grammar's notation: the GBNF dialect of EBNF that xgrammar, vLLM and SGLa
 
 from __future__ import annotations
 
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import msgspec
 
 from dfkdata.common.errors import ConfigError
 from dfkdata.schemas import JsonForm, Label, Schema, TextForm, ToolForm
 from dfkeval.parsing.decode import Form
-from dfkeval.types import Constraint
-
-Mode = Literal["free", "json_mode", "constrained"]
+from dfkeval.types import Constraint, Mode
 
 #: xgrammar's name of the call format that Qwen3.5's template writes.
 DIALECT: Final = "qwen_3_5"

@@ -1,73 +1,42 @@
-"""Rows -> requests -> completions -> samples -> summary. Strategy: four stages with files between them.
+"""Evaluate a model on rows: ask every row, grade the answers, score them, and write the run directory.
 
-Generation appends to the run directory and is the only stage that needs the model; judging and scoring are
-pure functions of rows and completions and can be done again at any time. Promises: a run that was killed
-goes on where it stopped and ends equal to one that was not; a failed request is asked again on resume and
-never scored; every row gives exactly one sample."""
+How it works: rows become requests, requests become completions, completions become samples, and samples become
+a summary and reports, with files between the stages. Only asking needs the model, and it appends to the run
+directory; grading and scoring are pure functions of rows and completions and can be repeated at any time.
+
+Guarantees:
+
+- A run that was killed continues where it stopped and ends equal to one that was not.
+- A failed request is asked again when the run is resumed, and it is never scored.
+- Every row gives exactly one sample."""
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import islice
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import msgspec
 from msgspec import structs
 
-from dfkdata import schemas
-from dfkdata.common.config import bind
 from dfkdata.common.errors import DataError
-from dfkdata.rows.messages import load_rows
 from dfkdata.schemas import Schema
-from dfkeval import metrics
-from dfkeval.analysis import server_parser, statistics
-from dfkeval.evaluation import constraints, generation, likelihood, response_cache, scaffold
+from dfkeval import reports
+from dfkeval.analysis import comparison, server_parser, statistics
+from dfkeval.backends import Backend
+from dfkeval.evaluation import constraints, generation, likelihood, preflight, response_cache
 from dfkeval.evaluation.generation import Progress, Source
-from dfkeval.evaluation.grading import Item, item, judge, repeated
+from dfkeval.evaluation.grading import Item, judge
 from dfkeval.evaluation.response_cache import Cached
+from dfkeval.evaluation.rows import inputs_sha256, items_of, read_rows, stored_item
 from dfkeval.parsing.label_confidence import with_slot
+from dfkeval.reports import trackers
 from dfkeval.runs import config as configs
 from dfkeval.runs import directory as stores
 from dfkeval.runs.config import EvalConfig
 from dfkeval.runs.directory import Store
-from dfkeval.types import NOT_ANSWERED, OUTCOMES, Backend, Constraint, Request, Sample
-
-Scored = tuple[metrics.Metric, metrics.Measured]
-
-
-@dataclass(kw_only=True)
-class Run:
-    """A run directory in memory. summary: {"n", "outcomes", "metrics", "details"} as in summary.json."""
-
-    folder: Path
-    config: EvalConfig
-    schema: Schema
-    samples: list[Sample]
-    summary: dict[str, Any]
-    environment: dict[str, Any] = field(default_factory=dict)
-    _measured: dict[str, Scored] = field(default_factory=dict, repr=False)
-
-    @property
-    def measured(self) -> dict[str, Scored]:
-        """Every metric's sufficient statistics, rows in the order of `samples`; computed once."""
-        if not self._measured:
-            self._measured = measure(self.samples, self.config, self.schema)
-        return self._measured
-
-    @property
-    def name(self) -> str:
-        """The directory's name."""
-        return self.folder.name
-
-    @property
-    def failed_share(self) -> float:
-        """Share of requests that got no answer."""
-        failed = sum(self.summary["outcomes"].get(name, 0) for name in NOT_ANSWERED)
-        return float(failed / max(1, self.summary["n"]))
+from dfkeval.runs.run import Run, stored_config
+from dfkeval.types import OUTCOMES, Constraint, Request
 
 
 def evaluate(
@@ -102,9 +71,7 @@ def answered(
     generation.demand(config, wanted, source.given)
     if source.given is None:
         response_cache.demand(config.cache, config.backend)
-    configs.check_card(config, schema, rows[0])
-    from dfkeval.reports import trackers  # its members know runs
-
+    preflight.check_card(config, schema, rows[0])
     trackers.demand(config.trackers)
     needs_likelihoods = likelihood.demand(config.metrics, config.kind, source.given)
     items = items_of(rows, config, schema)
@@ -133,85 +100,31 @@ def _pending(
     return [with_slot(request, schema) for request in pending] if config.confidences else pending
 
 
-def items_of(rows: Sequence[dict[str, Any]], config: EvalConfig, schema: Schema) -> list[Item]:
-    """What is asked: every row, under the scaffold where there is one, as often as it is drawn. Raises
-    `DataError` when two drawings share an id, and as `scaffolds.read`."""
-    found = scaffold.demand(config.scaffold, schema)
-    items = repeated([item(scaffold.of_row(row, found), schema) for row in rows], config.sampling.repeats)
-    _refuse_twice(config.data, [each.request.id for each in items])
-    return items
-
-
-def inputs_sha256(config: EvalConfig) -> str:
-    """Hash of the data file; with a scaffold, of both hashes."""
-    found = [stores.file_sha256(path) for path in (config.data, config.scaffold) if path is not None]
-    return found[0] if len(found) == 1 else hashlib.sha256("".join(found).encode()).hexdigest()
-
-
-def read_rows(config: EvalConfig) -> list[dict[str, Any]]:
-    """The rows to ask. Raises `DataError` for none, or for an id written twice."""
-    everything = list(islice(load_rows(config.data), config.limit))
-    place, count = config.part
-    rows = everything[place - 1 :: count]
-    if not rows:
-        part = f" in shard {config.shard}" if config.shard else ""
-        raise DataError(f"{config.data}: no rows to evaluate{part}")
-    for row in rows:
-        if not row["messages"] or not all(map(_is_turn, row["messages"])):
-            raise DataError(
-                f"{config.data}: row {str(row['id'])!r}: a turn is not {{role, content}} with a list of parts"
-                " (dfkdata convert writes them)"
-            )
-    _refuse_twice(config.data, [str(row["id"]) for row in rows])
-    return rows
-
-
-def _refuse_twice(data: Path, names: Sequence[str]) -> None:
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if twice:
-        raise DataError(f"{data}: {len(twice)} ids are written twice, for example {twice[0]!r}")
-
-
-def _is_turn(turn: Any) -> bool:
-    if not isinstance(turn, dict) or not isinstance(turn.get("role"), str):
-        return False
-    content = turn.get("content")
-    if not isinstance(content, list):
-        return content is None or isinstance(content, str)
-    return all(isinstance(part, str | dict) for part in content)
-
-
 def finish(store: Store, config: EvalConfig, schema: Schema, items: Sequence[Item]) -> Run:
-    """Judge and score what is answered, and write samples, summary and reports."""
+    """Grade and score what is answered, and write samples, summary and reports."""
     completions = store.completions()
     samples = judge(items, completions, schema, constraints.reading(schema, config.mode))
     samples = likelihood.joined(samples, store.likelihoods())
     store.write_samples(samples)
-    measured = measure(samples, config, schema)
-    summary = summarise(samples, measured, config)
-    parsed = server_parser.compare(samples, completions, schema)
-    if parsed is not None:
-        summary["details"][server_parser.DETAIL] = parsed
-    stores.write_json(store.path(stores.SUMMARY), summary)
-    found = store.path(stores.ENVIRONMENT)
     run = Run(
         folder=store.folder,
         config=config,
         schema=schema,
         samples=samples,
-        summary=summary,
-        environment=stores.read_json(found) if found.exists() else {},
-        _measured=measured,
+        summary={},
+        environment=store.environment(),
     )
+    run.summary = summarise(run)
+    parsed = server_parser.compare(samples, completions, schema)
+    if parsed is not None:
+        run.summary["details"][server_parser.DETAIL] = parsed
+    stores.write_json(store.path(stores.SUMMARY), run.summary)
     write_reports(run)
     return run
 
 
 def write_reports(run: Run, others: Sequence[Run] = ()) -> None:
-    """report.md and report.html; with `others`, what the run is compared with, both begin with that."""
-    from dfkeval import reports
-    from dfkeval.analysis import comparison
-
+    """Write report.md and report.html; both begin with a comparison with each of `others`."""
     pairs = [comparison.compare(other, run) for other in others]
     store = Store(run.folder)
     stores.write_bytes(store.path(stores.REPORT_MD), reports.markdown(run, pairs).encode())
@@ -219,41 +132,30 @@ def write_reports(run: Run, others: Sequence[Run] = ()) -> None:
     stores.write_bytes(store.path(stores.REPORT_HTML), page.encode())
 
 
-def summarise(
-    samples: Sequence[Sample], measured: Mapping[str, Scored], config: EvalConfig
-) -> dict[str, Any]:
-    """summary.json: {"n", "outcomes", "metrics": {name: {"value", "low", "high", "n"}}, "details"}."""
-    counts = Counter(sample.outcome for sample in samples)
-    found: dict[str, statistics.Estimate] = {}
-    details: dict[str, Any] = {}
+def summarise(run: Run) -> dict[str, Any]:
+    """Return what summary.json holds: {"n", "outcomes", "metrics": {name: {"value", "low", "high", "n"}}, ...}."""
+    outcomes = Counter(sample.outcome for sample in run.samples)
     estimates = statistics.estimates(
-        measured,
-        [sample.group for sample in samples],
-        resamples=config.resamples,
-        confidence=config.confidence,
-        seed=statistics.stream(config.seed, "bootstrap"),
+        run.measured,
+        [sample.group for sample in run.samples],
+        resamples=run.config.resamples,
+        confidence=run.config.confidence,
+        seed=statistics.stream(run.config.seed, "bootstrap"),
     )
-    for name, (_, table) in measured.items():
-        found |= {f"{name}.{key}": value for key, value in estimates[name].items()}
-        details[name] = table.details
     return {
-        "n": len(samples),
-        "outcomes": {name: counts[name] for name in OUTCOMES if counts[name]},
-        "metrics": {name: msgspec.structs.asdict(value) for name, value in found.items()},
-        "confidence": config.confidence,
+        "n": len(run.samples),
+        "outcomes": {name: outcomes[name] for name in OUTCOMES if outcomes[name]},
+        "metrics": {
+            f"{name}.{key}": structs.asdict(value)
+            for name in run.measured
+            for key, value in estimates[name].items()
+        },
+        "confidence": run.config.confidence,
         "lower_is_better": [
-            f"{name}.{key}" for name, (metric, _) in measured.items() for key in metric.lower_is_better
+            f"{name}.{key}" for name, (metric, _) in run.measured.items() for key in metric.lower_is_better
         ],
-        "details": {name: facts for name, facts in details.items() if facts},
+        "details": {name: table.details for name, (_, table) in run.measured.items() if table.details},
     }
-
-
-def measure(samples: Sequence[Sample], config: EvalConfig, schema: Schema) -> dict[str, Scored]:
-    """Every metric of the configuration on the samples, by member name."""
-    options = {"bertscore": config.bertscore, "fields": config.fields, "sita": config.sita}
-    scoring = metrics.Scoring(schema, options)
-    loaded = {name.rsplit(".", 1)[-1]: metrics.load(name) for name in config.metrics}
-    return {name: (metric, metric.measure(samples, scoring)) for name, metric in loaded.items()}
 
 
 def score(folder: str | Path, *, metrics: Sequence[str] | None = None) -> Run:
@@ -271,13 +173,13 @@ def score(folder: str | Path, *, metrics: Sequence[str] | None = None) -> Run:
 def _scored_again(store: Store, metrics: Sequence[str] | None) -> Run:
     """The configuration is written last, so that metrics that cannot be had leave the run as it was."""
     record = store.config()
-    config = _stored_config(store)
+    config = stored_config(store)
     if metrics:
         config = config.model_copy(update={"metrics": tuple(metrics)})
     likelihood.demand_stored(store, config.metrics)
     if not all(path.exists() for path in (config.data, config.scaffold) if path is not None):
         config, schema = configs.resolve(config, {})
-        items = [_stored(sample) for sample in store.samples()]
+        items = [stored_item(sample) for sample in store.samples()]
     else:
         if inputs_sha256(config) != record["data_sha256"]:
             raise DataError(
@@ -290,28 +192,3 @@ def _scored_again(store: Store, metrics: Sequence[str] | None) -> Run:
     run = finish(store, config, schema, items)
     stores.write_json(store.path(stores.CONFIG), record | {"config": config.record()})
     return run
-
-
-def _stored_config(store: Store) -> EvalConfig:
-    """The configuration of a run. Raises `ConfigError` when another version of dfk wrote it."""
-    return bind(store.config().get("config") or {}, EvalConfig, str(store.path(stores.CONFIG)))
-
-
-def _stored(sample: Sample) -> Item:
-    request = Request(id=sample.id, messages=[], images=sample.images, repeat=sample.repeat)
-    return Item(request, sample.group, sample.gold, sample.source_text, sample.prompt, sample.key)
-
-
-def load_run(folder: str | Path) -> Run:
-    """A finished run as it was scored. Raises `DataError` when it is none."""
-    store = Store(folder)
-    config = _stored_config(store)
-    found = store.path(stores.ENVIRONMENT)
-    return Run(
-        folder=store.folder,
-        config=config,
-        schema=schemas.load(config.schema_name or "", config.variant),
-        samples=store.samples(),
-        summary=stores.read_summary(store.folder),
-        environment=stores.read_json(found) if found.exists() else {},
-    )

@@ -16,10 +16,11 @@ from typing import Any
 from dfkdata.common import plugins
 from dfkdata.common.errors import ConfigError
 from dfkeval import backends
+from dfkeval.backends import Backend
 from dfkeval.runs import directory as stores
 from dfkeval.runs.config import EvalConfig
 from dfkeval.runs.directory import Store
-from dfkeval.types import Backend, Completion, Constraint, Request
+from dfkeval.types import Completion, Constraint, Request
 
 #: Called after each completion with (done, total).
 Progress = Callable[[int, int], None]
@@ -92,9 +93,8 @@ def ask(
             if progress is not None:
                 progress(asked, total)
     finally:
-        path = store.path(stores.ENVIRONMENT)
-        before = stores.read_json(path).get("generation", {}) if path.exists() else {}
-        stores.write_json(path, environment(backend, meter.facts(before)))
+        before = store.environment().get("generation", {})
+        stores.write_json(store.path(stores.ENVIRONMENT), environment(backend, meter.facts(before)))
 
 
 class Meter:

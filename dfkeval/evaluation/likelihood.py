@@ -14,9 +14,10 @@ from msgspec.structs import replace
 from dfkdata.common import plugins
 from dfkdata.common.errors import BackendError, ConfigError
 from dfkeval import backends, metrics
+from dfkeval.backends import Backend, Scorer
 from dfkeval.evaluation.grading import Item
 from dfkeval.runs.directory import Store
-from dfkeval.types import Backend, Lesson, Likelihood, Sample, Sampling, Scorer
+from dfkeval.types import Lesson, Likelihood, Sample, Sampling
 
 
 def needed_by(names: Sequence[str]) -> list[str]:

@@ -13,14 +13,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from dfkdata.common.errors import ConfigError
+from dfkeval import reports
 from dfkeval.analysis import comparison
-from dfkeval.evaluation import constraints, evaluate, generation
-from dfkeval.evaluation.constraints import Mode
-from dfkeval.evaluation.evaluate import Run
+from dfkeval.backends import Backend
+from dfkeval.evaluation import constraints, evaluate, generation, preflight
+from dfkeval.evaluation.rows import read_rows
 from dfkeval.runs import config as configs
 from dfkeval.runs import directory as stores
 from dfkeval.runs.config import EvalConfig
-from dfkeval.types import Backend
+from dfkeval.runs.run import Run
+from dfkeval.types import Mode
 
 COMPARISON_MD, COMPARISON_HTML = "comparison.md", "comparison.html"
 
@@ -63,17 +65,15 @@ def _refuse(single: Sequence[EvalConfig], out: Path, backend: Backend | None) ->
     """Raises `ConfigError` for a mode that cannot be, or a folder that already holds one run."""
     if (out / stores.CONFIG).exists():
         raise ConfigError(f"{out}: holds a run of one mode; give another --out for several")
-    first = evaluate.read_rows(single[0])[0]
+    first = read_rows(single[0])[0]
     for each in single:
         filled, schema = configs.resolve(each, first)
         generation.demand(filled, constraints.constraint(schema, each.mode), backend)
-        configs.check_card(filled, schema, first)
+        preflight.check_card(filled, schema, first)
 
 
 def write_comparison(runs: Sequence[Run], out: Path) -> None:
     """comparison.md and comparison.html: every mode against the first, on the rows they share."""
-    from dfkeval import reports
-
     pairs = [comparison.compare(runs[0], other) for other in runs[1:]]
     parts = [f"# {', '.join(run.name for run in runs)}"]
     parts += [f"## {pair.a} -> {pair.b}\n\n{reports.comparison_table(pair)}" for pair in pairs]

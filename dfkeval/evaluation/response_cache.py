@@ -20,7 +20,8 @@ from msgspec import structs
 
 from dfkdata.common.config import Config
 from dfkdata.common.errors import ConfigError, DataError
-from dfkeval.types import Backend, Completion, Request, Sampling
+from dfkeval.backends import Backend
+from dfkeval.types import Completion, Request, Sampling
 
 FORMAT = 1
 

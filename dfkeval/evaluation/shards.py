@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from dfkdata.common.errors import ConfigError
-from dfkeval.evaluation.evaluate import Run, finish, items_of, read_rows
+from dfkeval.evaluation.evaluate import finish
+from dfkeval.evaluation.rows import items_of, read_rows
 from dfkeval.runs import config as configs
 from dfkeval.runs import directory as stores
 from dfkeval.runs.config import EvalConfig
 from dfkeval.runs.directory import Store
+from dfkeval.runs.run import Run
 
 
 def merge(folders: Sequence[str | Path], out: str | Path, *, overwrite: bool = False) -> Run:

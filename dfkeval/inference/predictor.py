@@ -21,13 +21,14 @@ from dfkdata.rows.record import Record, Reject
 from dfkdata.rows.scaffold import Scaffold
 from dfkdata.schemas import Schema, ToolForm
 from dfkeval import backends
+from dfkeval.backends import Backend
 from dfkeval.evaluation import scaffold as scaffolds
 from dfkeval.evaluation.grading import Item, judge, prompt_text
 from dfkeval.inference.backend_options import sampling_of
 from dfkeval.models import metadata
 from dfkeval.parsing.label_confidence import demand_slot, with_slot
 from dfkeval.parsing.tags import TOOL_CALL_CLOSE
-from dfkeval.types import Backend, Completion, Request, Sample, Sampling
+from dfkeval.types import Completion, Request, Sample, Sampling
 
 #: Rows that are given to the backend together.
 CHUNK = 256

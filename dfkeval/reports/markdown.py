@@ -7,9 +7,9 @@ from typing import Any
 
 from dfkeval.analysis import server_parser
 from dfkeval.analysis.comparison import Comparison
-from dfkeval.evaluation.evaluate import Run
 from dfkeval.reports.formatting import interval, number, p_value, shown, signed, split, verdict_line
 from dfkeval.reports.run_curves import differences
+from dfkeval.runs.run import Run
 from dfkeval.types import OUTCOMES
 
 FAILED_EXAMPLES = 5

@@ -12,11 +12,11 @@ from typing import Any
 
 from dfkeval.analysis import server_parser
 from dfkeval.analysis.comparison import Comparison
-from dfkeval.evaluation.evaluate import Run
 from dfkeval.reports import sample_cards
 from dfkeval.reports.charts import Curve, difference_bar, interval_bar, line_chart, share_bar
 from dfkeval.reports.formatting import interval, number, p_value, signed, split, verdict_line
 from dfkeval.reports.run_curves import calibration_curves, differences, without_probabilities
+from dfkeval.runs.run import Run
 from dfkeval.types import OUTCOMES
 
 CARDS = 24

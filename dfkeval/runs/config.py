@@ -22,15 +22,12 @@ from dfkdata.common.config import Config, bind, load_config
 from dfkdata.common.errors import ConfigError
 from dfkdata.schemas import Schema, ToolForm
 from dfkeval import backends, metrics
-from dfkeval.evaluation import scaffold as scaffolds
-from dfkeval.evaluation.constraints import Mode
 from dfkeval.metrics._sita import Options as Sita
 from dfkeval.metrics._soft_match import Options as Fields
 from dfkeval.metrics.bertscore import Options as BertScore
-from dfkeval.models import metadata as cards
 from dfkeval.parsing.label_confidence import demand_slot
 from dfkeval.parsing.tags import TOOL_CALL_CLOSE
-from dfkeval.types import Sampling
+from dfkeval.types import Mode, Sampling
 
 
 def backend_of(value: Any) -> Any:
@@ -173,33 +170,6 @@ def resolve(config: EvalConfig, first: Mapping[str, Any]) -> tuple[EvalConfig, S
         sampling = sampling.model_copy(update={"stop": (TOOL_CALL_CLOSE,)})
     filled = {"schema_name": schema.name, "variant": schema.variant, "sampling": sampling}
     return config.model_copy(update=filled), schema
-
-
-def check_card(config: EvalConfig, schema: Schema, first: Mapping[str, Any]) -> None:
-    """Refuse to ask an adapter or a merged model something else than its `dfk.json` says it was trained on.
-
-    first: the first row; a scaffold speaks for the system turn and tools of all. Raises `ConfigError` listing
-    every difference in schema, form, system prompt, tools and thinking."""
-    folder = cards.folder_of(getattr(config.backend, "model", None), getattr(config.backend, "adapter", None))
-    found = cards.read(folder) if folder is not None else None
-    if found is None:
-        return
-    row = scaffolds.of_row(first, scaffolds.demand(config.scaffold, schema))
-    asked = {
-        "schema": schema.name,
-        "form": schema.variant,
-        "system_prompt": _system(row.get("messages") or []),
-        "tools": row.get("tools"),
-        "thinking": config.sampling.thinking,
-    }
-    cards.refuse_mismatch(found, f"{folder}/{cards.NAME}", asked)
-
-
-def _system(messages: Sequence[Mapping[str, Any]]) -> str | None:
-    if not messages or messages[0].get("role") != "system":
-        return None
-    content = messages[0].get("content") or ""
-    return content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
 
 
 def _schemas() -> str:

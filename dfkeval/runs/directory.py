@@ -109,6 +109,11 @@ class Store:
             )
         return record
 
+    def environment(self) -> dict[str, Any]:
+        """What the answers depend on besides the configuration, and how fast they came; empty before."""
+        path = self.path(ENVIRONMENT)
+        return read_json(path) if path.exists() else {}
+
     def completions(self) -> dict[str, Completion]:
         """The last completion of each id. A half-written last line, which a kill leaves, is not one."""
         return {found.id: found for found in self._lines(COMPLETIONS, Completion)}

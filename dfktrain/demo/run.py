@@ -28,7 +28,7 @@ from dfktrain.demo import captions, posts
 
 if TYPE_CHECKING:
     from dfkeval.analysis.comparison import Comparison
-    from dfkeval.evaluation.evaluate import Run
+    from dfkeval.runs.run import Run
     from dfktrain.training.run import TrainResult
     from dfktrain.training.trainer import Progress as At
 

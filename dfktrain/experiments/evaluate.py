@@ -20,8 +20,8 @@ from dfktrain.config.run import Evaluate, TrainConfig
 
 if TYPE_CHECKING:
     from dfkeval.analysis.comparison import Comparison
-    from dfkeval.evaluation.evaluate import Run
     from dfkeval.runs.config import EvalConfig
+    from dfkeval.runs.run import Run
 
 FOLDER = "evaluation"
 
@@ -53,13 +53,13 @@ class Scores:
 
 def check(config: TrainConfig) -> None:
     """Raise `ConfigError` or `DataError` for an evaluation that could not be run after training."""
-    from dfkeval.evaluation import evaluate
+    from dfkeval.evaluation.rows import read_rows
     from dfkeval.runs import config as configs
 
     if config.evaluate is None:
         return
     settings = evaluation(config, config.evaluate, None)
-    rows = evaluate.read_rows(settings)
+    rows = read_rows(settings)
     configs.resolve(settings, rows[0])
     if "bertscore" in settings.metrics:
         from dfkeval.metrics import bertscore

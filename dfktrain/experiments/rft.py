@@ -33,6 +33,7 @@ from dfkdata.rows.messages import answer_turn, before_answer
 from dfkdata.schemas import Schema
 from dfkeval import validators
 from dfkeval.evaluation import evaluate
+from dfkeval.evaluation.rows import read_rows
 from dfkeval.runs.config import EvalConfig
 from dfkeval.types import Sample
 from dfktrain.config.rft import RftConfig, with_accepted
@@ -151,7 +152,7 @@ def _round(
             f"{folder / 'samples'}: {run.failed_share:.1%} of the requests got no answer (allowed: "
             f"max_failures {settings.max_failures:g}); the same command asks them again"
         )
-    rows = {str(row["id"]): row for row in evaluate.read_rows(run.config)}
+    rows = {str(row["id"]): row for row in read_rows(run.config)}
     repeats = run.config.sampling.repeats
     found = sort_draws(run.samples, validators.build(config.accept, run.schema.name), config)
     made_by = {"round": number, "backend": run.environment.get("backend", {}), "accept": config.accept}

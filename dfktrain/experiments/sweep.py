@@ -26,7 +26,7 @@ from dfktrain.training import manifest
 if TYPE_CHECKING:
     from dfkeval.analysis.comparison import Comparison
     from dfkeval.analysis.pooling import Pool
-    from dfkeval.evaluation.evaluate import Run
+    from dfkeval.runs.run import Run
 
 #: Runs a command with its output in a file and returns its exit code.
 Launch = Callable[[list[str], Path], int]
@@ -196,7 +196,7 @@ def _compared(sweep: Sweep, out: Path, failed: dict[str, str]) -> Result:
     from dfkeval import reports
     from dfkeval.analysis import comparison
     from dfkeval.analysis.pooling import pool
-    from dfkeval.evaluation.evaluate import load_run
+    from dfkeval.runs.run import load_run
 
     whole = [
         point
@@ -224,7 +224,7 @@ def _compared(sweep: Sweep, out: Path, failed: dict[str, str]) -> Result:
 
 
 def _tuned(out: Path, point: Point, seed: int) -> Run:
-    from dfkeval.evaluation.evaluate import load_run
+    from dfkeval.runs.run import load_run
 
     return load_run(out / point.name / f"seed-{seed}" / evaluate.FOLDER / "tuned")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from dfkdata.rows.messages import load_rows
-from dfkeval.evaluation import evaluate
+from dfkeval.evaluation.rows import read_rows
 from dfkeval.runs import config as configs
 from dfkeval.runs import directory
 from dfkeval.runs.config import EvalConfig
@@ -26,7 +26,7 @@ def check(config: TrainConfig) -> None:
     """Raise `ConfigError` or `DataError` for a slice that could not be asked or scored."""
     for watched in {id(each): each for each in map(config.watched, config.stages) if each}.values():
         settings = evaluation(watched, Path(watched.data))
-        configs.resolve(settings, evaluate.read_rows(settings)[0])
+        configs.resolve(settings, read_rows(settings)[0])
 
 
 def evaluation(watched: Watched, data: Path) -> EvalConfig:

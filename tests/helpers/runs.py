@@ -14,9 +14,11 @@ from dfkdata import schemas
 from dfkdata.rows.messages import training_row, write_text
 from dfkdata.rows.record import Record
 from dfkdata.schemas import TextForm
+from dfkeval.evaluation.evaluate import evaluate
 from dfkeval.evaluation.grading import Item, judge
 from dfkeval.parsing.toolcall import write_tool_call
 from dfkeval.runs.config import EvalConfig
+from dfkeval.runs.run import Run
 from dfkeval.types import Completion, Request, Sample
 
 LABELS = ("netral", "disinformasi", "fitnah", "ujaran kebencian")
@@ -119,3 +121,11 @@ def config_of(data: Path, answers: Path, metrics: Sequence[str], **more: Any) ->
     backend = {"kind": "scripted", "completions": answers}
     fields = {"data": data, "backend": backend, "metrics": tuple(metrics), "resamples": 500} | more
     return EvalConfig.model_validate(fields)
+
+
+def evaluated(tmp_path: Path, name: str, changed: dict[str, str], n: int = 12) -> Run:
+    """Score a run in `tmp_path`/runs/NAME: gold answers, but for the texts of `changed`, by id."""
+    answers = [(key, changed.get(key, text)) for key, text in gold_answers(DFK, n)]
+    data = write_rows(tmp_path / "test.jsonl", DFK, n)
+    path = write_answers(tmp_path / f"{name}.jsonl", answers)
+    return evaluate(config_of(data, path, ["validity", "labels"]), tmp_path / "runs" / name)

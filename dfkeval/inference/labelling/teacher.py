@@ -17,13 +17,14 @@ from dfkdata.rows.record import Record
 from dfkdata.rows.scaffold import Scaffold
 from dfkdata.schemas import ToolForm
 from dfkeval import validators
+from dfkeval.backends import Backend
 from dfkeval.evaluation import constraints, scaffold
 from dfkeval.evaluation.grading import Item, prompt_text
 from dfkeval.inference import backend_options
 from dfkeval.inference.labelling.budget import Prices
 from dfkeval.inference.labelling.files import Rejected
 from dfkeval.inference.predictor import default_sampling
-from dfkeval.types import Backend, Constraint, Request, Sample, Sampling
+from dfkeval.types import Constraint, Request, Sample, Sampling
 
 Prompt = Literal["strict", "enhance"]
 ToolChoice = Literal["forced", "auto"]

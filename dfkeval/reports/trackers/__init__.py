@@ -17,7 +17,7 @@ from pathlib import Path
 
 from dfkdata.common import plugins
 from dfkdata.common.errors import missing_package
-from dfkeval.evaluation.evaluate import Run
+from dfkeval.runs.run import Run
 
 FAMILY = "dfkeval.reports.trackers"
 

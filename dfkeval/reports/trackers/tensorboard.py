@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from dfkdata.common.errors import ConfigError, missing_package
-from dfkeval.evaluation.evaluate import Run
 from dfkeval.runs import directory
+from dfkeval.runs.run import Run
 
 PACKAGE = "tensorboard"
 

@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 
 from dfkdata.common.errors import missing_package
-from dfkeval.evaluation.evaluate import Run
+from dfkeval.runs.run import Run
 
 PACKAGE = "wandb"
 

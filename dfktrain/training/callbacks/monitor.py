@@ -27,6 +27,7 @@ from dfkdata.common.errors import ConfigError
 from dfkeval.backends.transformers import Transformers
 from dfkeval.evaluation import evaluate
 from dfkeval.models import loader
+from dfkeval.runs.run import Run
 from dfktrain.config.run import Stage, TrainConfig
 from dfktrain.config.sections import Watched
 from dfktrain.reports.curves.stage_curve import WATCHED
@@ -138,7 +139,7 @@ class Ask(TrainerCallback):
         control.should_log = due  # the library takes any line for the one of the loss
 
 
-def numbers(run: evaluate.Run) -> dict[str, float]:
+def numbers(run: Run) -> dict[str, float]:
     """The run's metrics as a log line; "watch/failed_share" where a request got no answer."""
     found = {
         f"{WATCHED}{name}": float(each["value"])

@@ -12,8 +12,8 @@ from dfkdata.common.errors import ConfigError
 from dfkdata.schemas import Schema
 from dfkeval import compare, evaluate
 from dfkeval.analysis.comparison import HEADLINES
-from dfkeval.evaluation.evaluate import Run
 from dfkeval.reports import comparison_table
+from dfkeval.runs.run import Run
 from tests.helpers.runs import CAPTION, DFK, config_of, gold_answers, write_answers, write_rows
 
 

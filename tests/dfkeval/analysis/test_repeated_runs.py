@@ -16,8 +16,8 @@ from dfkdata.schemas import Schema
 from dfkeval import evaluate
 from dfkeval.analysis import comparison, pooling, statistics
 from dfkeval.cli import app
-from dfkeval.evaluation.evaluate import Run
 from dfkeval.metrics import Measured, Metric, column, ratio
+from dfkeval.runs.run import Run
 from tests.helpers.runs import CAPTION, DFK, config_of, gold_answers, write_answers, write_rows
 
 MEAN = Metric(

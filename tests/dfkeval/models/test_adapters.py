@@ -11,7 +11,8 @@ import pytest
 
 import dfkeval
 from dfkdata.common.errors import ConfigError, DataError
-from dfkeval.evaluation.evaluate import read_rows
+from dfkeval.evaluation import preflight
+from dfkeval.evaluation.rows import read_rows
 from dfkeval.models import adapters, loader, metadata
 from dfkeval.runs import config as configs
 from tests.helpers.runs import (
@@ -180,4 +181,4 @@ def test_a_scaffold_that_differs_from_the_card_beside_it_is_refused(tmp_path: Pa
     metadata.write(
         folder, metadata.Card(schema="caption", system_prompt=CAPTION.prompt.system, tools=CAPTION.tools)
     )
-    configs.check_card(config, CAPTION, read_rows(config)[0])
+    preflight.check_card(config, CAPTION, read_rows(config)[0])

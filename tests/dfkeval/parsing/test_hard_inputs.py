@@ -18,6 +18,7 @@ from dfkeval.backends.transformers import Transformers
 from dfkeval.evaluation import evaluate
 from dfkeval.models import loader
 from dfkeval.runs.config import EvalConfig
+from dfkeval.runs.run import load_run
 from dfkeval.types import Completion, Request, Sampling
 from tests.helpers.runs import DFK, config_of, gold_answers, row_of, write_answers, write_rows
 
@@ -158,7 +159,7 @@ def test_a_run_of_another_version_is_one_message(config: EvalConfig, tmp_path: P
     record = json.loads(path.read_text())
     record["config"]["metricz"] = []
     path.write_text(json.dumps(record))
-    for call in (evaluate.load_run, evaluate.score):
+    for call in (load_run, evaluate.score):
         with pytest.raises(ConfigError, match=r"config\.json: metricz: unknown key"):
             call(tmp_path / "run")
 

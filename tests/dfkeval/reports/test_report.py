@@ -13,11 +13,11 @@ from PIL import Image
 
 from dfkeval import compare, evaluate, reports
 from dfkeval.analysis.comparison import Change
-from dfkeval.evaluation.evaluate import Run
 from dfkeval.reports import sample_cards
 from dfkeval.reports.charts import line_chart
 from dfkeval.reports.run_curves import calibration_curves, without_probabilities
 from dfkeval.reports.sample_cards import badges
+from dfkeval.runs.run import Run
 from dfkeval.types import Sample
 from tests.helpers.runs import DFK, config_of, dfk_gold, gold_answers, row_of, write_answers
 

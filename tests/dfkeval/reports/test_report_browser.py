@@ -18,7 +18,7 @@ from PIL import Image
 from dfkeval import reports
 from dfkeval.analysis import comparison
 from dfkeval.evaluation import evaluate
-from dfkeval.evaluation.evaluate import Run
+from dfkeval.runs.run import Run
 from tests.helpers.runs import DFK, answer_text, config_of, dfk_gold, row_of, write_answers
 
 EVIL = "</pre><script>document.title='owned'</script><img src=x onerror=alert(2)>\"'&<b>"

@@ -16,8 +16,8 @@ from dfkdata.common import plugins
 from dfkdata.common.errors import ConfigError
 from dfkeval import evaluate
 from dfkeval.cli import app
-from dfkeval.evaluation.evaluate import Run
 from dfkeval.reports import trackers
+from dfkeval.runs.run import Run
 from tests.helpers.runs import DFK, config_of, gold_answers, write_answers, write_rows
 
 SECRET = "rahasia besar"
