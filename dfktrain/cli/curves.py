@@ -23,12 +23,12 @@ def curves_command(
     from dfktrain.reports import curves
     from dfktrain.reports.curves import plot
 
-    told = curves.chapters(run)
+    stages = curves.stage_curves(run)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
-    page = curves.write((out or run) / curves.PAGE, run.resolve().name, told, finished=True)
-    for chapter in told:
-        home = run / "stages" / chapter.name / "curves.png" if out is None else out / f"{chapter.name}.png"
-        plot.png(chapter, home)
-        sys.stdout.write(f"{chapter.name}: {chapter.verdict.text}\n")
+    page = curves.write((out or run) / curves.PAGE, run.resolve().name, stages, finished=True)
+    for stage in stages:
+        home = run / "stages" / stage.name / "curves.png" if out is None else out / f"{stage.name}.png"
+        plot.png(stage, home)
+        sys.stdout.write(f"{stage.name}: {stage.diagnosis.text}\n")
     sys.stdout.write(f"page: {page}\n")

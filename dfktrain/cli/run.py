@@ -102,7 +102,7 @@ def _print_stages(result: TrainResult, folder: Path) -> None:
             f"{stage.name}: {stage.steps} steps, {stage.tokens:,} tokens ({stage.scored_tokens:,} scored), "
             f"loss {losses[0]:.4f} -> {losses[-1]:.4f}, {stage.seconds:.0f} s\n"
         )
-        sys.stdout.write(f"  {from_stage(asdict(stage)).verdict.text}\n")
+        sys.stdout.write(f"  {from_stage(asdict(stage)).diagnosis.text}\n")
     sys.stdout.write(f"curves: {folder / PAGE}\nadapter: {result.adapter}\n")
 
 

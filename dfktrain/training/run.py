@@ -29,7 +29,7 @@ from dfktrain.engines.transformers import score_answers
 from dfktrain.losses import kl_to_base
 from dfktrain.reports import curves, model_card
 from dfktrain.reports.curves import plot
-from dfktrain.reports.curves.usage import Meter, Usage
+from dfktrain.reports.curves.usage import Usage, UsageMeter
 from dfktrain.training import manifest, monitor_plan
 from dfktrain.training.sharding import vision_on_every_rank
 from dfktrain.weights import checkpoint
@@ -87,7 +87,7 @@ class _Run:
     clock: Callable[[], float]
     teacher: kl_to_base.Teacher | None = None
     gathered: dict[str, torch.Tensor] | None = None
-    told: list[curves.Chapter] = field(default_factory=list)
+    earlier: list[curves.StageCurve] = field(default_factory=list)
 
 
 def train(config: TrainConfig, out: str | Path, *, progress: OnProgress | None = None) -> TrainResult:
@@ -128,7 +128,7 @@ def train_on(
     for index, stage in enumerate(config.stages):
         before = results[-1].fingerprint if results else None
         results.append(_stage(run, index, stage, facts, before))
-        run.told.append(curves.from_stage(asdict(results[-1])))
+        run.earlier.append(curves.from_stage(asdict(results[-1])))
     adapter = checkpoint.save(base, model, out / "adapter", _card_of(results[-1]), run.gathered)
     report = {
         "format": 1,
@@ -147,7 +147,7 @@ def train_on(
     if checkpoint.main_process():
         manifest.write_json(out / "run.json", report)
         model_card.write(out)
-        curves.write(out / curves.PAGE, out.name, run.told, finished=True)
+        curves.write(out / curves.PAGE, out.name, run.earlier, finished=True)
     return TrainResult(adapter, tuple(results), report)
 
 
@@ -227,7 +227,10 @@ def _train_stage(
     folder = run.out / "stages" / stage.name
     text_only = not any(sample.sees for sample in data.samples)
     watch = Watch(stage.name, run.on_progress, run.clock)
-    meter, recorder = Meter(), Recorder(run.out / curves.PAGE, run.out.name, stage.name, run.told, run.clock)
+    meter, recorder = (
+        UsageMeter(),
+        Recorder(run.out / curves.PAGE, run.out.name, stage.name, run.earlier, run.clock),
+    )
     resume = last_complete(folder / "checkpoints")
     batcher, packing = _batcher(run, stage, data, collator)
     asks = watching.callbacks(run.config, stage, folder, run.model, run.base.processor, run.precision)

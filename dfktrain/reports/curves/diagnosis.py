@@ -27,7 +27,7 @@ ERRORS = 2.0
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Diagnosis:
     """since: the step of the lowest validation loss, for "overfitting" only. text: one or two sentences,
     with the way out."""
 
@@ -36,21 +36,21 @@ class Verdict:
     since: int | None = None
 
 
-def judge(training: Sequence[Point], validation: Sequence[Point] = ()) -> Verdict:
+def diagnose(training: Sequence[Point], validation: Sequence[Point] = ()) -> Diagnosis:
     """The verdict on losses in order of steps. Points that are no finite numbers are left out."""
     training = [point for point in training if math.isfinite(point[1])]
     validation = [point for point in validation if math.isfinite(point[1])]
     if len(training) < FEWEST:
-        return Verdict(
+        return Diagnosis(
             "too short", f"{len(training)} training losses are too few to read a trend ({FEWEST} are)"
         )
     falls = _falls([loss for _, loss in training])
     best = min(validation, key=lambda point: point[1], default=None)
     if best is not None and falls and _rises(best, validation):
-        return Verdict("overfitting", _overfitting(best, validation[-1]), best[0])
+        return Diagnosis("overfitting", _overfitting(best, validation[-1]), best[0])
     if not falls:
-        return Verdict("flat", _flat(training, validation))
-    return Verdict("learning", _learning(training, validation))
+        return Diagnosis("flat", _flat(training, validation))
+    return Diagnosis("learning", _learning(training, validation))
 
 
 def _falls(losses: Sequence[float]) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dfkeval import reports
 from dfkeval.runs import directory
-from dfktrain.reports.curves.stage_curve import Chapter
+from dfktrain.reports.curves.stage_curve import StageCurve
 from dfktrain.reports.curves.usage import Usage
 
 PAGE = "training.html"
@@ -20,44 +20,42 @@ REFRESH_S = 10
 BADGES = {"learning": "good", "overfitting": "bad", "flat": "bad", "too short": "warn"}
 
 
-def write(path: str | Path, title: str, told: Sequence[Chapter], *, finished: bool) -> Path:
+def write(path: str | Path, title: str, stages: Sequence[StageCurve], *, finished: bool) -> Path:
     """Write the page in one move, so that a browser never reads half of it."""
     path = Path(path)
-    directory.write_bytes(path, html(title, told, finished=finished).encode())
+    directory.write_bytes(path, html(title, stages, finished=finished).encode())
     return path
 
 
-def html(title: str, told: Sequence[Chapter], *, finished: bool) -> str:
+def html(title: str, stages: Sequence[StageCurve], *, finished: bool) -> str:
     """The page; without `finished` it asks the browser to come back every ten seconds."""
     now = "finished" if finished else f"training; this page is read again every {REFRESH_S} seconds"
     head = f'<header><h1>{escape(title)}</h1><p class="quiet">{now}</p></header>'
-    body = "\n".join([head, *(_chapter(each) for each in told)])
+    body = "\n".join([head, *(_section(stage) for stage in stages)])
     return reports.document(title, body, refresh_s=None if finished else REFRESH_S)
 
 
-def _chapter(chapter: Chapter) -> str:
-    verdict = chapter.verdict
-    done = chapter.history[-1]["step"] if chapter.history else 0
-    state = f"{chapter.steps} steps" if chapter.finished else f"step {int(done)} of {chapter.steps}"
-    series = {"training": chapter.training, "validation": chapter.validation}
+def _section(stage: StageCurve) -> str:
+    diagnosis = stage.diagnosis
+    done = stage.history[-1]["step"] if stage.history else 0
+    state = f"{stage.steps} steps" if stage.finished else f"step {int(done)} of {stage.steps}"
+    series = {"training": stage.training, "validation": stage.validation}
     curves = [
         reports.Curve("Loss", {name: line for name, line in series.items() if line}, y="loss a scored token"),
-        *(reports.Curve(f"Answers: {metric}", lines, y=metric) for metric, lines in chapter.watched),
+        *(reports.Curve(f"Answers: {metric}", lines, y=metric) for metric, lines in stage.watched),
     ]
-    badge = f'<span class="badge {BADGES[verdict.kind]}">{escape(verdict.kind)}</span>'
-    rows = "".join(
-        f"<tr><th>{escape(name)}</th><td>{escape(text)}</td></tr>" for name, text in _rows(chapter)
-    )
+    badge = f'<span class="badge {BADGES[diagnosis.kind]}">{escape(diagnosis.kind)}</span>'
+    rows = "".join(f"<tr><th>{escape(name)}</th><td>{escape(text)}</td></tr>" for name, text in _rows(stage))
     table = f'<div class="panel"><table><tbody>{rows}</tbody></table></div>' if rows else ""
     return (
-        f'<section><h2>{escape(chapter.name)} <span class="quiet">{state}</span></h2>'
-        f'<div class="chips">{badge}</div><p>{escape(verdict.text)}</p>'
+        f'<section><h2>{escape(stage.name)} <span class="quiet">{state}</span></h2>'
+        f'<div class="chips">{badge}</div><p>{escape(diagnosis.text)}</p>'
         f"{''.join(map(reports.line_chart, curves))}{table}</section>"
     )
 
 
-def _rows(chapter: Chapter) -> list[tuple[str, str]]:
-    return [*(chapter.facts or {}).items(), *(described(chapter.usage) if chapter.usage else [])]
+def _rows(stage: StageCurve) -> list[tuple[str, str]]:
+    return [*(stage.facts or {}).items(), *(described(stage.usage) if stage.usage else [])]
 
 
 def described(usage: Usage) -> list[tuple[str, str]]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from dfkdata.common.errors import missing_package
 from dfktrain.reports.curves.diagnosis import Point
-from dfktrain.reports.curves.stage_curve import Chapter
+from dfktrain.reports.curves.stage_curve import StageCurve
 
 
 def available() -> bool:
@@ -17,20 +17,20 @@ def available() -> bool:
     return importlib.util.find_spec("matplotlib") is not None
 
 
-def png(chapter: Chapter, path: str | Path) -> Path:
-    """Draw the chapter's training and validation loss over steps. Raises `ConfigError` without matplotlib."""
+def png(stage: StageCurve, path: str | Path) -> Path:
+    """Draw the stage's training and validation loss over steps. Raises `ConfigError` without matplotlib."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ModuleNotFoundError as error:
         raise missing_package("loss curves", "matplotlib", "train") from error
 
-    panels = chapter.watched
+    panels = stage.watched
     figure = Figure(figsize=(8, 4.5 + 3 * len(panels)), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     ratios = [4.5, *(3.0 for _ in panels)]
     losses, *below = figure.subplots(1 + len(panels), squeeze=False, height_ratios=ratios)[:, 0]
-    _losses(losses, chapter)
+    _losses(losses, stage)
     for axes, (metric, lines) in zip(below, panels, strict=True):
         _lines(axes, lines)
         axes.set(xlabel="step", ylabel=metric)
@@ -45,16 +45,19 @@ def png(chapter: Chapter, path: str | Path) -> Path:
     return path
 
 
-def _losses(axes: Any, chapter: Chapter) -> None:
+def _losses(axes: Any, stage: StageCurve) -> None:
     """Training and validation loss, and where the latter was lowest if it rose again."""
-    _lines(axes, {"training": chapter.training}, ".")
-    _lines(axes, {"validation": chapter.validation})
-    verdict = chapter.verdict
-    if verdict.since is not None:
+    _lines(axes, {"training": stage.training}, ".")
+    _lines(axes, {"validation": stage.validation})
+    diagnosis = stage.diagnosis
+    if diagnosis.since is not None:
         axes.axvline(
-            verdict.since, color="tab:red", linestyle=":", label=f"lowest validation loss ({verdict.since})"
+            diagnosis.since,
+            color="tab:red",
+            linestyle=":",
+            label=f"lowest validation loss ({diagnosis.since})",
         )
-    axes.set(xlabel="step", ylabel="loss a scored token", title=f"{chapter.name}: {verdict.kind}")
+    axes.set(xlabel="step", ylabel="loss a scored token", title=f"{stage.name}: {diagnosis.kind}")
 
 
 def _lines(axes: Any, series: Mapping[str, Sequence[Point]], mark: str = "o") -> None:

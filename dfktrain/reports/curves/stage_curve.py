@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dfkdata.common.errors import DataError
-from dfktrain.reports.curves.diagnosis import Point, Verdict, judge
+from dfktrain.reports.curves.diagnosis import Diagnosis, Point, diagnose
 from dfktrain.reports.curves.usage import Usage
 
 WATCHED = "watch/"
@@ -23,7 +23,7 @@ Panel = tuple[str, dict[str, list[Point]]]
 
 
 @dataclass(frozen=True)
-class Chapter:
+class StageCurve:
     """history: log lines with "step" and "loss", "eval_loss" or "watch/METRIC". steps: planned. facts:
     more to show, as text."""
 
@@ -59,16 +59,16 @@ class Chapter:
         ]
 
     @property
-    def verdict(self) -> Verdict:
+    def diagnosis(self) -> Diagnosis:
         """What the two curves say."""
-        return judge(self.training, self.validation)
+        return diagnose(self.training, self.validation)
 
 
 def _points(history: Sequence[Mapping[str, float]], key: str) -> list[Point]:
     return [(int(line["step"]), float(line[key])) for line in history if key in line and "step" in line]
 
 
-def chapters(run: str | Path) -> list[Chapter]:
+def stage_curves(run: str | Path) -> list[StageCurve]:
     """The finished stages of a run's folder, in order. Raises `DataError` where there is no run."""
     path = Path(run) / "run.json"
     try:
@@ -80,7 +80,7 @@ def chapters(run: str | Path) -> list[Chapter]:
         ) from error
 
 
-def from_stage(stage: Mapping[str, Any]) -> Chapter:
+def from_stage(stage: Mapping[str, Any]) -> StageCurve:
     """A stage of run.json, or a finished `StageResult` as a dict."""
     usage = stage.get("usage")
     facts = {
@@ -88,7 +88,7 @@ def from_stage(stage: Mapping[str, Any]) -> Chapter:
         "tokens": f"{stage['tokens']:,} ({stage['scored_tokens']:,} scored)",
         "packing": str(stage["packing"]),
     }
-    return Chapter(
+    return StageCurve(
         name=stage["name"],
         history=stage["history"],
         steps=stage["steps"],

@@ -31,7 +31,7 @@ class Usage:
         return self.peak_gib / self.total_gib if self.total_gib else None
 
 
-class Meter:
+class UsageMeter:
     """Measures from its making on."""
 
     def __init__(self) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from dfktrain.reports.curves.page import write
-from dfktrain.reports.curves.stage_curve import WATCHED, Chapter
+from dfktrain.reports.curves.stage_curve import WATCHED, StageCurve
 
 PAUSE_S = 5.0
 
@@ -20,7 +20,7 @@ class Recorder(TrainerCallback):
     """Writes `page` with `earlier` chapters and the stage `name` as it stands."""
 
     def __init__(
-        self, page: Path, title: str, name: str, earlier: Sequence[Chapter], clock: Callable[[], float]
+        self, page: Path, title: str, name: str, earlier: Sequence[StageCurve], clock: Callable[[], float]
     ) -> None:
         self.page, self.title, self.name, self.earlier, self.clock = page, title, name, list(earlier), clock
         self.written: float | None = None
@@ -35,7 +35,7 @@ class Recorder(TrainerCallback):
             return
         self.written = self.clock()
         lines = [line for line in state.log_history if _told(line)]
-        now = Chapter(self.name, lines, state.max_steps, finished=False)
+        now = StageCurve(self.name, lines, state.max_steps, finished=False)
         write(self.page, self.title, [*self.earlier, now], finished=False)
 
 

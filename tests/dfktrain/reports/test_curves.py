@@ -15,8 +15,8 @@ from dfktrain import TrainConfig
 from dfktrain.cli import app
 from dfktrain.reports import curves
 from dfktrain.reports.curves import page, plot
-from dfktrain.reports.curves.diagnosis import FEWEST, judge
-from dfktrain.reports.curves.usage import Meter, Usage
+from dfktrain.reports.curves.diagnosis import FEWEST, diagnose
+from dfktrain.reports.curves.usage import Usage, UsageMeter
 from dfktrain.training.callbacks.curves import PAUSE_S, Recorder
 from dfktrain.training.run import train
 from tests.helpers.models import text_row, write_rows
@@ -41,38 +41,38 @@ LEVEL = [(step, 1.0 + 0.02 * (-1) ** step) for step in range(1, 31)]
     ],
 )
 def test_a_verdict_follows_both_losses(training: Any, validation: Any, kind: str, since: int | None) -> None:
-    found = judge(training, validation)
+    found = diagnose(training, validation)
     assert (found.kind, found.since) == (kind, since), found.text
 
 
 def test_noise_that_falls_by_chance_is_no_learning() -> None:
     noisy = [(step, 1.0 + 0.3 * ((step * 7919) % 13 - 6) / 6 - 0.001 * step) for step in range(1, 31)]
-    assert judge(noisy).kind == "flat"
+    assert diagnose(noisy).kind == "flat"
 
 
 def test_losses_that_are_no_numbers_are_left_out() -> None:
     broken = [*FALLING, (31, float("nan")), (32, float("inf"))]
-    assert judge(broken, [(10, 0.9), (20, float("nan")), (30, 0.5)]).kind == "learning"
+    assert diagnose(broken, [(10, 0.9), (20, float("nan")), (30, 0.5)]).kind == "learning"
 
 
 def test_an_overfitted_run_is_told_which_checkpoint_to_take() -> None:
-    text = judge(FALLING, [(10, 0.9), (20, 0.6), (30, 0.8)]).text
+    text = diagnose(FALLING, [(10, 0.9), (20, 0.6), (30, 0.8)]).text
     assert "since step 20" in text and "0.6000 to 0.8000" in text and "best: true" in text
 
 
 def test_everything_on_the_page_is_escaped_and_nothing_is_loaded() -> None:
     lines = [{"step": step, "loss": loss} for step, loss in FALLING]
-    told = [curves.Chapter("<script>x</script>", lines, 30, finished=False)]
-    made = page.html("a & b <i>", told, finished=False)
+    stages = [curves.StageCurve("<script>x</script>", lines, 30, finished=False)]
+    made = page.html("a & b <i>", stages, finished=False)
     assert "<script" not in made and "&lt;script&gt;" in made and "a &amp; b &lt;i&gt;" in made
     assert "default-src 'none'" in made
     assert not re.search(r"""(src|href)=["']?https?:""", made)
 
 
 def test_the_page_comes_back_while_training_and_rests_when_finished() -> None:
-    told = [curves.Chapter("s", [], 30, finished=False)]
-    assert '<meta http-equiv="refresh" content="10">' in page.html("run", told, finished=False)
-    assert 'http-equiv="refresh"' not in page.html("run", told, finished=True)
+    stages = [curves.StageCurve("s", [], 30, finished=False)]
+    assert '<meta http-equiv="refresh" content="10">' in page.html("run", stages, finished=False)
+    assert 'http-equiv="refresh"' not in page.html("run", stages, finished=True)
 
 
 def test_the_page_is_written_at_most_once_a_pause(tmp_path: Path) -> None:
@@ -103,14 +103,14 @@ def test_usage_tells_the_share_of_a_card_and_none_on_a_processor() -> None:
         said["peak memory"] == "70.00 GiB, 50.0% of 140.0 GiB" and said["of it for training"] == "60.00 GiB"
     )
     assert said["time"] == "300.0 s (5.0 minutes)"
-    here = Meter().read(2.0, 500)
+    here = UsageMeter().read(2.0, 500)
     assert here.tokens_per_second == 250.0 and here.share is None and 0.01 < here.peak_gib < 200
 
 
 @pytest.fixture(scope="module")
 def finished(base_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of two stages with validation rows."""
-    out = tmp_path_factory.mktemp("told")
+    out = tmp_path_factory.mktemp("curves")
     rows = [text_row(f"ask {index}", f"answer {index}", str(index)) for index in range(6)]
     data = write_rows(out / "rows.jsonl", rows)
     stage = {"data": [str(data)], "steps": 8, "batch_size": 2, "learning_rate": 1e-2, "log_steps": 1}
@@ -127,55 +127,55 @@ def test_a_run_ends_with_its_page_and_a_picture_a_stage(finished: Path) -> None:
     made = (finished / "training.html").read_text(encoding="utf-8")
     assert 'http-equiv="refresh"' not in made and made.count("<section>") == 2
     assert made.count("<polyline") == 3  # training twice, validation once
-    told = curves.chapters(finished)
-    assert [chapter.name for chapter in told] == ["one", "two"]
-    assert len(told[0].training) == 8 and [step for step, _ in told[0].validation] == [4, 8]
-    for chapter in told:
-        assert chapter.verdict.text.replace("'", "&#x27;") in made
-        assert chapter.usage is not None and chapter.usage.tokens_per_second > 0
-        with Image.open(finished / "stages" / chapter.name / "curves.png") as picture:
+    stages = curves.stage_curves(finished)
+    assert [stage.name for stage in stages] == ["one", "two"]
+    assert len(stages[0].training) == 8 and [step for step, _ in stages[0].validation] == [4, 8]
+    for stage in stages:
+        assert stage.diagnosis.text.replace("'", "&#x27;") in made
+        assert stage.usage is not None and stage.usage.tokens_per_second > 0
+        with Image.open(finished / "stages" / stage.name / "curves.png") as picture:
             assert picture.format == "PNG" and picture.width >= 900
 
 
 def test_equal_curves_are_equal_pictures(finished: Path, tmp_path: Path) -> None:
-    chapter = curves.chapters(finished)[0]
-    one, two = (plot.png(chapter, tmp_path / name).read_bytes() for name in ("a.png", "b.png"))
+    stage = curves.stage_curves(finished)[0]
+    one, two = (plot.png(stage, tmp_path / name).read_bytes() for name in ("a.png", "b.png"))
     assert one == two
 
 
-def watched_chapter() -> curves.Chapter:
+def watched_stage() -> curves.StageCurve:
     """Twenty steps, watched at three of them by two metrics, one of five numbers."""
     names = ["labels.f1", "labels.a", "labels.b", "labels.c", "labels.d", "validity.schema_valid"]
     history: list[dict[str, float]] = [{"step": step, "loss": 2.0 / step} for step in range(1, 21)]
     for step, value in ((0, 0.0), (10, 0.25), (20, 0.75)):
         history.append({"step": step} | {f"watch/{name}": value for name in names})
-    return curves.Chapter("s", history, 20, finished=True)
+    return curves.StageCurve("s", history, 20, finished=True)
 
 
 def test_watched_answers_are_told_a_metric_a_panel_and_at_most_four_lines_each() -> None:
-    told = watched_chapter().watched
-    assert [(metric, list(lines)) for metric, lines in told] == [
+    stages = watched_stage().watched
+    assert [(metric, list(lines)) for metric, lines in stages] == [
         ("labels", ["labels.f1", "labels.a", "labels.b", "labels.c"]),
         ("labels", ["labels.d"]),
         ("validity", ["validity.schema_valid"]),
     ]
-    assert told[2][1]["validity.schema_valid"] == [(0, 0.0), (10, 0.25), (20, 0.75)]
-    assert curves.Chapter("s", [{"step": 1, "loss": 1.0}], 1, finished=True).watched == []
-    assert len(watched_chapter().training) == 20  # a watched line is no loss
+    assert stages[2][1]["validity.schema_valid"] == [(0, 0.0), (10, 0.25), (20, 0.75)]
+    assert curves.StageCurve("s", [{"step": 1, "loss": 1.0}], 1, finished=True).watched == []
+    assert len(watched_stage().training) == 20  # a watched line is no loss
 
 
 def test_watched_answers_are_drawn_on_the_page_and_in_the_picture(tmp_path: Path) -> None:
-    made = page.html("run", [watched_chapter()], finished=True)
+    made = page.html("run", [watched_stage()], finished=True)
     assert made.count("<polyline") == 1 + 6 and made.count("Answers: labels") == 4  # caption and its label
     lines = {name: at for at, name in re.findall(r'points="([^"]*)"><title>([^<]*)</title>', made)}
     heights = [float(point.split(",")[1]) for point in lines["labels.d"].split()]
     assert len(heights) == 3 and heights[0] > heights[1] > heights[2]  # it rises
-    plain = curves.Chapter(
-        "s", [line for line in watched_chapter().history if "loss" in line], 20, finished=True
+    plain = curves.StageCurve(
+        "s", [line for line in watched_stage().history if "loss" in line], 20, finished=True
     )
     sizes = []
-    for name, chapter in (("a", plain), ("b", watched_chapter())):
-        with Image.open(plot.png(chapter, tmp_path / f"{name}.png")) as picture:
+    for name, stage in (("a", plain), ("b", watched_stage())):
+        with Image.open(plot.png(stage, tmp_path / f"{name}.png")) as picture:
             sizes.append(picture.size)
     assert sizes == [(960, 540), (960, 540 + 3 * 360)]
 
@@ -184,7 +184,7 @@ def test_the_live_page_draws_what_was_watched(tmp_path: Path) -> None:
     from transformers import TrainerState
 
     recorder = Recorder(tmp_path / "training.html", "run", "s", [], lambda: 0.0)
-    history = [*watched_chapter().history, {"step": 20, "train_runtime": 3.0}]
+    history = [*watched_stage().history, {"step": 20, "train_runtime": 3.0}]
     recorder.on_log(None, TrainerState(max_steps=40, log_history=history), None)  # type: ignore[arg-type]
     made = (tmp_path / "training.html").read_text(encoding="utf-8")
     assert made.count("<polyline") == 1 + 6 and "step 20 of 40" in made
@@ -210,4 +210,4 @@ def test_the_curves_command_draws_a_run_again(finished: Path, capsys: pytest.Cap
 
 def test_a_folder_without_a_run_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"not the run\.json of a finished run"):
-        curves.chapters(tmp_path)
+        curves.stage_curves(tmp_path)
