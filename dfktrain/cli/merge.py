@@ -14,7 +14,7 @@ from dfktrain.cli._common import examples, quiet, require_packages, say
 
 if TYPE_CHECKING:
     from dfktrain.merging.merge import MergeReport
-    from dfktrain.merging.slerp import Point
+    from dfktrain.merging.slerp import Blend
 
 _SHOWN = 4
 """Metrics of a blend on the command line."""
@@ -77,7 +77,7 @@ def merge_command(
 
 def _merged(report: MergeReport) -> str:
     """The proof as a table, and where the model is."""
-    proof = report.proof
+    proof = report.verification
     rows = {
         "noise floor (bf16, unmerged)": "floor",
         "merged in memory": "in_memory",
@@ -133,7 +133,7 @@ def _numbers(text: str) -> tuple[float, ...]:
         ) from error
 
 
-def _line(point: Point) -> str:
+def _line(point: Blend) -> str:
     from dfktrain.merging.slerp import name
 
     shown = list((point.metrics or {}).items())[:_SHOWN]  # the report has them all

@@ -30,7 +30,7 @@ OnAnswer = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
-class Scores:
+class TrainingScores:
     """tuned: the run of the trained model. base, comparison: None where `before` is off. report: the page."""
 
     tuned: Run
@@ -94,7 +94,7 @@ def _set(place: str, value: object) -> str:
     return f"{place}={json.dumps(value, ensure_ascii=False)}"  # JSON is YAML
 
 
-def score(config: TrainConfig, out: Path, trained: Path, on_answer: OnAnswer | None = None) -> Scores:
+def score(config: TrainConfig, out: Path, trained: Path, on_answer: OnAnswer | None = None) -> TrainingScores:
     """Ask and score what `evaluate` says. trained: the saved adapter (kind full: the saved model)."""
     if config.evaluate is None:
         raise ConfigError("this configuration has no evaluate: section")
@@ -128,7 +128,7 @@ def _asked(
     return evaluate.evaluate(evaluation(config, wanted, trained), out, progress=tell)
 
 
-def _written(base: Run | None, tuned: Run, folder: Path) -> Scores:
+def _written(base: Run | None, tuned: Run, folder: Path) -> TrainingScores:
     from dfkeval import reports as report
     from dfkeval.analysis import comparison
 
@@ -136,6 +136,6 @@ def _written(base: Run | None, tuned: Run, folder: Path) -> Scores:
     runs, pairs = [run for run in (base, tuned) if run is not None], [compared] if compared else []
     page = folder / "report.html"
     page.write_text(report.page("base against tuned" if pairs else "tuned", runs, pairs), encoding="utf-8")
-    found = Scores(tuned, base, compared, page)
+    found = TrainingScores(tuned, base, compared, page)
     (folder / "comparison.md").write_text(found.table() + "\n", encoding="utf-8")
     return found

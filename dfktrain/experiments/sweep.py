@@ -33,7 +33,7 @@ Launch = Callable[[list[str], Path], int]
 
 
 @dataclass(frozen=True)
-class Point:
+class SweepPoint:
     """One combination. changes: "place=value". name: its folder."""
 
     name: str
@@ -45,14 +45,14 @@ class Sweep:
     """What to run. files: override files. seeds: each point is trained once with each."""
 
     config: Path
-    points: tuple[Point, ...]
+    points: tuple[SweepPoint, ...]
     seeds: tuple[int, ...]
     files: tuple[str, ...] = ()
     changes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
-class Result:
+class SweepResult:
     """pools: name and values of "base", where it was asked, and of every finished point. comparisons: of each
     with the first one. failed: "POINT/seed-N" -> the last line of its log."""
 
@@ -61,18 +61,18 @@ class Result:
     failed: dict[str, str]
 
 
-def points(vary: Sequence[str]) -> tuple[Point, ...]:
+def points(vary: Sequence[str]) -> tuple[SweepPoint, ...]:
     """All combinations of "place=value,value". Raises `ConfigError` for a wrong word."""
     axes = [_axis(text) for text in vary]
     if not axes:
-        return (Point("as-written", ()),)
+        return (SweepPoint("as-written", ()),)
     places = [place for place, _ in axes]
     if twice := [place for place in places if places.count(place) > 1]:
         raise ConfigError(f"--vary {twice[0]} is given twice; write all its values in one")
     made = []
     for values in itertools.product(*(found for _, found in axes)):
         pairs = list(zip(places, values, strict=True))
-        made.append(Point(_name(pairs, places), tuple(f"{place}={value}" for place, value in pairs)))
+        made.append(SweepPoint(_name(pairs, places), tuple(f"{place}={value}" for place, value in pairs)))
     names = [point.name for point in made]
     if again := [name for name in names if names.count(name) > 1]:
         raise ConfigError(f"two points would be called {again[0]!r}; is a value written twice?")
@@ -112,7 +112,7 @@ def _name(pairs: list[tuple[str, str]], places: list[str]) -> str:
     return "".join(safe).strip("-.")
 
 
-def run(sweep: Sweep, out: Path, say: Callable[[str], None], launch: Launch | None = None) -> Result:
+def run(sweep: Sweep, out: Path, say: Callable[[str], None], launch: Launch | None = None) -> SweepResult:
     """Run what is missing and compare. say: gets a line for every point. Raises `ConfigError` before the
     first one, and `BackendError` if none succeeds."""
     out = out.resolve()
@@ -169,7 +169,7 @@ def _base(sweep: Sweep, out: Path) -> Path | None:
     return None
 
 
-def _command(sweep: Sweep, point: Point, seed: int, out: Path, *, before: bool) -> list[str]:
+def _command(sweep: Sweep, point: SweepPoint, seed: int, out: Path, *, before: bool) -> list[str]:
     """The run of one point. before: it asks the base as well, where the configuration wants that."""
     words = [sys.executable, "-m", "dfktrain.cli.app", "run", str(sweep.config)]
     words += ["--out", str(out / point.name / f"seed-{seed}")]
@@ -192,7 +192,7 @@ def _last_line(log: Path) -> str:
     return next((line.strip() for line in reversed(lines) if line.strip()), "no output")
 
 
-def _compared(sweep: Sweep, out: Path, failed: dict[str, str]) -> Result:
+def _compared(sweep: Sweep, out: Path, failed: dict[str, str]) -> SweepResult:
     from dfkeval import reports
     from dfkeval.analysis import comparison
     from dfkeval.analysis.pooling import pool
@@ -216,20 +216,20 @@ def _compared(sweep: Sweep, out: Path, failed: dict[str, str]) -> Result:
             others, comparison.compare_all(first[1], [side for _, side in others]), strict=True
         )
     ]
-    found = Result(tuple((name, pool(side)) for name, side in sides), tuple(pairs), failed)
+    found = SweepResult(tuple((name, pool(side)) for name, side in sides), tuple(pairs), failed)
     runs = [run for _, side in sides for run in side]
     (out / "report.html").write_text(reports.page(f"sweep: {out.name}", runs, pairs), encoding="utf-8")
     (out / "comparison.md").write_text(table(found) + "\n", encoding="utf-8")
     return found
 
 
-def _tuned(out: Path, point: Point, seed: int) -> Run:
+def _tuned(out: Path, point: SweepPoint, seed: int) -> Run:
     from dfkeval.runs.run import load_run
 
     return load_run(out / point.name / f"seed-{seed}" / evaluate.FOLDER / "tuned")
 
 
-def table(found: Result) -> str:
+def table(found: SweepResult) -> str:
     """One row a point: the mean of each headline value over seeds, and its difference from the first row with
     its interval."""
     from dfkeval import reports

@@ -5,7 +5,7 @@ Strategy: the base's weight files are rewritten with the adapter added into its 
 everything else is copied byte for byte: tensors that the loaded class does not know (`mtp.*`), fp32 ones
 among bf16 (`A_log`), the tied head. A model that is loaded and saved again would lose the first and round the
 second. Promises: one tensor in memory while writing; the folder appears under its name only after
-`proof.prove` has passed, and a refusal leaves nothing behind; what cannot be merged is refused by name before
+`verify_merge` has passed, and a refusal leaves nothing behind; what cannot be merged is refused by name before
 anything is written."""
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from dfkeval.models import loader
 from dfkeval.models import metadata as cards
 from dfktrain.engines.transformers import shapes_without_weights
 from dfktrain.merging import probes as probes_
-from dfktrain.merging import verification as proof
 from dfktrain.merging.plan import Changes, plan, settings
+from dfktrain.merging.verification import verify_merge
 from dfktrain.reports import model_card
 from dfktrain.training import manifest
 from dfktrain.weights import lora
@@ -53,7 +53,7 @@ class MergeReport:
     kept: int
     scales: dict[str, int]
     notes: tuple[str, ...]
-    proof: dict[str, Any]
+    verification: dict[str, Any]
     seconds: float
     versions: dict[str, str]
 
@@ -103,7 +103,7 @@ def merge_adapter(
         if card is not None:
             cards.write(part, card)
         asked = probes_.of_rows(probes) if probes is not None else probes_.built_in(part, card)
-        found = proof.prove(base, adapter, part, set(changes), asked, device=device, say=say)
+        found = verify_merge(base, adapter, part, set(changes), asked, device=device, say=say)
         if found.faults:
             raise DataError(
                 f"{adapter.folder}: the merge is not faithful, nothing is kept: " + "; ".join(found.faults)
@@ -118,18 +118,25 @@ def merge_adapter(
             kept=found.weights["kept"],
             scales=_scales(adapter),
             notes=tuple(notes),
-            proof=found.record(),
+            verification=found.record(),
             seconds=round(time.perf_counter() - started, 3),
             versions=manifest.versions(),
         )
         model_card.write(adapter.folder.parent, part, merged=True)
-        manifest.write_json(part / REPORT, asdict(report) | {"format": 1, "out": out.name})
+        manifest.write_json(part / REPORT, _record(report))
         if out.is_dir():
             out.rmdir()
         part.replace(out)
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return report
+
+
+def _record(report: MergeReport) -> dict[str, Any]:
+    """Return the contents of merge-report.json."""
+    names = {"verification": "proof"}  # the name in files, which stays
+    record = {names.get(name, name): value for name, value in asdict(report).items()}
+    return record | {"format": 1, "out": report.out.name}
 
 
 def _refuse_twice(base: Path, adapter: Path) -> None:

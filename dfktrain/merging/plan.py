@@ -16,7 +16,7 @@ from torch import Tensor
 
 from dfkdata.common.errors import ConfigError
 from dfktrain.weights import lora
-from dfktrain.weights.safetensors_io import FLOATS, Entry, TensorFile
+from dfktrain.weights.safetensors_io import FLOATS, TensorEntry, TensorFile
 
 Changes = dict[str, Callable[[Tensor], Tensor]]
 
@@ -47,8 +47,8 @@ def plan(adapter: lora.Adapter, files: list[TensorFile], base: Path) -> Changes:
     return changes
 
 
-def _places(files: list[TensorFile], base: Path) -> dict[str, Entry]:
-    places: dict[str, Entry] = {}
+def _places(files: list[TensorFile], base: Path) -> dict[str, TensorEntry]:
+    places: dict[str, TensorEntry] = {}
     for file in files:
         for entry in file.entries:
             name = lora.plain_name(entry.name)
@@ -75,7 +75,7 @@ def _refuse_tied(adapter: lora.Adapter, settings: dict[str, Any]) -> None:
     )
 
 
-def _check_copies(adapter: lora.Adapter, files: list[TensorFile], places: dict[str, Entry]) -> None:
+def _check_copies(adapter: lora.Adapter, files: list[TensorFile], places: dict[str, TensorEntry]) -> None:
     """A copy of the embedding or the head that PEFT saved along says what the base, or the adapter, says."""
     for name, key in adapter.copies.items():
         source = name if name in places else "embed_tokens.weight"  # the head is the embedding
@@ -91,7 +91,7 @@ def _check_copies(adapter: lora.Adapter, files: list[TensorFile], places: dict[s
             )
 
 
-def _missing(adapter: lora.Adapter, places: dict[str, Entry]) -> list[str]:
+def _missing(adapter: lora.Adapter, places: dict[str, TensorEntry]) -> list[str]:
     """Layers that `target_modules` names and the file has no factors for."""
     targets = adapter.config.get("target_modules")
     if not targets or adapter.config.get("layers_to_transform") or adapter.config.get("exclude_modules"):
@@ -120,7 +120,11 @@ def _targeted(targets: Any, *names: str) -> bool:
 
 
 def _layer(
-    adapter: lora.Adapter, factors: lora.Factors, weight: Entry, bias: Entry | None, changes: Changes
+    adapter: lora.Adapter,
+    factors: lora.Factors,
+    weight: TensorEntry,
+    bias: TensorEntry | None,
+    changes: Changes,
 ) -> None:
     shapes = {entry.name: entry.shape for entry in adapter.file.entries}
     shape = (shapes[factors.b][0], shapes[factors.a][1])
@@ -135,7 +139,7 @@ def _layer(
         changes[bias.name] = lambda old: (old.float() + factors.scale * adapter.tensor(key)).to(old.dtype)
 
 
-def _replace(adapter: lora.Adapter, key: str, place: Entry, changes: Changes) -> None:
+def _replace(adapter: lora.Adapter, key: str, place: TensorEntry, changes: Changes) -> None:
     shape = next(entry.shape for entry in adapter.file.entries if entry.name == key)
     if place.shape != shape:
         raise ConfigError(
@@ -146,7 +150,7 @@ def _replace(adapter: lora.Adapter, key: str, place: Entry, changes: Changes) ->
     changes[place.name] = lambda old: adapter.tensor(key).to(old.dtype)
 
 
-def _require_float(adapter: lora.Adapter, entry: Entry) -> None:
+def _require_float(adapter: lora.Adapter, entry: TensorEntry) -> None:
     if entry.dtype not in FLOATS:
         raise ConfigError(
             f"base: {entry.name} is stored as {entry.dtype}; merge into a base in bf16, fp16 or fp32 "

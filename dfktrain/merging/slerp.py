@@ -39,7 +39,7 @@ _OPPOSITE = 1e-4
 
 
 @dataclass(frozen=True)
-class Point:
+class Blend:
     """One blend. weights: of the adapters, they sum to 1. rank: of the written factors. exact_rank: what no
     cut needs.
 
@@ -70,7 +70,7 @@ def slerp_adapters(
     rank: int | None = None,
     score: Score | None = None,
     say: Callable[[str], None] = lambda line: None,
-) -> tuple[Point, ...]:
+) -> tuple[Blend, ...]:
     """Write the blend of `adapters` at each of `weights` as an adapter: `out` for one, `out`/0.25-0.75 for
     several.
 
@@ -89,12 +89,12 @@ def slerp_adapters(
         raise ConfigError(f"rank {rank}: give 1 or more, or none for a blend without loss")
     out = Path(out)
     places = [out] if len(points) == 1 else [out / name(each) for each in points]
-    results: list[Point] = []
+    results: list[Blend] = []
     for each, place in zip(points, places, strict=True):
         say(f"blend {name(each)}")
         point = _point(parts, each, place, rank)
         found = score(place, _run_folder(out, place)) if score is not None else None
-        results.append(Point(**(asdict(point) | {"metrics": found, "adapter": place})))
+        results.append(Blend(**(asdict(point) | {"metrics": found, "adapter": place})))
     _report(out, parts, results)
     return tuple(results)
 
@@ -173,7 +173,7 @@ def _check_shapes(first: lora.Adapter, other: lora.Adapter) -> None:
 
 def _point(
     adapters: Sequence[lora.Adapter], weights: tuple[float, ...], place: Path, rank: int | None
-) -> Point:
+) -> Blend:
     mark = {
         "weights": list(weights),
         "rank": rank,
@@ -181,7 +181,7 @@ def _point(
     }
     old = manifest.read_json(place / "slerp.json")
     if old is not None and old["made_from"] == mark:
-        return Point(
+        return Blend(
             **(old["point"] | {"adapter": place, "weights": weights, "angles": tuple(old["point"]["angles"])})
         )
     if place.exists() and any(place.iterdir()):
@@ -214,13 +214,13 @@ def _measured(
     exact: int,
     errors: dict[str, tuple[float, float]],
     angles: list[float | None],
-) -> Point:
+) -> Blend:
     total = sum(size for _, size in errors.values())
     relative = {layer: (lost / size) ** 0.5 for layer, (lost, size) in errors.items() if size}
     worst = max(relative, key=lambda layer: relative[layer], default="")
     seen = [angle for angle in angles if angle is not None] or [0.0]
     lost = sum(missed for missed, _ in errors.values())
-    return Point(
+    return Blend(
         weights=weights,
         adapter=place,
         rank=rank,
@@ -375,7 +375,7 @@ def _write(
     part.replace(place)
 
 
-def _report(out: Path, adapters: Sequence[lora.Adapter], points: Sequence[Point]) -> None:
+def _report(out: Path, adapters: Sequence[lora.Adapter], points: Sequence[Blend]) -> None:
     sources = [{"name": each.folder.name, "sha256": loader.weights_sha256(each.folder)} for each in adapters]
     lines = [asdict(point) | {"adapter": point.adapter.name} for point in points]
     manifest.write_json(out / REPORT, {"format": 1, "adapters": sources, "points": lines})

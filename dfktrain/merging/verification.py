@@ -33,7 +33,7 @@ from dfkdata.common.errors import DataError
 from dfktrain.merging.probes import Probe, processor
 from dfktrain.merging.reference import adapted, network
 from dfktrain.weights import lora
-from dfktrain.weights.safetensors_io import Entry, weight_files
+from dfktrain.weights.safetensors_io import TensorEntry, weight_files
 
 POSITIONS = 64
 """Positions of a probe that are compared, counted from the end of the greedy answer."""
@@ -60,7 +60,7 @@ class Distance:
 
 
 @dataclass(frozen=True)
-class Proof:
+class Verification:
     """floor, in_memory, reloaded, served, effect: see the module. lost: rounding's share of the effect (rms).
 
     weights: tensors compared with PEFT's merge. faults: what broke a bound; empty when the merge is
@@ -94,7 +94,7 @@ class Proof:
 Say = Callable[[str], None]
 
 
-def prove(
+def verify_merge(
     base: Path,
     adapter: lora.Adapter,
     merged: Path,
@@ -103,7 +103,7 @@ def prove(
     *,
     device: str,
     say: Say,
-) -> Proof:
+) -> Verification:
     """Compare `merged` with `base` and `adapter`. changed: names of the tensors that may differ from the
     base's.
 
@@ -121,7 +121,7 @@ def prove(
     say("base and adapter, bf16: the noise floor")
     floor = _floor(ask, base, adapter, reference)
     lost = reloaded.rms_logit / effect.rms_logit if effect.rms_logit else float("inf")
-    return Proof(
+    return Verification(
         probes=len(probes),
         positions=sum(answer.logits.shape[0] for answer in reference),
         stored=_stored(merged),
@@ -195,7 +195,7 @@ def compare_weights(base: Path, merged: Path, net: Any, changed: set[str]) -> di
     return {"changed": rounded, "kept": same}
 
 
-def _require_equal_bytes(old: Path, new: Path, entries: list[Entry]) -> None:
+def _require_equal_bytes(old: Path, new: Path, entries: list[TensorEntry]) -> None:
     with old.open("rb") as one, new.open("rb") as two:
         for entry in entries:
             one.seek(entry.start)
@@ -204,7 +204,7 @@ def _require_equal_bytes(old: Path, new: Path, entries: list[Entry]) -> None:
                 raise DataError(f"the merged {entry.name} differs from the base's, though nothing changes it")
 
 
-def _require_rounded(entry: Entry, written: Tensor, summed: Tensor | None) -> None:
+def _require_rounded(entry: TensorEntry, written: Tensor, summed: Tensor | None) -> None:
     """`written` is `summed` after one rounding to its type; fp32 sums may differ in the order of addition."""
     if summed is None:
         raise DataError(f"the merged {entry.name} is no parameter of the loaded model, so nothing proves it")

@@ -14,7 +14,7 @@ from typing import Any
 
 from dfkdata.common.errors import BackendError, ConfigError
 from dfkeval.models import loader
-from dfktrain.weights.safetensors_io import INDEX, Entry, TensorFile, open_tensors, weight_files
+from dfktrain.weights.safetensors_io import INDEX, TensorEntry, TensorFile, open_tensors, weight_files
 
 FILE = "model-carried.safetensors"
 """What the copied tensors are written to."""
@@ -59,7 +59,7 @@ def _home(base: str) -> Path | None:
         return None
 
 
-def _passed_over(names: list[str], home: Path) -> Iterator[tuple[TensorFile, Entry]]:
+def _passed_over(names: list[str], home: Path) -> Iterator[tuple[TensorFile, TensorEntry]]:
     if not names or not any(home.glob("model*.safetensors")):
         return  # pickled weights: nothing is known of them
     for file in weight_files(home):

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from dfkdata.common.errors import ConfigError, DataError
-from dfktrain.weights.safetensors_io import Entry, TensorFile, open_tensors, require_finite
+from dfktrain.weights.safetensors_io import TensorEntry, TensorFile, open_tensors, require_finite
 
 _WRAP = re.compile(r"^(?:base_model\.model\.)+")
 _HOME = re.compile(r"^(?:model\.|language_model\.)+")
@@ -213,7 +213,7 @@ def _sorted_keys(folder: Path, file: TensorFile, config: dict[str, Any]) -> _Key
     return keys
 
 
-def _whole(folder: Path, entry: Entry, config: dict[str, Any]) -> tuple[str, bool]:
+def _whole(folder: Path, entry: TensorEntry, config: dict[str, Any]) -> tuple[str, bool]:
     """(plain name of a tensor that is saved whole, whether it is only a copy of the base's embedding or
     head).
 

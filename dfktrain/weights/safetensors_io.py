@@ -28,7 +28,7 @@ _CHUNK = 1 << 24
 
 
 @dataclass(frozen=True)
-class Entry:
+class TensorEntry:
     """One tensor of a file. dtype: as the header spells it. start, end: byte offsets in the file."""
 
     name: str
@@ -43,15 +43,15 @@ class TensorFile:
     """A file's header. entries: in file order. data: offset of the first tensor byte."""
 
     path: Path
-    entries: tuple[Entry, ...]
+    entries: tuple[TensorEntry, ...]
     data: int
 
-    def tensor(self, entry: Entry) -> Tensor:
+    def tensor(self, entry: TensorEntry) -> Tensor:
         """One tensor of a float type."""
         with self.path.open("rb") as file:
             return _tensor(entry, _bytes(file, entry))
 
-    def tensors(self) -> Iterator[tuple[Entry, Tensor]]:
+    def tensors(self) -> Iterator[tuple[TensorEntry, Tensor]]:
         """Every tensor of a float type, one at a time, in file order."""
         with self.path.open("rb") as file:
             for entry in self.entries:
@@ -59,7 +59,7 @@ class TensorFile:
                     yield entry, _tensor(entry, _bytes(file, entry))
 
 
-Change = Callable[[Entry, Tensor], Tensor | None]
+Change = Callable[[TensorEntry, Tensor], Tensor | None]
 """The new tensor in place of one of a float type, or None to keep its bytes."""
 
 
@@ -81,10 +81,12 @@ def open_tensors(path: Path) -> TensorFile:
     return TensorFile(path, entries, 8 + length)
 
 
-def _entries(path: Path, header: Any, data: int) -> tuple[Entry, ...]:
+def _entries(path: Path, header: Any, data: int) -> tuple[TensorEntry, ...]:
     try:
         found = [
-            Entry(name, facts["dtype"], tuple(facts["shape"]), *(data + at for at in facts["data_offsets"]))
+            TensorEntry(
+                name, facts["dtype"], tuple(facts["shape"]), *(data + at for at in facts["data_offsets"])
+            )
             for name, facts in header.items()
             if name != "__metadata__"
         ]
@@ -93,7 +95,7 @@ def _entries(path: Path, header: Any, data: int) -> tuple[Entry, ...]:
     return tuple(sorted(found, key=lambda entry: (entry.start, entry.end)))
 
 
-def _check_cover(path: Path, entries: tuple[Entry, ...], data: int, size: int) -> None:
+def _check_cover(path: Path, entries: tuple[TensorEntry, ...], data: int, size: int) -> None:
     """The tensors lie side by side and fill the file."""
     at = data
     for entry in entries:
@@ -129,27 +131,27 @@ def require_finite(tensor: Tensor, what: str) -> None:
         raise DataError(f"{what} holds NaN or infinity; nothing is written")
 
 
-def _raw(entry: Entry, tensor: Tensor, file: str) -> bytes:
+def _raw(entry: TensorEntry, tensor: Tensor, file: str) -> bytes:
     if tuple(tensor.shape) != entry.shape or tensor.dtype != FLOATS[entry.dtype]:
         raise ValueError(f"{entry.name} was {entry.dtype} {entry.shape} and would become {tensor.dtype}")
     require_finite(tensor, f"{file}: the merged tensor {entry.name}")
     return bytes(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
 
 
-def _bytes(file: BinaryIO, entry: Entry) -> bytearray:
+def _bytes(file: BinaryIO, entry: TensorEntry) -> bytearray:
     file.seek(entry.start)
     raw = bytearray(entry.end - entry.start)
     file.readinto(raw)  # type: ignore[attr-defined] # a buffered reader
     return raw
 
 
-def _tensor(entry: Entry, raw: bytearray) -> Tensor:
+def _tensor(entry: TensorEntry, raw: bytearray) -> Tensor:
     if not raw:
         return torch.empty(entry.shape, dtype=FLOATS[entry.dtype])
     return torch.frombuffer(raw, dtype=FLOATS[entry.dtype]).reshape(entry.shape)
 
 
-def _copy(old: BinaryIO, new: BinaryIO, entry: Entry) -> None:
+def _copy(old: BinaryIO, new: BinaryIO, entry: TensorEntry) -> None:
     old.seek(entry.start)
     left = entry.end - entry.start
     while left:

@@ -138,9 +138,9 @@ def test_every_kind_of_lora_is_merged_as_peft_computes_it(
 ) -> None:
     folder = adapter(base, tmp_path / "adapter", **VARIANTS[kind])
     report = merge_adapter(base, folder, tmp_path / "out", probes=probes)
-    assert report.proof["passed"]
-    assert report.proof["weights"]["changed"] == len(report.changed) > 0
-    assert report.proof["in_memory"]["max_logit"] < 0.01 * report.proof["effect"]["max_logit"]
+    assert report.verification["passed"]
+    assert report.verification["weights"]["changed"] == len(report.changed) > 0
+    assert report.verification["in_memory"]["max_logit"] < 0.01 * report.verification["effect"]["max_logit"]
 
 
 def old_class(name: str) -> str:
@@ -179,7 +179,7 @@ def test_an_adapter_of_the_text_only_class_reaches_the_whole_model(
     assert all(key.startswith("base_model.model.model.layers.") for key in keys)
     report = merge_adapter(base, folder, tmp_path / "out", probes=probes)
     assert all(name.startswith("model.language_model.layers.") for name in report.changed)
-    assert report.proof["effect"]["max_logit"] > 0 and report.proof["passed"]
+    assert report.verification["effect"]["max_logit"] > 0 and report.verification["passed"]
 
 
 def broken(name: str, change: Callable[[Any], Any]) -> Callable[[Path], None]:
@@ -367,10 +367,10 @@ def test_writing_holds_one_tensor_in_memory(base: Path, tmp_path: Path) -> None:
 def unproved(monkeypatch: pytest.MonkeyPatch) -> None:
     """A proof that is not asked, for tests of what happens beside it."""
     near = verification.Distance(0.0, 0.0, 0.0, 1.0, 0.0)
-    passed = verification.Proof(
+    passed = verification.Verification(
         1, 1, "BF16", "cpu", near, near, near, near, near, 0.0, {"changed": 41, "kept": 1}, ()
     )
-    monkeypatch.setattr(verification, "prove", lambda *parts, **more: passed)
+    monkeypatch.setattr(verification, "verify_merge", lambda *parts, **more: passed)
 
 
 @pytest.mark.parametrize("name", ["unsloth/Qwen3.5-0.8B-unsloth-bnb-4bit", "unsloth/Qwen3.5-0.8B-bnb-4bit"])
@@ -596,7 +596,11 @@ def test_a_language_model_is_merged_and_proved_its_own_head_included(processor: 
             torch.nn.init.normal_(parameter, std=0.05)
     model.save_pretrained(tmp_path / "adapter")
     report = merge_adapter(tmp_path / "base", tmp_path / "adapter", tmp_path / "out")
-    assert "lm_head.weight" in report.changed and report.proof["passed"] and report.proof["probes"] == 4
+    assert (
+        "lm_head.weight" in report.changed
+        and report.verification["passed"]
+        and report.verification["probes"] == 4
+    )
 
 
 def test_the_built_in_model_is_merged_under_the_name_in_dfk_json_and_used_like_any_other(
@@ -608,7 +612,7 @@ def test_the_built_in_model_is_merged_under_the_name_in_dfk_json_and_used_like_a
     shapes = loader.load("tiny", adapter=folder, device="cpu").info["shapes_sha256"]
     cards.write(folder, cards.Card(schema="caption", base=cards.Base(name="tiny", shapes_sha256=shapes)))
     report = merge_adapter(None, folder, tmp_path / "out")
-    assert report.base == "tiny" and report.notes == () and report.proof["probes"] == 5
+    assert report.base == "tiny" and report.notes == () and report.verification["probes"] == 5
     loaded = loader.load(report.out, device="cpu")
     assert loaded.card is not None and loaded.card.schema == "caption"
     assert loaded.info["shapes_sha256"] == shapes and not (report.out / "README.md").exists()
