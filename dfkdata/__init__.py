@@ -1,42 +1,37 @@
-"""Raw data in, training rows out: nothing lost and nothing silent.
+"""Convert raw data into training rows; every row is written, or rejected with a reason.
 
-    from dfkdata import read, convert, load_rows, prompt, training_row, Record, Reject
+    from dfkdata import Record, Reject, Summary, convert, load_rows, prompt, read, training_row
 
-`read` gives the rows of a raw file as records and rejects; `convert` writes a folder of training files;
-`load_rows` reads such a file back; `prompt` and `training_row` turn one record into turns.
+`read` yields the rows of a raw file as records and rejects. `convert` writes a folder of training files.
+`load_rows` reads such a file back. `prompt` and `training_row` turn one record into chat messages.
 Names load on first use, so that importing this package costs next to nothing."""
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from dfkdata.common.lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from dfkdata.conversion.convert import convert
-    from dfkdata.conversion.options import Summary
-    from dfkdata.conversion.reader import read
-    from dfkdata.rows.messages import load_rows, prompt, training_row
-    from dfkdata.rows.record import Record, Reject
+    from dfkdata.conversion.convert import convert as convert
+    from dfkdata.conversion.options import Summary as Summary
+    from dfkdata.conversion.reader import read as read
+    from dfkdata.rows.messages import load_rows as load_rows
+    from dfkdata.rows.messages import prompt as prompt
+    from dfkdata.rows.messages import training_row as training_row
+    from dfkdata.rows.record import Record as Record
+    from dfkdata.rows.record import Reject as Reject
 
-__all__ = ["Record", "Reject", "Summary", "convert", "load_rows", "prompt", "read", "training_row"]
-
-_HOMES = {
-    "Record": "rows.record",
-    "Reject": "rows.record",
-    "Summary": "conversion.options",
-    "convert": "conversion.convert",
-    "load_rows": "rows.messages",
-    "prompt": "rows.messages",
-    "read": "conversion.reader",
-    "training_row": "rows.messages",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'dfkdata' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"dfkdata.{_HOMES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__,
+    {
+        "Record": "rows.record",
+        "Reject": "rows.record",
+        "Summary": "conversion.options",
+        "convert": "conversion.convert",
+        "load_rows": "rows.messages",
+        "prompt": "rows.messages",
+        "read": "conversion.reader",
+        "training_row": "rows.messages",
+    },
+)

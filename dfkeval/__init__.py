@@ -5,8 +5,9 @@ runs."""
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from dfkdata.common.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from dfkeval.analysis.comparison import Comparison as Comparison
@@ -27,36 +28,25 @@ if TYPE_CHECKING:
     from dfkeval.runs.run import Run as Run
     from dfkeval.runs.run import load_run as load_run
 
-_HOME = {
-    "Comparison": "analysis.comparison",
-    "compare": "analysis.comparison",
-    "EvalConfig": "runs.config",
-    "Decoded": "parsing.decode",
-    "Failure": "parsing.decode",
-    "decode": "parsing.decode",
-    "PredictionError": "inference.predictor",
-    "Predictor": "inference.predictor",
-    "Run": "runs.run",
-    "evaluate": "evaluation.evaluate",
-    "evaluate_modes": "evaluation.modes",
-    "load_run": "runs.run",
-    "score": "evaluation.evaluate",
-    "ToolCallParser": "parsing.toolcall",
-    "parse_tool_call": "parsing.toolcall",
-    "parse_tool_calls": "parsing.toolcall",
-    "write_tool_call": "parsing.toolcall",
-}
-__all__ = sorted(_HOME)
-
-
-def __getattr__(name: str) -> Any:
-    """Load a public name on first use."""
-    if name not in _HOME:
-        raise AttributeError(f"module 'dfkeval' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"dfkeval.{_HOME[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOME})
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__,
+    {
+        "Comparison": "analysis.comparison",
+        "compare": "analysis.comparison",
+        "EvalConfig": "runs.config",
+        "Decoded": "parsing.decode",
+        "Failure": "parsing.decode",
+        "decode": "parsing.decode",
+        "PredictionError": "inference.predictor",
+        "Predictor": "inference.predictor",
+        "Run": "runs.run",
+        "evaluate": "evaluation.evaluate",
+        "evaluate_modes": "evaluation.modes",
+        "load_run": "runs.run",
+        "score": "evaluation.evaluate",
+        "ToolCallParser": "parsing.toolcall",
+        "parse_tool_call": "parsing.toolcall",
+        "parse_tool_calls": "parsing.toolcall",
+        "write_tool_call": "parsing.toolcall",
+    },
+)

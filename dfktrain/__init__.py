@@ -1,32 +1,29 @@
-"""Fine-tuning that is right by construction: rows of the messages layout -> an adapter that the evaluation
-loads.
+"""Fine-tune small vision-language models on chat rows into an adapter that the evaluation loads.
 
-The public names load when first used: `import dfktrain` imports no torch."""
+    from dfktrain import Collator, TrainConfig, TrainResult, merge_adapter, train
+
+Names load on first use: `import dfktrain` imports no torch."""
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from dfkdata.common.lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from dfktrain.config.run import TrainConfig
-    from dfktrain.data.collator import Collator
-    from dfktrain.merging.merge import merge_adapter
-    from dfktrain.training.run import TrainResult, train
+    from dfktrain.config.run import TrainConfig as TrainConfig
+    from dfktrain.data.collator import Collator as Collator
+    from dfktrain.merging.merge import merge_adapter as merge_adapter
+    from dfktrain.training.run import TrainResult as TrainResult
+    from dfktrain.training.run import train as train
 
-_HOMES = {
-    "TrainConfig": "dfktrain.config.run",
-    "train": "dfktrain.training.run",
-    "TrainResult": "dfktrain.training.run",
-    "Collator": "dfktrain.data.collator",
-    "merge_adapter": "dfktrain.merging.merge",
-}
-
-__all__ = ["Collator", "TrainConfig", "TrainResult", "merge_adapter", "train"]
-
-
-def __getattr__(name: str) -> Any:
-    """A public name from its home module, imported on first use."""
-    if name not in _HOMES:
-        raise AttributeError(f"module 'dfktrain' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__,
+    {
+        "Collator": "data.collator",
+        "TrainConfig": "config.run",
+        "TrainResult": "training.run",
+        "merge_adapter": "merging.merge",
+        "train": "training.run",
+    },
+)

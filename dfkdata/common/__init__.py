@@ -1,1 +1,1 @@
-"""What all three packages share: errors, configuration, files, hashes, locks and progress."""
+"""Errors, configuration, files, hashes, locks and progress that all three packages share."""

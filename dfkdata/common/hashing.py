@@ -1,15 +1,43 @@
-"""Names that come from content.
+"""Names that come from content: they depend on no row number, machine or Python version.
 
-Promise: they depend on nothing else, not on row numbers, machines or Python versions. SHA-256 is used
-throughout: with the processor's own instructions it is the fastest hash of the standard library, on short
-texts too."""
+SHA-256 is used throughout: with the processor's own instructions it is the fastest hash of the standard
+library, for short texts too."""
 
 from __future__ import annotations
 
-from hashlib import sha256
+from hashlib import file_digest, sha256
+from pathlib import Path
 
 
 def content_id(*values: str) -> str:
-    """16 hex digits (64 bit) over `values` in order; moving a character between two values changes the
-    name."""
+    """Return 16 hex digits (64 bits) over `values` in order.
+
+    Moving a character from one value to the next changes the name."""
     return sha256("\x1f".join(values).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def file_sha256(path: str | Path) -> str:
+    """Return the SHA-256 of a file's bytes as 64 hex digits.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    with Path(path).open("rb") as file:
+        return file_digest(file, "sha256").hexdigest()
+
+
+def folder_sha256(folder: str | Path, pattern: str = "*.safetensors") -> str:
+    """Return one SHA-256 over names and bytes of the files in `folder` that match `pattern`, in name order.
+
+    With the default pattern it identifies a model or an adapter.
+
+    Raises:
+        OSError: A file cannot be read.
+    """
+    digest = sha256()
+    for path in sorted(Path(folder).glob(pattern)):
+        digest.update(path.name.encode())
+        with path.open("rb") as file:
+            while chunk := file.read(1 << 22):
+                digest.update(chunk)
+    return digest.hexdigest()

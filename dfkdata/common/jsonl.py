@@ -1,25 +1,134 @@
 """JSONL files that are written line by line and survive a kill.
 
-Promises: a half-written last line, which a kill leaves, is not a line; a broken line anywhere else is an
-error and never skipped; rewriting keeps the bytes of what is kept and happens whole or not at all."""
+Guarantees:
+    - A half-written last line, which a kill leaves, is not read. A broken line anywhere else is an error.
+    - Rewriting keeps the bytes of the lines that stay, and happens whole or not at all."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterable, Iterator
+from hashlib import sha256
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import msgspec
 
 from dfkdata.common.errors import DataError
 
 T = TypeVar("T")
+_BUFFER_BYTES = 1 << 18  # hashed and written while it is still in the processor's cache
 
 
-def finished(path: Path, kind: type[T], what: str) -> Iterator[tuple[bytes, T]]:
-    """(bytes, value) of each finished line; none where there is no file. what: what a line is, for the error.
+class JsonlWriter:
+    """Write many rows to a new file and hash them on the way; rows are encoded straight into the buffer.
 
-    Raises `DataError` with file and line for a line that is not of `kind`."""
+    Attributes:
+        path: The file.
+        rows: Number of lines so far.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.rows = 0
+        self._hash = sha256()
+        self._file = path.open("wb", buffering=0)
+        self._buffer = bytearray()
+        encoder = msgspec.json.Encoder()
+        self._encode_into, self._encode_lines = encoder.encode_into, encoder.encode_lines
+
+    def put(self, row: Any) -> None:
+        """Add one row. Raises `UnicodeEncodeError` and adds nothing if a text has lone surrogates."""
+        buffer = self._buffer
+        size = len(buffer)
+        try:
+            self._encode_into(row, buffer, -1)
+        except UnicodeEncodeError:
+            del buffer[size:]
+            raise
+        buffer += b"\n"
+        self.rows += 1
+        if size > _BUFFER_BYTES:
+            self._flush()
+
+    def put_all(self, rows: list[Any]) -> None:
+        """Add several rows. Raises `UnicodeEncodeError` and adds nothing if a text has lone surrogates."""
+        self._buffer += self._encode_lines(rows)
+        self.rows += len(rows)
+        if len(self._buffer) > _BUFFER_BYTES:
+            self._flush()
+
+    def put_line(self, line: bytes) -> None:
+        """Add one encoded line with its line break."""
+        self._buffer += line
+        self.rows += 1
+        if len(self._buffer) > _BUFFER_BYTES:
+            self._flush()
+
+    def close(self) -> None:
+        """Write the rest of the buffer and make the file durable."""
+        self._flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The file's entry in a manifest: its name, rows and SHA-256."""
+        return {"path": self.path.name, "rows": self.rows, "sha256": self._hash.hexdigest()}
+
+    def _flush(self) -> None:
+        self._hash.update(self._buffer)
+        rest = memoryview(self._buffer)
+        while rest:
+            written = self._file.write(rest)
+            shorter = rest[written:]
+            rest.release()
+            rest = shorter
+        rest.release()
+        self._buffer = bytearray()
+
+
+class JsonlAppender:
+    """Append values to a file, one flushed line each; a half-written last line is cut off first."""
+
+    def __init__(self, path: Path) -> None:
+        self._encoder = msgspec.json.Encoder()
+        self._file = path.open("ab")
+        self._file.truncate(_finished_bytes(path))
+
+    def put(self, value: Any) -> None:
+        """Append one line. Lone surrogates, which no file can hold, become question marks."""
+        self._file.write(_line(self._encoder, value))
+        self._file.flush()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.fsync(self._file.fileno())
+        self._file.close()
+
+
+def write_lines(path: Path, values: Iterable[Any]) -> None:
+    """Replace `path` by one line a value, whole or not at all; lone surrogates become question marks."""
+    encoder = msgspec.json.Encoder()
+    part = path.with_name(path.name + ".part")
+    with part.open("wb") as file:
+        file.writelines(_line(encoder, value) for value in values)
+    part.replace(path)
+
+
+def read_finished(path: Path, kind: type[T], what: str) -> Iterator[tuple[bytes, T]]:
+    """Yield (bytes, value) of each finished line; nothing if there is no file.
+
+    Args:
+        path: The file.
+        kind: Type of a line's value.
+        what: What a line is, for the message ("a prediction").
+
+    Raises:
+        DataError: A line is not of `kind`; the message names file and line.
+    """
     if not path.exists():
         return
     decoder = msgspec.json.Decoder(kind)
@@ -33,22 +142,34 @@ def finished(path: Path, kind: type[T], what: str) -> Iterator[tuple[bytes, T]]:
                 raise DataError(f"{path}:{number}: not {what} ({error}); give another --out") from error
 
 
-def keep(path: Path, kind: type[T], what: str, wanted: Callable[[T], bool]) -> None:
-    """Leave only the finished lines that are `wanted`."""
+def rewrite(path: Path, kind: type[T], what: str, keep: Callable[[T], bool]) -> None:
+    """Leave only the finished lines for whose value `keep` is true; arguments as in `read_finished`."""
     part = path.with_name(path.name + ".part")
     with part.open("wb") as file:
-        file.writelines(line for line, found in finished(path, kind, what) if wanted(found))
+        file.writelines(line for line, value in read_finished(path, kind, what) if keep(value))
     part.replace(path)
 
 
 def whole_characters(value: Any) -> Any:
-    """`value` with half characters (lone surrogates), which no file can hold, as question marks."""
+    """Return `value` with lone surrogates, which no file can hold, replaced by question marks."""
     match value:
         case str():
             return value.encode("utf-8", "replace").decode("utf-8")
         case dict():
-            return {whole_characters(key): whole_characters(each) for key, each in value.items()}
+            return {whole_characters(key): whole_characters(entry) for key, entry in value.items()}
         case list() | tuple():
-            return [whole_characters(each) for each in value]
+            return [whole_characters(entry) for entry in value]
         case _:
             return value
+
+
+def _line(encoder: msgspec.json.Encoder, value: Any) -> bytes:
+    try:
+        return encoder.encode(value) + b"\n"
+    except UnicodeEncodeError:
+        return encoder.encode(whole_characters(msgspec.to_builtins(value))) + b"\n"
+
+
+def _finished_bytes(path: Path) -> int:
+    """Size of `path` up to and with its last line break."""
+    return path.read_bytes().rfind(b"\n") + 1

@@ -1,8 +1,10 @@
-"""One process at a time in an output.
+"""Only one process at a time writes into an output.
 
-Strategy: an advisory lock on a file beside or in the output. Promises: the system frees the lock of a process
-that was killed, so a file that was left over locks nobody out; a system without file locks (Windows) has
-none."""
+How it works: a lock file (filelock) lies beside or in the output while a process writes.
+
+Guarantees:
+    - The system frees the lock of a process that was killed; a lock file that was left over blocks nobody.
+    - The lock file, and a folder that stayed empty, are removed in the end."""
 
 from __future__ import annotations
 
@@ -10,7 +12,8 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+
+from filelock import FileLock, Timeout
 
 from dfkdata.common.errors import ConfigError
 
@@ -20,41 +23,30 @@ LOCK = ".lock"
 
 @contextmanager
 def alone(path: Path, work: str = "run", *, else_: str = " or give another --out") -> Iterator[None]:
-    """Within, this process alone holds the lock file `path`, which is removed afterwards with a folder that
-    stays empty. work: what the other process would be called. else_: what one can do but wait.
+    """Hold the lock file `path` while the `with` block runs.
 
-    Raises `ConfigError` where another process holds it, or where nothing can be written."""
+    Args:
+        path: The lock file; its folder is created if it is missing.
+        work: What to call the process that holds the lock, in the message.
+        else_: What the user can do instead of waiting, in the message.
+
+    Raises:
+        ConfigError: Another process holds the lock, or nothing can be written there.
+    """
     output = path.parent if path.name == LOCK else path.with_suffix("")
+    lock = FileLock(path, timeout=0, thread_local=False)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("ab")
+        lock.acquire()
+    except Timeout as error:
+        raise ConfigError(f"{output}: another {work} writes into it; wait for it{else_}") from error
     except OSError as error:
         raise ConfigError(f"{output}: cannot be written ({error.strerror}); give another --out") from error
     try:
-        yield from _held(file, path, f"{output}: another {work} writes into it; wait for it{else_}")
+        yield
     finally:
+        if os.name != "nt":  # Windows cannot remove an open file; filelock does it there when it releases
+            path.unlink(missing_ok=True)  # still held, so that no other process holds a file without a name
+        lock.release()
         if path.name == LOCK and path.parent.is_dir() and not any(path.parent.iterdir()):
             path.parent.rmdir()
-
-
-def _held(file: BinaryIO, path: Path, trouble: str) -> Iterator[None]:
-    with file:
-        if not _locked(file.fileno(), path):
-            raise ConfigError(trouble)
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
-
-
-def _locked(descriptor: int, path: Path) -> bool:
-    """Take the lock; False where another has it, or has just given it back together with the file."""
-    try:
-        import fcntl
-    except ImportError:
-        return True
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return path.exists() and path.stat().st_ino == os.fstat(descriptor).st_ino

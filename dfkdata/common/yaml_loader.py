@@ -1,9 +1,12 @@
-"""A YAML text -> plain values. `2e-4` is a number here (YAML 1.1 loaders read it as text), a key written
-twice is refused, nothing is executed and no tag builds an object."""
+"""Plain values from YAML text.
+
+Guarantees: `2e-4` is a number (YAML 1.1 loaders read it as text), a key that is written twice is an error,
+nothing is executed and no tag builds an object."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Hashable
 from typing import Any
 
 import yaml
@@ -12,7 +15,7 @@ from dfkdata.common.errors import ConfigError
 
 
 def parse(text: str, where: str) -> Any:
-    """The values in `text`. Raises `ConfigError` naming `where`."""
+    """Return the values in `text`. Raises `ConfigError` that names `where`."""
     try:
         return yaml.load(text, Loader=_Loader)  # a SafeLoader: builds plain values only
     except yaml.YAMLError as error:
@@ -22,13 +25,17 @@ def parse(text: str, where: str) -> Any:
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that reads `2e-4` as a float and refuses a key written twice."""
+    """A SafeLoader that reads `2e-4` as a float and raises for a key that is written twice."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        twice = [key for key in keys if keys.count(key) > 1]
-        if twice:
-            raise ConfigError(f"line {node.start_mark.line + 1}: the key {twice[0]!r} is written twice")
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, Hashable):
+                continue  # the base class raises an error that names the place
+            if key in seen:
+                raise ConfigError(f"line {key_node.start_mark.line + 1}: the key {key!r} is written twice")
+            seen.add(key)
         return super().construct_mapping(node, deep)
 
 

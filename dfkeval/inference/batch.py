@@ -94,7 +94,7 @@ def _into(
     done = outcomes(path)
     backend_options.begin(path, _record(ask, part), begun=bool(done))
     kept = {name: outcome for name, outcome in done.items() if outcome not in NOT_ANSWERED}
-    jsonl.keep(path, Prediction, WHAT, lambda found: found.id in kept)
+    jsonl.rewrite(path, Prediction, WHAT, lambda found: found.id in kept)
     encoder = msgspec.json.Encoder()
     mine = islice(numbered(askable(rows, ask.schema)), part[0] - 1, None, part[1])
     with path.open("ab") as file:
@@ -160,4 +160,4 @@ def numbered(rows: Iterable[Record | Reject]) -> Iterator[Record | Reject]:
 
 def outcomes(path: Path) -> dict[str, str]:
     """id -> outcome of the finished lines. Raises `DataError` for a line that is no prediction."""
-    return {found.id: found.outcome for _, found in jsonl.finished(path, Prediction, WHAT)}
+    return {found.id: found.outcome for _, found in jsonl.read_finished(path, Prediction, WHAT)}

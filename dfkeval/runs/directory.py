@@ -124,7 +124,7 @@ class Store:
 
     def _lines(self, name: str, kind: type[Line]) -> Iterator[Line]:
         what = f"a {kind.__name__.lower()}"
-        return (found for _, found in jsonl.finished(self.path(name), kind, what))
+        return (found for _, found in jsonl.read_finished(self.path(name), kind, what))
 
     def append(self, completions: Iterable[Completion]) -> Iterator[Completion]:
         """Write each completion as it comes, flushed, and pass it on; a half-written last line is cut off

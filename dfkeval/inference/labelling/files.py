@@ -63,20 +63,20 @@ class Totals:
 
 def finished_ids(folder: Path) -> set[str]:
     """The rows that are not asked again. Raises `DataError` for a line of another kind."""
-    kept = {str(row.get("id")) for _, row in jsonl.finished(folder / KEPT, dict, TASK)}
+    kept = {str(row.get("id")) for _, row in jsonl.read_finished(folder / KEPT, dict, TASK)}
     return kept | {each.id for each in _rejects(folder) if each.outcome not in NOT_ANSWERED}
 
 
 def tidy(folder: Path) -> None:
     """Cut off half-written last lines and rejects that are asked again."""
-    jsonl.keep(folder / KEPT, dict, TASK, lambda row: True)
-    jsonl.keep(folder / REJECTED, Rejected, WHAT, lambda each: each.outcome not in NOT_ANSWERED)
+    jsonl.rewrite(folder / KEPT, dict, TASK, lambda row: True)
+    jsonl.rewrite(folder / REJECTED, Rejected, WHAT, lambda each: each.outcome not in NOT_ANSWERED)
 
 
 def totals(folder: Path) -> Totals:
     """What the folder holds, counted from its files."""
     found = Totals()
-    for _, row in jsonl.finished(folder / KEPT, dict, TASK):
+    for _, row in jsonl.read_finished(folder / KEPT, dict, TASK):
         found.kept += 1
         found.add(row.get("meta") or {})
     for each in _rejects(folder):
@@ -90,4 +90,4 @@ def totals(folder: Path) -> Totals:
 
 
 def _rejects(folder: Path) -> Iterator[Rejected]:
-    return (found for _, found in jsonl.finished(folder / REJECTED, Rejected, WHAT))
+    return (found for _, found in jsonl.read_finished(folder / REJECTED, Rejected, WHAT))
