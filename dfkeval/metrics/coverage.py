@@ -1,7 +1,7 @@
-"""How much of the source text the answer takes up: content words of the source that occur in the answer.
+"""Share of the source text that the answer takes up: content words of the source that occur in the answer.
 
 rate: mean over answers; an answer that is not valid covers nothing. Rows without content words in their
-source text are not scored."""
+source text are not scored. Words count as the same word as in the metric `grounding`."""
 
 from __future__ import annotations
 
@@ -9,29 +9,42 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from dfkdata.common.config import Config
+from dfkdata.common.errors import ConfigError
 from dfkdata.schemas import Grounded
+from dfkdata.validation import grounding
+from dfkdata.validation.morphology import Language
 from dfkeval.metrics import Floats, Measured, Metric, Scoring, column, ratio
 from dfkeval.metrics._leaves import prose
-from dfkeval.metrics._words import STOP, forms, words
 from dfkeval.types import Sample
 
 COLUMNS = ("n", "rate")
 
 
+class Options(Config):
+    """language: whose word forms count, "en" or "id"."""
+
+    language: Language = "en"
+
+
 def measure(samples: Sequence[Sample], scoring: Scoring) -> Measured:
-    """(N, 2): `COLUMNS`."""
+    """Return (N, 2) values for `COLUMNS`."""
+    options = scoring.options.get("coverage", Options())
+    if not isinstance(options, Options):
+        raise ConfigError(f"coverage: options are {type(options).__name__}, not coverage.Options")
     values = np.zeros((len(samples), len(COLUMNS)))
     for row, sample in zip(values, samples, strict=True):
-        source = {word for word in words(sample.source_text or "") if word not in STOP and len(word) > 2}
-        if not sample.answered or not source:
+        if not sample.answered:
             continue
-        said = {form for word in words(prose(sample.value or {}, scoring.schema)) for form in forms(word)}
-        row[:] = (1, sum(not forms(word).isdisjoint(said) for word in source) / len(source))
+        answer = prose(sample.value or {}, scoring.schema)
+        covered = grounding.coverage(answer, sample.source_text or "", options.language)
+        if covered is not None:
+            row[:] = (1, covered)
     return Measured(COLUMNS, values, values[:, 0] > 0)
 
 
 def reduce(sums: Floats, columns: tuple[str, ...]) -> dict[str, Floats]:
-    """rate."""
+    """Return the mean rate."""
     return {"rate": ratio(column(sums, columns, "rate"), column(sums, columns, "n"))}
 
 

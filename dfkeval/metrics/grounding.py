@@ -1,66 +1,60 @@
-"""How much of what was said is supported by the source text.
+"""Share of what an answer says that its source text supports.
 
-rate      mean over answers of (supported leaves / leaves of grounded lists)
-clean     share of answers that say something and hold no unsupported leaf
+rate      mean over answers of (supported texts / texts in grounded fields)
+clean     share of answers that say something and hold no unsupported text
 
-A leaf is supported when its content words stand in the source in their order, close together, in singular
-or plural. An answer that is not valid, or that says nothing where the gold says something, has rate 0. Rows
-without a source text are not scored (n = 0 when there is none), and neither are rows where answer and gold
-both have nothing to ground."""
+The rule is `dfkdata.validation.grounding`: each content word of a text shares a base form with a word of the
+source, in any order. An answer that is not valid, or that says nothing although the gold says something, has
+rate 0. Rows without a source text are not scored (n = 0 if there is none), and neither are rows in which
+answer and gold both have nothing to ground."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
-from dfkdata.schemas import Grounded, Schema
-from dfkeval.metrics import Floats, Measured, Metric, Scoring, column, fields_of, ratio
-from dfkeval.metrics._leaves import list_leaves
-from dfkeval.metrics._words import bases, content, occurs
+from dfkdata.common.config import Config
+from dfkdata.common.errors import ConfigError
+from dfkdata.schemas import Grounded
+from dfkdata.validation import grounding
+from dfkdata.validation.morphology import Language
+from dfkeval.metrics import Floats, Measured, Metric, Scoring, column, ratio
 from dfkeval.types import Sample
 
 COLUMNS = ("n", "rate", "clean", "leaves", "supported")
 
 
-def grounded_texts(value: dict[str, Any], schema: Schema) -> Iterator[str]:
-    """The texts that must be supported: entries of grounded lists, names and attributes of objects."""
-    for name in fields_of(schema, (Grounded,)):
-        for leaf in list_leaves(name, value.get(name)):
-            yield leaf[-1]
+class Options(Config):
+    """language: whose word forms count, "en" or "id"."""
 
-
-def supported(text: str, source: Sequence[frozenset[str]]) -> bool:
-    """Whether `text` is said in the source, whose words come as `bases`."""
-    return occurs(content(text), source)
+    language: Language = "en"
 
 
 def measure(samples: Sequence[Sample], scoring: Scoring) -> Measured:
-    """(N, 5): `COLUMNS`; "leaves" and "supported" count texts."""
+    """Return (N, 5) values for `COLUMNS`; "leaves" and "supported" count texts."""
+    options = scoring.options.get("grounding", Options())
+    if not isinstance(options, Options):
+        raise ConfigError(f"grounding: options are {type(options).__name__}, not grounding.Options")
     values = np.zeros((len(samples), len(COLUMNS)))
     unsupported: dict[str, list[str]] = {}
     for row, sample in zip(values, samples, strict=True):
-        if not sample.answered or not (sample.source_text or "").strip():
+        source = sample.source_text or ""
+        if not sample.answered or not source.strip():
             continue
-        texts = list(grounded_texts(sample.value or {}, scoring.schema))
-        if (
-            sample.value is not None
-            and not texts
-            and not any(grounded_texts(sample.gold or {}, scoring.schema))
-        ):
+        rate = grounding.rate(sample.value or {}, source, scoring.schema, options.language)
+        gold_texts = grounding.grounded_texts(sample.gold or {}, scoring.schema)
+        if sample.value is not None and not rate.texts and not any(gold_texts):
             continue
-        source = bases(sample.source_text or "")
-        lost = [text for text in texts if not supported(text, source)]
-        good = len(texts) - len(lost)
-        row[:] = (1, good / len(texts) if texts else 0.0, bool(texts) and not lost, len(texts), good)
-        if lost:
-            unsupported[sample.id] = lost
+        clean = bool(rate.texts) and not rate.missing
+        row[:] = (1, rate.value or 0.0, clean, rate.texts, rate.supported)
+        if rate.missing:
+            unsupported[sample.id] = list(rate.missing)
     return Measured(COLUMNS, values, values[:, 0] > 0, {"unsupported": unsupported})
 
 
 def reduce(sums: Floats, columns: tuple[str, ...]) -> dict[str, Floats]:
-    """rate and clean per answer; leaf_rate over all leaves that were said."""
+    """Return rate and clean per answer, and leaf_rate over all texts of all answers."""
     n = column(sums, columns, "n")
     out = {name: ratio(column(sums, columns, name), n) for name in ("rate", "clean")}
     return out | {"leaf_rate": ratio(column(sums, columns, "supported"), column(sums, columns, "leaves"))}

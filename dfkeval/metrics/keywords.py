@@ -16,8 +16,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from dfkdata.schemas import Grounded
+from dfkdata.validation.grounding import grounded_texts
 from dfkeval.metrics import Floats, Measured, Metric, Scoring, column, ratio
-from dfkeval.metrics.grounding import grounded_texts
 from dfkeval.types import Sample
 
 PARTS = ("precision", "recall", "f1")

@@ -8,14 +8,15 @@ from typing import Any
 import pytest
 
 from dfkdata import convert, schemas
-from dfkdata.validation.grounding import Language, Rate, forms_of, rate, supported
+from dfkdata.validation.grounding import GroundingRate, SourceText, coverage, rate
+from dfkdata.validation.morphology import Language
 from tests.dfkdata.conversion.test_convert import caption, rows_of, write
 
 SCHEMA = schemas.load("caption")
 
 
 def grounded(text: str, source: str, language: Language = "en") -> bool:
-    return supported(text, forms_of(source, language), language)
+    return SourceText(source, language).supports(text)
 
 
 @pytest.mark.parametrize(
@@ -127,6 +128,29 @@ def test_indonesian_affixes_are_known(text: str, source: str) -> None:
     assert grounded(text, source, "id")
 
 
+@pytest.mark.parametrize(("between", "supported"), [(0, True), (3, True), (4, False)])
+def test_with_a_gap_words_stand_in_order_and_at_most_that_far_apart(between: int, supported: bool) -> None:
+    source = " ".join(["red", *["x"] * between, "dog"])
+    assert SourceText(source, max_gap=3).supports("red dogs") is supported
+    assert not SourceText(source, max_gap=3).supports("dog red")
+    assert SourceText(source).supports("dog red")
+
+
+def test_a_gap_follows_every_place_that_a_word_may_have() -> None:
+    assert SourceText("a dog x x x x a dog and a red big ball", max_gap=3).supports("dog red ball")
+
+
+@pytest.mark.parametrize(("text", "source"), [("no dog", "a dog"), ("not red", "red")])
+def test_a_negation_is_content(text: str, source: str) -> None:
+    assert not grounded(text, source)
+
+
+def test_coverage_is_the_share_of_the_sources_content_words() -> None:
+    assert coverage("two horses", "a horse near the fence of a farm") == 0.25
+    assert coverage("a dog", "it is on") is None
+    assert coverage("", "a dog") == 0.0
+
+
 def test_indonesian_affixes_do_not_apply_to_english() -> None:
     assert not grounded("race", "a terrace")
     assert not grounded("ikan", "permainan", "id")
@@ -134,7 +158,7 @@ def test_indonesian_affixes_do_not_apply_to_english() -> None:
 
 def test_only_grounded_roles_count() -> None:
     gold = {"subjects": [{"name": "dog", "attributes": ["red"]}], "setting": "indoor", "style": None}
-    assert rate(gold, "a dog", SCHEMA) == Rate(1, 2, ("red",))
+    assert rate(gold, "a dog", SCHEMA) == GroundingRate(1, 2, ("red",))
 
 
 @pytest.mark.parametrize("gold", [{}, {"subjects": []}, {"subjects": [], "actions": [], "setting": "indoor"}])

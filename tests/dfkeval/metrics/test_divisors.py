@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from dfkdata.schemas import Schema
 from dfkeval import metrics
-from dfkeval.metrics import Scoring, _words, answers
+from dfkeval.metrics import Scoring, answers
 from dfkeval.types import Sample
 from tests.helpers.runs import CAPTION, DFK, LABELS, sample_of
 
@@ -48,9 +48,3 @@ def test_a_source_word_of_three_letters_has_to_be_covered() -> None:
     sample = replace(sample_of(0, CAPTION), source_text="dog bench")
     value = {"subjects": [{"name": "bench", "attributes": []}]}
     assert values("coverage", [replace(sample, value=value)], CAPTION)["rate"] == 0.5
-
-
-@pytest.mark.parametrize(("between", "there"), [(0, True), (3, True), (4, False)])
-def test_three_other_words_may_stand_between_two_words_of_a_leaf(between: int, there: bool) -> None:
-    hay = ["red", *["x"] * between, "dog"]
-    assert _words.occurs(["red", "dog"], _words.bases(" ".join(hay))) is there
