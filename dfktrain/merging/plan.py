@@ -126,8 +126,7 @@ def _layer(
     bias: TensorEntry | None,
     changes: Changes,
 ) -> None:
-    shapes = {entry.name: entry.shape for entry in adapter.file.entries}
-    shape = (shapes[factors.b][0], shapes[factors.a][1])
+    shape = adapter.shape(factors.module)
     if weight.shape != shape:
         raise ConfigError(
             f"adapter {adapter.folder}: {weight.name} is {weight.shape} in the base, {shape} in the adapter"

@@ -1,15 +1,12 @@
-"""Adapters of one base, blended on the sphere: what lies between two or more fine-tunings.
+"""Blend LoRA adapters of one base into new adapters, and score the blends.
 
-Strategy: the change of a layer is one vector, s B A written out. Its direction goes along the great circle
-between the adapters' directions and its length is interpolated linearly, layer by layer. A and B are never
-blended apart: the same change has many factorisations, whose blend would depend on which one training
-happened to find. The blend of two is spherical linear interpolation; of more, the weighted mean on the sphere
-(the point whose weighted sum of great-circle tangents is zero), which for two is the same and does not depend
-on the order. All of it happens in the span of the adapters, so a Gram matrix of inner products (each from the
-factors alone) decides the coefficients, and the blend is again a product of two thin matrices: exact at the
-sum of the ranks, else cut by its singular values. Promises: ranks, alphas and rsLoRA may differ; the error of
-the written factors is measured against the exact blend and reported; a layer that only some adapters change
-is blended with zero."""
+How it works: `sphere` computes the exact blend of every layer; here it is cut to one rank, written as an
+adapter, and compared with the exact blend.
+
+Guarantees:
+    - Ranks, alphas and rsLoRA of the adapters may differ; the blend has no loss unless a rank is given.
+    - The error of the written factors is measured against the exact blend and reported.
+    - An adapter folder appears whole or not at all, and a blend that is there already is not made again."""
 
 from __future__ import annotations
 
@@ -17,35 +14,42 @@ import itertools
 import json
 import math
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from dfkdata.common.errors import ConfigError
 from dfkeval.models import loader
 from dfkeval.models import metadata as cards
+from dfktrain.merging.sphere import BlendedLayer, blend_layers
 from dfktrain.training import manifest
 from dfktrain.weights import lora
 
 REPORT = "slerp-report.json"
-LOSSLESS = 1e-6
-"""Singular values below this share of a layer's largest are rounding of the stored factors, not rank."""
+"""File with all blends of one call, in its output folder."""
 
-_OPPOSITE = 1e-4
+_RECORD = "slerp.json"
+_SHARED_FACTS = ("schema", "form", "system_prompt", "tools", "template_sha256")
 
 
 @dataclass(frozen=True)
 class Blend:
-    """One blend. weights: of the adapters, they sum to 1. rank: of the written factors. exact_rank: what no
-    cut needs.
+    """One written blend.
 
-    error: relative Frobenius error over all layers; worst_error, worst_layer: the layer with the largest.
-    angles: smallest, mean and largest angle in degrees between the first two adapters' layers. metrics: of
-    the evaluation."""
+    Attributes:
+        weights: Shares of the adapters; they sum to 1.
+        adapter: Folder of the blend.
+        rank: Rank of the written factors.
+        exact_rank: Smallest rank without loss.
+        error: Relative Frobenius error over all layers.
+        worst_error: Relative Frobenius error of the layer with the largest one.
+        worst_layer: Name of that layer.
+        angles: Smallest, mean and largest angle in degrees between the layers of the first two adapters.
+        metrics: Metrics of the evaluation by name, each with value, low and high; None without one.
+    """
 
     weights: tuple[float, ...]
     adapter: Path
@@ -59,7 +63,7 @@ class Blend:
 
 
 Score = Callable[[Path, Path], dict[str, dict[str, float]]]
-"""(adapter, folder of the run) -> metrics by name, each with value, low, high."""
+"""(adapter, folder of the evaluation run) -> metrics by name, each with value, low and high."""
 
 
 def slerp_adapters(
@@ -71,319 +75,229 @@ def slerp_adapters(
     score: Score | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> tuple[Blend, ...]:
-    """Write the blend of `adapters` at each of `weights` as an adapter: `out` for one, `out`/0.25-0.75 for
-    several.
+    """Write the blend of adapters at each of the given weights.
 
-    rank: of the written factors, None for the smallest that loses nothing. score: evaluates a written point.
-    Points that are there already, of the same adapters and rank, are not made again. Raises `ConfigError` for
-    adapters that do not belong together or cannot be blended."""
-    parts = [_read(Path(folder)) for folder in adapters]
-    if len(parts) < 2:
+    Args:
+        adapters: Folders of two or more LoRA adapters of one base.
+        out: Folder of the blend; for several weights it holds one folder each, such as 0.25-0.75.
+        weights: For every blend one number for each adapter; only their ratios count.
+        rank: Rank of the written factors; None takes the smallest without loss.
+        score: Evaluates each written blend.
+        say: Receives a line for each step.
+
+    Returns:
+        The blends in the order of `weights`; also written to `out`/slerp-report.json.
+
+    Raises:
+        ConfigError: The adapters do not belong together or cannot be blended, or an argument is wrong.
+    """
+    sources = [_read(Path(folder)) for folder in adapters]
+    if len(sources) < 2:
         raise ConfigError("slerp blends two or more adapters; give --slerp at least twice")
-    _check_family(parts)
-    named = sorted({Path(lora.full_precision(part.base)).name for part in parts if part.base})
-    if len(named) > 1:
-        say(f"note: the adapters name different bases, of equal shapes where they meet: {', '.join(named)}")
-    points = [normalised(each, len(parts)) for each in weights]
+    _check_same_family(sources)
+    bases = sorted({Path(lora.full_precision(source.base)).name for source in sources if source.base})
+    if len(bases) > 1:
+        say(f"note: the adapters name different bases, of equal shapes where they meet: {', '.join(bases)}")
+    points = [normalised(point, len(sources)) for point in weights]
     if rank is not None and rank < 1:
-        raise ConfigError(f"rank {rank}: give 1 or more, or none for a blend without loss")
+        raise ConfigError(f"rank {rank}: give 1 or more, or leave it out for a blend without loss")
     out = Path(out)
-    places = [out] if len(points) == 1 else [out / name(each) for each in points]
-    results: list[Blend] = []
-    for each, place in zip(points, places, strict=True):
-        say(f"blend {name(each)}")
-        point = _point(parts, each, place, rank)
-        found = score(place, _run_folder(out, place)) if score is not None else None
-        results.append(Blend(**(asdict(point) | {"metrics": found, "adapter": place})))
-    _report(out, parts, results)
-    return tuple(results)
+    folders = [out] if len(points) == 1 else [out / name(point) for point in points]
+    blends: list[Blend] = []
+    for point, folder in zip(points, folders, strict=True):
+        say(f"blend {name(point)}")
+        blend = _blend(sources, point, folder, rank)
+        metrics = score(folder, _evaluation_folder(out, folder)) if score is not None else None
+        blends.append(Blend(**(asdict(blend) | {"metrics": metrics, "adapter": folder})))
+    _write_report(out, sources, blends)
+    return tuple(blends)
 
 
-def _run_folder(out: Path, place: Path) -> Path:
-    return out / "eval" if place == out else out / "eval" / place.name
+def _evaluation_folder(out: Path, folder: Path) -> Path:
+    return out / "eval" if folder == out else out / "eval" / folder.name
 
 
 def name(weights: Sequence[float]) -> str:
-    """`0.25-0.75`."""
-    return "-".join(f"{each:.4g}" for each in weights)
+    """Return the name of a blend's folder, such as `0.25-0.75`."""
+    return "-".join(f"{weight:.4g}" for weight in weights)
 
 
 def grid(adapters: int, points: int) -> list[tuple[float, ...]]:
-    """All weights in steps of 1 / (points - 1): for two adapters `points` blends from the second to the
-    first."""
+    """Return all weights in even steps between the adapters.
+
+    Args:
+        adapters: Number of adapters.
+        points: Number of blends between two adapters, both ends included.
+
+    Returns:
+        Weights that sum to 1; for two adapters they go from the second to the first.
+
+    Raises:
+        ConfigError: `points` is smaller than 2.
+    """
     if points < 2:
         raise ConfigError(f"grid {points}: give 2 or more points an edge")
     steps = points - 1
-    places = (each for each in itertools.product(range(steps + 1), repeat=adapters) if sum(each) == steps)
-    return [tuple(at / steps for at in each) for each in places]
+    combinations = itertools.product(range(steps + 1), repeat=adapters)
+    return [tuple(at / steps for at in numbers) for numbers in combinations if sum(numbers) == steps]
 
 
 def normalised(weights: Sequence[float], count: int) -> tuple[float, ...]:
-    """The weights as shares of 1. Raises `ConfigError` for another number than adapters, or a negative
-    one."""
+    """Return the weights divided by their sum.
+
+    Raises:
+        ConfigError: There is not one weight for each of `count` adapters, one is negative, or all are 0.
+    """
     if len(weights) != count:
         raise ConfigError(f"{len(weights)} weights for {count} adapters; give one for each")
     total = sum(weights)
-    if not 0 < total < math.inf or any(not each >= 0 for each in weights):
+    if not 0 < total < math.inf or any(not weight >= 0 for weight in weights):
         raise ConfigError(f"weights {list(weights)}: give numbers of 0 or more, one of them above 0")
-    return tuple(each / total for each in weights)
+    return tuple(weight / total for weight in weights)
 
 
 def _read(folder: Path) -> lora.Adapter:
     adapter = lora.read(folder)
-    if any(found.magnitude for found in adapter.factors.values()):
+    if any(factors.magnitude for factors in adapter.factors.values()):
         raise ConfigError(
-            f"adapter {folder}: DoRA scales rows as well, and its change is no product of two thin matrices"
+            f"adapter {folder}: DoRA scales rows as well, and its change is no product of two thin matrices; "
+            "blend LoRA adapters"
         )
-    if adapter.replaced or any(found.bias for found in adapter.factors.values()):
+    if adapter.replaced or any(factors.bias for factors in adapter.factors.values()):
         raise ConfigError(
             f"adapter {folder}: holds whole tensors (biases, modules_to_save), which have no direction to "
-            "blend"
+            "blend; train it without them"
         )
     return adapter
 
 
-def _check_family(adapters: Sequence[lora.Adapter]) -> None:
-    """All are of one base and were trained with one prompt, template and schema, as far as is recorded."""
+def _check_same_family(adapters: Sequence[lora.Adapter]) -> None:
+    """Raise unless base, prompt, template and schema of all adapters agree, as far as they are recorded."""
     first, others = adapters[0], adapters[1:]
     card = cards.read(first.folder)
     for other in others:
-        theirs = cards.read(other.folder)
-        if card is not None and theirs is not None:
-            asked = {
-                key: getattr(theirs, key)
-                for key in ("schema", "form", "system_prompt", "tools", "template_sha256")
-            }
-            cards.refuse_mismatch(card, f"{first.folder}/{cards.NAME}", asked | {"thinking": theirs.thinking})
-            if card.base and theirs.base and card.base.shapes_sha256 != theirs.base.shapes_sha256:
+        other_card = cards.read(other.folder)
+        if card is not None and other_card is not None:
+            facts = {key: getattr(other_card, key) for key in _SHARED_FACTS}
+            facts["thinking"] = other_card.thinking
+            cards.refuse_mismatch(card, f"{first.folder}/{cards.NAME}", facts)
+            if card.base and other_card.base and card.base.shapes_sha256 != other_card.base.shapes_sha256:
                 raise ConfigError(f"{first.folder} and {other.folder} were trained on different base models")
         _check_shapes(first, other)
 
 
-def _check_shapes(first: lora.Adapter, other: lora.Adapter) -> None:
-    ours, theirs = ({entry.name: entry.shape for entry in each.file.entries} for each in (first, other))
-    for module in first.factors.keys() & other.factors.keys():
-        one, two = first.factors[module], other.factors[module]
-        mine, yours = (ours[one.b][0], ours[one.a][1]), (theirs[two.b][0], theirs[two.a][1])
-        if mine != yours:
+def _check_shapes(first: lora.Adapter, second: lora.Adapter) -> None:
+    for module in first.factors.keys() & second.factors.keys():
+        shapes = first.shape(module), second.shape(module)
+        if shapes[0] != shapes[1]:
             raise ConfigError(
-                f"{module} is {mine} in {first.folder} and {yours} in {other.folder}: other base models"
+                f"{module} is {shapes[0]} in {first.folder} and {shapes[1]} in {second.folder}: the adapters "
+                "have different base models"
             )
 
 
-def _point(
-    adapters: Sequence[lora.Adapter], weights: tuple[float, ...], place: Path, rank: int | None
+def _blend(
+    adapters: Sequence[lora.Adapter], weights: tuple[float, ...], folder: Path, rank: int | None
 ) -> Blend:
-    mark = {
+    """Write one blend, unless the folder holds it already."""
+    made_from = {
         "weights": list(weights),
         "rank": rank,
-        "adapters": [loader.weights_sha256(each.folder) for each in adapters],
+        "adapters": [loader.weights_sha256(adapter.folder) for adapter in adapters],
     }
-    old = manifest.read_json(place / "slerp.json")
-    if old is not None and old["made_from"] == mark:
-        return Blend(
-            **(old["point"] | {"adapter": place, "weights": weights, "angles": tuple(old["point"]["angles"])})
-        )
-    if place.exists() and any(place.iterdir()):
-        raise ConfigError(f"{place}: holds something else than this blend; name a new folder with --out")
-    layers = list(_layers(adapters, weights))
-    exact = max(1, *(layer.needed for layer in layers))
-    wanted = exact if rank is None else min(rank, exact)
+    record = manifest.read_json(folder / _RECORD)
+    if record is not None and record["made_from"] == made_from:
+        angles = tuple(record["point"]["angles"])
+        return Blend(**(record["point"] | {"adapter": folder, "weights": weights, "angles": angles}))
+    if folder.exists() and any(folder.iterdir()):
+        raise ConfigError(f"{folder}: holds something else than this blend; name a new folder with --out")
+    layers = list(blend_layers(adapters, weights))
+    exact = max(1, *(layer.needed_rank for layer in layers))
+    cut = exact if rank is None else min(rank, exact)
+    tensors, errors = _cut(layers, cut)
+    blend = _measured(folder, weights, cut, exact, errors, [layer.angle for layer in layers])
+    point = asdict(blend) | {"adapter": folder.name}
+    _write_adapter(adapters[0], folder, tensors, cut, {"made_from": made_from, "point": point})
+    return blend
+
+
+def _cut(
+    layers: Sequence[BlendedLayer], rank: int
+) -> tuple[dict[str, Tensor], dict[str, tuple[float, float]]]:
+    """Return (the adapter's tensors, squared norms of what each layer misses and of the whole layer)."""
     tensors: dict[str, Tensor] = {}
     errors: dict[str, tuple[float, float]] = {}
     for layer in layers:
-        a, b = layer.cut(wanted)
-        home = f"base_model.model.{layer.spelled}"
-        tensors |= {f"{home}.lora_A.weight": a, f"{home}.lora_B.weight": b}
-        errors[layer.spelled] = layer.error(a, b)
-    point = _measured(place, weights, wanted, exact, errors, [layer.angle for layer in layers])
-    _write(
-        adapters[0],
-        place,
-        tensors,
-        wanted,
-        {"made_from": mark, "point": asdict(point) | {"adapter": place.name}},
-    )
-    return point
+        a, b = layer.cut(rank)
+        prefix = f"base_model.model.{layer.module}"
+        tensors |= {f"{prefix}.lora_A.weight": a, f"{prefix}.lora_B.weight": b}
+        errors[layer.module] = layer.error(a, b)
+    return tensors, errors
 
 
 def _measured(
-    place: Path,
+    folder: Path,
     weights: tuple[float, ...],
     rank: int,
-    exact: int,
+    exact_rank: int,
     errors: dict[str, tuple[float, float]],
-    angles: list[float | None],
+    angles: Sequence[float | None],
 ) -> Blend:
+    missed = sum(lost for lost, _ in errors.values())
     total = sum(size for _, size in errors.values())
     relative = {layer: (lost / size) ** 0.5 for layer, (lost, size) in errors.items() if size}
     worst = max(relative, key=lambda layer: relative[layer], default="")
-    seen = [angle for angle in angles if angle is not None] or [0.0]
-    lost = sum(missed for missed, _ in errors.values())
+    known = [angle for angle in angles if angle is not None] or [0.0]
     return Blend(
         weights=weights,
-        adapter=place,
+        adapter=folder,
         rank=rank,
-        exact_rank=exact,
-        error=(lost / total) ** 0.5 if total else 0.0,
+        exact_rank=exact_rank,
+        error=(missed / total) ** 0.5 if total else 0.0,
         worst_error=relative.get(worst, 0.0),
         worst_layer=worst,
-        angles=(min(seen), sum(seen) / len(seen), max(seen)),
+        angles=(min(known), sum(known) / len(known), max(known)),
     )
 
 
-@dataclass(frozen=True)
-class _Layer:
-    """The exact blend of one layer as U diag(values) V: U (out, k), V (k, in), fp64."""
-
-    spelled: str
-    left: Tensor
-    values: Tensor
-    right: Tensor
-    angle: float | None
-
-    @property
-    def needed(self) -> int:
-        """Rank of the blend, what the rounding of the factors adds apart."""
-        return int((self.values > LOSSLESS * self.values[0]).sum()) if self.values[0] > 0 else 0
-
-    def cut(self, rank: int) -> tuple[Tensor, Tensor]:
-        """A (rank, in) and B (out, rank) in fp32, of the largest singular values, with zeros where there are
-        fewer."""
-        kept = min(rank, len(self.values))
-        root = self.values[:kept].sqrt()
-        a = torch.zeros(rank, self.right.shape[1])
-        b = torch.zeros(self.left.shape[0], rank)
-        a[:kept] = (root[:, None] * self.right[:kept]).float()
-        b[:, :kept] = (self.left[:, :kept] * root).float()
-        return a, b
-
-    def error(self, a: Tensor, b: Tensor) -> tuple[float, float]:
-        """(squared Frobenius norm of what the written factors miss, and of the whole)."""
-        exact = (self.left * self.values) @ self.right
-        missed = exact - b.double() @ a.double()
-        return float(missed.square().sum()), float(exact.square().sum())
-
-
-def _layers(adapters: Sequence[lora.Adapter], weights: tuple[float, ...]) -> Iterator[_Layer]:
-    modules = sorted({module for adapter in adapters for module in adapter.factors})
-    for module in modules:
-        pairs = [_pair(adapter, module) for adapter in adapters]
-        there = [at for at, pair in enumerate(pairs) if pair is not None]
-        factors = [pair for pair in pairs if pair is not None]
-        spelled = adapters[there[0]].module_names[module]
-        shares = [weights[at] for at in there]
-        coefficients, angle = _coefficients(factors, shares, spelled)
-        left = torch.cat([each * b for each, (_, b) in zip(coefficients, factors, strict=True)], dim=1)
-        right = torch.cat([a for a, _ in factors], dim=0)
-        yield _Layer(spelled, *_thin_svd(left, right), angle)
-
-
-def _pair(adapter: lora.Adapter, module: str) -> tuple[Tensor, Tensor] | None:
-    """(A, s B) in fp64, None where the adapter leaves the layer alone."""
-    factors = adapter.factors.get(module)
-    if factors is None:
-        return None
-    return adapter.tensor(factors.a).double(), factors.scale * adapter.tensor(factors.b).double()
-
-
-def _coefficients(
-    factors: list[tuple[Tensor, Tensor]], weights: list[float], layer: str
-) -> tuple[list[float], float | None]:
-    """(c, angle) with blend = sum of c_i (s B A)_i. angle: between the first two, in degrees."""
-    count = len(factors)
-    gram = torch.zeros(count, count, dtype=torch.float64)
-    for i, (a, b) in enumerate(factors):
-        for j, (other_a, other_b) in enumerate(factors):
-            gram[i, j] = ((b.T @ other_b) * (a @ other_a.T)).sum()
-    sizes = gram.diagonal().clamp(min=0).sqrt()
-    alive = [at for at in range(count) if sizes[at] > 0 and weights[at] > 0]
-    length = sum(weights[at] * float(sizes[at]) for at in range(count))
-    cosines = (gram / (sizes[:, None] * sizes).clamp(min=1e-300)).clamp(-1, 1)
-    angle = (
-        float(torch.rad2deg(torch.arccos(cosines[0, 1])))
-        if count > 1 and sizes[0] > 0 and sizes[1] > 0
-        else None
-    )
-    found = [0.0] * count
-    if alive:
-        share = torch.tensor([weights[at] for at in alive], dtype=torch.float64)
-        direction = sphere_mean(cosines[alive][:, alive], share / share.sum(), layer)
-        for at, part in zip(alive, direction.tolist(), strict=True):
-            found[at] = length * part / float(sizes[at])
-    return found, angle
-
-
-def sphere_mean(cosines: Tensor, weights: Tensor, layer: str) -> Tensor:
-    """Coefficients (n,) of the weighted mean direction of n unit vectors, given their cosines (n, n), fp64.
-
-    Raises `ConfigError` where it is not defined: vectors that point against each other."""
-    mean = weights.clone()
-    size = float(mean @ cosines @ mean) ** 0.5
-    if size < _OPPOSITE:
-        raise ConfigError(
-            f"layer {layer}: the adapters point in opposite directions, and no way lies between them"
-        )
-    mean /= size
-    for _ in range(200):
-        along = (cosines @ mean).clamp(-1, 1)
-        angles = torch.arccos(along)
-        stretch = torch.where(
-            angles > 1e-7, angles / torch.sin(angles).clamp(min=1e-12), torch.ones_like(angles)
-        )
-        tangent = weights * stretch - (weights * stretch * along).sum() * mean
-        step = max(0.0, float(tangent @ cosines @ tangent)) ** 0.5
-        if step < 1e-12:
-            break
-        mean = torch.cos(torch.tensor(step)) * mean + (torch.sin(torch.tensor(step)) / step) * tangent
-        mean = mean / float(mean @ cosines @ mean) ** 0.5
-    return mean
-
-
-def _thin_svd(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """U, values, V of left @ right without writing the product out."""
-    q_left, r_left = torch.linalg.qr(left)
-    q_right, r_right = torch.linalg.qr(right.T)
-    u, values, v = torch.linalg.svd(r_left @ r_right.T, full_matrices=False)
-    return q_left @ u, values, v @ q_right.T
-
-
-def _write(
-    first: lora.Adapter, place: Path, tensors: dict[str, Tensor], rank: int, record: dict[str, Any]
+def _write_adapter(
+    first: lora.Adapter, folder: Path, tensors: dict[str, Tensor], rank: int, record: dict[str, Any]
 ) -> None:
-    """The adapter folder, whole or not at all."""
+    """Write the adapter folder, whole or not at all."""
     from safetensors.torch import save_file
 
-    part = place.with_name(f".{place.name}.part")
+    part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    names = sorted({key.removeprefix("base_model.model.").rpartition(".lora_")[0] for key in tensors})
-    kept = {key: first.config.get(key) for key in ("task_type", "base_model_name_or_path")}
-    config = kept | {"peft_type": "LORA", "r": rank, "lora_alpha": rank, "target_modules": names}
-    save_file(
-        {key: tensor.contiguous() for key, tensor in tensors.items()},
-        str(part / lora.WEIGHTS),
-        {"format": "pt"},
-    )
-    manifest.write_json(part / lora.CONFIG, config)
-    manifest.write_json(part / "slerp.json", record)
+    modules = sorted({key.removeprefix("base_model.model.").rpartition(".lora_")[0] for key in tensors})
+    settings = {key: first.config.get(key) for key in ("task_type", "base_model_name_or_path")}
+    settings |= {"peft_type": "LORA", "r": rank, "lora_alpha": rank, "target_modules": modules}
+    contiguous = {key: tensor.contiguous() for key, tensor in tensors.items()}
+    save_file(contiguous, str(part / lora.WEIGHTS), {"format": "pt"})
+    manifest.write_json(part / lora.CONFIG, settings)
+    manifest.write_json(part / _RECORD, record)
     card = cards.read(first.folder)
     if card is not None:
         cards.write(part, card)
-    if place.is_dir():
-        place.rmdir()
-    part.replace(place)
+    if folder.is_dir():
+        folder.rmdir()
+    part.replace(folder)
 
 
-def _report(out: Path, adapters: Sequence[lora.Adapter], points: Sequence[Blend]) -> None:
-    sources = [{"name": each.folder.name, "sha256": loader.weights_sha256(each.folder)} for each in adapters]
-    lines = [asdict(point) | {"adapter": point.adapter.name} for point in points]
-    manifest.write_json(out / REPORT, {"format": 1, "adapters": sources, "points": lines})
+def _write_report(out: Path, adapters: Sequence[lora.Adapter], blends: Sequence[Blend]) -> None:
+    sources = [
+        {"name": adapter.folder.name, "sha256": loader.weights_sha256(adapter.folder)} for adapter in adapters
+    ]
+    points = [asdict(blend) | {"adapter": blend.adapter.name} for blend in blends]
+    manifest.write_json(out / REPORT, {"format": 1, "adapters": sources, "points": points})
 
 
 def scorer(path: Path) -> Score:
-    """A `Score` that runs the evaluation of a YAML file with each point as its adapter. Raises
-    `ConfigError`."""
+    """Return a `Score` that runs the evaluation of a YAML file with each blend as its adapter.
+
+    Raises:
+        ConfigError: The file is no evaluation, or its backend takes no adapter.
+    """
     from dfkeval.evaluation import evaluate
     from dfkeval.runs import config as configs
 
@@ -396,6 +310,7 @@ def scorer(path: Path) -> Score:
     def score(adapter: Path, folder: Path) -> dict[str, dict[str, float]]:
         backend = settings.backend.model_copy(update={"adapter": adapter.absolute()})
         run = evaluate.evaluate(settings.model_copy(update={"backend": backend}), folder)
-        return json.loads(json.dumps(run.summary["metrics"]))  # type: ignore[no-any-return]
+        metrics: dict[str, dict[str, float]] = json.loads(json.dumps(run.summary["metrics"]))
+        return metrics
 
     return score

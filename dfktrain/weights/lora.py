@@ -102,6 +102,12 @@ class Adapter:
         require_finite(found, f"{self.file.path}: tensor {key}")
         return found
 
+    def shape(self, module: str) -> tuple[int, int]:
+        """Return (out, in) of the weight that the factors of a module change."""
+        factors = self.factors[module]
+        shapes = {entry.name: entry.shape for entry in self.file.entries}
+        return shapes[factors.b][0], shapes[factors.a][1]
+
     @property
     def four_bit_base(self) -> bool:
         """Whether the recorded base is one quantised to 4 bit."""

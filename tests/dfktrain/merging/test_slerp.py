@@ -14,7 +14,7 @@ from dfkdata.common.errors import ConfigError
 from dfkeval.models import metadata as cards
 from dfktrain.cli import app
 from dfktrain.merging import slerp
-from dfktrain.merging.slerp import grid, slerp_adapters, sphere_mean
+from dfktrain.merging.slerp import grid, slerp_adapters
 from dfktrain.weights import lora
 from tests.helpers.adapters import adapter, renamed, tensors_of
 from tests.helpers.models import write_rows
@@ -135,20 +135,6 @@ def test_the_mean_of_three_has_no_tangent_left_and_does_not_depend_on_the_order(
     assert float(one.norm()) == pytest.approx(
         sum(w * float(change(f).norm()) for w, f in zip((1, 2, 3), three, strict=True)) / 6
     )
-
-
-def test_two_vectors_meet_on_the_great_circle_and_opposite_ones_are_refused() -> None:
-    import torch
-
-    cosines = torch.tensor([[1.0, 0.2], [0.2, 1.0]], dtype=torch.float64)
-    found = sphere_mean(cosines, torch.tensor([0.7, 0.3], dtype=torch.float64), "x")
-    angle = math.acos(0.2)
-    assert found.tolist() == pytest.approx(
-        [math.sin(0.7 * angle) / math.sin(angle), math.sin(0.3 * angle) / math.sin(angle)]
-    )
-    against = torch.tensor([[1.0, -1.0], [-1.0, 1.0]], dtype=torch.float64)
-    with pytest.raises(ConfigError, match="layer x: the adapters point in opposite directions"):
-        sphere_mean(against, torch.tensor([0.5, 0.5], dtype=torch.float64), "x")
 
 
 def test_the_blend_loads_and_changes_the_model(
