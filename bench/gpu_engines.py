@@ -81,11 +81,11 @@ def wide_processor() -> Any:
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
     from transformers.models.qwen3_5.tokenization_qwen3_5 import Qwen3_5Tokenizer
 
-    from dfkeval.models import loader
-    from dfkeval.models.processor import ImageTextProcessor
+    from dfkeval.models import tiny
+    from dfkeval.models.image_text_processor import ImageTextProcessor
 
-    tiny = loader.tiny_path()
-    raw = json.loads((tiny / "tokenizer.json").read_text(encoding="utf-8"))["model"]
+    base = tiny.path()
+    raw = json.loads((base / "tokenizer.json").read_text(encoding="utf-8"))["model"]
     vocab = dict(raw["vocab"])
     for index in range(len(vocab), 248044):
         vocab[f"<unused-{index}>"] = index
@@ -98,7 +98,7 @@ def wide_processor() -> Any:
         raise SystemExit("the special tokens did not get the ids of the real tokenizer")
     size = {"shortest_edge": 65536, "longest_edge": 16777216}
     images = Qwen2VLImageProcessorPil(patch_size=16, size=size, image_mean=[0.5] * 3, image_std=[0.5] * 3)
-    template = (tiny / "chat_template.jinja").read_text(encoding="utf-8")
+    template = (base / "chat_template.jinja").read_text(encoding="utf-8")
     tokenizer.chat_template = template
     return ImageTextProcessor(images, tokenizer, chat_template=template)
 

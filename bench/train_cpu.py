@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from dfkeval.models import loader
+from dfkeval.models.processor import load_processor
 from dfktrain.config.run import AdapterConfig, TrainConfig
 from dfktrain.data.collator import Collator
 from dfktrain.data.samplers import LengthGroups
@@ -113,7 +114,7 @@ def main() -> None:
         data = root / "train.jsonl"
         made = rows(asked.steps * asked.batch, root)
         data.write_text("".join(json.dumps(row) + "\n" for row in made))
-        collator = Collator(loader.load_processor("tiny"))
+        collator = Collator(load_processor("tiny"))
         samples = [collator.encode(row) for row in made]
         results = {
             "trainer": whole_loop(data, asked.steps, asked.batch, True, root / "a"),

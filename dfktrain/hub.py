@@ -19,11 +19,11 @@ from typing import Any
 from dfkdata.common.errors import BackendError, ConfigError, missing_package
 from dfkeval.models import adapters
 from dfkeval.models import metadata as cards
+from dfkeval.models.families import WEIGHT_FILE
 from dfktrain.config.run import HUB, TrainConfig
 from dfktrain.config.sections import ModelCard
 from dfktrain.reports import model_card
 
-_WEIGHTS = re.compile(r"^(?:adapter_model|model)[\w.-]*\.safetensors$|^model\.safetensors\.index\.json$")
 _BESIDE = (
     "adapter_config.json", "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json",
     "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "processor_config.json",
@@ -56,7 +56,7 @@ def plan(run: str | Path) -> list[File]:
     run = Path(run)
     folder = run / "adapter" if (run / "run.json").is_file() else run
     found = [File(path.name, public(path)) for path in sorted(_files(folder))]
-    if not any(_WEIGHTS.match(file.name) for file in found):
+    if not any(WEIGHT_FILE.match(file.name) for file in found):
         raise ConfigError(
             f"{run}: neither a run's folder nor one with weights; give the --out of dfktrain run"
         )
@@ -69,7 +69,11 @@ def plan(run: str | Path) -> list[File]:
 
 def _files(folder: Path) -> Iterator[Path]:
     for path in folder.iterdir() if folder.is_dir() else ():
-        if path.is_file() and not path.is_symlink() and (_WEIGHTS.match(path.name) or path.name in _BESIDE):
+        if (
+            path.is_file()
+            and not path.is_symlink()
+            and (WEIGHT_FILE.match(path.name) or path.name in _BESIDE)
+        ):
             yield path
 
 
@@ -91,7 +95,7 @@ def public(path: Path) -> bytes | Path:
     if path.suffix == ".safetensors":
         return path
     data = path.read_bytes()
-    if path.name == adapters.CONFIG:
+    if path.name == adapters.CONFIG_FILE:
         settings = json.loads(data)
         settings["base_model_name_or_path"] = _base_name(path.parent, settings.get("base_model_name_or_path"))
         return json.dumps(settings, indent=2, sort_keys=True).encode() + b"\n"

@@ -24,7 +24,8 @@ from dfkeval.backends._local.grammar import xgrammar
 from dfkeval.backends._local.label_probabilities import with_label_probs
 from dfkeval.backends._local.likelihood import likelihoods
 from dfkeval.backends._local.prompts import Prompt, decoded_sha256, failed, measured, render, resized_sha256
-from dfkeval.models import loader
+from dfkeval.models import fingerprint, loader
+from dfkeval.models.images import open_image
 from dfkeval.parsing.reasoning import GAP
 from dfkeval.parsing.tags import THINK_CLOSE
 from dfkeval.types import Completion, Constraint, Lesson, Likelihood, Request, Sampling
@@ -68,7 +69,7 @@ def start(config: Config) -> Backend:
     engine = Transformers(
         loaded, batch_tokens=config.batch_tokens, batch_size=config.batch_size, workers=config.workers
     )
-    engine.identity = loader.identity(loaded.info)
+    engine.identity = fingerprint.identity(loaded.info)
     return engine
 
 
@@ -111,7 +112,7 @@ class Transformers:
         """What the model is shown for `request`, in hashes. Raises `DataError` for an image that cannot be
         read."""
         text = render(self.processor, request, sampling)
-        images = [loader.open_image(path) for path in request.images]
+        images = [open_image(path) for path in request.images]
         return {"prompt": text, "images": resized_sha256(self.processor, images)}
 
     def likelihoods(self, lessons: Iterable[Lesson], sampling: Sampling) -> Iterator[Likelihood]:
@@ -206,7 +207,7 @@ class Transformers:
 def _images(prompt: Prompt) -> list[Any] | DataError:
     """The decoded images of a prompt, or why one of them cannot be."""
     try:
-        return [loader.open_image(path) for path in prompt.request.images]
+        return [open_image(path) for path in prompt.request.images]
     except DataError as error:
         return error
 

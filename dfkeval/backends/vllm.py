@@ -33,7 +33,9 @@ from dfkeval.backends._local.prompts import (
     resized_sha256,
 )
 from dfkeval.backends._local.vllm_engine import Engine, Job, Settings, Workers
-from dfkeval.models import adapters, loader
+from dfkeval.models import adapters, fingerprint, loader
+from dfkeval.models.images import open_image
+from dfkeval.models.source import model_source
 from dfkeval.parsing.tags import TURN_ENDS
 from dfkeval.types import Completion, Constraint, Request, Sampling
 
@@ -63,7 +65,7 @@ def check(config: Config, sampling: Sampling, constraint: Constraint | None) -> 
     if importlib.util.find_spec("vllm") is None:
         raise missing_package('backend "vllm"', "vllm", "vllm")
     if config.adapter is not None:
-        adapters.refuse_unserved(config.adapter)
+        adapters.check_served(config.adapter)
 
 
 def start(config: Config) -> Backend:
@@ -72,7 +74,7 @@ def start(config: Config) -> Backend:
     check(config, Sampling(), None)
     found = loader.outline(config.model, adapter=config.adapter, max_pixels=config.max_pixels)
     settings = Settings(
-        model=loader.model_source(config.model),
+        model=model_source(config.model),
         dtype=config.dtype,
         tensor_parallel=config.tensor_parallel,
         max_model_len=config.max_model_len,
@@ -100,7 +102,7 @@ class VLLM:
         }  # fmt: skip
         if config.adapter is not None:
             self.info["adapter_effect"] = "not proved: vllm gives no logits without the adapter"
-        known = loader.identity(self.info)
+        known = fingerprint.identity(self.info)
         self.identity: dict[str, Any] | None = known and known | {"vllm": str(version)}
         self.engine: Engine | None = None
         self.workers: Workers | None = None
@@ -130,7 +132,7 @@ class VLLM:
         """What the model is shown for `request`, in hashes. Raises `DataError` for an image that cannot be
         read."""
         text = render(self.processor, request, sampling)
-        images = [loader.open_image(path) for path in request.images]
+        images = [open_image(path) for path in request.images]
         return {"prompt": text, "images": resized_sha256(self.processor, images)}
 
     def close(self) -> None:
@@ -146,7 +148,7 @@ class VLLM:
             why = f"{prompt.tokens} prompt tokens and {sampling.limit} to come are above max_model_len"
             return failed(request, f"{why} {self.config.max_model_len}")
         try:
-            images = [loader.open_image(path) for path in request.images]
+            images = [open_image(path) for path in request.images]
         except DataError as error:
             return failed(request, str(error))
         sizes = [fitted(self.processor, image) for image in images]

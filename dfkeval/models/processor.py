@@ -1,50 +1,78 @@
-"""A Qwen3-VL processor that needs no torchvision. Import it only where transformers may be loaded.
-
-The library's class demands a video processor, which demands torchvision. The sub-processors of a
-`ProcessorMixin` are read off the signature of `__init__`, so a subclass without `video_processor` loads and
-works with Pillow alone. Where torchvision is there, `add_video` puts the model's video processor beside
-it."""
+"""The processor: tokenizer, image processor and chat template in one object."""
 
 from __future__ import annotations
 
+import copy
+import importlib
+from pathlib import Path
 from typing import Any
 
-from transformers import AutoVideoProcessor, Qwen3VLProcessor
-from transformers.processing_utils import ProcessorMixin
-from transformers.utils import is_torchvision_available
+from dfkdata.common.errors import BackendError, ConfigError
+from dfkeval.models._packages import require_package
+from dfkeval.models.families import ModelFamily, family_of
+from dfkeval.models.source import model_source
 
-IMAGE, VIDEO, START, END = "<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>"
-
-
-class ImageTextProcessor(Qwen3VLProcessor):  # type: ignore[misc] # transformers is loaded untyped
-    """`Qwen3VLProcessor` for images and text; `save_pretrained` names the library's class, so that others
-    can load it."""
-
-    def __init__(
-        self, image_processor: Any = None, tokenizer: Any = None, chat_template: Any = None, **kwargs: Any
-    ):
-        self.image_token, self.video_token = IMAGE, VIDEO
-        self.vision_start_token, self.vision_end_token = START, END
-        ids = tokenizer.convert_tokens_to_ids([IMAGE, VIDEO, START, END])
-        self.image_token_id, self.video_token_id, self.vision_start_token_id, self.vision_end_token_id = ids
-        ProcessorMixin.__init__(self, image_processor, tokenizer, chat_template=chat_template)
-
-    def to_dict(self) -> dict[str, Any]:
-        saved: dict[str, Any] = super().to_dict()
-        saved["processor_class"] = "Qwen3VLProcessor"
-        if getattr(self, "video_processor", None) is not None:
-            saved["video_processor"] = self.video_processor.to_dict()
-        return saved
+#: File beside an adapter that was trained with another chat template than the base's.
+TEMPLATE = "chat_template.jinja"
 
 
-def add_video(processor: ImageTextProcessor, source: str) -> None:
-    """Give `processor` the video processor of the model at `source`, if torchvision is installed and it is of
-    the kind that this class can write into the text."""
-    if not is_torchvision_available():
-        return
+def load_processor(path: str | Path, *, max_pixels: int | None = None, min_pixels: int | None = None) -> Any:
+    """Load the processor of a vision-language model; works without torchvision.
+
+    Args:
+        path: A model folder, a Hub name, or "tiny".
+        max_pixels: Largest area of an image in pixels after resizing; set on this instance only.
+        min_pixels: Smallest area of an image in pixels after resizing.
+
+    Returns:
+        A processor with `tokenizer`, `image_processor` and `chat_template`.
+
+    Raises:
+        BackendError: The folder has no processor, or it cannot be loaded.
+        ConfigError: There is no such folder, or `min_pixels` is above `max_pixels`.
+    """
+    require_package("transformers")
+    source = model_source(path)
+    family = _family(source)
+    module, _, name = family.processor.partition(":")
     try:
-        found = AutoVideoProcessor.from_pretrained(source)
-    except (OSError, ValueError, ImportError):
-        return  # the model has none
-    if type(found).__name__ == "Qwen3VLVideoProcessor":
-        processor.video_processor = found
+        processor = getattr(importlib.import_module(module), name).from_pretrained(source)
+    except (OSError, ValueError, TypeError) as error:
+        raise BackendError(f"the processor of {str(path)!r} cannot be loaded: {error}") from error
+    processor.add_video(source, family.video_processor_class)
+    if max_pixels is not None or min_pixels is not None:
+        set_pixels(processor, max_pixels=max_pixels, min_pixels=min_pixels)
+    return processor
+
+
+def _family(source: str) -> ModelFamily:
+    """The family that the model's config.json names; the usual one without such a file."""
+    from transformers import PretrainedConfig
+
+    try:
+        settings, _ = PretrainedConfig.get_config_dict(source)
+    except OSError:
+        return family_of("")
+    return family_of(str(settings.get("model_type", "")))
+
+
+def set_pixels(processor: Any, *, max_pixels: int | None = None, min_pixels: int | None = None) -> None:
+    """Bound the area of resized images, in pixels.
+
+    The limits go into a copy of `size`, because the library shares that dict between instances."""
+    images = processor.image_processor
+    size = copy.deepcopy(dict(images.size))
+    if max_pixels is not None:
+        size["longest_edge"] = max_pixels
+        size["shortest_edge"] = min(size["shortest_edge"], max_pixels)
+    if min_pixels is not None:
+        size["shortest_edge"] = min_pixels
+    if size["shortest_edge"] > size["longest_edge"]:
+        raise ConfigError(f"min_pixels {size['shortest_edge']} is above max_pixels {size['longest_edge']}")
+    images.size = size
+
+
+def set_template(processor: Any, template: str) -> None:
+    """Render prompts with `template` from now on; a processor and its tokenizer hold one each."""
+    processor.chat_template = template
+    getattr(processor, "tokenizer", processor).chat_template = template

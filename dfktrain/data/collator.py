@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from dfkdata.common.errors import DataError
-from dfkeval.models.loader import open_image
+from dfkeval.models.images import open_image
 from dfktrain.data import masking, row_schema, video
 from dfktrain.data.masking import IGNORE, Encoded
 

@@ -18,11 +18,9 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from dfkdata.common.errors import ConfigError
+from dfkeval.models.families import is_packable
 from dfktrain.data.collator import Collator
 from dfktrain.data.masking import Encoded
-
-PACKABLE = ("qwen3_5",)
-"""Model types whose packed path is proved by tests."""
 
 LEAK = 1e-3
 """Largest difference of hidden states, relative to the largest, that is taken for rounding in fp32."""
@@ -138,7 +136,7 @@ def rule_by_sequence(
 def install(model_type: str) -> None:
     """Make the library's torch fallbacks respect sequence borders. Calls without borders are untouched;
     repeatable."""
-    if model_type not in PACKABLE:
+    if not is_packable(model_type):
         raise ConfigError(f"packing is not proved for {model_type} models; leave packing off")
     module: Any = importlib.import_module(f"transformers.models.{model_type}.modeling_{model_type}")
     if not hasattr(module, "dfk_packing"):
@@ -185,7 +183,7 @@ def _wrap_rule(module: Any) -> None:
 def refusal(body: nn.Module, packer: Packer, samples: Sequence[Encoded], attention: str) -> str | None:
     """None where `samples` may be packed on this model, else the reason; prepares the kernels."""
     kind = body.config.model_type
-    if kind not in PACKABLE:
+    if not is_packable(kind):
         return f"packing is not proved for {kind} models"
     if attention != "sdpa":
         return f"packing is proved for attention sdpa, not for {attention}"

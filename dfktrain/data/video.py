@@ -16,6 +16,7 @@ from typing import Any
 from torch import Tensor
 
 from dfkdata.common.errors import DataError
+from dfkeval.models.families import FAMILIES
 from dfkeval.models.rendering import Spans
 
 
@@ -39,7 +40,8 @@ def refusal(processor: Any) -> str | None:
 
     if not is_torchvision_available():
         return "reading it needs torchvision (and torchcodec for files): pip install torchvision torchcodec"
-    return "read only for models with a Qwen3VLVideoProcessor (Qwen3-VL, Qwen3.5); leave the row out"
+    readable = " or ".join(sorted({family.video_processor_class for family in FAMILIES.values()}))
+    return f"read only for models with a {readable}; leave the row out"
 
 
 def read(processor: Any, video: Any) -> Film:

@@ -20,11 +20,9 @@ from torch import Tensor, nn
 
 from dfkdata.common import plugins
 from dfkdata.common.errors import BackendError, ConfigError
-from dfkeval.models.adapters import UNSERVED
+from dfkeval.models import families
 from dfktrain.config.run import AdapterConfig, Switches, TrainConfig
 from dfktrain.engines import _chat_template, _support
-
-VISION = re.compile(r"(?:^|\.)(?:visual|vision_tower|vision_model|multi_modal_projector)\.")
 
 
 @dataclass
@@ -103,17 +101,18 @@ def outline(config: TrainConfig) -> tuple[Any, Any]:
     """(processor, network without weights) of a configuration. Raises `ConfigError` or `BackendError`."""
     from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoTokenizer
 
-    from dfkeval.models import loader
+    from dfkeval.models.processor import load_processor
+    from dfkeval.models.source import model_source
     from dfktrain.engines import transformers as plain
 
-    source = loader.model_source(config.model.name)
+    source = model_source(config.model.name)
     settings = plain.model_config(source)
     if config.model.kind == "llm":
         plain.refuse_vision(source, settings)
         processor, auto = AutoTokenizer.from_pretrained(source), AutoModelForCausalLM
     else:
         plain.known_family(source)
-        processor, auto = loader.load_processor(source), AutoModelForImageTextToText
+        processor, auto = load_processor(source), AutoModelForImageTextToText
     if config.model.chat_template is not None:
         _chat_template.replace(processor, config.model.chat_template)
     with torch.device("meta"):
@@ -189,14 +188,14 @@ def _head_name(model: nn.Module) -> str:
 def _switched(spec: Switches, name: str) -> bool:
     if "merger" in name:
         return spec.merger
-    side = spec.vision if VISION.search(name) else spec.language
+    side = spec.vision if families.is_vision(name) else spec.language
     return side and (spec.attention if "attn" in name else spec.mlp)
 
 
 def _chooses(spec: Switches | str, name: str) -> bool:
     if isinstance(spec, Switches):
         return _switched(spec, name)
-    vision = VISION.search(name) is not None
+    vision = families.is_vision(name)
     match spec:
         case "all-linear" | "all":
             return True
@@ -205,7 +204,7 @@ def _chooses(spec: Switches | str, name: str) -> bool:
         case "language":
             return not vision
         case "servable":
-            return UNSERVED.search(name) is None
+            return not families.is_unserved(name)
         case _:
             return re.search(spec.removeprefix("re:"), name) is not None
 
@@ -232,7 +231,7 @@ def trainable(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
 def vision_frozen(model: nn.Module, freeze: bool) -> Iterator[None]:
     """Within, if `freeze`, no part of the vision tower or merger is trained; afterwards everything is as
     before."""
-    frozen = [parameter for name, parameter in trainable(model) if freeze and VISION.search(name)]
+    frozen = [parameter for name, parameter in trainable(model) if freeze and families.is_vision(name)]
     for parameter in frozen:
         parameter.requires_grad_(False)
     try:

@@ -9,16 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from dfkdata.common.errors import ConfigError
-from dfkeval.models import loader
-
-BUILT_IN = {"qwen3_5": "chat_template.jinja"}
-"""Name -> file beside the built-in model's weights."""
+from dfkeval.models import tiny
+from dfkeval.models.families import FAMILIES
+from dfkeval.models.processor import set_template
 
 
 def replace(processor: Any, wanted: str) -> None:
     """Give `processor` the template that `wanted` names. Raises `ConfigError` that lists the names there
     are."""
-    loader.set_template(processor, text(processor, wanted))
+    set_template(processor, text(processor, wanted))
 
 
 def text(processor: Any, wanted: str) -> str:
@@ -26,11 +25,12 @@ def text(processor: Any, wanted: str) -> str:
     own = _named(processor)
     if wanted in own:
         return own[wanted]
-    path = loader.tiny_path() / BUILT_IN[wanted] if wanted in BUILT_IN else Path(wanted)
+    built_in = {name: family.chat_template for name, family in FAMILIES.items() if family.chat_template}
+    path = tiny.path() / built_in[wanted] if wanted in built_in else Path(wanted)
     try:
         return path.read_text(encoding="utf-8")
     except OSError as error:
-        names = ", ".join(sorted({*own, *BUILT_IN}))
+        names = ", ".join(sorted({*own, *built_in}))
         raise ConfigError(
             f"model.chat_template {wanted}: cannot be read ({error.strerror}), and no template has that name "
             f"(there are {names})"

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dfkdata.common.errors import BackendError
+from dfkeval.models.families import family_of
 from dfktrain.training.manifest import versions as installed
 
 
@@ -99,7 +100,7 @@ def kernels(model_type: str, attention: str) -> list[Kernel]:
         Kernel("attention", attention, "as configured"),
         Kernel("head and loss", "own, chunked", "logits at scored positions only"),
     ]
-    return [*_hybrid(), *found] if model_type.startswith("qwen3_5") else found
+    return [*_hybrid(), *found] if family_of(model_type).hybrid else found
 
 
 def _hybrid() -> list[Kernel]:

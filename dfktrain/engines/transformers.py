@@ -14,15 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dfkdata.common.errors import BackendError, ConfigError, missing_package
+from dfkeval.models import families
 
 if TYPE_CHECKING:
     from torch import nn
 
     from dfktrain.config.run import AdapterConfig, TrainConfig
     from dfktrain.engines._base import Base
-
-FAMILIES = ("qwen3_5", "qwen3_vl", "qwen2_5_vl", "qwen2_vl")
-"""Vision-language model types that pass the tests of collator, mask, adapter, reload and generation."""
 
 _DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
 
@@ -42,8 +40,9 @@ def load(config: TrainConfig, precision: str) -> Base:
     if config.model.kind == "llm":
         return _load_llm(config, precision)
     from dfkeval.models import loader
+    from dfkeval.models.source import model_source
 
-    source = loader.model_source(config.model.name)
+    source = model_source(config.model.name)
     known_family(source)
     check_kernels(model_config(source))
     if config.adapter.kind == "qlora":
@@ -64,10 +63,11 @@ def _load_4bit(config: TrainConfig) -> Base:
     import torch
     from transformers import AutoModelForImageTextToText, BitsAndBytesConfig
 
-    from dfkeval.models import loader
+    from dfkeval.models.processor import load_processor
+    from dfkeval.models.source import model_source
     from dfktrain.engines._base import Base
 
-    source = loader.model_source(config.model.name)
+    source = model_source(config.model.name)
     plan = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
@@ -78,7 +78,7 @@ def _load_4bit(config: TrainConfig) -> Base:
         source, quantization_config=plan, dtype=torch.bfloat16, attn_implementation=config.model.attention
     )
     model = peft.prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
-    return Base(model, loader.load_processor(source), config.model.name, shapes_without_weights(source))
+    return Base(model, load_processor(source), config.model.name, shapes_without_weights(source))
 
 
 def shapes_without_weights(source: str) -> str:
@@ -86,19 +86,19 @@ def shapes_without_weights(source: str) -> str:
     import torch
     from transformers import AutoModelForImageTextToText
 
-    from dfkeval.models import loader
+    from dfkeval.models.fingerprint import model_shapes_sha256
 
     with torch.device("meta"):
-        return loader.model_shapes_sha256(AutoModelForImageTextToText.from_config(model_config(source)))
+        return model_shapes_sha256(AutoModelForImageTextToText.from_config(model_config(source)))
 
 
 def known_family(source: str) -> str:
     """The model type of a vision-language folder or hub name. Raises `ConfigError` for one that is not
     proved."""
     kind = model_config(source).model_type
-    if kind not in FAMILIES:
+    if kind not in families.FAMILIES:
         raise ConfigError(
-            f"{source}: {kind} models are not supported as model.kind vlm; proved are {', '.join(FAMILIES)}"
+            f"{source}: {kind} models are not supported as model.kind vlm; proved are {', '.join(families.FAMILIES)}"
             + (
                 ""
                 if hasattr(model_config(source), "vision_config")
@@ -127,7 +127,7 @@ def check_kernels(settings: Any, *, patched: bool = False) -> None:
     from dfktrain.engines._kernels import require_gated_delta_rule
 
     fast = patched or importlib.util.find_spec("fla")
-    if fast and settings.model_type.startswith("qwen3_5") and torch.cuda.is_available():
+    if fast and families.family_of(settings.model_type).hybrid and torch.cuda.is_available():
         text = settings.get_text_config()
         require_gated_delta_rule("cuda", text.linear_num_value_heads, text.linear_value_head_dim)
 
@@ -147,10 +147,11 @@ def _load_llm(config: TrainConfig, precision: str) -> Base:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from dfkeval.models import loader
+    from dfkeval.models.fingerprint import model_shapes_sha256
+    from dfkeval.models.source import model_source
     from dfktrain.engines._base import Base
 
-    source = loader.model_source(config.model.name)
+    source = model_source(config.model.name)
     refuse_vision(source, model_config(source))
     try:
         model = AutoModelForCausalLM.from_pretrained(
@@ -161,7 +162,7 @@ def _load_llm(config: TrainConfig, precision: str) -> Base:
         raise BackendError(f"model {source!r} cannot be loaded: {error}") from error
     model = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     _require_plain_head(model, source)
-    return Base(model, tokenizer, config.model.name, loader.model_shapes_sha256(model))
+    return Base(model, tokenizer, config.model.name, model_shapes_sha256(model))
 
 
 def _require_plain_head(model: Any, source: str) -> None:
@@ -187,13 +188,13 @@ def _require_plain_head(model: Any, source: str) -> None:
 
 def adapt(base: Base, modules: list[str], config: AdapterConfig) -> Any:
     """The base with a fresh or a warm adapter on `modules`, ready to train; for kind full the base itself."""
-    from dfkeval.models import loader
+    from dfkeval.models import adapters
 
     if config.kind == "full":
         return base.model.requires_grad_(True)
     if config.warm_start is not None:
         holder = types.SimpleNamespace(tokenizer=getattr(base.processor, "tokenizer", base.processor))
-        return loader.attach(base.model, Path(config.warm_start), holder, trainable=True)
+        return adapters.attach(base.model, Path(config.warm_start), holder, trainable=True)
     return _fresh(base.model, modules, config)
 
 

@@ -73,7 +73,8 @@ def load(config: TrainConfig, precision: str) -> Base:
     unsloth = _import_first()
     import torch
 
-    from dfkeval.models import loader
+    from dfkeval.models.processor import load_processor
+    from dfkeval.models.source import model_source
     from dfktrain.engines._base import Base
     from dfktrain.engines.transformers import (
         check_kernels,
@@ -82,7 +83,7 @@ def load(config: TrainConfig, precision: str) -> Base:
         shapes_without_weights,
     )
 
-    source = loader.model_source(config.model.name)
+    source = model_source(config.model.name)
     known_family(source)
     check_kernels(model_config(source), patched=True)
     model, _ = unsloth.FastVisionModel.from_pretrained(
@@ -95,7 +96,7 @@ def load(config: TrainConfig, precision: str) -> Base:
         use_exact_model_name=True,
     )
     shapes = shapes_without_weights(source)
-    return Base(model, loader.load_processor(source), config.model.name, shapes, _checkpointing(config))
+    return Base(model, load_processor(source), config.model.name, shapes, _checkpointing(config))
 
 
 def _import_first() -> Any:

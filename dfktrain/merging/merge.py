@@ -19,8 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from dfkdata.common.errors import BackendError, ConfigError, DataError
-from dfkeval.models import loader
+from dfkeval.models import adapters, families, loader
 from dfkeval.models import metadata as cards
+from dfkeval.models.fingerprint import template_sha256, weights_sha256
+from dfkeval.models.source import model_source
 from dfktrain.engines.transformers import shapes_without_weights
 from dfktrain.merging import probes as probes_
 from dfktrain.merging.plan import Changes, plan, settings
@@ -33,7 +35,7 @@ from dfktrain.weights.safetensors_io import TensorFile, rewrite, weight_files
 REPORT = "merge-report.json"
 _COMPANIONS = (".json", ".jinja", ".txt", ".model", ".tiktoken")
 _LEGAL = re.compile(r"^(?:LICENSE|LICENCE|NOTICE)", re.IGNORECASE)
-_ADAPTERS_OWN = (lora.CONFIG, REPORT, "trainer_state.json")
+_ADAPTERS_OWN = (adapters.CONFIG_FILE, REPORT, "trainer_state.json")
 
 
 @dataclass(frozen=True)
@@ -111,9 +113,9 @@ def merge_adapter(
         report = MergeReport(
             out=out,
             base=_public_name(base_dir, adapter, base),
-            base_sha256=loader.weights_sha256(base),
-            adapter_sha256=loader.weights_sha256(adapter.folder),
-            merged_sha256=loader.weights_sha256(part),
+            base_sha256=weights_sha256(base),
+            adapter_sha256=weights_sha256(adapter.folder),
+            merged_sha256=weights_sha256(part),
             changed=tuple(sorted(changes)),
             kept=found.weights["kept"],
             scales=_scales(adapter),
@@ -142,7 +144,7 @@ def _record(report: MergeReport) -> dict[str, Any]:
 def _refuse_twice(base: Path, adapter: Path) -> None:
     """The base is not already this adapter's merge. Raises `ConfigError`."""
     before = manifest.read_json(base / REPORT)
-    if before is not None and before.get("adapter_sha256") == loader.weights_sha256(adapter):
+    if before is not None and before.get("adapter_sha256") == weights_sha256(adapter):
         raise ConfigError(
             f"{base}: this adapter is merged into it already, twice would be {adapter} doubled; "
             f"merge into {before['base']}"
@@ -213,7 +215,7 @@ def _check_shapes(card: cards.Card | None, folder: Path, adapter: Path) -> None:
 
 def _local(name: str | Path) -> Path:
     """The model's folder; a hub name is downloaded, because the user named one."""
-    source = loader.model_source(name)
+    source = model_source(name)
     if Path(source).is_dir():
         return Path(source)
     import huggingface_hub
@@ -281,12 +283,13 @@ def _video_processor(part: Path) -> None:
     target = part / "video_preprocessor_config.json"
     whole = manifest.read_json(part / "processor_config.json") or {}
     images = whole.get("image_processor") or manifest.read_json(part / "preprocessor_config.json") or {}
-    named = {whole.get("processor_class"), images.get("processor_class")}
-    if target.exists() or "video_processor" in whole or "Qwen3VLProcessor" not in named:
+    named = (str(settings.get("processor_class")) for settings in (whole, images))
+    family = next((family for name in named if (family := families.by_processor(name))), None)
+    if target.exists() or "video_processor" in whole or family is None:
         return
     kept = ("patch_size", "merge_size", "temporal_patch_size", "image_mean", "image_std", "size")
     video = {key: images[key] for key in kept if key in images}
-    kind = {"processor_class": "Qwen3VLProcessor", "video_processor_type": "Qwen3VLVideoProcessor"}
+    kind = {"processor_class": family.processor_class, "video_processor_type": family.video_processor_class}
     manifest.write_json(target, video | kind)
 
 
@@ -294,7 +297,7 @@ def _check_card(card: cards.Card | None, part: Path, adapter: Path) -> None:
     """The merged folder renders prompts as training did."""
     if card is None or card.template_sha256 is None:
         return
-    rendered = loader.template_sha256(probes_.processor(part)) if probes_.vision(part) else None
+    rendered = template_sha256(probes_.processor(part)) if probes_.vision(part) else None
     if rendered is not None and rendered != card.template_sha256:
         raise ConfigError(
             f"adapter {adapter}: was trained with another chat template than the base's; give it with "

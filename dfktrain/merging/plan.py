@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from dfkdata.common.errors import ConfigError
+from dfkeval.models import adapters, families
 from dfktrain.weights import lora
 from dfktrain.weights.safetensors_io import FLOATS, TensorEntry, TensorFile
 
@@ -51,7 +52,7 @@ def _places(files: list[TensorFile], base: Path) -> dict[str, TensorEntry]:
     places: dict[str, TensorEntry] = {}
     for file in files:
         for entry in file.entries:
-            name = lora.plain_name(entry.name)
+            name = adapters.plain_name(entry.name)
             if name in places:
                 raise ConfigError(f"base {base}: {places[name].name} and {entry.name} cannot be told apart")
             places[name] = entry
@@ -96,16 +97,13 @@ def _missing(adapter: lora.Adapter, places: dict[str, TensorEntry]) -> list[str]
     targets = adapter.config.get("target_modules")
     if not targets or adapter.config.get("layers_to_transform") or adapter.config.get("exclude_modules"):
         return []
-    text_only = not any("visual" in name for name in adapter.factors)
+    text_only = not any(map(families.is_vision, adapter.factors))
     found = []
     for name, entry in places.items():
         module = name.removesuffix(".weight")
-        home = re.match(r"(mtp|embed_tokens|lm_head|visual)\b", module)
-        if (
-            not name.endswith(".weight")
-            or len(entry.shape) != 2
-            or (home and (home[1] != "visual" or text_only))
-        ):
+        if not name.endswith(".weight") or len(entry.shape) != 2:
+            continue
+        if families.is_outside_layers(module, text_only=text_only):
             continue
         if module not in adapter.factors and _targeted(targets, entry.name.removesuffix(".weight"), module):
             found.append(entry.name)
@@ -115,7 +113,7 @@ def _missing(adapter: lora.Adapter, places: dict[str, TensorEntry]) -> list[str]
 def _targeted(targets: Any, *names: str) -> bool:
     if isinstance(targets, str):
         return targets != "all-linear" and any(re.fullmatch(targets, name) for name in names)
-    ends = {lora.plain_name(target) for target in targets}
+    ends = {adapters.plain_name(target) for target in targets}
     return any(name == end or name.endswith("." + end) for end in ends for name in names)
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from dfkdata.common.errors import DataError
-from dfkeval.models import loader
 from dfkeval.models import metadata as cards
+from dfkeval.models.images import open_image
+from dfkeval.models.processor import load_processor
 
 TEXTS = (
     "Hello. What can you do?",
@@ -65,7 +66,7 @@ def of_rows(path: Path, limit: int = 8) -> list[Probe]:
 
     found = []
     for row in load_rows(path):
-        images = tuple(loader.open_image(image) for image in row["images"])
+        images = tuple(open_image(image) for image in row["images"])
         found.append(Probe(before_answer(row["messages"]), images, row.get("tools")))
         if len(found) == limit:
             return found
@@ -82,7 +83,7 @@ def vision(folder: Path) -> bool:
 def processor(folder: Path) -> Any:
     """The processor, or the tokenizer of a language model."""
     if vision(folder):
-        return loader.load_processor(folder)
+        return load_processor(folder)
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(str(folder))

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from dfkdata.common.errors import ConfigError
-from dfkeval.models import loader
+from dfkeval.models import adapters
 from dfktrain.merging.probes import vision
 from dfktrain.weights import lora
 
@@ -40,20 +40,20 @@ def adapted(base: Path, adapter: lora.Adapter, processor: Any, dtype: str, devic
     holder = SimpleNamespace(tokenizer=getattr(processor, "tokenizer", processor))
     with tempfile.TemporaryDirectory() as scratch:
         folder = _loadable(adapter, net, Path(scratch))
-        return loader.attach(net, folder, holder)
+        return adapters.attach(net, folder, holder)
 
 
 def _loadable(adapter: lora.Adapter, net: Any, scratch: Path) -> Path:
     """The adapter's folder, or a copy with the key names of this model class where they are spelled
     otherwise."""
-    modules = {lora.plain_name(name): name for name, _ in net.named_modules()}
+    modules = {adapters.plain_name(name): name for name, _ in net.named_modules()}
     own = {entry.name for entry in adapter.file.entries}
     keys = {**_factor_keys(adapter, modules), **_whole_keys(adapter, modules)}
     if {*keys.values()} == own and all(new == old for new, old in keys.items()):
         return adapter.folder
     from safetensors.torch import save_file
 
-    save_file({new: adapter.tensor(old) for new, old in keys.items()}, str(scratch / lora.WEIGHTS))
+    save_file({new: adapter.tensor(old) for new, old in keys.items()}, str(scratch / adapters.WEIGHTS_FILE))
     names = {module: modules[module] for module in adapter.factors}
     ranks = {re.escape(names[name]): found.rank for name, found in adapter.factors.items()}
     alphas = {re.escape(names[name]): _alpha(adapter, found) for name, found in adapter.factors.items()}
@@ -63,7 +63,7 @@ def _loadable(adapter: lora.Adapter, net: Any, scratch: Path) -> Path:
         "layers_to_transform": None,
     }
     config = adapter.config | explicit | {"rank_pattern": ranks, "alpha_pattern": alphas}
-    (scratch / lora.CONFIG).write_text(json.dumps(config), encoding="utf-8")
+    (scratch / adapters.CONFIG_FILE).write_text(json.dumps(config), encoding="utf-8")
     return scratch
 
 

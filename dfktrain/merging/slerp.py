@@ -22,8 +22,9 @@ from typing import Any
 from torch import Tensor
 
 from dfkdata.common.errors import ConfigError
-from dfkeval.models import loader
 from dfkeval.models import metadata as cards
+from dfkeval.models.adapters import CONFIG_FILE, WEIGHTS_FILE
+from dfkeval.models.fingerprint import weights_sha256
 from dfktrain.merging.sphere import BlendedLayer, blend_layers
 from dfktrain.training import manifest
 from dfktrain.weights import lora
@@ -203,7 +204,7 @@ def _blend(
     made_from = {
         "weights": list(weights),
         "rank": rank,
-        "adapters": [loader.weights_sha256(adapter.folder) for adapter in adapters],
+        "adapters": [weights_sha256(adapter.folder) for adapter in adapters],
     }
     record = manifest.read_json(folder / _RECORD)
     if record is not None and record["made_from"] == made_from:
@@ -273,8 +274,8 @@ def _write_adapter(
     settings = {key: first.config.get(key) for key in ("task_type", "base_model_name_or_path")}
     settings |= {"peft_type": "LORA", "r": rank, "lora_alpha": rank, "target_modules": modules}
     contiguous = {key: tensor.contiguous() for key, tensor in tensors.items()}
-    save_file(contiguous, str(part / lora.WEIGHTS), {"format": "pt"})
-    manifest.write_json(part / lora.CONFIG, settings)
+    save_file(contiguous, str(part / WEIGHTS_FILE), {"format": "pt"})
+    manifest.write_json(part / CONFIG_FILE, settings)
     manifest.write_json(part / _RECORD, record)
     card = cards.read(first.folder)
     if card is not None:
@@ -286,7 +287,7 @@ def _write_adapter(
 
 def _write_report(out: Path, adapters: Sequence[lora.Adapter], blends: Sequence[Blend]) -> None:
     sources = [
-        {"name": adapter.folder.name, "sha256": loader.weights_sha256(adapter.folder)} for adapter in adapters
+        {"name": adapter.folder.name, "sha256": weights_sha256(adapter.folder)} for adapter in adapters
     ]
     points = [asdict(blend) | {"adapter": blend.adapter.name} for blend in blends]
     manifest.write_json(out / REPORT, {"format": 1, "adapters": sources, "points": points})

@@ -30,6 +30,7 @@ import torch
 from torch import Tensor
 
 from dfkdata.common.errors import DataError
+from dfkeval.models import adapters
 from dfktrain.merging.probes import Probe, processor
 from dfktrain.merging.reference import adapted, network
 from dfktrain.weights import lora
@@ -182,7 +183,7 @@ def _faults(
 def compare_weights(base: Path, merged: Path, net: Any, changed: set[str]) -> dict[str, int]:
     """Counts of tensors: changed, as PEFT has them to one rounding; and kept, byte for byte. Raises
     `DataError`."""
-    ours = {lora.plain_name(name): tensor.detach() for name, tensor in net.named_parameters()}
+    ours = {adapters.plain_name(name): tensor.detach() for name, tensor in net.named_parameters()}
     same = rounded = 0
     for old, new in zip(weight_files(base), weight_files(merged), strict=True):
         kept = {entry.name for entry in new.entries} - changed
@@ -190,7 +191,7 @@ def compare_weights(base: Path, merged: Path, net: Any, changed: set[str]) -> di
         same += len(kept)
         for entry, tensor in new.tensors():
             if entry.name in changed:
-                _require_rounded(entry, tensor, ours.get(lora.plain_name(entry.name)))
+                _require_rounded(entry, tensor, ours.get(adapters.plain_name(entry.name)))
                 rounded += 1
     return {"changed": rounded, "kept": same}
 

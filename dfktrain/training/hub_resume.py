@@ -24,6 +24,7 @@ from typing import Any
 
 from dfkdata.common.errors import BackendError, ConfigError
 from dfkeval.models import metadata as cards
+from dfkeval.models.families import WEIGHT_FILE
 from dfktrain import hub
 from dfktrain.training import manifest
 
@@ -34,7 +35,6 @@ _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 _PLACE = re.compile(
     rf"^stages/{_NAME}/(?:started\.json|stage\.json|adapter/{_NAME}|checkpoints/checkpoint-\d+/{_NAME})$"
 )
-_WEIGHTS = re.compile(r"^(?:adapter_model|model)[\w.-]*\.safetensors$|^model\.safetensors\.index\.json$")
 _SETTINGS = ("adapter_config.json", "config.json")
 _STATE = re.compile(r"^(?:optimizer\.pt|scheduler\.pt|rng_state(?:_\d+)?\.pth|trainer_state\.json|complete)$")
 
@@ -135,7 +135,7 @@ def _of_stage(run: Path, stage: Path) -> Iterator[hub.File]:
 
 def _weights(run: Path, folder: Path) -> Iterator[hub.File]:
     for path in sorted(folder.iterdir()):
-        if _WEIGHTS.match(path.name) or path.name in (*_SETTINGS, cards.NAME, "chat_template.jinja"):
+        if WEIGHT_FILE.match(path.name) or path.name in (*_SETTINGS, cards.NAME, "chat_template.jinja"):
             yield hub.File(path.relative_to(run).as_posix(), hub.public(path))
 
 

@@ -62,9 +62,11 @@ def run_facts(config: TrainConfig, base: Base, template: str, precision: str) ->
 def _weights(base: Base) -> str | None:
     """Which weights a base has: the hash of a folder's, the commit of a hub model's; None where neither is
     known."""
-    from dfkeval.models.loader import TINY, tiny_path, weights_sha256
+    from dfkeval.models import tiny
+    from dfkeval.models.fingerprint import weights_sha256
+    from dfkeval.models.source import TINY
 
-    folder = tiny_path() if base.name == TINY else Path(base.name)
+    folder = tiny.path() if base.name == TINY else Path(base.name)
     if folder.is_dir():
         return weights_sha256(folder)
     commit = getattr(base.model.config, "_commit_hash", None)
@@ -89,7 +91,7 @@ def stage_facts(stage: Stage, data: StageData) -> dict[str, Any]:
 
 
 def _folder_sha256(folder: Path) -> str:
-    from dfkeval.models.loader import weights_sha256
+    from dfkeval.models.fingerprint import weights_sha256
 
     if not folder.is_dir():
         raise ConfigError(f"adapter.warm_start {folder}: no such folder")

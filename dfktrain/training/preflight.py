@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dfkdata.common.errors import ConfigError, DataError
+from dfkeval.models import families
 from dfktrain.config.run import AdapterConfig, Stage, TrainConfig
 from dfktrain.data.collator import Collator
 from dfktrain.data.masking import Encoded
@@ -117,9 +118,9 @@ def _serving(size: Size | None) -> list[str]:
     """What servers do with such an adapter."""
     modules = size.modules if size else []
     notes = []
-    if any("visual" in name for name in modules):
+    if any(map(families.is_vision, modules)):
         notes.append("some servers ignore adapters on the vision tower without a word: merge before serving")
-    if any("linear_attn" in name for name in modules):
+    if any(map(families.is_linear_attention, modules)):
         notes.append(
             "some servers ignore adapters on the Gated DeltaNet projections (linear_attn) without a word: "
             "merge before serving, or use target_modules: servable"

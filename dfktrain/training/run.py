@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from dfkdata.common.errors import BackendError, ConfigError
-from dfkeval.models import loader
 from dfkeval.models import metadata as cards
+from dfkeval.models.fingerprint import template_sha256
 from dfktrain import hub
 from dfktrain.config.run import Stage, TrainConfig
 from dfktrain.data.collator import Collator
@@ -116,7 +116,7 @@ def train_on(
 
     out = Path(out)
     started = clock()
-    template = loader.template_sha256(base.processor)
+    template = template_sha256(base.processor)
     local = hub.fetched(config)
     facts = manifest.run_facts(local, base, template, precision)
     set_seed(config.seed)

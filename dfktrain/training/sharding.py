@@ -14,13 +14,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dfkeval.models.families import family_of
+
 PICTURES = ("pixel_values", "pixel_values_videos")
 
 
 @contextmanager
 def vision_on_every_rank(body: Any, wanted: bool) -> Iterator[None]:
     """Within, if `wanted`, the network below the head runs its vision tower on every batch."""
-    tower = getattr(body, "visual", None)
+    names = family_of(body.config.model_type).vision
+    tower = next((getattr(body, name) for name in names if hasattr(body, name)), None)
     if not wanted or tower is None:
         yield
         return

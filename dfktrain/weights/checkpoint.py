@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from dfkeval.models import loader
 from dfkeval.models import metadata as cards
+from dfkeval.models.processor import TEMPLATE
 from dfktrain.weights import extra_tensors
 
 if (
@@ -53,7 +53,7 @@ def save(
         else:
             (folder / "README.md").unlink(missing_ok=True)  # the library's empty form; `modelcard` writes one
         if _is_adapter(model) and base.own_template:
-            (folder / loader.TEMPLATE).write_text(str(base.processor.chat_template), encoding="utf-8")
+            (folder / TEMPLATE).write_text(str(base.processor.chat_template), encoding="utf-8")
         if card is not None:
             cards.write(folder, card)
     return folder

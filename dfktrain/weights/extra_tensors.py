@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dfkdata.common.errors import BackendError, ConfigError
-from dfkeval.models import loader
+from dfkeval.models.source import model_source
 from dfktrain.weights.safetensors_io import INDEX, TensorEntry, TensorFile, open_tensors, weight_files
 
 FILE = "model-carried.safetensors"
@@ -51,7 +51,7 @@ def _home(base: str) -> Path | None:
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
-        source = loader.model_source(base)
+        source = model_source(base)
         if Path(source).is_dir():
             return Path(source)
         return Path(huggingface_hub.snapshot_download(source, local_files_only=True))

@@ -1,17 +1,12 @@
 """A LoRA adapter as it lies on disk: which weight of the base it changes, and by how much.
 
-Strategy: module names are compared in one spelling (`plain_name`), because the same adapter comes as
-`base_model.model.model.language_model.layers.0…` (PEFT on the whole class),
-`base_model.model.model.layers.0…` (trained through the text-only class, as Unsloth's language loader saves
-it), `base_model.model.language_model.model.layers.0…` (older class layouts) and with or without the adapter's
-name in its keys. Promises: every key of the file has a meaning or is refused by name; so is every setting of
+Strategy: keys and files are read by `dfkeval.models.adapters`; here is the arithmetic. Promises: every key of the file has a meaning or is refused by name; so is every setting of
 the configuration that would make the weight change something else than what `change` computes. Formulas: LoRA
 W + s B A with s = alpha / r (arXiv:2106.09685), rsLoRA s = alpha / sqrt(r) (arXiv:2312.03732), DoRA m (W + s
 B A) / |W + s B A| by output row (arXiv:2402.09353)."""
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,17 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dfkdata.common.errors import ConfigError, DataError
-from dfktrain.weights.safetensors_io import TensorEntry, TensorFile, open_tensors, require_finite
+from dfkdata.common.errors import ConfigError
+from dfkeval.models import adapters
+from dfktrain.weights.safetensors_io import TensorFile, open_tensors, require_finite
 
-_WRAP = re.compile(r"^(?:base_model\.model\.)+")
-_HOME = re.compile(r"^(?:model\.|language_model\.)+")
-_FACTOR = re.compile(r"^(?P<module>.+)\.(?P<part>lora_[AB])(?:\.[^.]+)?\.(?P<kind>weight|bias)$")
-_MAGNITUDE = re.compile(r"^(?P<module>.+)\.lora_magnitude_vector(?:\.[^.]+)??(?:\.weight)?$")
-_SAVED = re.compile(r"\.modules_to_save(?:\.(?!weight$|bias$)[^.]+)?(?=\.)")
 _FOUR_BIT = re.compile(r"(?:-unsloth)?-(?:bnb-)?(?:4bit|nf4)$", re.IGNORECASE)
-
-WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
 #: Settings that do not change what the saved tensors mean.
 _NEUTRAL = frozenset(
@@ -119,23 +108,20 @@ def full_precision(name: str) -> str:
     return _FOUR_BIT.sub("", name)
 
 
-def plain_name(name: str) -> str:
-    """A module's or tensor's name in the one spelling that all class layouts share."""
-    return _HOME.sub("", _WRAP.sub("", name).replace(".base_layer.", "."))
-
-
 def read(folder: Path) -> Adapter:
     """The adapter in `folder`. Raises `ConfigError` for a kind that cannot be merged and `DataError` for
     broken files."""
-    config = _config(folder)
+    config = adapters.read_config(folder)
     _refuse_settings(folder, config)
-    path = folder / WEIGHTS
+    path = folder / adapters.WEIGHTS_FILE
     if not path.is_file():
         raise ConfigError(
-            f"adapter {folder}: no {WEIGHTS} (pickled adapters are not loaded); save it with safetensors"
+            f"adapter {folder}: no {path.name} (pickled adapters are not loaded); save it with safetensors"
         )
     file = open_tensors(path)
-    keys = _sorted_keys(folder, file, config)
+    keys = adapters.AdapterKeys.read(folder, (entry.name for entry in file.entries), config)
+    if keys.unexpected:
+        raise ConfigError(f"adapter {folder}: {next(iter(keys.unexpected.values()))}")
     shapes = {entry.name: entry.shape for entry in file.entries}
     factors = {
         module: _factors(folder, module, keys.names[module], found, shapes, config)
@@ -143,19 +129,6 @@ def read(folder: Path) -> Adapter:
     }
     base = _recorded_base(config)
     return Adapter(folder, config, file, factors, keys.replaced, keys.copies, keys.names, base)
-
-
-def _config(folder: Path) -> dict[str, Any]:
-    path = folder / CONFIG
-    if not path.is_file():
-        raise ConfigError(f"adapter {str(folder)!r}: no {CONFIG} there; give the folder that PEFT saved")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{path}: not JSON ({error})") from error
-    if not isinstance(config, dict):
-        raise DataError(f"{path}: not a configuration of PEFT")
-    return config
 
 
 def _refuse_settings(folder: Path, config: dict[str, Any]) -> None:
@@ -184,62 +157,6 @@ def _refuse_settings(folder: Path, config: dict[str, Any]) -> None:
 def _recorded_base(config: dict[str, Any]) -> str | None:
     name = config.get("base_model_name_or_path")
     return str(name) if name else None
-
-
-@dataclass
-class _Keys:
-    """The file's keys by meaning. parts: module -> part -> key. replaced, copies: tensor -> key. names:
-    module -> its name as spelled."""
-
-    parts: dict[str, dict[str, str]] = field(default_factory=dict)
-    replaced: dict[str, str] = field(default_factory=dict)
-    copies: dict[str, str] = field(default_factory=dict)
-    names: dict[str, str] = field(default_factory=dict)
-
-
-def _sorted_keys(folder: Path, file: TensorFile, config: dict[str, Any]) -> _Keys:
-    keys = _Keys()
-    for entry in file.entries:
-        found = _FACTOR.match(entry.name)
-        size = None if found else _MAGNITUDE.match(entry.name)
-        if found is None and size is None:
-            place, copied = _whole(folder, entry, config)
-            home = keys.copies if copied else keys.replaced
-        else:
-            spelled = (found or size)["module"]  # type: ignore[index] # one of the two matched
-            module = plain_name(spelled)
-            keys.names[module] = _WRAP.sub("", spelled)
-            place = f"{found['part']}.{found['kind']}" if found else "magnitude"
-            home = keys.parts.setdefault(module, {})
-        if place in home:
-            raise ConfigError(
-                f"adapter {folder}: {home[place]} and {entry.name} mean the same place; save one adapter"
-            )
-        home[place] = entry.name
-    return keys
-
-
-def _whole(folder: Path, entry: TensorEntry, config: dict[str, Any]) -> tuple[str, bool]:
-    """(plain name of a tensor that is saved whole, whether it is only a copy of the base's embedding or
-    head).
-
-    PEFT adds such copies by itself. Raises `ConfigError` for a tensor that the configuration does not
-    announce."""
-    name = plain_name(_SAVED.sub("", entry.name))
-    module, _, kind = name.rpartition(".")
-    if "lora_" in entry.name or "trainable_tokens" in entry.name:
-        raise ConfigError(
-            f"adapter {folder}: {entry.name} (an adapter of an embedding or a convolution) cannot be merged"
-        )
-    announced = config.get("modules_to_save") or ()
-    inside = any(f".{module}.".find(f".{end}.") >= 0 for end in announced)
-    if inside or (kind == "bias" and config.get("bias", "none") != "none"):
-        return name, False
-    if name in ("embed_tokens.weight", "lm_head.weight"):
-        return name, True
-    raise ConfigError(
-        f"adapter {folder}: unexpected key {entry.name}: neither LoRA, nor modules_to_save, nor a bias"
-    )
 
 
 def _factors(

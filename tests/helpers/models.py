@@ -100,7 +100,7 @@ def build_processor(template: str, patch: int = 16) -> Any:
     """Tokenizer and an image processor with a budget of 64x64 pixels."""
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-    from dfkeval.models.processor import ImageTextProcessor
+    from dfkeval.models.image_text_processor import ImageTextProcessor
 
     images = Qwen2VLImageProcessorPil(
         patch_size=patch,

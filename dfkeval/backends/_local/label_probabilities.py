@@ -17,7 +17,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from dfkeval.backends._local.padding import ALONG, joined
-from dfkeval.models import loader
+from dfkeval.models.images import open_image
 from dfkeval.parsing.label_confidence import continuations, normalised
 from dfkeval.types import Completion, Request
 
@@ -143,7 +143,7 @@ def _forward(batch: Sequence[_Place], model: Any, processor: Any) -> list[Scores
 
 def _common_part(place: _Place, processor: Any) -> dict[str, Any]:
     """The inputs of what all classes of one request begin with."""
-    images = [loader.open_image(path) for path in place.request.images]
+    images = [open_image(path) for path in place.request.images]
     inputs = dict(processor(text=[place.text], images=images or None, return_tensors="pt"))
     return {key: value[:, : -place.cut] if key in ALONG else value for key, value in inputs.items()}
 

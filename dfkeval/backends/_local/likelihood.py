@@ -15,7 +15,7 @@ from typing import Any
 
 from dfkdata.common.errors import DataError
 from dfkeval.backends._local.padding import ALONG, Inputs, joined, length
-from dfkeval.models import loader
+from dfkeval.models.images import open_image
 from dfkeval.models.rendering import spans
 from dfkeval.types import Lesson, Likelihood, refuse_unseen
 
@@ -64,7 +64,7 @@ def _encoded(lesson: Lesson, processor: Any, thinking: bool) -> _Row:
     parts = spans(row, processor)
     if parts.prompt.count(processor.image_token) != len(request.images):
         raise DataError(f"the turns do not have one place for each of the row's {len(request.images)} images")
-    images = [loader.open_image(path) for path in request.images]
+    images = [open_image(path) for path in request.images]
     inputs = dict(processor(text=[parts.prompt], images=images or None, return_tensors="pt"))
     silent, answer = (
         processor.tokenizer(text, add_special_tokens=False)["input_ids"] if text else []

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dfkdata.common.errors import DataError
-from dfkeval.models import loader
+from dfkeval.models.images import image_size
 from dfkeval.parsing.tags import THINK_OPEN
 from dfkeval.types import Completion, Request, Sampling, refuse_unseen
 
@@ -65,7 +65,7 @@ def _image_tokens(processor: Any, request: Request) -> int:
     side = images.patch_size * images.merge_size
     total = 0
     for path in request.images:
-        width, height = loader.image_size(path)
+        width, height = image_size(path)
         if max(width, height) > _SLIMMEST * min(width, height):
             raise DataError(f"image {path!s:.200}: {width} x {height} pixels are too slim for the model")
         area = min(max(width * height, images.size["shortest_edge"]), images.size["longest_edge"])

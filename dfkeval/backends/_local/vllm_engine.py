@@ -21,7 +21,7 @@ from typing import Any
 import msgspec
 
 from dfkdata.common.errors import BackendError
-from dfkeval.models import loader
+from dfkeval.models.images import open_image
 from dfkeval.parsing import reasoning
 from dfkeval.parsing.tags import THINK_CLOSE
 from dfkeval.types import Completion, Constraint, Sampling
@@ -178,7 +178,7 @@ def _prompt(job: Job, text: str) -> dict[str, Any]:
 
     if not job.images:
         return {"prompt": text}
-    pictures = [loader.open_image(path).resize(size, Image.Resampling.BICUBIC) for path, size in job.images]
+    pictures = [open_image(path).resize(size, Image.Resampling.BICUBIC) for path, size in job.images]
     return {"prompt": text, "multi_modal_data": {"image": pictures}}
 
 

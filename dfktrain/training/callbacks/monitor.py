@@ -27,6 +27,7 @@ from dfkdata.common.errors import ConfigError
 from dfkeval.backends.transformers import Transformers
 from dfkeval.evaluation import evaluate
 from dfkeval.models import loader
+from dfkeval.models.processor import set_pixels
 from dfkeval.runs.run import Run
 from dfktrain.config.run import Stage, TrainConfig
 from dfktrain.config.sections import Watched
@@ -59,7 +60,7 @@ class Live:
         self.model, self.precision = model, precision
         self.processor = copy.deepcopy(processor)  # padding and truncation are state of a tokenizer
         if max_pixels is not None:
-            loader.set_pixels(self.processor, max_pixels=max_pixels)
+            set_pixels(self.processor, max_pixels=max_pixels)
 
     @contextmanager
     def backend(self, batch_tokens: int) -> Iterator[Transformers]:

@@ -14,8 +14,12 @@ from dfkdata.common.errors import BackendError, ConfigError, DataError
 from dfkeval.backends._local.generate import Generator
 from dfkeval.backends._local.prompts import Prompt
 from dfkeval.backends.transformers import Transformers
-from dfkeval.models import loader
+from dfkeval.models import fingerprint, loader
 from dfkeval.models import metadata as cards
+from dfkeval.models import tiny as tiny_model
+from dfkeval.models.fingerprint import template_sha256, weights_sha256
+from dfkeval.models.images import open_image
+from dfkeval.models.processor import load_processor
 from dfkeval.types import Completion, Request, Sampling
 
 torch = pytest.importorskip("torch")
@@ -198,8 +202,8 @@ def test_drawn_answers_repeat_with_their_seed(tiny: loader.Loaded, requests: lis
 def test_the_record_says_what_was_run(tiny: loader.Loaded) -> None:
     info = Transformers(tiny).info
     assert (info["kind"], info["dtype"], info["device"]) == ("transformers", "float32", "cpu")
-    assert info["weights_sha256"] == loader.weights_sha256(loader.tiny_path())
-    assert info["template_sha256"] == loader.template_sha256(tiny.processor)
+    assert info["weights_sha256"] == weights_sha256(tiny_model.path())
+    assert info["template_sha256"] == template_sha256(tiny.processor)
     assert info["pixels"]["longest_edge"] > 0
     assert info["attention"] == "sdpa"
     assert set(info["kernels"]) == {
@@ -227,7 +231,7 @@ def test_the_kernel_path_names_the_package_that_was_bound(
 
     fast.__module__ = "fla.ops.gated_delta_rule.chunk"
     monkeypatch.setattr(module, "torch_chunk_gated_delta_rule", bind(fast))
-    assert loader.kernels(tiny.model)["chunk_gated_delta_rule"] == "fla"
+    assert fingerprint.kernels(tiny.model)["chunk_gated_delta_rule"] == "fla"
 
 
 def test_max_pixels_bounds_the_image_on_this_processor_alone(tmp_path: Path) -> None:
@@ -235,10 +239,10 @@ def test_max_pixels_bounds_the_image_on_this_processor_alone(tmp_path: Path) -> 
 
     path = tmp_path / "large.png"
     Image.new("RGB", (640, 640), "red").save(path)
-    small = loader.load_processor("tiny", max_pixels=64 * 64)
-    plain = loader.load_processor("tiny")
+    small = load_processor("tiny", max_pixels=64 * 64)
+    plain = load_processor("tiny")
     grids = [
-        processor(text=["<|vision_start|><|image_pad|><|vision_end|>"], images=[[loader.open_image(path)]],
+        processor(text=["<|vision_start|><|image_pad|><|vision_end|>"], images=[[open_image(path)]],
                   return_tensors="pt")["image_grid_thw"].prod().item()
         for processor in (small, plain)
     ]  # fmt: skip
@@ -285,7 +289,7 @@ def test_a_trained_adapter_loads_and_changes_the_answers(
 ) -> None:
     folder = make_adapter()
     loaded = load_adapter(folder)
-    assert loaded.info["adapter_sha256"] == loader.weights_sha256(folder)
+    assert loaded.info["adapter_sha256"] == weights_sha256(folder)
     got = answers(loaded, requests[:4])
     assert {name: each.text for name, each in got.items()} != {name: in_eights[name].text for name in got}
 

@@ -75,7 +75,7 @@ def by_unsloth(folder: Path) -> Path:
         "a_setting_of_a_later_version": None,
     }
     path.write_text(json.dumps(config))
-    keys = adapters.modules(adapters.shapes(found))
+    keys = adapters.modules(found)
     assert len(keys) == 54 and not any("merger" in name for name in keys)
     assert {name.rpartition(".")[2] for name in keys if "linear_attn" in name} == {
         "in_proj_qkv", "in_proj_z", "in_proj_b", "in_proj_a", "out_proj"
@@ -89,7 +89,7 @@ def test_both_layouts_load_by_shapes_whatever_their_base_is_called(
 ) -> None:
     folder = layout(tmp_path / "adapter")
     whole = loader.load("tiny", adapter=folder, dtype="float32", device="cpu")
-    names = adapters.modules(adapters.shapes(folder))
+    names = adapters.modules(folder)
     assert any("visual" in name for name in names) is (layout is by_unsloth)
     assert len(names) == sum(
         1 for name, _ in whole.model.named_parameters() if name.endswith("lora_A.default.weight")

@@ -17,6 +17,7 @@ from dfkeval.backends._local.prompts import Prompt
 from dfkeval.backends.transformers import Transformers
 from dfkeval.evaluation import evaluate
 from dfkeval.models import loader
+from dfkeval.models import tiny as tiny_model
 from dfkeval.runs.config import EvalConfig
 from dfkeval.runs.run import load_run
 from dfkeval.types import Completion, Request, Sampling
@@ -114,7 +115,7 @@ def test_a_device_that_is_not_there_is_said_in_words() -> None:
 
 def test_broken_weights_are_said_in_words(tmp_path: Path) -> None:
     folder = tmp_path / "model"
-    shutil.copytree(loader.tiny_path(), folder)
+    shutil.copytree(tiny_model.path(), folder)
     for path in folder.glob("*.safetensors"):
         path.write_bytes(b"\xff" * 64)
     with pytest.raises(BackendError, match="cannot be loaded"):

@@ -19,6 +19,7 @@ from dfkeval.backends.openai import body, label_probs
 from dfkeval.backends.transformers import Transformers
 from dfkeval.evaluation.evaluate import score
 from dfkeval.models import loader
+from dfkeval.models.images import open_image
 from dfkeval.parsing.label_confidence import continuations, from_alternatives, normalised, slot_of, with_slot
 from dfkeval.types import Completion, LabelSlot, Request, Sampling
 from tests.helpers.runs import (
@@ -125,7 +126,7 @@ def slow_scores(tiny: loader.Loaded, request: Request, answer: str) -> dict[str,
     import torch
 
     prompt, scores = prompt_of(tiny, request), {}
-    images = [loader.open_image(path) for path in request.images] or None
+    images = [open_image(path) for path in request.images] or None
     begin = tiny.processor(text=[prompt], images=images, return_tensors="pt")["input_ids"].shape[1]
     for label in ("netral", "disinformasi", "fitnah", "ujaran kebencian"):
         upto = answer[: answer.index("Label:")]

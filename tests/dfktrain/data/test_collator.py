@@ -92,12 +92,13 @@ def test_the_pixel_budget_holds_where_the_processor_class_has_limits_of_its_own(
 def test_the_budget_gives_the_same_pixels_as_the_loader_at_inference(
     base_folder: Any, pictures: list[str]
 ) -> None:
-    from dfkeval.models import loader
+    from dfkeval.models.images import open_image
+    from dfkeval.models.processor import load_processor
 
     row = image_row("i", pictures[4:5], "x", "y")
-    trained = Collator(loader.load_processor(base_folder), max_pixels=48 * 48)([row])
-    asked = loader.load_processor(base_folder, max_pixels=48 * 48)
-    seen = asked.image_processor(images=[loader.open_image(pictures[4])], return_tensors="pt")
+    trained = Collator(load_processor(base_folder), max_pixels=48 * 48)([row])
+    asked = load_processor(base_folder, max_pixels=48 * 48)
+    seen = asked.image_processor(images=[open_image(pictures[4])], return_tensors="pt")
     assert torch.equal(trained["pixel_values"], seen["pixel_values"])
 
 

@@ -28,9 +28,9 @@ TEMPLATES = ("qwen3_5_nothink", "qwen3_5_think", "qwen3_6", "qwen3_8", "qwen3_vl
 
 
 def tiny_template() -> str:
-    from dfkeval.models import loader
+    from dfkeval.models import tiny
 
-    return (loader.tiny_path() / "chat_template.jinja").read_text(encoding="utf-8")
+    return (tiny.path() / "chat_template.jinja").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ import pytest
 import transformers
 
 from dfkdata.common.errors import BackendError, ConfigError
-from dfkeval.models import loader
+from dfkeval.models.source import model_source
 from dfktrain import TrainConfig
 from dfktrain.cli._common import quiet
 from dfktrain.engines import _kernels
@@ -209,7 +209,7 @@ def test_the_kernel_is_checked_before_a_hybrid_model_is_loaded_on_a_gpu(
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: sys if name == "fla" else real(name))
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr(_kernels, "require_gated_delta_rule", lambda *shape: asked.append(shape))
-    plain.check_kernels(plain.model_config(loader.model_source("tiny")))
+    plain.check_kernels(plain.model_config(model_source("tiny")))
     plain.check_kernels(transformers.Qwen2VLConfig())
     assert asked == [("cuda", 4, 32)]  # the model's own heads, so that kernels are tuned once
 

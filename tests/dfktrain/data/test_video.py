@@ -201,13 +201,13 @@ def test_ids_and_tensors_equal_those_of_the_librarys_processor(tmp_path: Path) -
     pytest.importorskip("torchvision", reason="needs torchvision, for the library's video processor")
     from transformers import Qwen3VLProcessor, Qwen3VLVideoProcessor
 
-    from dfkeval.models import loader
+    from dfkeval.models.processor import load_processor
 
     own = build_processor(released_template("qwen3_5_nothink"))
     frames = Qwen3VLVideoProcessor(size={"shortest_edge": 32 * 32 * 4, "longest_edge": 64 * 64 * 8})
     whole = Qwen3VLProcessor(own.image_processor, own.tokenizer, frames, chat_template=own.chat_template)
     whole.save_pretrained(tmp_path)
-    loaded = loader.load_processor(tmp_path)
+    loaded = load_processor(tmp_path)
     row = video_row("v", [film(50), film(31, 1)])
     prompt = whole.apply_chat_template(row["messages"][:1], tokenize=False, add_generation_prompt=True)
     wanted = whole(text=[prompt], videos=row["videos"], return_tensors="pt")
@@ -218,4 +218,4 @@ def test_ids_and_tensors_equal_those_of_the_librarys_processor(tmp_path: Path) -
     for name in ("pixel_values_videos", "video_grid_thw"):
         assert torch.equal(found[name], wanted[name])
     loaded.save_pretrained(tmp_path / "again")
-    assert video.refusal(loader.load_processor(tmp_path / "again")) is None
+    assert video.refusal(load_processor(tmp_path / "again")) is None

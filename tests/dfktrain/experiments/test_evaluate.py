@@ -11,7 +11,7 @@ import pytest
 
 from dfkdata.common.errors import BackendError, ConfigError
 from dfkeval import evaluate, load_run
-from dfkeval.models import loader
+from dfkeval.models import tiny
 from dfktrain import TrainConfig
 from dfktrain.cli import app
 from dfktrain.experiments import evaluate as scores
@@ -262,7 +262,7 @@ def test_the_base_is_asked_by_the_next_point_where_the_first_one_fails(project: 
 
 
 def test_points_with_different_bases_are_compared_without_one(project: Path) -> None:
-    (project / "other").symlink_to(loader.tiny_path())
+    (project / "other").symlink_to(tiny.path())
     plan = sweep.Sweep(project / "train.yaml", sweep.points([f"model.name=tiny,{project / 'other'}"]), (1,))
     found = sweep.run(plan, project / "sweep", [].append, fake_launch(set(), []))
     assert "base" not in [name for name, _ in found.pools] and len(found.pools) == 2

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from dfkdata.common.errors import ConfigError, DataError
+from dfkeval.models import adapters
 from dfkeval.models import metadata as cards
 from dfktrain.cli import app
 from dfktrain.merging import merge, reference, verification
@@ -175,7 +176,7 @@ def test_an_adapter_of_the_text_only_class_reaches_the_whole_model(
 ) -> None:
     """Attached to the whole model as it is, it would find no place and change nothing."""
     folder = adapter(base, tmp_path / "adapter", text_class=True)
-    keys = [entry.name for entry in safetensors_io.open_tensors(folder / lora.WEIGHTS).entries]
+    keys = [entry.name for entry in safetensors_io.open_tensors(folder / adapters.WEIGHTS_FILE).entries]
     assert all(key.startswith("base_model.model.model.layers.") for key in keys)
     report = merge_adapter(base, folder, tmp_path / "out", probes=probes)
     assert all(name.startswith("model.language_model.layers.") for name in report.changed)
@@ -188,7 +189,7 @@ def broken(name: str, change: Callable[[Any], Any]) -> Callable[[Path], None]:
 
         tensors = {key: tensor.clone() for key, tensor in tensors_of(folder).items()}
         tensors[name] = change(tensors[name])
-        save_file(tensors, str(folder / lora.WEIGHTS))
+        save_file(tensors, str(folder / adapters.WEIGHTS_FILE))
 
     return apply
 
@@ -606,9 +607,9 @@ def test_a_language_model_is_merged_and_proved_its_own_head_included(processor: 
 def test_the_built_in_model_is_merged_under_the_name_in_dfk_json_and_used_like_any_other(
     tmp_path: Path,
 ) -> None:
-    from dfkeval.models import loader
+    from dfkeval.models import loader, tiny
 
-    folder = adapter(loader.tiny_path(), tmp_path / "adapter", modules="layers.5")
+    folder = adapter(tiny.path(), tmp_path / "adapter", modules="layers.5")
     shapes = loader.load("tiny", adapter=folder, device="cpu").info["shapes_sha256"]
     cards.write(folder, cards.Card(schema="caption", base=cards.Base(name="tiny", shapes_sha256=shapes)))
     report = merge_adapter(None, folder, tmp_path / "out")

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from dfkdata.common.errors import ConfigError
+from dfkeval.models import adapters
 from dfkeval.models import metadata as cards
 from dfktrain.cli import app
 from dfktrain.merging import slerp
@@ -34,7 +35,7 @@ def pair(base_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[P
 def change(folder: Path, layer: str = LAYER) -> Any:
     """s B A written out, fp64; zeros where the adapter leaves the layer alone."""
     found = lora.read(folder)
-    factors = found.factors[lora.plain_name(layer)]
+    factors = found.factors[adapters.plain_name(layer)]
     return factors.scale * found.tensor(factors.b).double() @ found.tensor(factors.a).double()
 
 
@@ -75,7 +76,7 @@ def test_the_blend_does_not_depend_on_how_a_change_is_factorised(
         name: (-turn.T @ tensor if "lora_A" in name else -tensor @ turn).contiguous()
         for name, tensor in tensors.items()
     }
-    save_file(turned, str(twin / lora.WEIGHTS))
+    save_file(turned, str(twin / adapters.WEIGHTS_FILE))
     slerp_adapters(pair, tmp_path / "one", [(0.4, 0.6)])
     slerp_adapters((twin, pair[1]), tmp_path / "two", [(0.4, 0.6)])
     one, two = change(tmp_path / "one"), change(tmp_path / "two")
@@ -158,9 +159,11 @@ def test_a_grid_covers_the_edge_and_is_resumed(pair: tuple[Path, Path], tmp_path
 
     points = slerp_adapters(pair, tmp_path / "out", grid(2, 3), score=score)
     assert asked == ["0-1 eval", "0.5-0.5 eval", "1-0 eval"]
-    first = (tmp_path / "out" / "0.5-0.5" / lora.WEIGHTS).stat().st_mtime_ns
+    first = (tmp_path / "out" / "0.5-0.5" / adapters.WEIGHTS_FILE).stat().st_mtime_ns
     again = slerp_adapters(pair, tmp_path / "out", grid(2, 3), score=score)
-    assert again == points and (tmp_path / "out" / "0.5-0.5" / lora.WEIGHTS).stat().st_mtime_ns == first
+    assert (
+        again == points and (tmp_path / "out" / "0.5-0.5" / adapters.WEIGHTS_FILE).stat().st_mtime_ns == first
+    )
     with pytest.raises(ConfigError, match="holds something else than this blend"):
         slerp_adapters(pair, tmp_path / "out", grid(2, 3), rank=2)
 
@@ -174,7 +177,7 @@ def test_what_cannot_be_blended_is_refused_by_name(
     cards.write(asked, cards.Card(schema="caption"))
     other = renamed(pair[0], tmp_path / "other", str)
     cards.write(other, cards.Card(schema="dfk_label"))
-    for adapters, weights, message in (
+    for pairs, weights, message in (
         ((pair[0], dora), (1, 1), "DoRA scales rows as well"),
         ((pair[0], biased), (1, 1), "holds whole tensors"),
         ((asked, other), (1, 1), "schema was 'caption' in training and is 'dfk_label' here"),
@@ -186,7 +189,7 @@ def test_what_cannot_be_blended_is_refused_by_name(
         (pair, (1e308, 1e308), "numbers of 0 or more"),
     ):
         with pytest.raises(ConfigError, match=message):
-            slerp_adapters(adapters, tmp_path / "out", [weights])
+            slerp_adapters(pairs, tmp_path / "out", [weights])
     assert not (tmp_path / "out").exists()
 
 

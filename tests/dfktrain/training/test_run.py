@@ -13,7 +13,9 @@ import pytest
 import torch
 
 from dfkdata.common.errors import BackendError, ConfigError, DataError
-from dfkeval.models import loader
+from dfkeval.models import loader, tiny
+from dfkeval.models.fingerprint import template_sha256
+from dfkeval.models.processor import load_processor
 from dfktrain import TrainConfig, train
 from dfktrain.config.run import AdapterConfig, Source, Stage, Switches
 from dfktrain.data.collator import Collator
@@ -238,13 +240,13 @@ def test_the_card_beside_the_adapter_says_what_inference_must_repeat(
     result = train(config(base_folder, data, steps=1, max_pixels=2048), tmp_path / "out")
     card = json.loads((result.adapter / "dfk.json").read_text())
     assert card == json.loads((tmp_path / "out/stages/sft/adapter/dfk.json").read_text())
-    processor = loader.load_processor(base_folder)
+    processor = load_processor(base_folder)
     assert card["schema"] == "dfk_label"
     assert card["system_prompt"] == "be brief"
     assert card["tools"] is None
     assert card["max_pixels"] == 2048
     assert card["thinking"] is False
-    assert card["template_sha256"] == loader.template_sha256(processor)
+    assert card["template_sha256"] == template_sha256(processor)
     assert card["base"]["shapes_sha256"] == loader.load(base_folder, device="cpu").info["shapes_sha256"]
 
 
@@ -261,7 +263,7 @@ def test_run_json_records_what_is_needed_to_repeat_the_run(
     assert run["versions"]["torch"] == torch.__version__
     assert stage["data_sha256"][str(train_file)] == hashlib.sha256(train_file.read_bytes()).hexdigest()
     assert stage["steps"] == 6 == len(stage["history"]) == len(seen)
-    collator = Collator(loader.load_processor(base_folder))
+    collator = Collator(load_processor(base_folder))
     rows = [json.loads(line) for line in train_file.read_text().splitlines()]
     assert stage["tokens"] == 2 * sum(len(collator.encode(row)) for row in rows)
     assert 0 < stage["scored_tokens"] < stage["tokens"]
@@ -498,7 +500,7 @@ def test_a_length_grouped_epoch_holds_rows_with_images(
     base_folder: Path, train_file: Path, tmp_path: Path, rows: list[Any]
 ) -> None:
     result = train(config(base_folder, train_file, epochs=1, group_by_length=True), tmp_path / "out")
-    collator = Collator(loader.load_processor(base_folder))
+    collator = Collator(load_processor(base_folder))
     assert result.stages[0].tokens == sum(len(collator.encode(row)) for row in rows)
 
 
@@ -717,7 +719,7 @@ def test_a_warm_adapter_that_is_not_the_one_written_down_is_refused(
 def test_an_adapter_trained_with_another_template_carries_it_to_the_evaluation(
     base_folder: Path, train_file: Path, tmp_path: Path
 ) -> None:
-    plain = loader.load_processor(base_folder).chat_template
+    plain = load_processor(base_folder).chat_template
     (tmp_path / "own.jinja").write_text("{# own #}" + plain)
     made = config(base_folder, train_file, steps=1)
     for name, template in (("own", str(tmp_path / "own.jinja")), ("named", "qwen3_5")):
@@ -736,9 +738,7 @@ def test_a_template_is_found_by_the_models_own_name_and_a_wrong_name_lists_them(
         chat_template = {"default": "one", "rag": "two"}
 
     assert _chat_template.text(Holder(), "rag") == "two"
-    assert (
-        _chat_template.text(processor, "qwen3_5") == (loader.tiny_path() / "chat_template.jinja").read_text()
-    )
+    assert _chat_template.text(processor, "qwen3_5") == (tiny.path() / "chat_template.jinja").read_text()
     with pytest.raises(ConfigError, match=r"no template has that name \(there are default, qwen3_5, rag\)"):
         _chat_template.text(Holder(), "rga")
 
