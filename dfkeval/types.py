@@ -72,7 +72,7 @@ class Constraint(msgspec.Struct, frozen=True, kw_only=True):
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
     """One question. `messages`: chat turns with parts {"type": "text"|"image"}; `images`: paths in
-    placeholder order; `slot`: asks for the probability of each label as well. repeat: which drawing of the
+    placeholder order; `slot`: asks for the probability of each label as well. draw_index: which draw of the
     same question this is, from 0. constraint: None for a free answer. force_tool: the function that a server
     is told to have called, whatever the model would rather do."""
 
@@ -81,7 +81,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     images: tuple[str, ...] = ()
     tools: list[dict[str, Any]] | None = None
     slot: LabelSlot | None = None
-    repeat: int = 0
+    draw_index: int = 0
     constraint: Constraint | None = None
     force_tool: str | None = None
 
@@ -179,7 +179,8 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     that exists. repairs: what lenient did, or the aliases that strict resolved. problems: what is wrong,
     one readable line each. text: the raw answer. source_text: what the answer must be grounded in, None for
     none. prompt: the asked text, images as `<image>`. label: the answered class, of `lenient`, where the
-    schema has one. label_probs: as in the completion. repeat: which drawing of its row this is, from 0.
+    schema has one. label_probs: as in the completion. draw_index: which draw of its row this is, from 0
+    (`repeat` in files).
     reasoning: what the model thought before it answered, None for nothing. gold_nll, gold_tokens: as in
     `Likelihood`; None where it was not asked for or could not be given. differs: where JSON Schema and answer
     class disagree on the answer, in words with the place; None where they agree."""
@@ -204,7 +205,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     label: str | None = None
     label_probs: dict[str, float] | None = None
     first_token_seconds: float | None = None
-    repeat: int = 0
+    draw_index: int = msgspec.field(default=0, name="repeat")
     reasoning: str | None = None
     gold_nll: float | None = None
     gold_tokens: int | None = None
@@ -221,7 +222,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
         return self.outcome not in NOT_ANSWERED
 
 
-class Lesson(msgspec.Struct, frozen=True, kw_only=True):
+class GoldAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """A question with the answer that the row teaches. turn: the assistant's message."""
 
     request: Request

@@ -20,7 +20,11 @@ _JSON = ("gold", "value", "lenient", "label_probs")
 _LISTS = ("repairs", "problems", "images")
 _INTEGERS = ("n_prompt_tokens", "n_output_tokens", "repeat", "gold_tokens")
 _FLOATS = ("seconds", "first_token_seconds", "gold_nll", "confidence")
-_FIELDS = (*Sample.__struct_fields__, "confidence")
+#: Column -> attribute of a sample; columns are called as in samples.jsonl.
+_ATTRIBUTES = dict(zip(Sample.__struct_encode_fields__, Sample.__struct_fields__, strict=True)) | {
+    "confidence": "confidence"
+}
+_FIELDS = tuple(_ATTRIBUTES)
 
 
 def write_samples(samples: Sequence[Sample], path: str | Path) -> Path:
@@ -45,7 +49,7 @@ def write_samples(samples: Sequence[Sample], path: str | Path) -> Path:
 
 def row(sample: Sample) -> dict[str, Any]:
     """One sample as flat values."""
-    found = {name: getattr(sample, name) for name in _FIELDS}
+    found = {column: getattr(sample, name) for column, name in _ATTRIBUTES.items()}
     for name in _JSON:
         found[name] = None if found[name] is None else msgspec.json.encode(found[name]).decode()
     for name in _LISTS:

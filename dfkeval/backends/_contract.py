@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, Protocol, runtime_checkable
 
-from dfkeval.types import Completion, Lesson, Likelihood, Request, Sampling
+from dfkeval.types import Completion, GoldAnswer, Likelihood, Request, Sampling
 
 
 class Backend(Protocol):
@@ -30,5 +30,5 @@ class Backend(Protocol):
 class Scorer(Protocol):
     """A backend that can also say how likely an answer is. Its module sets GIVES_LIKELIHOODS = True."""
 
-    def likelihoods(self, lessons: Iterable[Lesson], sampling: Sampling) -> Iterator[Likelihood]:
-        """One likelihood for each lesson, in any order; what cannot be scored has an error."""
+    def likelihoods(self, gold_answers: Iterable[GoldAnswer], sampling: Sampling) -> Iterator[Likelihood]:
+        """One likelihood for each gold answer, in any order; what cannot be scored has an error."""

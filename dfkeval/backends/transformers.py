@@ -28,7 +28,7 @@ from dfkeval.models import fingerprint, loader
 from dfkeval.models.images import open_image
 from dfkeval.parsing.reasoning import GAP
 from dfkeval.parsing.tags import THINK_CLOSE
-from dfkeval.types import Completion, Constraint, Lesson, Likelihood, Request, Sampling
+from dfkeval.types import Completion, Constraint, GoldAnswer, Likelihood, Request, Sampling
 
 GIVES_LIKELIHOODS = True
 
@@ -115,10 +115,10 @@ class Transformers:
         images = [open_image(path) for path in request.images]
         return {"prompt": text, "images": resized_sha256(self.processor, images)}
 
-    def likelihoods(self, lessons: Iterable[Lesson], sampling: Sampling) -> Iterator[Likelihood]:
-        """How likely the model finds each lesson's answer."""
+    def likelihoods(self, gold_answers: Iterable[GoldAnswer], sampling: Sampling) -> Iterator[Likelihood]:
+        """How likely the model finds each gold answer."""
         yield from likelihoods(
-            lessons, self.model, self.processor, sampling.thinking, self.batch_tokens, self.batch_size
+            gold_answers, self.model, self.processor, sampling.thinking, self.batch_tokens, self.batch_size
         )
 
     def close(self) -> None:
@@ -221,4 +221,4 @@ def _answered_from(prompt: Prompt, completion: Completion) -> str:
 
 def _draw(prompt: Prompt, images: Sequence[Any], sampling: Sampling) -> str:
     """What a row's draws depend on: seed, number of the draw, and the question; no neighbour and no id."""
-    return f"{sampling.seed}\n{prompt.request.repeat}\n{decoded_sha256(images)}\n{prompt.text}"
+    return f"{sampling.seed}\n{prompt.request.draw_index}\n{decoded_sha256(images)}\n{prompt.text}"

@@ -164,7 +164,7 @@ class VLLM:
 
 def _seed(prompt: Prompt, images: str, sampling: Sampling) -> int:
     """31 bits that depend on the seed, the number of the draw, and the question."""
-    key = f"{sampling.seed}\n{prompt.request.repeat}\n{images}\n{prompt.text}"
+    key = f"{sampling.seed}\n{prompt.request.draw_index}\n{images}\n{prompt.text}"
     return int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "big") >> 1
 
 

@@ -177,13 +177,13 @@ def report_(
 ) -> None:
     """Write report.md and report.html of a scored run again."""
     from dfkeval.evaluation import evaluate
-    from dfkeval.runs.directory import Store
+    from dfkeval.runs.directory import RunDirectory
     from dfkeval.runs.run import load_run
 
     quiet_libraries()
     done = load_run(folder)
     others = [] if against is None else [load_run(against)]
-    with Store(folder).alone(else_=""):
+    with RunDirectory(folder).alone(else_=""):
         evaluate.write_reports(done, others)
     _write(f"report: {folder / 'report.html'}\n")
 

@@ -67,13 +67,13 @@ def samples_command(
     """The judged samples as a table for other tools, one row a sample."""
     from dfkdata.common.errors import ConfigError
     from dfkeval.analysis.export import write_samples
-    from dfkeval.runs.directory import Store
+    from dfkeval.runs.directory import RunDirectory
     from dfkeval.types import OUTCOMES
 
     unknown = [name for name in outcome or () if name not in OUTCOMES]
     if unknown:
         raise ConfigError(f"--outcome {unknown[0]}: not one of {', '.join(OUTCOMES)}")
-    kept = [each for each in Store(folder).samples() if not outcome or each.outcome in outcome]
+    kept = [each for each in RunDirectory(folder).samples() if not outcome or each.outcome in outcome]
     sys.stdout.write(f"{len(kept)} samples: {write_samples(kept, out)}\n")
 
 
@@ -90,7 +90,7 @@ def track_command(
     from dfkeval.reports import trackers
     from dfkeval.runs.run import load_run
 
-    trackers.demand(to)
+    trackers.check(to)
     for step, path in enumerate(runs):
         for place in trackers.send(load_run(path), to, step=step, folder=folder):
             sys.stdout.write(f"{path}: {place}\n")

@@ -24,17 +24,17 @@ from dfkdata.schemas import Schema
 from dfkeval import reports
 from dfkeval.analysis import comparison, server_parser, statistics
 from dfkeval.backends import Backend
-from dfkeval.evaluation import constraints, generation, likelihood, preflight, response_cache
-from dfkeval.evaluation.generation import Progress, Source
-from dfkeval.evaluation.grading import Item, judge
-from dfkeval.evaluation.response_cache import Cached
+from dfkeval.evaluation import constraints, generation, likelihood, preflight
+from dfkeval.evaluation.generation import LazyBackend, Progress
+from dfkeval.evaluation.grading import EvalItem, grade
+from dfkeval.evaluation.response_cache import CachedBackend
 from dfkeval.evaluation.rows import inputs_sha256, items_of, read_rows, stored_item
 from dfkeval.parsing.label_confidence import with_slot
 from dfkeval.reports import trackers
 from dfkeval.runs import config as configs
-from dfkeval.runs import directory as stores
+from dfkeval.runs import directory
 from dfkeval.runs.config import EvalConfig
-from dfkeval.runs.directory import Store
+from dfkeval.runs.directory import RunDirectory
 from dfkeval.runs.run import Run, stored_config
 from dfkeval.types import OUTCOMES, Constraint, Request
 
@@ -56,69 +56,68 @@ def evaluate(
     if not isinstance(config, EvalConfig):
         config = configs.read(config, overrides)
     config = configs.rooted(config, Path.cwd())
-    with generation.Source(config, backend) as source:
-        return answered(config, out, source, overwrite=overwrite, progress=progress)
+    with generation.LazyBackend(config, backend) as lazy:
+        return answered(config, out, lazy, overwrite=overwrite, progress=progress)
 
 
 def answered(
-    config: EvalConfig, out: str | Path, source: Source, *, overwrite: bool, progress: Progress | None
+    config: EvalConfig, out: str | Path, lazy: LazyBackend, *, overwrite: bool, progress: Progress | None
 ) -> Run:
     """`evaluate` for a configuration with absolute paths and an engine that is loaded only if something is
     left to ask."""
     rows = read_rows(config)
     config, schema = configs.resolve(config, rows[0])
-    wanted = constraints.constraint(schema, config.mode)
-    generation.demand(config, wanted, source.given)
-    if source.given is None:
-        response_cache.demand(config.cache, config.backend)
-    preflight.check_card(config, schema, rows[0])
-    trackers.demand(config.trackers)
-    needs_likelihoods = likelihood.demand(config.metrics, config.kind, source.given)
+    constraint = constraints.constraint(schema, config.mode)
+    preflight.check_run(config, schema, constraint, rows[0], lazy.given)
     items = items_of(rows, config, schema)
-    store = Store(out)
-    with store.alone():
-        store.begin(config.record(), inputs_sha256(config), overwrite=overwrite)
-        pending = _pending(store, items, config, schema, wanted)
+    run_dir = RunDirectory(out)
+    with run_dir.alone():
+        run_dir.begin(config.record(), inputs_sha256(config), overwrite=overwrite)
+        pending = _pending(run_dir, items, config, schema, constraint)
         if pending:
-            kept = source.engine() if config.cache is None else Cached(source.engine(), config.cache)
-            generation.ask(store, kept, pending, config, len(items), progress)
-        lessons = likelihood.open_lessons(store, items) if needs_likelihoods else []
-        if lessons:
-            likelihood.ask(store, source.engine(), lessons, config.sampling, progress)
-        run = finish(store, config, schema, items)
+            backend = lazy.engine() if config.cache is None else CachedBackend(lazy.engine(), config.cache)
+            generation.generate(run_dir, backend, pending, config, len(items), progress)
+        gold_answers = likelihood.unasked(run_dir, items) if likelihood.needed_by(config.metrics) else []
+        if gold_answers:
+            likelihood.compute(run_dir, lazy.engine(), gold_answers, config.sampling, progress)
+        run = finish(run_dir, config, schema, items)
     trackers.send(run, config.trackers)
     return run
 
 
 def _pending(
-    store: Store, items: Sequence[Item], config: EvalConfig, schema: Schema, wanted: Constraint | None
+    run_dir: RunDirectory,
+    items: Sequence[EvalItem],
+    config: EvalConfig,
+    schema: Schema,
+    constraint: Constraint | None,
 ) -> list[Request]:
     """What has no answer yet, as it is asked."""
-    done = store.completions()
-    pending = [each.request for each in items if each.request.id not in done or done[each.request.id].error]
-    pending = [structs.replace(request, constraint=wanted) for request in pending]
+    done = run_dir.completions()
+    pending = [item.request for item in items if item.request.id not in done or done[item.request.id].error]
+    pending = [structs.replace(request, constraint=constraint) for request in pending]
     return [with_slot(request, schema) for request in pending] if config.confidences else pending
 
 
-def finish(store: Store, config: EvalConfig, schema: Schema, items: Sequence[Item]) -> Run:
+def finish(run_dir: RunDirectory, config: EvalConfig, schema: Schema, items: Sequence[EvalItem]) -> Run:
     """Grade and score what is answered, and write samples, summary and reports."""
-    completions = store.completions()
-    samples = judge(items, completions, schema, constraints.reading(schema, config.mode))
-    samples = likelihood.joined(samples, store.likelihoods())
-    store.write_samples(samples)
+    completions = run_dir.completions()
+    samples = grade(items, completions, schema, constraints.reading(schema, config.mode))
+    samples = likelihood.joined(samples, run_dir.likelihoods())
+    run_dir.write_samples(samples)
     run = Run(
-        folder=store.folder,
+        folder=run_dir.folder,
         config=config,
         schema=schema,
         samples=samples,
         summary={},
-        environment=store.environment(),
+        environment=run_dir.environment(),
     )
     run.summary = summarise(run)
     parsed = server_parser.compare(samples, completions, schema)
     if parsed is not None:
         run.summary["details"][server_parser.DETAIL] = parsed
-    stores.write_json(store.path(stores.SUMMARY), run.summary)
+    directory.write_json(run_dir.path(directory.SUMMARY), run.summary)
     write_reports(run)
     return run
 
@@ -126,10 +125,10 @@ def finish(store: Store, config: EvalConfig, schema: Schema, items: Sequence[Ite
 def write_reports(run: Run, others: Sequence[Run] = ()) -> None:
     """Write report.md and report.html; both begin with a comparison with each of `others`."""
     pairs = [comparison.compare(other, run) for other in others]
-    store = Store(run.folder)
-    stores.write_bytes(store.path(stores.REPORT_MD), reports.markdown(run, pairs).encode())
+    run_dir = RunDirectory(run.folder)
+    directory.write_bytes(run_dir.path(directory.REPORT_MD), reports.markdown(run, pairs).encode())
     page = reports.page(run.name, [*others, run], pairs)
-    stores.write_bytes(store.path(stores.REPORT_HTML), page.encode())
+    directory.write_bytes(run_dir.path(directory.REPORT_HTML), page.encode())
 
 
 def summarise(run: Run) -> dict[str, Any]:
@@ -164,31 +163,31 @@ def score(folder: str | Path, *, metrics: Sequence[str] | None = None) -> Run:
     metrics: other metrics than the run's. Rows come from the data file, or, where it is gone, from
     samples.jsonl. Raises `DataError` when the data file, or the scaffold, was changed since, and
     `ConfigError` while another process writes into the run."""
-    store = Store(folder)
-    store.config()  # no folder is made where there is no run
-    with store.alone(else_=""):
-        return _scored_again(store, metrics)
+    run_dir = RunDirectory(folder)
+    run_dir.config()  # no folder is made where there is no run
+    with run_dir.alone(else_=""):
+        return _scored_again(run_dir, metrics)
 
 
-def _scored_again(store: Store, metrics: Sequence[str] | None) -> Run:
+def _scored_again(run_dir: RunDirectory, metrics: Sequence[str] | None) -> Run:
     """The configuration is written last, so that metrics that cannot be had leave the run as it was."""
-    record = store.config()
-    config = stored_config(store)
+    record = run_dir.config()
+    config = stored_config(run_dir)
     if metrics:
         config = config.model_copy(update={"metrics": tuple(metrics)})
-    likelihood.demand_stored(store, config.metrics)
+    likelihood.check_stored(run_dir, config.metrics)
     if not all(path.exists() for path in (config.data, config.scaffold) if path is not None):
         config, schema = configs.resolve(config, {})
-        items = [stored_item(sample) for sample in store.samples()]
+        items = [stored_item(sample) for sample in run_dir.samples()]
     else:
         if inputs_sha256(config) != record["data_sha256"]:
             raise DataError(
                 f"{config.data}{f' or {config.scaffold}' if config.scaffold else ''}: was changed since "
-                f"{store.folder} was run; run it again with --overwrite"
+                f"{run_dir.folder} was run; run it again with --overwrite"
             )
         rows = read_rows(config)
         config, schema = configs.resolve(config, rows[0])
         items = items_of(rows, config, schema)
-    run = finish(store, config, schema, items)
-    stores.write_json(store.path(stores.CONFIG), record | {"config": config.record()})
+    run = finish(run_dir, config, schema, items)
+    directory.write_json(run_dir.path(directory.CONFIG), record | {"config": config.record()})
     return run

@@ -14,13 +14,12 @@ from statistics import median
 from typing import Any
 
 from dfkdata.common import plugins
-from dfkdata.common.errors import ConfigError
 from dfkeval import backends
 from dfkeval.backends import Backend
-from dfkeval.runs import directory as stores
+from dfkeval.runs import directory
 from dfkeval.runs.config import EvalConfig
-from dfkeval.runs.directory import Store
-from dfkeval.types import Completion, Constraint, Request
+from dfkeval.runs.directory import RunDirectory
+from dfkeval.types import Completion, Request
 
 #: Called after each completion with (done, total).
 Progress = Callable[[int, int], None]
@@ -31,28 +30,13 @@ PACKAGES = (
 )  # fmt: skip
 
 
-def demand(config: EvalConfig, wanted: Constraint | None, backend: Backend | None) -> None:
-    """Raises `ConfigError` for what the backend cannot do of the configuration.
-
-    backend: a loaded one, which says whether it `constrains`; None for the configured one, whose module may
-    have `check(config, sampling, constraint)`, and without it cannot constrain."""
-    check = getattr(plugins.load(backends.FAMILY, config.kind), "check", None) if backend is None else None
-    if check is not None:
-        check(config.backend, config.sampling, wanted)
-    elif wanted is not None and not getattr(backend, "constrains", False):
-        raise ConfigError(
-            f"mode {config.mode}: backend {config.kind!r} cannot constrain what is written; "
-            "use transformers, vllm or openai, or mode free"
-        )
-
-
 def start(config: EvalConfig) -> Backend:
     """The configured backend, loaded. Raises what its `start` raises."""
     engine: Backend = plugins.load(backends.FAMILY, config.kind).start(config.backend)
     return engine
 
 
-class Source:
+class LazyBackend:
     """The engine of a configuration, loaded when it is first asked and closed if it was. given: a loaded one
     that answers instead, and is not closed."""
 
@@ -68,7 +52,7 @@ class Source:
             self._started = start(self.config)
         return self._started
 
-    def __enter__(self) -> Source:
+    def __enter__(self) -> LazyBackend:
         return self
 
     def __exit__(self, *trouble: object) -> None:
@@ -76,8 +60,8 @@ class Source:
             self._started.close()
 
 
-def ask(
-    store: Store,
+def generate(
+    run_dir: RunDirectory,
     backend: Backend,
     pending: list[Request],
     config: EvalConfig,
@@ -85,19 +69,19 @@ def ask(
     progress: Progress | None,
 ) -> None:
     """Ask the pending requests and append what comes; the environment is written however it ends."""
-    meter, asked = Meter(), total - len(pending)
+    stats, done = GenerationStats(), total - len(pending)
     try:
-        for completion in store.append(backend.generate(pending, config.sampling)):
-            meter.count(completion)
-            asked += 1
+        for completion in run_dir.append(backend.generate(pending, config.sampling)):
+            stats.count(completion)
+            done += 1
             if progress is not None:
-                progress(asked, total)
+                progress(done, total)
     finally:
-        before = store.environment().get("generation", {})
-        stores.write_json(store.path(stores.ENVIRONMENT), environment(backend, meter.facts(before)))
+        before = run_dir.environment().get("generation", {})
+        directory.write_json(run_dir.path(directory.ENVIRONMENT), environment(backend, stats.facts(before)))
 
 
-class Meter:
+class GenerationStats:
     """Tokens and times of one sitting."""
 
     def __init__(self) -> None:

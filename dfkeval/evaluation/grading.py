@@ -26,7 +26,7 @@ from dfkeval.types import NOT_ANSWERED, OUTCOMES, Completion, Request, Sample
 
 
 @dataclass(frozen=True)
-class Item:
+class EvalItem:
     """One row to ask. gold: None where the row has none. prompt: the turns as readable text. key: hash of
     prompt, tools and image bytes; rows of two runs are comparable when it is equal. turn: the assistant's
     message that the row teaches, None where it teaches none."""
@@ -40,16 +40,16 @@ class Item:
     turn: dict[str, Any] | None = None
 
 
-def item(row: Mapping[str, Any], schema: Schema) -> Item:
+def eval_item(row: Mapping[str, Any], schema: Schema) -> EvalItem:
     """One row as something to ask and to compare with."""
     meta = row.get("meta") or {}
     messages, images = before_answer(row["messages"]), tuple(row.get("images") or ())
     request = Request(id=str(row["id"]), messages=messages, images=images, tools=row.get("tools"))
     source = meta.get("text")
-    return Item(
+    return EvalItem(
         request,
         str(meta.get("group", row["id"])),
-        meta["gold"] if isinstance(meta.get("gold"), dict) else taught(row["messages"], schema),
+        meta["gold"] if isinstance(meta.get("gold"), dict) else gold_of_messages(row["messages"], schema),
         source if isinstance(source, str) else None,
         prompt_text(messages),
         request_key(request),
@@ -57,7 +57,7 @@ def item(row: Mapping[str, Any], schema: Schema) -> Item:
     )
 
 
-def taught(messages: list[dict[str, Any]], schema: Schema) -> dict[str, Any] | None:
+def gold_of_messages(messages: list[dict[str, Any]], schema: Schema) -> dict[str, Any] | None:
     """The answer in the last assistant turn, for rows that keep no gold in `meta`; None when there is none
     to read."""
     turn = messages[-1] if messages else {}
@@ -87,43 +87,43 @@ def _bytes_of(image: str) -> bytes:
     return path.read_bytes() if path.is_file() else b"missing"
 
 
-def repeated(items: Iterable[Item], repeats: int) -> list[Item]:
-    """Each item `repeats` times, row by row: drawing 2 of row "a" is "a#2", in the row's group."""
+def with_draws(items: Iterable[EvalItem], repeats: int) -> list[EvalItem]:
+    """Each item `repeats` times, row by row: draw 2 of row "a" is "a#2", in the row's group."""
     if repeats == 1:
         return list(items)
-    return [_drawing(each, place) for each in items for place in range(repeats)]
+    return [_draw(each, place) for each in items for place in range(repeats)]
 
 
-def _drawing(each: Item, place: int) -> Item:
-    request = structs.replace(each.request, id=f"{each.request.id}#{place + 1}", repeat=place)
+def _draw(each: EvalItem, place: int) -> EvalItem:
+    request = structs.replace(each.request, id=f"{each.request.id}#{place + 1}", draw_index=place)
     return replace(each, request=request)
 
 
-def judge(
-    items: Iterable[Item], completions: Mapping[str, Completion], schema: Schema, form: Form = "schema"
+def grade(
+    items: Iterable[EvalItem], completions: Mapping[str, Completion], schema: Schema, form: Form = "schema"
 ) -> list[Sample]:
     """One sample a row, in row order; a row without completion is a failed request. form: how answers are
     written, as in `decode`."""
     return [_sample(each, completions.get(each.request.id), schema, form) for each in items]
 
 
-def _sample(each: Item, completion: Completion | None, schema: Schema, form: Form) -> Sample:
+def _sample(each: EvalItem, completion: Completion | None, schema: Schema, form: Form) -> Sample:
     if completion is None:
         completion = Completion(id=each.request.id, text="", finish_reason="error", error="no completion")
-    verdict = _verdict(completion, schema, form)
+    graded = _grade(completion, schema, form)
     gold_fault = None if each.gold is None else fault(each.gold, schema)
-    if gold_fault is not None and verdict.outcome not in NOT_ANSWERED:
-        verdict = replace(verdict, outcome="no_gold", problems=(f"gold: {gold_fault}", *verdict.problems))
+    if gold_fault is not None and graded.outcome not in NOT_ANSWERED:
+        graded = replace(graded, outcome="no_gold", problems=(f"gold: {gold_fault}", *graded.problems))
     return Sample(
         id=each.request.id,
         group=each.group,
-        outcome=verdict.outcome,
+        outcome=graded.outcome,
         gold=each.gold if gold_fault is None else None,
-        value=verdict.value,
-        lenient=verdict.lenient,
+        value=graded.value,
+        lenient=graded.lenient,
         text=completion.text,
-        repairs=verdict.repairs,
-        problems=verdict.problems,
+        repairs=graded.repairs,
+        problems=graded.problems,
         source_text=each.source_text,
         images=each.request.images,
         prompt=each.prompt,
@@ -132,12 +132,12 @@ def _sample(each: Item, completion: Completion | None, schema: Schema, form: For
         n_prompt_tokens=completion.n_prompt_tokens,
         n_output_tokens=completion.n_output_tokens,
         seconds=completion.seconds,
-        label=label_of(verdict.lenient, schema),
+        label=label_of(graded.lenient, schema),
         label_probs=completion.label_probs,
         first_token_seconds=completion.first_token_seconds,
-        repeat=each.request.repeat,
+        draw_index=each.request.draw_index,
         reasoning=_reasoning(completion),
-        differs=verdict.differs,
+        differs=graded.differs,
     )
 
 
@@ -150,7 +150,7 @@ def _reasoning(completion: Completion) -> str | None:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Grade:
     """What one answer says, strictly and leniently."""
 
     outcome: str
@@ -161,29 +161,27 @@ class Verdict:
     differs: str | None = None
 
 
-_UNCLOSED = Verdict("unclosed_think", problems=("the think block is never closed",))
+_UNCLOSED = Grade("unclosed_think", problems=("the think block is never closed",))
 
 
-def _verdict(completion: Completion, schema: Schema, form: Form) -> Verdict:
+def _grade(completion: Completion, schema: Schema, form: Form) -> Grade:
     if completion.error is not None or completion.finish_reason == "error":
         name = "timeout" if completion.timed_out else "request_failed"
-        return Verdict(name, problems=(completion.error or "no reason given",))
+        return Grade(name, problems=(completion.error or "no reason given",))
     if completion.unclosed_think:
         return _UNCLOSED
     finished = completion.finish_reason != "length"
     match decode(completion.text, schema, mode="strict", finished=finished, form=form):
         case Decoded(value=value, repairs=repairs):
-            return Verdict("ok", value, value, tuple(repairs))
+            return Grade("ok", value, value, tuple(repairs))
         case Failure(kind=kind, problems=problems) as failure:
             lines = tuple(_line(problem) for problem in problems)
             differs = difference(completion.text, failure, schema, form)
-            failed = Verdict(
-                _closed(kind), problems=lines, differs=None if differs is None else _text(differs)
-            )
+            failed = Grade(_closed(kind), problems=lines, differs=None if differs is None else _text(differs))
             return _repaired(completion.text, schema, finished, form, failed)
 
 
-def _repaired(text: str, schema: Schema, finished: bool, form: Form, failed: Verdict) -> Verdict:
+def _repaired(text: str, schema: Schema, finished: bool, form: Form, failed: Grade) -> Grade:
     """The lenient reading of an answer that strict reading refused."""
     second = decode(text, schema, mode="lenient", finished=finished, form=form)
     if isinstance(second, Decoded):

@@ -11,13 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 
 from msgspec.structs import replace
 
-from dfkdata.common import plugins
 from dfkdata.common.errors import BackendError, ConfigError
-from dfkeval import backends, metrics
+from dfkeval import metrics
 from dfkeval.backends import Backend, Scorer
-from dfkeval.evaluation.grading import Item
-from dfkeval.runs.directory import Store
-from dfkeval.types import Lesson, Likelihood, Sample, Sampling
+from dfkeval.evaluation.grading import EvalItem
+from dfkeval.runs.directory import RunDirectory
+from dfkeval.types import GoldAnswer, Likelihood, Sample, Sampling
 
 
 def needed_by(names: Sequence[str]) -> list[str]:
@@ -25,59 +24,41 @@ def needed_by(names: Sequence[str]) -> list[str]:
     return [name for name in names if metrics.load(name).likelihoods]
 
 
-def demand(names: Sequence[str], kind: str, engine: Backend | None) -> bool:
-    """Whether any metric needs likelihoods. Raises `ConfigError` when one does and the backend has none to
-    give; `engine` is a loaded one, None for the one that `kind` names."""
-    wanted = needed_by(names)
-    if not wanted:
-        return False
-    if engine is None:
-        able = bool(getattr(plugins.load(backends.FAMILY, kind), "GIVES_LIKELIHOODS", False))
-    else:
-        able = isinstance(engine, Scorer)
-    if not able:
-        raise ConfigError(
-            f"metric {wanted[0]!r} needs the likelihood of the gold answers, which the backend {kind!r} "
-            "cannot give; use the transformers backend, or leave the metric out"
-        )
-    return True
-
-
-def open_lessons(store: Store, items: Sequence[Item]) -> list[Lesson]:
-    """The rows with a gold answer whose likelihood is not stored yet; once for all drawings of a row."""
-    known = store.likelihoods()
+def unasked(run_dir: RunDirectory, items: Sequence[EvalItem]) -> list[GoldAnswer]:
+    """The rows with a gold answer whose likelihood is not stored yet; once for all draws of a row."""
+    known = run_dir.likelihoods()
     return [
-        Lesson(request=each.request, turn=each.turn)
+        GoldAnswer(request=each.request, turn=each.turn)
         for each in items
         if each.turn is not None
-        and each.request.repeat == 0
+        and each.request.draw_index == 0
         and (each.request.id not in known or known[each.request.id].error is not None)
     ]
 
 
-def ask(
-    store: Store,
+def compute(
+    run_dir: RunDirectory,
     engine: Backend,
-    lessons: Sequence[Lesson],
+    gold_answers: Sequence[GoldAnswer],
     sampling: Sampling,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Ask for the likelihood of each lesson's answer and store it as it comes."""
-    if not lessons:
+    """Ask for the likelihood of each gold answer and store it as it comes."""
+    if not gold_answers:
         return
     if not isinstance(engine, Scorer):
         raise BackendError(f"{type(engine).__name__} has no likelihoods to give")
-    for done, _ in enumerate(store.append_likelihoods(engine.likelihoods(lessons, sampling)), start=1):
+    for done, _ in enumerate(run_dir.append_likelihoods(engine.likelihoods(gold_answers, sampling)), start=1):
         if progress is not None:
-            progress(done, len(lessons))
+            progress(done, len(gold_answers))
 
 
-def demand_stored(store: Store, names: Sequence[str]) -> None:
+def check_stored(run_dir: RunDirectory, names: Sequence[str]) -> None:
     """Raises `ConfigError` when a metric needs likelihoods and the run holds none."""
-    wanted = needed_by(names)
-    if wanted and not store.likelihoods():
+    needing = needed_by(names)
+    if needing and not run_dir.likelihoods():
         raise ConfigError(
-            f"metric {wanted[0]!r} needs the likelihood of the gold answers, and {store.folder} holds none; "
+            f"metric {needing[0]!r} needs the likelihood of the gold answers, and {run_dir.folder} holds none; "
             "add the metric to the configuration and `dfkeval run` into the same folder: the answers are "
             "kept, and only the likelihoods are asked"
         )
@@ -85,12 +66,12 @@ def demand_stored(store: Store, names: Sequence[str]) -> None:
 
 def joined(samples: Sequence[Sample], found: Mapping[str, Likelihood]) -> list[Sample]:
     """The samples with `gold_nll` and `gold_tokens` where they are known."""
-    return [_joined(sample, found.get(_first_drawing(sample))) for sample in samples]
+    return [_joined(sample, found.get(_first_draw(sample))) for sample in samples]
 
 
-def _first_drawing(sample: Sample) -> str:
+def _first_draw(sample: Sample) -> str:
     """The id under which the row was asked for its likelihood."""
-    return sample.id if sample.repeat == 0 else f"{sample.id.rpartition('#')[0]}#1"
+    return sample.id if sample.draw_index == 0 else f"{sample.id.rpartition('#')[0]}#1"
 
 
 def _joined(sample: Sample, found: Likelihood | None) -> Sample:

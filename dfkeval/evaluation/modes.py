@@ -19,7 +19,7 @@ from dfkeval.backends import Backend
 from dfkeval.evaluation import constraints, evaluate, generation, preflight
 from dfkeval.evaluation.rows import read_rows
 from dfkeval.runs import config as configs
-from dfkeval.runs import directory as stores
+from dfkeval.runs import directory
 from dfkeval.runs.config import EvalConfig
 from dfkeval.runs.run import Run
 from dfkeval.types import Mode
@@ -48,10 +48,10 @@ def evaluate_modes(
     else:
         places = [Path(out) / mode for mode in config.modes]
         _refuse(single, Path(out), backend)
-    with generation.Source(config, backend) as source:
+    with generation.LazyBackend(config, backend) as lazy:
         runs = [
             evaluate.answered(
-                each, place, source, overwrite=overwrite,
+                each, place, lazy, overwrite=overwrite,
                 progress=None if progress is None else progress(each.mode),
             )
             for each, place in zip(single, places, strict=True)
@@ -63,13 +63,12 @@ def evaluate_modes(
 
 def _refuse(single: Sequence[EvalConfig], out: Path, backend: Backend | None) -> None:
     """Raises `ConfigError` for a mode that cannot be, or a folder that already holds one run."""
-    if (out / stores.CONFIG).exists():
+    if (out / directory.CONFIG).exists():
         raise ConfigError(f"{out}: holds a run of one mode; give another --out for several")
     first = read_rows(single[0])[0]
     for each in single:
         filled, schema = configs.resolve(each, first)
-        generation.demand(filled, constraints.constraint(schema, each.mode), backend)
-        preflight.check_card(filled, schema, first)
+        preflight.check_run(filled, schema, constraints.constraint(schema, each.mode), first, backend)
 
 
 def write_comparison(runs: Sequence[Run], out: Path) -> None:
@@ -77,5 +76,5 @@ def write_comparison(runs: Sequence[Run], out: Path) -> None:
     pairs = [comparison.compare(runs[0], other) for other in runs[1:]]
     parts = [f"# {', '.join(run.name for run in runs)}"]
     parts += [f"## {pair.a} -> {pair.b}\n\n{reports.comparison_table(pair)}" for pair in pairs]
-    stores.write_bytes(out / COMPARISON_MD, ("\n\n".join(parts) + "\n").encode())
-    stores.write_bytes(out / COMPARISON_HTML, reports.page(out.name, list(runs), pairs).encode())
+    directory.write_bytes(out / COMPARISON_MD, ("\n\n".join(parts) + "\n").encode())
+    directory.write_bytes(out / COMPARISON_HTML, reports.page(out.name, list(runs), pairs).encode())

@@ -1,37 +1,115 @@
-"""What is checked before a model is loaded."""
+"""Checks before a model is loaded: what the backend, the adapter, the trackers and the metrics cannot do."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from dfkdata.common import plugins
+from dfkdata.common.config import Config
+from dfkdata.common.errors import ConfigError
 from dfkdata.schemas import Schema
-from dfkeval.evaluation import scaffold
-from dfkeval.models import metadata as cards
+from dfkeval import backends
+from dfkeval.backends import Backend, Scorer
+from dfkeval.evaluation import likelihood, scaffold
+from dfkeval.models import metadata
+from dfkeval.reports import trackers
 from dfkeval.runs.config import EvalConfig
+from dfkeval.types import Constraint
 
 
-def check_card(config: EvalConfig, schema: Schema, first: Mapping[str, Any]) -> None:
-    """Refuse to ask an adapter or a merged model something else than its `dfk.json` says it was trained on.
+def check_run(
+    config: EvalConfig,
+    schema: Schema,
+    constraint: Constraint | None,
+    first_row: Mapping[str, Any],
+    backend: Backend | None,
+) -> None:
+    """Check everything about a run that can be checked without its model.
 
-    first: the first row; a scaffold speaks for the system turn and tools of all. Raises `ConfigError` listing
-    every difference in schema, form, system prompt, tools and thinking."""
-    folder = cards.folder_of(getattr(config.backend, "model", None), getattr(config.backend, "adapter", None))
-    found = cards.read(folder) if folder is not None else None
-    if found is None:
+    Args:
+        config: The resolved configuration.
+        schema: The schema of the answers.
+        constraint: What answers are held to; None for free answers.
+        first_row: The first row of the data.
+        backend: A loaded backend; None for the one that the configuration names.
+
+    Raises:
+        ConfigError: The run could not be finished; the message says why and what to change."""
+    check_constraint(config, constraint, backend)
+    if backend is None:
+        check_cache(config.cache, config.backend)
+    check_metadata(config, schema, first_row)
+    trackers.check(config.trackers)
+    check_likelihoods(config, backend)
+
+
+def check_constraint(config: EvalConfig, constraint: Constraint | None, backend: Backend | None) -> None:
+    """Raise `ConfigError` if the backend cannot do what the configuration wants of it.
+
+    A loaded backend says whether it `constrains`. The module of a configured one may have
+    `check(config, sampling, constraint)`, and without it cannot constrain."""
+    check = getattr(plugins.load(backends.FAMILY, config.kind), "check", None) if backend is None else None
+    if check is not None:
+        check(config.backend, config.sampling, constraint)
+    elif constraint is not None and not getattr(backend, "constrains", False):
+        raise ConfigError(
+            f"mode {config.mode}: backend {config.kind!r} cannot constrain what is written; "
+            "use transformers, vllm or openai, or mode free"
+        )
+
+
+def check_cache(folder: Path | None, backend: Config) -> None:
+    """Raise `ConfigError` if answers of a server without a declared revision are to be cached."""
+    if folder is None:
         return
-    row = scaffold.of_row(first, scaffold.demand(config.scaffold, schema))
+    if "revision" in type(backend).model_fields and getattr(backend, "revision", None) is None:
+        raise ConfigError(
+            "cache: a server's answers are kept only when you say what it runs; set backend.revision, and "
+            "change it whenever the server's model, adapter or template changes"
+        )
+
+
+def check_likelihoods(config: EvalConfig, backend: Backend | None) -> None:
+    """Raise `ConfigError` if a metric needs likelihoods of gold answers that the backend cannot compute."""
+    names = likelihood.needed_by(config.metrics)
+    if not names:
+        return
+    if backend is None:
+        able = bool(getattr(plugins.load(backends.FAMILY, config.kind), "GIVES_LIKELIHOODS", False))
+    else:
+        able = isinstance(backend, Scorer)
+    if not able:
+        raise ConfigError(
+            f"metric {names[0]!r} needs the likelihood of the gold answers, which the backend "
+            f"{config.kind!r} cannot give; use the transformers backend, or leave the metric out"
+        )
+
+
+def check_metadata(config: EvalConfig, schema: Schema, first_row: Mapping[str, Any]) -> None:
+    """Raise `ConfigError` if an adapter or a merged model was trained on something else than is asked here.
+
+    Its `dfk.json` is compared in schema, form, system prompt, tools and thinking; the message lists every
+    difference. A scaffold speaks for the system turn and the tools of all rows."""
+    folder = metadata.folder_of(
+        getattr(config.backend, "model", None), getattr(config.backend, "adapter", None)
+    )
+    trained = metadata.read(folder) if folder is not None else None
+    if trained is None:
+        return
+    row = scaffold.of_row(first_row, scaffold.read_if_given(config.scaffold, schema))
     asked = {
         "schema": schema.name,
         "form": schema.variant,
-        "system_prompt": _system(row.get("messages") or []),
+        "system_prompt": _system_text(row.get("messages") or []),
         "tools": row.get("tools"),
         "thinking": config.sampling.thinking,
     }
-    cards.refuse_mismatch(found, f"{folder}/{cards.NAME}", asked)
+    metadata.refuse_mismatch(trained, f"{folder}/{metadata.NAME}", asked)
 
 
-def _system(messages: Sequence[Mapping[str, Any]]) -> str | None:
+def _system_text(messages: Sequence[Mapping[str, Any]]) -> str | None:
     if not messages or messages[0].get("role") != "system":
         return None
     content = messages[0].get("content") or ""

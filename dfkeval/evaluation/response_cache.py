@@ -18,7 +18,6 @@ from typing import Any, Protocol
 import msgspec
 from msgspec import structs
 
-from dfkdata.common.config import Config
 from dfkdata.common.errors import ConfigError, DataError
 from dfkeval.backends import Backend
 from dfkeval.types import Completion, Request, Sampling
@@ -39,7 +38,7 @@ class Cachable(Backend, Protocol):
         Raises `DataError` for an image that cannot be read."""
 
 
-class Entry(msgspec.Struct, frozen=True, kw_only=True):
+class CachedAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """One kept answer; `key` is that of its file's name."""
 
     format: int = FORMAT
@@ -47,7 +46,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     completion: Completion
 
 
-class Cached:
+class CachedBackend:
     """A backend that asks `backend` only what `folder` does not hold."""
 
     def __init__(self, backend: Backend, folder: Path) -> None:
@@ -104,7 +103,7 @@ class Cached:
         """The kept answer, None without one. Raises `DataError` for a file that is no answer."""
         path = self._path(name)
         try:
-            entry = msgspec.json.decode(path.read_bytes(), type=Entry)
+            entry = msgspec.json.decode(path.read_bytes(), type=CachedAnswer)
         except FileNotFoundError:
             return None
         except (OSError, msgspec.MsgspecError) as error:
@@ -119,7 +118,7 @@ class Cached:
         part = path.with_name(f"{path.name}.{os.getpid()}.{os.urandom(4).hex()}.part")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            part.write_bytes(msgspec.json.encode(Entry(key=name, completion=completion)))
+            part.write_bytes(msgspec.json.encode(CachedAnswer(key=name, completion=completion)))
             part.replace(path)
         except OSError as error:
             raise _unwritable(self.folder, error) from error
@@ -140,17 +139,6 @@ def finished(completion: Completion) -> bool:
 def key(identity: dict[str, Any], shown: dict[str, Any], request: Request, sampling: Sampling) -> str:
     """The hash of all that decides an answer. How often a row is drawn does not decide any one draw."""
     settings = sampling.model_dump(mode="json", exclude={"repeats"})
-    asked = (request.repeat, request.constraint, request.slot, request.force_tool)
+    asked = (request.draw_index, request.constraint, request.slot, request.force_tool)
     material = msgspec.json.encode((FORMAT, identity, shown, settings, asked), order="sorted")
     return hashlib.sha256(material).hexdigest()
-
-
-def demand(folder: Path | None, backend: Config) -> None:
-    """Raises `ConfigError` for a server without a declared revision, before it is asked anything."""
-    if folder is None:
-        return
-    if "revision" in type(backend).model_fields and getattr(backend, "revision", None) is None:
-        raise ConfigError(
-            "cache: a server's answers are kept only when you say what it runs; set backend.revision, and "
-            "change it whenever the server's model, adapter or template changes"
-        )

@@ -13,7 +13,7 @@ from dfkdata.common.errors import DataError
 from dfkdata.rows.messages import load_rows
 from dfkdata.schemas import Schema
 from dfkeval.evaluation import scaffold
-from dfkeval.evaluation.grading import Item, item, repeated
+from dfkeval.evaluation.grading import EvalItem, eval_item, with_draws
 from dfkeval.runs.config import EvalConfig
 from dfkeval.runs.directory import file_sha256
 from dfkeval.types import Request, Sample
@@ -52,19 +52,21 @@ def _is_turn(turn: Any) -> bool:
     return all(isinstance(part, str | dict) for part in content)
 
 
-def items_of(rows: Sequence[dict[str, Any]], config: EvalConfig, schema: Schema) -> list[Item]:
+def items_of(rows: Sequence[dict[str, Any]], config: EvalConfig, schema: Schema) -> list[EvalItem]:
     """What is asked: every row, under the scaffold where there is one, as often as it is drawn. Raises
-    `DataError` when two drawings share an id, and as `scaffolds.read`."""
-    found = scaffold.demand(config.scaffold, schema)
-    items = repeated([item(scaffold.of_row(row, found), schema) for row in rows], config.sampling.repeats)
+    `DataError` when two draws share an id, and as `scaffold.read`."""
+    replacement = scaffold.read_if_given(config.scaffold, schema)
+    items = with_draws(
+        [eval_item(scaffold.of_row(row, replacement), schema) for row in rows], config.sampling.repeats
+    )
     _refuse_twice(config.data, [each.request.id for each in items])
     return items
 
 
-def stored_item(sample: Sample) -> Item:
+def stored_item(sample: Sample) -> EvalItem:
     """The item of a sample, for a run whose data file is gone."""
-    request = Request(id=sample.id, messages=[], images=sample.images, repeat=sample.repeat)
-    return Item(request, sample.group, sample.gold, sample.source_text, sample.prompt, sample.key)
+    request = Request(id=sample.id, messages=[], images=sample.images, draw_index=sample.draw_index)
+    return EvalItem(request, sample.group, sample.gold, sample.source_text, sample.prompt, sample.key)
 
 
 def inputs_sha256(config: EvalConfig) -> str:

@@ -47,7 +47,7 @@ def check_tools(tools: Sequence[Mapping[str, Any]], schema: Schema, where: str) 
         raise ConfigError(f"{where}: its tools are {', '.join(names)}, and schema {schema.name!r} {reads}")
 
 
-def demand(path: str | Path | None, schema: Schema) -> Scaffold | None:
+def read_if_given(path: str | Path | None, schema: Schema) -> Scaffold | None:
     """`read`; None for no path."""
     return None if path is None else read(path, schema)
 

@@ -13,9 +13,9 @@ from dfkdata.common.errors import ConfigError
 from dfkeval.evaluation.evaluate import finish
 from dfkeval.evaluation.rows import items_of, read_rows
 from dfkeval.runs import config as configs
-from dfkeval.runs import directory as stores
+from dfkeval.runs import directory
 from dfkeval.runs.config import EvalConfig
-from dfkeval.runs.directory import Store
+from dfkeval.runs.directory import RunDirectory
 from dfkeval.runs.run import Run
 
 
@@ -23,42 +23,45 @@ def merge(folders: Sequence[str | Path], out: str | Path, *, overwrite: bool = F
     """The shards of one run as one run in `out`, scored as a whole.
 
     Raises `ConfigError` when the folders are not all the shards of one configuration on the same data."""
-    parts = [Store(folder) for folder in folders]
+    parts = [RunDirectory(folder) for folder in folders]
     records = [part.config() for part in parts]
     configs_found = [EvalConfig.model_validate(record["config"]) for record in records]
     _refuse_other_shards(parts, records, configs_found)
-    store = Store(out)
+    run_dir = RunDirectory(out)
     whole = configs_found[0].model_copy(update={"shard": None})
-    with store.alone():
-        store.begin(whole.record(), records[0]["data_sha256"], overwrite=overwrite)
-        return _joined(store, whole, parts)
+    with run_dir.alone():
+        run_dir.begin(whole.record(), records[0]["data_sha256"], overwrite=overwrite)
+        return _joined(run_dir, whole, parts)
 
 
-def _joined(store: Store, whole: EvalConfig, parts: Sequence[Store]) -> Run:
+def _joined(run_dir: RunDirectory, whole: EvalConfig, parts: Sequence[RunDirectory]) -> Run:
     found = {name: each for part in parts for name, each in part.completions().items()}
     rows = read_rows(whole)
     whole, schema = configs.resolve(whole, rows[0])
     items = items_of(rows, whole, schema)
-    done = store.completions()
+    done = run_dir.completions()
     ordered = (found[each.request.id] for each in items if each.request.id in found)
-    for _ in store.append(each for each in ordered if each.id not in done):
+    for _ in run_dir.append(each for each in ordered if each.id not in done):
         pass
     likelihoods = {name: each for part in parts for name, each in part.likelihoods().items()}
-    missing = sorted(likelihoods.keys() - store.likelihoods().keys())
-    for _ in store.append_likelihoods(likelihoods[name] for name in missing):
+    missing = sorted(likelihoods.keys() - run_dir.likelihoods().keys())
+    for _ in run_dir.append_likelihoods(likelihoods[name] for name in missing):
         pass
-    _merge_environments(store, parts)
-    return finish(store, whole, schema, items)
+    _merge_environments(run_dir, parts)
+    return finish(run_dir, whole, schema, items)
 
 
-def _refuse_other_shards(parts: Sequence[Store], records: Sequence[Any], found: Sequence[EvalConfig]) -> None:
+def _refuse_other_shards(
+    parts: Sequence[RunDirectory], records: Sequence[Any], found: Sequence[EvalConfig]
+) -> None:
     counts = {config.part[1] for config in found}
     places = sorted(config.part[0] for config in found)
     if len(counts) != 1 or places != list(range(1, max(counts) + 1)):
         shown = ", ".join(f"{part.folder}: {config.shard}" for part, config in zip(parts, found, strict=True))
         raise ConfigError(f"merge-runs needs every shard of one run exactly once; got {shown or 'none'}")
     facts = [
-        (record["data_sha256"], stores.generating(record["config"]) | {"shard": None}) for record in records
+        (record["data_sha256"], directory.generating(record["config"]) | {"shard": None})
+        for record in records
     ]
     other = [str(part.folder) for part, fact in zip(parts, facts, strict=True) if fact != facts[0]]
     if other:
@@ -67,8 +70,8 @@ def _refuse_other_shards(parts: Sequence[Store], records: Sequence[Any], found: 
         )
 
 
-def _merge_environments(store: Store, parts: Sequence[Store]) -> None:
+def _merge_environments(run_dir: RunDirectory, parts: Sequence[RunDirectory]) -> None:
     """The first shard's facts, with every shard's throughput beside it."""
-    found = [stores.read_json(part.path(stores.ENVIRONMENT)) for part in parts]
+    found = [directory.read_json(part.path(directory.ENVIRONMENT)) for part in parts]
     shards = [each.get("generation", {}) for each in found]
-    stores.write_json(store.path(stores.ENVIRONMENT), found[0] | {"generation": {}, "shards": shards})
+    directory.write_json(run_dir.path(directory.ENVIRONMENT), found[0] | {"generation": {}, "shards": shards})

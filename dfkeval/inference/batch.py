@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from dfkdata.common import jsonl, locks
 from dfkdata.common.errors import ConfigError
 from dfkdata.rows.record import Record, Reject
-from dfkeval.evaluation.grading import judge
+from dfkeval.evaluation.grading import grade
 from dfkeval.inference import backend_options
 from dfkeval.inference.predictor import CHUNK, Predictor, askable
 from dfkeval.types import NOT_ANSWERED, Sample
@@ -131,9 +131,9 @@ def _predictions(ask: Predictor, rows: Iterable[Record | Reject]) -> Iterator[Pr
         items = {name: ask.item(record) for name, record in records.items()}
         for completion in ask.answers(items.values()):
             item = items.pop(completion.id)
-            sample = judge([item], {completion.id: completion}, ask.schema)[0]
+            sample = grade([item], {completion.id: completion}, ask.schema)[0]
             yield of_sample(sample, ask, records[sample.id].source)
-        for sample in judge(items.values(), {}, ask.schema):  # the engine left these out
+        for sample in grade(items.values(), {}, ask.schema):  # the engine left these out
             yield of_sample(sample, ask, records[sample.id].source)
 
 

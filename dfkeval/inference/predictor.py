@@ -23,7 +23,7 @@ from dfkdata.schemas import Schema, ToolForm
 from dfkeval import backends
 from dfkeval.backends import Backend
 from dfkeval.evaluation import scaffold as scaffolds
-from dfkeval.evaluation.grading import Item, judge, prompt_text
+from dfkeval.evaluation.grading import EvalItem, grade, prompt_text
 from dfkeval.inference.backend_options import sampling_of
 from dfkeval.models import metadata
 from dfkeval.parsing.label_confidence import demand_slot, with_slot
@@ -131,13 +131,13 @@ class Predictor:
         while chunk := list(islice(waiting, CHUNK)):
             items = [self.item(record) for record in chunk]
             answers = {found.id: found for found in self.answers(items)}
-            yield from judge(items, answers, self.schema)
+            yield from grade(items, answers, self.schema)
 
-    def answers(self, items: Iterable[Item]) -> Iterator[Completion]:
+    def answers(self, items: Iterable[EvalItem]) -> Iterator[Completion]:
         """The backend's completions, in any order, as they come."""
         return self.backend.generate([item.request for item in items], self.sampling)
 
-    def item(self, record: Record) -> Item:
+    def item(self, record: Record) -> EvalItem:
         """What is asked for one record."""
         messages = scaffolds.applied(prompt(record, self.schema), self.scaffold)
         tools = record.tools if record.tools is not None else self.schema.tools
@@ -148,7 +148,7 @@ class Predictor:
             request = with_slot(request, self.schema)
         source = record.meta.get("text")
         told = source if isinstance(source, str) else None
-        return Item(request, record.group, None, told, prompt_text(messages), "")
+        return EvalItem(request, record.group, None, told, prompt_text(messages), "")
 
     def predict(
         self, rows: Iterable[Record | Reject], out: str | Path, *, part: tuple[int, int] = (1, 1)

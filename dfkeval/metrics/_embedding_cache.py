@@ -16,11 +16,11 @@ import msgspec
 import numpy as np
 
 from dfkdata.common.errors import BackendError
-from dfkeval.metrics._encoder import Encoded
+from dfkeval.metrics._encoder import TokenEmbeddings
 
 
 class _Line(msgspec.Struct, frozen=True):
-    """text: hash of the text. offset: in bytes. tokens, width: T and D. truncated: as in `Encoded`."""
+    """text: hash of the text. offset: in bytes. tokens, width: T and D. truncated: as in `TokenEmbeddings`."""
 
     text: str
     offset: int
@@ -48,7 +48,7 @@ class EmbeddingCache:
             found = decoder.decode(line)
             self.known[found.text] = (numbers, found)
 
-    def get(self, text: str) -> Encoded | None:
+    def get(self, text: str) -> TokenEmbeddings | None:
         """The stored embeddings of `text`, None if there are none."""
         found = self.known.get(_key(text))
         if found is None:
@@ -59,11 +59,11 @@ class EmbeddingCache:
         data = self.maps[path][line.offset : line.offset + _size(line.tokens, line.width)]
         ids, special, vectors = np.split(data, (4 * line.tokens, 5 * line.tokens))
         table = np.frombuffer(vectors.tobytes(), dtype=np.float32).reshape(line.tokens, line.width)
-        return Encoded(
+        return TokenEmbeddings(
             np.frombuffer(ids.tobytes(), np.int32), table, special.astype(np.bool_), line.truncated
         )
 
-    def put(self, text: str, encoded: Encoded) -> None:
+    def put(self, text: str, encoded: TokenEmbeddings) -> None:
         """Store the embeddings of `text`; the numbers are on disk before their index line is."""
         numbers = self.folder / f"{self.name}.bin"
         with numbers.open("ab") as file:

@@ -31,7 +31,7 @@ _STACKS = (
 
 
 @dataclass(frozen=True)
-class Encoded:
+class TokenEmbeddings:
     """One text. ids: (T,) token ids, special tokens included. vectors: (T, D) of unit length. special:
     (T,), whether the token is one of the encoder's own marks. truncated: the text was longer than the
     encoder reads."""
@@ -95,9 +95,9 @@ class Encoder:
         self,
         texts: Sequence[str],
         batch_tokens: int,
-        seen: Callable[[str, Encoded], None] | None = None,
+        seen: Callable[[str, TokenEmbeddings], None] | None = None,
         windows: bool = False,
-    ) -> dict[str, Encoded]:
+    ) -> dict[str, TokenEmbeddings]:
         """Text -> its embeddings; `seen` is called for each as it is ready. windows: a text that is longer
         than the encoder reads is encoded in overlapping windows instead of being cut."""
         distinct = list(dict.fromkeys(texts))
@@ -108,7 +108,7 @@ class Encoder:
             key=lambda each: len(pieces[each[0]][each[1]].ids),
         )
         parts: dict[int, dict[int, Embedding]] = {}
-        found: dict[str, Encoded] = {}
+        found: dict[str, TokenEmbeddings] = {}
         for batch in batches([len(pieces[text][at].ids) for text, at in order], batch_tokens):
             chosen = order[batch.start : batch.stop]
             vectors = self._forward([pieces[text][at].ids for text, at in chosen])
@@ -123,11 +123,11 @@ class Encoder:
                         seen(distinct[text], found[distinct[text]])
         return found
 
-    def _encoded(self, ids: list[int], truncated: bool, parts: list[Embedding]) -> Encoded:
+    def _encoded(self, ids: list[int], truncated: bool, parts: list[Embedding]) -> TokenEmbeddings:
         blank = len(ids) <= len(self.own)
         special = np.array([blank or token in self.marks for token in ids], dtype=np.bool_)
         vectors = parts[0] if len(parts) == 1 else np.concatenate(parts)
-        return Encoded(np.array(ids, dtype=np.int32), vectors, special, truncated)
+        return TokenEmbeddings(np.array(ids, dtype=np.int32), vectors, special, truncated)
 
     def sentences(self, texts: Sequence[str], batch_tokens: int) -> dict[str, NDArray[np.float64]]:
         """Text -> the mean of its token states, special tokens included, as a unit vector (D,)."""

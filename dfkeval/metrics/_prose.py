@@ -16,7 +16,7 @@ COLUMNS = ("n", *NAMES)
 
 
 @dataclass(frozen=True)
-class Scores:
+class TextScores:
     """One row a pair. precision, recall, f1: (N,) in [0, 1] (unless rescaled). truncated: (N,), whether a
     text of the pair was longer than the model reads."""
 
@@ -38,7 +38,7 @@ def pairs(samples: Sequence[Sample], scoring: Scoring) -> tuple[list[int], list[
     return [index for index, _, _ in kept], [said for _, said, _ in kept], [gold for _, _, gold in kept]
 
 
-def table(count: int, places: Sequence[int], scores: Scores) -> Floats:
+def table(count: int, places: Sequence[int], scores: TextScores) -> Floats:
     """(count, 4): `COLUMNS`, zero rows where nothing was compared."""
     values = np.zeros((count, len(COLUMNS)))
     values[list(places)] = np.stack(

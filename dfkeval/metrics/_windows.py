@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Window:
+class TokenWindow:
     """ids: marks and tokens, as the encoder is given them. start, stop: which of its rows are kept."""
 
     ids: list[int]
@@ -18,13 +18,13 @@ class Window:
     stop: int
 
 
-def cut(ids: Sequence[int], limit: int, marks: Sequence[int]) -> list[Window]:
+def cut(ids: Sequence[int], limit: int, marks: Sequence[int]) -> list[TokenWindow]:
     """The windows of a text with at most `limit` ids each; their kept rows, one after another, are the rows
     of `ids`.
 
     marks: ids that the encoder puts around an empty text. A text that fits is one window."""
     if len(ids) <= limit:
-        return [Window(list(ids), 0, len(ids))]
+        return [TokenWindow(list(ids), 0, len(ids))]
     before = _common(ids, marks)
     head, tail = list(marks[:before]), list(marks[before:])
     inner = list(ids[before : len(ids) - len(tail)])
@@ -37,7 +37,7 @@ def cut(ids: Sequence[int], limit: int, marks: Sequence[int]) -> list[Window]:
         first, last = place == 0, place == len(starts) - 1
         begin = 0 if first else before + borders[place] - start
         stop = before + (size + len(tail) if last else borders[place + 1] - start)
-        found.append(Window([*head, *inner[start : start + size], *tail], begin, stop))
+        found.append(TokenWindow([*head, *inner[start : start + size], *tail], begin, stop))
     return found
 
 

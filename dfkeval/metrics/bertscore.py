@@ -22,8 +22,8 @@ from dfkdata.common.errors import BackendError, ConfigError
 from dfkeval.metrics import Measured, Metric, Scoring
 from dfkeval.metrics._bertscore_models import LANGUAGES, MULTILINGUAL, layer_of
 from dfkeval.metrics._embedding_cache import EmbeddingCache, identity
-from dfkeval.metrics._encoder import Encoded, Encoder, obtainable
-from dfkeval.metrics._prose import COLUMNS, NAMES, Scores, means, pairs, table
+from dfkeval.metrics._encoder import Encoder, TokenEmbeddings, obtainable
+from dfkeval.metrics._prose import COLUMNS, NAMES, TextScores, means, pairs, table
 from dfkeval.types import Sample
 
 Dtype = Literal["float32", "bfloat16"]
@@ -60,7 +60,7 @@ def score(
     idf: bool = False,
     cache: str | Path | None = None,
     windows: bool = False,
-) -> Scores:
+) -> TextScores:
     """P, R, F1 of each pair; with several references for a candidate the best of each, column by column.
 
     model: hub name or folder; with neither `model` nor `lang` multilingual BERT. batch_tokens: padded
@@ -80,7 +80,7 @@ def score(
         found = source.encode([text for index in block for text in (said[index], *gold[index])])
         for index in block:
             rows[index], truncated[index] = _best(found, said[index], gold[index], weights)
-    return Scores(rows[:, 0], rows[:, 1], rows[:, 2], truncated)
+    return TextScores(rows[:, 0], rows[:, 1], rows[:, 2], truncated)
 
 
 def choose(model: str | None, layer: int | None, lang: str | None) -> tuple[str, int]:
@@ -110,7 +110,7 @@ def _blocks(said: Sequence[str], gold: Sequence[Sequence[str]]) -> Iterable[rang
             start, size = index + 1, 0
 
 
-def demand(options: Options) -> None:
+def check_model(options: Options) -> None:
     """Raise `ConfigError` where the encoder is neither a folder, nor in the cache, nor to be had from the
     hub; a small file is fetched at the most. Not asked with a cache of embeddings, which may hold all."""
     if options.cache is not None:
@@ -142,7 +142,7 @@ class _Source:
     def encoder(self) -> Encoder:
         return encoder(self.model, self.layer, self.dtype)
 
-    def encode(self, texts: Sequence[str]) -> dict[str, Encoded]:
+    def encode(self, texts: Sequence[str]) -> dict[str, TokenEmbeddings]:
         """Text -> embeddings; what the cache lacks is encoded and stored."""
         if self.cache is None:
             return self.encoder.encode(texts, self.batch_tokens, windows=self.windows)
@@ -172,7 +172,7 @@ def _idf(source: _Source, references: Sequence[str]) -> dict[int, float]:
 
 
 def _best(
-    found: Mapping[str, Encoded], said: str, gold: Sequence[str], idf: Mapping[int, float] | None
+    found: Mapping[str, TokenEmbeddings], said: str, gold: Sequence[str], idf: Mapping[int, float] | None
 ) -> tuple[tuple[float, float, float], bool]:
     """The best precision, recall and F1 over the references, and whether any text was cut."""
     rows = [match(found[said], found[text], idf) for text in gold]
@@ -180,7 +180,9 @@ def _best(
     return (best[0], best[1], best[2]), found[said].truncated or any(found[text].truncated for text in gold)
 
 
-def match(said: Encoded, gold: Encoded, idf: Mapping[int, float] | None = None) -> tuple[float, float, float]:
+def match(
+    said: TokenEmbeddings, gold: TokenEmbeddings, idf: Mapping[int, float] | None = None
+) -> tuple[float, float, float]:
     """(precision, recall, f1) of one pair; each token takes its most similar one on the other side."""
     if said.blank or gold.blank:
         return (0.0, 0.0, 0.0)
@@ -191,7 +193,7 @@ def match(said: Encoded, gold: Encoded, idf: Mapping[int, float] | None = None) 
     return (precision, recall, min(2 * precision * recall / total, 1.0) if total else 0.0)
 
 
-def _weighted(values: Any, text: Encoded, idf: Mapping[int, float] | None) -> float:
+def _weighted(values: Any, text: TokenEmbeddings, idf: Mapping[int, float] | None) -> float:
     """Mean over the text's own tokens; uniform where every idf is 0 (a single reference), since 0/0 is no
     score."""
     if idf is None:
@@ -220,7 +222,7 @@ def options_of(scoring: Scoring) -> Options:
     return options
 
 
-def settings(options: Options, scores: Scores) -> dict[str, Any]:
+def settings(options: Options, scores: TextScores) -> dict[str, Any]:
     """What the numbers depend on, and how many texts were cut."""
     name, layer = choose(options.model, options.layer, options.lang)
     return {

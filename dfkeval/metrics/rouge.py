@@ -17,7 +17,7 @@ from functools import lru_cache
 import numpy as np
 
 from dfkeval.metrics import Measured, Metric, Scoring
-from dfkeval.metrics._prose import COLUMNS, Scores, means, pairs, table
+from dfkeval.metrics._prose import COLUMNS, TextScores, means, pairs, table
 from dfkeval.types import Sample
 
 _ASCII_WORD = re.compile(r"[a-z0-9]+")
@@ -26,12 +26,12 @@ KEPT = 2000
 _NO_BLANKS = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR")
 
 
-def rouge_l(candidates: Sequence[str], references: Sequence[str]) -> Scores:
+def rouge_l(candidates: Sequence[str], references: Sequence[str]) -> TextScores:
     """Precision, recall and F1 of each pair; nothing is ever truncated. Raises `ValueError` for unequal
     lengths."""
     rows = [score_pair(said, gold) for said, gold in zip(candidates, references, strict=True)]
     values = np.array(rows, dtype=np.float64).reshape(len(rows), 3)
-    return Scores(values[:, 0], values[:, 1], values[:, 2], np.zeros(len(rows), dtype=np.bool_))
+    return TextScores(values[:, 0], values[:, 1], values[:, 2], np.zeros(len(rows), dtype=np.bool_))
 
 
 def score_pair(candidate: str, reference: str) -> tuple[float, float, float]:

@@ -40,7 +40,7 @@ SCORING_KEYS = (
 Line = TypeVar("Line", Completion, Likelihood)
 
 
-class Store:
+class RunDirectory:
     """One run directory."""
 
     def __init__(self, folder: str | Path) -> None:

@@ -14,7 +14,7 @@ from dfkdata.schemas import Schema
 from dfkeval import metrics
 from dfkeval.runs import directory
 from dfkeval.runs.config import EvalConfig
-from dfkeval.runs.directory import Store
+from dfkeval.runs.directory import RunDirectory
 from dfkeval.types import NOT_ANSWERED, Sample
 
 #: A metric and what it measured on the samples of a run.
@@ -59,18 +59,18 @@ def measure(samples: Sequence[Sample], config: EvalConfig, schema: Schema) -> di
 
 def load_run(folder: str | Path) -> Run:
     """A finished run as it was scored. Raises `DataError` when it is none."""
-    store = Store(folder)
-    config = stored_config(store)
+    run_dir = RunDirectory(folder)
+    config = stored_config(run_dir)
     return Run(
-        folder=store.folder,
+        folder=run_dir.folder,
         config=config,
         schema=schemas.load(config.schema_name or "", config.variant),
-        samples=store.samples(),
-        summary=directory.read_summary(store.folder),
-        environment=store.environment(),
+        samples=run_dir.samples(),
+        summary=directory.read_summary(run_dir.folder),
+        environment=run_dir.environment(),
     )
 
 
-def stored_config(store: Store) -> EvalConfig:
+def stored_config(run_dir: RunDirectory) -> EvalConfig:
     """The configuration of a run. Raises `ConfigError` when another version of dfk wrote it."""
-    return bind(store.config().get("config") or {}, EvalConfig, str(store.path(directory.CONFIG)))
+    return bind(run_dir.config().get("config") or {}, EvalConfig, str(run_dir.path(directory.CONFIG)))

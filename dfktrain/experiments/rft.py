@@ -241,7 +241,7 @@ def _taught(sample: Sample, config: RftConfig) -> tuple[Any, str | None]:
 def row_id(sample: Sample, repeats: int) -> str:
     """The id of the row behind a draw: "a#2" is the second of "a". A single draw has its row's own id, which
     may end like that."""
-    return sample.id if repeats == 1 else sample.id.removesuffix(f"#{sample.repeat + 1}")
+    return sample.id if repeats == 1 else sample.id.removesuffix(f"#{sample.draw_index + 1}")
 
 
 def accepted_row(
@@ -260,11 +260,11 @@ def accepted_row(
     row_name = row_id(sample, config.sample.sampling.repeats)
     made: dict[str, Any] = {
         "row": row_name,
-        "draw": sample.repeat,
+        "draw": sample.draw_index,
         "outcome": sample.outcome,
         **made_by,
     }
-    new = dict(row) | {"id": f"{row_name}#rft{made_by['round']}.{sample.repeat + 1}"}
+    new = dict(row) | {"id": f"{row_name}#rft{made_by['round']}.{sample.draw_index + 1}"}
     if config.sample.sampling.thinking and config.traces == "keep":
         turn = turn | {"reasoning_content": sample.reasoning or ""}
         new["chat_template_kwargs"] = dict(row.get("chat_template_kwargs") or {}) | {"enable_thinking": True}

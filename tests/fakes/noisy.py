@@ -47,7 +47,7 @@ class Noisy:
                 yield Completion(id=request.id, text="", finish_reason="error", error="no answer")
                 continue
             reasoning = f"karena {request.id}" if sampling.thinking else None
-            yield Completion(id=request.id, text=ANSWERS[request.repeat], reasoning=reasoning)
+            yield Completion(id=request.id, text=ANSWERS[request.draw_index], reasoning=reasoning)
 
     def close(self) -> None:
         """Nothing to free."""

@@ -15,7 +15,7 @@ from dfkdata.rows.messages import training_row, write_text
 from dfkdata.rows.record import Record
 from dfkdata.schemas import TextForm
 from dfkeval.evaluation.evaluate import evaluate
-from dfkeval.evaluation.grading import Item, judge
+from dfkeval.evaluation.grading import EvalItem, grade
 from dfkeval.parsing.toolcall import write_tool_call
 from dfkeval.runs.config import EvalConfig
 from dfkeval.runs.run import Run
@@ -65,10 +65,12 @@ def sample_of(index: int, schema: schemas.Schema, text: str | None = None, **cha
     gold = dfk_gold(index) if schema.name == "dfk_label" else caption_gold(index)
     source = None if schema.name == "dfk_label" else caption_text(index)
     request = Request(id=f"r{index:03d}", messages=[])
-    item = Item(request, group=f"g{index // 2}", gold=gold, source_text=source, prompt="", key=f"k{index}")
+    item = EvalItem(
+        request, group=f"g{index // 2}", gold=gold, source_text=source, prompt="", key=f"k{index}"
+    )
     said = answer_text(gold, schema) if text is None else text
     completion = Completion(**({"id": request.id, "text": said} | changes))
-    return judge([item], {request.id: completion}, schema)[0]
+    return grade([item], {request.id: completion}, schema)[0]
 
 
 def write_rows(path: Path, schema: schemas.Schema, n: int) -> Path:

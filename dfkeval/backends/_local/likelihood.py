@@ -17,7 +17,7 @@ from dfkdata.common.errors import DataError
 from dfkeval.backends._local.padding import ALONG, Inputs, joined, length
 from dfkeval.models.images import open_image
 from dfkeval.models.rendering import spans
-from dfkeval.types import Lesson, Likelihood, refuse_unseen
+from dfkeval.types import GoldAnswer, Likelihood, refuse_unseen
 
 
 @dataclass(frozen=True)
@@ -34,30 +34,35 @@ class _Row:
 
 
 def likelihoods(
-    lessons: Iterable[Lesson], model: Any, processor: Any, thinking: bool, batch_tokens: int, batch_size: int
+    gold_answers: Iterable[GoldAnswer],
+    model: Any,
+    processor: Any,
+    thinking: bool,
+    batch_tokens: int,
+    batch_size: int,
 ) -> Iterator[Likelihood]:
-    """One likelihood for each lesson, longest first within a window of four batches."""
-    waiting = iter(lessons)
+    """One likelihood for each gold answer, longest first within a window of four batches."""
+    waiting = iter(gold_answers)
     while window := list(islice(waiting, 4 * batch_size)):
         rows: list[_Row] = []
-        for lesson in window:
+        for gold_answer in window:
             try:
-                rows.append(_encoded(lesson, processor, thinking))
+                rows.append(_encoded(gold_answer, processor, thinking))
             except DataError as error:
-                yield Likelihood(id=lesson.request.id, error=str(error))
+                yield Likelihood(id=gold_answer.request.id, error=str(error))
         rows.sort(key=lambda row: -row.length)
         for batch in _batches(rows, batch_tokens, batch_size):
             yield from _scored(batch, model, processor.tokenizer.pad_token_id or 0)
 
 
-def _encoded(lesson: Lesson, processor: Any, thinking: bool) -> _Row:
+def _encoded(gold_answer: GoldAnswer, processor: Any, thinking: bool) -> _Row:
     """Prompt, silent think block and answer as one row. Raises `DataError`."""
     import torch
 
-    request = lesson.request
+    request = gold_answer.request
     refuse_unseen(request.messages)
     row: dict[str, Any] = {
-        "id": request.id, "messages": [*request.messages, lesson.turn], "tools": request.tools
+        "id": request.id, "messages": [*request.messages, gold_answer.turn], "tools": request.tools
     }  # fmt: skip
     if thinking:
         row["chat_template_kwargs"] = {"enable_thinking": True}

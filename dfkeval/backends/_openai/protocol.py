@@ -113,7 +113,7 @@ def body(request: Request, sampling: Sampling, model: str, dialect: Dialect = "o
 def _seed(request: Request, sampling: Sampling, messages: list[dict[str, Any]]) -> int:
     """31 bits that depend on the seed, the number of the draw, and the question: with one seed for all rows,
     servers would draw all rows with the same noise."""
-    shown = json.dumps([sampling.seed, request.repeat, messages], sort_keys=True).encode()
+    shown = json.dumps([sampling.seed, request.draw_index, messages], sort_keys=True).encode()
     return int.from_bytes(hashlib.sha256(shown).digest()[:4], "big") >> 1
 
 

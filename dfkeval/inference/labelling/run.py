@@ -20,7 +20,7 @@ import msgspec
 from dfkdata.common import locks
 from dfkdata.common.errors import ConfigError
 from dfkdata.rows.record import Record, Reject
-from dfkeval.evaluation.grading import judge
+from dfkeval.evaluation.grading import grade
 from dfkeval.inference import backend_options
 from dfkeval.inference.batch import name_of, numbered
 from dfkeval.inference.labelling.budget import Purse, prompt_tokens
@@ -100,11 +100,11 @@ def _labelled(
         requests = deque(item.request for item in items.values())
         for completion in _answers(labeller, requests, purse):
             item = items.pop(completion.id)
-            sample = judge([item], {completion.id: completion}, labeller.schema)[0]
+            sample = grade([item], {completion.id: completion}, labeller.schema)[0]
             yield labeller.verdict(records[sample.id], sample)
         for request in requests:
             del items[request.id]
-        for sample in judge(items.values(), {}, labeller.schema):  # the engine left these out
+        for sample in grade(items.values(), {}, labeller.schema):  # the engine left these out
             yield labeller.verdict(records[sample.id], sample)
         if requests:
             return

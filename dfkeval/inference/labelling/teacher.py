@@ -19,7 +19,7 @@ from dfkdata.schemas import ToolForm
 from dfkeval import validators
 from dfkeval.backends import Backend
 from dfkeval.evaluation import constraints, scaffold
-from dfkeval.evaluation.grading import Item, prompt_text
+from dfkeval.evaluation.grading import EvalItem, prompt_text
 from dfkeval.inference import backend_options
 from dfkeval.inference.labelling.budget import Prices
 from dfkeval.inference.labelling.files import Rejected
@@ -95,7 +95,7 @@ class Labeller:
         """Whether a server answers."""
         return bool(self.backend.info.get("kind") == "openai")
 
-    def item(self, record: Record) -> Item:
+    def item(self, record: Record) -> EvalItem:
         """What the teacher is asked for one row."""
         asked = scaffold.applied(prompt(record, self.schema), Scaffold(self.system, self.schema.tools or []))
         forced = self.tool if self.tool_choice == "forced" and self.by_server else None
@@ -105,7 +105,7 @@ class Labeller:
         )  # fmt: skip
         source = record.meta.get("text")
         told = source if isinstance(source, str) else None
-        return Item(request, record.group, None, told, prompt_text(asked), "")
+        return EvalItem(request, record.group, None, told, prompt_text(asked), "")
 
     def meta(self, sample: Sample, accepted: bool) -> dict[str, Any]:
         """The accounting of one answer."""

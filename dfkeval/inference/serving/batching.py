@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from dfkdata.rows.record import Record
-from dfkeval.evaluation.grading import judge
+from dfkeval.evaluation.grading import grade
 from dfkeval.inference.predictor import Predictor
 from dfkeval.inference.serving.limits import Limits, Refusal
 from dfkeval.types import Sample
@@ -82,7 +82,7 @@ class Batcher:
         waiting = {each.record.id: each for each in batch}
         items = {name: self.ask.item(each.record) for name, each in waiting.items()}
         for completion in self.ask.answers(items.values()):
-            sample = judge([items[completion.id]], {completion.id: completion}, self.ask.schema)[0]
+            sample = grade([items[completion.id]], {completion.id: completion}, self.ask.schema)[0]
             faults += [] if sample.answered else sample.problems[:1]
             loop.call_soon_threadsafe(_give, waiting[completion.id].future, sample)
         return faults[0] if len(faults) == len(batch) else None

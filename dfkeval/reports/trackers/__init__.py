@@ -22,7 +22,7 @@ from dfkeval.runs.run import Run
 FAMILY = "dfkeval.reports.trackers"
 
 
-def demand(names: Sequence[str]) -> None:
+def check(names: Sequence[str]) -> None:
     """Raises `ConfigError` for an unknown tracker, or one whose package is not installed."""
     for name in names:
         package = plugins.load(FAMILY, name).PACKAGE
@@ -32,7 +32,7 @@ def demand(names: Sequence[str]) -> None:
 
 def send(run: Run, names: Sequence[str], *, step: int = 0, folder: Path | None = None) -> list[str]:
     """Put the run into each tracker; returns where it lies in each."""
-    demand(names)
+    check(names)
     return [plugins.load(FAMILY, name).send(run, step, folder) for name in names]
 
 

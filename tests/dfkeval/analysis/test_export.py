@@ -30,7 +30,8 @@ def samples() -> list[Sample]:
 
 def frozen(sample: Sample) -> dict[str, Any]:
     """What a reader should find, JSON texts read."""
-    found = {name: getattr(sample, name) for name in (*sample.__struct_fields__, "confidence")}
+    names = zip(sample.__struct_encode_fields__, sample.__struct_fields__, strict=True)
+    found = {column: getattr(sample, name) for column, name in names} | {"confidence": sample.confidence}
     return found | {name: list(found[name]) for name in ("repairs", "problems", "images")}
 
 

@@ -40,7 +40,7 @@ def tiny() -> loader.Loaded:
 def asked(index: int, repeat: int = 0, name: str | None = None) -> Request:
     parts = [{"type": "text", "text": f"kata nomor {index} " * (1 + (5 * index) % 9)}]
     return Request(
-        id=name or f"{index}.{repeat}", messages=[{"role": "user", "content": parts}], repeat=repeat
+        id=name or f"{index}.{repeat}", messages=[{"role": "user", "content": parts}], draw_index=repeat
     )
 
 
@@ -91,7 +91,7 @@ def test_repeats_draw_each_row_several_times_in_its_group(tmp_path: Path) -> Non
     sampling = {"temperature": 1.0, "repeats": 3}
     run = dfkeval.evaluate(config_of(data, path, ["validity"], sampling=sampling), tmp_path / "run")
     assert [sample.id for sample in run.samples[:4]] == ["r000#1", "r000#2", "r000#3", "r001#1"]
-    assert [sample.repeat for sample in run.samples[:4]] == [0, 1, 2, 0]
+    assert [sample.draw_index for sample in run.samples[:4]] == [0, 1, 2, 0]
     assert {sample.group for sample in run.samples[:3]} == {"g0"}
     valid = run.summary["metrics"]["validity.schema_valid"]
     assert (valid["value"], valid["n"]) == (pytest.approx(2 / 3), 9)

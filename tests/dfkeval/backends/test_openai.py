@@ -656,7 +656,7 @@ def test_rows_and_drawings_are_drawn_with_seeds_of_their_own_and_greedy_ones_wit
     assert seed(first, **drawn) == seed(replace(first, id="other"), **drawn)
     others = [
         seed(second, **drawn),
-        seed(replace(first, repeat=1), **drawn),
+        seed(replace(first, draw_index=1), **drawn),
         seed(first, temperature=0.5, seed=4),
     ]
     assert len({seed(first, **drawn), *others}) == 4

@@ -115,7 +115,7 @@ def test_settings_and_the_seed_of_each_row_arrive(fake: Any) -> None:
     said = facts(found["r0"])
     assert (said["temperature"], said["max_tokens"], said["stop"]) == (0.5, 7, ["x"])
     assert facts(found["b"])["seed"] == said["seed"] != facts(found["r1"])["seed"]
-    again = {each.id: each for each in backend.generate([asked(1), asked(0, repeat=1)], sampling)}
+    again = {each.id: each for each in backend.generate([asked(1), asked(0, draw_index=1)], sampling)}
     assert facts(again["r1"])["seed"] == facts(found["r1"])["seed"]
     assert facts(again["r0"])["seed"] != said["seed"]
     assert found["r0"].text.endswith("}") and found["r0"].finish_reason == "stop"

@@ -86,21 +86,21 @@ def test_a_gold_that_does_not_fit_the_schema_is_counted_and_not_compared() -> No
         {"id": "1", "messages": [], "meta": {"gold": {"label": "bohong", "analisis": "x"}}}, DFK
     )
     text = "Label: fitnah\n\nAnalisis: sebab"
-    sample = grading.judge([item], {"1": Completion(id="1", text=text)}, DFK)[0]
+    sample = grading.grade([item], {"1": Completion(id="1", text=text)}, DFK)[0]
     assert (sample.outcome, sample.gold) == ("no_gold", None)
     assert sample.problems[0].startswith("gold: /label")
 
 
 def test_gold_is_read_from_the_last_turn_where_meta_has_none() -> None:
     turn = {"role": "assistant", "content": [{"type": "text", "text": "Label: fitnah\n\nAnalisis: sebab"}]}
-    assert grading.taught([turn], DFK) == {"label": "fitnah", "analisis": "sebab"}
+    assert grading.gold_of_messages([turn], DFK) == {"label": "fitnah", "analisis": "sebab"}
     call = {
         "type": "function",
         "function": {"name": "emit_caption_schema", "arguments": {"actions": ["run"]}},
     }
-    assert grading.taught([{"role": "assistant", "content": [], "tool_calls": [call]}], CAPTION) == {
-        "actions": ["run"]
-    }
+    assert grading.gold_of_messages(
+        [{"role": "assistant", "content": [], "tool_calls": [call]}], CAPTION
+    ) == {"actions": ["run"]}
 
 
 class Stops:

@@ -15,7 +15,7 @@ from dfkeval import evaluate, load_run
 from dfkeval.backends.scripted import Scripted
 from dfkeval.evaluation import evaluate as harness
 from dfkeval.evaluation import shards
-from dfkeval.types import Completion, Lesson, Likelihood, Sampling
+from dfkeval.types import Completion, GoldAnswer, Likelihood, Sampling
 from tests.helpers.runs import DFK, config_of, gold_answers, write_answers, write_rows
 
 N = 6
@@ -34,16 +34,16 @@ class Judge(Scripted):
         self.asked: list[str] = []
         self.broken, self.stop_after = broken, stop_after
 
-    def likelihoods(self, lessons: Iterable[Lesson], sampling: Sampling) -> Iterator[Likelihood]:
-        for lesson in lessons:
+    def likelihoods(self, gold_answers: Iterable[GoldAnswer], sampling: Sampling) -> Iterator[Likelihood]:
+        for gold_answer in gold_answers:
             if self.stop_after is not None and len(self.asked) == self.stop_after:
                 raise BackendError("the engine died")
-            self.asked.append(lesson.request.id)
-            place = int(lesson.request.id[1:4])
-            if lesson.request.id in self.broken:
-                yield Likelihood(id=lesson.request.id, error="no picture")
+            self.asked.append(gold_answer.request.id)
+            place = int(gold_answer.request.id[1:4])
+            if gold_answer.request.id in self.broken:
+                yield Likelihood(id=gold_answer.request.id, error="no picture")
             else:
-                yield Likelihood(id=lesson.request.id, nll=float(place * (place + 1)), tokens=place + 1)
+                yield Likelihood(id=gold_answer.request.id, nll=float(place * (place + 1)), tokens=place + 1)
 
 
 def config(tmp_path: Path, metrics: Sequence[str] = ("validity", "loss"), **more: Any) -> Any:

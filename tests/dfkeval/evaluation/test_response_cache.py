@@ -14,7 +14,7 @@ import dfkeval
 from dfkdata.common.errors import ConfigError, DataError
 from dfkeval.backends.transformers import Transformers
 from dfkeval.evaluation import response_cache
-from dfkeval.evaluation.response_cache import Cached
+from dfkeval.evaluation.response_cache import CachedBackend
 from dfkeval.models import fingerprint, loader
 from dfkeval.runs.config import EvalConfig
 from dfkeval.types import Completion, Constraint, LabelSlot, Request, Sampling
@@ -54,7 +54,7 @@ SAMPLING = Sampling(temperature=0.5)
 
 
 def hits(folder: Path, engine: Engine, request: Request, sampling: Sampling = SAMPLING) -> bool:
-    found = list(Cached(engine, folder).generate([request], sampling))
+    found = list(CachedBackend(engine, folder).generate([request], sampling))
     assert len(found) == 1 and found[0].id == request.id
     assert found[0].cached is (engine.asked == [])
     return found[0].cached
@@ -67,7 +67,7 @@ SETTINGS: dict[str, Any] = {
 }  # fmt: skip
 SLOT = LabelSlot(marker="Label: ", written={"a": "a"}, closing="")
 REQUESTS: dict[str, Any] = {
-    "repeat": 1,
+    "draw_index": 1,
     "constraint": Constraint(kind="json_object"),
     "slot": SLOT,
     "force_tool": "f",
@@ -153,7 +153,7 @@ def test_a_place_that_is_no_folder_is_said_before_anything_is_asked(tmp_path: Pa
     (tmp_path / "file").write_text("x")
     for place in (tmp_path / "file", tmp_path / "file" / "deeper"):
         with pytest.raises(ConfigError, match=r"cannot be written.*name another folder"):
-            Cached(Engine(), place)
+            CachedBackend(Engine(), place)
 
 
 def test_what_cannot_be_told_apart_is_refused(tmp_path: Path) -> None:
@@ -223,7 +223,7 @@ def test_the_tiny_model_is_known_by_its_weights_template_prompt_and_resized_pict
 
 def test_a_live_model_is_never_cached_since_its_weights_change(tiny: loader.Loaded, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="leave `cache` out"):
-        Cached(Transformers(tiny), tmp_path)
+        CachedBackend(Transformers(tiny), tmp_path)
 
 
 def test_real_answers_come_back_the_same(tiny: loader.Loaded, tmp_path: Path) -> None:
@@ -233,10 +233,10 @@ def test_real_answers_come_back_the_same(tiny: loader.Loaded, tmp_path: Path) ->
     requests = [question(f"kata {index}", id=str(index)) for index in range(4)]
     requests = [structs.replace(each, messages=[{"role": "user", "content": [
         {"type": "text", "text": f"kata {each.id}"}]}]) for each in requests]  # fmt: skip
-    first = {each.id: each for each in Cached(backend, tmp_path).generate(requests, sampling)}
+    first = {each.id: each for each in CachedBackend(backend, tmp_path).generate(requests, sampling)}
     kept = {name for name, each in first.items() if response_cache.finished(each)}
     assert kept
-    again = {each.id: each for each in Cached(backend, tmp_path).generate(requests, sampling)}
+    again = {each.id: each for each in CachedBackend(backend, tmp_path).generate(requests, sampling)}
     assert {name for name, each in again.items() if each.cached} == kept
     assert {name: each.text for name, each in again.items()} == {
         name: each.text for name, each in first.items()

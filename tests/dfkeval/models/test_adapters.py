@@ -181,4 +181,4 @@ def test_a_scaffold_that_differs_from_the_card_beside_it_is_refused(tmp_path: Pa
     metadata.write(
         folder, metadata.Card(schema="caption", system_prompt=CAPTION.prompt.system, tools=CAPTION.tools)
     )
-    preflight.check_card(config, CAPTION, read_rows(config)[0])
+    preflight.check_metadata(config, CAPTION, read_rows(config)[0])

@@ -16,7 +16,7 @@ from dfkdata import schemas
 from dfkdata.common import plugins
 from dfkdata.schemas import BaseAnswer, Choice, Grounded, JsonForm, Prompt, Schema, ToolForm, Value
 from dfkeval import Failure, decode, evaluate
-from dfkeval.evaluation.grading import Item, judge
+from dfkeval.evaluation.grading import EvalItem, grade
 from dfkeval.metrics import Scoring, validity
 from dfkeval.parsing import schema_agreement
 from dfkeval.parsing.toolcall import write_tool_call
@@ -78,8 +78,8 @@ def written(value: dict[str, Any], form: Any) -> str:
 
 
 def judged(text: str, schema: Schema) -> Sample:
-    item = Item(Request(id="r", messages=[]), "g", None, None, "", "k")
-    return judge([item], {"r": Completion(id="r", text=text)}, schema)[0]
+    item = EvalItem(Request(id="r", messages=[]), "g", None, None, "", "k")
+    return grade([item], {"r": Completion(id="r", text=text)}, schema)[0]
 
 
 @pytest.mark.parametrize("form", FORMS, ids=["tool", "json"])

@@ -15,7 +15,7 @@ from dfkeval import evaluate, load_run
 from dfkeval.cli import app
 from dfkeval.evaluation.evaluate import score
 from dfkeval.runs import directory as stores
-from dfkeval.runs.directory import Store
+from dfkeval.runs.directory import RunDirectory
 from dfkeval.types import Completion
 from tests.helpers.runs import DFK, config_of, gold_answers, write_answers, write_rows
 
@@ -27,13 +27,13 @@ def completion(name: str, text: str = "x", **more: Any) -> Completion:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    made = Store(tmp_path / "deep" / "run")
+def store(tmp_path: Path) -> RunDirectory:
+    made = RunDirectory(tmp_path / "deep" / "run")
     made.begin(CONFIG, "hash")
     return made
 
 
-def test_a_completion_comes_back_as_it_was_written(store: Store) -> None:
+def test_a_completion_comes_back_as_it_was_written(store: RunDirectory) -> None:
     odd = 'line\nline\r\n\u2028\x00\x1c tab\t 😀 "quoted" </tool_call>'
     written = [
         completion("a", odd, n_prompt_tokens=7, n_output_tokens=3, seconds=0.25, finish_reason="length"),
@@ -45,16 +45,16 @@ def test_a_completion_comes_back_as_it_was_written(store: Store) -> None:
     assert store.path(stores.COMPLETIONS).read_bytes().count(b"\n") == 3
 
 
-def test_a_completion_is_on_disk_before_the_next_one_is_made(store: Store) -> None:
+def test_a_completion_is_on_disk_before_the_next_one_is_made(store: RunDirectory) -> None:
     def engine() -> Iterator[Completion]:
         for name in "abc":
-            assert len(Store(store.folder).completions()) == "abc".index(name)
+            assert len(RunDirectory(store.folder).completions()) == "abc".index(name)
             yield completion(name)
 
     assert [each.id for each in store.append(engine())] == ["a", "b", "c"]
 
 
-def test_what_was_answered_before_the_engine_failed_is_kept(store: Store) -> None:
+def test_what_was_answered_before_the_engine_failed_is_kept(store: RunDirectory) -> None:
     def engine() -> Iterator[Completion]:
         yield completion("a")
         raise BackendError("the server is gone")
@@ -64,7 +64,7 @@ def test_what_was_answered_before_the_engine_failed_is_kept(store: Store) -> Non
     assert list(store.completions()) == ["a"]
 
 
-def test_the_last_completion_of_an_id_counts(store: Store) -> None:
+def test_the_last_completion_of_an_id_counts(store: RunDirectory) -> None:
     list(store.append([completion("a", "", finish_reason="error", error="refused"), completion("b")]))
     list(store.append([completion("a", "answer")]))
     assert store.completions()["a"].text == "answer"
@@ -72,7 +72,9 @@ def test_the_last_completion_of_an_id_counts(store: Store) -> None:
 
 
 @pytest.mark.parametrize("cut", [1, 5, 20])
-def test_a_half_written_last_line_is_no_answer_and_is_cut_off_before_the_next(store: Store, cut: int) -> None:
+def test_a_half_written_last_line_is_no_answer_and_is_cut_off_before_the_next(
+    store: RunDirectory, cut: int
+) -> None:
     list(store.append([completion("a"), completion("b")]))
     path = store.path(stores.COMPLETIONS)
     whole = path.read_bytes()
@@ -82,7 +84,7 @@ def test_a_half_written_last_line_is_no_answer_and_is_cut_off_before_the_next(st
     assert path.read_bytes() == whole
 
 
-def test_a_broken_line_in_the_middle_is_an_error_with_its_number(store: Store) -> None:
+def test_a_broken_line_in_the_middle_is_an_error_with_its_number(store: RunDirectory) -> None:
     list(store.append([completion("a")]))
     with store.path(stores.COMPLETIONS).open("ab") as file:
         file.write(b'{"id": "b"}\n')
@@ -90,12 +92,12 @@ def test_a_broken_line_in_the_middle_is_an_error_with_its_number(store: Store) -
         store.completions()
 
 
-def test_a_run_that_never_got_an_answer_takes_a_corrected_configuration(store: Store) -> None:
+def test_a_run_that_never_got_an_answer_takes_a_corrected_configuration(store: RunDirectory) -> None:
     store.begin(CONFIG | {"limit": 3}, "other hash")
     assert store.config()["config"]["limit"] == 3
 
 
-def test_scoring_keys_may_change_in_a_run_and_others_may_not(store: Store) -> None:
+def test_scoring_keys_may_change_in_a_run_and_others_may_not(store: RunDirectory) -> None:
     list(store.append([completion("a")]))
     store.begin({**CONFIG, "metrics": ["labels"], "seed": 1, "resamples": 500}, "hash")
     assert store.config()["config"]["metrics"] == ["labels"]
@@ -106,7 +108,7 @@ def test_scoring_keys_may_change_in_a_run_and_others_may_not(store: Store) -> No
     assert store.config()["config"]["limit"] is None
 
 
-def test_overwrite_throws_away_answers_and_nothing_else(store: Store) -> None:
+def test_overwrite_throws_away_answers_and_nothing_else(store: RunDirectory) -> None:
     list(store.append([completion("a")]))
     mine = store.folder / "notes.txt"
     mine.write_text("mine")
@@ -119,11 +121,11 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
     for overwrite in (False, True):
         with pytest.raises(ConfigError, match="give another --out"):
-            Store(tmp_path).begin(CONFIG, "hash", overwrite=overwrite)
+            RunDirectory(tmp_path).begin(CONFIG, "hash", overwrite=overwrite)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-def test_a_run_without_scores_says_what_to_do(store: Store) -> None:
+def test_a_run_without_scores_says_what_to_do(store: RunDirectory) -> None:
     with pytest.raises(DataError, match=r"has no samples\.jsonl; run `dfkeval score"):
         store.samples()
     store.path(stores.SAMPLES).write_text('{"id": "a"}\n')
@@ -139,14 +141,14 @@ def test_a_run_without_scores_says_what_to_do(store: Store) -> None:
         ('{"format": 2}', "format 2 is not one that this version reads"),
     ],
 )
-def test_a_record_that_cannot_be_read_is_named(store: Store, text: str, message: str) -> None:
+def test_a_record_that_cannot_be_read_is_named(store: RunDirectory, text: str, message: str) -> None:
     store.path(stores.CONFIG).write_text(text)
     with pytest.raises(DataError, match=message) as failed:
         store.config()
     assert str(store.path(stores.CONFIG)) in str(failed.value)
 
 
-def test_a_file_is_replaced_whole_or_not_at_all(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_is_replaced_whole_or_not_at_all(store: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
     path = store.path(stores.SUMMARY)
     stores.write_json(path, {"n": 1})
 
@@ -162,7 +164,10 @@ def test_a_file_is_replaced_whole_or_not_at_all(store: Store, monkeypatch: pytes
 def test_two_processes_never_write_into_one_run(tmp_path: Path) -> None:
     data, answers = write_rows(tmp_path / "d.jsonl", DFK, 2), write_answers(tmp_path / "a.jsonl", [])
     config = config_of(data, answers, ["validity"])
-    with Store(tmp_path / "run").alone(), pytest.raises(ConfigError, match="another run writes into it"):
+    with (
+        RunDirectory(tmp_path / "run").alone(),
+        pytest.raises(ConfigError, match="another run writes into it"),
+    ):
         evaluate(config, tmp_path / "run")
     assert not (tmp_path / "run").exists(), "an empty folder is taken away again"
     (tmp_path / "run").mkdir()
@@ -176,7 +181,7 @@ def test_scoring_again_waits_for_nobody_and_leaves_no_half_run(tmp_path: Path) -
     data, answers = write_rows(tmp_path / "d.jsonl", DFK, 2), write_answers(tmp_path / "a.jsonl", [])
     evaluate(config_of(data, answers, ["validity"]), tmp_path / "run")
     before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
-    with Store(tmp_path / "run").alone():
+    with RunDirectory(tmp_path / "run").alone():
         for command in (["score"], ["report"]):
             refused = CliRunner().invoke(app.app, [*command, str(tmp_path / "run")])
             assert "another run writes into it; wait for it" in str(refused.exception)

@@ -17,7 +17,7 @@ from dfkdata.rows.messages import load_rows
 from dfkeval.backends._local import likelihood
 from dfkeval.backends._local import prompts as _prompts
 from dfkeval.backends._openai import protocol
-from dfkeval.types import Lesson, Request, Sampling
+from dfkeval.types import GoldAnswer, Request, Sampling
 from dfktrain import TrainConfig
 from dfktrain.cli import preflight_view
 from dfktrain.data import video
@@ -192,9 +192,9 @@ def test_a_video_is_never_asked_about_unseen(processor: Any) -> None:
     assert not prompts and told in str(failed[0].error)
     with pytest.raises(DataError, match=told):
         protocol.body(request, Sampling(), "some")
-    lesson = Lesson(request=request, turn=text_row("v", "x", "y")["messages"][1])
+    gold_answer = GoldAnswer(request=request, turn=text_row("v", "x", "y")["messages"][1])
     with pytest.raises(DataError, match=told):
-        likelihood._encoded(lesson, processor, False)
+        likelihood._encoded(gold_answer, processor, False)
 
 
 def test_ids_and_tensors_equal_those_of_the_librarys_processor(tmp_path: Path) -> None:

@@ -110,12 +110,12 @@ def test_every_kept_sample_carries_its_own_images(make: Make, asked: Path, tmp_p
 def test_draws_of_pictures_of_different_sizes_see_their_own_pixels(base_folder: Path, asked: Path) -> None:
     """SITA repeats `pixel_values` patch by patch, so the draws of a batch look at mixed pictures."""
     from dfkeval.backends.transformers import Transformers
-    from dfkeval.evaluation.grading import item, repeated
+    from dfkeval.evaluation.grading import eval_item, with_draws
     from dfkeval.models import loader
     from dfkeval.types import Sampling
 
     schema = load_schema("dfk_label", None)
-    requests = [each.request for each in repeated([item(row, schema) for row in load_rows(asked)], 2)]
+    requests = [each.request for each in with_draws([eval_item(row, schema) for row in load_rows(asked)], 2)]
     loaded = loader.load(base_folder, device="cpu", dtype="float32")
     sampling = Sampling(temperature=0.7, repeats=2, max_new_tokens=6)
     together, alone = (
@@ -387,4 +387,4 @@ def test_a_draw_is_of_the_row_that_was_asked_whatever_its_id_looks_like(
 ) -> None:
     from types import SimpleNamespace
 
-    assert row_id(SimpleNamespace(id=name, repeat=repeat), repeats) == row  # type: ignore[arg-type]
+    assert row_id(SimpleNamespace(id=name, draw_index=repeat), repeats) == row  # type: ignore[arg-type]

@@ -12,7 +12,7 @@ import torch
 from dfkdata.rows.messages import before_answer
 from dfkeval.backends.transformers import Transformers
 from dfkeval.models import loader
-from dfkeval.types import Lesson, Likelihood, Request, Sampling
+from dfkeval.types import GoldAnswer, Likelihood, Request, Sampling
 from dfktrain.data.collator import Collator
 from dfktrain.data.masking import IGNORE
 
@@ -22,19 +22,19 @@ def tiny() -> loader.Loaded:
     return loader.load("tiny", dtype="float32", device="cpu")
 
 
-def lesson(row: dict[str, Any]) -> Lesson:
+def gold_answer(row: dict[str, Any]) -> GoldAnswer:
     asked = before_answer(row["messages"])
     request = Request(
         id=row["id"], messages=asked, images=tuple(row.get("images") or ()), tools=row.get("tools")
     )
-    return Lesson(request=request, turn=row["messages"][-1])
+    return GoldAnswer(request=request, turn=row["messages"][-1])
 
 
 def found(
     tiny: loader.Loaded, rows: list[dict[str, Any]], size: int, sampling: Sampling | None = None
 ) -> dict[str, Likelihood]:
     backend = Transformers(tiny, batch_size=size)
-    asked = [lesson(row) for row in rows]
+    asked = [gold_answer(row) for row in rows]
     return {each.id: each for each in backend.likelihoods(asked, sampling or Sampling())}
 
 
