@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from dfkdata.media.images import UnreadableImage, opened
+
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
@@ -32,16 +34,16 @@ class Decoded(NamedTuple):
 
 def decode(path: str, *, whole: bool = True) -> Decoded:
     """Decode the picture at `path`: whole, or only as much as its look needs."""
-    from PIL import Image, UnidentifiedImageError
+    from PIL.Image import Resampling
 
     try:
-        with Image.open(path) as image:
+        with opened(path) as image:
             if not whole:
                 image.draft("L", (72, 64))
             image.load()
-            small = image.convert("L").resize((9, 8), Image.Resampling.BILINEAR)
-    except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        return Decoded(str(error) or type(error).__name__, 0)
+            small = image.convert("L").resize((9, 8), Resampling.BILINEAR)
+    except UnreadableImage as error:
+        return Decoded(error.problem, 0)
     cells = small.tobytes()
     rises = (cells[9 * y + x] < cells[9 * y + x + 1] for y in range(8) for x in range(8))
     return Decoded("", sum(1 << at for at, rise in enumerate(rises) if rise))

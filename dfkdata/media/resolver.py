@@ -29,6 +29,7 @@ from typing import NamedTuple
 from urllib.parse import unquote
 from zlib import crc32
 
+from dfkdata.media.images import UnreadableImage, opened
 from dfkdata.rows.record import Fault
 
 MAX_PIXELS = 178_956_970  # twice Pillow's default warning limit, where Pillow itself raises
@@ -374,19 +375,14 @@ _PARSERS = {"jpeg": _jpeg, "png": _png, "gif": _gif, "webp": _webp}
 def _pillow(data: bytes) -> Size:
     """Kinds without a parser here (BMP, TIFF, ...): Pillow reads the header, then decodes, since only that
     shows the end."""
-    from io import BytesIO
-
-    from PIL import Image
-
     if not data:
         raise ValueError("empty")
     try:
-        with Image.open(BytesIO(data)) as image:
-            if image.width * image.height > MAX_PIXELS:
-                return image.width, image.height, True
-            image.load()
+        with opened(data) as image:
+            if image.width * image.height <= MAX_PIXELS:
+                image.load()
             return image.width, image.height, True
-    except Image.DecompressionBombError as error:
-        raise Fault("IMG_BOMB", str(error), path="images", hint="scale the picture down") from error
-    except (OSError, SyntaxError, EOFError) as error:
-        raise ValueError(str(error)) from error
+    except UnreadableImage as error:
+        if error.too_large:
+            raise Fault("IMG_BOMB", error.problem, path="images", hint="scale the picture down") from error
+        raise ValueError(error.problem) from error

@@ -6,17 +6,16 @@ and a Content-Security-Policy forbids all but the styles and pictures inside the
 from __future__ import annotations
 
 import heapq
-from base64 import b64encode
 from collections.abc import Iterator
 from hashlib import sha256
 from html import escape
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 from dfkdata.common.errors import ConfigError
 from dfkdata.conversion.output_folder import Folder
 from dfkdata.conversion.splits import SPLITS
+from dfkdata.media.images import UnreadableImage, thumbnail
 from dfkdata.rows.messages import load_rows
 
 _THUMB = (240, 240)
@@ -123,7 +122,7 @@ def _sample(row: dict[str, Any]) -> str:
         text = "\n".join(part["text"] for part in turn["content"] if part["type"] == "text")
         text += "\n".join(str(call["function"]) for call in turn.get("tool_calls", ()))
         turns.append(f"<div class=role>{escape(turn['role'])}</div><pre>{escape(text)}</pre>")
-    pictures = "".join(_picture(image) for image in row["images"] if not image.startswith("data:"))
+    pictures = "".join(_picture(image) for image in row["images"])
     return f"<article>{pictures}{''.join(turns)}<div class=role>{escape(str(row['id']))}</div></article>"
 
 
@@ -133,14 +132,7 @@ def _picture(path: str) -> str:
 
 def _thumb(path: str) -> str:
     """A small JPEG of the picture as a `data:` URI; empty where it is gone."""
-    from PIL import Image, UnidentifiedImageError
-
-    buffer = BytesIO()
     try:
-        with Image.open(path) as image:
-            small = image.convert("RGB")
-            small.thumbnail(_THUMB)
-            small.save(buffer, "JPEG", quality=70)
-    except (OSError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError):
+        return thumbnail(path, _THUMB, quality=70).uri
+    except UnreadableImage:
         return ""
-    return f"data:image/jpeg;base64,{b64encode(buffer.getvalue()).decode()}"

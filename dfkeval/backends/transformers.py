@@ -18,6 +18,7 @@ from pydantic import Field
 
 from dfkdata.common import config
 from dfkdata.common.errors import DataError
+from dfkdata.media.images import open_image
 from dfkeval.backends._contract import Backend
 from dfkeval.backends._local.generate import Batch, Generator
 from dfkeval.backends._local.grammar import xgrammar
@@ -25,7 +26,6 @@ from dfkeval.backends._local.label_probabilities import with_label_probs
 from dfkeval.backends._local.likelihood import likelihoods
 from dfkeval.backends._local.prompts import Prompt, decoded_sha256, failed, measured, render, resized_sha256
 from dfkeval.models import fingerprint, loader
-from dfkeval.models.images import open_image
 from dfkeval.parsing.reasoning import GAP
 from dfkeval.parsing.tags import THINK_CLOSE
 from dfkeval.types import Completion, Constraint, GoldAnswer, Likelihood, Request, Sampling

@@ -21,6 +21,7 @@ from pydantic import Field
 
 from dfkdata.common import config
 from dfkdata.common.errors import ConfigError, DataError, missing_package
+from dfkdata.media.images import open_image
 from dfkeval.backends._contract import Backend
 from dfkeval.backends._local.prompts import (
     Prompt,
@@ -34,7 +35,6 @@ from dfkeval.backends._local.prompts import (
 )
 from dfkeval.backends._local.vllm_engine import Engine, Job, Settings, Workers
 from dfkeval.models import adapters, fingerprint, loader
-from dfkeval.models.images import open_image
 from dfkeval.models.source import model_source
 from dfkeval.parsing.tags import TURN_ENDS
 from dfkeval.types import Completion, Constraint, Request, Sampling

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import math
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
@@ -11,6 +9,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from dfkdata.media.images import UnreadableImage, thumbnail
 from dfkeval.analysis.comparison import Change
 from dfkeval.reports.formatting import agrees, compared, shown
 from dfkeval.types import NOT_ANSWERED, OUTCOMES, Sample
@@ -127,7 +126,7 @@ def _cut(text: str, longest: int = LONGEST) -> str:
 
 def thumbnails(images: Iterable[str]) -> str:
     """The pictures as data URIs; one that cannot be read is named instead."""
-    shown_images = "".join(_thumbnail(Path(image), _changed(image)) for image in images)
+    shown_images = "".join(_thumbnail(image, _changed(image)) for image in images)
     return f'<div class="thumbs">{shown_images}</div>' if shown_images else ""
 
 
@@ -140,17 +139,11 @@ def _changed(image: str) -> int:
 
 
 @lru_cache(maxsize=512)
-def _thumbnail(path: Path, changed: int) -> str:
-    from PIL import Image, UnidentifiedImageError
-
+def _thumbnail(image: str, changed: int) -> str:
+    name = "embedded picture" if image.startswith("data:") else escape(Path(image).name)
     try:
-        with Image.open(path) as image:
-            small = image.convert("RGB")
-            small.thumbnail((THUMBNAIL, THUMBNAIL))
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError):
-        return f'<span class="badge">picture not readable: {escape(path.name)}</span>'
-    data = io.BytesIO()
-    small.save(data, format="JPEG", quality=82)
-    uri = base64.b64encode(data.getvalue()).decode()
+        small = thumbnail(image, (THUMBNAIL, THUMBNAIL), quality=82)
+    except UnreadableImage:
+        return f'<span class="badge">picture not readable: {name}</span>'
     size = f'width="{small.width}" height="{small.height}"'
-    return f'<img {size} alt="{escape(path.name)}" loading="lazy" src="data:image/jpeg;base64,{uri}">'
+    return f'<img {size} alt="{name}" loading="lazy" src="{small.uri}">'

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from dfkdata.common.errors import DataError
-from dfkeval.models.images import open_image
+from dfkdata.media.images import image_size, open_image
 from dfktrain.data import masking, row_schema, video
 from dfktrain.data.masking import IGNORE, Encoded
 
@@ -120,7 +120,7 @@ class Collator:
         opened."""
         if self.image_processor is None:
             raise DataError(f"{path}: this model sees no images; use model.kind: vlm or modality: text")
-        width, height = _measure(path)
+        width, height = image_size(path)
         try:
             patches = self.image_processor.get_number_of_image_patches(height, width, self._budget())
         except ValueError as error:  # the processor's own limit on the aspect ratio
@@ -212,18 +212,6 @@ def pad(samples: Sequence[Encoded], pad_id: int) -> dict[str, Tensor]:
     if bool((weights != 1).any()):
         batch["loss_weights"] = weights.unsqueeze(1).expand(-1, width).clone()
     return batch
-
-
-def _measure(path: str) -> tuple[int, int]:
-    """(width, height) from the header."""
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise DataError(f"image {path}: cannot be read ({error})") from error
-    return width, height
 
 
 def _size(image_processor: Any, max_pixels: int | None) -> dict[str, int]:

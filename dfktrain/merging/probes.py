@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from dfkdata.common.errors import DataError
+from dfkdata.media.images import open_image
 from dfkeval.models import metadata as cards
-from dfkeval.models.images import open_image
 from dfkeval.models.processor import load_processor
 
 TEXTS = (

@@ -16,8 +16,8 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from dfkdata.media.images import open_image
 from dfkeval.backends._local.padding import ALONG, joined
-from dfkeval.models.images import open_image
 from dfkeval.parsing.label_confidence import continuations, normalised
 from dfkeval.types import Completion, Request
 

@@ -14,8 +14,8 @@ from itertools import islice
 from typing import Any
 
 from dfkdata.common.errors import DataError
+from dfkdata.media.images import open_image
 from dfkeval.backends._local.padding import ALONG, Inputs, joined, length
-from dfkeval.models.images import open_image
 from dfkeval.models.rendering import spans
 from dfkeval.types import GoldAnswer, Likelihood, refuse_unseen
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dfkdata.common.errors import DataError
-from dfkeval.models.images import image_size
+from dfkdata.media.images import image_size
 from dfkeval.parsing.tags import THINK_OPEN
 from dfkeval.types import Completion, Request, Sampling, refuse_unseen
 

@@ -21,7 +21,7 @@ from typing import Any
 import msgspec
 
 from dfkdata.common.errors import BackendError
-from dfkeval.models.images import open_image
+from dfkdata.media.images import open_image
 from dfkeval.parsing import reasoning
 from dfkeval.parsing.tags import THINK_CLOSE
 from dfkeval.types import Completion, Constraint, Sampling

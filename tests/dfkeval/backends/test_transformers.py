@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from dfkdata.common.errors import BackendError, ConfigError, DataError
+from dfkdata.media.images import open_image
 from dfkeval.backends._local.generate import Generator
 from dfkeval.backends._local.prompts import Prompt
 from dfkeval.backends.transformers import Transformers
@@ -18,7 +19,6 @@ from dfkeval.models import fingerprint, loader
 from dfkeval.models import metadata as cards
 from dfkeval.models import tiny as tiny_model
 from dfkeval.models.fingerprint import template_sha256, weights_sha256
-from dfkeval.models.images import open_image
 from dfkeval.models.processor import load_processor
 from dfkeval.types import Completion, Request, Sampling
 

@@ -12,13 +12,13 @@ import pytest
 
 import dfkeval
 from dfkdata.common.errors import BackendError, ConfigError
+from dfkdata.media.images import open_image
 from dfkeval.backends import vllm
 from dfkeval.backends._local.prompts import fitted, resized_sha256
 from dfkeval.backends.transformers import Transformers
 from dfkeval.evaluation import constraints
 from dfkeval.models import loader
 from dfkeval.models.fingerprint import weights_sha256
-from dfkeval.models.images import open_image
 from dfkeval.models.processor import load_processor
 from dfkeval.runs.config import EvalConfig
 from dfkeval.types import Completion, Constraint, Request, Sampling

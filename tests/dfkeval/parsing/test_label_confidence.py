@@ -13,13 +13,13 @@ import pytest
 
 from dfkdata import schemas
 from dfkdata.common.errors import ConfigError
+from dfkdata.media.images import open_image
 from dfkeval import evaluate, load_run
 from dfkeval.backends._local.label_probabilities import with_label_probs
 from dfkeval.backends.openai import body, label_probs
 from dfkeval.backends.transformers import Transformers
 from dfkeval.evaluation.evaluate import score
 from dfkeval.models import loader
-from dfkeval.models.images import open_image
 from dfkeval.parsing.label_confidence import continuations, from_alternatives, normalised, slot_of, with_slot
 from dfkeval.types import Completion, LabelSlot, Request, Sampling
 from tests.helpers.runs import (

@@ -92,7 +92,7 @@ def test_the_pixel_budget_holds_where_the_processor_class_has_limits_of_its_own(
 def test_the_budget_gives_the_same_pixels_as_the_loader_at_inference(
     base_folder: Any, pictures: list[str]
 ) -> None:
-    from dfkeval.models.images import open_image
+    from dfkdata.media.images import open_image
     from dfkeval.models.processor import load_processor
 
     row = image_row("i", pictures[4:5], "x", "y")

@@ -1,0 +1,118 @@
+"""Pictures: one module opens and measures them, whatever they come as."""
+
+from __future__ import annotations
+
+import base64
+import io
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from dfkdata.common.errors import DataError
+from dfkdata.media.images import UnreadableImage, image_size, open_image, opened, thumbnail
+
+SIZE = (60, 40)
+
+
+def png(mode: str = "RGB") -> bytes:
+    buffer = io.BytesIO()
+    Image.effect_noise(SIZE, 60).convert(mode).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def as_path(data: bytes, folder: Path) -> Any:
+    (folder / "a.png").write_bytes(data)
+    return folder / "a.png"
+
+
+def as_text(data: bytes, folder: Path) -> Any:
+    return str(as_path(data, folder))
+
+
+def as_uri(data: bytes, folder: Path) -> Any:
+    return "data:image/png;base64," + base64.b64encode(data).decode()
+
+
+def as_bytes(data: bytes, folder: Path) -> Any:
+    return data
+
+
+def as_pillow(data: bytes, folder: Path) -> Any:
+    return Image.open(io.BytesIO(data))
+
+
+SOURCES = [as_path, as_text, as_uri, as_bytes, as_pillow]
+
+
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P"])
+def test_every_source_gives_the_same_size_and_the_same_rgb_pixels(
+    source: Any, mode: str, tmp_path: Path
+) -> None:
+    data = png(mode)
+    image = open_image(source(data, tmp_path))
+    assert image_size(source(data, tmp_path)) == image.size == SIZE
+    assert image.mode == "RGB"
+    assert image.tobytes() == Image.open(io.BytesIO(data)).convert("RGB").tobytes()
+
+
+@pytest.mark.parametrize("source", [as_path, as_uri, as_bytes])
+def test_a_broken_picture_is_one_error_with_its_problem(source: Any, tmp_path: Path) -> None:
+    cut = png()[:200]
+    with pytest.raises(UnreadableImage, match=r"^image .*: cannot be read \(") as error:
+        open_image(source(cut, tmp_path))
+    assert error.value.problem
+    assert not error.value.too_large
+    assert image_size(source(cut, tmp_path)) == SIZE  # the header is whole
+
+
+@pytest.mark.parametrize("image", ["none.png", "data:image/png;base64,!!", b"no picture", b""])
+def test_what_is_no_picture_is_a_data_error(image: Any, tmp_path: Path) -> None:
+    for read in (open_image, image_size):
+        with pytest.raises(DataError, match="cannot be read"):
+            read(image)
+
+
+def test_a_message_holds_no_more_than_the_start_of_an_embedded_picture() -> None:
+    with pytest.raises(UnreadableImage) as error:
+        open_image("data:image/png;base64," + "A" * 5000)
+    assert len(str(error.value)) < 500
+
+
+def test_a_header_that_claims_too_many_pixels_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    with pytest.raises(UnreadableImage) as error:
+        image_size(png())
+    assert error.value.too_large
+
+
+def test_the_error_crosses_a_process(tmp_path: Path) -> None:
+    with pytest.raises(UnreadableImage) as error:
+        open_image(tmp_path / "none.png")
+    assert str(pickle.loads(pickle.dumps(error.value))) == str(error.value)
+
+
+def test_a_decoding_error_inside_the_block_is_the_same_error() -> None:
+    with pytest.raises(UnreadableImage), opened(png()[:200]) as image:
+        image.load()
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_thumbnail_is_a_small_jpeg(source: Any, tmp_path: Path) -> None:
+    small = thumbnail(source(png(), tmp_path), (30, 30), quality=70)
+    assert (small.width, small.height) == (30, 20)
+    assert image_size(small.uri) == (30, 20)
+
+
+def test_no_other_module_opens_pictures() -> None:
+    files = [path for name in ("dfkdata", "dfkeval", "dfktrain") for path in (ROOT / name).rglob("*.py")]
+    openers = [
+        path.relative_to(ROOT).as_posix() for path in files if "Image.open(" in path.read_text("utf-8")
+    ]
+    openers += [
+        path.relative_to(ROOT).as_posix() for path in files if "Pillow.open(" in path.read_text("utf-8")
+    ]
+    assert openers == ["dfkdata/media/images.py"]
