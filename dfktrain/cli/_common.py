@@ -37,11 +37,6 @@ OverrideFiles = Annotated[
 _PACKAGES = ("torch", "transformers", "peft", "accelerate", "safetensors", "jinja2")
 
 
-def examples(*lines: str) -> str:
-    """Return the epilog of a command's help."""
-    return "Examples:\n\n" + "\n\n".join(f"  {line}" for line in lines)
-
-
 def is_main_rank() -> bool:
     """Return whether this process prints: the only process of a run, or rank 0 of several."""
     return os.environ.get("RANK", "0") == "0"

@@ -5,13 +5,10 @@ usage or configuration."""
 
 from __future__ import annotations
 
-import sys
-
 import typer
 
-from dfkdata.common.errors import DfkError
+from dfkdata.common.console import examples, run_app
 from dfktrain.cli import check, curves, demo, init, merge, push, rft, run, sweep
-from dfktrain.cli._common import examples
 
 app = typer.Typer(
     add_completion=False,
@@ -32,12 +29,7 @@ app.command("curves", epilog=curves.EXAMPLES)(curves.curves_command)
 
 def main() -> None:
     """Run the command; a `DfkError` becomes one message on stderr and exit status 2."""
-    try:
-        app()
-    except DfkError as error:
-        notes = getattr(error, "__notes__", ())
-        sys.stderr.write("\n".join([f"dfktrain: {error}", *notes]) + "\n")
-        raise SystemExit(2) from error
+    run_app(app, "dfktrain")
 
 
 if __name__ == "__main__":  # torchrun and accelerate launch start modules: -m dfktrain.cli.app

@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
+from dfkdata.common.console import examples
 from dfkdata.common.errors import ConfigError, DataError
 from dfktrain.cli._common import (
     Changes,
     ConfigPath,
     OverrideFiles,
-    examples,
     load_config,
     quiet,
     require_packages,

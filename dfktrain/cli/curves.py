@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from dfktrain.cli._common import examples
+from dfkdata.common.console import examples
 
 EXAMPLES = examples("dfktrain curves runs/first", "dfktrain curves runs/first --out paper")
 

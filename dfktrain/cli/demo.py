@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from dfktrain.cli._common import examples, quiet, require_packages
+from dfkdata.common.console import examples
+from dfktrain.cli._common import quiet, require_packages
 
 EXAMPLES = examples("dfktrain demo --out demo", "dfktrain demo --out demo --minutes 1")
 

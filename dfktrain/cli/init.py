@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from dfktrain.cli._common import examples
+from dfkdata.common.console import examples
 
 EXAMPLES = examples("dfktrain init sita_qwen35", "dfktrain init json_captioner_v2 --out train.yaml")
 

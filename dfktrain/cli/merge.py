@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dfkdata.common.console import examples
 from dfkdata.common.errors import ConfigError
-from dfktrain.cli._common import examples, quiet, require_packages, say
+from dfktrain.cli._common import quiet, require_packages, say
 
 if TYPE_CHECKING:
     from dfktrain.merging.merge import MergeReport

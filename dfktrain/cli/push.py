@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from dfktrain.cli._common import examples, quiet
+from dfkdata.common.console import examples
+from dfktrain.cli._common import quiet
 
 EXAMPLES = examples(
     "dfktrain push runs/first --to ORG/NAME --dry-run",

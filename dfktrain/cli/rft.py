@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from dfktrain.cli._common import examples, progress_bar, quiet, require_packages, say
+from dfkdata.common.console import examples
+from dfktrain.cli._common import progress_bar, quiet, require_packages, say
 
 EXAMPLES = examples(
     "dfktrain rft rft.yaml --out runs/rft",

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dfkdata.common.console import examples
 from dfkdata.common.errors import ConfigError, DfkError
 from dfkdata.common.progress import Progress
 from dfktrain.cli._common import (
     Changes,
     ConfigPath,
     OverrideFiles,
-    examples,
     is_main_rank,
     load_config,
     progress_bar,

@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
+from dfkdata.common.console import examples
 from dfkdata.common.errors import ConfigError
-from dfktrain.cli._common import ConfigPath, examples
+from dfktrain.cli._common import ConfigPath
 
 EXAMPLES = examples(
     "dfktrain sweep train.yaml --out sweeps/rate --vary stages.0.learning_rate=1e-4,2e-4 --seeds 1,2",

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from dfkdata.common import json_files
 from dfkdata.common.errors import BackendError, ConfigError, DataError
 from dfkdata.rows.messages import answer_turn, before_answer
 from dfkdata.schemas import Schema
@@ -119,7 +120,7 @@ def _begin(out: Path, config: RftConfig) -> None:
     later."""
     validators.build(config.accept | config.watch, config.sample.schema_name)
     record = config.model_dump(mode="json", by_alias=True, exclude={"rounds"})
-    old = manifest.read_json(out / "config.json")
+    old = json_files.read_json_or_none(out / "config.json")
     if old is None and out.is_dir() and any(out.iterdir()):
         raise ConfigError(f"{out}: not empty and no rejection sampling; give another --out")
     if old is not None and old != record:
@@ -127,7 +128,7 @@ def _begin(out: Path, config: RftConfig) -> None:
         raise ConfigError(
             f"{out}: holds a run of another configuration ({', '.join(changed)}); give another --out"
         )
-    manifest.write_json(out / "config.json", record)
+    json_files.write_json(out / "config.json", record, floats="repr")
 
 
 def _round(
@@ -139,7 +140,7 @@ def _round(
     trained: OnProgress | None,
     say: Callable[[str], None],
 ) -> Round:
-    done = manifest.read_json(folder / "round.json")
+    done = json_files.read_json_or_none(folder / "round.json")
     if done is not None:
         return Round(
             **(done | {"adapter": folder / done["adapter"], "loss": done["loss"] and tuple(done["loss"])})
@@ -184,8 +185,10 @@ def _round(
         steps=sum(stage.steps for stage in result.stages),
         loss=(losses[0], losses[-1]) if losses else None,
     )
-    manifest.write_json(
-        folder / "round.json", asdict(report) | {"adapter": str(result.adapter.relative_to(folder))}
+    json_files.write_json(
+        folder / "round.json",
+        asdict(report) | {"adapter": str(result.adapter.relative_to(folder))},
+        floats="repr",
     )
     return report
 
@@ -318,7 +321,9 @@ def _write_data(folder: Path, rows: Sequence[dict[str, Any]], found: Sorted, acc
     outputs = [
         {"path": name, "sha256": _sha256(folder / name)} for name in ("accepted.jsonl", "rejected.jsonl")
     ]
-    manifest.write_json(folder / "manifest.json", {"format": 1, **account, "outputs": outputs})
+    json_files.write_json(
+        folder / "manifest.json", {"format": 1, **account, "outputs": outputs}, floats="repr"
+    )
 
 
 def _portable(row: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -341,7 +346,9 @@ def _sha256(path: Path) -> str:
 
 def _write_report(out: Path, rounds: Sequence[Round]) -> None:
     lines = [asdict(each) | {"adapter": str(each.adapter.relative_to(out))} for each in rounds]
-    manifest.write_json(out / "rft.json", {"format": 1, "rounds": lines, "versions": manifest.versions()})
+    json_files.write_json(
+        out / "rft.json", {"format": 1, "rounds": lines, "versions": manifest.versions()}, floats="repr"
+    )
 
 
 def _newest(out: Path, adapter: Path) -> Path:

@@ -18,10 +18,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dfkdata.common import json_files
 from dfkdata.common.errors import BackendError, ConfigError
 from dfktrain.config import overrides
 from dfktrain.experiments import evaluate
-from dfktrain.training import manifest
 
 if TYPE_CHECKING:
     from dfkeval.analysis.comparison import Comparison
@@ -147,10 +147,10 @@ def _check(sweep: Sweep, out: Path) -> None:
         evaluate.check(settings.resolved(sweep.config.parent.resolve()))
     settings, _ = overrides.load(sweep.config, sweep.files, sweep.changes)
     written = {"config": settings.model_dump(mode="json", exclude={"seed"})}
-    found = manifest.read_json(out / "sweep.json")
+    found = json_files.read_json_or_none(out / "sweep.json")
     if found is not None and found != written:
         raise ConfigError(f"{out} holds a sweep of another configuration; choose another --out")
-    manifest.write_json(out / "sweep.json", written)
+    json_files.write_json(out / "sweep.json", written, floats="repr")
 
 
 def _asks_base(sweep: Sweep, out: Path) -> bool:

@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from dfkdata.common import json_files
 from dfkdata.common.errors import BackendError, ConfigError, DataError
 from dfkeval.models import adapters, families, loader
 from dfkeval.models import metadata as cards
@@ -125,7 +126,7 @@ def merge_adapter(
             versions=manifest.versions(),
         )
         model_card.write(adapter.folder.parent, part, merged=True)
-        manifest.write_json(part / REPORT, _record(report))
+        json_files.write_json(part / REPORT, _record(report), floats="repr")
         if out.is_dir():
             out.rmdir()
         part.replace(out)
@@ -143,7 +144,7 @@ def _record(report: MergeReport) -> dict[str, Any]:
 
 def _refuse_twice(base: Path, adapter: Path) -> None:
     """The base is not already this adapter's merge. Raises `ConfigError`."""
-    before = manifest.read_json(base / REPORT)
+    before = json_files.read_json_or_none(base / REPORT)
     if before is not None and before.get("adapter_sha256") == weights_sha256(adapter):
         raise ConfigError(
             f"{base}: this adapter is merged into it already, twice would be {adapter} doubled; "
@@ -281,8 +282,10 @@ def _video_processor(part: Path) -> None:
     """Qwen3-VL's processor class asks for a video processor; a base without one gets the settings of its
     images."""
     target = part / "video_preprocessor_config.json"
-    whole = manifest.read_json(part / "processor_config.json") or {}
-    images = whole.get("image_processor") or manifest.read_json(part / "preprocessor_config.json") or {}
+    whole = json_files.read_json_or_none(part / "processor_config.json") or {}
+    images = (
+        whole.get("image_processor") or json_files.read_json_or_none(part / "preprocessor_config.json") or {}
+    )
     named = (str(settings.get("processor_class")) for settings in (whole, images))
     family = next((family for name in named if (family := families.by_processor(name))), None)
     if target.exists() or "video_processor" in whole or family is None:
@@ -290,7 +293,7 @@ def _video_processor(part: Path) -> None:
     kept = ("patch_size", "merge_size", "temporal_patch_size", "image_mean", "image_std", "size")
     video = {key: images[key] for key in kept if key in images}
     kind = {"processor_class": family.processor_class, "video_processor_type": family.video_processor_class}
-    manifest.write_json(target, video | kind)
+    json_files.write_json(target, video | kind, floats="repr")
 
 
 def _check_card(card: cards.Card | None, part: Path, adapter: Path) -> None:

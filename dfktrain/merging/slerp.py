@@ -21,12 +21,12 @@ from typing import Any
 
 from torch import Tensor
 
+from dfkdata.common import json_files
 from dfkdata.common.errors import ConfigError
 from dfkeval.models import metadata as cards
 from dfkeval.models.adapters import CONFIG_FILE, WEIGHTS_FILE
 from dfkeval.models.fingerprint import weights_sha256
 from dfktrain.merging.sphere import BlendedLayer, blend_layers
-from dfktrain.training import manifest
 from dfktrain.weights import lora
 
 REPORT = "slerp-report.json"
@@ -206,7 +206,7 @@ def _blend(
         "rank": rank,
         "adapters": [weights_sha256(adapter.folder) for adapter in adapters],
     }
-    record = manifest.read_json(folder / _RECORD)
+    record = json_files.read_json_or_none(folder / _RECORD)
     if record is not None and record["made_from"] == made_from:
         angles = tuple(record["point"]["angles"])
         return Blend(**(record["point"] | {"adapter": folder, "weights": weights, "angles": angles}))
@@ -275,8 +275,8 @@ def _write_adapter(
     settings |= {"peft_type": "LORA", "r": rank, "lora_alpha": rank, "target_modules": modules}
     contiguous = {key: tensor.contiguous() for key, tensor in tensors.items()}
     save_file(contiguous, str(part / WEIGHTS_FILE), {"format": "pt"})
-    manifest.write_json(part / CONFIG_FILE, settings)
-    manifest.write_json(part / _RECORD, record)
+    json_files.write_json(part / CONFIG_FILE, settings, floats="repr")
+    json_files.write_json(part / _RECORD, record, floats="repr")
     card = cards.read(first.folder)
     if card is not None:
         cards.write(part, card)
@@ -290,7 +290,7 @@ def _write_report(out: Path, adapters: Sequence[lora.Adapter], blends: Sequence[
         {"name": adapter.folder.name, "sha256": weights_sha256(adapter.folder)} for adapter in adapters
     ]
     points = [asdict(blend) | {"adapter": blend.adapter.name} for blend in blends]
-    manifest.write_json(out / REPORT, {"format": 1, "adapters": sources, "points": points})
+    json_files.write_json(out / REPORT, {"format": 1, "adapters": sources, "points": points}, floats="repr")
 
 
 def scorer(path: Path) -> Score:

@@ -13,10 +13,10 @@ from typing import Any
 
 import yaml
 
+from dfkdata.common import json_files
 from dfkeval.models import metadata as cards
 from dfkeval.runs import directory
 from dfktrain.config.sections import ModelCard
-from dfktrain.training import manifest
 
 NAME = "README.md"
 UNKNOWN = "Unknown: not written down with the run."
@@ -38,7 +38,7 @@ def write(run: str | Path, folder: str | Path | None = None, *, merged: bool = F
     merged: the folder holds the whole model, not an adapter."""
     run = Path(run)
     folder = run / "adapter" if folder is None else Path(folder)
-    report = manifest.read_json(run / "run.json")
+    report = json_files.read_json_or_none(run / "run.json")
     if report is None:
         return None
     path = folder / NAME
@@ -50,7 +50,8 @@ def write(run: str | Path, folder: str | Path | None = None, *, merged: bool = F
 def evaluation(run: Path) -> dict[str, dict[str, Any]]:
     """Name of the model ("base", "tuned") -> summary.json of the run's own evaluation."""
     found = (
-        (side, manifest.read_json(run / "evaluation" / side / "summary.json")) for side in ("base", "tuned")
+        (side, json_files.read_json_or_none(run / "evaluation" / side / "summary.json"))
+        for side in ("base", "tuned")
     )
     return {side: summary for side, summary in found if summary is not None}
 
