@@ -14,6 +14,7 @@ import typer
 from dfkdata.common.errors import missing_package
 from dfkeval.models.quiet import quiet_libraries
 from dfktrain.config import overrides
+from dfktrain.config.launch import is_main_process
 from dfktrain.config.run import TrainConfig
 
 if TYPE_CHECKING:
@@ -35,11 +36,6 @@ OverrideFiles = Annotated[
 ]
 
 _PACKAGES = ("torch", "transformers", "peft", "accelerate", "safetensors", "jinja2")
-
-
-def is_main_rank() -> bool:
-    """Return whether this process prints: the only process of a run, or rank 0 of several."""
-    return os.environ.get("RANK", "0") == "0"
 
 
 def say(line: str) -> None:
@@ -84,7 +80,7 @@ def quiet() -> None:
 
 def progress_bar() -> OnProgress | None:
     """Return a callback that shows the progress of each stage on stderr; None on other ranks than 0."""
-    if not is_main_rank():
+    if not is_main_process():
         return None
     from dfkdata.common.progress import Progress
 

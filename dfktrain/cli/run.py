@@ -16,12 +16,12 @@ from dfktrain.cli._common import (
     Changes,
     ConfigPath,
     OverrideFiles,
-    is_main_rank,
     load_config,
     progress_bar,
     quiet,
     require_packages,
 )
+from dfktrain.config.launch import is_main_process
 
 if TYPE_CHECKING:
     from dfktrain.config.run import TrainConfig
@@ -69,7 +69,7 @@ def run_command(
 
         sys.stderr.write(f"resume: {folder} continues after {restore(resume, folder)}\n")
     result = train(settings, folder, progress=progress_bar())
-    if not is_main_rank():
+    if not is_main_process():
         return
     _print_stages(result, folder)
     if settings.evaluate is not None:
@@ -89,7 +89,7 @@ def _print_precision(settings: TrainConfig) -> None:
     from dfktrain.engines._base import pick_precision
 
     precision, why = pick_precision(settings.precision)
-    if is_main_rank():
+    if is_main_process():
         sys.stderr.write(f"precision {precision}: {why}\n")
 
 

@@ -7,10 +7,10 @@ Promises: a key that is not named here has its effect on the engine, or its engi
 from __future__ import annotations
 
 import importlib.util
-import os
 from collections.abc import Iterator
 
 from dfkdata.common.errors import ConfigError
+from dfktrain.config.launch import process_count
 from dfktrain.config.run import TrainConfig
 
 EIGHT_BIT = ("adamw_8bit", "paged_adamw_8bit")
@@ -87,8 +87,8 @@ def _unsloth(config: TrainConfig, precision: str) -> Iterator[str]:
         "adapter.loftq": (adapter.loftq, "is not honoured by engine unsloth"),
     }
     yield from (f"{key}: {reason}{other}" for key, (lost, reason) in unable.items() if lost)
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        yield f"engine: unsloth trains on one GPU, here are {os.environ['WORLD_SIZE']} processes{other}"
+    if process_count() > 1:
+        yield f"engine: unsloth trains on one GPU, here are {process_count()} processes{other}"
 
 
 def _here(package: str) -> bool:

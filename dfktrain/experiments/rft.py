@@ -37,6 +37,7 @@ from dfkeval.evaluation import evaluate
 from dfkeval.evaluation.rows import read_rows
 from dfkeval.runs.config import EvalConfig
 from dfkeval.types import Sample
+from dfktrain.config.launch import process_count
 from dfktrain.config.rft import RftConfig, with_accepted
 from dfktrain.training import manifest
 
@@ -102,7 +103,7 @@ def rft(
     asked, trained: called as answers come and steps are done. Raises `ConfigError` and `DataError` before the
     first question where it can be known, `BackendError` when too many requests failed, `DataError` when no
     answer was accepted."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if process_count() > 1:
         raise ConfigError("rejection sampling runs in one process; launch it without torchrun or accelerate")
     out = Path(out).resolve()
     _begin(out, config)

@@ -19,6 +19,7 @@ from dfkdata.common.errors import BackendError, ConfigError
 from dfkeval.models import metadata as cards
 from dfkeval.models.fingerprint import template_sha256
 from dfktrain import hub
+from dfktrain.config.launch import is_main_process
 from dfktrain.config.run import Stage, TrainConfig
 from dfktrain.data.collator import Collator
 from dfktrain.data.packing import Packer, refusal
@@ -144,7 +145,7 @@ def train_on(
         "seconds": round(clock() - started, 3),
         "stages": [asdict(result) | {"adapter": str(result.adapter.relative_to(out))} for result in results],
     }
-    if checkpoint.main_process():
+    if is_main_process():
         manifest.write_json(out / "run.json", report)
         model_card.write(out)
         curves.write(out / curves.PAGE, out.name, run.earlier, finished=True)
@@ -168,7 +169,7 @@ def _keep(run: _Run, stage: Stage) -> kl_to_base.Keep | None:
 
 def _card_of(result: StageResult) -> cards.Card | None:
     """The stage's `dfk.json`; only rank 0 is sure to see it on disk."""
-    return cards.read(result.adapter) if checkpoint.main_process() else None
+    return cards.read(result.adapter) if is_main_process() else None
 
 
 def _stage(run: _Run, index: int, stage: Stage, facts: dict[str, Any], before: str | None) -> StageResult:
@@ -180,13 +181,13 @@ def _stage(run: _Run, index: int, stage: Stage, facts: dict[str, Any], before: s
     if done is not None:
         checkpoint.restore(run.model, folder / "adapter")
         return done
-    if checkpoint.main_process():
+    if is_main_process():
         manifest.write_json(folder / "started.json", {"fingerprint": mark})
     base = cards.Base(name=run.base.name, shapes_sha256=run.base.shapes_sha256)
     card = manifest.card(data, stage, base, run.template, run.config.adapter)
     result, gathered = _train_stage(run, index, stage, data, collator, mark)
     checkpoint.save(run.base, run.model, folder / "adapter", card, gathered)
-    if checkpoint.main_process():
+    if is_main_process():
         manifest.write_json(folder / "stage.json", asdict(result) | {"adapter": "adapter"})
         if plot.available():
             plot.png(curves.from_stage(asdict(result)), folder / "curves.png")

@@ -4,7 +4,6 @@ Promises: one process writes; what `restore` reads is bit for bit what `save` wr
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from dfkeval.models import metadata as cards
 from dfkeval.models.processor import TEMPLATE
+from dfktrain.config.launch import is_main_process
 from dfktrain.weights import extra_tensors
 
 if (
@@ -19,11 +19,6 @@ if (
 ):  # dfktrain.training.trainer imports transformers, and an engine may have to be imported before it
     from dfktrain.engines._base import Base
     from dfktrain.training.trainer import AnswerTrainer
-
-
-def main_process() -> bool:
-    """Whether this process writes files: the only one, or rank 0."""
-    return int(os.environ.get("RANK", "0")) == 0
 
 
 def sharded(trainer: AnswerTrainer) -> bool:
@@ -45,7 +40,7 @@ def save(
     """The adapter (or the whole model with its processor) and its `dfk.json`; returns `folder`.
 
     state: the weights, where the model's own are sharded."""
-    if main_process():
+    if is_main_process():
         model.save_pretrained(str(folder), state_dict=state)
         if not _is_adapter(model):
             base.processor.save_pretrained(str(folder))

@@ -12,12 +12,13 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from dfktrain.config.launch import is_main_process
 from dfktrain.config.run import Stage, TrainConfig
 
 
 def callbacks(config: TrainConfig, stage: Stage, folder: Path) -> list[TrainerCallback]:
     """The callbacks of the trackers that `config` names, for one stage whose folder is `folder`."""
-    if int(os.environ.get("RANK", "0")) != 0:
+    if not is_main_process():
         return []
     made: list[TrainerCallback] = []
     for name in config.trackers:
