@@ -10,7 +10,6 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any
 
@@ -18,75 +17,14 @@ import msgspec
 
 from dfkdata.common import locks
 from dfkdata.common.errors import ConfigError
+from dfkdata.common.hashing import file_sha256
+from dfkdata.common.json_files import encode
+from dfkdata.common.jsonl import JsonlWriter
 from dfkdata.common.locks import LOCK
 
 MANIFEST = "manifest.json"
 PARTIAL = ".partial"
 MEDIA = "media"
-_BUFFER_BYTES = 1 << 18  # hashed and written while it is still in the processor's cache
-
-
-class Lines:
-    """A JSONL file being written; rows and SHA-256 are counted on the way. Rows are encoded straight into the
-    buffer."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.rows = 0
-        self._hash = sha256()
-        self._file = path.open("wb", buffering=0)
-        self._buffer = bytearray()
-        encoder = msgspec.json.Encoder()
-        self._encode_into, self._encode_lines = encoder.encode_into, encoder.encode_lines
-
-    def put(self, row: Any) -> None:
-        """Add one row. Raises `UnicodeEncodeError`, adding nothing, for text that is no text."""
-        buffer = self._buffer
-        size = len(buffer)
-        try:
-            self._encode_into(row, buffer, -1)
-        except UnicodeEncodeError:
-            del buffer[size:]
-            raise
-        buffer += b"\n"
-        self.rows += 1
-        if size > _BUFFER_BYTES:
-            self._flush()
-
-    def put_all(self, rows: list[Any]) -> None:
-        """Add several rows. Raises `UnicodeEncodeError`, adding nothing, for text that is no text."""
-        self._buffer += self._encode_lines(rows)
-        self.rows += len(rows)
-        if len(self._buffer) > _BUFFER_BYTES:
-            self._flush()
-
-    def put_line(self, line: bytes) -> None:
-        """Add one line as it is, with its line break."""
-        self._buffer += line
-        self.rows += 1
-        if len(self._buffer) > _BUFFER_BYTES:
-            self._flush()
-
-    def close(self) -> None:
-        """Write what is left and make it last."""
-        self._flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        """The file's line in the manifest."""
-        return {"path": self.path.name, "rows": self.rows, "sha256": self._hash.hexdigest()}
-
-    def _flush(self) -> None:
-        self._hash.update(self._buffer)
-        left = memoryview(self._buffer)
-        while left:
-            written = self._file.write(left)
-            left, done = left[written:], left
-            done.release()
-        left.release()
-        self._buffer = bytearray()
 
 
 class Folder:
@@ -109,9 +47,9 @@ class Folder:
         shutil.rmtree(self.partial, ignore_errors=True)
         self.partial.mkdir(parents=True)
 
-    def lines(self, name: str) -> Lines:
+    def lines(self, name: str) -> JsonlWriter:
         """A new JSONL file in the partial folder."""
-        return Lines(self.partial / name)
+        return JsonlWriter(self.partial / name)
 
     def finish(self, manifest: dict[str, Any]) -> None:
         """Move everything to its final place; the old manifest goes first, the new one comes last."""
@@ -121,8 +59,7 @@ class Folder:
             (self.final / Path(entry["path"]).name).unlink(missing_ok=True)
         for path in sorted(self.partial.iterdir()):
             _move(path, self.final / path.name)
-        text = msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"
-        (self.partial / MANIFEST).write_bytes(text)
+        (self.partial / MANIFEST).write_bytes(encode(manifest))
         (self.partial / MANIFEST).replace(self.final / MANIFEST)
         self.partial.rmdir()
 
@@ -179,8 +116,6 @@ def _move(path: Path, target: Path) -> None:
 def file_facts(path: Path, name: str) -> dict[str, Any]:
     """An input's line in the manifest: its name, size in bytes and SHA-256."""
     try:
-        with path.open("rb") as file:
-            digest = file_digest(file, "sha256").hexdigest()
-        return {"path": name, "bytes": path.stat().st_size, "sha256": digest}
+        return {"path": name, "bytes": path.stat().st_size, "sha256": file_sha256(path)}
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error

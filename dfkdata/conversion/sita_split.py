@@ -10,8 +10,9 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
+from dfkdata.common.jsonl import JsonlWriter
 from dfkdata.conversion.options import Plan
-from dfkdata.conversion.output_folder import Folder, Lines
+from dfkdata.conversion.output_folder import Folder
 from dfkdata.rows.record import Record
 
 
@@ -28,7 +29,7 @@ class Sita:
         gold = record.gold or {}
         self.labels.append(str(gold.get("label") or record.meta.get("raw_label", "")).lower())
 
-    def divide(self, folder: Folder, files: dict[str, Lines]) -> int:
+    def divide(self, folder: Folder, files: dict[str, JsonlWriter]) -> int:
         """Write training and validation rows in SITA's order (`sides`); how many rows its caps left out."""
         plan, old = self.plan, files["train"].path
         ratio, count = round(1 - plan.validation, 12), len(self.labels)

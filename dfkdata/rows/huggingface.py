@@ -12,11 +12,11 @@ import binascii
 import re
 from base64 import b64decode
 from collections.abc import Iterable, Iterator
-from hashlib import file_digest
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from dfkdata.common.errors import ConfigError, DataError, DfkError, missing_package
+from dfkdata.common.hashing import file_sha256
 from dfkdata.rows.messages import load_rows
 
 Rows = str | Path | Iterable[dict[str, Any]]
@@ -55,8 +55,7 @@ def to_hf(rows: Rows, *, images: bool = True, embed: bool = False) -> Any:
     more = _more(given)
     wanted, how = features(images=images, more=more), _How(images, embed, more)
     if isinstance(given, str | Path):
-        with Path(given).open("rb") as file:
-            content = file_digest(file, "sha256").hexdigest()
+        content = file_sha256(given)
         asked = {
             "path": str(given),
             "content": content,

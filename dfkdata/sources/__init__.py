@@ -7,7 +7,6 @@ stay strings ("001", "NA"); nothing is skipped but blank lines."""
 
 from __future__ import annotations
 
-import hashlib
 import io
 import zlib
 from collections.abc import Iterable, Iterator
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from dfkdata.common.errors import ConfigError, DataError
+from dfkdata.common.hashing import file_sha256
 from dfkdata.rows.record import Fault, Reject, Row
 from dfkdata.sources import _csv, _json
 from dfkdata.sources._files import open_unpacked, parquet_rows, plain, seekable
@@ -114,8 +114,7 @@ def _unpacked(path: Path, store: Path | None) -> list[Part]:
         raise ConfigError(f"{path}: an archive needs a folder to be unpacked in; give store=, or convert it")
     from dfkdata.sources import _archive
 
-    with path.open("rb") as file:  # another archive of that name must not be unpacked into the same folder
-        content = hashlib.file_digest(file, "sha256").hexdigest()[:8]
+    content = file_sha256(path)[:8]  # another archive of that name must not be unpacked into the same folder
     target = store / f"{path.name.split('.')[0]}-{content}"
     _archive.extract(path, target)
     return _folder(target, target)

@@ -19,6 +19,7 @@ from typing import Any
 
 from msgspec import structs
 
+from dfkdata.common import json_files
 from dfkdata.common.errors import DataError
 from dfkdata.schemas import Schema
 from dfkeval import reports
@@ -117,7 +118,7 @@ def finish(run_dir: RunDirectory, config: EvalConfig, schema: Schema, items: Seq
     parsed = server_parser.compare(samples, completions, schema)
     if parsed is not None:
         run.summary["details"][server_parser.DETAIL] = parsed
-    directory.write_json(run_dir.path(directory.SUMMARY), run.summary)
+    json_files.write_json(run_dir.path(directory.SUMMARY), run.summary)
     write_reports(run)
     return run
 
@@ -126,9 +127,9 @@ def write_reports(run: Run, others: Sequence[Run] = ()) -> None:
     """Write report.md and report.html; both begin with a comparison with each of `others`."""
     pairs = [comparison.compare(other, run) for other in others]
     run_dir = RunDirectory(run.folder)
-    directory.write_bytes(run_dir.path(directory.REPORT_MD), reports.markdown(run, pairs).encode())
+    json_files.write_bytes(run_dir.path(directory.REPORT_MD), reports.markdown(run, pairs).encode())
     page = reports.page(run.name, [*others, run], pairs)
-    directory.write_bytes(run_dir.path(directory.REPORT_HTML), page.encode())
+    json_files.write_bytes(run_dir.path(directory.REPORT_HTML), page.encode())
 
 
 def summarise(run: Run) -> dict[str, Any]:
@@ -189,5 +190,5 @@ def _scored_again(run_dir: RunDirectory, metrics: Sequence[str] | None) -> Run:
         config, schema = configs.resolve(config, rows[0])
         items = items_of(rows, config, schema)
     run = finish(run_dir, config, schema, items)
-    directory.write_json(run_dir.path(directory.CONFIG), record | {"config": config.record()})
+    json_files.write_json(run_dir.path(directory.CONFIG), record | {"config": config.record()})
     return run

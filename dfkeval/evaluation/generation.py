@@ -9,11 +9,11 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Mapping
-from importlib import metadata
 from statistics import median
 from typing import Any
 
-from dfkdata.common import plugins
+from dfkdata.common import json_files, plugins
+from dfkdata.common.versions import MODEL_PACKAGES, installed_versions
 from dfkeval import backends
 from dfkeval.backends import Backend
 from dfkeval.runs import directory
@@ -24,10 +24,7 @@ from dfkeval.types import Completion, Request
 #: Called after each completion with (done, total).
 Progress = Callable[[int, int], None]
 
-PACKAGES = (
-    "dfk", "torch", "transformers", "peft", "tokenizers", "pillow", "numpy", "pydantic", "jsonschema-rs",
-    "httpx", "vllm", "xgrammar",
-)  # fmt: skip
+PACKAGES = (*MODEL_PACKAGES, "pydantic", "jsonschema-rs", "httpx", "vllm", "xgrammar")
 
 
 def start(config: EvalConfig) -> Backend:
@@ -78,7 +75,7 @@ def generate(
                 progress(done, total)
     finally:
         before = run_dir.environment().get("generation", {})
-        directory.write_json(run_dir.path(directory.ENVIRONMENT), environment(backend, stats.facts(before)))
+        json_files.write_json(run_dir.path(directory.ENVIRONMENT), environment(backend, stats.facts(before)))
 
 
 class GenerationStats:
@@ -128,14 +125,7 @@ def environment(backend: Backend, generation: Mapping[str, Any]) -> dict[str, An
     return {
         "python": sys.version.split()[0],
         "platform": platform.platform(),
-        "packages": {name: version for name in PACKAGES if (version := _version(name)) is not None},
+        "packages": installed_versions(PACKAGES),
         "backend": backend.info,
         "generation": dict(generation),
     }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from dfkdata.common import json_files
 from dfkdata.common.errors import ConfigError
 from dfkeval import reports
 from dfkeval.analysis import comparison
@@ -76,5 +77,5 @@ def write_comparison(runs: Sequence[Run], out: Path) -> None:
     pairs = [comparison.compare(runs[0], other) for other in runs[1:]]
     parts = [f"# {', '.join(run.name for run in runs)}"]
     parts += [f"## {pair.a} -> {pair.b}\n\n{reports.comparison_table(pair)}" for pair in pairs]
-    directory.write_bytes(out / COMPARISON_MD, ("\n\n".join(parts) + "\n").encode())
-    directory.write_bytes(out / COMPARISON_HTML, reports.page(out.name, list(runs), pairs).encode())
+    json_files.write_bytes(out / COMPARISON_MD, ("\n\n".join(parts) + "\n").encode())
+    json_files.write_bytes(out / COMPARISON_HTML, reports.page(out.name, list(runs), pairs).encode())

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from dfkdata.common.errors import DataError
+from dfkdata.common.hashing import file_sha256
 from dfkdata.rows.messages import load_rows
 from dfkdata.schemas import Schema
 from dfkeval.evaluation import scaffold
 from dfkeval.evaluation.grading import EvalItem, eval_item, with_draws
 from dfkeval.runs.config import EvalConfig
-from dfkeval.runs.directory import file_sha256
 from dfkeval.types import Request, Sample
 
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from dfkdata.common import json_files
 from dfkdata.common.errors import ConfigError
 from dfkeval.evaluation.evaluate import finish
 from dfkeval.evaluation.rows import items_of, read_rows
@@ -72,6 +73,8 @@ def _refuse_other_shards(
 
 def _merge_environments(run_dir: RunDirectory, parts: Sequence[RunDirectory]) -> None:
     """The first shard's facts, with every shard's throughput beside it."""
-    found = [directory.read_json(part.path(directory.ENVIRONMENT)) for part in parts]
+    found = [json_files.read_json(part.path(directory.ENVIRONMENT)) for part in parts]
     shards = [each.get("generation", {}) for each in found]
-    directory.write_json(run_dir.path(directory.ENVIRONMENT), found[0] | {"generation": {}, "shards": shards})
+    json_files.write_json(
+        run_dir.path(directory.ENVIRONMENT), found[0] | {"generation": {}, "shards": shards}
+    )

@@ -15,9 +15,9 @@ from pydantic import BeforeValidator, SerializeAsAny
 
 from dfkdata.common.config import C, Config, apply_override, bind, parse_yaml
 from dfkdata.common.errors import ConfigError
+from dfkdata.common.json_files import read_json, write_json
 from dfkeval.backends import Backend
 from dfkeval.runs import config as configs
-from dfkeval.runs.directory import read_json, write_json
 from dfkeval.types import Sampling
 
 #: What is added to an output's name for the record of how it was made.

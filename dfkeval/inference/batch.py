@@ -95,13 +95,11 @@ def _into(
     backend_options.begin(path, _record(ask, part), begun=bool(done))
     kept = {name: outcome for name, outcome in done.items() if outcome not in NOT_ANSWERED}
     jsonl.rewrite(path, Prediction, WHAT, lambda found: found.id in kept)
-    encoder = msgspec.json.Encoder()
     mine = islice(numbered(askable(rows, ask.schema)), part[0] - 1, None, part[1])
-    with path.open("ab") as file:
+    with jsonl.JsonlAppender(path) as file:
         for found in _predictions(ask, (row for row in mine if name_of(row) not in kept)):
             kept[found.id] = found.outcome
-            file.write(encoder.encode(found) + b"\n")
-            file.flush()
+            file.put(found)
             if progress is not None:
                 progress(len(kept))
     return dict(sorted(Counter(kept.values()).items()))

@@ -16,6 +16,7 @@ import msgspec
 import numpy as np
 
 from dfkdata.common.errors import BackendError
+from dfkdata.common.hashing import file_sha256
 from dfkeval.metrics._encoder import TokenEmbeddings
 
 
@@ -118,6 +119,5 @@ def _stamp(folder: Path) -> tuple[tuple[str, int, int], ...]:
 def _folder_identity(folder: str, stamp: tuple[tuple[str, int, int], ...]) -> str:
     digest = hashlib.sha256()
     for name, _, _ in stamp:
-        with (Path(folder) / name).open("rb") as file:
-            digest.update(name.encode() + hashlib.file_digest(file, "sha256").digest())
+        digest.update(name.encode() + bytes.fromhex(file_sha256(Path(folder) / name)))
     return digest.hexdigest()

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import json
 import sys
-from pathlib import Path
 from typing import Any
 
 from dfkeval.models import metadata as cards
@@ -21,17 +19,6 @@ def template_sha256(processor: Any) -> str:
     """Return the hash of the chat template that the processor renders prompts with."""
     template = getattr(processor, "chat_template", None) or processor.tokenizer.chat_template
     return cards.text_sha256(template if isinstance(template, str) else json.dumps(template, sort_keys=True))
-
-
-def weights_sha256(folder: Path) -> str:
-    """Return the hash of the weight files of a folder, in the order of their names."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.safetensors")):
-        digest.update(path.name.encode())
-        with path.open("rb") as file:
-            while chunk := file.read(1 << 22):
-                digest.update(chunk)
-    return digest.hexdigest()
 
 
 def kernels(net: Any) -> dict[str, str]:

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from dfkdata.common.errors import BackendError, ConfigError
+from dfkdata.common.hashing import folder_sha256
 from dfkeval.models import adapters
 from dfkeval.models import metadata as cards
 from dfkeval.models._packages import require_package
-from dfkeval.models.fingerprint import kernels, model_shapes_sha256, template_sha256, weights_sha256
+from dfkeval.models.fingerprint import kernels, model_shapes_sha256, template_sha256
 from dfkeval.models.processor import TEMPLATE, load_processor, set_template
 from dfkeval.models.quiet import quiet_loading
 from dfkeval.models.source import TINY, model_source
@@ -173,10 +174,10 @@ def _info(
     local = Path(source).is_dir()
     return {
         "model": name if name == TINY or not local else Path(source).name,
-        "weights_sha256": weights_sha256(Path(source)) if local else None,
+        "weights_sha256": folder_sha256(Path(source)) if local else None,
         "revision": getattr(net.config, "_commit_hash", None),
         "adapter": folder.name if folder is not None else None,
-        "adapter_sha256": weights_sha256(folder) if folder is not None else None,
+        "adapter_sha256": folder_sha256(folder) if folder is not None else None,
         "shapes_sha256": shapes,
         "template_sha256": template_sha256(processor),
         "pixels": {key: processor.image_processor.size[key] for key in ("shortest_edge", "longest_edge")},

@@ -13,8 +13,6 @@ on the same data, and two never write into one folder; every other file is writt
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +22,7 @@ import msgspec
 
 from dfkdata.common import jsonl, locks
 from dfkdata.common.errors import ConfigError, DataError
+from dfkdata.common.json_files import read_json, write_json
 from dfkeval.types import Completion, Likelihood, Sample
 
 CONFIG, ENVIRONMENT, COMPLETIONS = "config.json", "environment.json", "completions.jsonl"
@@ -102,7 +101,7 @@ class RunDirectory:
 
     def config(self) -> dict[str, Any]:
         """{"format", "data_sha256", "config"}. Raises `DataError` when this is no run directory."""
-        record = read_json(self.path(CONFIG))
+        record = read_json(self.path(CONFIG), f"is {self.folder} a run directory?")
         if record.get("format") != FORMAT:
             raise DataError(
                 f"{self.path(CONFIG)}: format {record.get('format')} is not one that this version reads"
@@ -136,20 +135,14 @@ class RunDirectory:
         return self._append(LIKELIHOODS, likelihoods)
 
     def _append(self, name: str, lines: Iterable[Line]) -> Iterator[Line]:
-        encoder = msgspec.json.Encoder()
-        with self.path(name).open("ab") as file:
-            file.truncate(_whole_lines(self.path(name)))
+        with jsonl.JsonlAppender(self.path(name)) as file:
             for line in lines:
-                file.write(_encoded(encoder, line) + b"\n")
-                file.flush()
+                file.put(line)
                 yield line
-            os.fsync(file.fileno())
 
     def write_samples(self, samples: Iterable[Sample]) -> None:
         """Replace samples.jsonl."""
-        encoder = msgspec.json.Encoder()
-        lines = (_encoded(encoder, sample) + b"\n" for sample in samples)
-        write_bytes(self.path(SAMPLES), b"".join(lines))
+        jsonl.write_lines(self.path(SAMPLES), samples)
 
     def samples(self) -> list[Sample]:
         """The judged samples. Raises `DataError` when the run has not been scored."""
@@ -168,7 +161,7 @@ class RunDirectory:
 def read_summary(folder: Path) -> dict[str, Any]:
     """The run's summary.json. Raises `DataError` where there is none, or not the summary of a run."""
     path = folder / SUMMARY
-    found = read_json(path)
+    found = read_json(path, f"is {folder} a run directory?")
     shape = {"n": int, "outcomes": dict, "metrics": dict, "details": dict}
     if not all(isinstance(found.get(key), kind) for key, kind in shape.items()):
         raise DataError(f"{path}: not the summary of a run; run `dfkeval score {folder}` again")
@@ -178,50 +171,3 @@ def read_summary(folder: Path) -> dict[str, Any]:
 def generating(config: dict[str, Any]) -> dict[str, Any]:
     """The part of a configuration that decides what is asked and how it is answered."""
     return {key: value for key, value in config.items() if key not in SCORING_KEYS}
-
-
-def _encoded(encoder: msgspec.json.Encoder, line: msgspec.Struct) -> bytes:
-    """One JSON line. Half characters (lone surrogates), which no file can hold, become question marks."""
-    try:
-        return encoder.encode(line)
-    except UnicodeEncodeError:
-        return encoder.encode(jsonl.whole_characters(msgspec.to_builtins(line)))
-
-
-def _whole_lines(path: Path) -> int:
-    """Bytes up to and with the last newline."""
-    data = path.read_bytes()
-    return data.rfind(b"\n") + 1
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object. Raises `DataError` naming the file."""
-    try:
-        found = msgspec.json.decode(path.read_bytes())
-    except OSError as error:
-        raise DataError(
-            f"{path}: cannot be read ({error.strerror}); is {path.parent} a run directory?"
-        ) from error
-    except msgspec.DecodeError as error:
-        raise DataError(f"{path}: not JSON ({error})") from error
-    if not isinstance(found, dict):
-        raise DataError(f"{path}: not a JSON object")
-    return found
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Indented JSON, keys in their order."""
-    write_bytes(path, msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n")
-
-
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(data)
-    part.replace(path)
-
-
-def file_sha256(path: Path) -> str:
-    """Hash of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

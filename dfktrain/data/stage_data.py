@@ -7,7 +7,6 @@ with the rows named; the order of samples depends on the files and the seed only
 
 from __future__ import annotations
 
-import hashlib
 import json
 import random
 from collections import Counter
@@ -19,6 +18,7 @@ from typing import Any
 import msgspec
 
 from dfkdata.common.errors import DataError
+from dfkdata.common.hashing import file_sha256
 from dfkdata.common.plugins import suggestion
 from dfkdata.rows.messages import load_rows
 from dfkdata.validation.conversation import control_token
@@ -69,7 +69,7 @@ def read_stage(stage: Stage, collator: Collator, seed: int, refused: list[str] |
     reasons: list[str] = [] if refused is None else refused
     chooser = random.Random(seed)
     for source in stage.sources:
-        data.sha256[source.path] = file_sha256(source.path)
+        data.sha256[source.path] = data_sha256(source.path)
         found = list(_samples(source.path, stage, collator, data, reasons))
         data.samples += [found[at] for at in _weighted(range(len(found)), source.weight, chooser)]
     if refused is None:
@@ -205,11 +205,10 @@ def _system(row: dict[str, Any]) -> str | None:
     return content if isinstance(content, str) else "".join(part.get("text", "") for part in content or ())
 
 
-def file_sha256(path: str) -> str:
+def data_sha256(path: str) -> str:
     """Hash of a file's bytes. Raises `DataError` if it cannot be read."""
     try:
-        with Path(path).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_sha256(path)
     except OSError as error:
         folder = Path(path).parent
         known = [each.name for each in folder.iterdir()] if folder.is_dir() else []

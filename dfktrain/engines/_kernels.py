@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dfkdata.common.errors import BackendError
+from dfkdata.common.versions import release
 from dfkeval.models.families import family_of
 from dfktrain.training.manifest import versions as installed
 
@@ -34,11 +35,6 @@ class Kernel:
     why: str
 
 
-def parts(version: str) -> tuple[int, ...]:
-    """ "2.13.0+cpu" -> (2, 13, 0)."""
-    return tuple(int(part) for part in version.split("+")[0].split(".") if part.isdigit())
-
-
 UNSLOTH_ONLY = ("unsloth", "unsloth_zoo", "trl")
 """Packages that only engine unsloth imports; beside another engine their faults stop nothing."""
 
@@ -59,7 +55,7 @@ def versions(engine: str = "transformers") -> list[Version]:
 
 def fault(package: str, found: dict[str, str]) -> str | None:
     """Why `package` cannot be used among `found`, None if it can."""
-    version = parts(found[package])
+    version = release(found[package])
     match package:
         case "torch" if version < (2, 9):
             return f"torch {found[package]} is too old; install torch>=2.9"
@@ -80,7 +76,7 @@ def fault(package: str, found: dict[str, str]) -> str | None:
 def _unsloth_company(found: dict[str, str]) -> str | None:
     """The first package that the tested Unsloth does not accept beside it."""
     for other, newest in UNSLOTH_LIMITS.items():
-        if parts(found.get(other, "0")) > newest:
+        if release(found.get(other, "0")) > newest:
             wanted = ".".join(map(str, newest))
             return (
                 f"unsloth {found['unsloth']} needs {other}<={wanted}, found {found[other]}; install that one"
@@ -132,7 +128,7 @@ def _refused_on_hopper(found: dict[str, str]) -> bool:
 
     if not torch.cuda.is_available() or torch.cuda.get_device_capability()[0] != 9 or "tilelang" in found:
         return False
-    return (3, 4, 0) <= parts(found.get("triton", "0")) < (3, 7, 1)
+    return (3, 4, 0) <= release(found.get("triton", "0")) < (3, 7, 1)
 
 
 GDN_LIMIT = 2e-2

@@ -15,6 +15,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from dfkdata.common.errors import BackendError, ConfigError
+from dfkdata.common.versions import release
 
 if TYPE_CHECKING:
     from dfktrain.config.run import AdapterConfig, TrainConfig
@@ -48,16 +49,12 @@ def available() -> str | None:
 def _versions() -> str | None:
     newest, refused = LIMITS["transformers"], LIMITS["torch"]
     transformers = importlib.metadata.version("transformers")
-    if _parts(transformers) > _parts(newest):
+    if release(transformers) > release(newest):
         return f"needs transformers<={newest}, found {transformers}; or use engine: transformers"
     torch = importlib.metadata.version("torch")
-    if _parts(torch) >= _parts(refused):
+    if release(torch) >= release(refused):
         return f"needs torch<{refused}, found {torch}; install an older one or use engine: transformers"
     return None
-
-
-def _parts(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split("+")[0].split(".") if part.isdigit())
 
 
 def load(config: TrainConfig, precision: str) -> Base:

@@ -16,20 +16,19 @@ that was killed goes on where it stopped."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from dfkdata.common import json_files
 from dfkdata.common.errors import BackendError, ConfigError, DataError
+from dfkdata.common.hashing import file_sha256
+from dfkdata.common.jsonl import write_lines
 from dfkdata.rows.messages import answer_turn, before_answer
 from dfkdata.schemas import Schema
 from dfkeval import validators
@@ -182,7 +181,7 @@ def _round(
     report = Round(
         **account,
         adapter=result.adapter,
-        accepted_sha256=_sha256(folder / "data" / "accepted.jsonl"),
+        accepted_sha256=file_sha256(folder / "data" / "accepted.jsonl"),
         steps=sum(stage.steps for stage in result.stages),
         loss=(losses[0], losses[-1]) if losses else None,
     )
@@ -316,11 +315,11 @@ def _write_data(folder: Path, rows: Sequence[dict[str, Any]], found: Sorted, acc
     """accepted.jsonl, rejected.jsonl and manifest.json; image paths as seen from the folder, the manifest
     last."""
     folder.mkdir(parents=True, exist_ok=True)
-    _write_lines(folder / "accepted.jsonl", (_portable(row, folder) for row in rows))
+    write_lines(folder / "accepted.jsonl", (_portable(row, folder) for row in rows))
     rejects = ({"id": each.id, "reason": reason, "text": each.text} for each, reason in found.rejected)
-    _write_lines(folder / "rejected.jsonl", rejects)
+    write_lines(folder / "rejected.jsonl", rejects)
     outputs = [
-        {"path": name, "sha256": _sha256(folder / name)} for name in ("accepted.jsonl", "rejected.jsonl")
+        {"path": name, "sha256": file_sha256(folder / name)} for name in ("accepted.jsonl", "rejected.jsonl")
     ]
     json_files.write_json(
         folder / "manifest.json", {"format": 1, **account, "outputs": outputs}, floats="repr"
@@ -330,19 +329,6 @@ def _write_data(folder: Path, rows: Sequence[dict[str, Any]], found: Sorted, acc
 def _portable(row: dict[str, Any], folder: Path) -> dict[str, Any]:
     images = [path if path.startswith("data:") else os.path.relpath(path, folder) for path in row["images"]]
     return row | {"images": [path.replace(os.sep, "/") for path in images]}
-
-
-def _write_lines(path: Path, rows: Iterator[dict[str, Any]]) -> None:
-    part = path.with_name(path.name + ".part")
-    with part.open("wb") as file:
-        for row in rows:
-            file.write(msgspec.json.encode(row) + b"\n")
-    part.replace(path)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _write_report(out: Path, rounds: Sequence[Round]) -> None:

@@ -20,9 +20,10 @@ from typing import Any
 
 from dfkdata.common import json_files
 from dfkdata.common.errors import BackendError, ConfigError, DataError
+from dfkdata.common.hashing import folder_sha256
 from dfkeval.models import adapters, families, loader
 from dfkeval.models import metadata as cards
-from dfkeval.models.fingerprint import template_sha256, weights_sha256
+from dfkeval.models.fingerprint import template_sha256
 from dfkeval.models.source import model_source
 from dfktrain.engines.transformers import shapes_without_weights
 from dfktrain.merging import probes as probes_
@@ -114,9 +115,9 @@ def merge_adapter(
         report = MergeReport(
             out=out,
             base=_public_name(base_dir, adapter, base),
-            base_sha256=weights_sha256(base),
-            adapter_sha256=weights_sha256(adapter.folder),
-            merged_sha256=weights_sha256(part),
+            base_sha256=folder_sha256(base),
+            adapter_sha256=folder_sha256(adapter.folder),
+            merged_sha256=folder_sha256(part),
             changed=tuple(sorted(changes)),
             kept=found.weights["kept"],
             scales=_scales(adapter),
@@ -145,7 +146,7 @@ def _record(report: MergeReport) -> dict[str, Any]:
 def _refuse_twice(base: Path, adapter: Path) -> None:
     """The base is not already this adapter's merge. Raises `ConfigError`."""
     before = json_files.read_json_or_none(base / REPORT)
-    if before is not None and before.get("adapter_sha256") == weights_sha256(adapter):
+    if before is not None and before.get("adapter_sha256") == folder_sha256(adapter):
         raise ConfigError(
             f"{base}: this adapter is merged into it already, twice would be {adapter} doubled; "
             f"merge into {before['base']}"

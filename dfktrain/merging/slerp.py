@@ -23,9 +23,9 @@ from torch import Tensor
 
 from dfkdata.common import json_files
 from dfkdata.common.errors import ConfigError
+from dfkdata.common.hashing import folder_sha256
 from dfkeval.models import metadata as cards
 from dfkeval.models.adapters import CONFIG_FILE, WEIGHTS_FILE
-from dfkeval.models.fingerprint import weights_sha256
 from dfktrain.merging.sphere import BlendedLayer, blend_layers
 from dfktrain.weights import lora
 
@@ -204,7 +204,7 @@ def _blend(
     made_from = {
         "weights": list(weights),
         "rank": rank,
-        "adapters": [weights_sha256(adapter.folder) for adapter in adapters],
+        "adapters": [folder_sha256(adapter.folder) for adapter in adapters],
     }
     record = json_files.read_json_or_none(folder / _RECORD)
     if record is not None and record["made_from"] == made_from:
@@ -286,9 +286,7 @@ def _write_adapter(
 
 
 def _write_report(out: Path, adapters: Sequence[lora.Adapter], blends: Sequence[Blend]) -> None:
-    sources = [
-        {"name": adapter.folder.name, "sha256": weights_sha256(adapter.folder)} for adapter in adapters
-    ]
+    sources = [{"name": adapter.folder.name, "sha256": folder_sha256(adapter.folder)} for adapter in adapters]
     points = [asdict(blend) | {"adapter": blend.adapter.name} for blend in blends]
     json_files.write_json(out / REPORT, {"format": 1, "adapters": sources, "points": points}, floats="repr")
 

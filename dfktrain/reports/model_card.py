@@ -15,7 +15,6 @@ import yaml
 
 from dfkdata.common import json_files
 from dfkeval.models import metadata as cards
-from dfkeval.runs import directory
 from dfktrain.config.sections import ModelCard
 
 NAME = "README.md"
@@ -43,7 +42,7 @@ def write(run: str | Path, folder: str | Path | None = None, *, merged: bool = F
         return None
     path = folder / NAME
     made = text(run.name, report, cards.read(folder), evaluation(run), merged=merged)
-    directory.write_bytes(path, made.encode())
+    json_files.write_bytes(path, made.encode())
     return path
 
 

@@ -22,11 +22,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dfkdata.common import json_files
 from dfkdata.common.errors import BackendError, ConfigError
+from dfkdata.common.hashing import file_sha256
 from dfkeval.models import metadata as cards
 from dfkeval.models.families import WEIGHT_FILE
 from dfktrain import hub
-from dfktrain.training import manifest
 
 FOLDER = "checkpoint/"
 INDEX = "resume.json"
@@ -171,17 +172,12 @@ def _without_folders(path: Path) -> bytes:
 def _sha256(file: hub.File) -> str:
     if isinstance(file.content, bytes):
         return hashlib.sha256(file.content).hexdigest()
-    return _hash(file.content)
-
-
-def _hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_sha256(file.content)
 
 
 def _index(path: Path, address: str) -> Mapping[str, Any]:
     """resume.json, checked: its file names lead nowhere but into the stages."""
-    record = manifest.read_json(path)
+    record = json_files.read_json_or_none(path)
     if record is None:
         raise ConfigError(
             f"{address}: holds no state to resume; dfktrain push RUN --checkpoint sends one. To train on "
@@ -199,7 +195,7 @@ def _put(source: Path, target: Path, sha256: str, address: str) -> None:
     if not source.is_file():
         raise BackendError(f"{address}: {target.name} is missing")
     shutil.copyfile(source, target)
-    if _hash(target) != sha256:
+    if file_sha256(target) != sha256:
         raise BackendError(f"{address}: {target.name} is not the file that was pushed (its hash differs)")
 
 
@@ -209,4 +205,4 @@ def _at_home(part: Path, out: Path) -> None:
         state = json.loads(path.read_bytes())
         if state.get("best_model_checkpoint"):
             home = out / path.relative_to(part).parent.parent / Path(state["best_model_checkpoint"]).name
-            manifest.write_json(path, state | {"best_model_checkpoint": str(home)})
+            json_files.write_json(path, state | {"best_model_checkpoint": str(home)}, floats="repr")

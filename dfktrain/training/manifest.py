@@ -4,42 +4,40 @@ dfk.json."""
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
 import platform
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dfkdata.common.errors import ConfigError, DataError
+from dfkdata.common.errors import ConfigError
+from dfkdata.common.hashing import folder_sha256
+from dfkdata.common.versions import MODEL_PACKAGES, installed_versions
 from dfkeval.models import metadata as cards
 from dfktrain.config.run import AdapterConfig, Stage, TrainConfig
-from dfktrain.data.stage_data import StageData, file_sha256
+from dfktrain.data.stage_data import StageData, data_sha256
 
 if TYPE_CHECKING:
     from dfktrain.engines._base import Base
 
 PACKAGES = (
-    "dfk", "torch", "transformers", "peft", "accelerate", "tokenizers", "safetensors", "numpy", "pillow",
-    "torchvision", "unsloth", "unsloth_zoo", "trl", "flash-linear-attention", "fla-core", "causal-conv1d",
-    "triton", "tilelang", "bitsandbytes", "deepspeed",
+    *MODEL_PACKAGES, "accelerate", "safetensors", "torchvision", "unsloth", "unsloth_zoo", "trl",
+    "flash-linear-attention", "fla-core", "causal-conv1d", "triton", "tilelang", "bitsandbytes", "deepspeed",
 )  # fmt: skip
 
 
 def versions() -> dict[str, str]:
-    """Installed versions of everything that can change a run; packages that are absent are left out."""
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+    """Return the installed versions of Python and of every package that can change a run."""
+    return {"python": platform.python_version(), **installed_versions(PACKAGES)}
 
 
 def fingerprint(*parts: Any) -> str:
-    """Hash of plain data; equal parts give equal hashes on every machine."""
-    text = json.dumps(parts, sort_keys=True, ensure_ascii=False, default=str)
+    """Return a hash of plain data; equal parts give equal hashes on every machine.
+
+    Raises:
+        TypeError: A part is not plain data.
+    """
+    text = json.dumps(parts, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -52,7 +50,7 @@ def run_facts(config: TrainConfig, base: Base, template: str, precision: str) ->
         "shapes": base.shapes_sha256,
         "base": _weights(base),
         "adapter": adapter,
-        "warm_start": _folder_sha256(Path(warm)) if warm else None,
+        "warm_start": _warm_start_sha256(Path(warm)) if warm else None,
         "seed": config.seed,
         "precision": precision,
         "template": template,
@@ -63,12 +61,11 @@ def _weights(base: Base) -> str | None:
     """Which weights a base has: the hash of a folder's, the commit of a hub model's; None where neither is
     known."""
     from dfkeval.models import tiny
-    from dfkeval.models.fingerprint import weights_sha256
     from dfkeval.models.source import TINY
 
     folder = tiny.path() if base.name == TINY else Path(base.name)
     if folder.is_dir():
-        return weights_sha256(folder)
+        return folder_sha256(folder)
     commit = getattr(base.model.config, "_commit_hash", None)
     return None if commit is None else str(commit)
 
@@ -81,7 +78,7 @@ def stage_facts(stage: Stage, data: StageData) -> dict[str, Any]:
     )
     weights = [source.weight for source in stage.sources]
     chooses = stage.best or stage.patience is not None
-    validation = [file_sha256(path) for path in stage.validation] if chooses else []
+    validation = [data_sha256(path) for path in stage.validation] if chooses else []
     return {
         "settings": settings,
         "data": [*data.sha256.values()],
@@ -90,31 +87,10 @@ def stage_facts(stage: Stage, data: StageData) -> dict[str, Any]:
     }
 
 
-def _folder_sha256(folder: Path) -> str:
-    from dfkeval.models.fingerprint import weights_sha256
-
+def _warm_start_sha256(folder: Path) -> str:
     if not folder.is_dir():
         raise ConfigError(f"adapter.warm_start {folder}: no such folder")
-    return weights_sha256(folder)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """`value` as indented JSON; the file appears whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n", encoding="utf-8")
-    part.replace(path)
-
-
-def read_json(path: Path) -> dict[str, Any] | None:
-    """The object in `path`, None if there is no such file. Raises `DataError` if it is broken."""
-    if not path.is_file():
-        return None
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{path}: not JSON ({error})") from error
-    return value if isinstance(value, dict) else None
+    return folder_sha256(folder)
 
 
 def card(

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import msgspec
 
+from dfkdata.common import json_files
 from dfkdata.rows.messages import load_rows
 from dfkeval.evaluation.rows import read_rows
 from dfkeval.runs import config as configs
-from dfkeval.runs import directory
 from dfkeval.runs.config import EvalConfig
 from dfktrain.config.run import TrainConfig
 from dfktrain.config.sections import Watched
@@ -49,5 +49,5 @@ def slice_of(watched: Watched, seed: int, folder: Path) -> Path:
     kept = sorted(random.Random(f"watch {seed}").sample(range(len(rows)), min(watched.limit, len(rows))))
     path = folder / "rows.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
-    directory.write_bytes(path, b"".join(msgspec.json.encode(rows[at]) + b"\n" for at in kept))
+    json_files.write_bytes(path, b"".join(msgspec.json.encode(rows[at]) + b"\n" for at in kept))
     return path

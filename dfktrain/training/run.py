@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from dfkdata.common import json_files
 from dfkdata.common.errors import BackendError, ConfigError
 from dfkeval.models import metadata as cards
 from dfkeval.models.fingerprint import template_sha256
@@ -146,7 +147,7 @@ def train_on(
         "stages": [asdict(result) | {"adapter": str(result.adapter.relative_to(out))} for result in results],
     }
     if is_main_process():
-        manifest.write_json(out / "run.json", report)
+        json_files.write_json(out / "run.json", report, floats="repr")
         model_card.write(out)
         curves.write(out / curves.PAGE, out.name, run.earlier, finished=True)
     return TrainResult(adapter, tuple(results), report)
@@ -182,13 +183,13 @@ def _stage(run: _Run, index: int, stage: Stage, facts: dict[str, Any], before: s
         checkpoint.restore(run.model, folder / "adapter")
         return done
     if is_main_process():
-        manifest.write_json(folder / "started.json", {"fingerprint": mark})
+        json_files.write_json(folder / "started.json", {"fingerprint": mark}, floats="repr")
     base = cards.Base(name=run.base.name, shapes_sha256=run.base.shapes_sha256)
     card = manifest.card(data, stage, base, run.template, run.config.adapter)
     result, gathered = _train_stage(run, index, stage, data, collator, mark)
     checkpoint.save(run.base, run.model, folder / "adapter", card, gathered)
     if is_main_process():
-        manifest.write_json(folder / "stage.json", asdict(result) | {"adapter": "adapter"})
+        json_files.write_json(folder / "stage.json", asdict(result) | {"adapter": "adapter"}, floats="repr")
         if plot.available():
             plot.png(curves.from_stage(asdict(result)), folder / "curves.png")
     if gathered is not None and index + 1 < len(run.config.stages):
@@ -203,13 +204,13 @@ def _stage(run: _Run, index: int, stage: Stage, facts: dict[str, Any], before: s
 def _finished(folder: Path, mark: str) -> StageResult | None:
     """The stage's result if it was finished before. Raises `ConfigError` if `folder` belongs to another
     configuration."""
-    started = manifest.read_json(folder / "started.json")
+    started = json_files.read_json_or_none(folder / "started.json")
     if started is not None and started["fingerprint"] != mark:
         raise ConfigError(
             f"{folder} holds a stage of another configuration, another base or other data; "
             f"choose another --out or delete that folder"
         )
-    record = manifest.read_json(folder / "stage.json")
+    record = json_files.read_json_or_none(folder / "stage.json")
     if record is None:
         return None
     usage = Usage(**record["usage"]) if record.get("usage") else None

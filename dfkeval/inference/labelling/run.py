@@ -19,6 +19,7 @@ import msgspec
 
 from dfkdata.common import locks
 from dfkdata.common.errors import ConfigError
+from dfkdata.common.jsonl import JsonlAppender
 from dfkdata.rows.record import Record, Reject
 from dfkeval.evaluation.grading import grade
 from dfkeval.inference import backend_options
@@ -62,12 +63,10 @@ def _into(
     backend_options.begin(folder / "label", labeller.record(), begun=bool(done))
     tidy(folder)
     purse = _purse(cap, labeller, totals(folder))
-    encoder = msgspec.json.Encoder()
-    with (folder / KEPT).open("ab") as good, (folder / REJECTED).open("ab") as bad:
+    with JsonlAppender(folder / KEPT) as good, JsonlAppender(folder / REJECTED) as bad:
         for found in _labelled(labeller, rows, frozenset(done), purse):
             file = bad if isinstance(found, Rejected) else good
-            file.write(encoder.encode(found) + b"\n")
-            file.flush()
+            file.put(found)
             done.add(found.id if isinstance(found, Rejected) else found["id"])
             if progress is not None:
                 progress(len(done))

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
+from dfkdata.common import json_files
 from dfkeval import reports
-from dfkeval.runs import directory
 from dfktrain.reports.curves.stage_curve import StageCurve
 from dfktrain.reports.curves.usage import Usage
 
@@ -23,7 +23,7 @@ BADGES = {"learning": "good", "overfitting": "bad", "flat": "bad", "too short": 
 def write(path: str | Path, title: str, stages: Sequence[StageCurve], *, finished: bool) -> Path:
     """Write the page in one move, so that a browser never reads half of it."""
     path = Path(path)
-    directory.write_bytes(path, html(title, stages, finished=finished).encode())
+    json_files.write_bytes(path, html(title, stages, finished=finished).encode())
     return path
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from dfkdata.common.errors import BackendError, ConfigError, DataError
+from dfkdata.common.hashing import folder_sha256
 from dfkdata.media.images import open_image
 from dfkeval.backends._local.generate import Generator
 from dfkeval.backends._local.prompts import Prompt
@@ -18,7 +19,7 @@ from dfkeval.backends.transformers import Transformers
 from dfkeval.models import fingerprint, loader
 from dfkeval.models import metadata as cards
 from dfkeval.models import tiny as tiny_model
-from dfkeval.models.fingerprint import template_sha256, weights_sha256
+from dfkeval.models.fingerprint import template_sha256
 from dfkeval.models.processor import load_processor
 from dfkeval.types import Completion, Request, Sampling
 
@@ -202,7 +203,7 @@ def test_drawn_answers_repeat_with_their_seed(tiny: loader.Loaded, requests: lis
 def test_the_record_says_what_was_run(tiny: loader.Loaded) -> None:
     info = Transformers(tiny).info
     assert (info["kind"], info["dtype"], info["device"]) == ("transformers", "float32", "cpu")
-    assert info["weights_sha256"] == weights_sha256(tiny_model.path())
+    assert info["weights_sha256"] == folder_sha256(tiny_model.path())
     assert info["template_sha256"] == template_sha256(tiny.processor)
     assert info["pixels"]["longest_edge"] > 0
     assert info["attention"] == "sdpa"
@@ -289,7 +290,7 @@ def test_a_trained_adapter_loads_and_changes_the_answers(
 ) -> None:
     folder = make_adapter()
     loaded = load_adapter(folder)
-    assert loaded.info["adapter_sha256"] == weights_sha256(folder)
+    assert loaded.info["adapter_sha256"] == folder_sha256(folder)
     got = answers(loaded, requests[:4])
     assert {name: each.text for name, each in got.items()} != {name: in_eights[name].text for name in got}
 

@@ -12,13 +12,13 @@ import pytest
 
 import dfkeval
 from dfkdata.common.errors import BackendError, ConfigError
+from dfkdata.common.hashing import folder_sha256
 from dfkdata.media.images import open_image
 from dfkeval.backends import vllm
 from dfkeval.backends._local.prompts import fitted, resized_sha256
 from dfkeval.backends.transformers import Transformers
 from dfkeval.evaluation import constraints
 from dfkeval.models import loader
-from dfkeval.models.fingerprint import weights_sha256
 from dfkeval.models.processor import load_processor
 from dfkeval.runs.config import EvalConfig
 from dfkeval.types import Completion, Constraint, Request, Sampling
@@ -231,7 +231,7 @@ def test_an_adapter_that_vllm_serves_is_handed_over(fake: Any, tmp_path: Path) -
     assert facts(found)["lora"] == ["adapter", 1, str(folder)]
     assert (fake.STARTED[0]["enable_lora"], fake.STARTED[0]["rank"]) == (True, 4)
     assert "not proved" in backend.info["adapter_effect"]
-    assert backend.identity["adapter_sha256"] == weights_sha256(folder)
+    assert backend.identity["adapter_sha256"] == folder_sha256(folder)
 
 
 @pytest.mark.parametrize(

@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 
 import dfkeval
+from dfkdata.common import json_files
 from dfkdata.common.errors import BackendError, ConfigError, DataError
 from dfkeval.backends.scripted import Scripted
 from dfkeval.evaluation import evaluate, grading, shards
 from dfkeval.models import metadata
 from dfkeval.runs import config as configs
-from dfkeval.runs import directory
 from dfkeval.runs.config import EvalConfig
 from dfkeval.types import OUTCOMES, Completion, Request, Sampling
 from tests.helpers.places import ROOT
@@ -276,11 +276,11 @@ def test_a_yaml_reads_paths_relative_to_itself(tmp_path: Path) -> None:
 
 
 def test_the_store_never_leaves_a_half_written_file(tmp_path: Path) -> None:
-    directory.write_json(tmp_path / "a.json", {"x": 1})
+    json_files.write_json(tmp_path / "a.json", {"x": 1})
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
     with pytest.raises(DataError, match="not JSON"):
         (tmp_path / "b.json").write_text("{")
-        directory.read_json(tmp_path / "b.json")
+        json_files.read_json(tmp_path / "b.json")
 
 
 def test_a_scripted_answer_that_is_missing_is_a_failed_request() -> None:

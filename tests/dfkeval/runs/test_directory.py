@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from dfkdata.common import json_files
 from dfkdata.common.errors import BackendError, ConfigError, DataError
 from dfkeval import evaluate, load_run
 from dfkeval.cli import app
@@ -150,15 +151,15 @@ def test_a_record_that_cannot_be_read_is_named(store: RunDirectory, text: str, m
 
 def test_a_file_is_replaced_whole_or_not_at_all(store: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
     path = store.path(stores.SUMMARY)
-    stores.write_json(path, {"n": 1})
+    json_files.write_json(path, {"n": 1})
 
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Path, "replace", killed)
     with pytest.raises(KeyboardInterrupt):
-        stores.write_json(path, {"n": 2})
-    assert stores.read_json(path) == {"n": 1}
+        json_files.write_json(path, {"n": 2})
+    assert json_files.read_json(path) == {"n": 1}
 
 
 def test_two_processes_never_write_into_one_run(tmp_path: Path) -> None:
