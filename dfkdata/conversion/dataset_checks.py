@@ -12,7 +12,7 @@ from dfkdata.conversion import decode_pool
 from dfkdata.conversion.counts import Labels
 from dfkdata.conversion.digest_set import Seen
 from dfkdata.conversion.options import Plan
-from dfkdata.rows.messages import before_answer
+from dfkdata.rows.prompt import before_answer
 from dfkdata.rows.record import Fault, Record
 from dfkdata.schemas import Schema
 from dfkdata.validation import grounding, token_count

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from dfkdata.common.errors import ConfigError
-from dfkdata.media.perceptual_hash import Decoded, decode
+from dfkdata.media.perceptual_hash import DecodedPicture, decode
 from dfkdata.rows.record import Fault, Record, Reject
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ _WINDOW = 64
 
 
 Pair = tuple[Any, Record | Reject]
-_Waiting = tuple[Any, Record | Reject, "list[Future[Decoded]]"]
+_Waiting = tuple[Any, Record | Reject, "list[Future[DecodedPicture]]"]
 
 
 class Decoder:
@@ -46,7 +46,7 @@ class Decoder:
         while waiting:
             yield self._settled(*waiting.popleft())
 
-    def _settled(self, raw: Any, item: Record | Reject, jobs: list[Future[Decoded]]) -> Pair:
+    def _settled(self, raw: Any, item: Record | Reject, jobs: list[Future[DecodedPicture]]) -> Pair:
         from concurrent.futures.process import BrokenProcessPool
 
         try:
@@ -54,7 +54,7 @@ class Decoder:
         except BrokenProcessPool as error:
             hint = "a script that converts needs `if __name__ == '__main__':` around its call"
             raise ConfigError(f"deep: a process that decodes pictures died; {hint}") from error
-        self.looks = [one.look for one in found]
+        self.looks = [one.dhash for one in found]
         problem = next((one.problem for one in found if one.problem), "")
         if problem:
             hint = "replace the file or leave the row out"

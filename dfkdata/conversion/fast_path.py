@@ -21,7 +21,7 @@ from dfkdata.conversion.splits import SPLITS
 from dfkdata.conversion.writer import CODE
 from dfkdata.rows.messages import PlainMeta, PlainRow
 from dfkdata.rows.record import Fault, Record, Reject
-from dfkdata.validation import conversation
+from dfkdata.validation import conversation, text
 
 if TYPE_CHECKING:
     from dfkdata.conversion.runner import Flow
@@ -56,7 +56,7 @@ class Plain:
             self._encode((item.source, item.id, group))
         except UnicodeEncodeError:
             return False
-        if conversation.may_control(turns) or not (turns.isascii() or conversation.is_normal(turns.decode())):
+        if text.may_hold_control_token(turns) or not (turns.isascii() or text.is_normal(turns.decode())):
             return False
         side = fixed or item.split or ""
         self._waiting.append((raw, item.source, item.id, item.keyed, turns, question, group, side))

@@ -23,12 +23,15 @@ from dfkdata.conversion.fast_path import Plain
 from dfkdata.conversion.options import Plan
 from dfkdata.conversion.sita_split import Sita
 from dfkdata.conversion.writer import CODE, Written
-from dfkdata.media.resolver import Media, inspect, keep
+from dfkdata.media.probe import inspect
+from dfkdata.media.resolver import Media, store_picture
 from dfkdata.rows.messages import PlainRow, training_row
 from dfkdata.rows.record import Fault, Record, Reject
 from dfkdata.schemas import Schema
 from dfkdata.sources import unencodable
-from dfkdata.validation import conversation
+from dfkdata.validation import text as texts
+from dfkdata.validation.conversation import check_conversation
+from dfkdata.validation.gold import bind_gold
 from dfkdata.validation.leakage import Across
 from dfkdata.validation.rules import Judge
 
@@ -188,16 +191,14 @@ class Flow:
         if record.doubts:
             self.judge.doubts(record.doubts)
         if self.schema is not None:
-            record = conversation.bind_gold(record, self.schema, self.judge)
+            record = bind_gold(record, self.schema, self.judge)
         row = training_row(record, self.schema, nulls=self.nulls)
         files = self._files(record, row) if record.images or record.videos or record.audios else None
-        conversation.conversation(row, self.judge)
+        check_conversation(row, self.judge)
         if self.watch.busy:
             self.watch.row(row, record, files)
         turns: bytes = self.encode(row["messages"])
-        conversation.control_tokens(
-            turns + self.encode(row["tools"]) if "tools" in row else turns, self.judge
-        )
+        texts.check_control_tokens(turns + self.encode(row["tools"]) if "tools" in row else turns, self.judge)
         digest = reader.turns_digest(turns, row.get("tools"))
         if not record.id:
             row["id"] = digest.hex()
@@ -243,11 +244,11 @@ class Flow:
 
     def _normal(self, row: dict[str, Any], turns: bytes, digest: bytes) -> tuple[bytes, bytes]:
         """The turns in Unicode normal form C and their digest; the row changes with them."""
-        text = conversation.normal(turns.decode(), self.judge)
+        text = texts.normalised(turns.decode(), self.judge)
         if text is None:
             return turns, digest
         row["messages"] = msgspec.json.decode(text)
-        row["meta"] = msgspec.json.decode(conversation.nfc(self.encode(row["meta"]).decode()))
+        row["meta"] = msgspec.json.decode(texts.nfc(self.encode(row["meta"]).decode()))
         return text.encode(), reader.turns_digest(text.encode(), row.get("tools"))
 
     def _write(self, record: Record, row: dict[str, Any], digest: bytes, side: str, group: str) -> None:
@@ -331,7 +332,7 @@ class Flow:
 
 def copied(path: str, store: Path) -> str:
     """A copy of the picture in `store`, named by its content."""
-    return str(keep(Path(path).read_bytes(), store))
+    return str(store_picture(Path(path).read_bytes(), store))
 
 
 def embedded(path: str) -> str:

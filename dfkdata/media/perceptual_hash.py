@@ -24,15 +24,15 @@ _WAITING = 64
 _KNOWN = 65_536
 
 
-class Decoded(NamedTuple):
+class DecodedPicture(NamedTuple):
     """problem: why the picture could not be decoded, empty when it could. look: its difference hash, 0 for a
     plain one."""
 
     problem: str
-    look: int
+    dhash: int
 
 
-def decode(path: str, *, whole: bool = True) -> Decoded:
+def decode(path: str, *, whole: bool = True) -> DecodedPicture:
     """Decode the picture at `path`: whole, or only as much as its look needs."""
     from PIL.Image import Resampling
 
@@ -43,13 +43,13 @@ def decode(path: str, *, whole: bool = True) -> Decoded:
             image.load()
             small = image.convert("L").resize((9, 8), Resampling.BILINEAR)
     except UnreadableImage as error:
-        return Decoded(error.problem, 0)
+        return DecodedPicture(error.problem, 0)
     cells = small.tobytes()
     rises = (cells[9 * y + x] < cells[9 * y + x + 1] for y in range(8) for x in range(8))
-    return Decoded("", sum(1 << at for at, rise in enumerate(rises) if rise))
+    return DecodedPicture("", sum(1 << at for at, rise in enumerate(rises) if rise))
 
 
-def _glance(path: str) -> Decoded:
+def _glance(path: str) -> DecodedPicture:
     return decode(path, whole=False)
 
 
@@ -57,18 +57,18 @@ Whose = tuple[int, str]
 """Number and source of the row that a picture belongs to."""
 
 
-class Looks:
-    """Pictures go in as they are written; whose, file name and `Decoded` come out to `tell` in that order.
+class PerceptualHasher:
+    """Pictures go in as they are written; whose, file name and `DecodedPicture` come out to `tell` in that order.
 
     A picture that was met before, by its digest, is not decoded again."""
 
-    def __init__(self, tell: Callable[[Whose, str, Decoded], None]) -> None:
+    def __init__(self, tell: Callable[[Whose, str, DecodedPicture], None]) -> None:
         from concurrent.futures import ThreadPoolExecutor
 
         self._tell = tell
         self._pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
-        self._waiting: deque[tuple[Whose, str, Future[Decoded]]] = deque()
-        self._known: dict[bytes, Future[Decoded]] = {}
+        self._waiting: deque[tuple[Whose, str, Future[DecodedPicture]]] = deque()
+        self._known: dict[bytes, Future[DecodedPicture]] = {}
 
     def add(self, whose: Whose, path: str, digest: bytes) -> None:
         """A picture on its way."""

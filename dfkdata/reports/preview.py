@@ -13,8 +13,10 @@ from dfkdata.common import plugins
 from dfkdata.conversion import reader
 from dfkdata.rows.messages import training_row
 from dfkdata.rows.record import Fault, Record, Reject
-from dfkdata.validation import conversation
+from dfkdata.validation.conversation import check_conversation
+from dfkdata.validation.gold import bind_gold
 from dfkdata.validation.rules import Judge
+from dfkdata.validation.text import check_control_tokens
 
 
 def shown(
@@ -38,10 +40,10 @@ def _shown(item: Record | Reject, schema: schemas.Schema | None) -> str:
     if isinstance(item, Record):
         judge = Judge()
         try:
-            record = conversation.bind_gold(item, schema, judge) if schema is not None else item
+            record = bind_gold(item, schema, judge) if schema is not None else item
             row = training_row(record, schema)
-            conversation.conversation(row, judge)
-            conversation.control_tokens(msgspec.json.encode(row["messages"]), judge)
+            check_conversation(row, judge)
+            check_control_tokens(msgspec.json.encode(row["messages"]), judge)
         except Fault as fault:
             item = fault.reject(item.source, None)
         else:

@@ -1,10 +1,8 @@
-"""Record -> prompt and training row; and the way back from disk. The only place that writes prompt text.
+"""Write records as rows of the `messages` layout, and read such rows back from disk.
 
-Strategy: the schema says the order of its prompt parts, and this module only fills them in.
-Promises: no guesses and no I/O in `prompt` and `training_row`; equal records give equal bytes; training,
-evaluation and prediction all call `prompt`. Content is always a list of parts and an image is always a bare
-placeholder, since columnar loaders fill missing keys of mixed parts with nulls and chat templates then render
-text as an image."""
+Guarantees:
+- `training_row` is pure: equal records give equal bytes.
+- `load_rows` resolves the paths of media files and refuses what is not a row of this layout."""
 
 from __future__ import annotations
 
@@ -15,45 +13,11 @@ from typing import Any, Literal
 import msgspec
 
 from dfkdata.common.errors import ConfigError, DataError
+from dfkdata.rows.prompt import Message, prompt, text_part
 from dfkdata.rows.record import Record
-from dfkdata.schemas import Images, JsonForm, Lines, Part, Schema, Text, TextForm, ToolForm, Value
+from dfkdata.schemas import JsonForm, Schema, TextForm, ToolForm
 
 Nulls = Literal["omit", "keep"]
-Message = dict[str, Any]
-
-
-def prompt(record: Record, schema: Schema) -> list[Message]:
-    """The turns before the answer. A record that carries its own conversation gives that, less its last
-    answer."""
-    if record.messages is not None:
-        return before_answer(record.messages)
-    parts = [part for spec in schema.prompt.parts for part in _parts(spec, record)]
-    user = [{"role": "user", "content": parts}]
-    if schema.prompt.system is None:
-        return user
-    return [{"role": "system", "content": [_text(schema.prompt.system)]}, *user]
-
-
-def before_answer(messages: list[Message]) -> list[Message]:
-    """The turns before the last assistant turn; all of them when the last turn is not the assistant's."""
-    return messages[:-1] if messages and messages[-1]["role"] == "assistant" else messages
-
-
-def _parts(spec: Part, record: Record) -> list[dict[str, str]]:
-    match spec:
-        case Text(text):
-            return [_text(text)]
-        case Lines(lines):
-            filled = [f"{name}: {record.fields[key]}" for name, key in lines if record.fields.get(key)]
-            return [_text("\n".join(filled))] if filled else []
-        case Value(field, otherwise):
-            return [_text(record.fields.get(field) or otherwise)]
-        case Images():
-            return [{"type": "image"} for _ in record.images]
-
-
-def _text(text: str) -> dict[str, str]:
-    return {"type": "text", "text": text}
 
 
 def training_row(record: Record, schema: Schema | None = None, *, nulls: Nulls = "omit") -> dict[str, Any]:
@@ -112,10 +76,10 @@ def answer_turn(gold: dict[str, Any], schema: Schema, *, nulls: Nulls = "omit") 
     """The assistant turn that answers `gold` in the schema's form."""
     match schema.form:
         case TextForm():
-            return {"role": "assistant", "content": [_text(write_text(gold, schema.form))]}
+            return {"role": "assistant", "content": [text_part(write_text(gold, schema.form))]}
         case JsonForm(field):
             value = gold[field] if field is not None else gold
-            return {"role": "assistant", "content": [_text(msgspec.json.encode(value).decode())]}
+            return {"role": "assistant", "content": [text_part(msgspec.json.encode(value).decode())]}
         case ToolForm(name):
             slots = {key: value for key, value in gold.items() if nulls == "keep" or value is not None}
             call = {"type": "function", "function": {"name": name, "arguments": slots}}

@@ -1,112 +1,26 @@
-"""Holding one row to the rules.
+"""Hold the turns of one row to the rules.
 
-Strategy: `bind_gold` settles the answer against its schema, `conversation` walks the finished turns once; a
-`Judge` hears of every broken rule.
-Promises: pure; a row that passes is one that every trainer of the `messages` layout reads as it was meant."""
+How it works. `check_conversation` walks the finished turns once and reports every rule that they break.
+
+Guarantees:
+- Nothing is read, written or changed.
+- A row that passes is one that every trainer of the `messages` layout reads as it was meant."""
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from functools import lru_cache
 from typing import Any
 
 import msgspec
-from msgspec.structs import replace
-from pydantic import ValidationError
 
-from dfkdata.common.plugins import suggestion
-from dfkdata.rows.messages import read_text
-from dfkdata.rows.record import Fault, Record
-from dfkdata.schemas import JsonForm, Label, Prose, Schema, TextForm, ToolForm
+from dfkdata.rows.record import Fault
 from dfkdata.validation.rules import Judge
 
 Message = dict[str, Any]
 
 
-def bind_gold(record: Record, schema: Schema, judge: Judge) -> Record:
-    """`record` with its gold valid for `schema`: labels canonical, null slots as they are.
-
-    Faults: LABEL_UNKNOWN with a suggestion, ANSWER_COPIES_PROMPT, TOOL_ARGS_INVALID or GOLD_INVALID."""
-    answer = record.gold if record.gold is not None else _written_gold(record, schema)
-    if answer is None:
-        return record
-    gold = dict(answer)
-    fields = schema.answer.model_fields
-    if gold and fields.keys().isdisjoint(gold):  # an answer of optional fields would accept it as empty
-        hint = f"it has {', '.join(fields)}; is this the right --schema?"
-        reason = f"no field of the answer belongs to the schema {schema.name!r}"
-        raise Fault("GOLD_INVALID", reason, path="gold", value=gold, hint=hint)
-    for name, role in schema.roles.items():
-        value = gold.get(name)
-        if isinstance(role, Label) and isinstance(value, str):
-            gold[name] = _label(value, role, name)
-        elif isinstance(role, Prose) and isinstance(value, str) and value and value in record.fields.values():
-            reason, hint = "the answer is a field of the prompt", "write an answer of its own"
-            judge(Fault("ANSWER_COPIES_PROMPT", reason, path=name, value=value, hint=hint))
-    _validate(gold, schema, judge)
-    return replace(record, gold=gold)
-
-
-def _written_gold(record: Record, schema: Schema) -> dict[str, Any] | None:
-    """The gold that a carried answer says in the schema's form; None for a row without an answer."""
-    if not record.messages or record.messages[-1].get("role") != "assistant":
-        return None
-    last = record.messages[-1]
-    found: dict[str, Any] | None
-    if isinstance(schema.form, ToolForm):
-        calls = [call["function"] for call in last.get("tool_calls", ())]
-        found = next((call["arguments"] for call in calls if call["name"] == schema.form.name), None)
-    else:
-        text = "".join(part.get("text", "") for part in last["content"])
-        found = (
-            read_text(text, schema.form)
-            if isinstance(schema.form, TextForm)
-            else _json_gold(text, schema.form)
-        )
-    if found is None:
-        hint = (
-            f"the schema {schema.name!r} expects another form; leave --schema out to keep answers as they are"
-        )
-        path = f"messages.{len(record.messages) - 1}"
-        raise Fault(
-            "GOLD_INVALID", "the answer is not of the schema's form", path=path, value=last, hint=hint
-        )
-    return found
-
-
-def _json_gold(text: str, form: JsonForm) -> dict[str, Any] | None:
-    try:
-        value = msgspec.json.decode(text)
-    except msgspec.DecodeError:
-        return None
-    if form.field is not None:
-        return {form.field: value}
-    return value if isinstance(value, dict) else None
-
-
-def _label(value: str, role: Label, name: str) -> str:
-    resolved = role.labels.resolve(value)
-    if resolved is None:
-        near = suggestion(value.strip().lower(), role.labels.spellings).removeprefix("; ")
-        hint = near or f"one of {', '.join(role.labels.canonical)}"
-        raise Fault("LABEL_UNKNOWN", f"{value!r} is no label", path=name, value=value, hint=hint)
-    return resolved.label
-
-
-def _validate(gold: dict[str, Any], schema: Schema, judge: Judge) -> None:
-    try:
-        schema.answer.model_validate(gold)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(["gold", *(str(step) for step in first["loc"])])
-        code = "TOOL_ARGS_INVALID" if isinstance(schema.form, ToolForm) else "GOLD_INVALID"
-        hint = f"see the schema: dfkdata schema {schema.name}"
-        judge(Fault(code, first["msg"], path=place, value=first["input"], hint=hint))
-
-
 def plain_question(messages: list[Message]) -> str:
-    """The question where turns are one question and one answer in text that `conversation` finds nothing
+    """The question where turns are one question and one answer in text that `check_conversation` finds nothing
     wrong with; empty for all others. Nearly every row of text is so, and this takes half the time."""
     if len(messages) != 2:
         return ""
@@ -130,7 +44,7 @@ def is_plain(row: dict[str, Any]) -> bool:
     return bool(plain_question(row["messages"]))
 
 
-def conversation(row: dict[str, Any], judge: Judge) -> None:
+def check_conversation(row: dict[str, Any], judge: Judge) -> None:
     """Hold the turns of a canonical row to the rules; `judge` hears of each one that is broken."""
     messages = row["messages"]
     if is_plain(row):
@@ -275,57 +189,3 @@ def _other_turn(role: Any, number: int, before: str, messages: list[Message], ju
         raise Fault("ROLE_UNKNOWN", f"the role {role!r}", path=path, value=role)
     elif before != "tool" and not (before == "assistant" and messages[number - 1].get("tool_calls")):
         judge(_order(number, "a tool turn without a call before it"))
-
-
-_CONTROL = re.compile(rb"<\|[A-Za-z0-9_]+\|>")
-_LESS = ord("<")
-
-
-def may_control(turns: bytes) -> bool:
-    """Whether encoded turns hold the beginning of a control token."""
-    return _LESS in turns and b"<|" in turns  # a number is found five times as fast as a text
-
-
-def control_token(turns: bytes) -> str | None:
-    """The first control token in encoded turns. Tokenizers obey them, so a text that says <|image_pad|> is
-    one more picture, and one that says <|im_end|> ends the turn."""
-    found = _CONTROL.search(turns) if may_control(turns) else None
-    return found.group().decode() if found is not None else None
-
-
-def control_tokens(turns: bytes, judge: Judge) -> None:
-    """Look for control tokens in encoded turns."""
-    name = control_token(turns)
-    if name is not None:
-        hint = "write it in another way, or drop the row"
-        judge(Fault("CONTROL_TOKEN", f"the text says {name}", path="messages", value=name, hint=hint))
-
-
-# Joiners (U+200C, U+200D) are left out: emoji and several scripts need them.
-_ZERO_WIDTH = ("\u200b", "\u2060", "\ufeff", "\u00ad")
-
-
-def nfc(text: str) -> str:
-    """`text` in Unicode normal form C."""
-    return unicodedata.normalize("NFC", text)
-
-
-def is_normal(text: str) -> bool:
-    """Whether `normal` has nothing to say about a text."""
-    return unicodedata.is_normalized("NFC", text) and not any([sign in text for sign in _ZERO_WIDTH])
-
-
-def normal(text: str, judge: Judge) -> str | None:
-    """The JSON `text` of some turns as it is to be written; None when it stays as it is.
-
-    JSON's own signs are ASCII that composes with nothing, so the text can be normalised as a whole."""
-    fixed = text
-    if any(character in text for character in _ZERO_WIDTH):
-        judge(Fault("ZERO_WIDTH", "invisible characters in the text", path="messages"))
-        if judge.policy("ZERO_WIDTH") == "fix":
-            fixed = text.translate(dict.fromkeys(map(ord, _ZERO_WIDTH)))
-    if not unicodedata.is_normalized("NFC", fixed):
-        judge(Fault("TEXT_NFC", "the text is not in Unicode normal form C", path="messages"))
-        if judge.policy("TEXT_NFC") == "fix":
-            fixed = nfc(fixed)
-    return fixed if fixed != text else None

@@ -16,7 +16,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dfkdata.media.perceptual_hash import Decoded, Looks, near_pairs
+from dfkdata.media.perceptual_hash import DecodedPicture, PerceptualHasher, near_pairs
 from dfkdata.rows.record import Fault, Record
 from dfkdata.validation.rules import Judge
 from dfkdata.validation.text_sketch import Shared, near, sketches
@@ -51,7 +51,7 @@ class Across:
         self._deep, self._free, self._sketched = deep, [FREE_ROWS] * len(_SIDES), array("I")
         self._groups: array[int] | None = array("Q") if fixed and wanted["groups"] else None
         self._wants_looks = wanted["pictures"]
-        self._looking: Looks | None = None
+        self._looking: PerceptualHasher | None = None
         self._looks, self._rows = array("Q"), array("Q")
 
     def row(self, side: int, record: Record, group: str, chance: int) -> None:
@@ -92,15 +92,15 @@ class Across:
         """A picture of the row that was written last; `source` is where that row came from."""
         if self._wants_looks:
             if self._looking is None:
-                self._looking = Looks(self._look)
+                self._looking = PerceptualHasher(self._look)
             self._looking.add((len(self.sides) - 1, source), path, digest)
 
     def looks(self, found: Sequence[int]) -> None:
         """The looks of the pictures of the row that was written last, where they are known already."""
         for look in found:
-            self._look((len(self.sides) - 1, ""), "", Decoded("", look))
+            self._look((len(self.sides) - 1, ""), "", DecodedPicture("", look))
 
-    def _look(self, whose: tuple[int, str], name: str, found: Decoded) -> None:
+    def _look(self, whose: tuple[int, str], name: str, found: DecodedPicture) -> None:
         row, source = whose
         if found.problem:
             reason, hint = f"it does not decode: {found.problem}", "--deep quarantines such rows"
@@ -108,7 +108,7 @@ class Across:
             self.judge(Fault("IMG_UNDECODED", reason, path="images", value=name, hint=hint))
             self.judge.source = at_hand
         else:
-            self._looks.append(found.look)
+            self._looks.append(found.dhash)
             self._rows.append(row)
 
     def left(self, places: Sequence[int]) -> None:

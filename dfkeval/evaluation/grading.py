@@ -16,7 +16,7 @@ import msgspec
 from msgspec import structs
 
 from dfkdata import schemas
-from dfkdata.rows.messages import before_answer
+from dfkdata.rows.prompt import before_answer
 from dfkdata.schemas import Schema
 from dfkeval.parsing.decode import Decoded, Failure, Form, decode
 from dfkeval.parsing.label_confidence import label_of

@@ -16,7 +16,7 @@ from dfkdata import schemas
 from dfkdata.common import plugins
 from dfkdata.common.config import Config
 from dfkdata.common.errors import ConfigError, DfkError
-from dfkdata.rows.messages import prompt
+from dfkdata.rows.prompt import prompt
 from dfkdata.rows.record import Record, Reject
 from dfkdata.rows.scaffold import Scaffold
 from dfkdata.schemas import Schema, ToolForm

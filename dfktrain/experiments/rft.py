@@ -29,7 +29,8 @@ from dfkdata.common import json_files
 from dfkdata.common.errors import BackendError, ConfigError, DataError
 from dfkdata.common.hashing import file_sha256
 from dfkdata.common.jsonl import write_lines
-from dfkdata.rows.messages import answer_turn, before_answer
+from dfkdata.rows.messages import answer_turn
+from dfkdata.rows.prompt import before_answer
 from dfkdata.schemas import Schema
 from dfkeval import validators
 from dfkeval.evaluation import evaluate

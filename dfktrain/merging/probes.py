@@ -62,7 +62,8 @@ def _picture() -> Any:
 
 def of_rows(path: Path, limit: int = 8) -> list[Probe]:
     """The prompts of the first rows of a messages file. Raises `DataError` for none."""
-    from dfkdata.rows.messages import before_answer, load_rows
+    from dfkdata.rows.messages import load_rows
+    from dfkdata.rows.prompt import before_answer
 
     found = []
     for row in load_rows(path):

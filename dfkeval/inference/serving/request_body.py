@@ -15,7 +15,7 @@ from itertools import count
 import msgspec
 
 from dfkdata.common.errors import ConfigError
-from dfkdata.media import resolver
+from dfkdata.media import probe
 from dfkdata.rows.record import Fault, Record
 from dfkeval.inference.predictor import Predictor
 from dfkeval.inference.serving.limits import Limits, Refusal
@@ -78,7 +78,7 @@ class Intake:
             reason = f"{where}: not base64 ({error}); send the picture itself, not a path or an address"
             raise Refusal(422, "image_not_embedded", reason) from error
         try:
-            found = resolver.inspect(data)
+            found = probe.inspect(data)
         except Fault as fault:
             raise Refusal(422, fault.code.lower(), f"{where}: {fault.reason}") from fault
         if found.kind not in KINDS:

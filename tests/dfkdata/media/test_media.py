@@ -17,7 +17,9 @@ from PIL import Image
 import dfkdata
 from dfkdata import convert
 from dfkdata.common.errors import ConfigError
-from dfkdata.media.resolver import MAX_PIXELS, Media, audit, inspect
+from dfkdata.media.image_formats import MAX_PIXELS
+from dfkdata.media.probe import audit, inspect
+from dfkdata.media.resolver import Media
 from dfkdata.rows.record import Fault
 
 

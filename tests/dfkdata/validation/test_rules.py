@@ -365,7 +365,7 @@ def test_the_shortcut_for_plain_rows_agrees_with_the_walk(messages: list[Any], i
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(conversation, "is_plain", lambda row: False)
         try:
-            conversation.conversation(row, judge)
+            conversation.check_conversation(row, judge)
         except Fault as fault:
             heard.append(fault.code)
     assert not (conversation.is_plain(row) and heard)

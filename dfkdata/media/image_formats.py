@@ -1,0 +1,205 @@
+"""Read the header of a picture file, and tell a whole file from one that is cut off or damaged.
+
+How it works. Pixels are not decoded: a header names the size in a few microseconds, and a cut file lacks its
+end, which decoders' own `verify` does not notice for JPEG. A PNG's chunks carry check sums, so damage in what
+decoders read of it is found; a JPEG's coded data carries none, so samples of it are searched for markers that
+cannot stand there: a long stretch of foreign bytes is found, a few changed bits are not. Formats without a
+parser here go to Pillow."""
+
+from __future__ import annotations
+
+import re
+from zlib import crc32
+
+from dfkdata.media.images import UnreadableImage, opened
+from dfkdata.rows.record import Fault
+
+MAX_PIXELS = 178_956_970  # twice Pillow's default warning limit, where Pillow itself raises
+
+
+def picture_kind(data: bytes) -> str:
+    """Return "jpeg", "png", "gif" or "webp" by the first bytes of a file; empty for another kind."""
+    for magic, kind in _MAGIC:
+        if data.startswith(magic):
+            return kind
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "webp"
+    return ""
+
+
+def read_header(data: bytes, kind: str) -> Header:
+    """Return what the header of a picture says, and whether the file reaches its end.
+
+    Args:
+        data: The bytes of the file.
+        kind: What `picture_kind` says.
+
+    Raises:
+        DamagedPicture: If a picture with a good header cannot be whole inside.
+        ValueError, IndexError: If there is no readable header.
+    """
+    return _PARSERS[kind](data) if kind in _PARSERS else _pillow(data)
+
+
+Header = tuple[int, int, bool]
+"""Width and height in pixels, and whether the file reaches its end marker."""
+
+
+class DamagedPicture(ValueError):
+    """Why a picture with a good header cannot be whole inside."""
+
+
+_MAGIC = ((b"\xff\xd8\xff", "jpeg"), (b"\x89PNG\r\n\x1a\n", "png"), (b"GIF87a", "gif"), (b"GIF89a", "gif"))
+
+
+_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF0..SOF15 without DHT, JPG, DAC
+_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # in coded data, FF 00 and FF D0..D7 are no markers
+
+
+_ALONE = frozenset((0x00, 0x01, *range(0xD0, 0xD8), 0xFF))  # FF and one of these begins no segment
+_SEGMENT = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
+
+
+def _jpeg(data: bytes) -> Header:
+    """Walk the segments to the first scan, past stray bytes between them as decoders do; the end is the EOI
+    that closes the picture, not one of a thumbnail."""
+    at, size, code = 2, (0, 0), 0
+    while at + 1 < len(data):
+        code = data[at + 1]
+        if data[at] != 0xFF or code in _ALONE:
+            found = _SEGMENT.search(data, at)
+            at = found.start() if found else len(data)
+            continue
+        if code in (0xDA, 0xD9):
+            break
+        if code in _FRAME:
+            size = (int.from_bytes(data[at + 7 : at + 9]), int.from_bytes(data[at + 5 : at + 7]))
+        at += 2 + int.from_bytes(data[at + 2 : at + 4])
+    else:
+        code = 0
+    return _scans(data, at, size, code)
+
+
+def _scans(data: bytes, at: int, size: tuple[int, int], code: int) -> Header:
+    """What the segments said, and whether the scans are whole. code: of the segment at offset `at` that ended
+    the walk, SOS or EOI; 0 where the file ended first."""
+    if not code and size != (0, 0):
+        return *size, False
+    if not all(size):
+        raise ValueError("no frame header before the first scan")
+    if code != 0xDA:
+        raise DamagedPicture(f"the jpeg is damaged: it ends at byte {at}, and no scan came before")
+    ended = data.endswith(b"\xff\xd9") and not _doubtful(data, at)
+    return *size, ended or _jpeg_ends(data, at)
+
+
+_SAMPLES, _SAMPLE = 26, 1024
+_FOREIGN = re.compile(rb"\xff[\x01-\xc3\xc5-\xcb\xcd-\xcf\xd8\xf0-\xfd]")  # markers that stand in no scan
+_BETWEEN = frozenset((0xC4, 0xCC, 0xDA, 0xDB, 0xDC, 0xDD, 0xFE, *range(0xE0, 0xF0)))  # between scans
+
+
+def _doubtful(data: bytes, at: int) -> bool:
+    """Whether some sample of the scans from offset `at` looks foreign, be it a segment between two scans."""
+    step = max(_SAMPLE, (len(data) - at) // _SAMPLES)
+    return any(_FOREIGN.search(data, start, start + _SAMPLE) for start in range(at, len(data), step))
+
+
+def _jpeg_ends(data: bytes, at: int) -> bool:
+    """Whether an EOI marker follows the scans from offset `at`; trailing bytes after it are allowed. Raises
+    `DamagedPicture` for a marker that no scan holds."""
+    while found := _MARKER.search(data, at + 2 + int.from_bytes(data[at + 2 : at + 4])):
+        at = found.start()
+        if data[at + 1] == 0xD9:
+            return True
+        if data[at + 1] not in _BETWEEN:
+            raise DamagedPicture(f"the jpeg is damaged: foreign bytes in its coded data, first at byte {at}")
+    return False
+
+
+def _png(data: bytes) -> Header:
+    """Walk the chunks to IEND; trailing bytes after it are allowed. Raises `DamagedPicture` where a check
+    sum is wrong, or no chunk holds pixels. Decoders read notes behind the pixels without looking at their
+    check sums, so they are not looked at here either."""
+    if data[12:16] != b"IHDR":
+        raise ValueError("no IHDR")
+    width, height = int.from_bytes(data[16:20]), int.from_bytes(data[20:24])
+    view, at, pixels, name = memoryview(data), 8, 0, b""
+    while name != b"IEND":
+        size, name = int.from_bytes(data[at : at + 4]), data[at + 4 : at + 8]
+        end = at + 8 + size
+        if end + 4 > len(data):
+            return width, height, False
+        checked = not pixels or not name[0] & 0x20
+        if checked and crc32(view[at + 4 : end]) != int.from_bytes(data[end : end + 4]):
+            raise DamagedPicture(f"the png is damaged: the check sum of its chunk at byte {at} is wrong")
+        pixels += size if name == b"IDAT" else 0
+        at = end + 4
+    if width * height and not pixels:
+        raise DamagedPicture("the png holds no pixels: it has no IDAT chunk, or an empty one")
+    return width, height, True
+
+
+def _gif(data: bytes) -> Header:
+    """Walk the blocks to the trailer; trailing bytes after it are allowed."""
+    if len(data) < 13:
+        raise ValueError("no screen descriptor")
+    width, height = int.from_bytes(data[6:8], "little"), int.from_bytes(data[8:10], "little")
+    at, end = 13 + _colours(data[10]), len(data)
+    while at < end and data[at] != 0x3B:
+        at = _behind_block(data, at)
+    return width, height, at < end
+
+
+def _colours(flags: int) -> int:
+    """Bytes of the colour table that these flags announce."""
+    return 6 << (flags & 7) if flags & 0x80 else 0
+
+
+def _behind_block(data: bytes, at: int) -> int:
+    """Where the GIF block at `at` ends; beyond the file where it is cut. Decoders skip a byte that begins no
+    block."""
+    end = len(data)
+    if data[at] == 0x2C:  # a picture: descriptor, colour table, code size
+        at += 11 + _colours(data[at + 9]) if at + 9 < end else end
+    elif data[at] == 0x21:  # an extension and its label
+        at += 2
+    else:
+        return at + 1
+    while at < end and data[at]:
+        at += 1 + data[at]
+    return at + 1
+
+
+def _webp(data: bytes) -> Header:
+    whole = len(data) >= 8 + int.from_bytes(data[4:8], "little")
+    chunk, body = data[12:16], data[20:30]
+    if len(body) < 10:
+        raise ValueError("no picture chunk")
+    if chunk == b"VP8X":
+        return 1 + int.from_bytes(body[4:7], "little"), 1 + int.from_bytes(body[7:10], "little"), whole
+    if chunk == b"VP8L":
+        bits = int.from_bytes(body[1:5], "little")
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF), whole
+    if chunk == b"VP8 ":
+        width, height = int.from_bytes(body[6:8], "little"), int.from_bytes(body[8:10], "little")
+        return width & 0x3FFF, height & 0x3FFF, whole
+    raise ValueError("unknown WebP chunk")
+
+
+_PARSERS = {"jpeg": _jpeg, "png": _png, "gif": _gif, "webp": _webp}
+
+
+def _pillow(data: bytes) -> Header:
+    """Kinds without a parser here (BMP, TIFF, ...): Pillow reads the header, then decodes, since only that
+    shows the end."""
+    if not data:
+        raise ValueError("empty")
+    try:
+        with opened(data) as image:
+            if image.width * image.height <= MAX_PIXELS:
+                image.load()
+            return image.width, image.height, True
+    except UnreadableImage as error:
+        if error.too_large:
+            raise Fault("IMG_BOMB", error.problem, path="images", hint="scale the picture down") from error
+        raise ValueError(error.problem) from error
