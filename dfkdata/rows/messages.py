@@ -21,11 +21,25 @@ Nulls = Literal["omit", "keep"]
 
 
 def training_row(record: Record, schema: Schema | None = None, *, nulls: Nulls = "omit") -> dict[str, Any]:
-    """The row of the `messages` layout, image paths as in the record.
+    """Return the row of the `messages` layout, with image paths as in the record.
 
-    nulls: "omit" leaves None slots out of the target, "keep" writes them. A record without gold gives a row
-    that can be asked but not trained on: its last turn is the user's. schema: None for a record that carries
-    its own turns."""
+    Args:
+        record: The row; without gold it gives a row that can be asked but not trained on, whose last turn is
+            the user's.
+        schema: What the row asks for and how; None for a record that carries its own turns.
+        nulls: "omit" leaves None slots out of the answer, "keep" writes them.
+
+    Raises:
+        ConfigError: If the record carries no turns and no schema is given.
+
+    Example:
+        >>> from dfkdata import Record, schemas, training_row
+        >>> gold = {"label": "netral", "analisis": "Benar."}
+        >>> record = Record(id="1", group="", source="posts.csv:2", fields={"title": "Banjir"}, gold=gold)
+        >>> row = training_row(record, schemas.load("dfk_label"))
+        >>> row["messages"][-1]["content"][0]["text"].splitlines()
+        ['Label: netral', '', 'Analisis: Benar.']
+    """
     row: dict[str, Any] = {
         "id": record.id,
         "messages": record.messages if record.messages is not None else _turns(record, schema, nulls),
@@ -49,8 +63,7 @@ def training_row(record: Record, schema: Schema | None = None, *, nulls: Nulls =
 
 
 class PlainRow(msgspec.Struct, gc=False):
-    """The row of the `messages` layout for encoded turns and nothing else, written as `training_row` is, in
-    half the time."""
+    """Hold a row of the `messages` layout with encoded turns and nothing else; it takes half the time."""
 
     id: str
     messages: msgspec.Raw
@@ -59,7 +72,7 @@ class PlainRow(msgspec.Struct, gc=False):
 
 
 class PlainMeta(msgspec.Struct, gc=False):
-    """What `training_row` says of each row."""
+    """Hold the facts that `training_row` writes for each row."""
 
     group: str
     source: str
@@ -67,13 +80,13 @@ class PlainMeta(msgspec.Struct, gc=False):
 
 def _turns(record: Record, schema: Schema | None, nulls: Nulls) -> list[Message]:
     if schema is None:
-        raise ConfigError(f"{record.source}: the row carries no turns of its own; name a schema")
-    asked = prompt(record, schema)
-    return asked if record.gold is None else [*asked, answer_turn(record.gold, schema, nulls=nulls)]
+        raise ConfigError(f"{record.source}: the row carries no turns of its own; give its schema")
+    question = prompt(record, schema)
+    return question if record.gold is None else [*question, answer_turn(record.gold, schema, nulls=nulls)]
 
 
 def answer_turn(gold: dict[str, Any], schema: Schema, *, nulls: Nulls = "omit") -> Message:
-    """The assistant turn that answers `gold` in the schema's form."""
+    """Return the assistant turn that answers `gold` in the schema's form."""
     match schema.form:
         case TextForm():
             return {"role": "assistant", "content": [text_part(write_text(gold, schema.form))]}
@@ -87,33 +100,47 @@ def answer_turn(gold: dict[str, Any], schema: Schema, *, nulls: Nulls = "omit") 
 
 
 def write_text(gold: dict[str, Any], form: TextForm) -> str:
-    """The answer as marked text, byte for byte what a trained model should write."""
+    """Return the answer as marked text, byte for byte what a trained model should write."""
     printed = dict(form.printed)
     parts = (f"{marker}{printed.get(gold[field], gold[field])}" for marker, field in form.parts)
     return "".join(parts) + form.end
 
 
 def read_text(text: str, form: TextForm) -> dict[str, str] | None:
-    """The values behind the markers of an answer that `write_text` wrote; None where the text is not of the
-    form.
+    """Return the values behind the markers of an answer that `write_text` wrote; None for any other text.
 
-    Only for training data, exact and without repairs; what a model wrote is decoded elsewhere."""
+    It is exact, without repairs, and only for training data: `dfkeval.decode` reads what a model wrote."""
     if not text.startswith(form.parts[0][0]) or not text.endswith(form.end):
         return None
-    at, stop, found = 0, len(text) - len(form.end), {}
+    at, stop, values = 0, len(text) - len(form.end), {}
     for (marker, field), (following, _) in zip(form.parts, (*form.parts[1:], ("", "")), strict=True):
         at += len(marker)
         end = text.find(following, at, stop) if following else stop
         if end < 0:
             return None
-        found[field], at = text[at:end], end
-    return found
+        values[field], at = text[at:end], end
+    return values
 
 
 def load_rows(path: str | Path) -> Iterator[dict[str, Any]]:
-    """Rows of a `messages` file with `images`, `videos` and `audios` as absolute paths.
+    """Yield the rows of a `messages` file, with `images`, `videos` and `audios` as absolute paths.
 
-    Raises `DataError` with file and line for a line that is not a row of this layout."""
+    Args:
+        path: A JSONL file that `dfkdata convert` wrote, or one like it. Embedded images stay as they are.
+
+    Raises:
+        DataError: If the file cannot be read, or a line is not a row of this layout; it names file and line.
+
+    Example:
+        >>> import json, tempfile
+        >>> from pathlib import Path
+        >>> from dfkdata import load_rows
+        >>> turn = {"role": "user", "content": [{"type": "text", "text": "Hello"}]}
+        >>> path = Path(tempfile.mkdtemp()) / "train.jsonl"
+        >>> _ = path.write_text(json.dumps({"id": "1", "messages": [turn]}))
+        >>> [row["id"] for row in load_rows(path)]
+        ['1']
+    """
     path = Path(path)
     root = path.parent.resolve()
     try:
@@ -152,5 +179,4 @@ def _row(line: bytes, where: str, root: Path) -> dict[str, Any]:
 
 
 def _absolute(image: str, root: Path) -> str:
-    """An embedded image stays as it is."""
     return image if image.startswith("data:") else str(root / image)

@@ -19,8 +19,22 @@ Message = dict[str, Any]
 
 
 def prompt(record: Record, schema: Schema) -> list[Message]:
-    """The turns before the answer. A record that carries its own conversation gives that, less its last
-    answer."""
+    """Return the turns before the answer.
+
+    Args:
+        record: The row; one with its own turns gives these, less its last answer.
+        schema: The order and wording of the prompt.
+
+    Returns:
+        Turns of the `messages` layout: {"role", "content": [parts]}.
+
+    Example:
+        >>> from dfkdata import Record, prompt, schemas
+        >>> record = Record(id="1", group="", source="captions.jsonl:1", fields={"caption": "A red car."})
+        >>> turns = prompt(record, schemas.load("caption"))
+        >>> turns[-1]
+        {'role': 'user', 'content': [{'type': 'text', 'text': 'A red car.'}]}
+    """
     if record.messages is not None:
         return before_answer(record.messages)
     parts = [part for spec in schema.prompt.parts for part in _parts(spec, record)]
@@ -31,7 +45,7 @@ def prompt(record: Record, schema: Schema) -> list[Message]:
 
 
 def before_answer(messages: list[Message]) -> list[Message]:
-    """The turns before the last assistant turn; all of them when the last turn is not the assistant's."""
+    """Return the turns before the last assistant turn; all of them if the assistant does not speak last."""
     return messages[:-1] if messages and messages[-1]["role"] == "assistant" else messages
 
 
@@ -49,4 +63,5 @@ def _parts(spec: Part, record: Record) -> list[dict[str, str]]:
 
 
 def text_part(text: str) -> dict[str, str]:
+    """Return a text part of a turn."""
     return {"type": "text", "text": text}

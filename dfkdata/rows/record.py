@@ -1,10 +1,9 @@
-"""The one shape that every raw format is read into.
+"""The shape that every raw format is read into: a record, or a reject with its reason.
 
-A reader yields a `Record` or a `Reject` for every raw row, and nothing else: it may not drop a row. Both are
-light frozen structs, because millions of them flow; what users write (schemas, configs) is pydantic.
-
-`Fault` is how a helper deep inside a reader or a check says "this row cannot be used". It never leaves the
-package: `reader` and `pipeline` turn it into a `Reject` with file, line and the whole raw row."""
+How it works. A reader yields a `Record` or a `Reject` for every raw row, and nothing else: it may not drop a
+row. Both are light frozen structs, because millions of them flow; what users write (schemas, configs) is
+pydantic. `Fault` is how a helper deep inside a reader or a check says "this row cannot be used". It never
+leaves the package: conversion turns it into a `Reject` with file, line and the whole raw row."""
 
 from __future__ import annotations
 
@@ -17,21 +16,33 @@ Row = dict[str, Any]
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """One usable raw row.
+    """Hold one usable raw row.
 
-    id: stable name from the source's own key or from content, never from the row number. A format may leave
-    it (and the group) empty for a row that carries its own turns: then it is made of those.
-    group: rows that must stay on one side of a split share it (link, post id, case id, picture); empty for a
-    row that stands alone, which goes by its id.
-    source: "file:line" of the raw row.
-    fields: the prompt's inputs by name, text only (dfk_label: title, text; caption: caption).
-    images: absolute paths, in the order in which the prompt shows them. videos, audios: the same.
-    gold: the answer as the schema's dict; None where the row is asked but not taught.
-    messages, tools: set where the raw row carries its own conversation; then `fields` and `gold` may be
-    empty. meta: facts to keep that no trainer needs (raw label, link, token counts).
-    keyed: the id is the source's own key, so two rows with one id are an error of the source.
-    split: the side that the source itself (or the caller) fixed; None leaves it to the split rule.
-    doubts: what the format found wrong with a row that could be used; the policies of these rules decide."""
+    Attributes:
+        id: A stable name, made of the source's own key or of the content, never of the row number. A format
+            may leave it (and the group) empty for a row with its own turns: then it is made of those.
+        group: Rows that must stay in one split share it (link, post id, case id, picture); empty for a row
+            that stands alone, which goes by its id.
+        source: "file:line" of the raw row.
+        fields: The prompt's inputs by name, text only (dfk_label: title, text; caption: caption).
+        images: Absolute paths, in the order in which the prompt shows them.
+        videos: The same for video files.
+        audios: The same for audio files.
+        gold: The answer as the schema's dict; None if the row is asked but not trained on.
+        messages: The turns of a raw row that carries its own conversation; then `fields` and `gold` may be
+            empty.
+        tools: The tool definitions of such a row.
+        meta: Facts to keep that no trainer needs (raw label, link, token counts).
+        keyed: Whether the id is the source's own key, so that two rows of one id are a fault of the source.
+        split: The split that the source itself (or the caller) fixed; None leaves it to the splitter.
+        doubts: What the format found wrong with a row that can be used; the policies of these rules decide.
+
+    Example:
+        >>> from dfkdata import Record
+        >>> record = Record(id="p1", group="post-7", source="posts.csv:2", fields={"title": "Banjir"})
+        >>> record.fields["title"], record.images, record.gold
+        ('Banjir', (), None)
+    """
 
     id: str
     group: str
@@ -50,10 +61,23 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Reject(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """One raw row that cannot be used, with everything needed to repair it and feed it back.
+    """Hold one raw row that cannot be used, with everything needed to repair it and feed it back.
 
-    source: "file:line". code: the rule's name (LABEL_UNKNOWN, IMG_MISSING, ...). path: JSON path or column of
-    the value at fault. excerpt: that value, shortened. hint: the way out. raw: the whole raw row."""
+    Attributes:
+        source: "file:line" of the raw row.
+        code: The rule's name (LABEL_UNKNOWN, IMG_MISSING, ...).
+        reason: What is wrong.
+        path: The JSON path or column of the value at fault.
+        excerpt: That value, shortened.
+        hint: The way out.
+        raw: The whole raw row.
+
+    Example:
+        >>> from dfkdata import Reject
+        >>> reject = Reject(source="posts.csv:3", code="FIELD_EMPTY", reason="label is missing", path="label")
+        >>> f"{reject.source}: {reject.code} {reject.reason}"
+        'posts.csv:3: FIELD_EMPTY label is missing'
+    """
 
     source: str
     code: str
@@ -68,14 +92,22 @@ EXCERPT_CHARS = 120
 
 
 class Fault(Exception):
-    """Why one row cannot be used; becomes a `Reject` before it leaves the package."""
+    """Say why one row cannot be used; conversion turns it into a `Reject`.
+
+    Args:
+        code: The rule's name, one of `dfkdata.validation.rules.RULES`.
+        reason: What is wrong, as a clause.
+        path: The JSON path or column of the value at fault.
+        value: That value; the reject shows its beginning.
+        hint: The way out.
+    """
 
     def __init__(self, code: str, reason: str, *, path: str = "", value: Any = "", hint: str = "") -> None:
         super().__init__(reason)
         self.code, self.reason, self.path, self.value, self.hint = code, reason, path, value, hint
 
     def reject(self, source: str, raw: Any) -> Reject:
-        """The value that is counted, shown and written to the quarantine file."""
+        """Return the value that is counted, shown and written to the quarantine file."""
         return Reject(
             source=source,
             code=self.code,
@@ -88,7 +120,7 @@ class Fault(Exception):
 
 
 def shorten(value: Any) -> str:
-    """`value` as one line of at most `EXCERPT_CHARS` characters."""
+    """Return `value` as one line of at most `EXCERPT_CHARS` characters."""
     text = value if isinstance(value, str) else repr(value)
     text = " ".join(text.split())
     return text if len(text) <= EXCERPT_CHARS else text[: EXCERPT_CHARS - 1] + "…"
