@@ -19,8 +19,8 @@ from dfkdata.common.config import bind
 from dfkdata.common.errors import ConfigError
 from dfkdata.conversion import output_folder, reader, selection
 from dfkdata.conversion import splits as split
-from dfkdata.conversion.options import Plan, Summary, reject_limit
-from dfkdata.conversion.runner import Flow
+from dfkdata.conversion.options import ConvertOptions, Summary, reject_limit
+from dfkdata.conversion.runner import ConversionRun
 from dfkdata.validation.rules import Policy
 
 EXPORTS = "dfkdata.exports"
@@ -98,7 +98,12 @@ def convert(
     inputs: list[tuple[sources.Input, str | None]] = [(input, "train" if fixed else None)]
     held = ((validation_file, "validation"), (test_file, "test"))
     inputs += [(given, side) for given, side in held if given is not None]
-    job = _Job(bind(asked, Plan, "convert"), inputs, Path(images) if images is not None else None, Path(out))
+    job = _Job(
+        bind(asked, ConvertOptions, "convert"),
+        inputs,
+        Path(images) if images is not None else None,
+        Path(out),
+    )
     job.progress = progress
     return job.convert(allowed, overwrite)
 
@@ -109,7 +114,11 @@ class _Job:
     progress: Callable[[int], None] | None = None
 
     def __init__(
-        self, plan: Plan, inputs: list[tuple[sources.Input, str | None]], images: Path | None, out: Path
+        self,
+        plan: ConvertOptions,
+        inputs: list[tuple[sources.Input, str | None]],
+        images: Path | None,
+        out: Path,
     ) -> None:
         self.plan, self.inputs, self.images, self.folder = plan, inputs, images, output_folder.Folder(out)
         self.format: ModuleType = plugins.load(reader.FAMILY, plan.format)
@@ -119,7 +128,7 @@ class _Job:
         if variant is None and plan.schema_name in (None, self.format.SCHEMA):
             variant = getattr(self.format, "VARIANT", None)
         self.schema = schemas.load(name, variant) if name else None
-        self.side = split.ByHash(plan.seed, plan.validation, plan.test)
+        self.side = split.HashSplit(plan.seed, plan.validation, plan.test)
         self.conditions = [selection.condition(text) for text in plan.where]
         reader.demand_folder(images)
         for given, _ in inputs:
@@ -151,7 +160,7 @@ class _Job:
                 self._refuse_strangers(overwrite)
             self.folder.start()
             try:
-                manifest = head | Flow(self).run()
+                manifest = head | ConversionRun(self).run()
                 if old is None:
                     self.folder.finish(manifest)
                 elif old != manifest:
@@ -187,7 +196,7 @@ class _Job:
 
     def _head(self) -> dict[str, Any]:
         """What makes this conversion the same as another: configuration and inputs."""
-        default = Plan(format="").model_dump()
+        default = ConvertOptions(format="").model_dump()
         config = {
             key: value
             for key, value in self.plan.model_dump().items()

@@ -19,7 +19,7 @@ class _Found:
     first: dict[str, Any] = field(default_factory=dict)
 
 
-class Rules:
+class RuleCounts:
     """Rule -> how often it was broken, and where first."""
 
     def __init__(self) -> None:
@@ -37,7 +37,7 @@ class Rules:
         return {code: {"count": one.count, "first": one.first} for code, one in sorted(self._found.items())}
 
 
-class Labels:
+class LabelCounts:
     """Label field -> {"raw": spellings as they came, "train": classes, ...}; "raw" counts every row that was
     written."""
 

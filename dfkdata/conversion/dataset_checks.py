@@ -9,32 +9,34 @@ from typing import Any
 import msgspec
 
 from dfkdata.conversion import decode_pool
-from dfkdata.conversion.counts import Labels
-from dfkdata.conversion.digest_set import Seen
-from dfkdata.conversion.options import Plan
+from dfkdata.conversion.counts import LabelCounts
+from dfkdata.conversion.digest_set import DigestSet
+from dfkdata.conversion.options import ConvertOptions
 from dfkdata.rows.prompt import before_answer
-from dfkdata.rows.record import Fault, Record
+from dfkdata.rows.record import Record, RowError
 from dfkdata.schemas import Schema
 from dfkdata.validation import grounding, token_count
-from dfkdata.validation.rules import Judge
+from dfkdata.validation.rules import RuleReporter
 
 _RECOMMENDED = range(100, 100_001)
 
 
-class Watch:
+class DatasetChecks:
     """Sees each row once before it is written, and the counts at the end. busy: whether rows need be shown to
     it."""
 
-    def __init__(self, plan: Plan, labels: Labels, judge: Judge, schema: Schema | None) -> None:
+    def __init__(
+        self, plan: ConvertOptions, labels: LabelCounts, report: RuleReporter, schema: Schema | None
+    ) -> None:
         self.schema = schema
-        self.plan, self.labels, self.judge = plan, labels, judge
-        self.decoder = decode_pool.Decoder() if plan.deep else None
+        self.plan, self.labels, self.report = plan, labels, report
+        self.decoder = decode_pool.ImageDecodePool() if plan.deep else None
         self._tokens = token_count.counter(plan.tokenizer) if plan.tokenizer else None
-        self._posts, self._labelled = Seen(), Seen()
+        self._posts, self._labelled = DigestSet(), DigestSet()
         self.busy = bool(labels.names or plan.tokenizer or plan.grounding is not None)
 
     def row(self, row: dict[str, Any], record: Record, pictures: list[bytes] | None) -> None:
-        """Look at a finished row. Raises `Fault` where a rule says so."""
+        """Look at a finished row. Raises `RowError` where a rule says so."""
         if self._tokens is not None:
             self._length(self._tokens(row))
         if record.gold is not None and self.plan.grounding is not None:
@@ -50,27 +52,31 @@ class Watch:
     def whole(self, written: dict[str, int], out: int, files: set[str | None]) -> None:
         """The rules about all rows together. written: rows in each split's file. files: sides that files of
         their own fix."""
-        self.judge.source = "all rows"
+        self.report.source = "all rows"
         for sentence in self.labels.rare():
-            self.judge(Fault("CLASS_RARE", sentence))
+            self.report(RowError("CLASS_RARE", sentence))
         train = written["train"]
         if self.plan.to == "swift" and train not in _RECOMMENDED:
-            self.judge(Fault("SIZE_RECOMMENDED", f"{train} training rows; 100 to 100,000 are recommended"))
+            self.report(
+                RowError("SIZE_RECOMMENDED", f"{train} training rows; 100 to 100,000 are recommended")
+            )
         if not train:
             hint = "see the counts: no rows came in, or they were rejected, left out or all held out"
-            self.judge(Fault("SPLIT_EMPTY", "no row fell into train", hint=hint))
+            self.report(RowError("SPLIT_EMPTY", "no row fell into train", hint=hint))
         for name, share in (("validation", self.plan.validation), ("test", self.plan.test)):
             if share and out and not written.get(name):
                 hint = "few groups: give a larger share, another --seed, or --stratify"
-                self.judge(Fault("SPLIT_EMPTY", f"no row fell into {name}", hint=hint))
+                self.report(RowError("SPLIT_EMPTY", f"no row fell into {name}", hint=hint))
             if name in files and not written.get(name):
                 hint = "see the counts: its file is empty, or its rows were left out or rejected"
-                self.judge(Fault("SPLIT_EMPTY", f"no row of the {name} file is there", hint=hint))
+                self.report(RowError("SPLIT_EMPTY", f"no row of the {name} file is there", hint=hint))
 
     def _length(self, length: int) -> None:
         if self.plan.max_tokens is not None and length > self.plan.max_tokens:
             reason = f"{length} text tokens, the limit is {self.plan.max_tokens}"
-            self.judge(Fault("TOO_LONG", reason, path="messages", hint="shorten it or raise --max-tokens"))
+            self.report(
+                RowError("TOO_LONG", reason, path="messages", hint="shorten it or raise --max-tokens")
+            )
 
     def _grounded(self, record: Record, gold: dict[str, Any], wanted: float) -> None:
         if self.schema is None:
@@ -79,8 +85,8 @@ class Watch:
         found = grounding.rate(gold, source, self.schema, self.plan.grounding_language)
         if found.value is None:
             hint = "write what the text says, or drop the row"
-            self.judge(
-                Fault(
+            self.report(
+                RowError(
                     "GROUNDING_EMPTY",
                     "the answer says nothing that could be grounded",
                     path="gold",
@@ -90,7 +96,7 @@ class Watch:
         elif found.value < wanted:
             reason = f"{found.supported} of {found.texts} texts are in the source"
             hint = f"not in the source: {', '.join(found.missing[:5])}"
-            self.judge(Fault("NOT_GROUNDED", reason, path="gold", value=source, hint=hint))
+            self.report(RowError("NOT_GROUNDED", reason, path="gold", value=source, hint=hint))
 
     def _two_labels(self, row: dict[str, Any], record: Record, pictures: list[bytes] | None) -> None:
         """Hear of a post that an earlier row had with another label: the same prompt, or the same link."""
@@ -107,7 +113,7 @@ class Watch:
         contradicted = [how for how, post in keys.items() if self._contradicts(post, labels)]
         if contradicted:
             reason = f"an earlier row {contradicted[0]} and has another label"
-            self.judge(Fault("TWO_LABELS", reason, path=names[0], hint="decide which label is right"))
+            self.report(RowError("TWO_LABELS", reason, path=names[0], hint="decide which label is right"))
 
     def _contradicts(self, post: bytes, labels: bytes) -> bool:
         """Whether the post was seen, and never with these labels."""

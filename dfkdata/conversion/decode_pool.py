@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from dfkdata.common.errors import ConfigError
 from dfkdata.media.perceptual_hash import DecodedPicture, decode
-from dfkdata.rows.record import Fault, Record, Reject
+from dfkdata.rows.record import Record, Reject, RowError
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -24,7 +24,7 @@ Pair = tuple[Any, Record | Reject]
 _Waiting = tuple[Any, Record | Reject, "list[Future[DecodedPicture]]"]
 
 
-class Decoder:
+class ImageDecodePool:
     """Decodes the pictures of records that pass through. looks: the hashes of the row that was given out
     last."""
 
@@ -58,7 +58,7 @@ class Decoder:
         problem = next((one.problem for one in found if one.problem), "")
         if problem:
             hint = "replace the file or leave the row out"
-            fault = Fault(
+            fault = RowError(
                 "IMG_UNREADABLE", f"the picture does not decode: {problem}", path="images", hint=hint
             )
             return raw, fault.reject(item.source, raw)

@@ -17,7 +17,7 @@ _SPARE = 64  # slots behind the last home, for the cluster at the end
 _KEY = (1 << 64) - 4  # the digest's bits; the low two carry the payload
 
 
-class Seen:
+class DigestSet:
     """Digest -> payload. digest: 64 bit, of which the low two are ignored; payload: 0..3."""
 
     def __init__(self, small: int = SMALL) -> None:

@@ -20,21 +20,21 @@ from dfkdata.conversion import selection
 from dfkdata.conversion.splits import SPLITS
 from dfkdata.conversion.writer import CODE
 from dfkdata.rows.messages import PlainMeta, PlainRow
-from dfkdata.rows.record import Fault, Record, Reject
+from dfkdata.rows.record import Record, Reject, RowError
 from dfkdata.validation import conversation, text
 
 if TYPE_CHECKING:
-    from dfkdata.conversion.runner import Flow
+    from dfkdata.conversion.runner import ConversionRun
 
 _WAITING_BYTES = 1 << 17
 _Waiting = tuple[Any, str, str, bool, bytes, str, str, str]
 """raw row, source, id, keyed, turns, question, group, side; the last two are empty where the turns decide."""
 
 
-class Plain:
+class PlainTextBatcher:
     """Takes the plain rows of a conversion that needs nothing which only a row alone gets."""
 
-    def __init__(self, flow: Flow) -> None:
+    def __init__(self, flow: ConversionRun) -> None:
         self._flow = flow
         self._group_by = flow.plan.group_by
         self._encode = msgspec.json.Encoder().encode
@@ -45,7 +45,15 @@ class Plain:
         """Whether a row is plain. Then it waits and is written in time, at the latest by `write`."""
         if type(item) is not Record or item.messages is None:
             return False
-        if item.images or item.videos or item.audios or item.tools or item.doubts or item.fields or item.meta:
+        if (
+            item.images
+            or item.videos
+            or item.audios
+            or item.tools
+            or item.warnings
+            or item.fields
+            or item.meta
+        ):
             return False
         question = conversation.plain_question(item.messages)
         group = item.group if self._group_by is None else selection.text(raw, self._group_by)
@@ -93,6 +101,6 @@ class Plain:
         record = Record(id=key, group="", source=source, keyed=keyed)
         try:
             return self._flow.written.takes(raw, record, {"id": name, "meta": {}}, digest, SPLITS[side])
-        except Fault as fault:
+        except RowError as fault:
             self._flow.reject(fault.reject(source, raw))
             return False

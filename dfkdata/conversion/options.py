@@ -15,7 +15,7 @@ from dfkdata.common.plugins import suggestion
 from dfkdata.validation.rules import RULES, Policy
 
 
-class Plan(Config):
+class ConvertOptions(Config):
     """Everything that decides the rows of a conversion; it stands in the manifest. Where files lie is no part
     of it."""
 
@@ -49,7 +49,7 @@ class Plan(Config):
     options: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
-    def _agree(self) -> Plan:
+    def _agree(self) -> ConvertOptions:
         sita = self.split == "sita"
         if sita and (self.test or self.split_column or self.stratify):
             raise ValueError(

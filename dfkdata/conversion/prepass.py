@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from dfkdata import sources
 from dfkdata.common.errors import ConfigError
 from dfkdata.conversion import reader, selection, splits
-from dfkdata.conversion.options import Plan
+from dfkdata.conversion.options import ConvertOptions
 from dfkdata.rows.record import Record, Reject
 from dfkdata.schemas import Label, Schema
 
@@ -19,17 +19,17 @@ class Found(NamedTuple):
     where they were looked at."""
 
     chosen: Container[int] | None
-    side: splits.Rule
+    side: splits.Splitter
     met: int | None = None
 
 
 def look(
-    plan: Plan,
+    plan: ConvertOptions,
     schema: Schema | None,
     parts: Iterable[sources.Part],
     pairs: Callable[[sources.Part], Iterator[reader.Pair]],
     meant: Callable[[Any], bool],
-    side: splits.ByHash,
+    side: splits.HashSplit,
 ) -> Found:
     """Read all rows where a sample or strata are asked for.
 
@@ -51,10 +51,12 @@ def look(
     if {stratum for _, stratum in strata} - {""} == {"None"}:
         raise ConfigError(f"no row has a value {plan.stratify!r} to stratify by")
     grouped = (pair for at, pair in enumerate(strata) if pair[0] and (chosen is None or at in chosen))
-    return Found(chosen, splits.Stratified(side, grouped, plan.validation, plan.test), len(strata))
+    return Found(chosen, splits.StratifiedSplit(side, grouped, plan.validation, plan.test), len(strata))
 
 
-def _group_and_stratum(plan: Plan, schema: Schema | None, raw: Any, item: Record | Reject) -> tuple[str, str]:
+def _group_and_stratum(
+    plan: ConvertOptions, schema: Schema | None, raw: Any, item: Record | Reject
+) -> tuple[str, str]:
     """Both empty for a row that cannot be read, the group for one that lacks what to group by."""
     if isinstance(item, Reject):
         return "", ""

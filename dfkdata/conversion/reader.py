@@ -20,7 +20,7 @@ from dfkdata.common.config import Config, bind
 from dfkdata.common.errors import ConfigError, DataError
 from dfkdata.common.hashing import content_id
 from dfkdata.media.resolver import Media
-from dfkdata.rows.record import Fault, Record, Reject
+from dfkdata.rows.record import Record, Reject, RowError
 
 FAMILY = "dfkdata.formats"
 Pair = tuple[Any, Record | Reject]
@@ -70,8 +70,8 @@ def _named(item: Record | Reject, raw: Any) -> Record | Reject:
     """A record whose format leaves the name to its content gets it; a doubtful one is a reject here."""
     if isinstance(item, Reject):
         return item
-    if item.doubts:
-        return item.doubts[0].reject(item.source, raw)
+    if item.warnings:
+        return item.warnings[0].reject(item.source, raw)
     if item.id:
         return item if item.group else replace(item, group=item.id)
     name = turns_digest(msgspec.json.encode(item.messages), item.tools).hex()
@@ -103,7 +103,7 @@ def pairs(part: sources.Part, module: ModuleType, options: Config, media: Media)
             record = make(row, source, options)
             if record.images or record.videos or record.audios:
                 record = _located(record, media)
-        except Fault as fault:
+        except RowError as fault:
             yield row, fault.reject(source, row)
             continue
         yield row, record
@@ -111,7 +111,7 @@ def pairs(part: sources.Part, module: ModuleType, options: Config, media: Media)
 
 def _located(record: Record, media: Media) -> Record:
     """`record` with absolute media paths, and with a group made of its media where the row names none. Raises
-    `Fault`. Names stay part of an identity that the turns give."""
+    `RowError`. Names stay part of an identity that the turns give."""
     changed = replace(
         record,
         images=tuple(media.locate(name) for name in record.images),
@@ -129,7 +129,7 @@ def _located(record: Record, media: Media) -> Record:
 
 def _media_group(paths: tuple[str, ...], record: Record, media: Media) -> str:
     """Rows with the same first picture, whatever it is called, or else with a video or audio file of the same
-    name, belong together. Raises `Fault` for a picture that cannot be read."""
+    name, belong together. Raises `RowError` for a picture that cannot be read."""
     if paths:
         return media.picture(paths[0]).digest.hex()[:16]
     return content_id(*(record.videos or record.audios)[:1])

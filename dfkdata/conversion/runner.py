@@ -18,35 +18,35 @@ from dfkdata import sources
 from dfkdata.common.config import Config
 from dfkdata.common.errors import ConfigError
 from dfkdata.conversion import counts, output_folder, prepass, reader, selection, splits
-from dfkdata.conversion.dataset_checks import Watch
-from dfkdata.conversion.fast_path import Plain
-from dfkdata.conversion.options import Plan
-from dfkdata.conversion.sita_split import Sita
-from dfkdata.conversion.writer import CODE, Written
+from dfkdata.conversion.dataset_checks import DatasetChecks
+from dfkdata.conversion.fast_path import PlainTextBatcher
+from dfkdata.conversion.options import ConvertOptions
+from dfkdata.conversion.sita_split import SitaSplit
+from dfkdata.conversion.writer import CODE, SplitWriter
 from dfkdata.media.probe import inspect
 from dfkdata.media.resolver import Media, store_picture
 from dfkdata.rows.messages import PlainRow, training_row
-from dfkdata.rows.record import Fault, Record, Reject
+from dfkdata.rows.record import Record, Reject, RowError
 from dfkdata.schemas import Schema
 from dfkdata.sources import unencodable
 from dfkdata.validation import text as texts
 from dfkdata.validation.conversation import check_conversation
 from dfkdata.validation.gold import bind_gold
-from dfkdata.validation.leakage import Across
-from dfkdata.validation.rules import Judge
+from dfkdata.validation.leakage import LeakageCheck
+from dfkdata.validation.rules import RuleReporter
 
 
 class Job(Protocol):
     """What a flow needs to know: the resolved names and files of a conversion."""
 
-    plan: Plan
+    plan: ConvertOptions
     images: Path | None
     folder: output_folder.Folder
     format: ModuleType
     options: Config
     export: ModuleType
     schema: Schema | None
-    side: splits.ByHash
+    side: splits.HashSplit
     conditions: list[selection.Condition]
     inputs: list[tuple[sources.Input, str | None]]
     progress: Callable[[int], None] | None
@@ -54,19 +54,19 @@ class Job(Protocol):
     def parts(self) -> list[tuple[sources.Part, str | None]]: ...
 
 
-class Flow:
+class ConversionRun:
     """One run over all rows: what is open and counted while they flow."""
 
     def __init__(self, job: Job) -> None:
         self.job, self.plan, self.schema, self.folder = job, job.plan, job.schema, job.folder
         self.quarantine = self.folder.lines("quarantine.jsonl")
-        self.rejects, self.warnings = counts.Rules(), counts.Rules()
-        self.labels = counts.Labels(self.schema, splits.SPLITS)
-        self.judge = Judge(self.plan.rules, self.warnings.add)
+        self.rejects, self.warnings = counts.RuleCounts(), counts.RuleCounts()
+        self.labels = counts.LabelCounts(self.schema, splits.SPLITS)
+        self.report = RuleReporter(self.plan.rules, self.warnings.add)
         self.taken = 0
         self.met: int | None = None
         self.rows = {"in": 0, "out": 0, "quarantined": 0, "duplicates": 0, "left_out": 0}
-        self.written = Written(self.folder, self.rows, self.labels)
+        self.written = SplitWriter(self.folder, self.rows, self.labels)
         self.image_hash, self.image_count = sha256(), 0
         self.relative = self.folder.relative()
         self.encode = msgspec.json.Encoder().encode
@@ -76,24 +76,26 @@ class Flow:
             self.plan.group_by,
             self.plan.split_column,
         )
-        self.sita = Sita(self.plan) if self.plan.split == "sita" else None
-        self.watch = Watch(self.plan, self.labels, self.judge, self.schema)
+        self.sita = SitaSplit(self.plan) if self.plan.split == "sita" else None
+        self.watch = DatasetChecks(self.plan, self.labels, self.report, self.schema)
         self.across = self._across()
-        self.side: splits.Rule = job.side if self.sita is None else splits.ByHash(self.plan.seed, 0.0, 0.0)
-        self.plain = Plain(self) if self._may_be_plain() else None
+        self.side: splits.Splitter = (
+            job.side if self.sita is None else splits.HashSplit(self.plan.seed, 0.0, 0.0)
+        )
+        self.plain = PlainTextBatcher(self) if self._may_be_plain() else None
 
     def _may_be_plain(self) -> bool:
-        """Whether this conversion asks nothing of rows of plain text that `Plain` does not do."""
+        """Whether this conversion asks nothing of rows of plain text that `PlainTextBatcher` does not do."""
         simple = self.identity and self.schema is None and self.sita is None
         return simple and self.split_column is None and not self.watch.busy
 
-    def _across(self) -> Across | None:
+    def _across(self) -> LeakageCheck | None:
         """None where every row is a training row."""
         fixed = self.plan.split_column is not None or any(side for _, side in self.job.inputs)
         if not (fixed or self.plan.validation or self.plan.test):
             return None
         sided = fixed or self.sita is not None
-        return Across(self.folder.partial, self.judge, fixed=sided, deep=self.plan.deep)
+        return LeakageCheck(self.folder.partial, self.report, fixed=sided, deep=self.plan.deep)
 
     def run(self) -> dict[str, Any]:
         """All rows of all inputs; the manifest's part about rows and outputs."""
@@ -139,7 +141,7 @@ class Flow:
                 self._row(raw, item, fixed)
             else:
                 self.reject(item)
-        except Fault as fault:
+        except RowError as fault:
             self.reject(fault.reject(item.source, raw))
         except UnicodeEncodeError as error:
             self.reject(unencodable(item.source, raw, error))
@@ -186,19 +188,21 @@ class Flow:
         self.rejects.add(reject)
 
     def _row(self, raw: Any, record: Record, fixed: str | None) -> None:
-        """One record through checks, deduplication, split and export. Raises `Fault`."""
-        self.judge.source = record.source
-        if record.doubts:
-            self.judge.doubts(record.doubts)
+        """One record through checks, deduplication, split and export. Raises `RowError`."""
+        self.report.source = record.source
+        if record.warnings:
+            self.report.warnings(record.warnings)
         if self.schema is not None:
-            record = bind_gold(record, self.schema, self.judge)
+            record = bind_gold(record, self.schema, self.report)
         row = training_row(record, self.schema, nulls=self.nulls)
         files = self._files(record, row) if record.images or record.videos or record.audios else None
-        check_conversation(row, self.judge)
+        check_conversation(row, self.report)
         if self.watch.busy:
             self.watch.row(row, record, files)
         turns: bytes = self.encode(row["messages"])
-        texts.check_control_tokens(turns + self.encode(row["tools"]) if "tools" in row else turns, self.judge)
+        texts.check_control_tokens(
+            turns + self.encode(row["tools"]) if "tools" in row else turns, self.report
+        )
         digest = reader.turns_digest(turns, row.get("tools"))
         if not record.id:
             row["id"] = digest.hex()
@@ -244,7 +248,7 @@ class Flow:
 
     def _normal(self, row: dict[str, Any], turns: bytes, digest: bytes) -> tuple[bytes, bytes]:
         """The turns in Unicode normal form C and their digest; the row changes with them."""
-        text = texts.normalised(turns.decode(), self.judge)
+        text = texts.normalised(turns.decode(), self.report)
         if text is None:
             return turns, digest
         row["messages"] = msgspec.json.decode(text)
@@ -342,9 +346,9 @@ def embedded(path: str) -> str:
 
 
 def _group(raw: Any, path: str) -> str:
-    """The value to group by. Raises `Fault` where there is none."""
+    """The value to group by. Raises `RowError` where there is none."""
     group = selection.text(raw, path)
     if group is None:
         hint, value = "give each row a value to group by", selection.lookup(raw, path)
-        raise Fault("GROUP_MISSING", f"{path} holds no value", path=path, value=value, hint=hint)
+        raise RowError("GROUP_MISSING", f"{path} holds no value", path=path, value=value, hint=hint)
     return group

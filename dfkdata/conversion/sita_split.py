@@ -11,15 +11,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dfkdata.common.jsonl import JsonlWriter
-from dfkdata.conversion.options import Plan
+from dfkdata.conversion.options import ConvertOptions
 from dfkdata.conversion.output_folder import Folder
 from dfkdata.rows.record import Record
 
 
-class Sita:
+class SitaSplit:
     """Takes rows in file order, all into the training file, and divides that file at the end."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: ConvertOptions) -> None:
         self.plan = plan
         self.labels: list[str] = []
         self.sides: tuple[list[int], list[int]] = ([], [])

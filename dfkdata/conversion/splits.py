@@ -12,7 +12,7 @@ from hashlib import sha256
 from typing import Protocol
 
 from dfkdata.common.errors import ConfigError
-from dfkdata.rows.record import Fault
+from dfkdata.rows.record import RowError
 
 SPLITS = ("train", "validation", "test")
 NAMES = {
@@ -25,7 +25,7 @@ NAMES = {
 `restval`."""
 
 
-class Rule(Protocol):
+class Splitter(Protocol):
     """Which side a group belongs to."""
 
     def __call__(self, group: str) -> str: ...
@@ -33,7 +33,7 @@ class Rule(Protocol):
     def many(self, groups: Iterable[str]) -> list[str]: ...
 
 
-class ByHash:
+class HashSplit:
     """The split of a group. validation, test: shares in [0, 1), their sum below 1."""
 
     def __init__(self, seed: int, validation: float, test: float) -> None:
@@ -60,16 +60,16 @@ class ByHash:
         return ["train" if place >= held else "test" if place < test else "validation" for place in places]
 
 
-class Stratified:
-    """As `ByHash`, but each stratum gives its share: within it, groups in the order of their hashes fill the
+class StratifiedSplit:
+    """As `HashSplit`, but each stratum gives its share: within it, groups in the order of their hashes fill the
     test share, then validation. Shares are counted over all strata so far: those of few rows get what others
     rounded away. A group that has rows in several strata belongs to the one that most of them
     are in.
 
-    Adding rows can move a group at a border, which `ByHash` promises not to do."""
+    Adding rows can move a group at a border, which `HashSplit` promises not to do."""
 
     def __init__(
-        self, by_hash: ByHash, rows: Iterable[tuple[str, str]], validation: float, test: float
+        self, by_hash: HashSplit, rows: Iterable[tuple[str, str]], validation: float, test: float
     ) -> None:
         """rows: (group, stratum) of each row."""
         strata: dict[str, Counter[str]] = {}
@@ -112,9 +112,9 @@ class Stratified:
 
 
 def named(value: object, column: str) -> str:
-    """Our name for the split that a source's column says. Raises `Fault` for any other text."""
+    """Our name for the split that a source's column says. Raises `RowError` for any other text."""
     name = NAMES.get(value.strip().lower()) if isinstance(value, str) else None
     if name is None:
         hint = f"write one of {', '.join(sorted(NAMES))}"
-        raise Fault("SPLIT_UNKNOWN", f"{column} names no split", path=column, value=value, hint=hint)
+        raise RowError("SPLIT_UNKNOWN", f"{column} names no split", path=column, value=value, hint=hint)
     return name

@@ -16,10 +16,10 @@ from typing import Any
 import msgspec
 
 from dfkdata.conversion import splits
-from dfkdata.conversion.counts import Labels
-from dfkdata.conversion.digest_set import Seen
+from dfkdata.conversion.counts import LabelCounts
+from dfkdata.conversion.digest_set import DigestSet
 from dfkdata.conversion.output_folder import Folder
-from dfkdata.rows.record import Fault, Record
+from dfkdata.rows.record import Record, RowError
 
 CODE = {name: code for code, name in enumerate(splits.SPLITS)}
 """Side -> its place in `split.SPLITS`."""
@@ -31,21 +31,21 @@ _NOWHERE = 3
 _DIGESTS = "train.digests"
 
 
-class Written:
+class SplitWriter:
     """The files of one conversion while they are written. rows: "out" and "duplicates" are counted here."""
 
-    def __init__(self, folder: Folder, rows: dict[str, int], labels: Labels) -> None:
+    def __init__(self, folder: Folder, rows: dict[str, int], labels: LabelCounts) -> None:
         self.folder, self.rows, self.labels = folder, rows, labels
         self.files = {name: folder.lines(f"{name}.jsonl") for name in splits.SPLITS}
         self.duplicates = folder.lines("duplicates.jsonl")
         self._digests = (folder.partial / _DIGESTS).open("wb", buffering=1 << 20)
-        self._seen, self._keys, self._pairs = Seen(), Seen(), Seen()
+        self._seen, self._keys, self._pairs = DigestSet(), DigestSet(), DigestSet()
         self._evicted: set[int] = set()
 
     def takes(self, raw: Any, record: Record, row: dict[str, Any], digest: bytes, side: str) -> bool:
         """Whether a row is to be written; a copy of an earlier one is not, and goes to the duplicates.
 
-        Raises `Fault` for a key of the source that an earlier row has."""
+        Raises `RowError` for a key of the source that an earlier row has."""
         key = int.from_bytes(digest)
         before = self._seen.put(key, CODE[side])
         if before is None or before == _NOWHERE:
@@ -94,18 +94,18 @@ class Written:
         self._digests.close()
         for file in self.files.values():
             file.close()
-        self._seen = self._keys = self._pairs = Seen()  # the memory is needed for what is compared next
+        self._seen = self._keys = self._pairs = DigestSet()  # the memory is needed for what is compared next
         left = self._evict() if self._evicted else []
         (self.folder.partial / _DIGESTS).unlink()
         return left
 
     def _key(self, name: str, digest: bytes, *, evicts: bool = False) -> None:
-        """Raises `Fault` for a key that was there before, unless it is that of the very copy that goes."""
+        """Raises `RowError` for a key that was there before, unless it is that of the very copy that goes."""
         key, pair = (sha256(one).digest()[:8] for one in (name.encode(), digest + name.encode()))
         known = self._pairs.put(int.from_bytes(pair), 0) is not None
         if not (evicts and known) and self._keys.put(int.from_bytes(key), 0) is not None:
             hint = "give each row a key of its own, or leave the key out"
-            raise Fault("ID_TWICE", f"another row has the id {name!r}", path="id", value=name, hint=hint)
+            raise RowError("ID_TWICE", f"another row has the id {name!r}", path="id", value=name, hint=hint)
 
     def _evict(self) -> list[int]:
         """Take the training copies of held-out rows out of train.jsonl; each goes to duplicates.jsonl."""

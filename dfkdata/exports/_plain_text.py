@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from dfkdata.rows.record import Fault, Row
+from dfkdata.rows.record import Row, RowError
 
 TAGS = {"image": "<image>", "video": "<video>", "audio": "<audio>"}
 
@@ -35,7 +35,7 @@ def _joined(parts: list[Row]) -> list[Row]:
 
 
 def tagged(message: Row, number: int) -> str:
-    """The turn as one text with media tags. Raises `Fault` where the text itself says a tag."""
+    """The turn as one text with media tags. Raises `RowError` where the text itself says a tag."""
     pieces = []
     for part in message["content"]:
         if part["type"] != "text":
@@ -47,7 +47,9 @@ def tagged(message: Row, number: int) -> str:
                     f"messages.{number}",
                     "this layout reads it as a picture; reword it or use another layout",
                 )
-                raise Fault("IMG_LITERAL", f"the text says {tag}", path=path, value=part["text"], hint=hint)
+                raise RowError(
+                    "IMG_LITERAL", f"the text says {tag}", path=path, value=part["text"], hint=hint
+                )
         pieces.append(part["text"])
     return "".join(pieces)
 
@@ -59,11 +61,11 @@ def media(row: Row) -> Row:
 
 
 def tag_counts(texts: list[str], row: Row) -> None:
-    """Raise `Fault` unless each kind of tag stands in `texts` as often as there are files."""
+    """Raise `RowError` unless each kind of tag stands in `texts` as often as there are files."""
     for kind, tag in TAGS.items():
         found, files = sum(text.count(tag) for text in texts), row.get(f"{kind}s", [])
         if found != len(files):
-            raise Fault(
+            raise RowError(
                 "IMG_COUNT", f"{found} times {tag} for {len(files)} files", path=f"{kind}s", value=files
             )
 

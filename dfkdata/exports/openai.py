@@ -13,13 +13,13 @@ from typing import Any
 import msgspec
 
 from dfkdata.rows.chat_turns import conversation, system_turn, tools
-from dfkdata.rows.record import Fault, Row
+from dfkdata.rows.record import Row, RowError
 
 
 def row(row: Row) -> Row:
-    """The row in OpenAI's form. Raises `Fault` for video and audio, which it has no place for."""
+    """The row in OpenAI's form. Raises `RowError` for video and audio, which it has no place for."""
     if row.get("videos") or row.get("audios"):
-        raise Fault("LAYOUT_CANNOT", "video and audio have no place in this layout", path="messages")
+        raise RowError("LAYOUT_CANNOT", "video and audio have no place in this layout", path="messages")
     images = iter(row["images"])
     turns: list[Row] = []
     for number, message in enumerate(row["messages"]):
@@ -45,7 +45,7 @@ def _part(part: Row, images: Any) -> Row:
     url = next(images, None)
     if part["type"] != "image" or url is None:
         reason, hint = f"a placeholder of the kind {part['type']} without an image", "name its file"
-        raise Fault("LAYOUT_CANNOT", reason, path="messages", value=part, hint=hint)
+        raise RowError("LAYOUT_CANNOT", reason, path="messages", value=part, hint=hint)
     return {"type": "image_url", "image_url": {"url": url}}
 
 
@@ -62,7 +62,7 @@ def _open_call(before: list[Row]) -> str:
     names = [call["id"] for turn in before for call in turn.get("tool_calls", ())]
     waiting = [name for name in names if name not in answered]
     if not waiting:
-        raise Fault("ROLE_ORDER", "a tool turn that answers no call", path="messages")
+        raise RowError("ROLE_ORDER", "a tool turn that answers no call", path="messages")
     return str(waiting[0])
 
 
@@ -87,10 +87,10 @@ def check(row: Row) -> None:
     for number, turn in enumerate(row["messages"]):
         path = f"messages.{number}"
         if isinstance(turn["content"], list) and turn["role"] != "user":
-            raise Fault("IMG_POSITION", "parts outside a user turn", path=path, value=turn["content"])
+            raise RowError("IMG_POSITION", "parts outside a user turn", path=path, value=turn["content"])
         for call in turn.get("tool_calls", ()):
             names.add(call["id"])
             if not isinstance(call["function"]["arguments"], str):
-                raise Fault("TOOL_ARGS_NOT_OBJECT", "arguments are no JSON text", path=path, value=call)
+                raise RowError("TOOL_ARGS_NOT_OBJECT", "arguments are no JSON text", path=path, value=call)
         if turn["role"] == "tool" and turn.get("tool_call_id") not in names:
-            raise Fault("ROLE_ORDER", "a tool turn that names no call", path=path, value=turn)
+            raise RowError("ROLE_ORDER", "a tool turn that names no call", path=path, value=turn)

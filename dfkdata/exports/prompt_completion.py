@@ -4,15 +4,17 @@
 
 from __future__ import annotations
 
-from dfkdata.rows.record import Fault, Row
+from dfkdata.rows.record import Row, RowError
 
 
 def row(row: Row) -> Row:
-    """The row with its last turn as completion. Raises `Fault` where that is not the assistant's."""
+    """The row with its last turn as completion. Raises `RowError` where that is not the assistant's."""
     *prompt, last = row["messages"]
     if last["role"] != "assistant":
         hint = "leave rows without an answer out"
-        raise Fault("LAYOUT_CANNOT", "the row ends without an answer", path="messages", value=last, hint=hint)
+        raise RowError(
+            "LAYOUT_CANNOT", "the row ends without an answer", path="messages", value=last, hint=hint
+        )
     rest = {key: value for key, value in row.items() if key not in ("id", "messages")}
     return {"id": row["id"], "prompt": prompt, "completion": [last]} | rest
 
@@ -26,4 +28,4 @@ def inverse(row: Row) -> Row:
 def check(row: Row) -> None:
     """One assistant turn completes a prompt that is not empty."""
     if not row["prompt"] or [turn["role"] for turn in row["completion"]] != ["assistant"]:
-        raise Fault("LAYOUT_CANNOT", "a prompt and one assistant turn are needed", path="completion")
+        raise RowError("LAYOUT_CANNOT", "a prompt and one assistant turn are needed", path="completion")

@@ -12,13 +12,13 @@ import msgspec
 
 from dfkdata.exports._plain_text import call_text, media, tag_counts, tagged
 from dfkdata.rows.chat_turns import SPEAKERS, conversation, joined_calls, listed, tools
-from dfkdata.rows.record import Fault, Row
+from dfkdata.rows.record import Row, RowError
 
 _NAMES = {"user": "human", "assistant": "gpt", "tool": "observation"}
 
 
 def row(row: Row) -> Row:
-    """The row as a conversation. Raises `Fault` where a text says a tag or a turn both speaks and calls."""
+    """The row as a conversation. Raises `RowError` where a text says a tag or a turn both speaks and calls."""
     turns, system = [], ""
     for number, message in enumerate(row["messages"]):
         text = tagged(message, number)
@@ -36,7 +36,7 @@ def _turn(message: Row, text: str, number: int) -> Row:
         return {"from": _NAMES[message["role"]], "value": text}
     if text:
         hint = "LLaMA-Factory would drop the text; move it to a turn of its own"
-        raise Fault(
+        raise RowError(
             "LAYOUT_CANNOT", "text beside a tool call", path=f"messages.{number}", value=text, hint=hint
         )
     values = [call_text(call) for call in calls]
@@ -66,9 +66,9 @@ def check(row: Row) -> None:
                 f"conversations.{number}",
                 "turns alternate: human or observation, then gpt or function_call",
             )
-            raise Fault("ROLE_ORDER", f"{turn['from']} out of turn", path=path, value=turn, hint=hint)
+            raise RowError("ROLE_ORDER", f"{turn['from']} out of turn", path=path, value=turn, hint=hint)
     if len(turns) % 2:
-        raise Fault("ROLE_ORDER", "the conversation ends without an answer", path="conversations")
+        raise RowError("ROLE_ORDER", "the conversation ends without an answer", path="conversations")
     tag_counts([turn["value"] for turn in turns], row)
 
 

@@ -11,13 +11,13 @@ import msgspec
 
 from dfkdata.exports._plain_text import call_text, media, tag_counts, tagged
 from dfkdata.rows.chat_turns import conversation, joined_calls, listed, tools
-from dfkdata.rows.record import Fault, Row
+from dfkdata.rows.record import Row, RowError
 
 _ROLES = ("system", "user", "assistant", "tool_call", "tool_response")
 
 
 def row(row: Row) -> Row:
-    """The row as plain text. Raises `Fault` where a text says a tag."""
+    """The row as plain text. Raises `RowError` where a text says a tag."""
     turns: list[Row] = []
     for number, message in enumerate(row["messages"]):
         turns += _turns(message, tagged(message, number))
@@ -47,11 +47,11 @@ def check(row: Row) -> None:
     """The published rules: known roles, text contents, tags only in user turns and as many as files."""
     for number, turn in enumerate(row["messages"]):
         if turn["role"] not in _ROLES or not isinstance(turn["content"], str):
-            raise Fault("LAYOUT_CANNOT", "a turn of another kind", path=f"messages.{number}", value=turn)
+            raise RowError("LAYOUT_CANNOT", "a turn of another kind", path=f"messages.{number}", value=turn)
         if turn["role"] not in ("user", "tool_response") and any(
             f"<{kind}>" in turn["content"] for kind in _MEDIA
         ):
-            raise Fault(
+            raise RowError(
                 "IMG_POSITION", "a media tag outside a user turn", path=f"messages.{number}", value=turn
             )
     tag_counts([turn["content"] for turn in row["messages"]], row)

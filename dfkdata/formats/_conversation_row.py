@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dfkdata.formats import Row, group_key, key
 from dfkdata.rows.chat_turns import Conversation, as_json, conversation, listed, tools
-from dfkdata.rows.record import Fault, Record
+from dfkdata.rows.record import Record, RowError
 
 
 def conversation_record(row: Row, source: str, found: Conversation, *, keep: tuple[str, ...] = ()) -> Record:
@@ -18,7 +18,7 @@ def conversation_record(row: Row, source: str, found: Conversation, *, keep: tup
     if isinstance(meta, str):  # columnar files hold it as JSON text
         meta = as_json(meta, "NOT_OBJECT", "meta") if meta else None
     if meta is not None and not isinstance(meta, dict):
-        raise Fault("NOT_OBJECT", "meta is no object", path="meta", value=meta)
+        raise RowError("NOT_OBJECT", "meta is no object", path="meta", value=meta)
     facts = {name: value for name, value in (meta or {}).items() if name not in ("group", "source", "gold")}
     facts |= {name: row[name] for name in keep if row.get(name) is not None}
     gold = (meta or {}).get("gold")
@@ -34,7 +34,7 @@ def conversation_record(row: Row, source: str, found: Conversation, *, keep: tup
         tools=definitions,
         gold=gold if isinstance(gold, dict) else None,
         meta=facts,
-        doubts=found.doubts,
+        warnings=found.warnings,
     )
 
 

@@ -4,28 +4,28 @@ from __future__ import annotations
 
 import re
 
-from dfkdata.rows.record import Fault, Row
+from dfkdata.rows.record import Row, RowError
 
 
 def text(row: Row, name: str) -> str:
-    """The text under `name`, stripped; empty where there is none. Raises `Fault` for a value that is no
+    """The text under `name`, stripped; empty where there is none. Raises `RowError` for a value that is no
     text."""
     value = row.get(name)
     if value is None:
         return ""
     if not isinstance(value, str):
         hint = "write it as a string" if isinstance(value, int | float) else ""
-        raise Fault(
+        raise RowError(
             "NOT_TEXT", f"{name} is {type(value).__name__}, not text", path=name, value=value, hint=hint
         )
     return value.strip()
 
 
 def need(row: Row, name: str, *, hint: str = "") -> str:
-    """The non-empty text under `name`. Raises `Fault` where it is missing or blank."""
+    """The non-empty text under `name`. Raises `RowError` where it is missing or blank."""
     found = text(row, name)
     if not found:
-        raise Fault(
+        raise RowError(
             "FIELD_EMPTY", f"{name} is missing or empty", path=name, value=row.get(name, ""), hint=hint
         )
     return found
@@ -63,7 +63,7 @@ _ESCAPE = re.compile(r"\\(.)")
 def path_list(cell: str, column: str) -> tuple[str, ...]:
     """The paths in a cell: one bare path, or a list as Python or JSON prints it (quotes may be missing).
 
-    Raises `Fault` for an empty list and for anything in brackets that is no list of strings."""
+    Raises `RowError` for an empty list and for anything in brackets that is no list of strings."""
     if not cell.startswith("["):
         return (cell,)
     if _LIST.fullmatch(cell):
@@ -74,5 +74,5 @@ def path_list(cell: str, column: str) -> tuple[str, ...]:
         found = []
     if not found or not all(found):
         hint = "write ['images/a.jpg', 'images/b.jpg'] or one path"
-        raise Fault("IMG_LIST", "not a list of image paths", path=column, value=cell, hint=hint)
+        raise RowError("IMG_LIST", "not a list of image paths", path=column, value=cell, hint=hint)
     return tuple(found)

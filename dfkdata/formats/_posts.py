@@ -7,7 +7,7 @@ from typing import Literal
 from dfkdata.common.config import Config
 from dfkdata.common.hashing import content_id
 from dfkdata.formats import Row, need, text
-from dfkdata.rows.record import Fault, Record
+from dfkdata.rows.record import Record, RowError
 
 CLAIMS = ("ringkasan", "klaim", "fakta")
 
@@ -19,7 +19,7 @@ class Options(Config):
 
 
 def post(row: Row, source: str, images: tuple[str, ...], options: Options) -> Record:
-    """One labelled post; a missing analysis is a doubt. Raises `Fault` for an empty label."""
+    """One labelled post; a missing analysis is a doubt. Raises `RowError` for an empty label."""
     label = need(row, "label", hint="write one of the four labels")
     analysis = text(row, "analisis")
     link = text(row, "link")
@@ -33,14 +33,14 @@ def post(row: Row, source: str, images: tuple[str, ...], options: Options) -> Re
         images=images if options.images_per_row == "all" else images[:1],
         gold={"label": label, "analisis": analysis},
         meta={"raw_label": label} | ({"link": link} if link else {}),
-        doubts=() if analysis else (no_analysis("analisis holds no text"),),
+        warnings=() if analysis else (no_analysis("analisis holds no text"),),
     )
 
 
-def no_analysis(reason: str) -> Fault:
+def no_analysis(reason: str) -> RowError:
     """What is wrong with a post that has a label and no reasons for it."""
     hint = "write the analysis; a row without one teaches an empty answer"
-    return Fault("EMPTY_ANSWER", reason, path="analisis", hint=hint)
+    return RowError("EMPTY_ANSWER", reason, path="analisis", hint=hint)
 
 
 def frame(row: Row) -> str:

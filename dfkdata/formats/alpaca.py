@@ -19,7 +19,7 @@ from dfkdata.common.config import Config
 from dfkdata.formats import Row, group_key, key
 from dfkdata.formats._fields import GROUP_KEYS
 from dfkdata.rows.chat_turns import file_name
-from dfkdata.rows.record import Fault, Record
+from dfkdata.rows.record import Record, RowError
 
 SCHEMA: str | None = None
 COLUMNS = tuple(
@@ -70,7 +70,7 @@ class Options(Config):
 
 
 def record(row: Row, source: str, options: Options) -> Record:
-    """One instruction with its answer; a missing one is a doubt. Raises `Fault` for what is no text and for
+    """One instruction with its answer; a missing one is a doubt. Raises `RowError` for what is no text and for
     rows with turns."""
     asks, contexts, answers, more = _names(tuple(row))
     instruction = _first(row, asks)
@@ -81,12 +81,12 @@ def record(row: Row, source: str, options: Options) -> Record:
         {"role": "user", "content": [{"type": "text", "text": user}]},
         {"role": "assistant", "content": [{"type": "text", "text": output}]},
     ]
-    doubts = () if output else (_no_answer(row, answers),)
+    warnings = () if output else (_no_answer(row, answers),)
     if not more:
         if options.system:
             turns.insert(0, _turn("system", options.system))
-        return Record(id="", group="", source=source, messages=turns, doubts=doubts)
-    return _rich(row, source, options, turns, doubts)
+        return Record(id="", group="", source=source, messages=turns, warnings=warnings)
+    return _rich(row, source, options, turns, warnings)
 
 
 @lru_cache(maxsize=256)
@@ -109,19 +109,19 @@ def _first(row: Row, names: tuple[str, ...]) -> str:
             return value[0].strip()
         elif value is not None:
             hint = "write it as a string"
-            raise Fault(
+            raise RowError(
                 "NOT_TEXT", f"{name} is {type(value).__name__}, not text", path=name, value=value, hint=hint
             )
     return ""
 
 
-def _no_answer(row: Row, names: tuple[str, ...]) -> Fault:
-    """Raises `Fault` where the row is of another format."""
+def _no_answer(row: Row, names: tuple[str, ...]) -> RowError:
+    """Raises `RowError` where the row is of another format."""
     if "messages" in row or "conversations" in row:
         hint = "read it with --from messages or --from sharegpt"
-        raise Fault("FORMAT_OTHER", "the row carries turns and no instruction", path="messages", hint=hint)
+        raise RowError("FORMAT_OTHER", "the row carries turns and no instruction", path="messages", hint=hint)
     path = names[0] if names else "output"
-    return Fault(
+    return RowError(
         "EMPTY_ANSWER", "the row has no answer", path=path, value=row, hint="write output, or drop the row"
     )
 
@@ -143,7 +143,7 @@ def _turn(role: str, text: str) -> dict[str, Any]:
 
 
 def _rich(
-    row: Row, source: str, options: Options, turns: list[dict[str, Any]], doubts: tuple[Fault, ...]
+    row: Row, source: str, options: Options, turns: list[dict[str, Any]], warnings: tuple[RowError, ...]
 ) -> Record:
     """A row with a system text, earlier turns, images or a key."""
     system = _first(row, ("system",)) if "system" in row else ""
@@ -158,7 +158,7 @@ def _rich(
         source=source,
         messages=before + _history(row) + turns,
         images=images,
-        doubts=doubts,
+        warnings=warnings,
     )
 
 
@@ -173,7 +173,7 @@ def _history(row: Row) -> list[dict[str, Any]]:
     for number, pair in enumerate(pairs if isinstance(pairs, list) else [pairs]):
         if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(text, str) for text in pair):
             hint = "write [[question, answer], ...]"
-            raise Fault(
+            raise RowError(
                 "NOT_TEXT", "history is no list of pairs", path=f"history.{number}", value=pair, hint=hint
             )
         turns += [_turn("user", pair[0].strip()), _turn("assistant", pair[1].strip())]

@@ -17,7 +17,7 @@ from dfkdata.common.config import Config
 from dfkdata.common.hashing import content_id
 from dfkdata.formats import Row, group_key, key, text
 from dfkdata.rows.chat_turns import file_name
-from dfkdata.rows.record import Fault, Record
+from dfkdata.rows.record import Record, RowError
 
 SCHEMA: str | None = "caption"
 COLUMNS = (frozenset({"caption"}), frozenset({"image"}))
@@ -32,12 +32,12 @@ class Options(Config):
 
 
 def record(row: Row, source: str, options: Options) -> Record:
-    """One caption. Raises `Fault` for a row with neither caption nor image, and for gold that is no
+    """One caption. Raises `RowError` for a row with neither caption nor image, and for gold that is no
     object."""
     caption, image = text(row, options.caption), row.get(options.image)
     image = file_name(image, options.image) if isinstance(image, dict | bytes) else text(row, options.image)
     if not caption and not image:
-        raise Fault(
+        raise RowError(
             "EMPTY_USER", "neither a caption nor an image", path=options.caption, hint="give one of them"
         )
     gold = _gold(row, options.gold)
@@ -62,10 +62,10 @@ def _gold(row: Row, name: str) -> dict[str, Any]:
             value = msgspec.json.decode(value)
         except msgspec.DecodeError as error:
             hint = "write the structure as a JSON object"
-            raise Fault(
+            raise RowError(
                 "GOLD_INVALID", f"{name} is not JSON: {error}", path=name, value=value, hint=hint
             ) from error
     if not isinstance(value, dict):
         hint = "give the structure as a JSON object"
-        raise Fault("GOLD_INVALID", f"{name} is missing or no object", path=name, value=value, hint=hint)
+        raise RowError("GOLD_INVALID", f"{name} is missing or no object", path=name, value=value, hint=hint)
     return value

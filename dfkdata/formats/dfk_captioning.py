@@ -18,7 +18,7 @@ class Options(Config):
 
 
 def record(row: Row, source: str, options: Options) -> Record:
-    """One frame. Raises `Fault` for an empty path or summary."""
+    """One frame. Raises `RowError` for an empty path or summary."""
     image, summary = _posts.frame(row), need(row, "ringkasan", hint="write the summary")
     link, label = text(row, "link"), text(row, "label")
     name = content_id(link, image, summary)

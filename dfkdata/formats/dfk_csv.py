@@ -28,7 +28,7 @@ class Options(Config):
 
 
 def record(row: Row, source: str, options: Options) -> Record:
-    """One post; a missing analysis is a doubt. Raises `Fault` for an empty label, and for a list of
+    """One post; a missing analysis is a doubt. Raises `RowError` for an empty label, and for a list of
     images that cannot be read."""
     images = _images(row)
     label = need(row, "label", hint="write one of the four labels")
@@ -44,7 +44,7 @@ def record(row: Row, source: str, options: Options) -> Record:
         images=images if options.images_per_row == "all" else images[:1],
         gold={"label": label, "analisis": analysis},
         meta=meta,
-        doubts=() if analysis else (no_analysis("neither analisis nor analisis_pelanggaran holds text"),),
+        warnings=() if analysis else (no_analysis("neither analisis nor analisis_pelanggaran holds text"),),
     )
 
 

@@ -15,5 +15,5 @@ Options = _posts.Options
 
 
 def record(row: Row, source: str, options: _posts.Options) -> Record:
-    """One frame. Raises `Fault` for an empty path, label or analysis."""
+    """One frame. Raises `RowError` for an empty path, label or analysis."""
     return _posts.post(row, source, (_posts.frame(row),), options)

@@ -22,5 +22,5 @@ class Options(Config):
 
 
 def record(row: Row, source: str, options: Options) -> Record:
-    """One conversation. Raises `Fault` for turns that cannot be read."""
+    """One conversation. Raises `RowError` for turns that cannot be read."""
     return messages_record(row, source)

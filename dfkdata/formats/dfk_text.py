@@ -12,7 +12,7 @@ import re
 from dfkdata.common.config import Config
 from dfkdata.common.hashing import content_id
 from dfkdata.formats import Row, need, text
-from dfkdata.rows.record import Fault, Record
+from dfkdata.rows.record import Record, RowError
 from dfkdata.schemas import DFK, DFK_RAW
 
 SCHEMA: str | None = "dfk_text"
@@ -26,18 +26,20 @@ class Options(Config):
 
 
 def record(row: Row, source: str, options: Options) -> Record:
-    """One claim. Raises `Fault` for an output of another form and an empty claim."""
+    """One claim. Raises `RowError` for an output of another form and an empty claim."""
     claim, _, article = need(row, "input").partition(_ARTICLE)
     claim, article = claim.strip(), article.strip()
     if not claim:
-        raise Fault(
+        raise RowError(
             "FIELD_EMPTY", "the input holds an article and no claim", path="input", value=row.get("input")
         )
     output = need(row, "output")
     head = _OUTPUT.match(output)
     if head is None or not (explanation := output[head.end() :].strip()):
         hint = "write Label: **Fitnah.** penjelasan: ..."
-        raise Fault("GOLD_INVALID", "the output is not of the form", path="output", value=output, hint=hint)
+        raise RowError(
+            "GOLD_INVALID", "the output is not of the form", path="output", value=output, hint=hint
+        )
     label, column = head.group(1).strip(), text(row, "_label")
     prompt = f"{claim}\n\n{_ARTICLE} {article}" if article else claim
     name = content_id(prompt, label, explanation)
@@ -48,13 +50,13 @@ def record(row: Row, source: str, options: Options) -> Record:
         fields={"text": prompt},
         gold={"label": label, "analisis": explanation},
         meta={"raw_label": column or label},
-        doubts=() if not column or _agree(label, column) else (_conflict(label, column),),
+        warnings=() if not column or _agree(label, column) else (_conflict(label, column),),
     )
 
 
-def _conflict(label: str, column: str) -> Fault:
+def _conflict(label: str, column: str) -> RowError:
     reason, hint = f"the column says {column!r}, the text {label!r}", "correct one of them; the text's counts"
-    return Fault("LABEL_CONFLICT", reason, path="_label", value=column, hint=hint)
+    return RowError("LABEL_CONFLICT", reason, path="_label", value=column, hint=hint)
 
 
 def _agree(one: str, other: str) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dfkdata.common.config import Config
 from dfkdata.formats import Row
 from dfkdata.formats._conversation_row import messages_record
-from dfkdata.rows.record import Fault, Record
+from dfkdata.rows.record import Record, RowError
 
 SCHEMA: str | None = None
 COLUMNS = (frozenset({"messages"}),)
@@ -20,9 +20,11 @@ class Options(Config):
 
 
 def record(row: Row, source: str, options: Options) -> Record:
-    """One conversation. Raises `Fault` for a row with images: it is of another data set."""
+    """One conversation. Raises `RowError` for a row with images: it is of another data set."""
     found = messages_record(row, source)
     if found.images:
         hint = "read it with --from dfk_messages"
-        raise Fault("FORMAT_OTHER", "a text row with images", path="messages", value=found.images, hint=hint)
+        raise RowError(
+            "FORMAT_OTHER", "a text row with images", path="messages", value=found.images, hint=hint
+        )
     return found

@@ -12,7 +12,7 @@ from dfkdata.common.config import Config
 from dfkdata.formats import Row
 from dfkdata.formats._conversation_row import messages_record
 from dfkdata.rows.chat_turns import as_json
-from dfkdata.rows.record import Fault, Record
+from dfkdata.rows.record import Record, RowError
 
 SCHEMA: str | None = "keywords"
 COLUMNS = (frozenset({"messages"}),)
@@ -23,7 +23,7 @@ class Options(Config):
 
 
 def record(row: Row, source: str, options: Options) -> Record:
-    """One conversation. Raises `Fault` for an answer that is no array of strings."""
+    """One conversation. Raises `RowError` for an answer that is no array of strings."""
     found = messages_record(row, source)
     assert found.messages is not None
     last: dict[str, Any] = found.messages[-1]
@@ -31,5 +31,7 @@ def record(row: Row, source: str, options: Options) -> Record:
     words = as_json(answer, "GOLD_INVALID", f"messages.{len(found.messages) - 1}.content")
     if last["role"] != "assistant" or not isinstance(words, list):
         hint = 'write ["word", "word"]'
-        raise Fault("GOLD_INVALID", "the answer is no JSON array", path="messages", value=answer, hint=hint)
+        raise RowError(
+            "GOLD_INVALID", "the answer is no JSON array", path="messages", value=answer, hint=hint
+        )
     return replace(found, gold={"keywords": words})

@@ -23,7 +23,7 @@ class Options(Config):
 
 
 def record(row: Row, source: str, options: Options) -> Record:
-    """One conversation. Raises `Fault` for turns that cannot be read."""
+    """One conversation. Raises `RowError` for turns that cannot be read."""
     messages = row.get("messages")
     if isinstance(messages, list):
         messages = [system_turn(message) for message in messages]

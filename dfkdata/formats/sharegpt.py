@@ -14,7 +14,7 @@ from dfkdata.common.config import Config
 from dfkdata.formats import Row, text
 from dfkdata.formats._conversation_row import conversation_record
 from dfkdata.rows.chat_turns import SPEAKERS, conversation, joined_calls, listed
-from dfkdata.rows.record import Fault, Record
+from dfkdata.rows.record import Record, RowError
 
 SCHEMA: str | None = None
 COLUMNS = (frozenset({"conversations"}),)
@@ -25,7 +25,7 @@ class Options(Config):
 
 
 def record(row: Row, source: str, options: Options) -> Record:
-    """One conversation. Raises `Fault` for a speaker that is not known."""
+    """One conversation. Raises `RowError` for a speaker that is not known."""
     turns = row.get("conversations")
     if isinstance(turns, list):
         turns = joined_calls(
@@ -41,5 +41,5 @@ def _turn(turn: Any, number: int) -> dict[str, Any]:
     speaker = turn.get("from") if isinstance(turn, dict) else None
     if not isinstance(speaker, str) or speaker not in SPEAKERS:
         path, hint = f"conversations.{number}.from", f"known are {', '.join(SPEAKERS)}"
-        raise Fault("ROLE_UNKNOWN", f"the speaker {speaker!r}", path=path, value=turn, hint=hint)
+        raise RowError("ROLE_UNKNOWN", f"the speaker {speaker!r}", path=path, value=turn, hint=hint)
     return {"role": SPEAKERS[speaker], "content": turn.get("value")}

@@ -23,7 +23,7 @@ class Options(Config):
 
 
 def record(row: Row, source: str, options: Options) -> Record:
-    """One conversation. Raises `Fault` for calls that are no JSON."""
+    """One conversation. Raises `RowError` for calls that are no JSON."""
     messages = row.get("messages")
     if isinstance(messages, list):
         messages = joined_calls(messages, call="tool_call", answers=("tool_response",))

@@ -16,7 +16,7 @@ from dfkdata.common.errors import DataError
 from dfkdata.common.hashing import content_id
 from dfkdata.formats import Row
 from dfkdata.formats._conversation_row import messages_record
-from dfkdata.rows.record import Fault, Record, Reject
+from dfkdata.rows.record import Record, Reject, RowError
 from dfkdata.rows.scaffold import Scaffold
 
 SCHEMA: str | None = "caption"
@@ -28,7 +28,7 @@ class Options(Config):
 
 
 def record(row: Row, source: str, options: Options) -> Record:
-    """One caption with its call. Raises `Fault` for a row that does not end in a tool call."""
+    """One caption with its call. Raises `RowError` for a row that does not end in a tool call."""
     from msgspec.structs import replace
 
     found = messages_record(row, source)
@@ -36,7 +36,7 @@ def record(row: Row, source: str, options: Options) -> Record:
     last = found.messages[-1]
     if not last.get("tool_calls"):
         hint = "the last turn is the assistant's and calls the tool"
-        raise Fault("NO_CALL", "the row ends without a tool call", path="messages", value=last, hint=hint)
+        raise RowError("NO_CALL", "the row ends without a tool call", path="messages", value=last, hint=hint)
     caption = "\n".join(
         part["text"]
         for turn in found.messages
@@ -60,7 +60,7 @@ def scaffold(path: str | Path) -> Scaffold:
         raise DataError(f"{source}: {row.reason}")
     try:
         first = record(row, source, Options())
-    except Fault as fault:
+    except RowError as fault:
         raise DataError(f"{source}: {fault.reason}") from fault
     assert first.messages is not None
     system = first.messages[0]

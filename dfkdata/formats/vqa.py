@@ -28,7 +28,7 @@ class Options(Config):
 
 
 def record(row: Row, source: str, options: Options) -> Record:
-    """One question. Raises `Fault` for an empty question or answer and for an image that cannot be read."""
+    """One question. Raises `RowError` for an empty question or answer and for an image that cannot be read."""
     question, answer = need(row, options.question), need(row, options.answer)
     images = _images(row, options)
     group = key(row, options.group) or group_key(row)

@@ -12,7 +12,7 @@ import re
 from zlib import crc32
 
 from dfkdata.media.images import UnreadableImage, opened
-from dfkdata.rows.record import Fault
+from dfkdata.rows.record import RowError
 
 MAX_PIXELS = 178_956_970  # twice Pillow's default warning limit, where Pillow itself raises
 
@@ -201,5 +201,5 @@ def _pillow(data: bytes) -> Header:
             return image.width, image.height, True
     except UnreadableImage as error:
         if error.too_large:
-            raise Fault("IMG_BOMB", error.problem, path="images", hint="scale the picture down") from error
+            raise RowError("IMG_BOMB", error.problem, path="images", hint="scale the picture down") from error
         raise ValueError(error.problem) from error

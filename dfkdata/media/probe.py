@@ -12,7 +12,7 @@ from hashlib import sha256
 from typing import NamedTuple
 
 from dfkdata.media.image_formats import MAX_PIXELS, DamagedPicture, picture_kind, read_header
-from dfkdata.rows.record import Fault
+from dfkdata.rows.record import RowError
 
 MAX_BYTES = 1 << 29
 
@@ -33,24 +33,24 @@ def _without_waiting(path: str, flags: int) -> int:
 
 
 def audit(path: str) -> Picture:
-    """Read and inspect one file. Raises `Fault`: IMG_UNREADABLE, IMG_TRUNCATED or IMG_BOMB."""
+    """Read and inspect one file. Raises `RowError`: IMG_UNREADABLE, IMG_TRUNCATED or IMG_BOMB."""
     try:
         with open(path, "rb", buffering=0, opener=_without_waiting) as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
-                raise Fault("IMG_UNREADABLE", "not a regular file", path="images", value=path)
+                raise RowError("IMG_UNREADABLE", "not a regular file", path="images", value=path)
             if status.st_size > MAX_BYTES:
-                raise Fault("IMG_BOMB", f"{status.st_size} bytes", path="images", value=path)
+                raise RowError("IMG_BOMB", f"{status.st_size} bytes", path="images", value=path)
             data = file.read()
     except OSError as error:
-        raise Fault(
+        raise RowError(
             "IMG_UNREADABLE", f"cannot be read ({error.strerror})", path="images", value=path
         ) from error
     return inspect(data, path)
 
 
 def inspect(data: bytes, name: str = "") -> Picture:
-    """What picture `data` is. Raises `Fault` as `audit` does."""
+    """What picture `data` is. Raises `RowError` as `audit` does."""
     kind = picture_kind(data)
     try:
         width, height, whole = read_header(data, kind)
@@ -58,14 +58,14 @@ def inspect(data: bytes, name: str = "") -> Picture:
         reason = "empty file" if not data else f"no readable picture header ({kind or 'unknown kind'})"
         reason = str(error) if isinstance(error, DamagedPicture) else reason
         hint = "replace the file or leave the row out"
-        raise Fault("IMG_UNREADABLE", reason, path="images", value=name, hint=hint) from error
+        raise RowError("IMG_UNREADABLE", reason, path="images", value=name, hint=hint) from error
     if not whole:
         reason = f"the {kind} ends before its end marker: the file is cut off"
-        raise Fault("IMG_TRUNCATED", reason, path="images", value=name, hint="fetch the file again")
+        raise RowError("IMG_TRUNCATED", reason, path="images", value=name, hint="fetch the file again")
     if not width * height:
         reason = f"the header says {width} x {height} pixels"
-        raise Fault("IMG_UNREADABLE", reason, path="images", value=name, hint="replace the file")
+        raise RowError("IMG_UNREADABLE", reason, path="images", value=name, hint="replace the file")
     if width * height > MAX_PIXELS:
         reason = f"{width} x {height} pixels, the limit is {MAX_PIXELS}"
-        raise Fault("IMG_BOMB", reason, path="images", value=name, hint="scale the picture down")
+        raise RowError("IMG_BOMB", reason, path="images", value=name, hint="scale the picture down")
     return Picture(kind or "other", width, height, len(data), sha256(data).digest())

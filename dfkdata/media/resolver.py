@@ -19,7 +19,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from dfkdata.media.probe import Picture, audit, inspect
-from dfkdata.rows.record import Fault
+from dfkdata.rows.record import RowError
 
 
 class Media:
@@ -37,7 +37,7 @@ class Media:
         self._audited = lru_cache(maxsize=4096)(audit)
 
     def locate(self, name: str) -> str:
-        """The absolute path of `name`. Raises `Fault` when it is missing, ambiguous, remote or outside the
+        """The absolute path of `name`. Raises `RowError` when it is missing, ambiguous, remote or outside the
         roots."""
         if name.startswith("data:"):
             return self._stored(name)
@@ -45,9 +45,11 @@ class Media:
             name = unquote(name.removeprefix("file://"))
         elif "://" in name[:12]:
             hint = "download it and name the file; nothing is fetched while converting"
-            raise Fault("IMG_REMOTE", "remote images are not fetched", path="images", value=name, hint=hint)
+            raise RowError(
+                "IMG_REMOTE", "remote images are not fetched", path="images", value=name, hint=hint
+            )
         if not name or "\0" in name:
-            raise Fault("IMG_MISSING", "not a file name", path="images", value=name)
+            raise RowError("IMG_MISSING", "not a file name", path="images", value=name)
         paths = [os.path.join(root, name) for root in self.roots]
         inside = [path for path in paths if self._below(os.path.normpath(path))]
         if not inside:
@@ -56,37 +58,37 @@ class Media:
         if not found:
             hint = self._suggestion(name)
             reason = "no such file under the image root"
-            raise Fault("IMG_MISSING", reason, path="images", value=name, hint=hint)
+            raise RowError("IMG_MISSING", reason, path="images", value=name, hint=hint)
         if len(found) > 1 and len({os.path.realpath(path) for path in found}) > 1:
             hint = f"it lies under {len(found)} roots; give one of them"
             reason = "more than one file of that name"
-            raise Fault("IMG_AMBIGUOUS", reason, path="images", value=name, hint=hint)
+            raise RowError("IMG_AMBIGUOUS", reason, path="images", value=name, hint=hint)
         return self._really_inside(found[0], name)
 
     def other(self, name: str, kind: str) -> str:
-        """The absolute path of a video or an audio file. Raises `Fault` when it is missing, empty or
+        """The absolute path of a video or an audio file. Raises `RowError` when it is missing, empty or
         outside."""
         try:
             path = self.locate(name)
-        except Fault as fault:
+        except RowError as fault:
             code = "MEDIA_MISSING" if fault.code == "IMG_MISSING" else fault.code
-            raise Fault(code, fault.reason, path=f"{kind}s", value=name, hint=fault.hint) from fault
+            raise RowError(code, fault.reason, path=f"{kind}s", value=name, hint=fault.hint) from fault
         if not os.path.isfile(path) or not os.path.getsize(path):
-            raise Fault(
+            raise RowError(
                 "MEDIA_MISSING", f"the {kind} is no file, or an empty one", path=f"{kind}s", value=name
             )
         return path
 
     def picture(self, path: str) -> Picture:
-        """What the file at `path` holds. Raises `Fault` for anything that is not one whole picture."""
+        """What the file at `path` holds. Raises `RowError` for anything that is not one whole picture."""
         try:
             return self._audited(path)
-        except Fault as fault:
+        except RowError as fault:
             fault.value = os.path.relpath(path, self.roots[0])
             raise
 
     def _really_inside(self, path: str, name: str) -> str:
-        """`path`, unless symlinks lead out of the roots. Raises `Fault`."""
+        """`path`, unless symlinks lead out of the roots. Raises `RowError`."""
         folder, file = os.path.split(path)
         plain = file not in (".", "..") and not os.path.islink(path)
         real = os.path.join(self._real_folder(folder), file) if plain else os.path.realpath(path)
@@ -111,20 +113,22 @@ class Media:
         """Write the picture of a data URI into the store, named by its content."""
         if self.store is None:
             hint = "give a folder that embedded images are written to (convert does)"
-            raise Fault(
+            raise RowError(
                 "IMG_EMBEDDED", "the image is embedded in the row", path="images", value=uri[:64], hint=hint
             )
         head, _, payload = uri.partition(",")
         try:
             data = base64.b64decode(payload, validate=True)
         except binascii.Error as error:
-            raise Fault("IMG_UNREADABLE", f"broken base64: {error}", path="images", value=head) from error
+            raise RowError("IMG_UNREADABLE", f"broken base64: {error}", path="images", value=head) from error
         return str(store_picture(data, self.store))
 
 
-def _outside(name: str) -> Fault:
+def _outside(name: str) -> RowError:
     hint = "copy the file under the image root, or name its folder with --images"
-    return Fault("IMG_OUTSIDE", "the file lies outside the image roots", path="images", value=name, hint=hint)
+    return RowError(
+        "IMG_OUTSIDE", "the file lies outside the image roots", path="images", value=name, hint=hint
+    )
 
 
 @lru_cache(maxsize=64)
@@ -138,7 +142,7 @@ def _listing(folder: str) -> tuple[str, ...]:
 
 
 def store_picture(data: bytes, store: Path) -> Path:
-    """Write the picture `data` into `store` under its hash and real kind; the path. Raises `Fault` for no
+    """Write the picture `data` into `store` under its hash and real kind; the path. Raises `RowError` for no
     picture."""
     picture = inspect(data)
     path = store / f"{picture.digest.hex()[:32]}.{'jpg' if picture.kind == 'jpeg' else picture.kind}"

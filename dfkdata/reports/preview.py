@@ -12,10 +12,10 @@ from dfkdata import schemas
 from dfkdata.common import plugins
 from dfkdata.conversion import reader
 from dfkdata.rows.messages import training_row
-from dfkdata.rows.record import Fault, Record, Reject
+from dfkdata.rows.record import Record, Reject, RowError
 from dfkdata.validation.conversation import check_conversation
 from dfkdata.validation.gold import bind_gold
-from dfkdata.validation.rules import Judge
+from dfkdata.validation.rules import RuleReporter
 from dfkdata.validation.text import check_control_tokens
 
 
@@ -38,13 +38,13 @@ def shown(
 
 def _shown(item: Record | Reject, schema: schemas.Schema | None) -> str:
     if isinstance(item, Record):
-        judge = Judge()
+        report = RuleReporter()
         try:
-            record = bind_gold(item, schema, judge) if schema is not None else item
+            record = bind_gold(item, schema, report) if schema is not None else item
             row = training_row(record, schema)
-            check_conversation(row, judge)
-            check_control_tokens(msgspec.json.encode(row["messages"]), judge)
-        except Fault as fault:
+            check_conversation(row, report)
+            check_control_tokens(msgspec.json.encode(row["messages"]), report)
+        except RowError as fault:
             item = fault.reject(item.source, None)
         else:
             return _turns(row, item.source)

@@ -2,7 +2,7 @@
 conversation.
 
 Promises: content becomes a list of text parts and bare media placeholders, tool arguments become objects, and
-every key of a message that this does not know is kept as it is. What cannot be read raises `Fault`; nothing
+every key of a message that this does not know is kept as it is. What cannot be read raises `RowError`; nothing
 is guessed."""
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from dfkdata.rows.record import Fault, Row
+from dfkdata.rows.record import Row, RowError
 
 KINDS = {"image": "images", "video": "videos", "audio": "audios"}
 _TAG = re.compile(r"<(image|video|audio)>")
@@ -40,7 +40,7 @@ class Conversation(NamedTuple):
 
     messages: list[dict[str, Any]]
     media: dict[str, list[str]]
-    doubts: tuple[Fault, ...] = ()
+    warnings: tuple[RowError, ...] = ()
 
 
 def conversation(messages: Any, given: dict[str, list[str]], *, tags: bool) -> Conversation:
@@ -52,7 +52,7 @@ def conversation(messages: Any, given: dict[str, list[str]], *, tags: bool) -> C
     if isinstance(messages, str):  # columnar files hold turns as JSON text
         messages = as_json(messages, "NO_TURNS", "messages")
     if not isinstance(messages, list) or not messages:
-        raise Fault("NO_TURNS", "the row has no list of turns", path="messages", value=messages)
+        raise RowError("NO_TURNS", "the row has no list of turns", path="messages", value=messages)
     waiting = {kind: iter(files) for kind, files in given.items()}
     media: dict[str, list[str]] = {kind: [] for kind in KINDS}
     if not tags:
@@ -63,14 +63,14 @@ def conversation(messages: Any, given: dict[str, list[str]], *, tags: bool) -> C
     return Conversation(turns, media, tuple(_misplaced(turns)) if tags else ())
 
 
-def _misplaced(turns: list[dict[str, Any]]) -> Iterator[Fault]:
+def _misplaced(turns: list[dict[str, Any]]) -> Iterator[RowError]:
     """A fault for each turn whose text says a media tag where none can stand."""
     for number, turn in enumerate(turns):
         for part in turn["content"]:
             if part["type"] == "text" and (tag := _TAG.search(part["text"])):
                 reason = f"{tag.group()} in a turn of the role {turn['role']!r}"
                 path, hint = f"messages.{number}.content", "reword it, or let it stay text: IMG_POSITION=warn"
-                yield Fault("IMG_POSITION", reason, path=path, value=part["text"], hint=hint)
+                yield RowError("IMG_POSITION", reason, path=path, value=part["text"], hint=hint)
 
 
 def _placed(messages: list[Any], given: dict[str, list[str]]) -> list[Any]:
@@ -94,7 +94,7 @@ def _turn(
         message = as_json(message, "ROLE_UNKNOWN", f"messages.{number}")
     if not isinstance(message, dict) or not isinstance(message.get("role"), str):
         hint = 'write {"role": ..., "content": ...}'
-        raise Fault(
+        raise RowError(
             "ROLE_UNKNOWN", "a turn without a role", path=f"messages.{number}", value=message, hint=hint
         )
     turn = {key: value for key, value in message.items() if value is not None}
@@ -106,7 +106,7 @@ def _turn(
     calls = turn.pop("tool_calls", None)
     if calls is not None and not isinstance(calls, list):
         path, hint = f"messages.{number}.tool_calls", "write a list of calls"
-        raise Fault("TOOL_UNKNOWN", "tool_calls are no list", path=path, value=calls, hint=hint)
+        raise RowError("TOOL_UNKNOWN", "tool_calls are no list", path=path, value=calls, hint=hint)
     if calls:
         turn["tool_calls"] = [
             _call(call, f"messages.{number}.tool_calls.{at}") for at, call in enumerate(calls)
@@ -125,7 +125,7 @@ def _parts(content: Any, number: int) -> list[dict[str, Any]]:
         parts = [{"type": "text", "text": part} if isinstance(part, str) else part for part in content]
         if all(isinstance(part, dict) for part in parts):
             return [{key: value for key, value in part.items() if value is not None} for part in parts]
-    raise Fault(
+    raise RowError(
         "NOT_TEXT",
         "content is neither text nor a list of parts",
         path=f"messages.{number}.content",
@@ -155,11 +155,11 @@ def _part(
     if kind in ("text", "input_text", "output_text"):
         if not isinstance(part.get("text"), str):
             path = f"messages.{number}.content"
-            raise Fault("NOT_TEXT", "a text part without text", path=path, value=part)
+            raise RowError("NOT_TEXT", "a text part without text", path=path, value=part)
         return {"type": "text", "text": part["text"]}
     if not isinstance(kind, str) or kind not in _PART_KIND:
         hint = f"known are text, {', '.join(_PART_KIND)}"
-        raise Fault(
+        raise RowError(
             "PART_UNKNOWN",
             f"a part of type {kind!r}",
             path=f"messages.{number}.content",
@@ -190,7 +190,9 @@ def _file(part: dict[str, Any], kind: str, number: int) -> str | None:
     if isinstance(value, bytes):
         return data_uri(value)
     path = f"messages.{number}.content"
-    raise Fault("IMG_LIST", f"a media part that holds {type(value).__name__}", path=path, value=repr(value))
+    raise RowError(
+        "IMG_LIST", f"a media part that holds {type(value).__name__}", path=path, value=repr(value)
+    )
 
 
 def data_uri(data: bytes) -> str:
@@ -204,30 +206,34 @@ def _call(call: Any, path: str) -> dict[str, Any]:
     """A tool call with its arguments as an object."""
     function = call.get("function", call) if isinstance(call, dict) else None
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-        raise Fault("TOOL_UNKNOWN", "a tool call without a name", path=path, value=call)
+        raise RowError("TOOL_UNKNOWN", "a tool call without a name", path=path, value=call)
     arguments = function.get("arguments", {})
     if isinstance(arguments, str):
         arguments = as_json(arguments, "TOOL_ARGS_NOT_OBJECT", f"{path}.function.arguments")
     if not isinstance(arguments, dict):
         path = f"{path}.function.arguments"
-        raise Fault("TOOL_ARGS_NOT_OBJECT", "tool arguments are no object", path=path, value=arguments)
+        raise RowError("TOOL_ARGS_NOT_OBJECT", "tool arguments are no object", path=path, value=arguments)
     kept = {key: call[key] for key in ("id",) if call.get(key) is not None}
     _names_call(kept.get("id", ""), f"{path}.id")
     return kept | {"type": "function", "function": {"name": function["name"], "arguments": arguments}}
 
 
 def _names_call(name: Any, path: str) -> None:
-    """Raise `Fault` unless the id of a call is text."""
+    """Raise `RowError` unless the id of a call is text."""
     if not isinstance(name, str):
-        raise Fault("NOT_TEXT", "the id of a call is no text", path=path, value=name, hint="write a string")
+        raise RowError(
+            "NOT_TEXT", "the id of a call is no text", path=path, value=name, hint="write a string"
+        )
 
 
 def as_json(text: str, code: str, path: str) -> Any:
-    """`text` read as JSON. Raises `Fault` with `code`."""
+    """`text` read as JSON. Raises `RowError` with `code`."""
     try:
         return msgspec.json.decode(text)
     except (msgspec.DecodeError, UnicodeEncodeError) as error:
-        raise Fault(code, f"not JSON: {error}", path=path, value=text, hint="write a JSON value") from error
+        raise RowError(
+            code, f"not JSON: {error}", path=path, value=text, hint="write a JSON value"
+        ) from error
 
 
 def tools(value: Any) -> list[dict[str, Any]] | None:
@@ -241,11 +247,11 @@ def tools(value: Any) -> list[dict[str, Any]] | None:
     if isinstance(found, list):
         found = [as_json(tool, "TOOLS_INVALID", "tools") if isinstance(tool, str) else tool for tool in found]
     if not isinstance(found, list) or not all(isinstance(tool, dict) for tool in found):
-        raise Fault("TOOLS_INVALID", "tools are no list of definitions", path="tools", value=value)
+        raise RowError("TOOLS_INVALID", "tools are no list of definitions", path="tools", value=value)
     wrapped = [tool if "function" in tool else {"type": "function", "function": tool} for tool in found]
     for tool in wrapped:
         if not isinstance(tool["function"], dict) or not isinstance(tool["function"].get("name"), str):
-            raise Fault("TOOLS_INVALID", "a tool without a name", path="tools", value=tool)
+            raise RowError("TOOLS_INVALID", "a tool without a name", path="tools", value=tool)
     return wrapped
 
 
@@ -261,13 +267,15 @@ def listed(row: Row) -> dict[str, list[str]]:
 
 
 def file_name(item: Any, column: str) -> str:
-    """A file's path, or the `data:` URI of embedded bytes. Raises `Fault` for what is neither."""
+    """A file's path, or the `data:` URI of embedded bytes. Raises `RowError` for what is neither."""
     if isinstance(item, dict):
         item = item.get("bytes") or item.get("path") or item.get("url")
     if isinstance(item, bytes):
         return data_uri(item)
     if not isinstance(item, str) or not item:
-        raise Fault("IMG_LIST", f"{column} holds {type(item).__name__}, not paths", path=column, value=item)
+        raise RowError(
+            "IMG_LIST", f"{column} holds {type(item).__name__}, not paths", path=column, value=item
+        )
     return item
 
 
@@ -284,7 +292,7 @@ def joined_calls(messages: list[Any], *, call: str, answers: tuple[str, ...]) ->
                 before = turns[-1].get("tool_calls") or []
                 if not isinstance(before, list):
                     path = f"messages.{number - 1}.tool_calls"
-                    raise Fault("TOOL_UNKNOWN", "tool_calls are no list", path=path, value=before)
+                    raise RowError("TOOL_UNKNOWN", "tool_calls are no list", path=path, value=before)
                 turns[-1] = turns[-1] | {"tool_calls": [*before, *calls]}
             else:
                 turns.append({"role": "assistant", "content": "", "tool_calls": calls})

@@ -2,7 +2,7 @@
 
 How it works. A reader yields a `Record` or a `Reject` for every raw row, and nothing else: it may not drop a
 row. Both are light frozen structs, because millions of them flow; what users write (schemas, configs) is
-pydantic. `Fault` is how a helper deep inside a reader or a check says "this row cannot be used". It never
+pydantic. `RowError` is how a helper deep inside a reader or a check says "this row cannot be used". It never
 leaves the package: conversion turns it into a `Reject` with file, line and the whole raw row."""
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         meta: Facts to keep that no trainer needs (raw label, link, token counts).
         keyed: Whether the id is the source's own key, so that two rows of one id are a fault of the source.
         split: The split that the source itself (or the caller) fixed; None leaves it to the splitter.
-        doubts: What the format found wrong with a row that can be used; the policies of these rules decide.
+        warnings: What the format found wrong with a row that can be used; the policies of these rules decide.
 
     Example:
         >>> from dfkdata import Record
@@ -57,7 +57,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     meta: dict[str, Any] = {}
     keyed: bool = False
     split: str | None = None
-    doubts: tuple[Fault, ...] = ()
+    warnings: tuple[RowError, ...] = ()
 
 
 class Reject(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -91,7 +91,7 @@ class Reject(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 EXCERPT_CHARS = 120
 
 
-class Fault(Exception):
+class RowError(Exception):
     """Say why one row cannot be used; conversion turns it into a `Reject`.
 
     Args:

@@ -16,7 +16,7 @@ from typing import Any
 
 from dfkdata.common.errors import ConfigError, DataError
 from dfkdata.common.hashing import file_sha256
-from dfkdata.rows.record import Fault, Reject, Row
+from dfkdata.rows.record import Reject, Row, RowError
 from dfkdata.sources import _csv, _json
 from dfkdata.sources._files import open_unpacked, parquet_rows, plain, seekable
 from dfkdata.sources._rejects import Found, as_row, demand_text, unencodable
@@ -157,7 +157,7 @@ def _memory(found: Iterable[Any], name: str) -> Iterator[Found]:
             value = plain(row)
             demand_text(value)
         except RecursionError:
-            yield Fault("ROW_NOT_OBJECT", "the row is nested too deeply").reject(source, None), source
+            yield RowError("ROW_NOT_OBJECT", "the row is nested too deeply").reject(source, None), source
             continue
         except UnicodeEncodeError as error:
             yield unencodable(source, value, error), source

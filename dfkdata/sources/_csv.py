@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import IO
 
 from dfkdata.common.errors import DataError
-from dfkdata.rows.record import Fault, Reject, Row
+from dfkdata.rows.record import Reject, Row, RowError
 from dfkdata.sources._rejects import Found
 
 _FIELD_LIMIT = 2**31 - 1  # the csv module's own limit, 131072 characters, is shorter than real posts
@@ -72,7 +72,7 @@ class _Table:
         first, rest = self.taken[0], self.taken[1:]
         self.again.extend(reversed(rest))
         self.line = start
-        fault = Fault(
+        fault = RowError(
             "CSV_BROKEN", f"quotes do not close: {problem}", value=first, hint="double a quote inside quotes"
         )
         return fault.reject(f"{self.name}:{start}", first)
@@ -83,9 +83,9 @@ class _Table:
             code = "CSV_SHORT" if len(cells) < len(self.header) else "CSV_LONG"
             reason = f"{len(cells)} cells under a header of {len(self.header)}"
             hint = "quote cells that hold commas or line breaks; an empty cell is nothing between two commas"
-            return Fault(code, reason, value=cells, hint=hint).reject(source, _padded(self.header, cells))
+            return RowError(code, reason, value=cells, hint=hint).reject(source, _padded(self.header, cells))
         if not _is_text(cells):
-            fault = Fault("BAD_ENCODING", "bytes that are not UTF-8", hint="save the file as UTF-8")
+            fault = RowError("BAD_ENCODING", "bytes that are not UTF-8", hint="save the file as UTF-8")
             shown = [
                 cell.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace") for cell in cells
             ]

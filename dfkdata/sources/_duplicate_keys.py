@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from dfkdata.rows.record import Fault, Reject
+from dfkdata.rows.record import Reject, RowError
 
 _ENCODE = msgspec.json.Encoder().encode
 _APART = re.compile(rb'"\s+:')
@@ -76,6 +76,6 @@ def reject(text: bytes, key: str, source: str) -> Reject:
     """The reject of a row that names `key` twice; its text is kept, since its value lost something."""
     shown = text.decode("utf-8", "backslashreplace").rstrip("\r\n")
     hint = "keep one of the two"
-    return Fault("KEY_TWICE", f"the key {key!r} stands twice", path=key, value=shown, hint=hint).reject(
+    return RowError("KEY_TWICE", f"the key {key!r} stands twice", path=key, value=shown, hint=hint).reject(
         source, shown
     )

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from dfkdata.rows.record import Fault, Reject, Row
+from dfkdata.rows.record import Reject, Row, RowError
 
 Found = tuple[Row | Reject, str]
 """A raw row (or why it is none) and its "file:line"."""
@@ -23,7 +23,7 @@ def as_row(row: Any, source: str) -> Row | Reject:
         return row
     if type(row) is list and row and type(row[0]) is dict and "role" in row[0]:
         return {"messages": row}
-    fault = Fault("ROW_NOT_OBJECT", f"a row is a JSON object, this is {type(row).__name__}", value=row)
+    fault = RowError("ROW_NOT_OBJECT", f"a row is a JSON object, this is {type(row).__name__}", value=row)
     return fault.reject(source, row)
 
 
@@ -31,12 +31,14 @@ def bad_json(line: bytes, source: str, problem: str) -> Reject:
     """The reject of a line that is not JSON."""
     text = line.decode("utf-8", "backslashreplace").rstrip("\r\n")
     hint = "repair the line; each line is one JSON object in UTF-8"
-    return Fault("BAD_JSON", f"the line is not JSON: {problem}", value=text, hint=hint).reject(source, text)
+    return RowError("BAD_JSON", f"the line is not JSON: {problem}", value=text, hint=hint).reject(
+        source, text
+    )
 
 
 def unencodable(source: str, raw: Any, error: UnicodeEncodeError) -> Reject:
     """The reject of a row that holds half of a surrogate pair; the raw row shows it escaped."""
-    fault = Fault("BAD_ENCODING", f"half of a surrogate pair ({error.reason})", hint="repair the text")
+    fault = RowError("BAD_ENCODING", f"half of a surrogate pair ({error.reason})", hint="repair the text")
     return fault.reject(source, writable(raw))
 
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import msgspec
 
-from dfkdata.rows.record import Fault
-from dfkdata.validation.rules import Judge
+from dfkdata.rows.record import RowError
+from dfkdata.validation.rules import RuleReporter
 
 Message = dict[str, Any]
 
@@ -44,35 +44,35 @@ def is_plain(row: dict[str, Any]) -> bool:
     return bool(plain_question(row["messages"]))
 
 
-def check_conversation(row: dict[str, Any], judge: Judge) -> None:
-    """Hold the turns of a canonical row to the rules; `judge` hears of each one that is broken."""
+def check_conversation(row: dict[str, Any], report: RuleReporter) -> None:
+    """Hold the turns of a canonical row to the rules; `report` hears of each one that is broken."""
     messages = row["messages"]
     if is_plain(row):
         return
     if not messages:
-        raise Fault("ROLE_ORDER", "a row without turns", path="messages", value=messages)
+        raise RowError("ROLE_ORDER", "a row without turns", path="messages", value=messages)
     before, asked = "", ""
     for number, message in enumerate(messages):
         role = message.get("role")
         if role == "user":
             if before == "user":
-                judge(_order(number, "two user turns in a row"))
-            asked = _user(message, number, judge)
+                report(_order(number, "two user turns in a row"))
+            asked = _user(message, number, report)
         elif role == "assistant":
-            _assistant(message, number, (before, asked), row, judge)
+            _assistant(message, number, (before, asked), row, report)
         else:
-            _other_turn(role, number, before, messages, judge)
+            _other_turn(role, number, before, messages, report)
         before = role
     if before != "assistant":
         reason, hint = (
             f"the row ends with a {before} turn",
             "leave it out, or let it pass with NO_ANSWER=warn",
         )
-        judge(Fault("NO_ANSWER", reason, path=f"messages.{len(messages) - 1}", hint=hint))
-    _counts(row, judge)
+        report(RowError("NO_ANSWER", reason, path=f"messages.{len(messages) - 1}", hint=hint))
+    _counts(row, report)
 
 
-def _counts(row: dict[str, Any], judge: Judge) -> None:
+def _counts(row: dict[str, Any], report: RuleReporter) -> None:
     """As many placeholders as files of each kind, over all turns."""
     found = {"image": 0, "video": 0, "audio": 0}
     for message in row["messages"]:
@@ -85,20 +85,20 @@ def _counts(row: dict[str, Any], judge: Judge) -> None:
             code = "IMG_COUNT" if kind == "image" else "MEDIA_COUNT"
             reason = f"{placeholders} {kind} placeholders for {len(files)} {kind}s"
             hint = f"one placeholder for each {kind}"
-            judge(Fault(code, reason, path=f"{kind}s", value=files, hint=hint))
+            report(RowError(code, reason, path=f"{kind}s", value=files, hint=hint))
 
 
-def _misplaced(part: Message, role: str, number: int) -> Fault:
+def _misplaced(part: Message, role: str, number: int) -> RowError:
     reason, path = f"{part['type']} in a turn of the role {role!r}", f"messages.{number}.content"
-    return Fault("IMG_POSITION", reason, path=path, hint="move it to a user turn")
+    return RowError("IMG_POSITION", reason, path=path, hint="move it to a user turn")
 
 
-def _order(number: int, reason: str) -> Fault:
+def _order(number: int, reason: str) -> RowError:
     hint = "user and assistant take turns, user first; a tool turn follows the call"
-    return Fault("ROLE_ORDER", reason, path=f"messages.{number}.role", hint=hint)
+    return RowError("ROLE_ORDER", reason, path=f"messages.{number}.role", hint=hint)
 
 
-def _user(message: Message, number: int, judge: Judge) -> str:
+def _user(message: Message, number: int, report: RuleReporter) -> str:
     """The turn's text."""
     text, media = "", False
     for part in message["content"]:
@@ -107,33 +107,33 @@ def _user(message: Message, number: int, judge: Judge) -> str:
         else:
             media = True
     if not media and (not text or text.isspace()):
-        judge(Fault("EMPTY_USER", "a user turn without text or image", path=f"messages.{number}.content"))
+        report(RowError("EMPTY_USER", "a user turn without text or image", path=f"messages.{number}.content"))
     return text
 
 
 def _assistant(
-    message: Message, number: int, asked: tuple[str, str], row: dict[str, Any], judge: Judge
+    message: Message, number: int, asked: tuple[str, str], row: dict[str, Any], report: RuleReporter
 ) -> None:
     """asked: the role of the turn before, and the text of the last user turn."""
     if asked[0] != "user" and asked[0] != "tool":
-        judge(_order(number, f"an assistant turn after {asked[0] or 'nothing'}"))
+        report(_order(number, f"an assistant turn after {asked[0] or 'nothing'}"))
     answer = ""
     for part in message["content"]:
         if part["type"] == "text":
             answer += part["text"]
         else:
-            judge(_misplaced(part, "assistant", number))
+            report(_misplaced(part, "assistant", number))
     if "tool_calls" in message:
-        _calls(message["tool_calls"], number, row.get("tools"), judge)
+        _calls(message["tool_calls"], number, row.get("tools"), report)
     elif not answer or answer.isspace():
         path = f"messages.{number}.content"
-        judge(Fault("EMPTY_ANSWER", "an assistant turn without text or call", path=path))
+        report(RowError("EMPTY_ANSWER", "an assistant turn without text or call", path=path))
     if answer == asked[1] and answer:
         reason = "the answer is the user turn again"
-        judge(Fault("ANSWER_COPIES_PROMPT", reason, path=f"messages.{number}", value=answer))
+        report(RowError("ANSWER_COPIES_PROMPT", reason, path=f"messages.{number}", value=answer))
 
 
-def _calls(calls: list[Any], number: int, tools: list[Any] | None, judge: Judge) -> None:
+def _calls(calls: list[Any], number: int, tools: list[Any] | None, report: RuleReporter) -> None:
     known = {tool["function"]["name"]: tool["function"].get("parameters") for tool in tools or []}
     for index, call in enumerate(calls):
         path = f"messages.{number}.tool_calls.{index}.function"
@@ -141,24 +141,24 @@ def _calls(calls: list[Any], number: int, tools: list[Any] | None, judge: Judge)
         name, arguments = function.get("name"), function.get("arguments")
         if not isinstance(arguments, dict):
             reason = "tool arguments are no object"
-            raise Fault("TOOL_ARGS_NOT_OBJECT", reason, path=f"{path}.arguments", value=arguments)
+            raise RowError("TOOL_ARGS_NOT_OBJECT", reason, path=f"{path}.arguments", value=arguments)
         if name not in known:
             hint = f"the row's tools are {', '.join(known) or 'none'}"
-            judge(Fault("TOOL_UNKNOWN", f"no tool {name!r}", path=f"{path}.name", value=name, hint=hint))
+            report(RowError("TOOL_UNKNOWN", f"no tool {name!r}", path=f"{path}.name", value=name, hint=hint))
         elif known[name]:
-            _fits(arguments, known[name], f"{path}.arguments", judge)
+            _fits(arguments, known[name], f"{path}.arguments", report)
 
 
-def _fits(arguments: dict[str, Any], parameters: Any, path: str, judge: Judge) -> None:
+def _fits(arguments: dict[str, Any], parameters: Any, path: str, report: RuleReporter) -> None:
     """Arguments against the tool's own JSON Schema."""
     validator = _validator(msgspec.json.encode(parameters))
     if validator is None:
         reason, hint = "the tool's parameters are no JSON Schema", "repair the tool definition"
-        raise Fault("TOOLS_INVALID", reason, path="tools", value=parameters, hint=hint)
+        raise RowError("TOOLS_INVALID", reason, path="tools", value=parameters, hint=hint)
     if not validator.is_valid(arguments):
         error = next(iter(validator.iter_errors(arguments)))
         place = ".".join([path, *(str(step) for step in error.instance_path)])
-        judge(Fault("TOOL_ARGS_INVALID", error.message, path=place, value=arguments))
+        report(RowError("TOOL_ARGS_INVALID", error.message, path=place, value=arguments))
 
 
 @lru_cache(maxsize=256)
@@ -175,17 +175,17 @@ def _validator(parameters: bytes) -> Any:
         return None
 
 
-def _other_turn(role: Any, number: int, before: str, messages: list[Message], judge: Judge) -> None:
+def _other_turn(role: Any, number: int, before: str, messages: list[Message], report: RuleReporter) -> None:
     """System turns come first; tool turns follow calls; no other role is known."""
     path = f"messages.{number}.role"
     if role == "system":
         if number:
             reason, hint = f"turn {number} is a system turn", "put the system turn first"
-            judge(Fault("SYSTEM_NOT_FIRST", reason, path=path, hint=hint))
+            report(RowError("SYSTEM_NOT_FIRST", reason, path=path, hint=hint))
         for part in messages[number]["content"]:
             if part["type"] != "text":
-                judge(_misplaced(part, "system", number))
+                report(_misplaced(part, "system", number))
     elif role != "tool":
-        raise Fault("ROLE_UNKNOWN", f"the role {role!r}", path=path, value=role)
+        raise RowError("ROLE_UNKNOWN", f"the role {role!r}", path=path, value=role)
     elif before != "tool" and not (before == "assistant" and messages[number - 1].get("tool_calls")):
-        judge(_order(number, "a tool turn without a call before it"))
+        report(_order(number, "a tool turn without a call before it"))

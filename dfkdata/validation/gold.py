@@ -10,12 +10,12 @@ from pydantic import ValidationError
 
 from dfkdata.common.plugins import suggestion
 from dfkdata.rows.messages import read_text
-from dfkdata.rows.record import Fault, Record
+from dfkdata.rows.record import Record, RowError
 from dfkdata.schemas import JsonForm, Label, Prose, Schema, TextForm, ToolForm
-from dfkdata.validation.rules import Judge
+from dfkdata.validation.rules import RuleReporter
 
 
-def bind_gold(record: Record, schema: Schema, judge: Judge) -> Record:
+def bind_gold(record: Record, schema: Schema, report: RuleReporter) -> Record:
     """`record` with its gold valid for `schema`: labels canonical, null slots as they are.
 
     Faults: LABEL_UNKNOWN with a suggestion, ANSWER_COPIES_PROMPT, TOOL_ARGS_INVALID or GOLD_INVALID."""
@@ -27,15 +27,15 @@ def bind_gold(record: Record, schema: Schema, judge: Judge) -> Record:
     if gold and fields.keys().isdisjoint(gold):  # an answer of optional fields would accept it as empty
         hint = f"it has {', '.join(fields)}; is this the right --schema?"
         reason = f"no field of the answer belongs to the schema {schema.name!r}"
-        raise Fault("GOLD_INVALID", reason, path="gold", value=gold, hint=hint)
+        raise RowError("GOLD_INVALID", reason, path="gold", value=gold, hint=hint)
     for name, role in schema.roles.items():
         value = gold.get(name)
         if isinstance(role, Label) and isinstance(value, str):
             gold[name] = _label(value, role, name)
         elif isinstance(role, Prose) and isinstance(value, str) and value and value in record.fields.values():
             reason, hint = "the answer is a field of the prompt", "write an answer of its own"
-            judge(Fault("ANSWER_COPIES_PROMPT", reason, path=name, value=value, hint=hint))
-    _validate(gold, schema, judge)
+            report(RowError("ANSWER_COPIES_PROMPT", reason, path=name, value=value, hint=hint))
+    _validate(gold, schema, report)
     return replace(record, gold=gold)
 
 
@@ -60,7 +60,7 @@ def _written_gold(record: Record, schema: Schema) -> dict[str, Any] | None:
             f"the schema {schema.name!r} expects another form; leave --schema out to keep answers as they are"
         )
         path = f"messages.{len(record.messages) - 1}"
-        raise Fault(
+        raise RowError(
             "GOLD_INVALID", "the answer is not of the schema's form", path=path, value=last, hint=hint
         )
     return found
@@ -81,11 +81,11 @@ def _label(value: str, role: Label, name: str) -> str:
     if resolved is None:
         near = suggestion(value.strip().lower(), role.labels.spellings).removeprefix("; ")
         hint = near or f"one of {', '.join(role.labels.canonical)}"
-        raise Fault("LABEL_UNKNOWN", f"{value!r} is no label", path=name, value=value, hint=hint)
+        raise RowError("LABEL_UNKNOWN", f"{value!r} is no label", path=name, value=value, hint=hint)
     return resolved.label
 
 
-def _validate(gold: dict[str, Any], schema: Schema, judge: Judge) -> None:
+def _validate(gold: dict[str, Any], schema: Schema, report: RuleReporter) -> None:
     try:
         schema.answer.model_validate(gold)
     except ValidationError as error:
@@ -93,4 +93,4 @@ def _validate(gold: dict[str, Any], schema: Schema, judge: Judge) -> None:
         place = ".".join(["gold", *(str(step) for step in first["loc"])])
         code = "TOOL_ARGS_INVALID" if isinstance(schema.form, ToolForm) else "GOLD_INVALID"
         hint = f"see the schema: dfkdata schema {schema.name}"
-        judge(Fault(code, first["msg"], path=place, value=first["input"], hint=hint))
+        report(RowError(code, first["msg"], path=place, value=first["input"], hint=hint))

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dfkdata.media.perceptual_hash import DecodedPicture, PerceptualHasher, near_pairs
-from dfkdata.rows.record import Fault, Record
-from dfkdata.validation.rules import Judge
+from dfkdata.rows.record import Record, RowError
+from dfkdata.validation.rules import RuleReporter
 from dfkdata.validation.text_sketch import Shared, near, sketches
 
 if TYPE_CHECKING:
@@ -34,15 +34,15 @@ _BLOCK_ROWS = 512
 _QUESTION = {"question"}  # asked of many pictures, it tells no two apart
 
 
-class Across:
+class LeakageCheck:
     """Takes each row when it is written and compares the sides at the end.
 
     folder: where sketches lie meanwhile. deep: every text leaves a sketch. fixed: the source, or a shuffle of
     rows, divides them, so that groups have to be compared."""
 
-    def __init__(self, folder: Path, judge: Judge, *, fixed: bool, deep: bool) -> None:
-        wanted = {kind: judge.policy(code) != "off" for kind, (code, _) in _RULES.items()}
-        self.judge = judge
+    def __init__(self, folder: Path, report: RuleReporter, *, fixed: bool, deep: bool) -> None:
+        wanted = {kind: report.policy(code) != "off" for kind, (code, _) in _RULES.items()}
+        self.report = report
         self.sides = bytearray()
         self.orders: tuple[list[int], list[int]] | None = None
         self._sketches = folder / "sketches"
@@ -104,9 +104,9 @@ class Across:
         row, source = whose
         if found.problem:
             reason, hint = f"it does not decode: {found.problem}", "--deep quarantines such rows"
-            self.judge.source, at_hand = source, self.judge.source
-            self.judge(Fault("IMG_UNDECODED", reason, path="images", value=name, hint=hint))
-            self.judge.source = at_hand
+            self.report.source, at_hand = source, self.report.source
+            self.report(RowError("IMG_UNDECODED", reason, path="images", value=name, hint=hint))
+            self.report.source = at_hand
         else:
             self._looks.append(found.dhash)
             self._rows.append(row)
@@ -146,17 +146,17 @@ class Across:
 
     def tell(self) -> dict[str, int]:
         """What sides share: groups (any two sides), pictures and prompts (training and held-out rows); the
-        judge hears of it. Once."""
+        report hears of it. Once."""
         shared = {"groups": self._shared_groups(), "pictures": self._near_pictures()}
         shared["prompts"] = self._near_texts()
-        self.judge.source = "all rows"
+        self.report.source = "all rows"
         for kind, found in shared.items():
             if found.number:
                 code, says = _RULES[kind]
                 if kind == "prompts" and self._partly():
                     says += " (of those looked at; --deep looks at all)"
                 pair = f"{self.place(found.held)} and {self.place(found.train)}"
-                self.judge(Fault(code, f"{found.number} {says}, such as {pair}", hint=_HINT))
+                self.report(RowError(code, f"{found.number} {says}, such as {pair}", hint=_HINT))
         return {kind: found.number for kind, found in shared.items()}
 
     def _partly(self) -> bool:

@@ -1,6 +1,6 @@
 """The rules that rows must keep, each with a code, and what happens to a row that breaks one.
 
-Strategy: `RULES` is the one table; whoever finds a broken rule tells a `Judge`, which knows each rule's
+Strategy: `RULES` is the one table; whoever finds a broken rule tells a `RuleReporter`, which knows each rule's
 policy and raises, counts or lets it pass."""
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from dfkdata.rows.record import Fault, Reject
+from dfkdata.rows.record import Reject, RowError
 
 Policy = Literal["quarantine", "warn", "fix", "off"]
 _SOFT: tuple[Policy, ...] = ("quarantine", "warn", "off")
@@ -96,7 +96,7 @@ RULES: dict[str, Rule] = {
 }
 
 
-class Judge:
+class RuleReporter:
     """Decides what a broken rule means: raise and quarantine, count as a warning, or nothing.
 
     policies: code -> policy where it is not the rule's default. warn: told of each warning. source: the row
@@ -114,7 +114,7 @@ class Judge:
         """The policy of a rule."""
         return self._policies.get(code) or RULES[code].default
 
-    def __call__(self, fault: Fault) -> None:
+    def __call__(self, fault: RowError) -> None:
         """Raise `fault`, count it, or let it pass, as its rule's policy says; a fix counts as a warning."""
         policy = self.policy(fault.code)
         if policy == "quarantine":
@@ -123,7 +123,7 @@ class Judge:
         if policy != "off" and self._warn is not None and not told:
             self._warn(fault.reject(self.source, None))
 
-    def doubts(self, found: tuple[Fault, ...]) -> None:
+    def warnings(self, found: tuple[RowError, ...]) -> None:
         """Weigh what a format found wrong with the row at hand; these rules are not told of again for it."""
         for fault in found:
             self(fault)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from dfkdata.rows.record import Fault
-from dfkdata.validation.rules import Judge
+from dfkdata.rows.record import RowError
+from dfkdata.validation.rules import RuleReporter
 
 _CONTROL = re.compile(rb"<\|[A-Za-z0-9_]+\|>")
 _LESS = ord("<")
@@ -24,12 +24,12 @@ def control_token(turns: bytes) -> str | None:
     return found.group().decode() if found is not None else None
 
 
-def check_control_tokens(turns: bytes, judge: Judge) -> None:
+def check_control_tokens(turns: bytes, report: RuleReporter) -> None:
     """Look for control tokens in encoded turns."""
     name = control_token(turns)
     if name is not None:
         hint = "write it in another way, or drop the row"
-        judge(Fault("CONTROL_TOKEN", f"the text says {name}", path="messages", value=name, hint=hint))
+        report(RowError("CONTROL_TOKEN", f"the text says {name}", path="messages", value=name, hint=hint))
 
 
 # Joiners (U+200C, U+200D) are left out: emoji and several scripts need them.
@@ -46,17 +46,17 @@ def is_normal(text: str) -> bool:
     return unicodedata.is_normalized("NFC", text) and not any([sign in text for sign in _ZERO_WIDTH])
 
 
-def normalised(text: str, judge: Judge) -> str | None:
+def normalised(text: str, report: RuleReporter) -> str | None:
     """The JSON `text` of some turns as it is to be written; None when it stays as it is.
 
     JSON's own signs are ASCII that composes with nothing, so the text can be normalised as a whole."""
     fixed = text
     if any(character in text for character in _ZERO_WIDTH):
-        judge(Fault("ZERO_WIDTH", "invisible characters in the text", path="messages"))
-        if judge.policy("ZERO_WIDTH") == "fix":
+        report(RowError("ZERO_WIDTH", "invisible characters in the text", path="messages"))
+        if report.policy("ZERO_WIDTH") == "fix":
             fixed = text.translate(dict.fromkeys(map(ord, _ZERO_WIDTH)))
     if not unicodedata.is_normalized("NFC", fixed):
-        judge(Fault("TEXT_NFC", "the text is not in Unicode normal form C", path="messages"))
-        if judge.policy("TEXT_NFC") == "fix":
+        report(RowError("TEXT_NFC", "the text is not in Unicode normal form C", path="messages"))
+        if report.policy("TEXT_NFC") == "fix":
             fixed = nfc(fixed)
     return fixed if fixed != text else None

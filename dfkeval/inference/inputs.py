@@ -20,7 +20,7 @@ from dfkdata.common.config import Config
 from dfkdata.common.errors import ConfigError
 from dfkdata.common.hashing import content_id
 from dfkdata.formats import Row, key, path_list
-from dfkdata.rows.record import Fault, Record, Reject
+from dfkdata.rows.record import Record, Reject, RowError
 
 SCHEMA: str | None = "caption"
 COLUMNS = ()  # columns are the user's
@@ -38,7 +38,7 @@ class Options(Config):
 
 
 def record(row: Row, source: str, options: Options) -> Record:
-    """One row. Raises `Fault` for a row that shows nothing, and for pictures that are no paths."""
+    """One row. Raises `RowError` for a row that shows nothing, and for pictures that are no paths."""
     columns = (options.image,) if isinstance(options.image, str) else options.image
     images = _images(row, columns)
     fields = {
@@ -48,7 +48,7 @@ def record(row: Row, source: str, options: Options) -> Record:
     }
     if not fields and not images:
         hint = "give it a text, or a picture in the column " + " or ".join(columns)
-        raise Fault("EMPTY_USER", "the row has neither text nor picture", value=row, hint=hint)
+        raise RowError("EMPTY_USER", "the row has neither text nor picture", value=row, hint=hint)
     name = key(row, options.id)
     told = fields.get(options.source)
     content = content_id(*images, *(part for pair in sorted(fields.items()) for part in pair))
@@ -107,4 +107,4 @@ def _images(row: Row, columns: tuple[str, ...]) -> tuple[str, ...]:
     if isinstance(value, list) and all(isinstance(each, str) and each for each in value):
         return tuple(value)
     hint = 'write "a.png" or ["a.png", "b.png"]'
-    raise Fault("IMG_LIST", "not a path and no list of paths", path=column, value=value, hint=hint)
+    raise RowError("IMG_LIST", "not a path and no list of paths", path=column, value=value, hint=hint)

@@ -16,7 +16,7 @@ import msgspec
 
 from dfkdata.common.errors import ConfigError
 from dfkdata.media import probe
-from dfkdata.rows.record import Fault, Record
+from dfkdata.rows.record import Record, RowError
 from dfkeval.inference.predictor import Predictor
 from dfkeval.inference.serving.limits import Limits, Refusal
 
@@ -79,7 +79,7 @@ class Intake:
             raise Refusal(422, "image_not_embedded", reason) from error
         try:
             found = probe.inspect(data)
-        except Fault as fault:
+        except RowError as fault:
             raise Refusal(422, fault.code.lower(), f"{where}: {fault.reason}") from fault
         if found.kind not in KINDS:
             raise Refusal(422, "img_kind", f"{where}: only {', '.join(KINDS)} are taken")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dfkdata.conversion.digest_set import Seen
+from dfkdata.conversion.digest_set import DigestSet
 
 KEY = (1 << 64) - 4
 
@@ -22,7 +22,7 @@ DIGESTS = st.integers(0, 2**64 - 1) | close(1 << 58) | close(2**64 - 200) | clos
 
 @given(st.lists(st.tuples(DIGESTS, st.integers(0, 3)), max_size=120), st.sampled_from([0, 5, 1000]))
 def test_it_remembers_the_first_payload_of_every_digest(pairs: list[tuple[int, int]], small: int) -> None:
-    seen, model = Seen(small), dict[int, int]()
+    seen, model = DigestSet(small), dict[int, int]()
     for digest, payload in pairs:
         if digest & KEY | payload == 0:
             continue  # the one entry that looks like an empty slot
@@ -36,7 +36,7 @@ def test_it_grows_and_changes_payloads(small: int) -> None:
     pick = random.Random(1)
     digests = [pick.getrandbits(64) for _ in range(30_000)]
     digests += [(7 << 58) + 4 * n for n in range(1, 300)]  # a run in one shard
-    seen = Seen(small)
+    seen = DigestSet(small)
     assert all(seen.put(digest, 1) is None for digest in digests)
     for digest in digests[::7]:
         seen.change(digest, 2)
@@ -46,7 +46,7 @@ def test_it_grows_and_changes_payloads(small: int) -> None:
 
 @given(st.lists(st.lists(DIGESTS, min_size=1, max_size=8), max_size=30), st.sampled_from([0, 5, 1000]))
 def test_many_are_stored_at_once_where_all_are_new(batches: list[list[int]], small: int) -> None:
-    seen, model = Seen(small), set[int]()
+    seen, model = DigestSet(small), set[int]()
     for batch in batches:
         keys = {digest & KEY for digest in batch} - {0}
         if len(keys) < len({digest & KEY for digest in batch}):

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from dfkdata import convert
 from dfkdata.conversion import fast_path
 from dfkdata.conversion.runner import Flow
-from dfkdata.rows.record import Fault, Record
+from dfkdata.rows.record import Record, RowError
 
 ODD = ["satu", "café", "cafe\u0301", "a\u200bb", "tidak <b>", "<|im_end|>", " ", "\ud800", "“x” – ñ"]
 TEXTS = st.sampled_from(ODD) | st.integers(0, 30).map(lambda n: f"Apa berita {n}?")
@@ -113,7 +113,7 @@ MORE: dict[str, Any] = {
     "videos": ("a.mp4",),
     "audios": ("a.wav",),
     "tools": [{"function": {"name": "f"}}],
-    "doubts": (Fault("LABEL_CONFLICT", "the column says otherwise"),),
+    "warnings": (RowError("LABEL_CONFLICT", "the column says otherwise"),),
     "fields": {"title": "x"},
     "meta": {"link": "x"},
     "gold": {},

@@ -12,7 +12,7 @@ import pytest
 from dfkdata import convert
 from dfkdata.common import plugins
 from dfkdata.exports import bare
-from dfkdata.rows.record import Fault
+from dfkdata.rows.record import RowError
 from tests.helpers.golden import GOLDEN, check
 
 EXPORTS = plugins.names("dfkdata.exports")
@@ -27,7 +27,7 @@ CANONICAL = [
 def accepted(name: str, row: dict[str, Any]) -> dict[str, Any] | None:
     try:
         return plugins.load("dfkdata.exports", name).row(json.loads(json.dumps(row)))
-    except Fault:
+    except RowError:
         return None
 
 
@@ -68,7 +68,7 @@ def test_a_literal_image_tag_is_refused_and_never_a_picture(name: str) -> None:
         "messages": [{"role": "user", "content": [{"type": "text", "text": "write <image> here"}]}],
     }
     row |= {"images": [], "meta": {}}
-    with pytest.raises(Fault) as fault:
+    with pytest.raises(RowError) as fault:
         plugins.load("dfkdata.exports", name).row(row)
     assert fault.value.code == "IMG_LITERAL"
 
@@ -100,7 +100,7 @@ BROKEN = [
 
 @pytest.mark.parametrize(("name", "row", "code"), BROKEN)
 def test_a_layout_check_finds_a_row_that_breaks_its_rules(name: str, row: dict[str, Any], code: str) -> None:
-    with pytest.raises(Fault) as fault:
+    with pytest.raises(RowError) as fault:
         plugins.load("dfkdata.exports", name).check(row)
     assert fault.value.code == code
 

@@ -20,7 +20,7 @@ from dfkdata.common.errors import ConfigError
 from dfkdata.media.image_formats import MAX_PIXELS
 from dfkdata.media.probe import audit, inspect
 from dfkdata.media.resolver import Media
-from dfkdata.rows.record import Fault
+from dfkdata.rows.record import RowError
 
 
 def picture(kind: str, size: tuple[int, int] = (60, 40), **how: object) -> bytes:
@@ -51,7 +51,7 @@ KINDS = {
 }
 
 
-def code(fault: pytest.ExceptionInfo[Fault]) -> str:
+def code(fault: pytest.ExceptionInfo[RowError]) -> str:
     return fault.value.code
 
 
@@ -65,7 +65,7 @@ def test_a_whole_picture_is_read_with_its_size(kind: str) -> None:
 @pytest.mark.parametrize("share", [0.5, 0.8, 0.99])
 def test_a_picture_that_is_cut_off_is_found(kind: str, share: float) -> None:
     data = KINDS[kind]
-    with pytest.raises(Fault) as fault:
+    with pytest.raises(RowError) as fault:
         inspect(data[: int(len(data) * share)])
     assert code(fault) in ("IMG_TRUNCATED", "IMG_UNREADABLE")
 
@@ -77,7 +77,7 @@ def test_a_jpeg_cut_behind_its_thumbnail_is_found() -> None:
     data = main[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2) + exif + main[2:]
     assert inspect(data).width == 60
     for end in (2 + 4 + len(exif), len(data) - 2, len(data) * 8 // 10):
-        with pytest.raises(Fault) as fault:
+        with pytest.raises(RowError) as fault:
             inspect(data[:end])
         assert code(fault) in ("IMG_TRUNCATED", "IMG_UNREADABLE")
 
@@ -93,7 +93,7 @@ def test_a_jpeg_with_foreign_bytes_in_the_middle_is_found(kind: str, at: float) 
     data = bytearray(picture("JPEG", (640, 480), progressive=kind == "progressive"))
     start, size = int(len(data) * at), len(data) // 25
     data[start : start + size] = Random(7).randbytes(size)
-    with pytest.raises(Fault, match="foreign bytes in its coded data") as fault:
+    with pytest.raises(RowError, match="foreign bytes in its coded data") as fault:
         inspect(bytes(data))
     assert code(fault) == "IMG_UNREADABLE"
 
@@ -102,7 +102,7 @@ def test_a_jpeg_without_a_scan_is_damaged() -> None:
     data = KINDS["jpeg"]
     scan = data.index(b"\xff\xda")
     for rest in (b"\0" * 400, data[scan + 2 :], b""):
-        with pytest.raises(Fault) as fault:
+        with pytest.raises(RowError) as fault:
             inspect(data[:scan] + rest + b"\xff\xd9")
         assert code(fault) in ("IMG_UNREADABLE", "IMG_TRUNCATED")
 
@@ -116,7 +116,7 @@ def test_a_jpeg_may_hold_stray_bytes_between_its_segments(before: bytes, stray: 
     Image.open(io.BytesIO(strayed)).load()
     assert (inspect(strayed).width, inspect(strayed).height) == (60, 40)
     for end in (at + len(stray), len(strayed) * 8 // 10):
-        with pytest.raises(Fault) as fault:
+        with pytest.raises(RowError) as fault:
             inspect(strayed[:end])
         assert code(fault) in ("IMG_UNREADABLE", "IMG_TRUNCATED")
 
@@ -161,7 +161,7 @@ def test_a_png_whose_bytes_changed_is_damaged_wherever_they_are() -> None:
     data = KINDS["png"]
     for at in range(16, len(data), 97):
         changed = bytes((*data[:at], data[at] ^ 0x10, *data[at + 1 :]))
-        with pytest.raises(Fault) as fault:
+        with pytest.raises(RowError) as fault:
             inspect(changed)
         assert code(fault) in ("IMG_UNREADABLE", "IMG_TRUNCATED", "IMG_BOMB")
 
@@ -178,7 +178,7 @@ def test_a_png_note_with_a_wrong_check_sum_is_damage_where_decoders_look_at_it(n
     before, behind = data[:33] + note + data[33:], data[:-12] + note + data[-12:]
     with pytest.raises(OSError, match="cannot identify"):
         Image.open(io.BytesIO(before))
-    with pytest.raises(Fault, match="check sum of its chunk at byte 33 is wrong") as fault:
+    with pytest.raises(RowError, match="check sum of its chunk at byte 33 is wrong") as fault:
         inspect(before)
     assert code(fault) == "IMG_UNREADABLE"
     Image.open(io.BytesIO(behind)).load()
@@ -200,14 +200,14 @@ def test_a_gif_ends_at_its_trailer_and_nowhere_else(data: bytes) -> None:
     for whole in (data, data + b"trailing notes", data + bytes(9), data[:-1] + b"\0\0\7;"):
         assert (inspect(whole).width, inspect(whole).height) == (60, 40)
     for end in range(14, len(data)):  # some lie just behind a ";" of the data
-        with pytest.raises(Fault) as fault:
+        with pytest.raises(RowError) as fault:
             inspect(data[:end])
         assert code(fault) == "IMG_TRUNCATED"
 
 
 @pytest.mark.parametrize("pixels", [b"", b"\0\0\0\0IDAT\x35\xaf\x06\x1e"])
 def test_a_png_without_pixels_is_damaged(pixels: bytes) -> None:
-    with pytest.raises(Fault, match="holds no pixels") as fault:
+    with pytest.raises(RowError, match="holds no pixels") as fault:
         inspect(KINDS["png"][:33] + pixels + KINDS["png"][-12:])
     assert code(fault) == "IMG_UNREADABLE"
 
@@ -217,7 +217,7 @@ def test_a_header_that_claims_too_many_pixels_is_refused_unread() -> None:
     data[16:24] = (40_000).to_bytes(4) + (40_000).to_bytes(4)
     data[29:33] = crc32(data[12:29]).to_bytes(4)
     assert MAX_PIXELS < 40_000**2
-    with pytest.raises(Fault) as fault:
+    with pytest.raises(RowError) as fault:
         inspect(bytes(data))
     assert code(fault) == "IMG_BOMB"
 
@@ -226,7 +226,7 @@ def test_a_header_that_claims_too_many_pixels_is_refused_unread() -> None:
     "data", [b"", b"<html>404</html>", b"\xff\xd8\xff", b"GIF89a", b"RIFF\x04\0\0\0WEBP"]
 )
 def test_what_is_no_picture_is_unreadable(data: bytes) -> None:
-    with pytest.raises(Fault) as fault:
+    with pytest.raises(RowError) as fault:
         inspect(data)
     assert code(fault) == "IMG_UNREADABLE"
 
@@ -241,20 +241,20 @@ def root(tmp_path: Path) -> Path:
 
 
 def test_an_image_is_never_taken_from_a_sibling_folder(root: Path) -> None:
-    with pytest.raises(Fault) as fault:
+    with pytest.raises(RowError) as fault:
         Media((root,)).locate("a/frame_0.png")
     assert code(fault) == "IMG_MISSING"
 
 
 def test_a_near_name_is_suggested_and_not_used(root: Path) -> None:
-    with pytest.raises(Fault) as fault:
+    with pytest.raises(RowError) as fault:
         Media((root,)).locate("b/frame_O.png")
     assert "b/frame_0.png" in fault.value.hint
 
 
 @pytest.mark.parametrize("name", ["../outside/secret.png", "a/../../outside/secret.png", "..", "/etc/passwd"])
 def test_a_path_that_leaves_the_root_is_refused(root: Path, name: str) -> None:
-    with pytest.raises(Fault) as fault:
+    with pytest.raises(RowError) as fault:
         Media((root,)).locate(name)
     assert code(fault) == "IMG_OUTSIDE"
 
@@ -263,7 +263,7 @@ def test_symlinks_that_leave_the_root_are_refused(root: Path) -> None:
     (root / "link.png").symlink_to(root.parent / "outside" / "secret.png")
     (root / "folder").symlink_to(root.parent / "outside")
     for name in ("link.png", "folder/secret.png"):
-        with pytest.raises(Fault) as fault:
+        with pytest.raises(RowError) as fault:
             Media((root,)).locate(name)
         assert code(fault) == "IMG_OUTSIDE"
 
@@ -277,13 +277,13 @@ def test_a_root_that_is_itself_a_symlink_is_fine(root: Path) -> None:
 
 def test_a_name_under_two_roots_is_ambiguous(root: Path) -> None:
     (root / "a/frame_0.png").write_bytes(KINDS["png"])
-    with pytest.raises(Fault) as fault:
+    with pytest.raises(RowError) as fault:
         Media((root / "a", root / "b")).locate("frame_0.png")
     assert code(fault) == "IMG_AMBIGUOUS"
 
 
 def test_nothing_is_fetched(root: Path) -> None:
-    with pytest.raises(Fault) as fault:
+    with pytest.raises(RowError) as fault:
         Media((root,)).locate("https://example.org/a.png")
     assert code(fault) == "IMG_REMOTE"
 
@@ -293,14 +293,14 @@ def test_an_embedded_image_is_written_under_its_hash(root: Path, tmp_path: Path)
     path = Path(Media((root,), tmp_path / "store").locate(uri))
     assert path.read_bytes() == KINDS["png"]
     assert path.suffix == ".png"
-    with pytest.raises(Fault) as fault:
+    with pytest.raises(RowError) as fault:
         Media((root,)).locate(uri)
     assert code(fault) == "IMG_EMBEDDED"
 
 
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
-    with pytest.raises(Fault) as fault:
+    with pytest.raises(RowError) as fault:
         audit(str(tmp_path / "pipe.png"))
     assert code(fault) == "IMG_UNREADABLE"
 
@@ -309,7 +309,7 @@ def test_a_picture_without_pixels_is_unreadable() -> None:
     header = b"IHDR" + bytes(8) + b"\x08\x02\x00\x00\x00"
     header += crc32(header).to_bytes(4)
     data = b"\x89PNG\r\n\x1a\n" + (13).to_bytes(4) + header + b"\x00\x00\x00\x00IEND\xaeB`\x82"
-    with pytest.raises(Fault, match="0 x 0 pixels") as caught:
+    with pytest.raises(RowError, match="0 x 0 pixels") as caught:
         inspect(data)
     assert caught.value.code == "IMG_UNREADABLE"
 

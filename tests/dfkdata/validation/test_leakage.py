@@ -17,8 +17,8 @@ from dfkdata.common.errors import ConfigError
 from dfkdata.conversion.output_folder import Folder
 from dfkdata.media.perceptual_hash import near_pairs
 from dfkdata.validation import leakage
-from dfkdata.validation.leakage import Across, asked
-from dfkdata.validation.rules import Judge
+from dfkdata.validation.leakage import LeakageCheck, asked
+from dfkdata.validation.rules import RuleReporter
 from dfkdata.validation.text_sketch import NEAR_SLOTS, sketches
 from tests.dfkdata.conversion.test_convert import caption, rows_of, write
 from tests.dfkdata.media.test_media import KINDS, undecodable
@@ -239,8 +239,8 @@ def test_without_a_held_out_side_nothing_is_compared(tmp_path: Path) -> None:
 
 
 def test_texts_that_no_rule_looks_at_leave_no_file(tmp_path: Path) -> None:
-    judge = Judge({"TEXT_NEAR_DUPLICATE": "off"})
-    Across(tmp_path, judge, fixed=False, deep=False)
+    report = RuleReporter({"TEXT_NEAR_DUPLICATE": "off"})
+    LeakageCheck(tmp_path, report, fixed=False, deep=False)
     assert not list(tmp_path.iterdir())
 
 

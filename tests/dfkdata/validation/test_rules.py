@@ -16,9 +16,9 @@ from PIL import Image
 
 from dfkdata import convert
 from dfkdata.common.errors import ConfigError
-from dfkdata.rows.record import Fault
+from dfkdata.rows.record import RowError
 from dfkdata.validation import conversation
-from dfkdata.validation.rules import RULES, Judge, Policy
+from dfkdata.validation.rules import RULES, Policy, RuleReporter
 from tests.dfkdata.conversion.test_convert import caption, rows_of, write
 from tests.dfkdata.media.test_media import KINDS, picture, undecodable
 
@@ -361,12 +361,12 @@ TURN = st.fixed_dictionaries(
 def test_the_shortcut_for_plain_rows_agrees_with_the_walk(messages: list[Any], images: list[str]) -> None:
     row = {"messages": messages, "images": images}
     heard: list[str] = []
-    judge = Judge(dict.fromkeys(RULES, "warn"), lambda reject: heard.append(reject.code))  # type: ignore[arg-type]
+    report = RuleReporter(dict.fromkeys(RULES, "warn"), lambda reject: heard.append(reject.code))  # type: ignore[arg-type]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(conversation, "is_plain", lambda row: False)
         try:
-            conversation.check_conversation(row, judge)
-        except Fault as fault:
+            conversation.check_conversation(row, report)
+        except RowError as fault:
             heard.append(fault.code)
     assert not (conversation.is_plain(row) and heard)
 
@@ -378,7 +378,7 @@ def test_every_reject_code_in_the_source_is_a_rule() -> None:
 
     found = set()
     for path in Path(dfkdata.__file__).parent.rglob("*.py"):
-        found |= set(re.findall(r'Fault\(\s*"([A-Z_]+)"', path.read_text()))
+        found |= set(re.findall(r'RowError\(\s*"([A-Z_]+)"', path.read_text()))
     assert found and found <= RULES.keys(), found - RULES.keys()
 
 
