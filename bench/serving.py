@@ -19,6 +19,7 @@ import httpx
 from msgspec.structs import replace
 
 from dfkeval import Predictor
+from dfkeval.backends import Capabilities
 from dfkeval.backends.transformers import Transformers
 from dfkeval.inference.serving.app import application
 from dfkeval.inference.serving.limits import Limits
@@ -30,6 +31,8 @@ SAMPLING = Sampling(max_new_tokens=24)
 
 class Marked:
     """The engine, asked for four classes behind the first word that the model says, where `sure`."""
+
+    capabilities = Capabilities()
 
     def __init__(self, engine: Transformers, sure: bool) -> None:
         self.engine, self.sure, self.info, self.batches = engine, sure, engine.info, 0

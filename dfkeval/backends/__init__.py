@@ -1,26 +1,97 @@
-"""FAMILY: one engine a file.
+"""FAMILY: engines that answer requests, one a file.
 
-A member says how it is configured and how it starts:
+A member is a module with two names, and three more that are optional:
 
-    class Config(dfkdata.common.config.Config)   what users write under `backend:`; `kind` is the member's file name
-    start(config) -> Backend              loads the engine; what it returns wraps something that is loaded
+    Config         what users write under `backend:`, a subclass of `dfkdata.common.config.Config` whose `kind`
+                   is the name of the member
+    start(config)  loads the engine and returns a `Backend`; raises `BackendError` or `ConfigError`
+    CAPABILITIES   what the backend can do besides answering (`Capabilities`); without it, nothing
+    check(config, sampling, constraint)
+                   raises `ConfigError` for what the engine cannot do, before anything is loaded
 
-A member may also have
+The returned backend has `info`, `capabilities` (the same as the module's), `generate` and `close`. If its
+capabilities say so it is a `Scorer` or `Cacheable` as well. The engine's package is imported inside `start`, so
+that a configuration can be written and checked where the engine is not installed. A complete member:
 
-    check(config, sampling, constraint)   raises ConfigError for what it cannot do, before anything is loaded
+    from typing import Literal
+    from dfkdata.common import config
+    from dfkeval.backends import Capabilities, Completion
 
-and must have it to keep answers to a constraint; its backend then says `constrains = True`. A backend whose
-answers may be kept in the response cache has `identity` and `fingerprint` (`dfkeval.evaluation.response_cache`).
+    class Config(config.Config):
+        kind: Literal["echo"] = "echo"
 
-The engine's package is imported inside `start`, so that a config can be written and checked where the
-engine is not installed. The harness only ever calls `generate(requests, sampling)` and `close()`, and
-`likelihoods(lessons, sampling)` on a member that sets GIVES_LIKELIHOODS = True."""
+    class Echo:
+        capabilities = Capabilities()
+        info = {"kind": "echo"}
+
+        def generate(self, requests, sampling):
+            for request in requests:
+                yield Completion(id=request.id, text=request.id)
+
+        def close(self):
+            pass
+
+    def start(config):
+        return Echo()
+
+Other rooms start and check a member by the functions of this package only."""
 
 from __future__ import annotations
 
-from dfkeval.backends._contract import Backend, Scorer
-from dfkeval.types import Completion, Request, Sampling
+from dfkdata.common import plugins
+from dfkdata.common.config import Config
+from dfkdata.common.errors import ConfigError
+from dfkeval.backends._contract import Backend, Cacheable, Capabilities, Scorer
+from dfkeval.backends._xgrammar import load_xgrammar
+from dfkeval.types import Completion, Constraint, Request, Sampling
 
-__all__ = ["FAMILY", "Backend", "Completion", "Request", "Sampling", "Scorer"]
+__all__ = [
+    "FAMILY", "Backend", "Cacheable", "Capabilities", "Completion", "Request", "Sampling", "Scorer",
+    "capabilities_of", "check", "kind_of", "load_xgrammar", "start",
+]  # fmt: skip
 
 FAMILY = "dfkeval.backends"
+
+
+def kind_of(config: Config) -> str:
+    """Return the name of the member that a configuration belongs to; a module's path for one from elsewhere."""
+    return str(getattr(config, "kind", type(config).__module__))
+
+
+def start(config: Config) -> Backend:
+    """Load the engine of a configuration.
+
+    Args:
+        config: The configuration of a member.
+
+    Raises:
+        ConfigError: There is no such member, or its configuration does not fit together.
+        BackendError: The engine cannot be loaded.
+    """
+    backend: Backend = plugins.load(FAMILY, kind_of(config)).start(config)
+    return backend
+
+
+def capabilities_of(kind: str) -> Capabilities:
+    """Return what a member can do, without loading its engine. Raises `ConfigError` for an unknown member."""
+    capabilities: Capabilities = getattr(plugins.load(FAMILY, kind), "CAPABILITIES", Capabilities())
+    return capabilities
+
+
+def check(config: Config, sampling: Sampling, constraint: Constraint | None) -> None:
+    """Check what a member is asked to do, before anything is loaded.
+
+    Args:
+        config: The configuration of a member.
+        sampling: How text is to be drawn.
+        constraint: What answers must match; None for free answers.
+
+    Raises:
+        ConfigError: The engine cannot do it.
+    """
+    kind = kind_of(config)
+    if constraint is not None and not capabilities_of(kind).constrained:
+        raise ConfigError(f"backend {kind!r} cannot constrain what is written")
+    member_check = getattr(plugins.load(FAMILY, kind), "check", None)
+    if member_check is not None:
+        member_check(config, sampling, constraint)

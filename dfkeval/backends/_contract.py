@@ -3,24 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from dfkeval.types import Completion, GoldAnswer, Likelihood, Request, Sampling
 
 
+@dataclass(frozen=True)
+class Capabilities:
+    """What a backend can do besides answering requests one batch at a time.
+
+    Args:
+        constrained: Keeps answers to the `constraint` of a request.
+        likelihoods: Is a `Scorer` as well.
+        remote: A server answers; it obeys `Request.force_tool` by its own `tool_choice`.
+        parallel: `generate` may be called from several threads at once.
+        cacheable: Is `Cacheable` as well.
+    """
+
+    constrained: bool = False
+    likelihoods: bool = False
+    remote: bool = False
+    parallel: bool = False
+    cacheable: bool = False
+
+
 class Backend(Protocol):
-    """One engine around something loaded. `info`: facts for the record (versions, hashes, dtype); JSON
-    types only."""
+    """One engine around something that is loaded."""
+
+    capabilities: Capabilities
 
     @property
     def info(self) -> dict[str, Any]:
-        """As above."""
+        """Facts for the record of a run (versions, hashes, dtype); JSON types only."""
 
     def generate(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[Completion]:
-        """One completion for each request, in any order, as they come.
+        """Yield one completion for each request, in any order, as they come.
 
-        An engine trouble with one request is a completion with finish_reason "error"; trouble with the
-        engine itself raises `BackendError`."""
+        Args:
+            requests: What to ask; may be an iterator that is read as the engine has room.
+            sampling: How text is drawn.
+
+        Returns:
+            Completions. If one request fails, its completion has finish_reason "error" and the reason.
+
+        Raises:
+            BackendError: The engine itself fails.
+        """
 
     def close(self) -> None:
         """Free what was loaded."""
@@ -28,7 +57,24 @@ class Backend(Protocol):
 
 @runtime_checkable
 class Scorer(Protocol):
-    """A backend that can also say how likely an answer is. Its module sets GIVES_LIKELIHOODS = True."""
+    """A backend that can also say how likely an answer is."""
 
     def likelihoods(self, gold_answers: Iterable[GoldAnswer], sampling: Sampling) -> Iterator[Likelihood]:
-        """One likelihood for each gold answer, in any order; what cannot be scored has an error."""
+        """Yield one likelihood for each gold answer, in any order; what cannot be scored has an error."""
+
+
+class Cacheable(Backend, Protocol):
+    """A backend whose answers can be told apart by content, so that they may be used again.
+
+    Attributes:
+        identity: What answers, in hashes and versions; None if nothing identifies it.
+    """
+
+    identity: dict[str, Any] | None
+
+    def fingerprint(self, request: Request, sampling: Sampling) -> dict[str, Any]:
+        """Return what is shown for one request: the rendered prompt and the images after resizing, or hashes.
+
+        Raises:
+            DataError: An image cannot be read.
+        """

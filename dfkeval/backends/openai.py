@@ -25,17 +25,19 @@ from pydantic import Field
 
 from dfkdata.common import config
 from dfkdata.common.errors import BackendError, ConfigError, DataError, missing_package
-from dfkeval.backends._contract import Backend
+from dfkeval.backends._contract import Backend, Capabilities
 from dfkeval.backends._openai import protocol
 from dfkeval.backends._openai import response as _answer
 from dfkeval.backends._openai import stream as _stream
 from dfkeval.backends._openai.protocol import Dialect, body, completion, label_probs
-from dfkeval.backends._openai.retry import PASSING, Retry, Servers, Trouble, spent, wait_of
+from dfkeval.backends._openai.retry import RETRYABLE_STATUSES, RequestFailed, Retry, Servers, spent, wait_of
 from dfkeval.backends._openai.stream import Reply
 from dfkeval.parsing.tags import TOOL_CALL_OPEN
 from dfkeval.types import Completion, Constraint, Request, Sampling
 
 __all__ = ["Config", "OpenAI", "body", "check", "completion", "label_probs", "start"]
+
+CAPABILITIES = Capabilities(constrained=True, remote=True, parallel=True, cacheable=True)
 
 
 class Config(config.Config):
@@ -96,7 +98,7 @@ class OpenAI:
     """A backend around an httpx client. identity: what the user says that the servers run; None if they say
     nothing."""
 
-    constrains = True
+    capabilities = CAPABILITIES
 
     def __init__(self, config: Config, client: Any, sleep: Any = time.sleep) -> None:
         self.config, self.client = config, client
@@ -170,12 +172,12 @@ class OpenAI:
         for number, url in enumerate(self.urls):
             try:
                 reply: Reply = self.retry.run(partial(self._probe_attempt, payload, number), Servers(1, 1))
-            except Trouble as trouble:
-                if trouble.passing:
-                    raise BackendError(f"{url}: {trouble}; start it, or leave it out") from trouble
+            except RequestFailed as failure:
+                if failure.retryable:
+                    raise BackendError(f"{url}: {failure}; start it, or leave it out") from failure
                 raise ConfigError(
-                    f"{url}: refuses the {constraint.kind} of this mode: {trouble}"
-                ) from trouble
+                    f"{url}: refuses the {constraint.kind} of this mode: {failure}"
+                ) from failure
             text = reply.answer["choices"][0]["message"].get("content") or ""
             if not protocol.obeyed(constraint, text):
                 raise ConfigError(
@@ -196,8 +198,8 @@ class OpenAI:
                 return self._both(request, sampling, payload, reply, started)
         except DataError as error:
             return _failed(request.id, str(error), started)
-        except Trouble as trouble:
-            return _failed(request.id, str(trouble), started, timed_out=trouble.timed_out)
+        except RequestFailed as failure:
+            return _failed(request.id, str(failure), started, timed_out=failure.timed_out)
         found = self._completion(request, sampling, reply, started)
         return replace(found, label_probs=label_probs(reply.answer, request))
 
@@ -233,7 +235,7 @@ class OpenAI:
         return replace(raw, server_calls=calls, server_source="two greedy requests")
 
     def _attempt(self, payload: dict[str, Any], server: int) -> Reply:
-        """One server's answer. Raises `Trouble`."""
+        """One server's answer. Raises `RequestFailed`."""
         import httpx
 
         began = time.monotonic()
@@ -245,36 +247,36 @@ class OpenAI:
         except httpx.TimeoutException as error:
             raise self._late() from error
         except httpx.HTTPError as error:
-            raise Trouble(f"{type(error).__name__}: {error}", passing=True) from error
+            raise RequestFailed(f"{type(error).__name__}: {error}", retryable=True) from error
         rest = spent(response.headers)
         if rest is not None:
-            self.servers.rest(server, rest)
+            self.servers.pause(server, rest)
         return reply
 
     def _reply(self, response: Any, began: float) -> Reply:
-        """What a response holds; a server that does not stream answers whole. Raises `Trouble`."""
+        """What a response holds; a server that does not stream answers whole. Raises `RequestFailed`."""
         parts = self._parts(response, began)
         if response.status_code != 200:
             text = " ".join(b"".join(parts).decode(errors="replace").split())[:300]
-            passing, wait = response.status_code in PASSING, wait_of(response.headers)
-            raise Trouble(f"status {response.status_code}: {text}", passing=passing, wait=wait)
+            retryable, wait = response.status_code in RETRYABLE_STATUSES, wait_of(response.headers)
+            raise RequestFailed(f"status {response.status_code}: {text}", retryable=retryable, wait=wait)
         if response.headers.get("content-type", "").startswith("text/event-stream"):
             return _stream.read(parts, lambda: time.monotonic() - began)
         return Reply(_answer.checked(b"".join(parts)))
 
     def _parts(self, response: Any, began: float) -> Iterator[bytes]:
-        """The body as it comes, unpacked. Raises `Trouble` for one without end, in bytes or in time."""
+        """The body as it comes, unpacked. Raises `RequestFailed` for one without end, in bytes or in time."""
         size = 0
         for part in response.iter_bytes():
             size += len(part)
             if size > _answer.MOST:
-                raise Trouble(f"the answer is larger than {_answer.MOST >> 20} MiB", passing=False)
+                raise RequestFailed(f"the answer is larger than {_answer.MOST >> 20} MiB", retryable=False)
             if time.monotonic() - began > self.config.timeout:
                 raise self._late()
             yield part
 
-    def _late(self) -> Trouble:
-        return Trouble(f"no answer in {self.config.timeout:g} s", passing=True, timed_out=True)
+    def _late(self) -> RequestFailed:
+        return RequestFailed(f"no answer in {self.config.timeout:g} s", retryable=True, timed_out=True)
 
 
 def _failed(name: str, why: str, started: float, *, timed_out: bool = False) -> Completion:

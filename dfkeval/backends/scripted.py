@@ -13,8 +13,10 @@ import msgspec
 
 from dfkdata.common import config
 from dfkdata.common.errors import DataError
-from dfkeval.backends._contract import Backend
+from dfkeval.backends._contract import Backend, Capabilities
 from dfkeval.types import Completion, Request, Sampling
+
+CAPABILITIES = Capabilities(parallel=True)
 
 
 class Config(config.Config):
@@ -55,6 +57,8 @@ def read(path: Path) -> dict[str, Completion]:
 
 class Scripted:
     """A backend that plays `completions` back."""
+
+    capabilities = CAPABILITIES
 
     def __init__(self, completions: dict[str, Completion], source: str = "memory") -> None:
         self.completions = completions

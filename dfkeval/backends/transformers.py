@@ -19,18 +19,18 @@ from pydantic import Field
 from dfkdata.common import config
 from dfkdata.common.errors import DataError
 from dfkdata.media.images import open_image
-from dfkeval.backends._contract import Backend
+from dfkeval.backends._contract import Backend, Capabilities
 from dfkeval.backends._local.generate import Batch, Generator
-from dfkeval.backends._local.grammar import xgrammar
 from dfkeval.backends._local.label_probabilities import with_label_probs
 from dfkeval.backends._local.likelihood import likelihoods
 from dfkeval.backends._local.prompts import Prompt, decoded_sha256, failed, measured, render, resized_sha256
+from dfkeval.backends._xgrammar import load_xgrammar
 from dfkeval.models import fingerprint, loader
 from dfkeval.parsing.reasoning import GAP
 from dfkeval.parsing.tags import THINK_CLOSE
 from dfkeval.types import Completion, Constraint, GoldAnswer, Likelihood, Request, Sampling
 
-GIVES_LIKELIHOODS = True
+CAPABILITIES = Capabilities(constrained=True, likelihoods=True, cacheable=True)
 
 
 class Config(config.Config):
@@ -53,7 +53,7 @@ class Config(config.Config):
 def check(config: Config, sampling: Sampling, constraint: Constraint | None) -> None:
     """Raises `ConfigError` when answers are to be constrained and xgrammar is not installed."""
     if constraint is not None:
-        xgrammar()
+        load_xgrammar()
 
 
 def start(config: Config) -> Backend:
@@ -79,7 +79,7 @@ class Transformers:
     identity: what the weights are, for the response cache; None for a live model, whose answers are never
     cached."""
 
-    constrains = True
+    capabilities = CAPABILITIES
 
     def __init__(
         self,

@@ -22,7 +22,7 @@ from pydantic import Field
 from dfkdata.common import config
 from dfkdata.common.errors import ConfigError, DataError, missing_package
 from dfkdata.media.images import open_image
-from dfkeval.backends._contract import Backend
+from dfkeval.backends._contract import Backend, Capabilities
 from dfkeval.backends._local.prompts import (
     Prompt,
     decoded_sha256,
@@ -38,6 +38,8 @@ from dfkeval.models import adapters, fingerprint, loader
 from dfkeval.models.source import model_source
 from dfkeval.parsing.tags import TURN_ENDS
 from dfkeval.types import Completion, Constraint, Request, Sampling
+
+CAPABILITIES = Capabilities(constrained=True, cacheable=True)
 
 
 class Config(config.Config):
@@ -90,7 +92,7 @@ def start(config: Config) -> Backend:
 class VLLM:
     """A backend around one engine, or around workers. identity: what answers, for the response cache."""
 
-    constrains = True
+    capabilities = CAPABILITIES
 
     def __init__(self, config: Config, settings: Settings, outline: loader.Loaded) -> None:
         self.config, self.processor = config, outline.processor

@@ -66,7 +66,6 @@ def label_command(
     from itertools import islice
 
     from dfkdata import schemas
-    from dfkdata.common import plugins
     from dfkeval import backends
     from dfkeval.inference import backend_options, inputs
     from dfkeval.inference.labelling import budget, run, teacher
@@ -78,7 +77,7 @@ def label_command(
     sampling = backend_options.sampling_of(settings, set_ or ())
     wanted = _validators(validators)
     store = out / "media"
-    engine = plugins.load(backends.FAMILY, str(getattr(config, "kind", ""))).start(config)
+    engine = backends.start(config)
     labeller = teacher.Labeller(
         engine, prompt=prompt, schema=schema, wanted=wanted, tool_choice=tool_choice, sampling=sampling,
         prices=budget.Prices(price_prompt, price_output),

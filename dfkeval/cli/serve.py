@@ -69,7 +69,7 @@ def serve_command(
         schema=schema, variant=variant, settings=set_ or (), scaffold=scaffold,
         confidences=confidences, threshold=threshold_of(threshold or ()),
     )  # fmt: skip
-    if limits.workers > 1 and ask.backend.info.get("kind") not in ("openai", "scripted"):
+    if limits.workers > 1 and not ask.backend.capabilities.parallel:
         raise ConfigError("--limit workers: a local model answers one batch at a time; raise batch instead")
     sys.stderr.write(f"dfkeval: http://{host}:{port}/predict answers in {ask.schema.name}\n")
     app = application(ask, limits, secret)

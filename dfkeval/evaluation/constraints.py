@@ -17,6 +17,7 @@ import msgspec
 
 from dfkdata.common.errors import ConfigError
 from dfkdata.schemas import JsonForm, Label, Schema, TextForm, ToolForm
+from dfkeval.backends import load_xgrammar
 from dfkeval.parsing.decode import Form
 from dfkeval.types import Constraint, Mode
 
@@ -63,10 +64,8 @@ def _refuse_text(schema: Schema) -> None:
 
 def structural_tag(schema: Schema, form: ToolForm) -> str:
     """Exactly one call of the schema's tool, nothing around it, as a structural tag in JSON."""
-    from dfkeval.backends._local.grammar import xgrammar
-
     choice = {"type": "function", "function": {"name": form.name}}
-    tag = xgrammar().get_model_structural_tag(
+    tag = load_xgrammar().get_model_structural_tag(
         DIALECT, tools=schema.tools, tool_choice=choice, reasoning="disabled", parallel_tool_calls=False
     )
     text: str = tag.model_dump_json()

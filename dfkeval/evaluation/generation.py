@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from statistics import median
 from typing import Any
 
-from dfkdata.common import json_files, plugins
+from dfkdata.common import json_files
 from dfkdata.common.versions import MODEL_PACKAGES, installed_versions
 from dfkeval import backends
 from dfkeval.backends import Backend
@@ -29,8 +29,7 @@ PACKAGES = (*MODEL_PACKAGES, "pydantic", "jsonschema-rs", "httpx", "vllm", "xgra
 
 def start(config: EvalConfig) -> Backend:
     """The configured backend, loaded. Raises what its `start` raises."""
-    engine: Backend = plugins.load(backends.FAMILY, config.kind).start(config.backend)
-    return engine
+    return backends.start(config.backend)
 
 
 class LazyBackend:

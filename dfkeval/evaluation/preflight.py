@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dfkdata.common import plugins
 from dfkdata.common.config import Config
 from dfkdata.common.errors import ConfigError
 from dfkdata.schemas import Schema
 from dfkeval import backends
-from dfkeval.backends import Backend, Scorer
+from dfkeval.backends import Backend
 from dfkeval.evaluation import likelihood, scaffold
 from dfkeval.models import metadata
 from dfkeval.reports import trackers
@@ -46,18 +45,15 @@ def check_run(
 
 
 def check_constraint(config: EvalConfig, constraint: Constraint | None, backend: Backend | None) -> None:
-    """Raise `ConfigError` if the backend cannot do what the configuration wants of it.
-
-    A loaded backend says whether it `constrains`. The module of a configured one may have
-    `check(config, sampling, constraint)`, and without it cannot constrain."""
-    check = getattr(plugins.load(backends.FAMILY, config.kind), "check", None) if backend is None else None
-    if check is not None:
-        check(config.backend, config.sampling, constraint)
-    elif constraint is not None and not getattr(backend, "constrains", False):
+    """Raise `ConfigError` if the backend cannot do what the configuration wants of it."""
+    can = backends.capabilities_of(config.kind) if backend is None else backend.capabilities
+    if constraint is not None and not can.constrained:
         raise ConfigError(
             f"mode {config.mode}: backend {config.kind!r} cannot constrain what is written; "
             "use transformers, vllm or openai, or mode free"
         )
+    if backend is None:
+        backends.check(config.backend, config.sampling, constraint)
 
 
 def check_cache(folder: Path | None, backend: Config) -> None:
@@ -76,11 +72,8 @@ def check_likelihoods(config: EvalConfig, backend: Backend | None) -> None:
     names = likelihood.needed_by(config.metrics)
     if not names:
         return
-    if backend is None:
-        able = bool(getattr(plugins.load(backends.FAMILY, config.kind), "GIVES_LIKELIHOODS", False))
-    else:
-        able = isinstance(backend, Scorer)
-    if not able:
+    can = backends.capabilities_of(config.kind) if backend is None else backend.capabilities
+    if not can.likelihoods:
         raise ConfigError(
             f"metric {names[0]!r} needs the likelihood of the gold answers, which the backend "
             f"{config.kind!r} cannot give; use the transformers backend, or leave the metric out"

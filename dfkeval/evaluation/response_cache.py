@@ -12,30 +12,18 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, cast
 
 import msgspec
 from msgspec import structs
 
 from dfkdata.common.errors import ConfigError, DataError
-from dfkeval.backends import Backend
+from dfkeval.backends import Backend, Cacheable
 from dfkeval.types import Completion, Request, Sampling
 
 FORMAT = 1
-
-
-class Cachable(Backend, Protocol):
-    """A backend whose answers can be told apart by content.
-
-    identity: what answers, in hashes and versions; None where nothing says it."""
-
-    identity: dict[str, Any] | None
-
-    def fingerprint(self, request: Request, sampling: Sampling) -> dict[str, Any]:
-        """What is shown for one request: the rendered prompt and the images after resizing, or their hashes.
-
-        Raises `DataError` for an image that cannot be read."""
 
 
 class CachedAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,22 +38,22 @@ class CachedBackend:
     """A backend that asks `backend` only what `folder` does not hold."""
 
     def __init__(self, backend: Backend, folder: Path) -> None:
-        identity = getattr(backend, "identity", None)
-        if identity is None or not hasattr(backend, "fingerprint"):
+        cacheable = cast(Cacheable, backend) if backend.capabilities.cacheable else None
+        if cacheable is None or cacheable.identity is None:
             kind = backend.info.get("kind")
             raise ConfigError(
                 f"cache: nothing says what backend {kind!r} answers with (no hash of weights, no revision); "
                 "leave `cache` out"
             )
-        self.backend: Any = backend
-        self.identity: dict[str, Any] = identity
+        self.backend = cacheable
+        self.identity = cacheable.identity
         self.folder = folder
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise _unwritable(folder, error) from error
         self.info: dict[str, Any] = backend.info
-        self.constrains = bool(getattr(backend, "constrains", False))
+        self.capabilities = replace(backend.capabilities, likelihoods=False)
 
     def generate(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[Completion]:
         """Kept answers first, then what the backend answers to the rest."""

@@ -24,7 +24,7 @@ from dfkeval.types import Sampling
 RECORD = ".run.json"
 
 
-class Engine(Config):
+class BackendChoice(Config):
     """backend: as in an evaluation's configuration. sampling: None takes the schema's default."""
 
     backend: Annotated[SerializeAsAny[Config], BeforeValidator(configs.backend_of)]
@@ -76,7 +76,7 @@ def _written(backend: str) -> tuple[dict[str, Any], Path]:
 
 
 def _bound(given: dict[str, Any], root: Path) -> Config:
-    found = bind({"backend": given}, Engine, "command line").backend
+    found = bind({"backend": given}, BackendChoice, "command line").backend
     return found.model_copy(update=configs.paths_of(found, root))
 
 

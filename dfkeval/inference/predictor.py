@@ -22,6 +22,7 @@ from dfkdata.rows.scaffold import Scaffold
 from dfkdata.schemas import Schema, ToolForm
 from dfkeval import backends
 from dfkeval.backends import Backend
+from dfkeval.backends.transformers import Config as LocalModel
 from dfkeval.evaluation import scaffold as scaffolds
 from dfkeval.evaluation.grading import EvalItem, grade, prompt_text
 from dfkeval.inference.backend_options import sampling_of
@@ -226,13 +227,8 @@ def _engine(
     if backend is None:
         if model is None:
             raise ConfigError("say which model answers: a folder, a hub name, or 'tiny'")
-        module = plugins.load(backends.FAMILY, "transformers")
-        backend = module.Config(model=str(model), adapter=adapter)
-    if isinstance(backend, Config):
-        module = plugins.load(backends.FAMILY, str(getattr(backend, "kind", "")))
-        started: Backend = module.start(backend)
-        return started
-    return backend
+        backend = LocalModel(model=str(model), adapter=None if adapter is None else Path(adapter))
+    return backends.start(backend) if isinstance(backend, Config) else backend
 
 
 def default_sampling(schema: Schema, *, thinking: bool = False) -> Sampling:

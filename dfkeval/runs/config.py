@@ -81,7 +81,7 @@ class EvalConfig(Config):
     @property
     def kind(self) -> str:
         """The backend's member name."""
-        return str(getattr(self.backend, "kind", type(self.backend).__module__))
+        return backends.kind_of(self.backend)
 
     @property
     def mode(self) -> Mode:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dfkdata.common import config
+from dfkeval.backends import Capabilities
 from dfkeval.types import Completion, Request, Sampling
 
 ANSWERS = (
@@ -35,6 +36,8 @@ def start(config: Config) -> Any:
 
 
 class Noisy:
+    capabilities = Capabilities()
+
     def __init__(self, config: Config) -> None:
         self.config = config
         self.info: dict[str, Any] = {"kind": "tests.fakes.noisy", "adapter": str(config.adapter)}

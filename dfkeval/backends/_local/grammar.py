@@ -8,30 +8,20 @@ compiled is a `ConfigError`, before anything is asked."""
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from typing import Any
 
-from dfkdata.common.errors import ConfigError, missing_package
+from dfkdata.common.errors import ConfigError
 from dfkeval.backends._local.logits import only
+from dfkeval.backends._xgrammar import load_xgrammar
 from dfkeval.types import Constraint
-
-
-def xgrammar() -> Any:
-    """The library. Raises `ConfigError` naming the extra when it is not installed."""
-    try:
-        return importlib.import_module("xgrammar")
-    except ModuleNotFoundError as error:
-        if error.name != "xgrammar":
-            raise
-        raise missing_package("constrained decoding", "xgrammar", "constrained") from error
 
 
 class Compiler:
     """Compiled constraints of one tokenizer. vocab: logits of one step. ends: ids that end a turn."""
 
     def __init__(self, tokenizer: Any, vocab: int, ends: Sequence[int]) -> None:
-        self.library = xgrammar()
+        self.library = load_xgrammar()
         info = self.library.TokenizerInfo.from_huggingface(
             tokenizer, vocab_size=vocab, stop_token_ids=list(ends)
         )

@@ -1,7 +1,7 @@
 """The bytes of a server's answer -> a chat completion of the protocol's shape.
 
 Promises: what comes out has one choice with a finish reason, a message whose content is text, calls that are
-objects with a function, and token counts that are whole numbers or absent; anything else is `Trouble`, which
+objects with a function, and token counts that are whole numbers or absent; anything else is `RequestFailed`, which
 another attempt may mend, and never an exception further in. Half characters (lone surrogates), which no file
 can hold, become question marks."""
 
@@ -11,14 +11,14 @@ import json
 from typing import Any
 
 from dfkdata.common.jsonl import whole_characters
-from dfkeval.backends._openai.retry import Trouble
+from dfkeval.backends._openai.retry import RequestFailed
 
 #: Bytes of an answer; more is no answer to any question here.
 MOST = 32 << 20
 
 
 def checked(content: bytes) -> dict[str, Any]:
-    """The answer. Raises `Trouble` for half an answer or something else."""
+    """The answer. Raises `RequestFailed` for half an answer or something else."""
     try:
         found = json.loads(content)
     except (ValueError, RecursionError) as error:
@@ -34,7 +34,7 @@ def shaped(found: Any) -> dict[str, Any]:
     except (KeyError, IndexError, TypeError, AttributeError) as error:
         raise strange(f"{found!r:.120}") from error
     if not isinstance(message, dict) or not isinstance(reason, str):
-        raise Trouble("the answer's choice is not finished", passing=True)
+        raise RequestFailed("the answer's choice is not finished", retryable=True)
     plain = whole_characters(message) | {
         "content": whole_characters(text_of(message.get("content"))),
         "tool_calls": whole_characters(_calls(message.get("tool_calls"))),
@@ -73,5 +73,5 @@ def _counts(usage: Any) -> dict[str, int]:
     return {name: n for name, n in found if isinstance(n, int) and not isinstance(n, bool) and n >= 0}
 
 
-def strange(what: str) -> Trouble:
-    return Trouble(f"the answer is not a chat completion: {what}", passing=True)
+def strange(what: str) -> RequestFailed:
+    return RequestFailed(f"the answer is not a chat completion: {what}", retryable=True)

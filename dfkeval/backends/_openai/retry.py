@@ -18,30 +18,30 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-PASSING = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 520, 522, 524, 529})
+RETRYABLE_STATUSES = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 520, 522, 524, 529})
 LONGEST_WAIT = 60.0
 
 
-class Trouble(Exception):
-    """One attempt failed. passing: another attempt may work. wait: seconds that the server asked for."""
+class RequestFailed(Exception):
+    """One attempt failed. retryable: another attempt may work. wait: seconds that the server asked for."""
 
     def __init__(
-        self, message: str, *, passing: bool, timed_out: bool = False, wait: float | None = None
+        self, message: str, *, retryable: bool, timed_out: bool = False, wait: float | None = None
     ) -> None:
         super().__init__(message)
-        self.passing, self.timed_out, self.wait = passing, timed_out, wait
+        self.retryable, self.timed_out, self.wait = retryable, timed_out, wait
 
 
 @dataclass
 class Limit:
     """How many requests may be under way at one server: at most `most`, never below 1.
 
-    rests_until: on the clock; nothing new is sent before."""
+    paused_until: on the clock; nothing new is sent before."""
 
     most: int
     limit: float = 0.0
     busy: int = 0
-    rests_until: float = 0.0
+    paused_until: float = 0.0
 
     def __post_init__(self) -> None:
         self.limit = float(self.most)
@@ -83,10 +83,10 @@ class Servers:
             self.limits[server].done(ok)
             self.changed.notify_all()
 
-    def rest(self, server: int, seconds: float) -> None:
+    def pause(self, server: int, seconds: float) -> None:
         """Send nothing new to `server` for so long."""
         with self.changed:
-            self.limits[server].rests_until = self.clock() + min(seconds, LONGEST_WAIT)
+            self.limits[server].paused_until = self.clock() + min(seconds, LONGEST_WAIT)
 
     def _free(self, avoid: int | None) -> int | None:
         """The server with the most room, in turn where several have as much; None for none."""
@@ -94,7 +94,7 @@ class Servers:
             return None
         now, count = self.clock(), len(self.limits)
         order = [(self.turn + step) % count for step in range(count)]
-        awake = [at for at in order if self.limits[at].rests_until <= now]
+        awake = [at for at in order if self.limits[at].paused_until <= now]
         others = [at for at in awake if at != avoid] or awake
         ready = [at for at in others if self.limits[at].room > 0]
         return max(ready, key=lambda at: self.limits[at].room, default=None)
@@ -102,7 +102,7 @@ class Servers:
     def _pause(self) -> float | None:
         """Seconds until the next server has rested; None when none rests."""
         now = self.clock()
-        ends = [each.rests_until - now for each in self.limits if each.rests_until > now]
+        ends = [each.paused_until - now for each in self.limits if each.paused_until > now]
         return min(ends, default=None)
 
 
@@ -116,7 +116,7 @@ class Retry:
     rng: random.Random = field(default_factory=lambda: random.Random(0))
 
     def run(self, attempt: Callable[[int], Any], servers: Servers) -> Any:
-        """The result of `attempt(server)`, tried until it works. Raises the last `Trouble`."""
+        """The result of `attempt(server)`, tried until it works. Raises the last `RequestFailed`."""
         last: int | None = None
         for number in range(self.attempts):
             server = last = servers.enter(avoid=last)
@@ -125,19 +125,19 @@ class Retry:
                 found = attempt(server)
                 ok = True
                 return found
-            except Trouble as trouble:
-                ok = not trouble.passing
-                if not trouble.passing or number + 1 == self.attempts:
+            except RequestFailed as failure:
+                ok = not failure.retryable
+                if not failure.retryable or number + 1 == self.attempts:
                     raise
-                pause = self._pause(number, trouble)
+                pause = self._pause(number, failure)
             finally:
                 servers.leave(server, ok)
             self.sleep(pause)
         raise ValueError("a retry has at least one attempt")
 
-    def _pause(self, number: int, trouble: Trouble) -> float:
-        if trouble.wait is not None:
-            return min(trouble.wait, LONGEST_WAIT)
+    def _pause(self, number: int, failure: RequestFailed) -> float:
+        if failure.wait is not None:
+            return min(failure.wait, LONGEST_WAIT)
         return float(min(self.first_wait * 2**number, LONGEST_WAIT) * (0.5 + self.rng.random()))
 
 

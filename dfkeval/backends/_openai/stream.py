@@ -4,7 +4,7 @@ Strategy: bytes are cut into events by the rules of the HTML standard's "Server-
 CR, LF or both; an event at an empty line; comments keep connections open), each event's deltas are laid to
 what came before, and the result goes through the same check as a whole answer. Promises: however the bytes
 are cut, the same answer; deltas of text, reasoning and calls join to what was sent; a stream that breaks,
-breaks off, reports an error or is something else is `Trouble` and never half an answer. No connection and no
+breaks off, reports an error or is something else is `RequestFailed` and never half an answer. No connection and no
 clock here: both are passed in."""
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from dfkeval.backends._openai import response
-from dfkeval.backends._openai.retry import PASSING, Trouble
+from dfkeval.backends._openai.retry import RETRYABLE_STATUSES, RequestFailed
 
 #: What a request for a stream says beside the request itself.
 ASKED = {"stream": True, "stream_options": {"include_usage": True}}
@@ -33,7 +33,7 @@ class Reply(NamedTuple):
 
 
 def read(parts: Iterable[bytes], clock: Callable[[], float]) -> Reply:
-    """The answer that the parts of a body make. clock: seconds since it was asked. Raises `Trouble`."""
+    """The answer that the parts of a body make. clock: seconds since it was asked. Raises `RequestFailed`."""
     joined, first = Joined(), None
     for data in events(parts):
         if data == DONE:
@@ -77,7 +77,7 @@ def _lines(parts: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _event(data: bytes) -> dict[str, Any]:
-    """One chunk. Raises `Trouble` for something else, and for an error that the server reports."""
+    """One chunk. Raises `RequestFailed` for something else, and for an error that the server reports."""
     try:
         found = json.loads(data)
     except (ValueError, RecursionError) as error:
@@ -89,11 +89,11 @@ def _event(data: bytes) -> dict[str, Any]:
     return found
 
 
-def _reported(fault: Any) -> Trouble:
+def _reported(fault: Any) -> RequestFailed:
     """An error that the server reports in its stream; one that names a status is treated as that."""
     code = fault.get("code") if isinstance(fault, dict) else None
-    refused = isinstance(code, int) and 400 <= code < 500 and code not in PASSING
-    return Trouble(f"the stream ended with an error: {json.dumps(fault)[:300]}", passing=not refused)
+    refused = isinstance(code, int) and 400 <= code < 500 and code not in RETRYABLE_STATUSES
+    return RequestFailed(f"the stream ended with an error: {json.dumps(fault)[:300]}", retryable=not refused)
 
 
 @dataclass
@@ -108,7 +108,7 @@ class Joined:
     begun: bool = False
 
     def add(self, chunk: dict[str, Any]) -> None:
-        """Lay one chunk to it. Raises `Trouble` for one of another shape."""
+        """Lay one chunk to it. Raises `RequestFailed` for one of another shape."""
         self.usage = chunk.get("usage") or self.usage
         choices = chunk.get("choices") or []
         if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
@@ -170,7 +170,7 @@ class Joined:
 
 
 def _listed(value: Any) -> list[Any]:
-    """A list, empty for null. Raises `Trouble` for something else."""
+    """A list, empty for null. Raises `RequestFailed` for something else."""
     if value is None or isinstance(value, list):
         return value or []
     raise response.strange(f"a list of its stream is {value!r:.80}")

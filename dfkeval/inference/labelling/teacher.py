@@ -82,24 +82,19 @@ class Labeller:
 
     def _constraint(self) -> Constraint | None:
         """The grammar that forces the call where no server does. Raises `ConfigError` where nothing can."""
-        if self.tool_choice == "auto" or self.by_server:
+        if self.tool_choice == "auto" or self.backend.capabilities.remote:
             return None
-        if not getattr(self.backend, "constrains", False):
+        if not self.backend.capabilities.constrained:
             kind = self.backend.info.get("kind")
             raise ConfigError(
                 f"label: backend {kind!r} cannot be made to call the tool; use --tool-choice auto"
             )
         return constraints.constraint(self.schema, "constrained")
 
-    @property
-    def by_server(self) -> bool:
-        """Whether a server answers."""
-        return bool(self.backend.info.get("kind") == "openai")
-
     def item(self, record: Record) -> EvalItem:
         """What the teacher is asked for one row."""
         asked = scaffold.applied(prompt(record, self.schema), Scaffold(self.system, self.schema.tools or []))
-        forced = self.tool if self.tool_choice == "forced" and self.by_server else None
+        forced = self.tool if self.tool_choice == "forced" and self.backend.capabilities.remote else None
         request = Request(
             id=record.id, messages=asked, images=record.images, tools=self.schema.tools,
             constraint=self.constraint, force_tool=forced,

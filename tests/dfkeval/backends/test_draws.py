@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 import dfkeval
 from dfkdata.rows.messages import write_text
+from dfkeval.backends import Capabilities
 from dfkeval.backends._local.logits import Draw, Thinking
 from dfkeval.backends.transformers import Transformers
 from dfkeval.models import loader
@@ -142,6 +143,7 @@ def test_an_unclosed_think_block_is_an_outcome_and_reasoning_is_kept(
 class Thinks:
     """A backend whose answers are given; every second one never stops thinking."""
 
+    capabilities = Capabilities()
     info: dict[str, Any] = {"kind": "thinks"}
 
     def generate(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[Completion]:

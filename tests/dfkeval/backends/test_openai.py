@@ -21,7 +21,7 @@ import dfkeval
 from dfkdata.common.errors import BackendError, ConfigError
 from dfkeval import evaluate
 from dfkeval.backends import openai
-from dfkeval.backends._openai.retry import Retry, Servers, Trouble, duration, wait_of
+from dfkeval.backends._openai.retry import RequestFailed, Retry, Servers, duration, wait_of
 from dfkeval.evaluation import constraints
 from dfkeval.parsing.toolcall import write_tool_call
 from dfkeval.runs.config import EvalConfig
@@ -389,7 +389,7 @@ def test_a_retry_gives_its_place_back_while_it_waits_and_tries_another_server() 
     def attempt(server: int) -> str:
         tried.append(server)
         if len(tried) == 1:
-            raise Trouble("once", passing=True)
+            raise RequestFailed("once", retryable=True)
         return "done"
 
     def sleep(seconds: float) -> None:
@@ -417,10 +417,10 @@ def test_several_servers_share_the_requests_and_a_dead_one_costs_no_answer(
     assert {each.text for each in found.values()} == {"ok"} and len(third.bodies) == 20
 
 
-def test_a_server_whose_limit_is_spent_rests_until_the_time_it_names() -> None:
+def test_a_server_whose_limit_is_spent_paused_until_the_time_it_names() -> None:
     now = [100.0]
     servers = Servers(2, 4, clock=lambda: now[0])
-    servers.rest(0, 5.0)
+    servers.pause(0, 5.0)
     assert [servers.enter() for _ in range(2)] == [1, 1]
     assert servers._free(None) is None and servers._pause() == pytest.approx(5.0)
     now[0] = 105.0

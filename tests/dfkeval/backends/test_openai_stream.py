@@ -23,7 +23,7 @@ from dfkeval import evaluate
 from dfkeval.backends import openai
 from dfkeval.backends._openai import response
 from dfkeval.backends._openai import stream as _stream
-from dfkeval.backends._openai.retry import Trouble
+from dfkeval.backends._openai.retry import RequestFailed
 from dfkeval.runs.config import EvalConfig
 from dfkeval.types import Completion, LabelSlot, Request, Sampling
 from tests.helpers.runs import CAPTION, DFK, gold_answers, write_rows
@@ -209,20 +209,20 @@ BROKEN = [
 
 @pytest.mark.parametrize("data", BROKEN, ids=range(len(BROKEN)))
 def test_a_stream_that_is_half_an_answer_or_none_may_be_asked_again(data: bytes) -> None:
-    with pytest.raises(Trouble, match="the answer") as failed:
+    with pytest.raises(RequestFailed, match="the answer") as failed:
         _stream.read([data], lambda: 0.0)
-    assert failed.value.passing
+    assert failed.value.retryable
 
 
 @pytest.mark.parametrize(
-    ("fault", "passing"),
+    ("fault", "retryable"),
     [('"overloaded"', True), ('{"message": "m", "code": 503}', True), ('{"code": 400}', False),
      ('{"code": "rate_limit"}', True), ('{"code": 429}', True)],
 )  # fmt: skip
-def test_an_error_that_the_stream_reports_is_trouble(fault: str, passing: bool) -> None:
-    with pytest.raises(Trouble, match="ended with an error") as failed:
+def test_an_error_that_the_stream_reports_is_trouble(fault: str, retryable: bool) -> None:
+    with pytest.raises(RequestFailed, match="ended with an error") as failed:
         _stream.read([delta(content="half"), f'data: {{"error": {fault}}}\n\n'.encode()], lambda: 0.0)
-    assert failed.value.passing is passing
+    assert failed.value.retryable is retryable
 
 
 # --- over a connection

@@ -17,6 +17,7 @@ import pytest
 import dfkeval
 from dfkdata.common import json_files
 from dfkdata.common.errors import BackendError, ConfigError, DataError
+from dfkeval.backends import Capabilities
 from dfkeval.backends.scripted import Scripted
 from dfkeval.evaluation import evaluate, grading, shards
 from dfkeval.models import metadata
@@ -106,6 +107,8 @@ def test_gold_is_read_from_the_last_turn_where_meta_has_none() -> None:
 class Stops:
     """A backend that breaks after some answers, as a killed process does."""
 
+    capabilities = Capabilities()
+
     def __init__(self, after: int) -> None:
         self.after, self.asked = after, 0
         self.info: dict[str, Any] = {"kind": "stops"}
@@ -161,7 +164,9 @@ from pathlib import Path
 from tests.helpers.runs import DFK, config_of, gold_answers
 from dfkeval import evaluate
 from dfkeval.types import Completion
+from dfkeval.backends import Capabilities
 class Slow:
+    capabilities = Capabilities()
     info = {}
     def generate(self, requests, sampling):
         answers = dict(gold_answers(DFK, 8))

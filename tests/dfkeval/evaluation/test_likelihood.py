@@ -12,6 +12,7 @@ import pytest
 
 from dfkdata.common.errors import BackendError, ConfigError
 from dfkeval import evaluate, load_run
+from dfkeval.backends import Capabilities
 from dfkeval.backends.scripted import Scripted
 from dfkeval.evaluation import evaluate as harness
 from dfkeval.evaluation import shards
@@ -23,6 +24,8 @@ N = 6
 
 class Judge(Scripted):
     """Plays answers back and finds row i's gold answer i nats a token unlikely, at i + 1 tokens."""
+
+    capabilities = Capabilities(likelihoods=True)
 
     def __init__(self, broken: Sequence[str] = (), stop_after: int | None = None) -> None:
         names = [

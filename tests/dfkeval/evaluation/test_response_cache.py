@@ -12,6 +12,7 @@ from msgspec import structs
 
 import dfkeval
 from dfkdata.common.errors import ConfigError, DataError
+from dfkeval.backends import Capabilities
 from dfkeval.backends.transformers import Transformers
 from dfkeval.evaluation import response_cache
 from dfkeval.evaluation.response_cache import CachedBackend
@@ -25,6 +26,8 @@ IDENTITY = {"weights_sha256": "w", "adapter_sha256": None, "template_sha256": "t
 
 class Engine:
     """A backend that counts what it is asked; `answer` makes a completion from its request."""
+
+    capabilities = Capabilities(cacheable=True)
 
     def __init__(self, answer: Any = None, **identity: Any) -> None:
         self.identity: dict[str, Any] | None = IDENTITY | identity

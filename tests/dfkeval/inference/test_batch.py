@@ -21,6 +21,7 @@ from dfkdata import Record, Reject
 from dfkdata.common import locks
 from dfkdata.common.errors import ConfigError, DataError
 from dfkeval import PredictionError, Predictor, evaluate
+from dfkeval.backends import Capabilities
 from dfkeval.cli import app
 from dfkeval.inference import inputs
 from dfkeval.inference.batch import many, numbered
@@ -35,6 +36,8 @@ CAPTION_TOOL = CAPTION.tools
 
 class Sure:
     """Answers every request, sure of "fitnah" as far as it is told; some ids fail."""
+
+    capabilities = Capabilities()
 
     def __init__(self, fitnah: float | None = None, failing: Iterable[str] = (), text: str = GOOD) -> None:
         self.fitnah, self.failing, self.text = fitnah, set(failing), text

@@ -21,6 +21,7 @@ from dfkdata import Record, Reject, convert, load_rows, read, schemas
 from dfkdata.common import locks
 from dfkdata.common.errors import BackendError, ConfigError, DataError
 from dfkeval import validators
+from dfkeval.backends import Capabilities
 from dfkeval.backends._openai import protocol
 from dfkeval.cli import app
 from dfkeval.inference.labelling.budget import Prices, Purse, prompt_tokens
@@ -34,9 +35,8 @@ from tests.helpers.runs import CAPTION, answer_text, caption_gold, caption_text,
 class Teacher:
     """Answers caption n with its gold, or with what `said` has for its id; breaks after `limit` answers."""
 
-    constrains = False
-
     def __init__(self, kind: str = "openai", limit: int = 10_000, **said: str) -> None:
+        self.capabilities = Capabilities(remote=kind == "openai")
         self.limit, self.said = limit, said
         self.asked: list[Request] = []
         self.info: dict[str, Any] = {"kind": kind, "model": "teacher-1"}
@@ -209,7 +209,7 @@ def test_a_server_is_told_to_have_called_the_tool() -> None:
 def test_a_local_engine_is_forced_by_its_grammar() -> None:
     pytest.importorskip("xgrammar")
     teacher = Teacher(kind="transformers")
-    teacher.constrains = True
+    teacher.capabilities = Capabilities(constrained=True)
     record = captions(1)[0]
     assert isinstance(record, Record)
     request = Labeller(teacher).item(record).request

@@ -12,6 +12,7 @@ import pytest
 from dfkdata.common.errors import BackendError, ConfigError, DataError
 from dfkdata.rows.record import Record, Reject
 from dfkeval import PredictionError, Predictor
+from dfkeval.backends import Capabilities
 from dfkeval.models import metadata
 from dfkeval.types import Completion, Request, Sampling
 from tests.helpers.runs import CAPTION, DFK, answer_text, caption_gold, dfk_gold
@@ -19,6 +20,8 @@ from tests.helpers.runs import CAPTION, DFK, answer_text, caption_gold, dfk_gold
 
 class Says:
     """A backend that answers every request with `text`, or breaks after `limit` of them."""
+
+    capabilities = Capabilities()
 
     def __init__(self, text: str, limit: int = 10_000) -> None:
         self.text, self.limit = text, limit

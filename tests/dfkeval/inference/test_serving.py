@@ -19,6 +19,7 @@ from typing import Any
 import httpx
 import pytest
 
+from dfkeval.backends import Capabilities
 from tests.helpers.runs import CAPTION, DFK, answer_text, caption_gold, dfk_gold, write_answers
 
 pytest.importorskip("starlette")
@@ -44,6 +45,8 @@ JUNK = [b"\x00\x01\x02\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"POST /predict\r\n\
 class Engine:
     """Answers by the title that is asked: "down" fails, "dead" breaks the engine, "bug" is a fault of ours,
     "bad" is no valid answer. Waits at the gate, and notes how many batches were inside at once."""
+
+    capabilities = Capabilities()
 
     def __init__(self) -> None:
         self.info: dict[str, Any] = {"kind": "scripted"}

@@ -15,6 +15,7 @@ from dfkdata import schemas
 from dfkdata.common.errors import ConfigError
 from dfkdata.media.images import open_image
 from dfkeval import evaluate, load_run
+from dfkeval.backends import Capabilities
 from dfkeval.backends._local.label_probabilities import with_label_probs
 from dfkeval.backends.openai import body, label_probs
 from dfkeval.backends.transformers import Transformers
@@ -343,6 +344,8 @@ def test_a_server_s_logprobs_arrive_as_probabilities() -> None:
 
 class Sure:
     """A backend that answers gold with 0.7 on its label where it is asked how sure it is."""
+
+    capabilities = Capabilities()
 
     def __init__(self) -> None:
         self.info: dict[str, Any] = {}
