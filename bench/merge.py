@@ -32,11 +32,12 @@ CONTENDERS = {
     "imports only": "",
     "file-level": """
 from pathlib import Path
-from dfktrain import lora, merge, mergeplan, tensorfile
+from dfktrain.merging import merge, plan
+from dfktrain.weights import lora, safetensors_io
 base, adapter, out = map(Path, sys.argv[1:])
 out.mkdir()
-files = tensorfile.weight_files(base)
-merge._write(files, out, mergeplan.plan(lora.read(adapter), files, base))
+files = safetensors_io.weight_files(base)
+merge._write(files, out, plan.plan_changes(lora.read(adapter), files, base))
 """,
     "load-merge-save": """
 base, adapter, out = sys.argv[1:]
@@ -134,8 +135,11 @@ def kept(base: Path, out: Path) -> tuple[int, int, int]:
 
     from dfktrain.weights import safetensors_io
 
-    before = {e.name: t.clone() for file in safetensors_io.weight_files(base) for e, t in file.tensors()}
-    after = {e.name: t for file in safetensors_io.weight_files(out) for e, t in file.tensors()}
+    def tensors(folder: Path) -> dict[str, Any]:
+        files = safetensors_io.weight_files(folder)
+        return {name: t for file in files for name, t in safetensors_io.read_tensors(file.path, file.shapes)}
+
+    before, after = tensors(base), tensors(out)
     same = sum(
         n in after and after[n].dtype == t.dtype and torch.equal(after[n], t) for n, t in before.items()
     )

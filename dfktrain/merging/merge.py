@@ -27,7 +27,7 @@ from dfkeval.models.fingerprint import template_sha256
 from dfkeval.models.source import model_source
 from dfktrain.engines.transformers import shapes_without_weights
 from dfktrain.merging import probes as probes_
-from dfktrain.merging.plan import Changes, plan, settings
+from dfktrain.merging.plan import Changes, plan_changes, read_config
 from dfktrain.merging.verification import verify_merge
 from dfktrain.reports import model_card
 from dfktrain.training import manifest
@@ -94,7 +94,7 @@ def merge_adapter(
     base, notes = _base(base_dir, adapter)
     _refuse_twice(base, adapter.folder)
     files = weight_files(base)
-    changes = plan(adapter, files, base)
+    changes = plan_changes(adapter, files, base)
     card = cards.read(adapter.folder)
     part = out.with_name(f".{out.name}.part")
     shutil.rmtree(part, ignore_errors=True)
@@ -169,7 +169,7 @@ def _base(asked: str | Path | None, adapter: lora.Adapter) -> tuple[Path, list[s
         raise ConfigError(f"adapter {adapter.folder}: names no base model; give it with --base")
     notes = _quantisation(adapter, card)
     folder = _local(asked if asked is not None else str(named))
-    if settings(folder).get("quantization_config"):
+    if read_config(folder).get("quantization_config"):
         raise ConfigError(
             f"base {folder}: its weights are quantised, and a sum with them would be rounded to their few "
             f"bits; merge into the 16-bit model: --base {named or lora.full_precision(folder.name)}"
@@ -209,7 +209,7 @@ def _quantisation(adapter: lora.Adapter, card: cards.Card | None) -> list[str]:
 def _check_shapes(card: cards.Card | None, folder: Path, adapter: Path) -> None:
     """The base has the parameters that `dfk.json` knows. Raises `ConfigError`."""
     expected = card.base.shapes_sha256 if card is not None and card.base is not None else None
-    if expected is None or not probes_.vision(folder):
+    if expected is None or not probes_.is_vision_model(folder):
         return
     if shapes_without_weights(str(folder)) != expected:
         raise ConfigError(f"adapter {adapter}: was trained on a model of other shapes than {folder}")
@@ -301,7 +301,7 @@ def _check_card(card: cards.Card | None, part: Path, adapter: Path) -> None:
     """The merged folder renders prompts as training did."""
     if card is None or card.template_sha256 is None:
         return
-    rendered = template_sha256(probes_.processor(part)) if probes_.vision(part) else None
+    rendered = template_sha256(probes_.load_probe_processor(part)) if probes_.is_vision_model(part) else None
     if rendered is not None and rendered != card.template_sha256:
         raise ConfigError(
             f"adapter {adapter}: was trained with another chat template than the base's; give it with "

@@ -1,6 +1,6 @@
-"""What the proof of a merge asks, and the processor that turns it into tensors.
+"""The prompts on which a merge is verified, and the processor that turns them into tensors.
 
-Promises: the built-in probes need no files, and are the same everywhere."""
+The built-in probes need no files and are the same everywhere."""
 
 from __future__ import annotations
 
@@ -26,7 +26,13 @@ PICTURE = "Describe this picture."
 
 @dataclass(frozen=True)
 class Probe:
-    """One question. images: pictures as the processor takes them."""
+    """One prompt.
+
+    Attributes:
+        messages: The turns before the answer.
+        images: Pictures as the processor takes them, in the order of the messages.
+        tools: Tools of the prompt; None without any.
+    """
 
     messages: list[dict[str, Any]]
     images: tuple[Any, ...] = ()
@@ -34,16 +40,20 @@ class Probe:
 
 
 def built_in(folder: Path, card: cards.Card | None) -> list[Probe]:
-    """Four texts and, for a model that sees, a drawn picture; with the system prompt and tools of
-    `dfk.json`."""
+    """Return four texts and, for a vision-language model, a drawn picture.
+
+    Args:
+        folder: The model's folder.
+        card: Its `dfk.json`, whose system prompt and tools are used; None without one.
+    """
     system = [] if card is None or card.system_prompt is None else [_turn("system", card.system_prompt)]
     tools = card.tools if card is not None else None
-    sees = vision(folder)
-    texts = [Probe([*system, _turn("user", text, parts=sees)], tools=tools) for text in TEXTS]
-    if not sees:
+    vision = is_vision_model(folder)
+    texts = [Probe([*system, _turn("user", text, parts=vision)], tools=tools) for text in TEXTS]
+    if not vision:
         return texts
-    asked = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": PICTURE}]}
-    return [*texts, Probe([*system, asked], (_picture(),), tools)]
+    question = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": PICTURE}]}
+    return [*texts, Probe([*system, question], (_picture(),), tools)]
 
 
 def _turn(role: str, text: str, *, parts: bool = True) -> dict[str, Any]:
@@ -61,29 +71,33 @@ def _picture() -> Any:
 
 
 def of_rows(path: Path, limit: int = 8) -> list[Probe]:
-    """The prompts of the first rows of a messages file. Raises `DataError` for none."""
+    """Return the prompts of the first rows of a file in the messages layout.
+
+    Raises:
+        DataError: The file has no rows, or a row cannot be read.
+    """
     from dfkdata.rows.messages import load_rows
     from dfkdata.rows.prompt import before_answer
 
-    found = []
+    probes: list[Probe] = []
     for row in load_rows(path):
         images = tuple(open_image(image) for image in row["images"])
-        found.append(Probe(before_answer(row["messages"]), images, row.get("tools")))
-        if len(found) == limit:
-            return found
-    if not found:
-        raise DataError(f"{path}: no rows to prove the merge on")
-    return found
+        probes.append(Probe(before_answer(row["messages"]), images, row.get("tools")))
+        if len(probes) == limit:
+            return probes
+    if not probes:
+        raise DataError(f"{path}: has no rows to verify the merge on")
+    return probes
 
 
-def vision(folder: Path) -> bool:
-    """Whether the model in `folder` is a vision-language model."""
+def is_vision_model(folder: Path) -> bool:
+    """Return whether the model in a folder is a vision-language model."""
     return "vision_config" in json.loads((folder / "config.json").read_text(encoding="utf-8"))
 
 
-def processor(folder: Path) -> Any:
-    """The processor, or the tokenizer of a language model."""
-    if vision(folder):
+def load_probe_processor(folder: Path) -> Any:
+    """Return the processor of the model in a folder, for a language model its tokenizer."""
+    if is_vision_model(folder):
         return load_processor(folder)
     from transformers import AutoTokenizer
 

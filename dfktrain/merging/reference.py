@@ -1,7 +1,9 @@
-"""A base with its adapter on it, unmerged, as PEFT computes them: what a merge is compared with.
+"""The model that a merge is compared with: the base with its adapter attached, as PEFT computes it.
 
-Promises: an adapter whose keys are spelled for another class of the same model is attached under the names of
-this one, through a copy; nothing of the adapter's own folder is changed."""
+Guarantees:
+    - An adapter whose keys are spelled for another class of the same model is attached through a copy with the
+      names of this class.
+    - Nothing in the adapter's own folder is changed."""
 
 from __future__ import annotations
 
@@ -16,16 +18,27 @@ import torch
 
 from dfkdata.common.errors import ConfigError
 from dfkeval.models import adapters
-from dfktrain.merging.probes import vision
+from dfktrain.merging.probes import is_vision_model
 from dfktrain.weights import lora
 
 
-def network(folder: Path, dtype: str, device: str) -> Any:
+def load_network(folder: Path, dtype: str, device: str) -> Any:
+    """Load the model of a folder for inference.
+
+    Args:
+        folder: The model's folder.
+        dtype: Name of a torch type in which it computes, such as "float32".
+        device: "cpu" or "cuda".
+
+    Raises:
+        ConfigError: The model cannot be loaded.
+    """
     import transformers
 
     from dfkeval.models.quiet import quiet_loading
 
-    auto = transformers.AutoModelForImageTextToText if vision(folder) else transformers.AutoModelForCausalLM
+    vision = is_vision_model(folder)
+    auto = transformers.AutoModelForImageTextToText if vision else transformers.AutoModelForCausalLM
     try:
         with quiet_loading():
             net = auto.from_pretrained(str(folder), dtype=getattr(torch, dtype), attn_implementation="sdpa")
@@ -34,35 +47,37 @@ def network(folder: Path, dtype: str, device: str) -> Any:
     return net.to(device).eval()
 
 
-def adapted(base: Path, adapter: lora.Adapter, processor: Any, dtype: str, device: str) -> Any:
-    """The base with its adapter on it, unmerged."""
-    net = network(base, dtype, device)
+def load_reference(base: Path, adapter: lora.Adapter, processor: Any, dtype: str, device: str) -> Any:
+    """Load the base with its adapter attached and not merged; arguments as of `load_network`.
+
+    Raises:
+        ConfigError: The model cannot be loaded, or the adapter does not fit it.
+    """
+    net = load_network(base, dtype, device)
     holder = SimpleNamespace(tokenizer=getattr(processor, "tokenizer", processor))
     with tempfile.TemporaryDirectory() as scratch:
-        folder = _loadable(adapter, net, Path(scratch))
-        return adapters.attach(net, folder, holder)
+        return adapters.attach(net, _loadable(adapter, net, Path(scratch)), holder)
 
 
 def _loadable(adapter: lora.Adapter, net: Any, scratch: Path) -> Path:
-    """The adapter's folder, or a copy with the key names of this model class where they are spelled
-    otherwise."""
+    """Return the adapter's folder, or a copy in `scratch` if this model class spells the keys otherwise."""
     modules = {adapters.plain_name(name): name for name, _ in net.named_modules()}
-    own = {entry.name for entry in adapter.file.entries}
+    file_keys = {entry.name for entry in adapter.file.entries}
     keys = {**_factor_keys(adapter, modules), **_whole_keys(adapter, modules)}
-    if {*keys.values()} == own and all(new == old for new, old in keys.items()):
+    if {*keys.values()} == file_keys and all(new == old for new, old in keys.items()):
         return adapter.folder
     from safetensors.torch import save_file
 
     save_file({new: adapter.tensor(old) for new, old in keys.items()}, str(scratch / adapters.WEIGHTS_FILE))
     names = {module: modules[module] for module in adapter.factors}
-    ranks = {re.escape(names[name]): found.rank for name, found in adapter.factors.items()}
-    alphas = {re.escape(names[name]): _alpha(adapter, found) for name, found in adapter.factors.items()}
-    explicit = {
+    layers = {re.escape(names[module]): factors for module, factors in adapter.factors.items()}
+    config = adapter.config | {
         "target_modules": sorted(names.values()),
         "exclude_modules": None,
         "layers_to_transform": None,
+        "rank_pattern": {pattern: factors.rank for pattern, factors in layers.items()},
+        "alpha_pattern": {pattern: _alpha(adapter, factors) for pattern, factors in layers.items()},
     }
-    config = adapter.config | explicit | {"rank_pattern": ranks, "alpha_pattern": alphas}
     (scratch / adapters.CONFIG_FILE).write_text(json.dumps(config), encoding="utf-8")
     return scratch
 
@@ -72,19 +87,20 @@ def _alpha(adapter: lora.Adapter, factors: lora.Factors) -> float:
 
 
 def _factor_keys(adapter: lora.Adapter, modules: dict[str, str]) -> dict[str, str]:
-    """Key as this class spells it -> key of the file."""
+    """Return key as this class spells it -> key of the file."""
     keys: dict[str, str] = {}
-    for name, found in adapter.factors.items():
-        home = f"base_model.model.{modules[name]}"
-        keys |= {f"{home}.lora_A.weight": found.a, f"{home}.lora_B.weight": found.b}
-        if found.magnitude is not None:
-            keys[f"{home}.lora_magnitude_vector"] = found.magnitude
-        if found.bias is not None:
-            keys[f"{home}.lora_B.bias"] = found.bias
+    for name, factors in adapter.factors.items():
+        prefix = f"base_model.model.{modules[name]}"
+        keys |= {f"{prefix}.lora_A.weight": factors.a, f"{prefix}.lora_B.weight": factors.b}
+        if factors.magnitude is not None:
+            keys[f"{prefix}.lora_magnitude_vector"] = factors.magnitude
+        if factors.bias is not None:
+            keys[f"{prefix}.lora_B.bias"] = factors.bias
     return keys
 
 
 def _whole_keys(adapter: lora.Adapter, modules: dict[str, str]) -> dict[str, str]:
+    """Return key as this class spells it -> key of the file, of tensors that are saved whole."""
     keys = {}
     for name, key in (adapter.replaced | adapter.copies).items():
         module, _, kind = name.rpartition(".")

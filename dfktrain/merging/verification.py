@@ -1,23 +1,25 @@
-"""The proof of a merge: three models asked the same questions, and every difference held against a noise
-floor.
+"""Verify a merged model: compare it with base and adapter, and hold every difference against a noise floor.
 
-Reference: base and adapter as PEFT computes them, unmerged, in fp32 arithmetic. Everything below is a
-distance from it, over the last `POSITIONS` positions of each probe followed by the reference's own greedy
-answer (so "greedy tokens" are the argmax at every step of one shared path):
+How it works: the reference is base and adapter as PEFT computes them, not merged, in fp32 arithmetic. It
+answers every probe greedily. Other models are then compared with it over the last `POSITIONS` positions of
+prompt and answer, so that "greedy tokens" are the argmax at every step of one shared path:
 
-    floor      the same unmerged model in bf16 arithmetic: what this model's numbers are worth where it
-    usually runs in memory  PEFT's own merge, fp32: the sum itself, computed by other code than ours, nothing
-    rounded reloaded   the written folder, fp32 arithmetic: the sum after its rounding to the stored type
+    floor      base and adapter, not merged, in bf16 arithmetic: the noise of this model where it usually runs
+    in memory  PEFT's own merge, fp32: the sum itself, computed by other code than ours, nothing rounded
+    reloaded   the written folder, fp32 arithmetic: the sum after its rounding to the stored type
     served     the written folder, bf16 arithmetic
     effect     the base alone: how far the adapter moves the model
 
-A distance is the largest |difference of logits|, the root mean square of it, the mean KL(reference || other)
-in nats, and the share of equal greedy tokens. Bounds: in memory and reloaded stay within 2 floors of logits
-and 4 of KL (KL grows with the square); a greedy token may differ only where the reference's two best logits
-are closer than 2 floors; served stays within 3 and 9 (the floor and the merge on top of each other); and
-rounding may not take away more than half of the adapter's effect. Before that the written weights are
-compared with PEFT's: changed tensors to one rounding of the stored type, all others byte for byte with the
-base."""
+A distance is the largest absolute difference of a logit, the root mean square of the differences, the mean
+KL(reference || other) in nats, and the share of equal greedy tokens.
+
+Guarantees:
+    - Changed tensors equal PEFT's merge to one rounding of the stored type; all others equal the base's byte
+      for byte.
+    - In memory and reloaded stay within 2 floors of logits and 4 of KL (KL grows with the square); a greedy
+      token differs only where the reference's two best logits are closer than 2 floors.
+    - Served stays within 3 floors of logits and 9 of KL: it has the noise floor and the merge.
+    - Rounding takes away at most half of the adapter's effect."""
 
 from __future__ import annotations
 
@@ -31,10 +33,10 @@ from torch import Tensor
 
 from dfkdata.common.errors import DataError
 from dfkeval.models import adapters
-from dfktrain.merging.probes import Probe, processor
-from dfktrain.merging.reference import adapted, network
+from dfktrain.merging.probes import Probe, load_probe_processor
+from dfktrain.merging.reference import load_network, load_reference
 from dfktrain.weights import lora
-from dfktrain.weights.safetensors_io import TensorEntry, weight_files
+from dfktrain.weights.safetensors_io import TensorEntry, TensorFile, read_tensors, weight_files
 
 POSITIONS = 64
 """Positions of a probe that are compared, counted from the end of the greedy answer."""
@@ -49,9 +51,16 @@ LOST = 0.5
 
 @dataclass(frozen=True)
 class Distance:
-    """How far a model is from the reference. max_logit, rms_logit: of the difference of logits. mean_kl: nats
-    a position. greedy: share of equal greedy tokens. widest_flip: the largest gap between the reference's two
-    best logits at which a greedy token differs, 0 for none."""
+    """How far a model is from the reference.
+
+    Attributes:
+        max_logit: Largest absolute difference of a logit.
+        rms_logit: Root mean square of the differences of logits.
+        mean_kl: Mean KL divergence in nats a position.
+        greedy: Share of equal greedy tokens.
+        widest_flip: Largest gap between the reference's two best logits at which a greedy token differs; 0 if
+            none differs.
+    """
 
     max_logit: float
     rms_logit: float
@@ -62,10 +71,22 @@ class Distance:
 
 @dataclass(frozen=True)
 class Verification:
-    """floor, in_memory, reloaded, served, effect: see the module. lost: rounding's share of the effect (rms).
+    """The result of a verification.
 
-    weights: tensors compared with PEFT's merge. faults: what broke a bound; empty when the merge is
-    proved."""
+    Attributes:
+        probes: Number of prompts.
+        positions: Number of compared positions.
+        stored: Types of the written tensors, such as "BF16+F32".
+        device: Where the models ran.
+        floor: Distance of base and adapter in bf16.
+        in_memory: Distance of PEFT's own merge.
+        reloaded: Distance of the written folder in fp32.
+        served: Distance of the written folder in bf16.
+        effect: Distance of the base alone.
+        lost: Share of the effect (rms of the logits) that rounding takes away.
+        weights: Number of changed and of kept tensors.
+        faults: The broken bounds; empty if the merge is verified.
+    """
 
     probes: int
     positions: int
@@ -81,7 +102,7 @@ class Verification:
     faults: tuple[str, ...]
 
     def record(self) -> dict[str, Any]:
-        """For merge-report.json, the bounds beside the figures."""
+        """Return the entry in merge-report.json: the figures with their bounds."""
         logit, kl = self.floor.max_logit, self.floor.mean_kl
         bounds = {
             "in_memory": {"max_logit": LOGITS * logit, "mean_kl": KL * kl, "widest_flip": LOGITS * logit},
@@ -105,28 +126,40 @@ def verify_merge(
     device: str,
     say: Say,
 ) -> Verification:
-    """Compare `merged` with `base` and `adapter`. changed: names of the tensors that may differ from the
-    base's.
+    """Compare a merged model with its base and adapter.
 
-    Raises `DataError` where a written weight is not the sum that PEFT computes; every other failure is in
-    `faults`."""
-    ask = _Questions(merged, probes, device)
-    say("base and adapter, unmerged and merged in memory, fp32")
-    reference, in_memory, weights = _unmerged(ask, base, adapter, merged, changed)
+    Args:
+        base: Folder of the base.
+        adapter: The adapter.
+        merged: Folder of the merged model.
+        changed: Names of the tensors that may differ from the base's.
+        probes: The prompts.
+        device: "auto", "cpu" or "cuda".
+        say: Receives a line for each step.
+
+    Returns:
+        The figures; a bound that does not hold is in `faults`.
+
+    Raises:
+        DataError: A written weight is not the sum that PEFT computes, or a logit is not finite.
+    """
+    suite = _ProbeSuite(merged, probes, device)
+    say("base and adapter, not merged and merged in memory, fp32")
+    answers, in_memory, weights = _compare_in_memory(suite, base, adapter, merged, changed)
     say("base alone, fp32")
-    effect = _alone(ask, base, "float32", reference)
+    effect = _compare_folder(suite, base, "float32", answers)
     say("merged, reloaded, fp32")
-    reloaded = _alone(ask, merged, "float32", reference)
+    reloaded = _compare_folder(suite, merged, "float32", answers)
     say("merged, reloaded, bf16")
-    served = _alone(ask, merged, "bfloat16", reference)
+    served = _compare_folder(suite, merged, "bfloat16", answers)
     say("base and adapter, bf16: the noise floor")
-    floor = _floor(ask, base, adapter, reference)
+    floor = _compare_adapted(suite, base, adapter, answers)
     lost = reloaded.rms_logit / effect.rms_logit if effect.rms_logit else float("inf")
     return Verification(
         probes=len(probes),
-        positions=sum(answer.logits.shape[0] for answer in reference),
-        stored=_stored(merged),
-        device=ask.device,
+        positions=sum(answer.logits.shape[0] for answer in answers),
+        stored=_stored_types(merged),
+        device=suite.device,
         floor=floor,
         in_memory=in_memory,
         reloaded=reloaded,
@@ -138,23 +171,26 @@ def verify_merge(
     )
 
 
-def _unmerged(
-    ask: _Questions, base: Path, adapter: lora.Adapter, merged: Path, changed: set[str]
+def _compare_in_memory(
+    suite: _ProbeSuite, base: Path, adapter: lora.Adapter, merged: Path, changed: set[str]
 ) -> tuple[list[_Answer], Distance, dict[str, int]]:
-    """(the reference, how far PEFT's own merge is from it, counts of weights compared with that merge)."""
-    net = adapted(base, adapter, ask.processor, "float32", ask.device)
-    reference = ask.reference(net)
+    """Return (the reference's answers, distance of PEFT's own merge, counts of compared weights)."""
+    net = load_reference(base, adapter, suite.processor, "float32", suite.device)
+    answers = suite.answers(net)
     whole = net.merge_and_unload(safe_merge=True)
-    return reference, ask.distance(whole, reference), compare_weights(base, merged, whole, changed)
+    return answers, suite.distance(whole, answers), compare_weights(base, merged, whole, changed)
 
 
-def _alone(ask: _Questions, folder: Path, dtype: str, reference: list[_Answer]) -> Distance:
-    """The model of a folder, which is free again on return."""
-    return ask.distance(network(folder, dtype, ask.device), reference)
+def _compare_folder(suite: _ProbeSuite, folder: Path, dtype: str, answers: list[_Answer]) -> Distance:
+    """Return the distance of the model in a folder, whose memory is free again afterwards."""
+    return suite.distance(load_network(folder, dtype, suite.device), answers)
 
 
-def _floor(ask: _Questions, base: Path, adapter: lora.Adapter, reference: list[_Answer]) -> Distance:
-    return ask.distance(adapted(base, adapter, ask.processor, "bfloat16", ask.device), reference)
+def _compare_adapted(
+    suite: _ProbeSuite, base: Path, adapter: lora.Adapter, answers: list[_Answer]
+) -> Distance:
+    net = load_reference(base, adapter, suite.processor, "bfloat16", suite.device)
+    return suite.distance(net, answers)
 
 
 def _faults(
@@ -165,14 +201,14 @@ def _faults(
         ("merged and reloaded", reloaded, LOGITS, KL, LOGITS),
         ("merged, served in bf16", served, SERVED_LOGITS, SERVED_KL, None),
     )
-    for name, found, logits, kl, flip in checks:
-        if not found.max_logit <= logits * floor.max_logit:
+    for name, distance, logits, kl, flip in checks:
+        if not distance.max_logit <= logits * floor.max_logit:
             allowed = f"{logits:g} x {floor.max_logit:.3g}"
-            yield f"{name}: logits differ by {found.max_logit:.3g}, allowed {allowed}"
-        if not found.mean_kl <= kl * floor.mean_kl:
-            yield f"{name}: KL is {found.mean_kl:.3g} nats, allowed {kl:g} x {floor.mean_kl:.3g}"
-        if flip is not None and not found.widest_flip <= flip * floor.max_logit:
-            yield f"{name}: a greedy token differs where the best two are {found.widest_flip:.3g} apart"
+            yield f"{name}: logits differ by {distance.max_logit:.3g}, allowed {allowed}"
+        if not distance.mean_kl <= kl * floor.mean_kl:
+            yield f"{name}: KL is {distance.mean_kl:.3g} nats, allowed {kl:g} x {floor.mean_kl:.3g}"
+        if flip is not None and not distance.widest_flip <= flip * floor.max_logit:
+            yield f"{name}: a greedy token differs where the best two are {distance.widest_flip:.3g} apart"
     if not lost <= LOST:
         yield (
             f"rounding to the stored type takes away {lost:.0%} of what the adapter changes; it is too weak "
@@ -181,63 +217,74 @@ def _faults(
 
 
 def compare_weights(base: Path, merged: Path, net: Any, changed: set[str]) -> dict[str, int]:
-    """Counts of tensors: changed, as PEFT has them to one rounding; and kept, byte for byte. Raises
-    `DataError`."""
-    ours = {adapters.plain_name(name): tensor.detach() for name, tensor in net.named_parameters()}
-    same = rounded = 0
+    """Compare the written weights with the base's and with PEFT's merge.
+
+    Args:
+        base: Folder of the base.
+        merged: Folder of the merged model.
+        net: PEFT's merge.
+        changed: Names of the tensors that may differ from the base's.
+
+    Returns:
+        Number of "changed" and "kept" tensors.
+
+    Raises:
+        DataError: A changed tensor is not PEFT's to one rounding, or another one is not the base's.
+    """
+    sums = {adapters.plain_name(name): tensor.detach() for name, tensor in net.named_parameters()}
+    counts = {"changed": 0, "kept": 0}
     for old, new in zip(weight_files(base), weight_files(merged), strict=True):
-        kept = {entry.name for entry in new.entries} - changed
-        _require_equal_bytes(old.path, new.path, [entry for entry in new.entries if entry.name in kept])
-        same += len(kept)
-        for entry, tensor in new.tensors():
-            if entry.name in changed:
-                _require_rounded(entry, tensor, ours.get(adapters.plain_name(entry.name)))
-                rounded += 1
-    return {"changed": rounded, "kept": same}
+        kept = [entry for entry in new.entries if entry.name not in changed]
+        _check_equal_bytes(old, new, kept)
+        counts["kept"] += len(kept)
+        names = [entry.name for entry in new.entries if entry.name in changed]
+        for name, tensor in read_tensors(new.path, names):
+            _check_rounded(name, tensor, sums.get(adapters.plain_name(name)))
+            counts["changed"] += 1
+    return counts
 
 
-def _require_equal_bytes(old: Path, new: Path, entries: list[TensorEntry]) -> None:
-    with old.open("rb") as one, new.open("rb") as two:
+def _check_equal_bytes(old: TensorFile, new: TensorFile, entries: list[TensorEntry]) -> None:
+    with old.path.open("rb") as before, new.path.open("rb") as after:
         for entry in entries:
-            one.seek(entry.start)
-            two.seek(entry.start)
-            if one.read(entry.end - entry.start) != two.read(entry.end - entry.start):
+            before.seek(entry.start)
+            after.seek(entry.start)
+            length = entry.end - entry.start
+            if before.read(length) != after.read(length):
                 raise DataError(f"the merged {entry.name} differs from the base's, though nothing changes it")
 
 
-def _require_rounded(entry: TensorEntry, written: Tensor, summed: Tensor | None) -> None:
-    """`written` is `summed` after one rounding to its type; fp32 sums may differ in the order of addition."""
+def _check_rounded(name: str, written: Tensor, summed: Tensor | None) -> None:
+    """Raise unless `written` is `summed` after one rounding; fp32 sums may differ in the order of addition."""
     if summed is None:
-        raise DataError(f"the merged {entry.name} is no parameter of the loaded model, so nothing proves it")
-    wanted = summed.cpu().float()
-    allowed = torch.finfo(written.dtype).eps * wanted.abs() + 1e-5 * wanted.abs().max()
-    worst = (written.float() - wanted).abs() - allowed
+        raise DataError(f"the merged {name} is no parameter of the loaded model, so it cannot be verified")
+    expected = summed.cpu().float()
+    allowed = torch.finfo(written.dtype).eps * expected.abs() + 1e-5 * expected.abs().max()
+    worst = (written.float() - expected).abs() - allowed
     if not bool((worst <= 0).all()):
         raise DataError(
-            f"the merged {entry.name} is not base plus adapter as PEFT sums them (off by "
+            f"the merged {name} is not base plus adapter as PEFT sums them (off by "
             f"{float(worst.max()):.3g} beyond one rounding); nothing is written"
         )
 
 
-def _stored(folder: Path) -> str:
-    kinds = {entry.dtype for file in weight_files(folder) for entry in file.entries}
-    return "+".join(sorted(kinds))
+def _stored_types(folder: Path) -> str:
+    return "+".join(sorted({entry.dtype for file in weight_files(folder) for entry in file.entries}))
 
 
 @dataclass(frozen=True)
 class _Answer:
-    """The reference on one probe. inputs: prompt and greedy answer. logits: (positions, vocabulary), fp32,
-    CPU."""
+    """The reference on one probe: prompt and greedy answer, and its logits, (positions, vocabulary), fp32."""
 
     inputs: dict[str, Tensor]
     logits: Tensor
 
 
-class _Questions:
-    """The probes, as tensors for any of the models."""
+class _ProbeSuite:
+    """The probes as tensors, for any of the models."""
 
     def __init__(self, folder: Path, probes: Sequence[Probe], device: str) -> None:
-        self.processor = processor(folder)
+        self.processor = load_probe_processor(folder)
         self.device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         self.prompts = [self._prompt(probe) for probe in probes]
 
@@ -257,19 +304,19 @@ class _Questions:
             )
         )
 
-    def reference(self, net: Any) -> list[_Answer]:
-        """The greedy answer to every probe and the logits along it."""
-        found = []
+    def answers(self, net: Any) -> list[_Answer]:
+        """Return the greedy answer of a model to every probe, with the logits along it."""
+        answers = []
         for prompt in self.prompts:
-            inputs = _extended(net, {name: value.to(net.device) for name, value in prompt.items()})
-            found.append(_Answer(inputs, _logits(net, inputs)))
-        return found
+            inputs = _with_answer(net, {name: value.to(net.device) for name, value in prompt.items()})
+            answers.append(_Answer(inputs, _logits(net, inputs)))
+        return answers
 
-    def distance(self, net: Any, reference: list[_Answer]) -> Distance:
-        """How far `net` is from the reference."""
-        parts = [_difference(answer.logits, _logits(net, answer.inputs)) for answer in reference]
+    def distance(self, net: Any, answers: list[_Answer]) -> Distance:
+        """Return how far a model is from the reference that gave the answers."""
+        parts = [_difference(answer.logits, _logits(net, answer.inputs)) for answer in answers]
         count = sum(part["positions"] for part in parts)
-        width = reference[0].logits.shape[1]
+        width = answers[0].logits.shape[1]
         return Distance(
             max_logit=max(part["max"] for part in parts),
             rms_logit=(sum(part["squares"] for part in parts) / (count * width)) ** 0.5,
@@ -279,13 +326,13 @@ class _Questions:
         )
 
 
-def _extended(net: Any, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The prompt followed by the model's greedy answer."""
+def _with_answer(net: Any, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the prompt followed by the model's greedy answer."""
     from transformers import GenerationConfig
 
-    plan = GenerationConfig(max_new_tokens=ANSWER, do_sample=False, pad_token_id=0, eos_token_id=None)
+    generation = GenerationConfig(max_new_tokens=ANSWER, do_sample=False, pad_token_id=0, eos_token_id=None)
     with torch.inference_mode():
-        whole = net.generate(**inputs, generation_config=plan)
+        whole = net.generate(**inputs, generation_config=generation)
     added = whole.shape[1] - inputs["input_ids"].shape[1]
     longer = dict(inputs, input_ids=whole)
     for name in ("attention_mask", "mm_token_type_ids"):
@@ -298,20 +345,20 @@ def _extended(net: Any, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _logits(net: Any, inputs: dict[str, Tensor]) -> Tensor:
-    """(positions, vocabulary) in fp32 on the CPU. Raises `DataError` for NaN."""
+    """Return the logits of the last positions, (positions, vocabulary), in fp32 on the CPU."""
     placed = {name: value.to(net.device) for name, value in inputs.items()}
     if "pixel_values" in placed:
         placed["pixel_values"] = placed["pixel_values"].to(net.dtype)
     with torch.inference_mode():
-        found = net(**placed, use_cache=False).logits[0, -POSITIONS:].float().cpu()
-    if not bool(torch.isfinite(found).all()):
+        logits: Tensor = net(**placed, use_cache=False).logits[0, -POSITIONS:].float().cpu()
+    if not bool(torch.isfinite(logits).all()):
         raise DataError("the model's logits hold NaN or infinity")
-    return found
+    return logits
 
 
 def _difference(reference: Tensor, other: Tensor) -> dict[str, float]:
     gap = (other - reference).abs()
-    wanted, found = (torch.log_softmax(each.double(), dim=-1) for each in (reference, other))
+    expected, actual = (torch.log_softmax(logits.double(), dim=-1) for logits in (reference, other))
     best = reference.topk(2, dim=-1)
     flipped = other.argmax(dim=-1) != best.indices[:, 0]
     margins = (best.values[:, 0] - best.values[:, 1])[flipped]
@@ -319,7 +366,7 @@ def _difference(reference: Tensor, other: Tensor) -> dict[str, float]:
         "positions": gap.shape[0],
         "max": float(gap.max()),
         "squares": float(gap.double().square().sum()),
-        "kl": float((wanted.exp() * (wanted - found)).sum()),
+        "kl": float((expected.exp() * (expected - actual)).sum()),
         "equal": float((~flipped).sum()),
         "flip": float(margins.max()) if len(margins) else 0.0,
     }

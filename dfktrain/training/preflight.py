@@ -85,7 +85,7 @@ def plan(config: TrainConfig) -> Plan:
         report.stages.append(_stage(stage, report.collator, config.seed, index, report.faults))
     _estimate(report, config, network)
     report.notes = _serving(report.size)
-    if config.adapter.kind == "full" and (passed := extra_tensors.patterns(network)):
+    if config.adapter.kind == "full" and (passed := extra_tensors.ignored_patterns(network)):
         names = ", ".join(passed)
         report.notes.append(
             f"tensors that the model's class does not load ({names}) are kept as the base has them"

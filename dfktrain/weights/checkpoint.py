@@ -1,6 +1,8 @@
-"""Trained weights to disk and back: an adapter beside its `dfk.json`, or a whole model with its processor.
+"""Save trained weights and read them back: an adapter with its `dfk.json`, or a whole model with its processor.
 
-Promises: one process writes; what `restore` reads is bit for bit what `save` wrote (adapters are fp32)."""
+Guarantees:
+    - One process writes.
+    - What `restore` reads equals bit for bit what `save` wrote (adapters are in fp32)."""
 
 from __future__ import annotations
 
@@ -14,20 +16,21 @@ from dfkeval.models.processor import TEMPLATE
 from dfktrain.config.launch import is_main_process
 from dfktrain.weights import extra_tensors
 
-if (
-    TYPE_CHECKING
-):  # dfktrain.training.trainer imports transformers, and an engine may have to be imported before it
+if TYPE_CHECKING:
+    from transformers import Trainer
+
     from dfktrain.engines._base import Base
-    from dfktrain.training.trainer import AnswerTrainer
 
 
-def sharded(trainer: AnswerTrainer) -> bool:
-    """Whether FSDP or DeepSpeed spreads the weights over the ranks."""
+def sharded(trainer: Trainer) -> bool:
+    """Return whether FSDP or DeepSpeed spreads the weights over the ranks."""
     return bool(trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled)
 
 
-def gathered(trainer: AnswerTrainer) -> dict[str, Tensor] | None:
-    """The whole state dict of a model that FSDP or DeepSpeed has sharded (every rank must ask), else None."""
+def gathered(trainer: Trainer) -> dict[str, Tensor] | None:
+    """Return the whole state dict of a sharded model, None for one that is not sharded.
+
+    Every rank must call this."""
     if not sharded(trainer):
         return None
     weights: dict[str, Tensor] = trainer.accelerator.get_state_dict(trainer.model_wrapped)
@@ -37,16 +40,25 @@ def gathered(trainer: AnswerTrainer) -> dict[str, Tensor] | None:
 def save(
     base: Base, model: Any, folder: Path, card: cards.Card | None, state: dict[str, Tensor] | None
 ) -> Path:
-    """The adapter (or the whole model with its processor) and its `dfk.json`; returns `folder`.
+    """Save the adapter, or the whole model with its processor, and its `dfk.json`.
 
-    state: the weights, where the model's own are sharded."""
+    Args:
+        base: The loaded base, whose processor and chat template are saved along.
+        model: The trained model.
+        folder: The folder to write.
+        card: Contents of `dfk.json`; None writes none.
+        state: The weights if those of `model` are sharded, else None.
+
+    Returns:
+        `folder`.
+    """
     if is_main_process():
         model.save_pretrained(str(folder), state_dict=state)
         if not _is_adapter(model):
             base.processor.save_pretrained(str(folder))
-            extra_tensors.carry(model, base.name, folder)
+            extra_tensors.copy_extra_tensors(model, base.name, folder)
         else:
-            (folder / "README.md").unlink(missing_ok=True)  # the library's empty form; `modelcard` writes one
+            (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty form; `model_card` writes ours
         if _is_adapter(model) and base.own_template:
             (folder / TEMPLATE).write_text(str(base.processor.chat_template), encoding="utf-8")
         if card is not None:
@@ -55,7 +67,7 @@ def save(
 
 
 def restore(model: Any, folder: Path) -> None:
-    """Put the weights of a finished stage into `model`."""
+    """Load the weights that `save` wrote to a folder into a model of the same kind."""
     if _is_adapter(model):
         from peft import set_peft_model_state_dict
 

@@ -1,52 +1,63 @@
-"""Tensors of a base that its class does not load (Qwen3.5's `mtp.*`), kept when the whole model is trained.
+"""Keep the tensors of a base that its class does not load (Qwen3.5's `mtp.*`) when the whole model is trained.
 
-Strategy: the class says by pattern which names it passes over; those that the base's files hold are copied
-into a file of their own, and an index names every tensor of the folder.
-Promises: their values, dtypes and names are the base's; the trained tensors' files are not touched."""
+How it works: the class lists patterns of names that it ignores; tensors of the base's files with such names
+are copied into a file of their own beside the trained weights, and an index names every tensor of the folder.
+
+Guarantees:
+    - The copies have the values, types and names of the base's tensors.
+    - The files of the trained tensors are not touched."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from dfkdata.common.errors import BackendError, ConfigError
 from dfkeval.models.source import model_source
-from dfktrain.weights.safetensors_io import INDEX, TensorEntry, TensorFile, open_tensors, weight_files
+from dfktrain.weights.safetensors_io import INDEX, open_tensors, read_tensors, weight_files
 
 FILE = "model-carried.safetensors"
-"""What the copied tensors are written to."""
+"""File of the copied tensors."""
 
 
-def patterns(net: Any) -> list[str]:
-    """Regular expressions for names of tensors that the model's class passes over when it loads."""
+def ignored_patterns(net: Any) -> list[str]:
+    """Return regular expressions for the names of tensors that the model's class ignores when it loads."""
     return list(getattr(net, "_keys_to_ignore_on_load_unexpected", None) or ())
 
 
-def carry(net: Any, base: str, folder: Path) -> int:
-    """Copy what `net` has passed over in `base` (a folder or a hub name that was loaded) beside the weights
-    that were saved to `folder`; returns how many tensors that were."""
-    home = _home(base)
-    found = [] if home is None else list(_passed_over(patterns(net), home))
-    if not found:
-        return 0
-    from safetensors import safe_open
+def copy_extra_tensors(net: Any, base: str, folder: Path) -> int:
+    """Copy the base's tensors that a model's class ignored to the folder of the trained weights.
+
+    Args:
+        net: The trained model.
+        base: Folder or Hub name of the base that was loaded.
+        folder: Folder with the saved weights.
+
+    Returns:
+        The number of copied tensors.
+    """
     from safetensors.torch import save_file
 
-    tensors = {}
-    for file, entry in found:
-        with safe_open(str(file.path), framework="pt") as opened:
-            tensors[entry.name] = opened.get_tensor(entry.name)
+    base_folder = _base_folder(base)
+    if base_folder is None:
+        return 0
+    tensors = {
+        name: tensor
+        for path, names in _ignored(ignored_patterns(net), base_folder)
+        for name, tensor in read_tensors(path, names)
+    }
+    if not tensors:
+        return 0
     save_file(tensors, str(folder / FILE), metadata={"format": "pt"})
     _write_index(folder)
     return len(tensors)
 
 
-def _home(base: str) -> Path | None:
-    """The base's folder; of a hub name the copy that loading has left on this machine; None for a base that
-    was never on disk."""
+def _base_folder(base: str) -> Path | None:
+    """Return the base's folder, for a Hub name the downloaded copy; None if the base was never on disk."""
     import huggingface_hub
     from huggingface_hub.errors import LocalEntryNotFoundError
 
@@ -59,17 +70,17 @@ def _home(base: str) -> Path | None:
         return None
 
 
-def _passed_over(names: list[str], home: Path) -> Iterator[tuple[TensorFile, TensorEntry]]:
-    if not names or not any(home.glob("model*.safetensors")):
-        return  # pickled weights: nothing is known of them
-    for file in weight_files(home):
-        for entry in file.entries:
-            if any(re.search(name, entry.name) for name in names):
-                yield file, entry
+def _ignored(patterns: Sequence[str], folder: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Yield (weight file, names in it that match a pattern); nothing for pickled weights."""
+    if not patterns or not any(folder.glob("model*.safetensors")):
+        return
+    for file in weight_files(folder):
+        names = [entry.name for entry in file.entries]
+        yield file.path, [name for name in names if any(re.search(pattern, name) for pattern in patterns)]
 
 
 def _write_index(folder: Path) -> None:
-    """An index over every weight file in `folder`."""
+    """Write an index of every weight file in the folder."""
     files = [open_tensors(path) for path in sorted(folder.glob("model*.safetensors"))]
     homes = {entry.name: file.path.name for file in files for entry in file.entries}
     size = sum(entry.end - entry.start for file in files for entry in file.entries)

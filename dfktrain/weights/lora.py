@@ -1,13 +1,17 @@
-"""A LoRA adapter as it lies on disk: which weight of the base it changes, and by how much.
+"""Read a LoRA adapter from disk, and compute how it changes the weights of its base.
 
-Strategy: keys and files are read by `dfkeval.models.adapters`; here is the arithmetic. Promises: every key of the file has a meaning or is refused by name; so is every setting of
-the configuration that would make the weight change something else than what `change` computes. Formulas: LoRA
-W + s B A with s = alpha / r (arXiv:2106.09685), rsLoRA s = alpha / sqrt(r) (arXiv:2312.03732), DoRA m (W + s
-B A) / |W + s B A| by output row (arXiv:2402.09353)."""
+How it works: `dfkeval.models.adapters` reads keys and configuration; here is the arithmetic. With s = alpha / r
+LoRA makes W + s B A of a weight W (arXiv:2106.09685); rsLoRA has s = alpha / sqrt(r) (arXiv:2312.03732); DoRA
+makes m (W + s B A) / |W + s B A|, with norms of output rows (arXiv:2402.09353).
+
+Guarantees:
+    - Every key of the file has a meaning, or the adapter is refused with the name of the key.
+    - So is every setting by which the weight would become something else than `merged` computes."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +21,7 @@ from torch import Tensor
 
 from dfkdata.common.errors import ConfigError
 from dfkeval.models import adapters
-from dfktrain.weights.safetensors_io import TensorFile, open_tensors, require_finite
+from dfktrain.weights.safetensors_io import TensorFile, open_tensors, read_tensor, require_finite
 
 _FOUR_BIT = re.compile(r"(?:-unsloth)?-(?:bnb-)?(?:4bit|nf4)$", re.IGNORECASE)
 
@@ -46,15 +50,23 @@ _REASONS = {
     "arrow_config": "which adapter is on depends on the input",
 }
 
-#: Starts of an adapter that take something away from the base, so that the saved factors fit the changed base
-#: only.
+#: Initialisations that take a part out of the base, so that the saved factors fit the changed base only.
 _CHANGED_BASE = ("pissa", "olora", "corda", "lora_ga", "loftq")
 
 
 @dataclass(frozen=True)
 class Factors:
-    """The LoRA of one layer. a, b, magnitude, bias: keys of the adapter's file. rank: width of A. scale:
-    s."""
+    """The LoRA of one layer.
+
+    Attributes:
+        module: Plain name of the layer.
+        a: Key of A, (rank, in).
+        b: Key of B, (out, rank).
+        rank: The inner dimension.
+        scale: s of the formula.
+        magnitude: Key of DoRA's row norms, (out,); None without DoRA.
+        bias: Key of B's bias, (out,); None without one.
+    """
 
     module: str
     a: str
@@ -67,11 +79,18 @@ class Factors:
 
 @dataclass(frozen=True)
 class Adapter:
-    """An adapter folder. factors: plain module name -> LoRA. replaced: plain tensor name -> key of its new
-    value.
+    """An adapter folder.
 
-    copies: plain tensor name -> key of what should equal the base. module_names: plain module name -> name as
-    the adapter spells it. base: the model it was trained on, if recorded."""
+    Attributes:
+        folder: The folder.
+        config: Contents of adapter_config.json.
+        file: Header of the weight file.
+        factors: Plain module name -> LoRA of that layer.
+        replaced: Plain tensor name -> key of the value that takes its place.
+        copies: Plain tensor name -> key of a copy that should equal the base's tensor.
+        module_names: Plain module name -> name as the adapter spells it.
+        base: Model that the adapter was trained on; None if it is not recorded.
+    """
 
     folder: Path
     config: dict[str, Any]
@@ -83,36 +102,37 @@ class Adapter:
     base: str | None = None
 
     def tensor(self, key: str) -> Tensor:
-        """One tensor in fp32. Raises `DataError` for NaN and infinity."""
-        import safetensors
-
-        with safetensors.safe_open(str(self.file.path), framework="pt") as tensors:
-            found = tensors.get_tensor(key).float()
-        require_finite(found, f"{self.file.path}: tensor {key}")
-        return found
+        """Return one tensor in fp32. Raises `DataError` for NaN and infinity."""
+        tensor = read_tensor(self.file.path, key).float()
+        require_finite(tensor, f"{self.file.path}: tensor {key}")
+        return tensor
 
     def shape(self, module: str) -> tuple[int, int]:
         """Return (out, in) of the weight that the factors of a module change."""
         factors = self.factors[module]
-        shapes = {entry.name: entry.shape for entry in self.file.entries}
+        shapes = self.file.shapes
         return shapes[factors.b][0], shapes[factors.a][1]
 
     @property
     def four_bit_base(self) -> bool:
-        """Whether the recorded base is one quantised to 4 bit."""
+        """Whether the recorded base is a model quantised to 4 bit."""
         return self.base is not None and bool(_FOUR_BIT.search(self.base))
 
 
 def full_precision(name: str) -> str:
-    """The 16-bit model behind the name of a 4-bit one; any other name as it is."""
+    """Return the name of the 16-bit model of which `name` is a 4-bit copy; any other name unchanged."""
     return _FOUR_BIT.sub("", name)
 
 
 def read(folder: Path) -> Adapter:
-    """The adapter in `folder`. Raises `ConfigError` for a kind that cannot be merged and `DataError` for
-    broken files."""
+    """Read the adapter in a folder.
+
+    Raises:
+        ConfigError: The folder holds no adapter, or one of a kind or with a setting that cannot be merged.
+        DataError: A file is broken.
+    """
     config = adapters.read_config(folder)
-    _refuse_settings(folder, config)
+    _check_settings(folder, config)
     path = folder / adapters.WEIGHTS_FILE
     if not path.is_file():
         raise ConfigError(
@@ -122,17 +142,16 @@ def read(folder: Path) -> Adapter:
     keys = adapters.AdapterKeys.read(folder, (entry.name for entry in file.entries), config)
     if keys.unexpected:
         raise ConfigError(f"adapter {folder}: {next(iter(keys.unexpected.values()))}")
-    shapes = {entry.name: entry.shape for entry in file.entries}
+    layer = _LayerReader(folder, config, file.shapes)
     factors = {
-        module: _factors(folder, module, keys.names[module], found, shapes, config)
-        for module, found in keys.parts.items()
+        module: layer.factors(module, keys.names[module], parts) for module, parts in keys.parts.items()
     }
     base = _recorded_base(config)
     return Adapter(folder, config, file, factors, keys.replaced, keys.copies, keys.names, base)
 
 
-def _refuse_settings(folder: Path, config: dict[str, Any]) -> None:
-    """Every setting is used, neutral, or off; one that is on and unknown is refused."""
+def _check_settings(folder: Path, config: dict[str, Any]) -> None:
+    """Raise for a setting that is on and that the formula does not cover."""
     kind = config.get("peft_type")
     if kind != "LORA":
         raise ConfigError(
@@ -159,34 +178,40 @@ def _recorded_base(config: dict[str, Any]) -> str | None:
     return str(name) if name else None
 
 
-def _factors(
-    folder: Path, module: str, spelled: str, found: dict[str, str], shapes: dict[str, tuple[int, ...]],
-    config: dict[str, Any],
-) -> Factors:  # fmt: skip
-    lost = [name for name in ("lora_A.weight", "lora_B.weight") if name not in found]
-    if config.get("use_dora") and "magnitude" not in found:
-        lost.append("lora_magnitude_vector")
-    if lost:
-        raise ConfigError(
-            f"adapter {folder}: {spelled} has no {lost[0]}; the file is not whole, save it again"
-        )
-    a, b = shapes[found["lora_A.weight"]], shapes[found["lora_B.weight"]]
-    if len(a) != 2 or len(b) != 2 or a[0] != b[1]:
-        raise ConfigError(f"adapter {folder}: {spelled}: A {a} and B {b} are no factors of a linear layer")
-    rank = int(_of_pattern(config.get("rank_pattern"), spelled, config.get("r", 8)))
-    if rank != a[0]:
-        raise ConfigError(f"adapter {folder}: {spelled} has rank {a[0]}, its configuration says {rank}")
-    alpha = float(_of_pattern(config.get("alpha_pattern"), spelled, config.get("lora_alpha", 8)))
-    scale = alpha / (rank**0.5 if config.get("use_rslora") else rank)
-    return Factors(
-        module, found["lora_A.weight"], found["lora_B.weight"], rank, scale, found.get("magnitude"),
-        found.get("lora_B.bias"),
-    )  # fmt: skip
+@dataclass(frozen=True)
+class _LayerReader:
+    folder: Path
+    config: dict[str, Any]
+    shapes: dict[str, tuple[int, ...]]
+
+    def factors(self, module: str, name: str, parts: Mapping[str, str]) -> Factors:
+        """Return the LoRA of one layer. parts: "lora_A.weight" and the like -> key of the file."""
+        self._check_complete(name, parts)
+        a_key, b_key = parts["lora_A.weight"], parts["lora_B.weight"]
+        a, b = self.shapes[a_key], self.shapes[b_key]
+        if len(a) != 2 or len(b) != 2 or a[0] != b[1]:
+            raise ConfigError(
+                f"adapter {self.folder}: {name}: A {a} and B {b} are no factors of a linear layer"
+            )
+        rank = int(_of_pattern(self.config.get("rank_pattern"), name, self.config.get("r", 8)))
+        if rank != a[0]:
+            raise ConfigError(f"adapter {self.folder}: {name} has rank {a[0]}, its configuration says {rank}")
+        alpha = float(_of_pattern(self.config.get("alpha_pattern"), name, self.config.get("lora_alpha", 8)))
+        scale = alpha / (rank**0.5 if self.config.get("use_rslora") else rank)
+        return Factors(module, a_key, b_key, rank, scale, parts.get("magnitude"), parts.get("lora_B.bias"))
+
+    def _check_complete(self, name: str, parts: Mapping[str, str]) -> None:
+        missing = [part for part in ("lora_A.weight", "lora_B.weight") if part not in parts]
+        if self.config.get("use_dora") and "magnitude" not in parts:
+            missing.append("lora_magnitude_vector")
+        if missing:
+            raise ConfigError(
+                f"adapter {self.folder}: {name} has no {missing[0]}; the file is incomplete, save it again"
+            )
 
 
 def _of_pattern(pattern: dict[str, Any] | None, name: str, otherwise: Any) -> Any:
-    """The value of the first key that names the module: a regular expression over the end of its name, as
-    PEFT reads it."""
+    """Return the value of the first key that matches the end of the module's name, as PEFT reads it."""
     for key, value in (pattern or {}).items():
         if re.match(rf"(.*\.)?({key})$", name):
             return value
@@ -194,15 +219,14 @@ def _of_pattern(pattern: dict[str, Any] | None, name: str, otherwise: Any) -> An
 
 
 def change(adapter: Adapter, factors: Factors) -> Tensor:
-    """s B A: (out, in) in fp32."""
+    """Return s B A, (out, in), in fp32."""
     return factors.scale * (adapter.tensor(factors.b) @ adapter.tensor(factors.a))
 
 
 def merged(adapter: Adapter, factors: Factors, weight: Tensor) -> Tensor:
-    """The layer's weight (out, in) with the adapter in it, added in fp32 and rounded once to the weight's
-    type."""
+    """Return the layer's weight (out, in) with the adapter in it, added in fp32 and rounded once to its type."""
     total = weight.float() + change(adapter, factors)
     if factors.magnitude is not None:
-        size = adapter.tensor(factors.magnitude)
-        total = (size / torch.linalg.norm(total, dim=1))[:, None] * total
+        magnitude = adapter.tensor(factors.magnitude)
+        total = (magnitude / torch.linalg.norm(total, dim=1))[:, None] * total
     return total.to(weight.dtype)

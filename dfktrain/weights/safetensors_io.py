@@ -1,35 +1,52 @@
-"""Safetensors files, one tensor in memory: read a tensor at its place, or rewrite a file with some tensors
-changed.
+"""Read the headers of safetensors files, and rewrite a file with some of its tensors changed.
 
-Strategy: the header is kept byte for byte and the data streams through in file order, so a rewritten file
-differs from its source only inside the tensors that were changed.
-Promises: dtype, shape and place of every tensor stay; a header that does not describe its file is a
-`DataError`; a NaN or an infinity, old or new, is a `DataError` that names the tensor."""
+How it works: `rewrite` copies the header byte for byte and streams the tensors in file order, one in memory at
+a time. Tensors that nothing changes are copied as bytes. Values are read with the library's `safe_open`; it is
+only the writing that is our own, because the library writes a file from tensors that are all in memory, in an
+order and with a header of its own. A merge could then not promise that a file differs from its base only
+inside the tensors that it changed.
+
+Guarantees:
+    - The type, shape and place of every tensor stay as they are.
+    - A header that does not describe its file raises `DataError`.
+    - A NaN or an infinity, old or new, raises `DataError` that names the tensor."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
+from safetensors import safe_open
 from torch import Tensor
 
 from dfkdata.common.errors import DataError
 
 FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-"""Stored types that can be computed with; every other type is only copied."""
+"""Stored types that can be computed with; tensors of every other type are only copied."""
 
 INDEX = "model.safetensors.index.json"
+"""File that names the weight file of each tensor, in the folder of a model with several weight files."""
+
 _LONGEST_HEADER = 100 << 20
 _CHUNK = 1 << 24
 
 
 @dataclass(frozen=True)
 class TensorEntry:
-    """One tensor of a file. dtype: as the header spells it. start, end: byte offsets in the file."""
+    """The place of one tensor in a file.
+
+    Attributes:
+        name: Name of the tensor.
+        dtype: Its type as the header spells it, such as "BF16".
+        shape: Its shape.
+        start: Offset of its first byte in the file.
+        end: Offset behind its last byte.
+    """
 
     name: str
     dtype: str
@@ -40,31 +57,34 @@ class TensorEntry:
 
 @dataclass(frozen=True)
 class TensorFile:
-    """A file's header. entries: in file order. data: offset of the first tensor byte."""
+    """The header of a safetensors file.
+
+    Attributes:
+        path: The file.
+        entries: Its tensors in file order.
+        data: Offset of the first tensor byte.
+    """
 
     path: Path
     entries: tuple[TensorEntry, ...]
     data: int
 
-    def tensor(self, entry: TensorEntry) -> Tensor:
-        """One tensor of a float type."""
-        with self.path.open("rb") as file:
-            return _tensor(entry, _bytes(file, entry))
-
-    def tensors(self) -> Iterator[tuple[TensorEntry, Tensor]]:
-        """Every tensor of a float type, one at a time, in file order."""
-        with self.path.open("rb") as file:
-            for entry in self.entries:
-                if entry.dtype in FLOATS:
-                    yield entry, _tensor(entry, _bytes(file, entry))
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of each tensor by name."""
+        return {entry.name: entry.shape for entry in self.entries}
 
 
 Change = Callable[[TensorEntry, Tensor], Tensor | None]
-"""The new tensor in place of one of a float type, or None to keep its bytes."""
+"""Returns the new value of a tensor of a float type, or None to keep its bytes."""
 
 
 def open_tensors(path: Path) -> TensorFile:
-    """The header of `path`. Raises `DataError` where it does not describe the file."""
+    """Read the header of a file and check it against the file's size.
+
+    Raises:
+        DataError: The file cannot be read, or its header does not describe it.
+    """
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
@@ -77,13 +97,13 @@ def open_tensors(path: Path) -> TensorFile:
     except ValueError as error:
         raise DataError(f"{path}: its safetensors header is broken ({error}); copy it again") from error
     entries = _entries(path, header, 8 + length)
-    _check_cover(path, entries, 8 + length, size)
+    _check_layout(path, entries, 8 + length, size)
     return TensorFile(path, entries, 8 + length)
 
 
 def _entries(path: Path, header: Any, data: int) -> tuple[TensorEntry, ...]:
     try:
-        found = [
+        entries = [
             TensorEntry(
                 name, facts["dtype"], tuple(facts["shape"]), *(data + at for at in facts["data_offsets"])
             )
@@ -92,26 +112,45 @@ def _entries(path: Path, header: Any, data: int) -> tuple[TensorEntry, ...]:
         ]
     except (AttributeError, KeyError, TypeError) as error:
         raise DataError(f"{path}: its safetensors header is broken ({error!r}); copy it again") from error
-    return tuple(sorted(found, key=lambda entry: (entry.start, entry.end)))
+    return tuple(sorted(entries, key=lambda entry: (entry.start, entry.end)))
 
 
-def _check_cover(path: Path, entries: tuple[TensorEntry, ...], data: int, size: int) -> None:
-    """The tensors lie side by side and fill the file."""
+def _check_layout(path: Path, entries: tuple[TensorEntry, ...], data: int, size: int) -> None:
+    """Raise unless the tensors lie side by side and fill the file."""
     at = data
     for entry in entries:
-        wanted = 1
-        for length in entry.shape:
-            wanted *= length
-        item = FLOATS[entry.dtype].itemsize if entry.dtype in FLOATS else None
-        if entry.start != at or (item is not None and entry.end - entry.start != wanted * item):
+        length = entry.end - entry.start
+        known = entry.dtype in FLOATS
+        if entry.start != at or (known and length != math.prod(entry.shape) * FLOATS[entry.dtype].itemsize):
             raise DataError(f"{path}: tensor {entry.name} is not where the header says; copy the file again")
         at = entry.end
     if at != size:
         raise DataError(f"{path}: is {size} bytes, its header describes {at}; copy it again")
 
 
+def read_tensors(path: Path, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
+    """Yield (name, tensor) for each of the named tensors of a file, one in memory at a time."""
+    with safe_open(str(path), framework="pt") as file:
+        for name in names:
+            yield name, file.get_tensor(name)
+
+
+def read_tensor(path: Path, name: str) -> Tensor:
+    """Return one tensor of a file."""
+    return next(read_tensors(path, [name]))[1]
+
+
 def rewrite(source: TensorFile, target: Path, change: Change) -> None:
-    """`source` as `target`, each tensor of a float type replaced by what `change` gives for it."""
+    """Write a copy of a file in which some tensors have other values.
+
+    Args:
+        source: The file to copy.
+        target: The new file.
+        change: Returns the new value of a tensor of a float type, of the same type and shape, or None.
+
+    Raises:
+        DataError: An old or new value is NaN or infinite.
+    """
     with source.path.open("rb") as old, target.open("wb") as new:
         new.write(old.read(source.data))
         for entry in source.entries:
@@ -126,7 +165,7 @@ def rewrite(source: TensorFile, target: Path, change: Change) -> None:
 
 
 def require_finite(tensor: Tensor, what: str) -> None:
-    """Raise `DataError` where `tensor` holds a NaN or an infinity."""
+    """Raise `DataError` if a tensor holds a NaN or an infinity; `what` begins the message."""
     if not bool(torch.isfinite(tensor).all()):
         raise DataError(f"{what} holds NaN or infinity; nothing is written")
 
@@ -161,32 +200,35 @@ def _copy(old: BinaryIO, new: BinaryIO, entry: TensorEntry) -> None:
 
 
 def weight_files(folder: Path) -> list[TensorFile]:
-    """The safetensors files of a model folder, in name order. Raises `DataError` where the index names a file
-    or a tensor that is missing, or the folder has none."""
+    """Return the weight files of a model folder in name order.
+
+    Raises:
+        DataError: There is no weight file, or the index names a file or a tensor that is missing.
+    """
     paths = sorted(folder.glob("model*.safetensors"))
     index = folder / INDEX
     if index.is_file():
-        wanted = _index(index)
-        paths = [folder / name for name in sorted(set(wanted.values()))]
-        files = [open_tensors(path) for path in paths]
-        there = {entry.name: file.path.name for file in files for entry in file.entries}
-        if lost := sorted(name for name, home in wanted.items() if there.get(name) != home):
-            raise DataError(f"{index}: tensor {lost[0]} is not in {wanted[lost[0]]}; copy the model again")
+        homes = _index(index)
+        files = [open_tensors(folder / name) for name in sorted(set(homes.values()))]
+        stored = {entry.name: file.path.name for file in files for entry in file.entries}
+        if lost := sorted(name for name, home in homes.items() if stored.get(name) != home):
+            raise DataError(f"{index}: tensor {lost[0]} is not in {homes[lost[0]]}; copy the model again")
         return files
     if not paths:
         raise DataError(
-            f"{folder}: no model.safetensors (pickled weights are not read); save it as safetensors"
+            f"{folder}: model.safetensors is missing (pickled weights are not read); save it as safetensors"
         )
     if len(paths) > 1:
-        raise DataError(f"{folder}: several weight files and no {INDEX}; copy the model again")
+        raise DataError(f"{folder}: has several weight files and no {INDEX}; copy the model again")
     return [open_tensors(paths[0])]
 
 
 def _index(path: Path) -> dict[str, str]:
+    """Return tensor name -> file name."""
     try:
-        wanted = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
+        homes = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: not an index of weight files ({error!r}); copy the model again") from error
-    if any("/" in name or "\\" in name for name in wanted.values()):
+    if any("/" in name or "\\" in name for name in homes.values()):
         raise DataError(f"{path}: names a weight file outside the model's folder")
-    return dict(wanted)
+    return dict(homes)

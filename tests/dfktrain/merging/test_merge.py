@@ -552,14 +552,14 @@ def test_the_command_says_what_belongs_together(tmp_path: Path) -> None:
 
 
 def test_a_plan_names_each_changed_tensor_once(base: Path, plain: Path) -> None:
-    found = mergeplan.plan(lora.read(plain), safetensors_io.weight_files(base), base)
+    found = mergeplan.plan_changes(lora.read(plain), safetensors_io.weight_files(base), base)
     assert len(found) == 41 and EXTRA not in found
 
 
 def test_an_adapter_in_the_models_own_spelling_is_attached_as_it_is(
     base: Path, plain: Path, tmp_path: Path
 ) -> None:
-    net = reference.network(base, "float32", "cpu")
+    net = reference.load_network(base, "float32", "cpu")
     found = lora.read(plain)
     assert reference._loadable(found, net, tmp_path) == plain and not list(tmp_path.iterdir())
 

@@ -26,7 +26,7 @@ from dfktrain.engines._base import Base, adapt, bare, prove_effect, target_modul
 from dfktrain.engines.transformers import score_answers
 from dfktrain.training.run import train_on
 from dfktrain.training.trainer import AnswerTrainer, Progress, Watch, check_norm, gradient_norm
-from tests.helpers.adapters import EXTRA, released
+from tests.helpers.adapters import EXTRA, released, tensors_of
 from tests.helpers.models import build_model, text_row, write_rows
 
 
@@ -824,7 +824,7 @@ def test_full_fine_tuning_keeps_the_tensors_that_the_class_does_not_load(
 
     assert extra(whole) == extra(source)
     again = loader.load(whole, device="cpu", dtype="float32").model
-    trained = {entry.name: value for file in weight_files(whole) for entry, value in file.tensors()}
+    trained = tensors_of(whole)
     assert all(
         torch.equal(value, trained[name]) for name, value in again.state_dict().items() if name in trained
     )
