@@ -1,10 +1,10 @@
-"""Training rows as a `datasets.Dataset` and as Parquet, without a loss.
+"""Hand training rows to Hugging Face `datasets` and to Parquet without loss.
 
-Strategy: the schema is written out and never inferred, since inference fills missing keys of parts with null
-(chat templates then render text as an image), looks at the first rows only, and turns texts that look like
-JSON into values. `Json` stands on whole objects (a turn, a tool, meta) and never on a node that can be a
-string. Limits of the library's JSON: floats keep ten decimals, and integers from 2**64 on come back as text;
-rows that hold such numbers are refused here."""
+How it works. The features are written out and never inferred, since inference fills missing keys of parts
+with null (chat templates then render text as an image), looks at the first rows only, and turns texts that
+look like JSON into values. `Json` stands on whole objects (a turn, a tool, meta) and never on a node that can
+be a string. The library's JSON keeps ten decimals of a float and gives integers from 2**64 on back as text,
+so rows that hold such numbers raise `DataError`."""
 
 from __future__ import annotations
 
@@ -24,11 +24,15 @@ Rows = str | Path | Iterable[dict[str, Any]]
 
 
 def features(*, images: bool = True, more: tuple[str, ...] = ()) -> Any:
-    """The columns: id, messages, images, tools, meta. images: pictures, or else their paths as text.
+    """Return the columns as `datasets.Features`: id, messages, images, tools, meta.
 
-    more: "videos" and "audios" where rows have such files; their paths as text.
+    Args:
+        images: Whether images are pictures; else they are their paths as text.
+        more: "videos" and "audios" if rows have such files; their paths are text.
 
-    Raises `ConfigError` where `datasets` is missing or too old (4.7 brought `Json`)."""
+    Raises:
+        ConfigError: If `datasets` is missing or too old (4.7 brought `Json`).
+    """
     datasets = _datasets()
     picture = datasets.Image() if images else datasets.Value("string")
     paths = {name: datasets.List(datasets.Value("string")) for name in more}
@@ -44,48 +48,62 @@ def features(*, images: bool = True, more: tuple[str, ...] = ()) -> Any:
     )
 
 
-def to_hf(rows: Rows, *, images: bool = True, embed: bool = False) -> Any:
-    """The rows as a `datasets.Dataset` with explicit `features`.
+def to_dataset(rows: Rows, *, images: bool = True, embed: bool = False) -> Any:
+    """Return the rows as a `datasets.Dataset` with explicit `features`.
 
-    images: decode pictures on access, else leave paths. embed: put the pictures' bytes into the data set.
-    Videos and audios stay paths, so rows with such files cannot be embedded. Raises `ConfigError` where
-    `datasets` is missing, `DataError` for rows that it cannot hold."""
+    Args:
+        rows: A JSONL file of the messages layout, or such rows.
+        images: Whether pictures are decoded on access; else the paths stay.
+        embed: Whether the pictures' bytes go into the data set. Videos and audios stay paths, so rows with
+            such files cannot be embedded.
+
+    Raises:
+        ConfigError: If `datasets` is missing or too old.
+        DataError: If `datasets` cannot hold a row.
+    """
     datasets = _datasets()
-    given = rows if isinstance(rows, str | Path) else [*rows]
-    more = _more(given)
-    wanted, how = features(images=images, more=more), _How(images, embed, more)
-    if isinstance(given, str | Path):
-        content = file_sha256(given)
-        asked = {
-            "path": str(given),
-            "content": content,
-            "how": how,
-        }  # the content is part of the cache's key
+    source = rows if isinstance(rows, str | Path) else [*rows]
+    more = _more(source)
+    columns, how = features(images=images, more=more), _How(images, embed, more)
+    if isinstance(source, str | Path):
+        # The content is part of the cache's key.
+        arguments = {"path": str(source), "content": file_sha256(source), "how": how}
         try:
-            return datasets.Dataset.from_generator(_from_file, features=wanted, gen_kwargs=asked)
+            return datasets.Dataset.from_generator(_from_file, features=columns, gen_kwargs=arguments)
         except datasets.exceptions.DatasetGenerationError as error:
             if isinstance(error.__cause__, DfkError):
                 raise error.__cause__ from None
             raise
-    return datasets.Dataset.from_list([_row(row, how) for row in given], features=wanted)
+    return datasets.Dataset.from_list([_row(row, how) for row in source], features=columns)
 
 
 def write_parquet(rows: Rows, path: str | Path, *, embed: bool = True) -> int:
-    """Write the rows as one Parquet file; the number of rows. embed: with the pictures' bytes, so that it can
-    travel."""
-    found = to_hf(rows, images=embed, embed=embed)
-    found.to_parquet(str(path))
-    return len(found)
+    """Write the rows as one Parquet file and return their number.
+
+    Args:
+        rows: As for `to_dataset`.
+        path: The file to write.
+        embed: Whether the file holds the pictures' bytes, so that it can travel.
+    """
+    dataset = to_dataset(rows, images=embed, embed=embed)
+    dataset.to_parquet(str(path))
+    return len(dataset)
 
 
 def push_to_hub(
     rows: Rows, repo: str, *, split: str = "train", private: bool = True, token: str | None = None
 ) -> str:
-    """Upload the rows with their pictures as the split of a data set "ORG/NAME"; its address.
+    """Upload the rows with their pictures as one split of a data set on the Hub, and return its address.
 
-    The token goes to the library's own client and is written nowhere."""
-    found = to_hf(rows, embed=True)
-    found.push_to_hub(repo, split=split, private=private, token=token)
+    Args:
+        rows: As for `to_dataset`.
+        repo: The data set, "ORG/NAME".
+        split: The split that the rows become.
+        private: Whether a new data set is private.
+        token: Goes to the library's own client and is written nowhere.
+    """
+    dataset = to_dataset(rows, embed=True)
+    dataset.push_to_hub(repo, split=split, private=private, token=token)
     return f"hf://datasets/{repo}"
 
 
@@ -100,7 +118,7 @@ def _datasets() -> Any:
 
 
 class _How(NamedTuple):
-    """As `to_hf` was asked; more: the columns that `features` gets."""
+    """The options of `to_dataset`, and the extra columns that `features` gets."""
 
     images: bool
     embed: bool
@@ -111,14 +129,14 @@ _OTHERS = ("videos", "audios")
 
 
 def _more(rows: str | Path | list[dict[str, Any]]) -> tuple[str, ...]:
-    """Which columns of `_OTHERS` some row has; in a string of JSON the quotes of such a key are escaped."""
+    """Return the columns of `_OTHERS` that some row has; inside JSON strings the quotes of a key are escaped."""
     if not isinstance(rows, str | Path):
         return tuple(name for name in _OTHERS if any(row.get(name) for row in rows))
-    found: set[str] = set()
+    columns: set[str] = set()
     with Path(rows).open("rb") as lines:
         for line in lines:
-            found |= {name.decode() for name in re.findall(rb'"(videos|audios)"\s*:', line)}
-    return tuple(name for name in _OTHERS if name in found)
+            columns |= {name.decode() for name in re.findall(rb'"(videos|audios)"\s*:', line)}
+    return tuple(name for name in _OTHERS if name in columns)
 
 
 def _from_file(path: str, content: str, how: _How) -> Iterator[dict[str, Any]]:
@@ -131,8 +149,10 @@ def _row(row: dict[str, Any], how: _How) -> dict[str, Any]:
         _check_numbers(row.get(key), f"{row.get('id')}: {key}")
     images = row.get("images") or []
     if how.embed and any(row.get(name) for name in how.more):
-        reason = "has videos or audios, and only pictures are embedded"
-        raise DataError(f"{row.get('id')}: {reason}; leave embed out, or leave such rows out")
+        raise DataError(
+            f"{row.get('id')} has videos or audios, and only pictures can be embedded; leave embed out,"
+            " or leave such rows out"
+        )
     return {
         "id": str(row["id"]),
         "messages": row["messages"],
@@ -143,7 +163,7 @@ def _row(row: dict[str, Any], how: _How) -> dict[str, Any]:
 
 
 def _picture(path: str, how: _How) -> str | dict[str, Any]:
-    """A path as it is, or a picture's bytes; of a `data:` URI the bytes wherever pictures are asked for."""
+    """Return a path as it is, or a picture's bytes; of a `data:` URI the bytes if pictures are wanted."""
     if path.startswith("data:") and (how.images or how.embed):
         try:
             return {"bytes": b64decode(path.partition(",")[2]), "path": None}

@@ -1,4 +1,4 @@
-"""The DFK label tables: canonical classes, their aliases, and two views of them.
+"""The DFK label tables: four classes, or five, with every published spelling.
 
 Training targets, checks, decoding and metrics all resolve labels here, so they cannot drift apart.
 The aliases are the union of the spellings that published DFK loaders and evaluators map, each to the class

@@ -7,21 +7,21 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Text:
-    """A fixed text part."""
+    """A fixed text part of a prompt."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class Lines:
-    """One text part of `Name: value` lines, (printed name, field) pairs; an empty field gives no line."""
+    """A text part of `Name: value` lines, from (printed name, field) pairs; an empty field gives none."""
 
     lines: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
 class Value:
-    """The field's text as it is; `otherwise` is asked when the field is empty."""
+    """The text of a field as it is, or `otherwise` if the field is empty."""
 
     field: str
     otherwise: str
@@ -37,7 +37,12 @@ Part = Text | Lines | Value | Images
 
 @dataclass(frozen=True)
 class Prompt:
-    """`system`: the system turn, None for none. `parts`: the user turn, in order."""
+    """The turns that ask.
+
+    Args:
+        parts: The parts of the user turn, in order.
+        system: The system turn; None for none.
+    """
 
     parts: tuple[Part, ...]
     system: str | None = None
@@ -45,12 +50,16 @@ class Prompt:
 
 @dataclass(frozen=True)
 class TextForm:
-    """An answer written as marked text: `parts` are (marker, field); the answer is each marker followed by
-    its value.
+    """An answer written as marked text: each marker followed by the value of its field.
 
     All but the last value stand on one line, unless `end` is set; the last runs to the end of the text, less
-    `end`. printed: (value, how it is written) where a label is printed in another spelling than its canonical
-    one."""
+    `end`.
+
+    Args:
+        parts: (marker, field) pairs, in order.
+        end: What closes the text.
+        printed: (label, how it is written) pairs, for labels with another spelling than the canonical one.
+    """
 
     parts: tuple[tuple[str, str], ...]
     end: str = ""
@@ -59,7 +68,7 @@ class TextForm:
 
 @dataclass(frozen=True)
 class JsonForm:
-    """An answer written as JSON text: the value of `field`, or the whole object where `field` is None."""
+    """An answer written as JSON text: the value of `field`, or the whole object if `field` is None."""
 
     field: str | None = None
 
@@ -77,7 +86,7 @@ Form = TextForm | ToolForm | JsonForm
 
 @dataclass(frozen=True)
 class Variant:
-    """One way of asking and answering."""
+    """A prompt with the form of its answer."""
 
     prompt: Prompt
     form: Form

@@ -1,8 +1,4 @@
-"""The one label table: canonical classes, their aliases, and two views of the DFK labels.
-
-Training targets, checks, decoding and metrics all resolve labels here, so they cannot drift apart.
-The aliases are the union of the spellings that published DFK loaders and evaluators map, each to the class
-they give."""
+"""A closed set of classes, and the spellings that mean each of them."""
 
 from __future__ import annotations
 
@@ -11,8 +7,12 @@ from typing import NamedTuple
 
 
 class Resolved(NamedTuple):
-    """`label`: the canonical class. `alias`: the spelling that was mapped, None when the text was
-    canonical."""
+    """The class that a text names.
+
+    Attributes:
+        label: The canonical class.
+        alias: The spelling that was mapped to it; None if the text was canonical.
+    """
 
     label: str
     alias: str | None
@@ -20,13 +20,24 @@ class Resolved(NamedTuple):
 
 @dataclass(frozen=True)
 class LabelSet:
-    """`canonical`: the classes in report order. `aliases`: other spelling (folded) -> class."""
+    """A closed set of classes.
+
+    Args:
+        canonical: The classes, in the order of reports.
+        aliases: Other spellings, in lower case, each with its class.
+
+    Example:
+        >>> from dfkdata.schemas import LabelSet
+        >>> tones = LabelSet(("calm", "angry"), {"furious": "angry"})
+        >>> tones.resolve("Furious.")
+        Resolved(label='angry', alias='furious')
+    """
 
     canonical: tuple[str, ...]
     aliases: dict[str, str] = field(default_factory=dict, hash=False)
 
     def resolve(self, text: str) -> Resolved | None:
-        """The class that `text` names, or None. Case, outer blanks and one final full stop do not matter."""
+        """Return the class that `text` names, or None; case, outer blanks and a final full stop do not count."""
         folded = text.strip().removesuffix(".").strip().lower()
         if folded in self.canonical:
             return Resolved(folded, None)
@@ -36,5 +47,5 @@ class LabelSet:
 
     @property
     def spellings(self) -> list[str]:
-        """Every spelling that resolves, canonical first."""
+        """Return every spelling that resolves, canonical ones first."""
         return [*self.canonical, *self.aliases]

@@ -18,7 +18,15 @@ from dfkdata.schemas._roles import Role, roles
 
 @dataclass(frozen=True)
 class Schema:
-    """A loaded family member in one of its variants."""
+    """A loaded schema in one of its variants.
+
+    Attributes:
+        name: The member's name.
+        variant: The name of the variant.
+        answer: The pydantic class of the answer.
+        prompt: How the model is asked.
+        form: How the answer is written.
+    """
 
     name: str
     variant: str
@@ -28,17 +36,17 @@ class Schema:
 
     @cached_property
     def roles(self) -> dict[str, Role]:
-        """Field -> role, in field order."""
+        """Return the role of each field that has one, in field order."""
         return roles(self.answer)
 
     @cached_property
     def json_schema(self) -> dict[str, Any]:
-        """The answer's JSON Schema."""
+        """Return the answer's JSON Schema."""
         return json_schema(self.answer)
 
     @cached_property
     def tools(self) -> list[dict[str, Any]] | None:
-        """The tool definitions that the model is shown; None for a text form."""
+        """Return the tool definitions that the model is shown; None for a text form."""
         if isinstance(self.form, ToolForm):
             return [tool(self.form.name, self.form.description, self.answer)]
         return None
@@ -48,19 +56,30 @@ FAMILY = "dfkdata.schemas"
 
 
 def load(schema: str | ModuleType | type[BaseModel] | Schema, variant: str | None = None) -> Schema:
-    """A schema by name, module, answer class or as it is; `variant` picks one of its VARIANTS (default: the
-    first).
+    """Load a schema in one of its variants.
 
-    Raises `ConfigError` for an unknown name or variant, naming the choices."""
+    Args:
+        schema: A member's name, its module, its answer class, or a loaded schema, which is returned as it is.
+        variant: The name of one of its VARIANTS; None takes the first.
+
+    Raises:
+        ConfigError: If the name or the variant is unknown; the message lists the choices.
+
+    Example:
+        >>> from dfkdata import schemas
+        >>> schema = schemas.load("dfk_label", "card")
+        >>> list(schema.roles)
+        ['label', 'analisis']
+    """
     if isinstance(schema, Schema):
         return schema
     module = _module(schema)
     variants: dict[str, Variant] = module.VARIANTS
-    chosen = variant if variant is not None else next(iter(variants))
+    selected = variant if variant is not None else next(iter(variants))
     name = module.__name__.removeprefix(FAMILY + ".")
-    if chosen not in variants:
-        raise ConfigError(f"schema {name!r} has no variant {chosen!r}; it has {', '.join(variants)}")
-    return Schema(name, chosen, module.Answer, variants[chosen].prompt, variants[chosen].form)
+    if selected not in variants:
+        raise ConfigError(f"schema {name!r} has no variant {selected!r}; it has {', '.join(variants)}")
+    return Schema(name, selected, module.Answer, variants[selected].prompt, variants[selected].form)
 
 
 def _module(schema: str | ModuleType | type[BaseModel]) -> ModuleType:

@@ -64,10 +64,9 @@ class Answer(BaseAnswer):
 
     @classmethod
     def model_json_schema(cls, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Pydantic's JSON Schema brought to the printed one: open objects say nothing, null slots end in
-        `const`.
+        """Return the JSON Schema as it is printed: no `additionalProperties`, and null slots end in `const`.
 
-        The order of keys counts: published adapters saw exactly these bytes in their prompt."""
+        The order of keys counts, since published adapters saw exactly these bytes in their prompt."""
         schema = super().model_json_schema(*args, **kwargs)
         for part in (schema, *schema["$defs"].values()):
             part.pop("additionalProperties")

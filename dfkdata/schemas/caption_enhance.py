@@ -1,4 +1,4 @@
-"""Structured caption that may go beyond the text: as `caption`, but style and mood may be inferred."""
+"""Structured caption whose style and mood may be inferred, otherwise as `caption`."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Answer(BaseAnswer):
 
     @classmethod
     def model_json_schema(cls, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Pydantic's JSON Schema; open objects say nothing."""
+        """Return pydantic's JSON Schema without `additionalProperties`, which open objects leave out."""
         schema = super().model_json_schema(*args, **kwargs)
         for part in (schema, *schema["$defs"].values()):
             part.pop("additionalProperties")

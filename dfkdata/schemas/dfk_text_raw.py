@@ -1,4 +1,4 @@
-"""As `dfk_text`, with facts and other posts without violation kept apart: five classes."""
+"""DFK label of a claim against a reference article, in five classes: facts and other posts stay apart."""
 
 from __future__ import annotations
 

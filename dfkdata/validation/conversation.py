@@ -20,8 +20,9 @@ Message = dict[str, Any]
 
 
 def plain_question(messages: list[Message]) -> str:
-    """The question where turns are one question and one answer in text that `check_conversation` finds nothing
-    wrong with; empty for all others. Nearly every row of text is so, and this takes half the time."""
+    """Return the question of turns that are one question and one answer in text and break no rule, else "".
+
+    Nearly every row of text is so, and this takes half the time of `check_conversation`."""
     if len(messages) != 2:
         return ""
     user, answer = messages

@@ -1,11 +1,15 @@
-"""Which held-out texts are nearly a training text, in a memory that does not grow with them.
+"""Find held-out texts that are nearly a training text, in memory that does not grow with their number.
 
-Strategy: a text leaves a sketch, `SLOTS` minima and maxima over hashes of the 16 bytes from each word's
-beginning on, letters in lower case and signs as blanks. Two sketches agree in about as many slots as the
-texts share such runs; texts that agree in two thirds of them are near. Sketches lie in a file and are
-compared block by block: only those that agree in three slots at once are looked at.
-Promises: equal texts in equal order give equal answers on every machine; a sketch does not depend on the
-texts around it."""
+How it works. Each text leaves a MinHash sketch. Its shingles are the 16 bytes from each word's beginning on,
+with letters in lower case and signs as blanks. Where a plain MinHash keeps the minimum of each hash function,
+this one keeps the minimum and the maximum, so `SLOTS` slots cost half as many hash functions. Two sketches
+agree in about as many slots as the texts share shingles (their Jaccard similarity); texts that agree in two
+thirds of the slots are near. The sketches lie in a file and are compared block by block, and only those that
+agree in a band of three slots are looked at (locality-sensitive hashing).
+
+Guarantees:
+- Equal texts in equal order give equal answers on every machine.
+- A sketch does not depend on the texts around it."""
 
 from __future__ import annotations
 
@@ -27,8 +31,13 @@ _FOLD = bytes(ord(chr(at).lower()) if chr(at).isalnum() else 32 for at in range(
 
 
 class Shared(NamedTuple):
-    """number: how many held-out things training has too. held, train: rows of the first example, from 0;
-    -1 where there is none."""
+    """What the held-out splits share with training.
+
+    Attributes:
+        number: How many held-out groups, texts or pictures training has too.
+        held: The held-out row of the first example, from 0; -1 if there is none.
+        train: The training row of that example; -1 if there is none.
+    """
 
     number: int
     held: int = -1
@@ -41,9 +50,14 @@ _MIX = tuple(_SOURCE.getrandbits(32) | 1 for _ in range(SLOTS // 2))
 
 
 def sketches(texts: Sequence[str]) -> NDArray[Any]:
-    """(rows, SLOTS) of uint32: the sketch of each text, zeros for one of fewer than `MIN_WORDS` words.
+    """Return the sketch of each text.
 
-    The minimum and the maximum of one hash are two slots: each is at a random run of the text."""
+    Args:
+        texts: The texts, in order.
+
+    Returns:
+        (texts, SLOTS) of uint32; zeros for a text of fewer than `MIN_WORDS` words.
+    """
     import numpy
 
     parts = [text.encode("utf-8", "surrogatepass") for text in texts]
@@ -55,9 +69,9 @@ def sketches(texts: Sequence[str]) -> NDArray[Any]:
     firsts = numpy.searchsorted(words, starts)
     counts = numpy.diff(firsts, append=len(words))
     long = numpy.flatnonzero(counts >= MIN_WORDS)
-    found = numpy.zeros((len(parts), SLOTS), numpy.uint32)
+    slots = numpy.zeros((len(parts), SLOTS), numpy.uint32)
     if not len(long):
-        return found
+        return slots
     eight = numpy.ndarray(len(blob) - 7, "<u8", blob, strides=(1,))
     runs = eight[words] * numpy.uint64(_RUN[0])
     runs += eight[words + 8] * numpy.uint64(_RUN[1])
@@ -65,27 +79,32 @@ def sketches(texts: Sequence[str]) -> NDArray[Any]:
     cuts = numpy.append(firsts, len(words))  # the last cut ends the last text, at a run that belongs to none
     for at, factor in enumerate(_MIX):
         mixed = hashes * numpy.uint32(factor)
-        found[long, 2 * at] = numpy.minimum.reduceat(mixed, cuts)[long]
-        found[long, 2 * at + 1] = numpy.maximum.reduceat(mixed, cuts)[long]
-    return found
+        slots[long, 2 * at] = numpy.minimum.reduceat(mixed, cuts)[long]
+        slots[long, 2 * at + 1] = numpy.maximum.reduceat(mixed, cuts)[long]
+    return slots
 
 
 def near(path: Path, train: NDArray[Any], held: NDArray[Any]) -> Shared:
-    """How many held-out texts are near a training one. path: the sketches of all rows, in order. train, held:
-    (rows) of bool."""
+    """Count the held-out texts that are near a training text.
+
+    Args:
+        path: The file with the sketches of all rows, in order.
+        train: (rows,) of bool: the rows of the training split.
+        held: (rows,) of bool: the rows of held-out splits.
+    """
     count, first = 0, (-1, -1)
     for rows, sketched in _blocks(path, held):
         waiting = _Held(sketched)
         for numbers, block in _blocks(path, train):
             waiting.meet(numbers, block)
-        pairs = [(int(row), int(like)) for row, like in zip(rows, waiting.found, strict=True) if like >= 0]
+        pairs = [(int(row), int(like)) for row, like in zip(rows, waiting.matches, strict=True) if like >= 0]
         first = pairs[0] if pairs and not count else first
         count += len(pairs)
     return Shared(count, *first)
 
 
 def _blocks(path: Path, chosen: NDArray[Any]) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
-    """(rows, sketches) of the chosen rows that have a sketch, `BLOCK_ROWS` rows of the file at a time."""
+    """Yield (rows, sketches) of chosen rows that have a sketch, from `BLOCK_ROWS` rows at a time."""
     import numpy
 
     with path.open("rb") as file:
@@ -98,37 +117,40 @@ def _blocks(path: Path, chosen: NDArray[Any]) -> Iterator[tuple[NDArray[Any], ND
 
 
 class _Held:
-    """Held-out sketches that are still to find their like. found: the training row near each, -1 before."""
+    """Held-out sketches that look for a near one; `matches` holds the training row near each, or -1."""
 
     def __init__(self, block: NDArray[Any]) -> None:
         import numpy
 
         self.block = block
-        self.found = numpy.full(len(block), -1)
+        self.matches = numpy.full(len(block), -1)
         self._sort()
 
     def _sort(self) -> None:
         import numpy
 
-        self.open = numpy.flatnonzero(self.found < 0)
+        self.open = numpy.flatnonzero(self.matches < 0)
         bands = [_band(self.block[self.open], band) for band in _BANDS]
         self.orders = [numpy.argsort(band, kind="stable") for band in bands]
         self.bands = [band[order] for band, order in zip(bands, self.orders, strict=True)]
         self.filters = [_bitmap(band) for band in self.bands]
 
     def meet(self, rows: NDArray[Any], block: NDArray[Any]) -> None:
-        """Compare with a block of training sketches; `rows` are their numbers."""
+        """Compare with a block of training sketches, whose row numbers are `rows`."""
         for at, band in enumerate(_BANDS):
             values = _band(block, band)
             here, held = self._candidates(at, values)
             near = (self.block[held] == block[here]).sum(axis=1) >= NEAR_SLOTS
             if near.any():
-                self.found[held[near][::-1]] = rows[here[near][::-1]]  # reversed, so that the first one stays
+                self.matches[held[near][::-1]] = rows[
+                    here[near][::-1]
+                ]  # reversed, so that the first one stays
                 self._sort()
 
     def _candidates(self, at: int, values: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-        """(training, held-out) places of sketches that agree in a band; at most `_PAIRS`, since what is left
-        out is met again in another band or block once these are found."""
+        """Return (training, held-out) places of sketches that agree in a band, at most `_PAIRS` of them.
+
+        Those left out are met again in another band or block, once these have found a match."""
         import numpy
 
         here = numpy.flatnonzero(self.filters[at][values >> numpy.uint64(_UPPER)])
@@ -146,17 +168,17 @@ _UPPER = 44  # of 64 bits, the upper 20 are looked up in a bitmap before anythin
 
 
 def _band(block: NDArray[Any], slots: tuple[int, int, int]) -> NDArray[Any]:
-    """Three slots as one number."""
+    """Return three slots as one number."""
     import numpy
 
     first, second, third = (block[:, slot].astype(numpy.uint64) for slot in slots)
-    found: NDArray[Any] = first * numpy.uint64(_RUN[0]) + second * numpy.uint64(_RUN[1])
-    found += third * numpy.uint64(_RUN[2])
-    return found
+    number: NDArray[Any] = first * numpy.uint64(_RUN[0]) + second * numpy.uint64(_RUN[1])
+    number += third * numpy.uint64(_RUN[2])
+    return number
 
 
 def _bitmap(band: NDArray[Any]) -> NDArray[Any]:
-    """Which upper parts occur."""
+    """Return which upper parts occur."""
     import numpy
 
     seen = numpy.zeros(1 << 20, bool)

@@ -1,7 +1,7 @@
-"""How many text tokens a row has, by the `tokenizer.json` of the model that is to be trained.
+"""Count the text tokens of a row with the `tokenizer.json` of the model that is to be trained.
 
-Texts and tool arguments are counted; what a chat template adds and what pictures cost is not, so leave some
-room."""
+How it works. Texts and tool arguments are counted. What a chat template adds and what pictures cost is not, so
+leave some room."""
 
 from __future__ import annotations
 
@@ -15,10 +15,14 @@ from dfkdata.common.errors import ConfigError, missing_package
 
 
 def counter(path: str) -> Callable[[dict[str, Any]], int]:
-    """A function from a canonical row to its number of text tokens. path: a tokenizer.json or the folder that
-    holds it.
+    """Return a function that gives the number of text tokens of a canonical row.
 
-    Raises `ConfigError` where the file or the package is missing."""
+    Args:
+        path: A tokenizer.json, or the folder that holds it.
+
+    Raises:
+        ConfigError: If the file or the package `tokenizers` is missing.
+    """
     file = Path(path) / "tokenizer.json" if Path(path).is_dir() else Path(path)
     if not file.is_file():
         raise ConfigError(f"{file}: no tokenizer.json; give the file or the folder of a model")

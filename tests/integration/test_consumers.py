@@ -11,7 +11,7 @@ import pytest
 
 from dfkdata import convert, load_rows
 from dfkdata.common.errors import DataError
-from dfkdata.rows.huggingface import to_hf, write_parquet
+from dfkdata.rows.huggingface import to_dataset, write_parquet
 from tests.dfkdata.conversion.test_convert import caption, rows_of, write
 from tests.dfkdata.media.test_media import KINDS
 from tests.helpers.golden import GOLDEN
@@ -64,14 +64,14 @@ def converted(tmp_path: Path, to: str = "messages") -> Path:
 def test_rows_pass_through_datasets_unchanged(tmp_path: Path) -> None:
     path = converted(tmp_path)
     expected = [row | {"tools": row.get("tools", [])} for row in load_rows(path)]
-    for found in (to_hf(path, images=False), to_hf(load_rows(path), images=False)):
+    for found in (to_dataset(path, images=False), to_dataset(load_rows(path), images=False)):
         assert [dict(row) for row in found] == [
             {key: row[key] for key in found.column_names} for row in expected
         ]
 
 
 def test_pictures_are_decoded_on_access(tmp_path: Path) -> None:
-    (row,) = [row for row in to_hf(converted(tmp_path)) if row["images"]]
+    (row,) = [row for row in to_dataset(converted(tmp_path)) if row["images"]]
     assert [image.size for image in row["images"]] == [(24, 16), (24, 16)]
 
 
@@ -91,7 +91,7 @@ def test_parquet_with_embedded_images_comes_back(tmp_path: Path) -> None:
 def test_numbers_that_datasets_would_change_are_refused(number: Any) -> None:
     row = {"id": "1", "messages": [{"role": "user", "content": []}], "images": [], "meta": {"x": [number]}}
     with pytest.raises(DataError, match="datasets"):
-        to_hf([row])
+        to_dataset([row])
 
 
 def test_videos_and_audios_are_kept_as_paths_and_never_dropped(tmp_path: Path) -> None:
@@ -107,12 +107,12 @@ def test_videos_and_audios_are_kept_as_paths_and_never_dropped(tmp_path: Path) -
     source = write(tmp_path / "in.jsonl", [plain, row])
     convert(source, tmp_path / "out", format="swift", validation=0)
     path = tmp_path / "out" / "train.jsonl"
-    for found in (to_hf(path), to_hf(load_rows(path))):
+    for found in (to_dataset(path), to_dataset(load_rows(path))):
         assert [row["videos"] for row in found] == [[], [str(tmp_path / "out" / ".." / "v.mp4")]]
         assert [row["audios"] for row in found] == [[], [str(tmp_path / "out" / ".." / "a.wav")]]
     with pytest.raises(DataError, match="only pictures are embedded"):
-        to_hf(path, embed=True)
-    assert "videos" not in to_hf([next(load_rows(path))]).column_names
+        to_dataset(path, embed=True)
+    assert "videos" not in to_dataset([next(load_rows(path))]).column_names
 
 
 @pytest.mark.parametrize("embed", [False, True])
@@ -121,12 +121,12 @@ def test_rows_that_hold_their_pictures_give_pictures(embed: bool, tmp_path: Path
     source = write(tmp_path / "in.jsonl", [caption(1, image="a.png")])
     convert(source, tmp_path / "out", format="captions", validation=0, materialize="embed")
     path = tmp_path / "out" / "train.jsonl"
-    assert to_hf(path, embed=embed)[0]["images"][0].size == (60, 40)
-    assert to_hf(path, images=False)[0]["images"][0].startswith("data:image/png;base64,")
+    assert to_dataset(path, embed=embed)[0]["images"][0].size == (60, 40)
+    assert to_dataset(path, images=False)[0]["images"][0].startswith("data:image/png;base64,")
     (row,) = load_rows(path)
     row["images"] = ["data:image/png;base64,A"]
     with pytest.raises(DataError, match="broken base64"):
-        to_hf([row])
+        to_dataset([row])
 
 
 def test_a_repaired_file_is_not_served_from_a_cache(tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def test_a_repaired_file_is_not_served_from_a_cache(tmp_path: Path) -> None:
             validation=0,
             overwrite=True,
         )
-        return str(to_hf(tmp_path / "out" / "train.jsonl", images=False)[0]["meta"]["text"])
+        return str(to_dataset(tmp_path / "out" / "train.jsonl", images=False)[0]["meta"]["text"])
 
     assert (first(1), first(2)) == ("A dog number 1.", "A dog number 2.")
 
@@ -169,7 +169,7 @@ def test_a_released_template_renders_all_texts_and_as_many_pads_as_images(
     chat = pytest.importorskip("transformers.utils.chat_template_utils")
     source = template(name)
     path = converted(tmp_path)
-    rows = list(load_rows(path)) if through == "file" else list(to_hf(path, images=False))
+    rows = list(load_rows(path)) if through == "file" else list(to_dataset(path, images=False))
     for row in rows:
         (rendered,), _ = chat.render_jinja_template(
             conversations=[row["messages"]], tools=row.get("tools") or None, chat_template=source
@@ -181,7 +181,7 @@ def test_a_released_template_renders_all_texts_and_as_many_pads_as_images(
 
 def test_trl_places_the_images_of_our_rows(tmp_path: Path) -> None:
     prepare = pytest.importorskip("trl.data_utils").prepare_multimodal_messages
-    for row in to_hf(converted(tmp_path)):
+    for row in to_dataset(converted(tmp_path)):
         turns = prepare(json.loads(json.dumps(row["messages"])), images=row["images"])
         placed = [part["image"] for turn in turns for part in turn["content"] if part["type"] == "image"]
         assert placed == row["images"]
@@ -200,7 +200,7 @@ def test_an_unreadable_picture_is_an_error_when_it_is_embedded(tmp_path: Path) -
     convert(source, tmp_path / "out", format="captions", validation=0)
     (tmp_path / "a.png").unlink()
     with pytest.raises(DataError, match=r"a\.png: cannot be read"):
-        to_hf(tmp_path / "out" / "train.jsonl", embed=True)
+        to_dataset(tmp_path / "out" / "train.jsonl", embed=True)
 
 
 # What the published conversion script for text-only rows writes, for the spellings that it reads.
