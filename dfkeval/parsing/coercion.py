@@ -13,11 +13,11 @@ reading adds named repairs, each returned; strict reading adds none."""
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final, Literal
 
+from dfkdata.common.json_schema import Issue, SchemaDocument, Validator
 from dfkeval.parsing.json_text import (
     BLANKS,
     MAX_DIGITS,
@@ -27,8 +27,7 @@ from dfkeval.parsing.json_text import (
     load_python,
     number_of,
 )
-from dfkeval.parsing.jsonschema.compiler import TYPES, Check, Document, Issue, SchemaError, type_of
-from dfkeval.parsing.jsonschema.fast_path import Fits, compile_fits, compile_keys
+from dfkeval.parsing.possible_types import possible_types
 
 Dialect = Literal["auto", "qwen3.5", "qwen3.6", "qwen3-coder-2507", "hermes"]
 
@@ -61,121 +60,51 @@ class Refused(ValueError):
         self.issues = issues
 
 
+#: Keywords that assert nothing about a text.
+_NOTES: Final = frozenset(("type", "title", "description", "default", "examples", "format"))
+
+
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """One parameter. `types`: the possible JSON types in declared order, None where the schema does not say.
-    `check`: full validation of a value. `plain`: every text is a value as it stands. `enumerated`: a closed
-    list of values. `textual`: free text can be the value, so that tags may stand in it. `holds_containers`:
-    JSON objects or arrays are possible; `containers_only`: and nothing else. `fits`: True for most values
-    that pass `check`, at once; False says nothing.
-    `keys`: the number of object keys in a value that `fits`, -1 where it is not known."""
+    """What the reader must know about one parameter.
+
+    Attributes:
+        types: the possible JSON types in declared order; None if the schema does not restrict them.
+        validator: decides whether a value fits.
+        plain: every text is a value as it stands.
+        enumerated: the values are a closed list.
+        textual: free text can be the value, so that tags may stand in it.
+        holds_containers: JSON objects or arrays are possible.
+        containers_only: nothing but JSON objects or arrays is possible."""
 
     types: tuple[str, ...] | None
-    check: Check
+    validator: Validator
     plain: bool
     enumerated: bool
     textual: bool
     holds_containers: bool
     containers_only: bool
-    fits: Fits
-    keys: Callable[[Any], int]
 
 
-def compile_slot(doc: Document, schema: Any) -> Slot:
-    """The slot that `schema`, a part of `doc`, describes. Raises SchemaError for a schema that cannot be
-    used."""
-    types = possible_types(doc, schema)
-    enumerated = isinstance(schema, dict) and ("enum" in schema or "const" in schema)
-    bare = isinstance(schema, dict) and set(schema) <= {
-        "type",
-        "title",
-        "description",
-        "default",
-        "examples",
-        "format",
-    }
-    plain = (types is None and bare) or schema is True or (types == ("string",) and bare)
-    textual = types is None or "string" in types
-    inside = _CONTAINERS.intersection(types or ())
-    only = bool(inside) and inside == set(types or ())
+def compile_slot(document: SchemaDocument, *schemas: Any) -> Slot:
+    """Return the slot of a parameter.
+
+    Args:
+        document: the prepared schema of the tool's parameters.
+        schemas: parts of it, any of which may describe the value."""
+    schema = schemas[0] if len(schemas) == 1 else None
+    types = possible_types(document, *schemas)
+    bare = isinstance(schema, dict) and schema.keys() <= _NOTES
+    containers = _CONTAINERS.intersection(types or ())
     return Slot(
-        types,
-        doc.check(schema),
-        plain,
-        enumerated,
-        textual,
-        bool(inside),
-        only,
-        _fits(doc, schema),
-        compile_keys(doc, schema),
+        types=types,
+        validator=document.validator(*schemas),
+        plain=schema is True or (bare and types in (None, ("string",))),
+        enumerated=isinstance(schema, dict) and ("enum" in schema or "const" in schema),
+        textual=types is None or "string" in types,
+        holds_containers=bool(containers),
+        containers_only=bool(containers) and containers == set(types or ()),
     )
-
-
-def _fits(doc: Document, schema: Any) -> Fits:
-    quick = compile_fits(doc, schema)
-    if isinstance(quick, type):
-        return lambda value: type(value) is quick
-    return quick or _unknown
-
-
-def _unknown(value: Any) -> bool:
-    return False
-
-
-def possible_types(doc: Document, schema: Any, depth: int = 0) -> tuple[str, ...] | None:
-    """The JSON types that `schema` lets through at its top, in declared order; None where it does not say."""
-    if not isinstance(schema, dict) or depth > 32:
-        return None
-    told = [_literal_types(schema), _named_types(schema)]
-    if "$ref" in schema:
-        told.append(possible_types(doc, doc.resolve(schema["$ref"]), depth + 1))
-    told += [possible_types(doc, part, depth + 1) for part in schema.get("allOf", [])]
-    told += [_union(doc, schema[key], depth) for key in ("anyOf", "oneOf") if key in schema]
-    known = [types for types in told if types is not None]
-    if not known:
-        return _implied(schema)
-    first, *rest = known
-    for types in rest:
-        first = tuple(kept for name in first for kept in _common(name, types))
-    return first
-
-
-def _common(name: str, types: tuple[str, ...]) -> tuple[str, ...]:
-    """What `name` and `types` have in common; integers are numbers."""
-    if name in types or (name == "integer" and "number" in types):
-        return (name,)
-    return ("integer",) if name == "number" and "integer" in types else ()
-
-
-def _literal_types(schema: dict[str, Any]) -> tuple[str, ...] | None:
-    values = [schema["const"]] if "const" in schema else schema.get("enum")
-    return None if values is None else tuple(dict.fromkeys(type_of(value) for value in values))
-
-
-def _named_types(schema: dict[str, Any]) -> tuple[str, ...] | None:
-    names = schema.get("type")
-    if names is None:
-        return None
-    listed = [names] if isinstance(names, str) else list(names)
-    known = [name for name in listed if name in TYPES]
-    if len(known) != len(listed):
-        return None
-    return tuple([*known, "null"] if schema.get("nullable") is True and "null" not in known else known)
-
-
-def _union(doc: Document, branches: list[Any], depth: int) -> tuple[str, ...] | None:
-    told = [possible_types(doc, part, depth + 1) for part in branches]
-    if any(types is None for types in told):
-        return None
-    return tuple(dict.fromkeys(name for types in told if types for name in types))
-
-
-def _implied(schema: dict[str, Any]) -> tuple[str, ...] | None:
-    if any(key in schema for key in ("properties", "required", "additionalProperties", "patternProperties")):
-        return ("object",)
-    if any(key in schema for key in ("items", "prefixItems", "contains")):
-        return ("array",)
-    return None
 
 
 def read(slot: Slot, text: str, dialect: Dialect = "auto", lenient: bool = False) -> tuple[Any, list[str]]:
@@ -184,14 +113,13 @@ def read(slot: Slot, text: str, dialect: Dialect = "auto", lenient: bool = False
     Raises Refused where no reading of the text fits the schema."""
     if slot.plain:
         return text, []
-    found = _Candidates(slot, text, dialect, lenient)
-    rejected: list[Issue] | None = None
-    for value, repairs in found.values():
-        issues = None if slot.fits(value) else slot.check(value)
-        if issues is None:
+    candidates = _Candidates(slot, text, dialect, lenient)
+    rejected: list[Issue] = []
+    for value, repairs in candidates.values():
+        if slot.validator.is_valid(value):
             return value, repairs
-        rejected = rejected or issues
-    raise Refused(rejected or found.complaints or [_mismatch(slot, text)])
+        rejected = rejected or slot.validator.issues(value)
+    raise Refused(rejected or candidates.complaints or [_mismatch(slot, text)])
 
 
 def _mismatch(slot: Slot, text: str) -> Issue:
@@ -310,16 +238,3 @@ class _Candidates:
 
     def complain(self, bad: LiteralError) -> None:
         self.complaints.append(Issue("", bad.code, str(bad)))
-
-
-__all__ = [
-    "WORDS",
-    "Dialect",
-    "Issue",
-    "Refused",
-    "SchemaError",
-    "Slot",
-    "compile_slot",
-    "possible_types",
-    "read",
-]

@@ -21,9 +21,9 @@ from pydantic import BaseModel, ValidationError
 
 from dfkdata import schemas
 from dfkdata.common.errors import ConfigError
+from dfkdata.common.json_schema import Validator, pointer_step, schema_validator
 from dfkdata.schemas import JsonForm, Label, Schema, TextForm, ToolForm, json_schema, tool
 from dfkeval.parsing.json_text import LiteralError, scan_json, skip_blanks
-from dfkeval.parsing.jsonschema.compiler import Check, Document, escape
 from dfkeval.parsing.marked_text import Marked, TextFailure, read_marked, visible
 from dfkeval.parsing.toolcall import Mode, ParseResult, Problem, ToolCallParser
 
@@ -172,7 +172,7 @@ def _checked(
                 error["type"],
                 error["msg"],
                 span,
-                "".join(escape(str(step)) for step in error["loc"]),
+                "".join(pointer_step(str(step)) for step in error["loc"]),
             )
             for error in bad.errors(include_url=False, include_context=False, include_input=False)
         ]
@@ -242,7 +242,7 @@ def _in_field(value: Any, schema: Schema) -> Any:
 def _checked_json(
     value: Any, schema: Schema, repairs: tuple[str, ...], span: tuple[int, int]
 ) -> Decoded | Failure:
-    issues = _whole(schema.answer)(value)
+    issues = _validator(schema.answer).issues(value)
     if issues:
         return Failure(
             "schema_invalid", tuple(Problem("invalid", i.code, i.message, span, i.pointer) for i in issues)
@@ -251,9 +251,8 @@ def _checked_json(
 
 
 @lru_cache(maxsize=64)
-def _whole(answer: type[BaseModel]) -> Check:
-    shape = json_schema(answer)
-    return Document(shape).check(shape)
+def _validator(answer: type[BaseModel]) -> Validator:
+    return schema_validator(json_schema(answer))
 
 
 # --- marked text
@@ -282,7 +281,8 @@ def _canonical(read: Marked, field: str, role: Label, form: TextForm, repairs: l
     if resolved is None:
         message = f"{written!r} names none of {', '.join(role.labels.canonical)}"
         return Failure(
-            "unknown_label", (Problem("invalid", "unknown_label", message, read.spans[field], escape(field)),)
+            "unknown_label",
+            (Problem("invalid", "unknown_label", message, read.spans[field], pointer_step(field)),),
         )
     if dict(form.printed).get(resolved.label, resolved.label) != written:
         repairs.append("label_alias")

@@ -69,9 +69,14 @@ RAW_SCAN: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder(
 def scan_json(text: str, start: int) -> tuple[Any, int]:
     """The JSON value that begins exactly at `start`, and the offset behind it. Raises LiteralError."""
     value, end = scan_any_depth(text, start)
-    if end - start > MAX_DEPTH and too_deep(value):
+    if end - start > MAX_DEPTH and _brackets(text, start, end) > MAX_DEPTH and too_deep(value):
         raise LiteralError("too_deep", f"nested deeper than {MAX_DEPTH} levels", start)
     return value, end
+
+
+def _brackets(text: str, start: int, end: int) -> int:
+    """How many brackets open; a value nests no deeper than that."""
+    return text.count("[", start, end) + text.count("{", start, end)
 
 
 def scan_any_depth(text: str, start: int) -> tuple[Any, int]:

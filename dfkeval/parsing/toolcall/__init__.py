@@ -18,8 +18,8 @@ Sans-I/O and standard library only. The rules, the dialects and the named repair
 
 from __future__ import annotations
 
+from dfkdata.common.json_schema import SchemaError
 from dfkeval.parsing.coercion import Dialect
-from dfkeval.parsing.jsonschema.compiler import SchemaError
 from dfkeval.parsing.toolcall._parser import Mode, Prefill, ToolCallParser, parse_tool_call, parse_tool_calls
 from dfkeval.parsing.toolcall._stream import Stream
 from dfkeval.parsing.toolcall._types import (

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from dfkeval.parsing.coercion import Dialect, Refused, Slot, read
-from dfkeval.parsing.json_text import BLANKS, RAW_SCAN, LiteralError, scan_any_depth
+from dfkeval.parsing.json_text import BLANKS, LiteralError, scan_json
 from dfkeval.parsing.tags import (
     FUNCTION_CLOSE,
     FUNCTION_START,
@@ -55,7 +55,7 @@ class Canonical:
         arguments: dict[str, Any] = {}
         spans: dict[str, Span] = {}
         slot: Slot | None = None
-        for tag, length, key, declared in tool.fast:
+        for tag, length, key, declared in tool.usual:
             if text.startswith(tag, at):
                 slot = declared
                 begin = at + length
@@ -68,7 +68,7 @@ class Canonical:
             text.startswith(_TAIL, at) and tool.required <= arguments.keys() and _ends(text, at + _N_TAIL)
         ):
             return None
-        if not tool.only_required and tool.check(arguments) is not None:
+        if not tool.covered and not tool.validator.is_valid(arguments):
             return None
         return ToolCall(name, arguments, (start, at + _N_TAIL), (), spans), slot is not None and slot.textual
 
@@ -100,22 +100,11 @@ class Canonical:
 def _container(raw: str, slot: Slot, arguments: dict[str, Any], key: str) -> bool:
     """Decodes `raw`, a JSON container with nothing around it, into `arguments[key]`."""
     try:
-        value, end = RAW_SCAN(raw, 0)
-    except (ValueError, StopIteration, RecursionError):
-        return False
-    if end != len(raw) or not slot.fits(value):
-        return False
-    arguments[key] = value
-    return "{" not in raw or raw.count(":") == slot.keys(value) or _single_keys(raw)
-
-
-def _single_keys(raw: str) -> bool:
-    """Whether no object in `raw`, valid JSON, holds a key twice."""
-    try:
-        scan_any_depth(raw, 0)
+        value, end = scan_json(raw, 0)
     except LiteralError:
         return False
-    return True
+    arguments[key] = value
+    return end == len(raw) and slot.validator.is_valid(value)
 
 
 def _ends(text: str, at: int) -> bool:

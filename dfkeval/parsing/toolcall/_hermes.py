@@ -64,7 +64,7 @@ def _typed(
         )
     if tools and name not in tools:
         return _failed("invalid", "unknown_function", f"no tool is named {name!r}", start, end)
-    issues = tools[name].whole(arguments) if tools else None
+    issues = tools[name].validator.issues(arguments) if tools else []
     if issues:
         return (
             None,

@@ -1,146 +1,162 @@
-"""Tool definitions -> what the reader needs to know about each: declared names, the slot of each, checks on
-the whole.
+"""Compile tool definitions into what the reader needs: names, slots, and the check of a whole call.
 
-Strategy: compile every schema once, when the parser is made, and resolve `$ref` against the parameters object
-that holds it. Promises: a definition that cannot be used raises SchemaError here and never while text is
-parsed."""
+How it works: each tool's schema is prepared and compiled when the parser is made. The parameters that parts
+of the schema declare (references, `allOf`, `anyOf`, `oneOf`, conditions, dependencies) count as declared.
+
+Guarantees:
+- A definition that cannot be used raises `SchemaError` here and never while text is parsed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
-from dfkeval.parsing.coercion import Issue, SchemaError, Slot, compile_slot
-from dfkeval.parsing.jsonschema.compiler import Check, Document, regex
+from dfkdata.common.json_schema import SchemaDocument, SchemaError, Validator, schema_validator
+from dfkeval.parsing.coercion import Slot, compile_slot
 from dfkeval.parsing.tags import parameter_open
 
-_SAYS_NOTHING: Final = {"required", "$defs", "definitions", "title", "description"}
-_ANYTHING: Final[dict[str, Any]] = {}
+#: What a root schema may hold if its slots and its required names say all that it asserts.
+_COVERED: Final = frozenset(
+    ("type", "properties", "additionalProperties", "required", "title", "description", "$defs", "definitions")
+)
+#: Keywords whose schemas describe the same object, and may declare more of its parameters.
+_ONE: Final = ("then", "else")
+_LISTS: Final = ("allOf", "anyOf", "oneOf")
+_TABLES: Final = ("dependentSchemas", "dependencies")
 
 
 class Tool:
-    """One function. `slots`: declared parameter -> slot. `required`: names that must be there. `check`:
-    assertions on the whole object that reading parameter by parameter leaves open; `whole`: all assertions.
-    `untyped`: the definition names no parameter, so that every name is as good as declared."""
+    """One function that can be called.
+
+    Attributes:
+        name: the name of the function.
+        slots: parameter -> slot, for all parameters that the schema declares.
+        several: the slots of each part of the schema, for parameters that several parts declare differently.
+        required: names of the parameters that every valid call holds.
+        untyped: the definition declares no parameter, so that every name is as good as declared.
+        usual: (opening tag with its newline, length of that, parameter, slot) in declared order.
+        validator: decides about the arguments as a whole.
+        covered: slots and `required` say all that the schema asserts."""
 
     __slots__ = (
-        "_extra",
-        "_patterns",
-        "check",
-        "fast",
-        "name",
-        "only_required",
-        "required",
-        "several",
-        "slots",
-        "untyped",
-        "whole",
-    )
+        "_extra", "_patterns", "covered", "name", "required", "several", "slots", "untyped", "usual",
+        "validator",
+    )  # fmt: skip
 
     def __init__(self, name: str, parameters: Any) -> None:
         if not isinstance(parameters, dict):
-            raise SchemaError(
-                f"tool {name!r}: parameters must be a JSON Schema object, not {type(parameters).__name__}"
-            )
+            raise SchemaError(f"parameters must be a JSON Schema object, not {type(parameters).__name__}")
+        document = SchemaDocument(parameters)
+        root = document.root
+        if not all(
+            "object" in part.get("type", "object") for part in _same_object(document, root, always=True)
+        ):
+            raise SchemaError("parameters must describe an object")
+        declared = _declared(document, root)
+        extra = next((part for part in _chain(document, root) if "additionalProperties" in part), root)
+        other = extra.get("additionalProperties", True)
         self.name = name
-        doc = Document(parameters)
-        root = _root(doc, parameters)
-        declared = _properties(doc, root)
-        properties = {
-            key: parts[0] if len(parts) == 1 else {"anyOf": parts} for key, parts in declared.items()
-        }
-        extra = root.get("additionalProperties", True)
-        self.slots = {key: compile_slot(doc, part) for key, part in properties.items()}
-        #: The slots of names that parts of the schema describe in more than one way.
+        self.slots = {key: compile_slot(document, *parts) for key, parts in declared.items()}
         self.several = {
-            key: [compile_slot(doc, part) for part in parts]
+            key: [compile_slot(document, part) for part in parts]
             for key, parts in declared.items()
             if len(parts) > 1
         }
-        self._extra = None if extra is False else compile_slot(doc, {} if extra is True else extra)
-        patterns = root.get("patternProperties", {})
-        self._patterns = [(regex(key), compile_slot(doc, part)) for key, part in patterns.items()]
-        self.required = frozenset(_required(doc, root))
-        self.untyped = not properties and extra is not False
-        #: Key -> (its opening tag as written, the tag's length, slot), in declared order, for the usual case.
+        self._extra = None if other is False else compile_slot(document, other)
+        self._patterns = [
+            (schema_validator({"pattern": pattern}), compile_slot(document, part))
+            for pattern, part in root.get("patternProperties", {}).items()
+        ]
+        self.required = frozenset(_required(document, root))
+        self.untyped = not declared and other is not False
         openers = [(parameter_open(key) + "\n", key, slot) for key, slot in self.slots.items()]
-        self.fast = [(opener, len(opener), key, slot) for opener, key, slot in openers]
-        self.whole: Check = doc.check(root)
-        rest = _rest(root)
-        self.check = self.whole if patterns or self.several else doc.check(rest)
-        #: Nothing but `required` is asserted on the whole object.
-        self.only_required = self.check is not self.whole and rest.keys() <= _SAYS_NOTHING
+        self.usual = [(opener, len(opener), key, slot) for opener, key, slot in openers]
+        self.validator: Validator = document.validator(root)
+        self.covered = root.keys() <= _COVERED
 
     def slot(self, key: str) -> Slot | None:
-        """The slot for `key`; None where an undeclared key is forbidden."""
+        """Return the slot for `key`; None if it is not declared and other keys are forbidden."""
         if key in self.slots:
             return self.slots[key]
-        return next((slot for pattern, slot in self._patterns if pattern.search(key)), self._extra)
+        return next((slot for pattern, slot in self._patterns if pattern.is_valid(key)), self._extra)
 
 
-def _root(doc: Document, parameters: dict[str, Any]) -> dict[str, Any]:
-    """The parameters object with a `$ref` at its top written out."""
-    doc.check(parameters)  # refuses references that go in a circle
-    while "$ref" in parameters:
-        own = {key: part for key, part in parameters.items() if key != "$ref"}
-        parameters = {**doc.resolve(parameters["$ref"]), **own}
-    return parameters
+def _chain(document: SchemaDocument, root: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The root, and what references at its top lead to."""
+    schema: Any = root
+    while isinstance(schema, dict):
+        yield schema
+        schema = document.target(schema)
 
 
-def _branches(doc: Document, schema: Any, keywords: tuple[str, ...]) -> list[dict[str, Any]]:
-    """The objects that stand under `keywords` of `schema`, references written out."""
-    found: list[Any] = []
-    for keyword in keywords:
-        under = schema.get(keyword, ())
-        found += [under] if keyword in ("then", "else") else under
-    return [_root(doc, part) for part in found if isinstance(part, dict)]
+def _same_object(
+    document: SchemaDocument, root: dict[str, Any], *, always: bool = False
+) -> Iterator[dict[str, Any]]:
+    """Every schema that describes the same object as `root`, itself first; `always`: only those that apply to
+    every object."""
+    waiting: list[Any] = [root]
+    seen: set[int] = set()
+    for schema in waiting:  # it grows in the loop
+        if not isinstance(schema, dict) or id(schema) in seen:
+            continue
+        seen.add(id(schema))
+        yield schema
+        waiting += [document.target(schema), *schema.get("allOf", ())]
+        if always:
+            continue
+        waiting += [schema.get(key) for key in _ONE]
+        for key in _LISTS[1:]:
+            waiting += schema.get(key, ())
+        for key in _TABLES:
+            waiting += schema.get(key, {}).values()
 
 
-def _properties(doc: Document, root: dict[str, Any]) -> dict[str, list[Any]]:
-    """Declared name -> schemas, also those that only a part of an allOf, anyOf, oneOf, then or else declares.
-    A name that several declare may be what any of them says; the check of the whole object decides."""
-    found: dict[str, list[Any]] = {key: [part] for key, part in root.get("properties", {}).items()}
-    for branch in _branches(doc, root, ("allOf", "anyOf", "oneOf", "then", "else")):
-        for key, more in _properties(doc, branch).items():
-            parts = found.setdefault(key, [])
-            parts += [part for part in more if part not in parts]
-    return found
+def _declared(document: SchemaDocument, root: dict[str, Any]) -> dict[str, list[Any]]:
+    """Declared name -> schemas, also those of parts of the schema that apply to some calls only. A name that
+    several declare may be what any of them says; the check of the whole object decides."""
+    declared: dict[str, list[Any]] = {}
+    for schema in _same_object(document, root):
+        for key, part in schema.get("properties", {}).items():
+            parts = declared.setdefault(key, [])
+            if part not in parts:
+                parts.append(part)
+    return declared
 
 
-def _required(doc: Document, root: dict[str, Any]) -> set[str]:
+def _required(document: SchemaDocument, root: dict[str, Any]) -> set[str]:
     """The names that every valid object holds."""
-    names = set(root.get("required", ()))
-    return names.union(*(_required(doc, branch) for branch in _branches(doc, root, ("allOf",))))
-
-
-def _rest(root: dict[str, Any]) -> dict[str, Any]:
     return {
-        key: part for key, part in root.items() if key not in ("properties", "type", "additionalProperties")
+        name for schema in _same_object(document, root, always=True) for name in schema.get("required", ())
     }
 
 
 class AnyTool(Tool):
-    """Stands for every function when no tools are given: any name, every value stays text."""
+    """Stands for every function if no tools are given: any name is known, every value stays text."""
 
     __slots__ = ()
 
     def __init__(self) -> None:
-        super().__init__("", _ANYTHING)
+        super().__init__("", {})
 
 
 def compile_tools(tools: Iterable[Any] | None) -> dict[str, Tool]:
-    """Name -> Tool for OpenAI-style dicts and pydantic classes. Raises SchemaError for a definition that
-    cannot be used."""
-    made: dict[str, Tool] = {}
+    """Return the compiled tools by name.
+
+    Args:
+        tools: OpenAI-style definitions or pydantic classes.
+
+    Raises:
+        SchemaError: if a definition cannot be used."""
+    compiled: dict[str, Tool] = {}
     for number, tool in enumerate(tools or ()):
         name, parameters = _definition(tool, number)
-        if name in made:
+        if name in compiled:
             raise SchemaError(f"two tools are named {name!r}")
         try:
-            made[name] = Tool(name, parameters)
-        except (AttributeError, KeyError, TypeError) as bad:
-            raise SchemaError(f"tool {name!r}: its JSON Schema is not well formed: {bad}") from bad
-    return made
+            compiled[name] = Tool(name, parameters)
+        except SchemaError as error:
+            raise SchemaError(f"tool {name!r}: {error}") from None
+    return compiled
 
 
 def _definition(tool: Any, number: int) -> tuple[str, Any]:
@@ -152,6 +168,3 @@ def _definition(tool: Any, number: int) -> tuple[str, Any]:
             f"tool {number} is neither an OpenAI-style definition with a name nor a pydantic class: {tool!r}"
         )
     return function["name"], function.get("parameters") or {"type": "object", "properties": {}}
-
-
-__all__ = ["AnyTool", "Issue", "Tool", "compile_tools"]

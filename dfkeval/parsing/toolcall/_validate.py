@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from itertools import islice, product
 from typing import Any, Final
 
-from dfkeval.parsing.coercion import Dialect, Issue, Refused, Slot, read
-from dfkeval.parsing.jsonschema.compiler import escape
+from dfkdata.common.json_schema import Issue, pointer_step
+from dfkeval.parsing.coercion import Dialect, Refused, Slot, read
 from dfkeval.parsing.toolcall._frame import DOUBTS, Doubt, Frame, Parameter
 from dfkeval.parsing.toolcall._tools import Tool
 from dfkeval.parsing.toolcall._types import Problem, Span, Status, ToolCall
@@ -62,7 +62,7 @@ def finish(frame: Frame, text: str, dialect: Dialect, lenient: bool, poisoned: b
     if frame.tool is None:
         problems.append(_unknown_function(frame))
     elif not problems:
-        issues = frame.tool.check(arguments)
+        issues = frame.tool.validator.issues(arguments)
         if issues and not _otherwise(frame, frame.tool, text, dialect, arguments):
             problems += [_invalid(issue, _anchor(frame, spans, issue)) for issue in issues]
     if not lenient:
@@ -107,7 +107,7 @@ def _embedded(frame: Frame) -> list[Problem]:
 
 def _duplicate(name: str, span: Span) -> Problem:
     message = f"the parameter {name!r} is given more than once"
-    return Problem("invalid", "duplicate_parameter", message, span, escape(name))
+    return Problem("invalid", "duplicate_parameter", message, span, pointer_step(name))
 
 
 def _unknown_function(frame: Frame) -> Problem:
@@ -134,7 +134,7 @@ def _arguments(
         except Refused as refused:
             if not (lenient and _droppable(frame, parameter, span)):
                 problems += [
-                    _invalid(Issue(escape(parameter.name) + i.pointer, i.code, i.message), span)
+                    _invalid(Issue(pointer_step(parameter.name) + i.pointer, i.code, i.message), span)
                     for i in refused.issues
                 ]
                 continue
@@ -150,7 +150,7 @@ def _arguments(
 def _value(
     parameter: Parameter, slot: Slot, text: str, dialect: Dialect, lenient: bool
 ) -> tuple[Any, list[str]]:
-    if parameter.value is not None and slot.check(parameter.value[0]) is None:
+    if parameter.value is not None and slot.validator.is_valid(parameter.value[0]):
         return parameter.value[0], []
     return read(slot, text, dialect, lenient)
 
@@ -166,7 +166,7 @@ def _otherwise(frame: Frame, tool: Tool, text: str, dialect: Dialect, arguments:
             choices[parameter.name] = _readings(slots, text[start:end], dialect, arguments[parameter.name])
     for made in islice(product(*choices.values()), 1, _TRIED):
         tried = {**arguments, **dict(zip(choices, made, strict=True))}
-        if tool.check(tried) is None:
+        if tool.validator.is_valid(tried):
             arguments.update(tried)
             return True
     return False
@@ -192,7 +192,7 @@ def _droppable(frame: Frame, parameter: Parameter, span: Span) -> bool:
 
 def _undeclared(frame: Frame, parameter: Parameter, span: Span) -> Problem:
     message = f"{parameter.name!r} is no parameter of {frame.name!r}, and others are forbidden"
-    return Problem("invalid", "additionalProperties", message, span, escape(parameter.name))
+    return Problem("invalid", "additionalProperties", message, span, pointer_step(parameter.name))
 
 
 def _invalid(issue: Issue, span: Span) -> Problem:
@@ -203,6 +203,6 @@ def _invalid(issue: Issue, span: Span) -> Problem:
 def _anchor(frame: Frame, spans: dict[str, Span], issue: Issue) -> Span:
     """Where the value that `issue` speaks of stands; the whole call where it speaks of the call."""
     for name, span in spans.items():
-        if issue.pointer == escape(name) or issue.pointer.startswith(escape(name) + "/"):
+        if issue.pointer == pointer_step(name) or issue.pointer.startswith(pointer_step(name) + "/"):
             return span
     return frame.start, frame.end

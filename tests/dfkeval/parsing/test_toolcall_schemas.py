@@ -74,7 +74,7 @@ def test_what_holds_for_one_schema_holds_for_all(seed, monkeypatch):
                 for at in range(0, len(text), 5):
                     stream.feed(text[at : at + 5])
                 assert stream.close() == result
-                assert all(parser._tools["f"].whole(call.arguments) is None for call in result.calls)
+                assert all(parser._tools["f"].validator.is_valid(call.arguments) for call in result.calls)
                 with monkeypatch.context() as patch:
                     patch.setattr(Canonical, "call", lambda self, start: None)
                     assert parser.parse(text) == result

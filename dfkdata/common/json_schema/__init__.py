@@ -1,0 +1,30 @@
+"""Validate values against JSON Schemas: one engine for gold, answers and tool arguments.
+
+How it works: a schema is copied and prepared (`_preparation`), which puts other spellings in use into the
+terms of its draft and follows every reference; jsonschema-rs then compiles it and decides about values. The
+schema's `$schema` selects the draft; without one, draft 2020-12 applies. `format` is an annotation in every
+draft.
+
+Guarantees:
+- A schema is accepted or refused (`SchemaError`) when its `SchemaDocument` is made; nothing raises later.
+- Nothing is fetched: a reference to another document is refused.
+- What the preparation cannot express in JSON Schema is refused by name and never ignored.
+- Only the standard library and jsonschema-rs are needed; jsonschema-rs is imported for the first schema that
+  asserts something."""
+
+from __future__ import annotations
+
+from dfkdata.common.json_schema._document import SchemaDocument, Validator, schema_validator
+from dfkdata.common.json_schema._issues import Issue, type_of
+from dfkdata.common.json_schema._preparation import TYPE_ALIASES, SchemaError, pointer_step
+
+__all__ = [
+    "TYPE_ALIASES",
+    "Issue",
+    "SchemaDocument",
+    "SchemaError",
+    "Validator",
+    "pointer_step",
+    "schema_validator",
+    "type_of",
+]

@@ -1,0 +1,132 @@
+"""Compile a prepared schema, or a part of it, with jsonschema-rs."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any, Final
+from urllib.parse import quote
+
+from dfkdata.common.json_schema._issues import Issue, cut, issues_of
+from dfkdata.common.json_schema._preparation import DRAFT_URIS, SchemaError, encodable, prepare
+
+
+class Validator:
+    """Decides whether values fit one schema. Never raises for a decoded JSON value."""
+
+    __slots__ = ("_engine", "_fits")
+
+    def __init__(self, engine: Any) -> None:
+        self._engine = engine
+        self._fits = engine.is_valid
+
+    def is_valid(self, value: Any) -> bool:
+        """Return whether `value` fits the schema."""
+        try:
+            return bool(self._fits(value))
+        except UnicodeEncodeError:
+            return bool(self._fits(encodable(value)))
+        except ValueError:
+            return False  # nested deeper than the engine follows; `issues` says so
+
+    def issues(self, value: Any) -> list[Issue]:
+        """Return what the schema has against `value`; an empty list if it fits."""
+        if self.is_valid(value):
+            return []
+        try:
+            return issues_of(self._engine.iter_errors(value))
+        except UnicodeEncodeError:
+            return issues_of(self._engine.iter_errors(encodable(value)))
+        except ValueError:
+            return [Issue("", "too_deep", "the value is nested too deeply to be compared with its schema")]
+
+
+class _Everything(Validator):
+    """Takes every value, without an engine."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        """Need nothing."""
+
+    def is_valid(self, value: Any) -> bool:
+        return True
+
+
+_EVERYTHING: Final = _Everything()
+
+
+class SchemaDocument:
+    """One JSON Schema with all that it refers to.
+
+    Args:
+        schema: a decoded JSON Schema; it is copied, not changed.
+
+    Attributes:
+        root: the schema as it was prepared; its parts are what the methods below take.
+        unknown_types: JSON pointer of a `type` that names no type of JSON Schema -> that name. It asserts
+            nothing.
+
+    Raises:
+        SchemaError: if any part of the schema cannot be used."""
+
+    def __init__(self, schema: Any) -> None:
+        self._prepared = prepare(schema)
+        self.root: Any = self._prepared.root
+        self.unknown_types = self._prepared.unknown_types
+        self._whole = _EVERYTHING if self.root in (True, {}) else Validator(self._compile(self.root))
+
+    def target(self, schema: dict[str, Any]) -> Any:
+        """Return the schema that the reference in `schema`, a part of this document, leads to; None if
+        there is no reference."""
+        return self._prepared.targets.get(id(schema))
+
+    def validator(self, *schemas: Any) -> Validator:
+        """Return the validator of values that fit one of `schemas`, parts of this document."""
+        if len(schemas) == 1 and schemas[0] is self.root:
+            return self._whole
+        if any(schema is True or schema == {} for schema in schemas):
+            return _EVERYTHING
+        parts = [self._reference(schema) for schema in schemas]
+        whole = parts[0] if len(parts) == 1 else {"anyOf": parts}
+        return Validator(self._compile(whole if isinstance(whole, bool) else self._with_draft(whole)))
+
+    def _reference(self, schema: Any) -> Any:
+        if isinstance(schema, bool):
+            return schema
+        place = quote(self._prepared.places[id(schema)], safe="/~")
+        return {"$ref": f"{self._prepared.base}#{place}"}
+
+    def _with_draft(self, schema: dict[str, Any]) -> dict[str, Any]:
+        return {"$schema": DRAFT_URIS[self._prepared.draft], **schema}
+
+    def _compile(self, schema: Any) -> Any:
+        """Let the engine compile the root, or a schema that refers to parts of it."""
+        import jsonschema_rs
+
+        known = {} if schema is self.root else {"registry": self._registry}
+        try:
+            return jsonschema_rs.validator_for(schema, validate_formats=False, retriever=_refuse, **known)
+        except jsonschema_rs.ValidationError as bad:
+            place = "/".join(str(step) for step in bad.instance_path)
+            raise SchemaError(f"/{place}: {cut(bad.message)}") from None
+        except (ValueError, TypeError, LookupError, jsonschema_rs.ReferencingError) as bad:
+            raise SchemaError(f"the schema cannot be read: {cut(str(bad))}") from None
+
+    @cached_property
+    def _registry(self) -> Any:
+        import jsonschema_rs
+
+        return jsonschema_rs.Registry([(self._prepared.base, self.root)])
+
+
+def _refuse(uri: str) -> Any:
+    raise LookupError(f"{uri} is another document")
+
+
+def schema_validator(schema: Any) -> Validator:
+    """Return the validator of a whole schema.
+
+    Raises:
+        SchemaError: if the schema cannot be used."""
+    document = SchemaDocument(schema)
+    return document.validator(document.root)

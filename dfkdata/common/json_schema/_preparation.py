@@ -1,0 +1,319 @@
+"""Copy a schema, put other spellings into the terms of its draft, and follow its references.
+
+How it works: one walk visits every subschema that a keyword or a reference reaches. It rewrites `nullable`,
+the type names of other languages, tuples written as a list of `items`, and boolean `exclusiveMinimum`; it
+registers `$id` and anchors; references are followed when all resources are known."""
+
+from __future__ import annotations
+
+from typing import Any, Final, NamedTuple
+from urllib.parse import unquote, urljoin
+
+#: The base of references in a schema without an absolute `$id`.
+BASE: Final = "dfk://schema/root"
+#: Schemas nested deeper are refused, as are chains of references with more steps.
+MAX_DEPTH: Final = 120
+
+#: Number of the draft -> its `$schema`.
+DRAFT_URIS: Final = {
+    4: "http://json-schema.org/draft-04/schema#",
+    6: "http://json-schema.org/draft-06/schema#",
+    7: "http://json-schema.org/draft-07/schema#",
+    2019: "https://json-schema.org/draft/2019-09/schema",
+    2020: "https://json-schema.org/draft/2020-12/schema",
+}
+TYPES: Final = frozenset(("string", "integer", "number", "boolean", "null", "object", "array"))
+#: Type names that tool catalogues use and JSON Schema does not know; "any" asserts nothing.
+TYPE_ALIASES: Final = {
+    **dict.fromkeys(("str", "String", "char", "Char", "text"), "string"),
+    **dict.fromkeys(("int", "Integer", "long", "Long", "short", "byte", "Bigint", "BigInteger"), "integer"),
+    **dict.fromkeys(("float", "Float", "double", "Double", "Number", "decimal"), "number"),
+    **dict.fromkeys(("bool", "Boolean"), "boolean"),
+    **dict.fromkeys(("None", "NoneType", "Null"), "null"),
+    **dict.fromkeys(("dict", "Dict", "map", "Map", "HashMap", "Hashtable", "Object"), "object"),
+    **dict.fromkeys(("list", "List", "tuple", "Tuple", "set", "Set", "Array", "ArrayList"), "array"),
+}
+_ANY: Final = ("any", "Any")
+
+_ONE: Final = (
+    "items", "additionalItems", "unevaluatedItems", "contains", "additionalProperties",
+    "unevaluatedProperties", "propertyNames", "not", "if", "then", "else", "contentSchema",
+)  # fmt: skip
+_LISTS: Final = ("allOf", "anyOf", "oneOf", "prefixItems", "items")
+_TABLES: Final = (
+    "properties", "patternProperties", "$defs", "definitions", "dependentSchemas", "dependencies",
+)  # fmt: skip
+#: Keywords whose subschemas see the same value as the schema that holds them.
+_IN_PLACE_ONE: Final = ("not", "if", "then", "else")
+_IN_PLACE_LISTS: Final = ("allOf", "anyOf", "oneOf")
+_IN_PLACE_TABLES: Final = ("dependentSchemas", "dependencies")
+_REFERENCES: Final = ("$ref", "$dynamicRef", "$recursiveRef")
+#: What drafts up to 7 read beside `$ref`.
+_BESIDE_REF: Final = frozenset(("$ref", "$schema", "$defs", "definitions", "title", "description"))
+
+
+class SchemaError(ValueError):
+    """A JSON Schema cannot be used; the message says which part of it and why."""
+
+
+class Prepared(NamedTuple):
+    """A schema that the engine can compile.
+
+    Attributes:
+        root: the rewritten copy.
+        base: absolute URI of the root.
+        draft: 4, 6, 7, 2019 or 2020.
+        places: id of a subschema -> its JSON pointer in the root.
+        targets: id of a schema with a reference -> the schema it refers to.
+        unknown_types: JSON pointer of a `type` that names no type -> that name. It asserts nothing."""
+
+    root: Any
+    base: str
+    draft: int
+    places: dict[int, str]
+    targets: dict[int, Any]
+    unknown_types: dict[str, str]
+
+
+def pointer_step(key: str) -> str:
+    """Return `key` as one step of a JSON pointer."""
+    return "/" + key.replace("~", "~0").replace("/", "~1")
+
+
+def prepare(schema: Any) -> Prepared:
+    """Return `schema` as the engine reads it.
+
+    Raises:
+        SchemaError: if the schema cannot be used."""
+    try:
+        return _Preparation(encodable(schema)).prepared()
+    except RecursionError:
+        raise SchemaError(f"the schema is nested deeper than {MAX_DEPTH} levels") from None
+
+
+def encodable(value: Any) -> Any:
+    """Return a copy of `value` in which characters of a private plane stand for lone surrogates, which the
+    engine cannot read. Different surrogates stay different, and lengths do not change."""
+    if isinstance(value, dict):
+        return {encodable(key): encodable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [encodable(item) for item in value]
+    if not isinstance(value, str) or value.isascii():
+        return value
+    return value.translate(_SURROGATES)
+
+
+_SURROGATES: Final = {code: 0x100000 + code - 0xD800 for code in range(0xD800, 0xE000)}
+
+
+class _Preparation:
+    """The state of one walk."""
+
+    def __init__(self, root: Any) -> None:
+        self.root = root
+        self.draft = _draft(root)
+        self.places: dict[int, str] = {}
+        self.targets: dict[int, Any] = {}
+        self.unknown_types: dict[str, str] = {}
+        self._resources: dict[str, Any] = {}
+        self._anchors: dict[str, Any] = {}
+        self._references: list[tuple[dict[str, Any], str, str]] = []
+
+    def prepared(self) -> Prepared:
+        """Walk, follow, and refuse circles."""
+        base = _joined(BASE, _own_id(self.root, self.draft)) if isinstance(self.root, dict) else BASE
+        self._resources[base] = self.root
+        self._visit(self.root, "", base, 0)
+        while self._references:
+            schema, reference, at = self._references.pop()
+            self.targets[id(schema)] = self._target(reference, at)
+        _refuse_circles(self.root, self.targets, self.places)
+        return Prepared(self.root, base, self.draft, self.places, self.targets, self.unknown_types)
+
+    def _visit(self, schema: Any, pointer: str, base: str, depth: int) -> None:
+        if isinstance(schema, bool) or id(schema) in self.places:
+            return
+        if not isinstance(schema, dict):
+            raise SchemaError(
+                f"{pointer or '/'}: a schema must be an object or a boolean, not {type(schema).__name__}"
+            )
+        if depth > MAX_DEPTH:
+            raise SchemaError(f"the schema is nested deeper than {MAX_DEPTH} levels")
+        self.places[id(schema)] = pointer
+        if self.draft <= 7 and "$ref" in schema:
+            for key in schema.keys() - _BESIDE_REF:
+                del schema[key]
+        base = self._register(schema, base)
+        if "type" in schema and (unknown := _rewrite_type(schema)) is not None:
+            self.unknown_types[f"{pointer}/type"] = unknown
+        _rewrite(schema, pointer, self.draft)
+        for step, part in _parts(schema):
+            self._visit(part, pointer + step, base, depth + 1)
+        for keyword in _REFERENCES:
+            if isinstance(schema.get(keyword), str):
+                self._references.append((schema, schema[keyword], base))
+
+    def _register(self, schema: dict[str, Any], base: str) -> str:
+        """Note the names of `schema` and return the base of its references."""
+        base = _joined(base, _own_id(schema, self.draft))
+        if "#" in base:  # up to draft 7, an `$id` that is a fragment is an anchor
+            self._anchors[base] = schema
+            return base.partition("#")[0]
+        self._resources.setdefault(base, schema)
+        for keyword in ("$anchor", "$dynamicAnchor"):
+            if isinstance(schema.get(keyword), str):
+                self._anchors[f"{base}#{schema[keyword]}"] = schema
+        return base
+
+    def _target(self, reference: str, base: str) -> Any:
+        """The schema that `reference` names; it is prepared too if no keyword leads to it."""
+        uri, _, fragment = _joined(base, reference).partition("#")
+        if uri not in self._resources:
+            raise SchemaError(f"$ref {reference!r}: only references inside the same schema can be resolved")
+        found = self._resources[uri]
+        place = self.places.get(id(found), "")
+        if fragment and not fragment.startswith("/"):
+            if f"{uri}#{fragment}" not in self._anchors:
+                raise SchemaError(f"$ref {reference!r} points to nothing: no anchor {fragment!r}")
+            return self._anchors[f"{uri}#{fragment}"]
+        for step in fragment.split("/")[1:]:
+            key = unquote(step).replace("~1", "/").replace("~0", "~")
+            if isinstance(found, dict) and key in found:
+                found = found[key]
+            elif isinstance(found, list) and key.isdecimal() and int(key) < len(found):
+                found = found[int(key)]
+            else:
+                raise SchemaError(f"$ref {reference!r} points to nothing: no {key!r}")
+            place += pointer_step(key)
+        self._visit(found, place, uri, 0)
+        return found
+
+
+def _draft(root: Any) -> int:
+    declared = root.get("$schema") if isinstance(root, dict) else None
+    if declared is None:
+        return 2020
+    draft = next((draft for draft, uri in DRAFT_URIS.items() if _same_uri(declared, uri)), None)
+    if draft is None:
+        raise SchemaError(f"$schema {declared!r} is not known; use draft 4, 6, 7, 2019-09 or 2020-12")
+    return draft
+
+
+def _same_uri(declared: Any, uri: str) -> bool:
+    return isinstance(declared, str) and _bare(declared) == _bare(uri)
+
+
+def _bare(uri: str) -> str:
+    """`uri` without its scheme and an empty fragment; schemas write either."""
+    return uri.rstrip("#").removeprefix("https://").removeprefix("http://")
+
+
+def _own_id(schema: dict[str, Any], draft: int) -> str:
+    name = schema.get("id" if draft == 4 else "$id")
+    return name if isinstance(name, str) else ""
+
+
+def _joined(base: str, reference: str) -> str:
+    """`reference` resolved against `base`, without an empty fragment."""
+    if reference.startswith("#"):  # urljoin drops the base of URNs
+        return (base + reference).rstrip("#")
+    return urljoin(base, reference).removesuffix("#")
+
+
+def _parts(schema: dict[str, Any]) -> list[tuple[str, Any]]:
+    """The subschemas under the keywords of `schema`, each with its step from there."""
+    parts = [(f"/{word}", schema[word]) for word in _ONE if word in schema and not _is_tuple(schema, word)]
+    for word in _LISTS:
+        if isinstance(schema.get(word), list):
+            parts += [(f"/{word}/{number}", part) for number, part in enumerate(schema[word])]
+    for word in _TABLES:
+        if isinstance(schema.get(word), dict):
+            table = schema[word].items()
+            parts += [
+                (f"/{word}{pointer_step(key)}", part) for key, part in table if not isinstance(part, list)
+            ]
+    return parts
+
+
+def _is_tuple(schema: dict[str, Any], word: str) -> bool:
+    return word == "items" and isinstance(schema["items"], list)
+
+
+def _rewrite(schema: dict[str, Any], pointer: str, draft: int) -> None:
+    """Put other spellings in `schema` into the terms of `draft`."""
+    if draft >= 2020 and isinstance(schema.get("items"), list) and "prefixItems" not in schema:
+        schema["prefixItems"] = schema.pop("items")
+        if "additionalItems" in schema:
+            schema["items"] = schema.pop("additionalItems")
+    if draft > 4:
+        for exclusive, inclusive in (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")):
+            if isinstance(schema.get(exclusive), bool):
+                _rewrite_bound(schema, exclusive, inclusive, pointer)
+    if schema.get("additionalProperties") is False:
+        schema.setdefault("properties", {})  # so that the engine names the keys that are not allowed
+
+
+def _rewrite_type(schema: dict[str, Any]) -> str | None:
+    """Put the type names of other languages into JSON Schema's. A `type` that holds "any" or an unknown name
+    asserts nothing and goes; the unknown name is returned."""
+    names = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
+    plain = [TYPE_ALIASES.get(name, name) for name in names if isinstance(name, str)]
+    if len(plain) < len(names):
+        return None  # the engine refuses it
+    unknown = next((name for name in plain if name not in TYPES and name not in _ANY), None)
+    if unknown is not None or any(name in _ANY for name in plain):
+        del schema["type"]
+        return unknown
+    if schema.get("nullable") is True:
+        plain.append("null")
+    known = list(dict.fromkeys(plain))
+    schema["type"] = known if len(known) != 1 else known[0]
+    return None
+
+
+def _rewrite_bound(schema: dict[str, Any], exclusive: str, inclusive: str, pointer: str) -> None:
+    """Read `minimum: 5, exclusiveMinimum: true` of draft 4."""
+    if not schema.pop(exclusive):
+        return
+    if inclusive not in schema:
+        raise SchemaError(
+            f"{pointer}/{exclusive}: true needs {inclusive!r} beside it; write the number itself"
+        )
+    schema[exclusive] = schema.pop(inclusive)
+
+
+def _refuse_circles(root: Any, targets: dict[int, Any], places: dict[int, str]) -> None:
+    """Refuse references that come back to where they started without entering a value."""
+    done: set[int] = set()
+
+    def walk(schema: Any, path: frozenset[int]) -> None:
+        if not isinstance(schema, dict) or id(schema) in done:
+            return
+        if id(schema) in path:
+            raise SchemaError(f"#{places[id(schema)]} refers to itself and describes nothing")
+        if len(path) > MAX_DEPTH:
+            raise SchemaError(f"references follow each other over more than {MAX_DEPTH} steps")
+        for part in [targets.get(id(schema)), *in_place(schema)]:
+            walk(part, path | {id(schema)})
+        done.add(id(schema))
+
+    stack = [root]
+    seen: set[int] = set()
+    while stack:
+        schema = stack.pop()
+        if not isinstance(schema, dict) or id(schema) in seen:
+            continue
+        seen.add(id(schema))
+        walk(schema, frozenset())
+        stack += [part for _, part in _parts(schema)]
+        stack.append(targets.get(id(schema)))
+
+
+def in_place(schema: dict[str, Any]) -> list[Any]:
+    """Return the subschemas of `schema` that see the same value as it does."""
+    parts = [schema[word] for word in _IN_PLACE_ONE if word in schema]
+    for word in _IN_PLACE_LISTS:
+        parts += schema[word] if isinstance(schema.get(word), list) else []
+    for word in _IN_PLACE_TABLES:
+        parts += schema[word].values() if isinstance(schema.get(word), dict) else []
+    return parts

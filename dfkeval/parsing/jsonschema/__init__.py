@@ -1,1 +1,0 @@
-"""Validate values against a JSON Schema."""
