@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from dfkdata.common.json_schema import SchemaDocument, SchemaError, Validator, pointer_steps
 from dfkdata.rows.record import RowError
 from dfkdata.validation.rules import RuleReporter
 
@@ -153,27 +154,25 @@ def _calls(calls: list[Any], number: int, tools: list[Any] | None, report: RuleR
 def _fits(arguments: dict[str, Any], parameters: Any, path: str, report: RuleReporter) -> None:
     """Arguments against the tool's own JSON Schema."""
     validator = _validator(msgspec.json.encode(parameters))
-    if validator is None:
-        reason, hint = "the tool's parameters are no JSON Schema", "repair the tool definition"
-        raise RowError("TOOLS_INVALID", reason, path="tools", value=parameters, hint=hint)
-    if not validator.is_valid(arguments):
-        error = next(iter(validator.iter_errors(arguments)))
-        place = ".".join([path, *(str(step) for step in error.instance_path)])
-        report(RowError("TOOL_ARGS_INVALID", error.message, path=place, value=arguments))
+    if isinstance(validator, str):
+        hint = "repair the tool definition"
+        raise RowError("TOOLS_INVALID", validator, path="tools", value=parameters, hint=hint)
+    issues = validator.issues(arguments)
+    if issues:
+        place = ".".join([path, *pointer_steps(issues[0].pointer)])
+        report(RowError("TOOL_ARGS_INVALID", issues[0].message, path=place, value=arguments))
 
 
 @lru_cache(maxsize=256)
-def _validator(parameters: bytes) -> Any:
-    """A compiled schema; None where it is none. References to other documents are not followed."""
-    import jsonschema_rs
-
-    def refuse(uri: str) -> Any:
-        raise LookupError(uri)
-
+def _validator(parameters: bytes) -> Validator | str:
+    """The compiled schema of a tool's parameters, or why they are not a JSON Schema."""
     try:
-        return jsonschema_rs.validator_for(msgspec.json.decode(parameters), retriever=refuse)
-    except (ValueError, LookupError, jsonschema_rs.ReferencingError):
-        return None
+        document = SchemaDocument(msgspec.json.decode(parameters))
+    except SchemaError as error:
+        return f"the tool's parameters are not a JSON Schema: {error}"
+    for pointer, name in document.unknown_types.items():
+        return f"the tool's parameters are not a JSON Schema: {pointer}: {name!r} is not a type"
+    return document.validator(document.root)
 
 
 def _other_turn(role: Any, number: int, before: str, messages: list[Message], report: RuleReporter) -> None:

@@ -16,6 +16,7 @@ import msgspec
 from msgspec import structs
 
 from dfkdata import schemas
+from dfkdata.common.json_schema import Validator, schema_validator
 from dfkdata.rows.prompt import before_answer
 from dfkdata.schemas import Schema
 from dfkeval.parsing.decode import Decoded, Failure, Form, decode
@@ -192,18 +193,13 @@ def _repaired(text: str, schema: Schema, finished: bool, form: Form, failed: Gra
 
 def fault(value: dict[str, Any], schema: Schema) -> str | None:
     """What the schema's JSON Schema has against `value`, with the place; None if it fits."""
-    validator = _validator(schema.name, schema.variant)
-    if validator.is_valid(value):
-        return None
-    first = next(validator.iter_errors(value))
-    return f"/{'/'.join(map(str, first.instance_path))}: {first.message}"
+    issues = _validator(schema.name, schema.variant).issues(value)
+    return f"{issues[0].pointer or '/'}: {issues[0].message}" if issues else None
 
 
 @lru_cache(maxsize=16)
-def _validator(name: str, variant: str) -> Any:
-    import jsonschema_rs
-
-    return jsonschema_rs.validator_for(schemas.load(name, variant).json_schema)
+def _validator(name: str, variant: str) -> Validator:
+    return schema_validator(schemas.load(name, variant).json_schema)
 
 
 def _closed(kind: str) -> str:

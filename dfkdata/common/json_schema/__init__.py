@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from dfkdata.common.json_schema._document import SchemaDocument, Validator, schema_validator
 from dfkdata.common.json_schema._issues import Issue, type_of
-from dfkdata.common.json_schema._preparation import TYPE_ALIASES, SchemaError, pointer_step
+from dfkdata.common.json_schema._preparation import TYPE_ALIASES, SchemaError, pointer_step, pointer_steps
 
 __all__ = [
     "TYPE_ALIASES",
@@ -25,6 +25,7 @@ __all__ = [
     "SchemaError",
     "Validator",
     "pointer_step",
+    "pointer_steps",
     "schema_validator",
     "type_of",
 ]

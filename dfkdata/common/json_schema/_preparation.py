@@ -80,6 +80,11 @@ def pointer_step(key: str) -> str:
     return "/" + key.replace("~", "~0").replace("/", "~1")
 
 
+def pointer_steps(pointer: str) -> list[str]:
+    """Return the steps of a JSON pointer."""
+    return [step.replace("~1", "/").replace("~0", "~") for step in pointer.split("/")[1:]]
+
+
 def prepare(schema: Any) -> Prepared:
     """Return `schema` as the engine reads it.
 
@@ -176,8 +181,7 @@ class _Preparation:
             if f"{uri}#{fragment}" not in self._anchors:
                 raise SchemaError(f"$ref {reference!r} points to nothing: no anchor {fragment!r}")
             return self._anchors[f"{uri}#{fragment}"]
-        for step in fragment.split("/")[1:]:
-            key = unquote(step).replace("~1", "/").replace("~0", "~")
+        for key in pointer_steps(unquote(fragment)):
             if isinstance(found, dict) and key in found:
                 found = found[key]
             elif isinstance(found, list) and key.isdecimal() and int(key) < len(found):
