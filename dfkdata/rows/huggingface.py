@@ -129,7 +129,7 @@ _OTHERS = ("videos", "audios")
 
 
 def _more(rows: str | Path | list[dict[str, Any]]) -> tuple[str, ...]:
-    """Return the columns of `_OTHERS` that some row has; inside JSON strings the quotes of a key are escaped."""
+    """Return the columns of `_OTHERS` that some row has; keys inside JSON strings have escaped quotes."""
     if not isinstance(rows, str | Path):
         return tuple(name for name in _OTHERS if any(row.get(name) for row in rows))
     columns: set[str] = set()
@@ -150,7 +150,7 @@ def _row(row: dict[str, Any], how: _How) -> dict[str, Any]:
     images = row.get("images") or []
     if how.embed and any(row.get(name) for name in how.more):
         raise DataError(
-            f"{row.get('id')} has videos or audios, and only pictures can be embedded; leave embed out,"
+            f"{row.get('id')} has videos or audios, and only pictures are embedded; leave embed out,"
             " or leave such rows out"
         )
     return {

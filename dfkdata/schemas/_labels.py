@@ -37,7 +37,7 @@ class LabelSet:
     aliases: dict[str, str] = field(default_factory=dict, hash=False)
 
     def resolve(self, text: str) -> Resolved | None:
-        """Return the class that `text` names, or None; case, outer blanks and a final full stop do not count."""
+        """Return the class that `text` names, or None; case, outer blanks and a full stop do not count."""
         folded = text.strip().removesuffix(".").strip().lower()
         if folded in self.canonical:
             return Resolved(folded, None)

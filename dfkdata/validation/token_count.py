@@ -1,7 +1,7 @@
 """Count the text tokens of a row with the `tokenizer.json` of the model that is to be trained.
 
-How it works. Texts and tool arguments are counted. What a chat template adds and what pictures cost is not, so
-leave some room."""
+How it works. Texts and tool arguments are counted. What a chat template adds and what pictures cost is not,
+so leave some room."""
 
 from __future__ import annotations
 

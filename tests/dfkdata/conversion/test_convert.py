@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from dfkdata import convert, load_rows
 from dfkdata.common.errors import ConfigError, DataError
-from dfkdata.conversion.splits import ByHash
+from dfkdata.conversion.splits import HashSplit
 
 
 def caption(number: int, **more: Any) -> dict[str, Any]:
@@ -96,7 +96,7 @@ def test_rows_keep_their_side_when_others_come_and_go(tmp_path: Path) -> None:
 
 
 def test_a_hash_split_gives_the_shares_that_were_asked_for() -> None:
-    side = ByHash(42, validation=0.1, test=0.2)
+    side = HashSplit(42, validation=0.1, test=0.2)
     found = [side(str(n)) for n in range(20_000)]
     assert abs(found.count("validation") / 20_000 - 0.1) < 0.01
     assert abs(found.count("test") / 20_000 - 0.2) < 0.01
