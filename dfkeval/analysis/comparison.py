@@ -21,6 +21,7 @@ from dfkdata.common.errors import ConfigError
 from dfkeval.analysis import statistics
 from dfkeval.analysis.statistics import Difference
 from dfkeval.metrics import Measured
+from dfkeval.models.identity import AnswerIdentity
 from dfkeval.runs.directory import CONFIG
 from dfkeval.runs.run import Run, load_run
 from dfkeval.types import Sample
@@ -66,6 +67,9 @@ class Comparison:
         """What the difference of one value means (`stats.Difference.verdict`)."""
         return self.differences[name].verdict
 
+
+#: Fact by which two runs show the same row differently -> the reason in the report.
+_SHOWN = {"template_sha256": "other chat template", "pixels": "other image size"}
 
 Side = Run | str | Path | Sequence[Run | str | Path]
 
@@ -196,8 +200,8 @@ def align_all(runs: Sequence[Run]) -> tuple[list[list[int]], dict[str, int]]:
     """For each run the places of the rows that are comparable with the first run's in all of them, in the
     first run's order, and the number of the other rows by the first reason against them."""
     first, others = runs[0], runs[1:]
-    tables = [{_identity(sample): index for index, sample in enumerate(run.samples)} for run in others]
-    known = {_identity(sample) for sample in first.samples}
+    tables = [{sample.id: index for index, sample in enumerate(run.samples)} for run in others]
+    known = {sample.id for sample in first.samples}
     left_out: Counter[str] = Counter()
     for run, table in zip(others, tables, strict=True):
         left_out[f"only in {run.name}"] += len(table.keys() - known)
@@ -206,7 +210,7 @@ def align_all(runs: Sequence[Run]) -> tuple[list[list[int]], dict[str, int]]:
     for index, sample in enumerate(first.samples):
         reason, found = "", [index]
         for run, table, setting in zip(others, tables, settings, strict=True):
-            place = table.get(_identity(sample))
+            place = table.get(sample.id)
             if place is None:
                 reason = reason or f"only in {first.name}"
                 continue
@@ -220,19 +224,12 @@ def align_all(runs: Sequence[Run]) -> tuple[list[list[int]], dict[str, int]]:
     return places, {reason: count for reason, count in sorted(left_out.items()) if count}
 
 
-def _identity(sample: Sample) -> str:
-    return sample.id
-
-
 def _other_setting(a: Run, b: Run) -> str:
     """Why no row of the two runs can be compared; empty when they can. Unknown settings are taken as
     equal."""
-    facts = [run.environment.get("backend", {}) for run in (a, b)]
-    for key, reason in (("template_sha256", "other chat template"), ("pixels", "other image size")):
-        known = [fact[key] for fact in facts if fact.get(key) is not None]
-        if len(known) == 2 and known[0] != known[1]:
-            return reason
-    return ""
+    left, right = (AnswerIdentity.of(run.environment.get("backend")) for run in (a, b))
+    fact = left.shown_differently(right)
+    return "" if fact is None else _SHOWN.get(fact, f"other {fact}")
 
 
 def _other_row(a: Sample, b: Sample) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
+from dfkeval.models.identity import AnswerIdentity
 from dfkeval.types import Completion, GoldAnswer, Likelihood, Request, Sampling
 
 
@@ -70,7 +71,7 @@ class Cacheable(Backend, Protocol):
         identity: What answers, in hashes and versions; None if nothing identifies it.
     """
 
-    identity: dict[str, Any] | None
+    identity: AnswerIdentity | None
 
     def fingerprint(self, request: Request, sampling: Sampling) -> dict[str, Any]:
         """Return what is shown for one request: the rendered prompt and the images after resizing, or hashes.

@@ -32,6 +32,7 @@ from dfkeval.backends._openai import stream as _stream
 from dfkeval.backends._openai.protocol import Dialect, body, completion, label_probs
 from dfkeval.backends._openai.retry import RETRYABLE_STATUSES, RequestFailed, Retry, Servers, spent, wait_of
 from dfkeval.backends._openai.stream import Reply
+from dfkeval.models.identity import AnswerIdentity
 from dfkeval.parsing.tags import TOOL_CALL_OPEN
 from dfkeval.types import Completion, Constraint, Request, Sampling
 
@@ -109,8 +110,7 @@ class OpenAI:
             "kind": "openai", "model": config.model, "revision": config.revision, "servers": len(self.urls),
             "adapter": "unverified: the server says nothing about its weights",
         }  # fmt: skip
-        known = {"model": config.model, "revision": config.revision, "server": config.server}
-        self.identity: dict[str, Any] | None = known if config.revision else None
+        self.identity = AnswerIdentity.of({**self.info, "server": config.server})
 
     def check(self) -> None:
         """Raises `BackendError` when no server answers at all."""

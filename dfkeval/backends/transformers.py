@@ -25,7 +25,8 @@ from dfkeval.backends._local.label_probabilities import with_label_probs
 from dfkeval.backends._local.likelihood import likelihoods
 from dfkeval.backends._local.prompts import Prompt, decoded_sha256, failed, measured, render, resized_sha256
 from dfkeval.backends._xgrammar import load_xgrammar
-from dfkeval.models import fingerprint, loader
+from dfkeval.models import loader
+from dfkeval.models.identity import AnswerIdentity
 from dfkeval.parsing.reasoning import GAP
 from dfkeval.parsing.tags import THINK_CLOSE
 from dfkeval.types import Completion, Constraint, GoldAnswer, Likelihood, Request, Sampling
@@ -69,7 +70,7 @@ def start(config: Config) -> Backend:
     engine = Transformers(
         loaded, batch_tokens=config.batch_tokens, batch_size=config.batch_size, workers=config.workers
     )
-    engine.identity = fingerprint.identity(loaded.info)
+    engine.identity = AnswerIdentity.of(engine.info)
     return engine
 
 
@@ -92,7 +93,7 @@ class Transformers:
         self.model, self.processor = loaded.model, loaded.processor
         self.batch_tokens, self.batch_size, self.workers = batch_tokens, batch_size, workers
         self.info: dict[str, Any] = {"kind": "transformers", **loaded.info}
-        self.identity: dict[str, Any] | None = None
+        self.identity: AnswerIdentity | None = None
         self.generator = Generator(self.model, self.processor)
 
     def generate(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[Completion]:

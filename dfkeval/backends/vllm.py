@@ -34,7 +34,8 @@ from dfkeval.backends._local.prompts import (
     resized_sha256,
 )
 from dfkeval.backends._local.vllm_engine import Engine, Job, Settings, Workers
-from dfkeval.models import adapters, fingerprint, loader
+from dfkeval.models import adapters, loader
+from dfkeval.models.identity import AnswerIdentity
 from dfkeval.models.source import model_source
 from dfkeval.parsing.tags import TURN_ENDS
 from dfkeval.types import Completion, Constraint, Request, Sampling
@@ -104,8 +105,7 @@ class VLLM:
         }  # fmt: skip
         if config.adapter is not None:
             self.info["adapter_effect"] = "not proved: vllm gives no logits without the adapter"
-        known = fingerprint.identity(self.info)
-        self.identity: dict[str, Any] | None = known and known | {"vllm": str(version)}
+        self.identity = AnswerIdentity.of(self.info)
         self.engine: Engine | None = None
         self.workers: Workers | None = None
         if config.data_parallel == 1:

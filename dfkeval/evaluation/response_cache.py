@@ -39,14 +39,15 @@ class CachedBackend:
 
     def __init__(self, backend: Backend, folder: Path) -> None:
         cacheable = cast(Cacheable, backend) if backend.capabilities.cacheable else None
-        if cacheable is None or cacheable.identity is None:
+        identity = None if cacheable is None or cacheable.identity is None else cacheable.identity.for_cache()
+        if cacheable is None or identity is None:
             kind = backend.info.get("kind")
             raise ConfigError(
                 f"cache: nothing says what backend {kind!r} answers with (no hash of weights, no revision); "
                 "leave `cache` out"
             )
         self.backend = cacheable
-        self.identity = cacheable.identity
+        self.identity = identity
         self.folder = folder
         try:
             folder.mkdir(parents=True, exist_ok=True)

@@ -61,7 +61,7 @@ def _refuse_other_shards(
         shown = ", ".join(f"{part.folder}: {config.shard}" for part, config in zip(parts, found, strict=True))
         raise ConfigError(f"merge-runs needs every shard of one run exactly once; got {shown or 'none'}")
     facts = [
-        (record["data_sha256"], directory.generating(record["config"]) | {"shard": None})
+        (record["data_sha256"], configs.answer_identity(record["config"] | {"shard": None}))
         for record in records
     ]
     other = [str(part.folder) for part, fact in zip(parts, facts, strict=True) if fact != facts[0]]

@@ -16,7 +16,6 @@ from pydantic import BeforeValidator, SerializeAsAny
 from dfkdata.common.config import C, Config, apply_override, bind, parse_yaml
 from dfkdata.common.errors import ConfigError
 from dfkdata.common.json_files import read_json, write_json
-from dfkeval.backends import Backend
 from dfkeval.runs import config as configs
 from dfkeval.types import Sampling
 
@@ -91,14 +90,6 @@ def changed(base: C, changes: Sequence[str], option: str) -> C:
     for change in changes:
         apply_override(data, change)
     return bind(base.model_dump() | data, type(base), option)
-
-
-def identity(backend: Backend) -> dict[str, Any]:
-    """What answers depend on, out of a backend's facts; servers, sizes and speeds are left out."""
-    names = (
-        "kind", "model", "revision", "weights_sha256", "adapter_sha256", "template_sha256", "pixels", "dtype",
-    )  # fmt: skip
-    return {name: backend.info[name] for name in names if backend.info.get(name) is not None}
 
 
 def begin(out: Path, now: dict[str, Any], begun: bool) -> None:

@@ -21,6 +21,7 @@ from dfkdata.rows.record import Record, Reject
 from dfkeval.evaluation.grading import grade
 from dfkeval.inference import backend_options
 from dfkeval.inference.predictor import CHUNK, Predictor, askable
+from dfkeval.models.identity import AnswerIdentity
 from dfkeval.types import NOT_ANSWERED, Sample
 
 WHAT = "a prediction"
@@ -114,7 +115,7 @@ def _record(ask: Predictor, part: tuple[int, int]) -> dict[str, Any]:
         "confidences": ask.confidences,
         "threshold": ask.threshold,
         "shard": f"{part[0]}/{part[1]}",
-        "backend": backend_options.identity(ask.backend),
+        "backend": AnswerIdentity.of(ask.backend.info).for_resume(),
     }
 
 

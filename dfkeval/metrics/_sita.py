@@ -11,7 +11,6 @@ from typing import Any, Literal, NamedTuple, Self
 from pydantic import model_validator
 
 from dfkdata.common.config import Config
-from dfkdata.common.errors import ConfigError
 from dfkdata.rows.messages import write_text
 from dfkdata.schemas import Label, Prose, Schema, TextForm
 from dfkeval.metrics import Scoring, bertscore, fields_of
@@ -68,10 +67,7 @@ class Read(NamedTuple):
 
 def options_of(scoring: Scoring) -> Options:
     """The section `sita` of the configuration."""
-    options = scoring.options.get("sita", Options())
-    if not isinstance(options, Options):
-        raise ConfigError(f"sita: options are {type(options).__name__}, not sita.Options")
-    return options
+    return scoring.options_of("sita", Options)
 
 
 def read(samples: Sequence[Sample], scoring: Scoring) -> list[Read | None]:

@@ -216,10 +216,7 @@ def measure(samples: Sequence[Sample], scoring: Scoring) -> Measured:
 
 def options_of(scoring: Scoring) -> Options:
     """The section `bertscore` of the configuration."""
-    options = scoring.options.get("bertscore", Options())
-    if not isinstance(options, Options):
-        raise ConfigError(f"bertscore: options are {type(options).__name__}, not bertscore.Options")
-    return options
+    return scoring.options_of("bertscore", Options)
 
 
 def settings(options: Options, scores: TextScores) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from dfkdata.common.config import Config
-from dfkdata.common.errors import ConfigError
 from dfkdata.schemas import Grounded
 from dfkdata.validation import grounding
 from dfkdata.validation.morphology import Language
@@ -29,9 +28,7 @@ class Options(Config):
 
 def measure(samples: Sequence[Sample], scoring: Scoring) -> Measured:
     """Return (N, 2) values for `COLUMNS`."""
-    options = scoring.options.get("coverage", Options())
-    if not isinstance(options, Options):
-        raise ConfigError(f"coverage: options are {type(options).__name__}, not coverage.Options")
+    options = scoring.options_of("coverage", Options)
     values = np.zeros((len(samples), len(COLUMNS)))
     for row, sample in zip(values, samples, strict=True):
         if not sample.answered:

@@ -17,7 +17,6 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from dfkdata.common.errors import ConfigError
 from dfkdata.schemas import Choice, Grounded, Label
 from dfkeval.metrics import Floats, Measured, Metric, Scoring, _soft_match, column, f1, fields_of, ratio
 from dfkeval.metrics._leaves import Leaf, Value, choice, leaves
@@ -43,9 +42,7 @@ def measure(samples: Sequence[Sample], scoring: Scoring) -> Measured:
     columns = ["n", "exact", *(f"{part}:{kind}" for kind in (ALL, *kinds) for part in PARTS)]
     columns += [_cell(name, a, b) for name, seen in enums.items() for a in seen for b in (*seen, "")]
     place = {name: index for index, name in enumerate(columns)}
-    options = scoring.options.get("fields", Options())
-    if not isinstance(options, Options):
-        raise ConfigError(f"fields: options are {type(options).__name__}, not fields.Options")
+    options = scoring.options_of("fields", Options)
     values = np.zeros((len(samples), len(columns)))
     for row, sample, (gold, said), bag in zip(values, samples, pairs, bags, strict=True):
         if bag is None or gold is None:

@@ -15,7 +15,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from dfkdata.common.config import Config
-from dfkdata.common.errors import ConfigError
 from dfkdata.schemas import Grounded
 from dfkdata.validation import grounding
 from dfkdata.validation.morphology import Language
@@ -33,9 +32,7 @@ class Options(Config):
 
 def measure(samples: Sequence[Sample], scoring: Scoring) -> Measured:
     """Return (N, 5) values for `COLUMNS`; "leaves" and "supported" count texts."""
-    options = scoring.options.get("grounding", Options())
-    if not isinstance(options, Options):
-        raise ConfigError(f"grounding: options are {type(options).__name__}, not grounding.Options")
+    options = scoring.options_of("grounding", Options)
     values = np.zeros((len(samples), len(COLUMNS)))
     unsupported: dict[str, list[str]] = {}
     for row, sample in zip(values, samples, strict=True):

@@ -51,16 +51,3 @@ _KERNELS = (
     "causal_conv1d_fn",
     "causal_conv1d_update",
 )
-
-_IDENTITY = (
-    "weights_sha256", "revision", "adapter_sha256", "template_sha256", "dtype", "attention", "kernels",
-    "image_backend", "torch", "transformers",
-)  # fmt: skip
-
-
-def identity(info: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the facts of `Loaded.info` that decide what a model answers; None if neither a hash nor a revision
-    identifies its weights."""
-    if not info.get("weights_sha256") and not info.get("revision"):
-        return None
-    return {key: info.get(key) for key in _IDENTITY} | {"device": str(info.get("device")).partition(":")[0]}

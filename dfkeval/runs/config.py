@@ -1,37 +1,41 @@
-"""What an evaluation is asked to do: YAML -> frozen configuration.
+"""The configuration of an evaluation, read from YAML.
 
     data: test.jsonl                       # rows of the messages layout; paths are relative to this file
     schema: dfk_label
     backend: {kind: scripted, completions: answers.jsonl}
-    metrics: [validity, labels]
+    metrics: [validity, bertscore]
+    metric_options:
+      bertscore: {lang: id}
 
-Everything is checked before anything slow is loaded: names, unknown keys, files, and whether each metric
-finds a field."""
+How it works: a backend's keys are bound by the `Config` of its member, a metric's options by the `Options` of its
+member, so a new member brings its own keys. Everything is checked before anything slow is loaded: names, unknown
+keys, and whether each metric finds a field that it can score."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
-from pydantic import BeforeValidator, ConfigDict, Field, SerializeAsAny
+from pydantic import BeforeValidator, ConfigDict, Field, SerializeAsAny, model_validator
 
 from dfkdata import schemas
 from dfkdata.common import plugins
-from dfkdata.common.config import Config, bind, load_config
+from dfkdata.common.config import C, Config, bind, load_config
 from dfkdata.common.errors import ConfigError
 from dfkdata.schemas import Schema, ToolForm
 from dfkeval import backends, metrics
-from dfkeval.metrics._sita import Options as Sita
-from dfkeval.metrics._soft_match import Options as Fields
-from dfkeval.metrics.bertscore import Options as BertScore
+from dfkeval.models.identity import AnswerIdentity
 from dfkeval.parsing.label_confidence import demand_slot
 from dfkeval.parsing.tags import TOOL_CALL_CLOSE
 from dfkeval.types import Mode, Sampling
 
+#: Metrics whose options have a key of their own at the top of the YAML and of config.json.
+SECTIONS = ("bertscore", "fields", "sita")
+
 
 def backend_of(value: Any) -> Any:
-    """{"kind": name, …} -> the member's own `Config`."""
+    """Return the backend's own `Config` for {"kind": name, ...}; a `Config` is returned as it is."""
     if not isinstance(value, Mapping):
         return value
     if not isinstance(value.get("kind"), str):
@@ -42,18 +46,38 @@ def backend_of(value: Any) -> Any:
 
 
 class EvalConfig(Config):
-    """data: JSONL of the messages layout. schema: a member of dfkdata.schemas; None takes the one that the
-    rows name.
+    """What is evaluated, how answers are generated, and how they are scored.
 
-    variant: which of the schema's prompt and answer forms; None takes the rows'. max_failures: largest
-    share of failed requests before the command exits 1. limit: only the first rows. shard: "3/16" is
-    every sixteenth row from the third. confidences: ask for the probability of each label too.
-    modes: free, json_mode or constrained (`dfkeval.evaluation.constraints`); several give one run each, compared
-    in pairs. cache: folder of answers that are used again where everything that decides them is equal.
-    trackers: services that get the numbers too (`dfkeval.reports.trackers`).
-    sita: which of SITA's evaluators the metrics of that name repeat.
-    scaffold: a task_1 file whose system turn and tools replace the rows' own (`dfkeval.evaluation.scaffold`).
-    resamples, confidence, seed: of the intervals."""
+    Attributes:
+        data: JSONL file of the messages layout.
+        schema_name: Member of `dfkdata.schemas` (YAML key `schema`); None takes the one that the rows name.
+        variant: Which of the schema's prompt and answer forms; None takes the rows'.
+        backend: The engine that answers; `kind` names a member of `dfkeval.backends`.
+        metrics: Members of `dfkeval.metrics`, or dotted modules outside.
+        sampling: How text is drawn.
+        modes: free, json_mode or constrained (`dfkeval.evaluation.constraints`); several give one run each, compared
+            with the first.
+        cache: Folder of answers that are used again if everything that decides them is equal.
+        scaffold: A task_1 file whose system turn and tools replace the rows' own.
+        confidences: Whether the probability of each label is asked for too.
+        metric_options: Options by the name of a metric. `bertscore`, `fields` and `sita` may also stand at the top.
+        trackers: Services that get the numbers too (`dfkeval.reports.trackers`).
+        limit: Only so many rows, from the first.
+        shard: "3/16" is every sixteenth row from the third.
+        max_failures: Largest share of failed requests before the command exits 1, from 0 to 1.
+        resamples: Number of bootstrap resamples behind each interval.
+        confidence: Coverage of the intervals, such as 0.95.
+        seed: Seed of the resamples.
+
+    Example:
+        >>> config = EvalConfig.model_validate({
+        ...     "data": "test.jsonl",
+        ...     "schema": "dfk_label",
+        ...     "backend": {"kind": "scripted", "completions": "answers.jsonl"},
+        ...     "metrics": ["validity", "labels"],
+        ... })
+        >>> config.kind, config.mode
+        ('scripted', 'free')"""
 
     model_config = ConfigDict(populate_by_name=True)
 
@@ -67,9 +91,7 @@ class EvalConfig(Config):
     cache: Path | None = None
     scaffold: Path | None = None
     confidences: bool = False
-    bertscore: BertScore = BertScore()
-    fields: Fields = Fields()
-    sita: Sita = Sita()
+    metric_options: dict[str, SerializeAsAny[Config]] = Field(default_factory=dict)
     trackers: tuple[str, ...] = ()
     limit: int | None = Field(default=None, ge=1)
     shard: str | None = Field(default=None, pattern=r"^[1-9]\d*/[1-9]\d*$")
@@ -77,6 +99,49 @@ class EvalConfig(Config):
     resamples: int = Field(default=10_000, ge=100)
     confidence: float = Field(default=0.95, gt=0.0, lt=1.0)
     seed: int = 42
+
+    #: Keys that only change how answers are graded, scored and kept; a run goes on, and is scored again, with
+    #: other values. Every other key is part of the `AnswerIdentity`.
+    scoring_keys: ClassVar[frozenset[str]] = frozenset(
+        {
+            "metrics", "metric_options", *SECTIONS, "resamples", "confidence", "seed", "max_failures", "cache",
+            "trackers",
+        }
+    )  # fmt: skip
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bind_metric_options(cls, data: Any) -> Any:
+        """Gather the options of metrics, wherever they stand, and bind each by its member."""
+        if not isinstance(data, Mapping):
+            return data
+        data = dict(data)
+        options = data.pop("metric_options", None) or {}
+        if not isinstance(options, Mapping):
+            raise ConfigError("metric_options: not a mapping of metric names to their options")
+        places = {name: f"metric_options.{name}" for name in options}
+        found = dict(options)
+        for name in (name for name in SECTIONS if data.get(name) is not None):
+            values = data.pop(name)
+            both = isinstance(values, Mapping) and isinstance(options.get(name), Mapping)
+            found[name], places[name] = {**options[name], **values} if both else values, name
+        listed = {str(name).rsplit(".", 1)[-1]: str(name) for name in data.get("metrics") or ()}
+        data["metric_options"] = {
+            name.rsplit(".", 1)[-1]: _options(listed.get(name, name), values, places[name])
+            for name, values in found.items()
+        }
+        return data
+
+    def options_of(self, metric: str, kind: type[C]) -> C:
+        """Return the options of a metric, its defaults if none are configured.
+
+        Args:
+            metric: Name of the metric.
+            kind: The member's `Options`.
+
+        Raises:
+            ConfigError: The options are of another class."""
+        return metrics.options_of(self.metric_options, metric, kind)
 
     @property
     def kind(self) -> str:
@@ -102,8 +167,40 @@ class EvalConfig(Config):
         return int(place), int(count)
 
     def record(self) -> dict[str, Any]:
-        """The configuration as JSON types; `EvalConfig.model_validate` reads it back."""
-        return self.model_dump(mode="json", by_alias=True)
+        """Return the configuration as JSON types; `EvalConfig.model_validate` reads it back.
+
+        The sections in `SECTIONS` are always written, with their defaults; other options only if they are set."""
+        record: dict[str, Any] = {}
+        for key, value in self.model_dump(mode="json", by_alias=True).items():
+            if key == "metric_options":
+                record |= self._recorded_options(value)
+            else:
+                record[key] = value
+        return record
+
+    def _recorded_options(self, written: Mapping[str, Any]) -> dict[str, Any]:
+        sections = {name: written.get(name) or _defaults(name) for name in SECTIONS}
+        others = {name: value for name, value in written.items() if name not in SECTIONS}
+        return sections | ({"metric_options": others} if others else {})
+
+
+def _defaults(metric: str) -> dict[str, Any]:
+    return metrics.bind_options(metric, {}, metric).model_dump(mode="json")
+
+
+def _options(metric: str, values: Any, where: str) -> Config:
+    if isinstance(values, Config):
+        return values
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{where}: not a mapping of options")
+    return metrics.bind_options(metric, values, where)
+
+
+def answer_identity(record: Mapping[str, Any]) -> AnswerIdentity:
+    """Return what decides the answers in a configuration's record, which may be one of an older version."""
+    return AnswerIdentity.of(
+        settings={key: value for key, value in record.items() if key not in EvalConfig.scoring_keys}
+    )
 
 
 def read(path: str | Path, overrides: Sequence[str] = ()) -> EvalConfig:
@@ -115,9 +212,10 @@ def rooted(config: EvalConfig, root: Path) -> EvalConfig:
     """Relative paths become absolute, read from `root`; a model name that is no folder there stays a name."""
     backend = config.backend.model_copy(update=paths_of(config.backend, root))
     own: dict[str, Any] = {"data": _absolute(config.data, root), "backend": backend}
-    for part in ("bertscore", "fields"):
-        options = getattr(config, part)
-        own[part] = options.model_copy(update=paths_of(options, root))
+    own["metric_options"] = {
+        name: options.model_copy(update=paths_of(options, root))
+        for name, options in config.metric_options.items()
+    }
     own |= {
         name: _absolute(path, root)
         for name in ("cache", "scaffold")

@@ -23,18 +23,13 @@ import msgspec
 from dfkdata.common import jsonl, locks
 from dfkdata.common.errors import ConfigError, DataError
 from dfkdata.common.json_files import read_json, write_json
+from dfkeval.runs.config import answer_identity
 from dfkeval.types import Completion, Likelihood, Sample
 
 CONFIG, ENVIRONMENT, COMPLETIONS = "config.json", "environment.json", "completions.jsonl"
 LIKELIHOODS = "likelihoods.jsonl"
 SAMPLES, SUMMARY, REPORT_MD, REPORT_HTML = "samples.jsonl", "summary.json", "report.md", "report.html"
 FORMAT = 1
-
-#: Keys of the configuration that only change how a run is scored or judged; a resumed run may change them.
-SCORING_KEYS = (
-    "metrics", "bertscore", "fields", "sita", "resamples", "confidence", "seed", "max_failures", "cache",
-    "trackers",
-)  # fmt: skip
 
 Line = TypeVar("Line", Completion, Likelihood)
 
@@ -91,8 +86,7 @@ class RunDirectory:
         old = self.config()
         if old["data_sha256"] != record["data_sha256"]:
             raise ConfigError(f"{self.folder}: holds a run on other data; give another --out, or --overwrite")
-        before, now = generating(old["config"]), generating(record["config"])
-        changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+        changed = answer_identity(old["config"]).changed_settings(answer_identity(record["config"]))
         if changed:
             raise ConfigError(
                 f"{self.folder}: holds a run with another configuration ({', '.join(changed)} differ); "
@@ -166,8 +160,3 @@ def read_summary(folder: Path) -> dict[str, Any]:
     if not all(isinstance(found.get(key), kind) for key, kind in shape.items()):
         raise DataError(f"{path}: not the summary of a run; run `dfkeval score {folder}` again")
     return found
-
-
-def generating(config: dict[str, Any]) -> dict[str, Any]:
-    """The part of a configuration that decides what is asked and how it is answered."""
-    return {key: value for key, value in config.items() if key not in SCORING_KEYS}

@@ -51,8 +51,7 @@ class Run:
 
 def measure(samples: Sequence[Sample], config: EvalConfig, schema: Schema) -> dict[str, Scored]:
     """Every metric of the configuration on the samples, by member name."""
-    options = {"bertscore": config.bertscore, "fields": config.fields, "sita": config.sita}
-    scoring = metrics.Scoring(schema, options)
+    scoring = metrics.Scoring(schema, config.metric_options)
     loaded = {name.rsplit(".", 1)[-1]: metrics.load(name) for name in config.metrics}
     return {name: (metric, metric.measure(samples, scoring)) for name, metric in loaded.items()}
 

@@ -64,7 +64,7 @@ def check(config: TrainConfig) -> None:
     if "bertscore" in settings.metrics:
         from dfkeval.metrics import bertscore
 
-        bertscore.check_model(settings.bertscore)
+        bertscore.check_model(settings.options_of("bertscore", bertscore.Options))
 
 
 def evaluation(config: TrainConfig, wanted: Evaluate, trained: Path | None) -> EvalConfig:

@@ -21,10 +21,10 @@ from dfkeval import validators
 from dfkeval.backends import Backend
 from dfkeval.evaluation import constraints, scaffold
 from dfkeval.evaluation.grading import EvalItem, prompt_text
-from dfkeval.inference import backend_options
 from dfkeval.inference.labelling.budget import Prices
 from dfkeval.inference.labelling.files import Rejected
 from dfkeval.inference.predictor import default_sampling
+from dfkeval.models.identity import AnswerIdentity
 from dfkeval.types import Constraint, Request, Sample, Sampling
 
 Prompt = Literal["strict", "enhance"]
@@ -152,7 +152,7 @@ class Labeller:
             "tool_choice": self.tool_choice,
             "validators": self.wanted,
             "sampling": self.sampling.model_dump(mode="json"),
-            "backend": backend_options.identity(self.backend),
+            "backend": AnswerIdentity.of(self.backend.info).for_resume(),
         }
 
 

@@ -231,7 +231,7 @@ def test_an_adapter_that_vllm_serves_is_handed_over(fake: Any, tmp_path: Path) -
     assert facts(found)["lora"] == ["adapter", 1, str(folder)]
     assert (fake.STARTED[0]["enable_lora"], fake.STARTED[0]["rank"]) == (True, 4)
     assert "not proved" in backend.info["adapter_effect"]
-    assert backend.identity["adapter_sha256"] == folder_sha256(folder)
+    assert backend.identity.adapter_sha256 == folder_sha256(folder)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,8 @@ from dfkeval.backends import Capabilities
 from dfkeval.backends.transformers import Transformers
 from dfkeval.evaluation import response_cache
 from dfkeval.evaluation.response_cache import CachedBackend
-from dfkeval.models import fingerprint, loader
+from dfkeval.models import loader
+from dfkeval.models.identity import AnswerIdentity
 from dfkeval.runs.config import EvalConfig
 from dfkeval.types import Completion, Constraint, LabelSlot, Request, Sampling
 from tests.helpers.runs import DFK, config_of, gold_answers, write_answers, write_rows
@@ -30,7 +31,7 @@ class Engine:
     capabilities = Capabilities(cacheable=True)
 
     def __init__(self, answer: Any = None, **identity: Any) -> None:
-        self.identity: dict[str, Any] | None = IDENTITY | identity
+        self.identity: AnswerIdentity | None = AnswerIdentity.of(IDENTITY | identity)
         self.info: dict[str, Any] = {"kind": "engine"}
         self.asked: list[str] = []
         self.answer = answer or (lambda request: Completion(id=request.id, text=f"to {request.id}"))
@@ -217,11 +218,11 @@ def test_the_tiny_model_is_known_by_its_weights_template_prompt_and_resized_pict
     assert plain != Transformers(tiny).fingerprint(request, Sampling(thinking=True))
     tools = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]
     assert plain != Transformers(tiny).fingerprint(structs.replace(request, tools=tools), Sampling())
-    known = fingerprint.identity(tiny.info)
+    known = AnswerIdentity.of(tiny.info).for_cache()
     assert known is not None
     for name in ("weights_sha256", "adapter_sha256", "template_sha256", "dtype", "attention", "kernels"):
-        assert fingerprint.identity(tiny.info | {name: "other"}) != known, name
-    assert fingerprint.identity(tiny.info | {"weights_sha256": None, "revision": None}) is None
+        assert AnswerIdentity.of(tiny.info | {name: "other"}).for_cache() != known, name
+    assert AnswerIdentity.of(tiny.info | {"weights_sha256": None, "revision": None}).for_cache() is None
 
 
 def test_a_live_model_is_never_cached_since_its_weights_change(tiny: loader.Loaded, tmp_path: Path) -> None:
@@ -231,7 +232,7 @@ def test_a_live_model_is_never_cached_since_its_weights_change(tiny: loader.Load
 
 def test_real_answers_come_back_the_same(tiny: loader.Loaded, tmp_path: Path) -> None:
     backend = Transformers(tiny)
-    backend.identity = fingerprint.identity(tiny.info)
+    backend.identity = AnswerIdentity.of(tiny.info)
     sampling = Sampling(max_new_tokens=40, temperature=1.0, stop=("a", "e", "i", "n"))
     requests = [question(f"kata {index}", id=str(index)) for index in range(4)]
     requests = [structs.replace(each, messages=[{"role": "user", "content": [

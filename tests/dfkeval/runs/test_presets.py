@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from dfkdata import schemas
 from dfkdata.common.errors import ConfigError
 from dfkeval.cli import app
+from dfkeval.metrics import bertscore
 from dfkeval.runs import config as configs
 from dfkeval.runs import presets
 from dfkeval.runs.config import EvalConfig
@@ -56,10 +57,10 @@ def test_a_preset_has_the_settings_of_what_it_repeats(
 
 
 def test_the_presets_name_their_encoders_and_stop_strings(tmp_path: Path) -> None:
-    sita = bound("sita_vlm_gen", tmp_path)
-    assert (sita.bertscore.model, sita.bertscore.layer) == ("bert-base-multilingual-cased", 9)
+    encoder = bound("sita_vlm_gen", tmp_path).options_of("bertscore", bertscore.Options)
+    assert (encoder.model, encoder.layer) == ("bert-base-multilingual-cased", 9)
     assert bound("json_captioner", tmp_path).sampling.stop == ("</tool_call>",)
-    assert bound("radiology_vqa", tmp_path).bertscore.lang == "en"
+    assert bound("radiology_vqa", tmp_path).options_of("bertscore", bertscore.Options).lang == "en"
 
 
 def test_the_benchmark_compares_three_modes(tmp_path: Path) -> None:

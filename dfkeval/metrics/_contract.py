@@ -1,0 +1,123 @@
+"""What a metric is made of; `dfkeval.metrics` exports it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dfkdata.common.config import C, Config
+from dfkdata.common.errors import ConfigError
+from dfkdata.schemas import Role, Schema
+from dfkeval.types import Sample
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """What a metric may know besides the samples.
+
+    Attributes:
+        schema: The schema of the answers; a metric asks it for roles and never names a field.
+        options: Member name -> its options; a member without an entry has its defaults."""
+
+    schema: Schema
+    options: Mapping[str, Config] = field(default_factory=dict)
+
+    def options_of(self, member: str, kind: type[C]) -> C:
+        """Return the options of a member (see `options_of`)."""
+        return options_of(self.options, member, kind)
+
+
+def options_of(options: Mapping[str, Config], member: str, kind: type[C]) -> C:
+    """Return the options of a metric, its defaults if none are configured.
+
+    Args:
+        options: Member name -> its options.
+        member: Name of the metric, such as "bertscore".
+        kind: The member's `Options`.
+
+    Raises:
+        ConfigError: The options are of another class."""
+    chosen = options.get(member)
+    if chosen is None:
+        return kind()
+    if not isinstance(chosen, kind):
+        raise ConfigError(f"{member}: options are {type(chosen).__qualname__}, not {kind.__module__}.Options")
+    return chosen
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The sufficient statistics of a metric, one row a sample.
+
+    Attributes:
+        columns: Names of the K columns.
+        values: Numbers of shape (N, K); a row that is not scored is all zero.
+        scored: Booleans of shape (N,): whether the sample counts in `n`.
+        details: Facts for the report, JSON types only; what two runs must share to be compared is here too."""
+
+    columns: tuple[str, ...]
+    values: Floats
+    scored: Bools
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric: two functions, and what is known about its values.
+
+    Attributes:
+        measure: Samples and scoring -> sufficient statistics of every sample, failures included.
+        reduce: Weighted sums of the columns, of shape (R, K), and the columns' names -> value name -> (R,) numbers;
+            NaN means that nothing was scored.
+        needs: At least one of these roles must be in the schema; empty for any schema.
+        binary: Value name -> column that is 0 or 1 for each sample. Runs are compared on it by McNemar's test.
+        reproduces: The tool whose published numbers it repeats, with that tool's own treatment of failures.
+        lower_is_better: Names of the values of which a smaller number is the better one.
+        likelihoods: Whether it needs the likelihood of the gold answers, which an evaluation then computes.
+        counted: Value name, or its part before the first dot -> column that is 1 for each row that the value is
+            made of, if these are not all scored rows; their number is the value's `n`.
+        unbounded: Endings of the names of values that are no shares and may leave [0, 1]."""
+
+    measure: Callable[[Sequence[Sample], Scoring], Measured]
+    reduce: Callable[[Floats, tuple[str, ...]], dict[str, Floats]]
+    needs: tuple[type[Role], ...] = ()
+    binary: Mapping[str, str] = field(default_factory=dict)
+    reproduces: str = ""
+    lower_is_better: tuple[str, ...] = ()
+    likelihoods: bool = False
+    counted: Mapping[str, str] = field(default_factory=dict)
+    unbounded: tuple[str, ...] = ()
+
+    def is_share(self, name: str) -> bool:
+        """Return whether the value lies in [0, 1] for whatever is measured."""
+        return not name.endswith(self.unbounded)
+
+
+def fields_of(schema: Schema, kinds: tuple[type[Role], ...]) -> list[str]:
+    """Return the names of the fields that play one of the roles `kinds`, in field order."""
+    return [name for name, role in schema.roles.items() if isinstance(role, kinds)]
+
+
+def column(sums: Floats, columns: tuple[str, ...], name: str) -> Floats:
+    """Return one column of the sums by its name: (R, K) -> (R,)."""
+    values: Floats = sums[:, columns.index(name)]
+    return values
+
+
+def ratio(top: Floats, bottom: Floats) -> Floats:
+    """Return top / bottom, and NaN if bottom is 0: nothing was scored, which is not the same as a score of 0."""
+    out = np.full(np.broadcast(top, bottom).shape, np.nan)
+    np.divide(top, bottom, out=out, where=bottom != 0)
+    return out
+
+
+def f1(hit: Floats, wrong: Floats, missed: Floats) -> Floats:
+    """Return 2·hit / (2·hit + wrong + missed), and NaN if there was nothing to find and nothing was answered."""
+    return ratio(2 * hit, 2 * hit + wrong + missed)
