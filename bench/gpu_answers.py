@@ -117,10 +117,10 @@ def video(asked: argparse.Namespace) -> dict[str, Any]:
     import numpy as np
     import torch
 
-    from dfktrain import TrainConfig
+    from dfktrain import TrainConfig, engines
     from dfktrain.data.collator import Collator
-    from dfktrain.engines import _base as models
     from dfktrain.engines import transformers as engine
+    from dfktrain.losses.attach import score_answers
 
     try:
         from transformers import Qwen3VLVideoProcessor
@@ -133,11 +133,11 @@ def video(asked: argparse.Namespace) -> dict[str, Any]:
         {"name": "s", "data": ["x.jsonl"]}]})  # fmt: skip
     base = engine.load(config, "fp32")
     base.processor.video_processor = reader
-    model, _ = models.adapt(base, config.adapter)
-    engine.score_answers(model)
+    model, _ = engines.adapt(base, config.adapter)
+    score_answers(model)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        for _, parameter in sorted(models.trainable(model), key=lambda pair: pair[0]):
+        for _, parameter in sorted(engines.trainable(model), key=lambda pair: pair[0]):
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.02)
     frames = [np.random.default_rng(seed).integers(0, 255, (16 + 8 * seed, 64, 64, 3), dtype=np.uint8)
               for seed in (0, 1)]  # fmt: skip
@@ -151,7 +151,7 @@ def video(asked: argparse.Namespace) -> dict[str, Any]:
         model.to(device).zero_grad()
         loss = model(**{key: value.to(device) for key, value in batch.items()}).loss
         loss.backward()
-        flat = [(name, p.grad.flatten().double().cpu()) for name, p in models.trainable(model)]
+        flat = [(name, p.grad.flatten().double().cpu()) for name, p in engines.trainable(model)]
         tower = torch.cat([grad for name, grad in flat if ".visual." in name])
         found.append((loss.item(), torch.cat([grad for _, grad in flat]), float(tower.norm())))
     left, right = found[0], found[-1]

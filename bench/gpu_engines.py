@@ -155,19 +155,19 @@ def gradient(asked: argparse.Namespace, name: str) -> dict[str, Any]:
     engine = name if name in ENGINES else "transformers"
     if name in TORCH_KERNELS:
         sys.modules["fla"] = None  # type: ignore[assignment]  # as if it were not installed
-    from dfktrain.engines import _base as models
+    from dfktrain import engines
 
-    module = models.pick_engine(engine)
+    _, module = engines.select_engine(engine)
     config = configured(asked, engine, "fp32" if name == "reference" or asked.cpu else "bf16")
     base = module.load(config, config.precision)
     import torch
 
     from dfkdata import load_rows
     from dfktrain.data.collator import Collator
-    from dfktrain.engines.transformers import score_answers
+    from dfktrain.losses.attach import score_answers
 
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    model, modules = models.adapt(base, config.adapter, engine)
+    model, modules = engines.adapt(base, config.adapter, engine)
     moved = seed_adapter(model)
     rows = list(load_rows(asked.work / "data/rows.jsonl"))
     collator = Collator(base.processor, max_pixels=MAX_PIXELS)
@@ -195,7 +195,7 @@ def gradient(asked: argparse.Namespace, name: str) -> dict[str, Any]:
 
 def delta_rule(asked: argparse.Namespace, name: str) -> dict[str, float] | None:
     """How far the gated delta rule that this process computes with is from the plain recurrence."""
-    from dfktrain.engines._kernels import gdn_difference
+    from dfktrain.engines import gdn_difference
 
     heads, head = (4, 32) if asked.shape == "tiny" else (16, 128)
     fast = not asked.cpu and name not in TORCH_KERNELS
@@ -207,7 +207,7 @@ def seed_adapter(model: Any) -> list[tuple[str, Any]]:
     gradient."""
     import torch
 
-    from dfktrain.engines._base import trainable
+    from dfktrain.engines import trainable
 
     moved = sorted(trainable(model), key=lambda pair: pair[0])
     generator = torch.Generator().manual_seed(0)

@@ -170,12 +170,12 @@ def speed(options: argparse.Namespace, rounds: int = 12) -> None:
     from dfkeval.models import loader
     from dfktrain.config.run import AdapterConfig
     from dfktrain.data.collator import Collator
-    from dfktrain.engines._base import Base, adapt, bare
-    from dfktrain.engines.transformers import score_answers
+    from dfktrain.engines import LoadedBase, adapt, bare
+    from dfktrain.losses.attach import score_answers
     from dfktrain.losses.kl_to_base import AdapterOff, Keep, keeping
 
     loaded = loader.load("tiny", device="cpu")
-    model, _ = adapt(Base(loaded.model, loaded.processor, "tiny"), AdapterConfig())
+    model, _ = adapt(LoadedBase(loaded.model, loaded.processor, "tiny"), AdapterConfig())
     net = bare(model.train())
     keep = Keep(AdapterOff(model, net), 0.1, 1.0)
     score_answers(model)

@@ -22,7 +22,7 @@ from dfkeval.models.processor import load_processor
 from dfktrain.config.run import AdapterConfig, TrainConfig
 from dfktrain.data.collator import Collator
 from dfktrain.data.samplers import LengthGroups
-from dfktrain.engines._base import Base, adapt
+from dfktrain.engines import LoadedBase, adapt
 from dfktrain.training.run import train_on
 
 WORDS = [
@@ -64,10 +64,10 @@ def rows(count: int, folder: Path, seed: int = 0) -> list[dict[str, Any]]:
     return made
 
 
-def fresh() -> Base:
+def fresh() -> LoadedBase:
     """The tiny model, loaded anew."""
     loaded = loader.load("tiny", device="cpu")
-    return Base(loaded.model, loaded.processor, "tiny", loaded.info["shapes_sha256"])
+    return LoadedBase(loaded.model, loaded.processor, "tiny", loaded.info["shapes_sha256"])
 
 
 def whole_loop(data: Path, steps: int, batch: int, group: bool, out: Path) -> tuple[float, float]:

@@ -86,9 +86,9 @@ def _folder(settings: TrainConfig, out: Path | None, config: Path) -> Path:
 
 def _print_precision(settings: TrainConfig) -> None:
     """Print the chosen precision and why: nobody should find out later that a run was in fp32."""
-    from dfktrain.engines._base import pick_precision
+    from dfktrain.engines import select_precision
 
-    precision, why = pick_precision(settings.precision)
+    precision, why = select_precision(settings.precision)
     if is_main_process():
         sys.stderr.write(f"precision {precision}: {why}\n")
 

@@ -1,8 +1,34 @@
-"""FAMILY: one engine a file. An engine loads a base and puts the adapter on it; everything else is shared.
+"""FAMILY: engines, one a file; an engine loads the base model and attaches the adapter.
 
-    available() -> str | None                 None, or why this engine cannot run here, in one line
-    load(config: TrainConfig, precision) -> Base   the base model and its processor
-    adapt(base, modules, config) -> model     a PEFT model; `modules` are full names, resolved once
+The name of a member's file is the value of `engine:` in a training configuration. A member defines three
+functions (`TrainingEngine` is their type):
 
-Both engines get the same module list, the same batches and the same loss, so a run differs by its kernels
-only."""
+    available() -> str | None
+        Return None if the engine can run on this machine, else the reason in one line that ends with what
+        to install or to write instead. It must not import the engine's own library.
+
+    load(config: TrainConfig, precision: str) -> LoadedBase
+        Load the base model of `config.model` in `precision` ("fp32" or "bf16"), with our processor. Raise
+        `ConfigError` for a setting that the engine does not support and `BackendError` if loading fails.
+
+    adapt(base: LoadedBase, modules: list[str], config: AdapterConfig) -> model
+        Attach a PEFT adapter to exactly the linear layers in `modules`, which are full names, and return the
+        model ready to train. For `kind: full` return the base model itself with every parameter trainable.
+
+Everything else is shared by all engines: the target modules are resolved once, and the batches, the loss and
+the training loop are the same. Two runs that differ only in `engine:` therefore differ only in their kernels.
+A setting that an engine cannot support belongs into `_support.py`, so that `dfktrain check` shows it."""
+
+from dfktrain.engines._base import LoadedBase, TrainingEngine, bare, trainable
+from dfktrain.engines._kernels import GDN_LIMIT, Kernel, gdn_difference, kernels
+from dfktrain.engines._model_config import outline, shapes_without_weights
+from dfktrain.engines._select import adapt, load_base, select_engine, select_precision
+from dfktrain.engines._support import unsupported
+from dfktrain.engines._targets import target_modules
+from dfktrain.engines._versions import PackageVersion, check_versions, package_versions
+
+__all__ = [
+    "GDN_LIMIT", "Kernel", "LoadedBase", "PackageVersion", "TrainingEngine", "adapt", "bare",
+    "check_versions", "gdn_difference", "kernels", "load_base", "outline", "package_versions", "select_engine",
+    "select_precision", "shapes_without_weights", "target_modules", "trainable", "unsupported",
+]  # fmt: skip

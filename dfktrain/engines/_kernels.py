@@ -1,102 +1,44 @@
-"""What this machine would run: versions and which of them are known not to work together, and which kernels.
+"""Which kernels compute the network on this machine, and whether the fast ones are right.
 
-Rules come from reading and running the named releases; each says what to install instead."""
+How it works: before a run on a GPU the fast gated delta rule is compared, output and gradients, with a plain
+recurrence in fp32, because some releases compute wrong gradients on some GPUs without any error."""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from dfkdata.common.errors import BackendError
 from dfkdata.common.versions import release
 from dfkeval.models.families import family_of
-from dfktrain.training.manifest import versions as installed
-
-
-@dataclass(frozen=True)
-class Version:
-    """One package. fault: why this version, in this company, cannot be used; None where it can. stops: the
-    run would use it, so the fault stops it."""
-
-    package: str
-    version: str
-    fault: str | None = None
-    stops: bool = False
+from dfktrain.engines._versions import package_versions
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """What computes one part of the network, and why that and nothing faster."""
+    """The kernel of one part of the network.
+
+    Attributes:
+        part: The part, e.g. "attention".
+        choice: The kernel that computes it.
+        why: Why this one and nothing faster.
+    """
 
     part: str
     choice: str
     why: str
 
 
-UNSLOTH_ONLY = ("unsloth", "unsloth_zoo", "trl")
-"""Packages that only engine unsloth imports; beside another engine their faults stop nothing."""
-
-UNSLOTH_LIMITS = {"transformers": (5, 17, 0), "trl": (1, 15, 0)}
-"""Newest releases that the tested Unsloth accepts."""
-
-
-def versions(engine: str = "transformers") -> list[Version]:
-    """Installed packages that a run on `engine` depends on, each with its fault."""
-    found = installed()
-    used = [package for package in found if engine == "unsloth" or package not in UNSLOTH_ONLY]
-    faults = {package: fault(package, found) for package in found}
-    return [
-        Version(package, version, faults[package], stops=faults[package] is not None and package in used)
-        for package, version in found.items()
-    ]
-
-
-def fault(package: str, found: dict[str, str]) -> str | None:
-    """Why `package` cannot be used among `found`, None if it can."""
-    version = release(found[package])
-    match package:
-        case "torch" if version < (2, 9):
-            return f"torch {found[package]} is too old; install torch>=2.9"
-        case "transformers" if not (5, 17) <= version < (5, 24):
-            return f"transformers {found[package]} is untested; install transformers>=5.17,<5.24"
-        case "peft" if not (0, 21) <= version < (0, 22):
-            return f"peft {found[package]} is untested; install peft>=0.21,<0.22"
-        case "unsloth":
-            return _unsloth_company(found)
-        case "trl" if version == (1, 15, 0) and not _cuda():
-            return f"trl {found[package]} cannot train on a CPU (its head needs Triton); install trl!=1.15.0"
-        case "flash-linear-attention" | "fla-core" if not _cuda():
-            return f"{package} crashes without a GPU (transformers binds it when imported); uninstall it here"
-        case _:
-            return None
-
-
-def _unsloth_company(found: dict[str, str]) -> str | None:
-    """The first package that the tested Unsloth does not accept beside it."""
-    for other, newest in UNSLOTH_LIMITS.items():
-        if release(found.get(other, "0")) > newest:
-            wanted = ".".join(map(str, newest))
-            return (
-                f"unsloth {found['unsloth']} needs {other}<={wanted}, found {found[other]}; install that one"
-            )
-    return None
-
-
-def _cuda() -> bool:
-    import torch
-
-    return bool(torch.cuda.is_available())
-
-
 def kernels(model_type: str, attention: str) -> list[Kernel]:
-    """What computes the gated delta rule and its convolution (hybrid models), attention and the head."""
-    found = [
+    """Return the kernels of attention and head, and of the gated delta rule if the model is a hybrid one."""
+    common = [
         Kernel("attention", attention, "as configured"),
         Kernel("head and loss", "own, chunked", "logits at scored positions only"),
     ]
-    return [*_hybrid(), *found] if family_of(model_type).hybrid else found
+    return [*_hybrid(), *common] if family_of(model_type).hybrid else common
 
 
 def _hybrid() -> list[Kernel]:
@@ -111,9 +53,8 @@ def _hybrid() -> list[Kernel]:
 
 
 def _why_fla() -> str:
-    """What is known of the fast kernel on this machine before it is tried."""
     checked = "installed; its value and gradients are compared with the plain rule before the first step"
-    return f"{checked}; {REFUSED_ON_HOPPER}" if _refused_on_hopper(installed()) else checked
+    return f"{checked}; {REFUSED_ON_HOPPER}" if _refused_on_hopper(package_versions()) else checked
 
 
 REFUSED_ON_HOPPER = (
@@ -122,46 +63,71 @@ REFUSED_ON_HOPPER = (
 )
 
 
-def _refused_on_hopper(found: dict[str, str]) -> bool:
-    """Whether fla's own gate against a miscompiled block size is closed here."""
+def _refused_on_hopper(versions: Mapping[str, str]) -> bool:
+    """Return whether fla refuses its backward pass here, because of a block size that is miscompiled."""
     import torch
 
-    if not torch.cuda.is_available() or torch.cuda.get_device_capability()[0] != 9 or "tilelang" in found:
+    if not torch.cuda.is_available() or torch.cuda.get_device_capability()[0] != 9 or "tilelang" in versions:
         return False
-    return (3, 4, 0) <= release(found.get("triton", "0")) < (3, 7, 1)
+    return (3, 4, 0) <= release(versions.get("triton", "0")) < (3, 7, 1)
 
 
 GDN_LIMIT = 2e-2
-"""Largest relative difference of the fast gated delta rule to the plain recurrence that is taken for
+"""Largest relative difference between the fast gated delta rule and the plain recurrence that counts as
 rounding."""
 
 
-def require_gated_delta_rule(device: str, heads: int = 16, head: int = 128) -> dict[str, float]:
-    """The differences of the bound rule on `device`, checked. Raises `BackendError` if it is wrong or does
-    not run.
+def check_kernels(settings: Any, *, patched: bool = False) -> None:
+    """Check the fast kernels that a model would use on this GPU, before the run costs anything.
 
-    `heads` and `head`: the model's own, and bf16 as in training, because the kernels that are tuned for the
-    check are then the ones that training uses; for other shapes they would be tuned twice, minutes each.
+    Args:
+        settings: The model's transformers configuration.
+        patched: Whether an engine may have bound fast kernels although their own package is not installed.
+
+    Raises:
+        BackendError: A kernel does not run or computes wrong gradients.
+    """
+    import torch
+
+    fast = patched or importlib.util.find_spec("fla")
+    if fast and family_of(settings.model_type).hybrid and torch.cuda.is_available():
+        text = settings.get_text_config()
+        check_gated_delta_rule("cuda", text.linear_num_value_heads, text.linear_value_head_dim)
+
+
+def check_gated_delta_rule(device: str, heads: int = 16, head: int = 128) -> dict[str, float]:
+    """Compare the gated delta rule that transformers uses on `device` with the plain recurrence, in bf16.
 
     fla 0.6.0 refuses its backward pass on Hopper GPUs with triton 3.4.0 to 3.7.0, because a block size that
-    this head width does not use is miscompiled there; the refusal is lifted for the check, and stays lifted
-    only if value and all gradients are right."""
+    this head width does not use is miscompiled there. The refusal is lifted for the check, and stays lifted
+    only if the output and all gradients are right.
+
+    Args:
+        device: "cuda" or "cpu".
+        heads: Number of value heads. Pass the model's own, so that the kernels that are tuned for the check
+            are the ones that training uses; tuning takes minutes for each shape.
+        head: Width of a head.
+
+    Returns:
+        The relative differences, as `gdn_difference`.
+
+    Raises:
+        BackendError: The rule does not run or differs by more than `GDN_LIMIT`.
+    """
     lifted = _lift_refusal()
     way_out = "install triton>=3.7.1 or tilelang, or uninstall flash-linear-attention (slower, but right)"
     try:
-        found = gdn_difference(device, heads=heads, head=head, dtype="bfloat16")
+        differences = gdn_difference(device, heads=heads, head=head, dtype="bfloat16")
     except RuntimeError as error:
         raise BackendError(f"the fast gated delta rule does not run here: {error}; {way_out}") from error
-    wrong = [
-        name for name, difference in found.items() if not difference <= GDN_LIMIT
-    ]  # NaN is wrong as well
+    # not "difference > GDN_LIMIT", because NaN is wrong as well
+    wrong = [name for name, difference in differences.items() if not difference <= GDN_LIMIT]
     if wrong:
-        worst = wrong[0]
         raise BackendError(
-            f"the fast gated delta rule is wrong on this GPU: {worst} differs by {found[worst]:.1e}"
-            f"{' with its own refusal lifted' if lifted else ''}; {way_out}"
+            f"the fast gated delta rule is wrong on this GPU: {wrong[0]} differs by "
+            f"{differences[wrong[0]]:.1e}{' with its own refusal lifted' if lifted else ''}; {way_out}"
         )
-    return found
+    return differences
 
 
 def _lift_refusal() -> bool:
@@ -177,12 +143,19 @@ def _lift_refusal() -> bool:
 def gdn_difference(
     device: str = "cpu", heads: int = 2, head: int = 128, length: int = 130, dtype: str = "float32"
 ) -> dict[str, float]:
-    """Relative difference of the bound gated delta rule to the plain recurrence in fp32: output and five
-    gradients, each |fast - slow| / |slow| in the Euclidean norm.
+    """Return how far the gated delta rule that transformers uses is from the plain recurrence in fp32.
 
-    Some releases of the fast kernels compute wrong gradients on some GPUs without a word; a figure above
-    2e-2 says so. `head`: key and value width. `dtype`: of everything but the decay, which models keep in
-    fp32; both rules get the same rounded numbers."""
+    Args:
+        device: Where both run.
+        heads: Number of heads.
+        head: Width of keys and values.
+        length: Number of tokens.
+        dtype: Of everything but the decay, which models keep in fp32. Both rules get the same rounded
+            numbers.
+
+    Returns:
+        For the output and five gradients, |fast - slow| / |slow| in the Euclidean norm.
+    """
     import torch
     from transformers.models.qwen3_5 import modeling_qwen3_5 as library
 
@@ -198,15 +171,15 @@ def gdn_difference(
         )
         out, _ = rule(query, key, value, g=decay, beta=beta, use_qk_l2norm_in_kernel=True)
         inputs = [query, key, value, decay, beta]
-        found = [out.detach(), *torch.autograd.grad((out.float() * weight).sum(), inputs)]
-        results.append([tensor.float() for tensor in found])
+        tensors = [out.detach(), *torch.autograd.grad((out.float() * weight).sum(), inputs)]
+        results.append([tensor.float() for tensor in tensors])
     names = ("output", "query", "key", "value", "decay", "beta")
     pairs = zip(names, *results, strict=True)
     return {name: float((fast - slow).norm() / slow.norm()) for name, fast, slow in pairs}
 
 
 def _recurrence(query: Any, key: Any, value: Any, *, g: Any, beta: Any, use_qk_l2norm_in_kernel: bool) -> Any:
-    """The gated delta rule token by token, as its definition reads."""
+    """Compute the gated delta rule token by token, as it is defined."""
     import torch
 
     if use_qk_l2norm_in_kernel:
@@ -221,19 +194,3 @@ def _recurrence(query: Any, key: Any, value: Any, *, g: Any, beta: Any, use_qk_l
         state = state + key[:, t].unsqueeze(-1) * change.unsqueeze(-2)
         outputs.append((state * query[:, t].unsqueeze(-1)).sum(-2))
     return torch.stack(outputs, dim=1), state
-
-
-def activation_bytes(text: Any, width: int, *, checkpointed: bool) -> float:
-    """Bytes of activations that a token keeps for the backward pass; an estimate.
-
-    Fitted to one measurement: 61.9 GiB for 8,192 tokens of a 0.8B hybrid model in bf16 with torch kernels.
-    With checkpointing a token keeps its layer inputs and what one layer needs."""
-    hidden, layers = text.hidden_size, text.num_hidden_layers
-    a_layer = (48 + 8 * text.intermediate_size / hidden) * hidden * width * 2
-    return float(layers * hidden * width + a_layer if checkpointed else layers * a_layer)
-
-
-def tokens_per_second(parameters: int) -> float:
-    """A rough rate: 28,000 tokens a second for 0.85 billion parameters on an H200, 5,000 for 4 million on
-    two CPU cores; inversely with size."""
-    return 28_000 * 0.85e9 / parameters if _cuda() else min(10_000.0, 5_000 * 4e6 / parameters)

@@ -1,8 +1,10 @@
-"""What an engine cannot honour, seen from the configuration alone: before weights, data or a GPU are touched.
+"""Find settings that an engine does not support, from the configuration alone.
 
-Strategy: one pure function a concern, each yielding a line that names the key, the reason and the way out.
-Promises: a key that is not named here has its effect on the engine, or its engine raises; nothing is ignored.
-`dfktrain check` shows the lines, `train` refuses to start on the first look."""
+How it works: one function for each concern yields a line that names the key, the reason and what to write
+instead. `dfktrain check` shows all lines; `train` raises them before it loads weights or data.
+
+Guarantees:
+    - No key is silently ignored: one that is not reported here has its effect, or its engine raises."""
 
 from __future__ import annotations
 
@@ -17,33 +19,39 @@ EIGHT_BIT = ("adamw_8bit", "paged_adamw_8bit")
 """Optimisers of bitsandbytes, whose two moments take one byte a weight each."""
 
 
-def refusals(config: TrainConfig, engine: str, precision: str) -> list[str]:
-    """Every key of `config` that `engine` cannot honour in `precision` on this machine, one line each."""
-    own = {"unsloth": _unsloth, "transformers": _transformers}
-    found = [*_packages(config), *_language_model(config)]
-    if engine in own:
-        found += own[engine](config, precision)
-    return found
+def unsupported(config: TrainConfig, engine: str, precision: str) -> list[str]:
+    """Return one line for each key of `config` that does not work on this machine.
+
+    Args:
+        config: The training configuration.
+        engine: Name of the engine that would run it.
+        precision: "fp32" or "bf16".
+    """
+    by_engine = {"unsloth": _unsloth, "transformers": _transformers}
+    lines = [*_packages(config), *_language_model(config)]
+    if engine in by_engine:
+        lines += by_engine[engine](config, precision)
+    return lines
 
 
-def refuse(config: TrainConfig, engine: str, precision: str) -> None:
-    """Raise `ConfigError` with all `refusals` at once."""
-    found = refusals(config, engine, precision)
-    if found:
-        raise ConfigError("\n".join(found))
+def check_supported(config: TrainConfig, engine: str, precision: str) -> None:
+    """Raise `ConfigError` with all lines of `unsupported`, if there are any."""
+    lines = unsupported(config, engine, precision)
+    if lines:
+        raise ConfigError("\n".join(lines))
 
 
 def _packages(config: TrainConfig) -> Iterator[str]:
-    """Packages that a key needs and that are not here."""
+    """Yield a line for each package that a key needs and that is not installed."""
     for name in config.trackers:
-        if not _here(name):
+        if not _installed(name):
             yield f"trackers: {name} needs {name}: pip install {name}"
     for stage in config.stages:
         if stage.optimizer in EIGHT_BIT:
             yield from _bitsandbytes(f"stages.{stage.name}.optimizer: {stage.optimizer}", "adamw_torch")
     if config.adapter.kind == "qlora":
         yield from _bitsandbytes("adapter.kind qlora", "kind: lora")
-    if config.model.attention == "flash_attention_2" and not _here("flash_attn"):
+    if config.model.attention == "flash_attention_2" and not _installed("flash_attn"):
         yield (
             "model.attention flash_attention_2 needs flash_attn, which has no wheel: pip install flash-attn, "
             "or write sdpa"
@@ -51,14 +59,14 @@ def _packages(config: TrainConfig) -> Iterator[str]:
 
 
 def _bitsandbytes(key: str, instead: str) -> Iterator[str]:
-    if not _here("bitsandbytes"):
+    if not _installed("bitsandbytes"):
         yield f"{key} needs bitsandbytes: pip install bitsandbytes; or write {instead}"
-    elif not _cuda():
+    elif not _has_gpu():
         yield f"{key} needs a GPU; write {instead} here"
 
 
 def _language_model(config: TrainConfig) -> Iterator[str]:
-    """What only a model that sees images could honour."""
+    """Yield a line for each key that needs a model that sees images."""
     if config.model.kind != "llm":
         return
     for stage in config.stages:
@@ -78,24 +86,24 @@ def _transformers(config: TrainConfig, precision: str) -> Iterator[str]:
 def _unsloth(config: TrainConfig, precision: str) -> Iterator[str]:
     other = "; use engine: transformers"
     adapter = config.adapter
-    unable: dict[str, tuple[bool, str]] = {
+    unsupported_keys: dict[str, tuple[bool, str]] = {
         "model.kind": (config.model.kind == "llm", "llm is not built for engine unsloth here"),
         "model.attention": (config.model.attention != "sdpa", "engine unsloth chooses its own attention"),
         "precision": (precision != "bf16", f"engine unsloth trains in bf16, not in {precision}"),
-        "adapter.kind": (adapter.kind == "peft", "peft methods are not honoured by engine unsloth"),
-        "adapter.dora": (adapter.dora, "is not honoured by engine unsloth"),
-        "adapter.loftq": (adapter.loftq, "is not honoured by engine unsloth"),
+        "adapter.kind": (adapter.kind == "peft", "peft methods are not supported by engine unsloth"),
+        "adapter.dora": (adapter.dora, "is not supported by engine unsloth"),
+        "adapter.loftq": (adapter.loftq, "is not supported by engine unsloth"),
     }
-    yield from (f"{key}: {reason}{other}" for key, (lost, reason) in unable.items() if lost)
+    yield from (f"{key}: {reason}{other}" for key, (applies, reason) in unsupported_keys.items() if applies)
     if process_count() > 1:
         yield f"engine: unsloth trains on one GPU, here are {process_count()} processes{other}"
 
 
-def _here(package: str) -> bool:
+def _installed(package: str) -> bool:
     return importlib.util.find_spec(package) is not None
 
 
-def _cuda() -> bool:
+def _has_gpu() -> bool:
     import torch
 
     return bool(torch.cuda.is_available())

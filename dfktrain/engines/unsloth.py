@@ -1,10 +1,11 @@
-"""The Unsloth engine: its patched model on one GPU, with our batches, mask, module list and loss.
+"""The Unsloth engine: its patched model on one GPU, with our batches, mask, target modules and loss.
 
-Unsloth patches transformers and PEFT when it is imported, so it is imported here and nowhere else, before
-them.
-Promises: only releases that were looked at are used; the processor is ours, because Unsloth's own collator
-resizes images to 512 pixels without a word; the adapter sits on exactly the modules that were resolved, or
-the run stops."""
+How it works: Unsloth patches transformers and PEFT when it is imported, so this module alone imports it, and
+before them. The processor is ours, because Unsloth's own collator silently resizes images to 512 pixels.
+
+Guarantees:
+    - Only the releases in `TESTED` are used.
+    - The adapter sits on exactly the resolved modules, or the run stops."""
 
 from __future__ import annotations
 
@@ -16,26 +17,27 @@ from typing import TYPE_CHECKING, Any
 
 from dfkdata.common.errors import BackendError, ConfigError
 from dfkdata.common.versions import release
+from dfktrain.engines._base import LoadedBase
+from dfktrain.engines._kernels import check_kernels
+from dfktrain.engines._model_config import model_config, require_vision_family, shapes_without_weights
+from dfktrain.engines._versions import UNSLOTH_LIMITS, UNSLOTH_TORCH
+from dfktrain.engines._warm_start import attach_saved
 
 if TYPE_CHECKING:
     from dfktrain.config.run import AdapterConfig, TrainConfig
-    from dfktrain.engines._base import Base
 
 TESTED = ("2026.10.7", "2026.10.8", "2026.10.9")
 """Releases whose interface this module was written against."""
 
-LIMITS = {"transformers": "5.17.0", "torch": "2.15"}
-"""Newest transformers that these releases accept, and the first torch that they refuse."""
-
 
 def available() -> str | None:
-    """None where a tested Unsloth, versions that it accepts and a GPU are here; else the reason."""
+    """Return None if a tested Unsloth, versions that it accepts and a GPU are here; else the reason."""
     if importlib.util.find_spec("unsloth") is None:
         return 'needs unsloth: pip install "dfk[unsloth]"; engine: transformers needs no more packages'
-    found = importlib.metadata.version("unsloth")
-    if found not in TESTED:
-        return f"is written for unsloth {', '.join(TESTED)}, found {found}; use engine: transformers"
-    if reason := _versions():
+    version = importlib.metadata.version("unsloth")
+    if version not in TESTED:
+        return f"is written for unsloth {', '.join(TESTED)}, found {version}; use engine: transformers"
+    if reason := _version_fault():
         return reason
     if importlib.util.find_spec("bitsandbytes") is None:
         return (
@@ -46,19 +48,18 @@ def available() -> str | None:
     return None if torch.cuda.is_available() else "needs a CUDA device; use engine: transformers"
 
 
-def _versions() -> str | None:
-    newest, refused = LIMITS["transformers"], LIMITS["torch"]
-    transformers = importlib.metadata.version("transformers")
+def _version_fault() -> str | None:
+    newest = UNSLOTH_LIMITS["transformers"]
+    transformers, torch = importlib.metadata.version("transformers"), importlib.metadata.version("torch")
     if release(transformers) > release(newest):
         return f"needs transformers<={newest}, found {transformers}; or use engine: transformers"
-    torch = importlib.metadata.version("torch")
-    if release(torch) >= release(refused):
-        return f"needs torch<{refused}, found {torch}; install an older one or use engine: transformers"
+    if release(torch) >= release(UNSLOTH_TORCH):
+        return f"needs torch<{UNSLOTH_TORCH}, found {torch}; install an older one or use engine: transformers"
     return None
 
 
-def load(config: TrainConfig, precision: str) -> Base:
-    """The base as Unsloth loads it, and our processor. Raises `ConfigError` or `BackendError`."""
+def load(config: TrainConfig, precision: str) -> LoadedBase:
+    """Load the base as Unsloth does, with our processor; see `dfktrain.engines`."""
     if config.model.kind == "llm":
         raise ConfigError(
             "engine unsloth trains vision-language models here; use engine: transformers for llm"
@@ -72,16 +73,9 @@ def load(config: TrainConfig, precision: str) -> Base:
 
     from dfkeval.models.processor import load_processor
     from dfkeval.models.source import model_source
-    from dfktrain.engines._base import Base
-    from dfktrain.engines.transformers import (
-        check_kernels,
-        known_family,
-        model_config,
-        shapes_without_weights,
-    )
 
     source = model_source(config.model.name)
-    known_family(source)
+    require_vision_family(source)
     check_kernels(model_config(source), patched=True)
     model, _ = unsloth.FastVisionModel.from_pretrained(
         model_name=source,
@@ -93,18 +87,18 @@ def load(config: TrainConfig, precision: str) -> Base:
         use_exact_model_name=True,
     )
     shapes = shapes_without_weights(source)
-    return Base(model, load_processor(source), config.model.name, shapes, _checkpointing(config))
+    return LoadedBase(model, load_processor(source), config.model.name, shapes, _checkpointing(config))
 
 
 def _import_first() -> Any:
-    """Unsloth, imported before the libraries that it patches; its compiler off, which costs minutes before a
-    step, and with the kernels that it carries itself, which work around a miscompilation on Hopper GPUs."""
+    """Import Unsloth before the libraries that it patches."""
     early = [name for name in ("transformers", "peft", "trl") if name in sys.modules]
     if early and "unsloth" not in sys.modules:
         raise BackendError(
             f"{', '.join(early)} was imported before unsloth, which then cannot patch it; "
             f"start dfktrain in a fresh process, or import unsloth first"
         )
+    # its compiler costs minutes before the first step; its own kernels avoid a miscompilation on Hopper GPUs
     os.environ.setdefault("UNSLOTH_COMPILE_DISABLE", "1")
     os.environ.setdefault("UNSLOTH_FORCE_VENDORED_FLA", "1")
     return importlib.import_module("unsloth")
@@ -120,22 +114,20 @@ def _checkpointing(config: TrainConfig) -> bool | str:
             return "unsloth"
 
 
-def adapt(base: Base, modules: list[str], config: AdapterConfig) -> Any:
-    """The base with its adapter on `modules`. Raises `BackendError` if Unsloth put it anywhere else."""
+def adapt(base: LoadedBase, modules: list[str], config: AdapterConfig) -> Any:
+    """Attach the adapter to `modules`; see `dfktrain.engines`."""
     unsloth = _import_first()
     if config.kind == "full":
         return base.model
     if config.warm_start is not None:
-        from dfktrain.engines import transformers
-
-        return transformers.adapt(base, modules, config)
-    for key, wanted in (
+        return attach_saved(base, config.warm_start)
+    for key, configured in (
         ("dora", config.dora),
         ("loftq", config.loftq),
         ("kind: peft", config.kind == "peft"),
     ):
-        if wanted:
-            raise ConfigError(f"adapter.{key} is not honoured by engine unsloth; use engine: transformers")
+        if configured:
+            raise ConfigError(f"adapter.{key} is not supported by engine unsloth; use engine: transformers")
     import torch
 
     model = unsloth.FastVisionModel.get_peft_model(
@@ -149,16 +141,16 @@ def adapt(base: Base, modules: list[str], config: AdapterConfig) -> Any:
         use_gradient_checkpointing=base.checkpointing,
         random_state=torch.initial_seed() % 2**31,  # it would seed with a number of its own
     )
-    prove_modules(model, modules)
+    check_modules(model, modules)
     return model
 
 
-def prove_modules(model: Any, modules: list[str]) -> None:
+def check_modules(model: Any, modules: list[str]) -> None:
     """Raise `BackendError` unless the adapter sits on exactly `modules`."""
     names = {name.split(".lora_A")[0] for name, _ in model.named_parameters() if ".lora_A" in name}
     carriers = {name.removeprefix("base_model.model.") for name in names}
     if carriers != set(modules):
-        odd = sorted(carriers ^ set(modules))
+        unequal = sorted(carriers ^ set(modules))
         raise BackendError(
-            f"the adapter sits on {len(carriers)} modules, {len(modules)} were asked for; e.g. {odd[0]}"
+            f"the adapter sits on {len(carriers)} modules, {len(modules)} were asked for; e.g. {unequal[0]}"
         )

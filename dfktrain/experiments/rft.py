@@ -39,7 +39,7 @@ from dfkeval.runs.config import EvalConfig
 from dfkeval.types import Sample
 from dfktrain.config.launch import process_count
 from dfktrain.config.rft import RftConfig, with_accepted
-from dfktrain.training import manifest
+from dfktrain.engines import package_versions
 
 if TYPE_CHECKING:
     from dfkeval.evaluation.generation import Progress
@@ -335,7 +335,7 @@ def _portable(row: dict[str, Any], folder: Path) -> dict[str, Any]:
 def _write_report(out: Path, rounds: Sequence[Round]) -> None:
     lines = [asdict(each) | {"adapter": str(each.adapter.relative_to(out))} for each in rounds]
     json_files.write_json(
-        out / "rft.json", {"format": 1, "rounds": lines, "versions": manifest.versions()}, floats="repr"
+        out / "rft.json", {"format": 1, "rounds": lines, "versions": package_versions()}, floats="repr"
     )
 
 

@@ -25,12 +25,11 @@ from dfkeval.models import adapters, families, loader
 from dfkeval.models import metadata as cards
 from dfkeval.models.fingerprint import template_sha256
 from dfkeval.models.source import model_source
-from dfktrain.engines.transformers import shapes_without_weights
+from dfktrain.engines import package_versions, shapes_without_weights
 from dfktrain.merging import probes as probes_
 from dfktrain.merging.plan import Changes, plan_changes, read_config
 from dfktrain.merging.verification import verify_merge
 from dfktrain.reports import model_card
-from dfktrain.training import manifest
 from dfktrain.weights import lora
 from dfktrain.weights.safetensors_io import TensorFile, rewrite, weight_files
 
@@ -124,7 +123,7 @@ def merge_adapter(
             notes=tuple(notes),
             verification=found.record(),
             seconds=round(time.perf_counter() - started, 3),
-            versions=manifest.versions(),
+            versions=package_versions(),
         )
         model_card.write(adapter.folder.parent, part, merged=True)
         json_files.write_json(part / REPORT, _record(report), floats="repr")

@@ -5,30 +5,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import platform
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dfkdata.common.errors import ConfigError
 from dfkdata.common.hashing import folder_sha256
-from dfkdata.common.versions import MODEL_PACKAGES, installed_versions
 from dfkeval.models import metadata as cards
 from dfktrain.config.run import AdapterConfig, Stage, TrainConfig
 from dfktrain.data.stage_data import StageData, data_sha256
 
 if TYPE_CHECKING:
-    from dfktrain.engines._base import Base
-
-PACKAGES = (
-    *MODEL_PACKAGES, "accelerate", "safetensors", "torchvision", "unsloth", "unsloth_zoo", "trl",
-    "flash-linear-attention", "fla-core", "causal-conv1d", "triton", "tilelang", "bitsandbytes", "deepspeed",
-)  # fmt: skip
-
-
-def versions() -> dict[str, str]:
-    """Return the installed versions of Python and of every package that can change a run."""
-    return {"python": platform.python_version(), **installed_versions(PACKAGES)}
+    from dfktrain.engines import LoadedBase
 
 
 def fingerprint(*parts: Any) -> str:
@@ -41,7 +29,7 @@ def fingerprint(*parts: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def run_facts(config: TrainConfig, base: Base, template: str, precision: str) -> dict[str, Any]:
+def run_facts(config: TrainConfig, base: LoadedBase, template: str, precision: str) -> dict[str, Any]:
     """What all stages share: base, adapter, seed, precision, template. Paths are not part of it, contents
     are."""
     adapter = config.adapter.model_dump(mode="json", exclude={"warm_start"})
@@ -57,7 +45,7 @@ def run_facts(config: TrainConfig, base: Base, template: str, precision: str) ->
     }
 
 
-def _weights(base: Base) -> str | None:
+def _weights(base: LoadedBase) -> str | None:
     """Which weights a base has: the hash of a folder's, the commit of a hub model's; None where neither is
     known."""
     from dfkeval.models import tiny

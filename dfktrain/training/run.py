@@ -25,14 +25,14 @@ from dfktrain.config.run import Stage, TrainConfig
 from dfktrain.data.collator import Collator
 from dfktrain.data.packing import Packer, refusal
 from dfktrain.data.stage_data import StageData, read_stage, read_validation
-from dfktrain.engines import _base as models
-from dfktrain.engines._base import Base
-from dfktrain.engines.transformers import score_answers
+from dfktrain.engines import LoadedBase, adapt, bare, load_base, package_versions, trainable
 from dfktrain.losses import kl_to_base
+from dfktrain.losses.attach import score_answers
 from dfktrain.reports import curves, model_card
 from dfktrain.reports.curves import plot
 from dfktrain.reports.curves.usage import Usage, UsageMeter
 from dfktrain.training import manifest, monitor_plan
+from dfktrain.training.contexts import adapters_in_bf16, vision_frozen
 from dfktrain.training.sharding import vision_on_every_rank
 from dfktrain.weights import checkpoint
 
@@ -81,7 +81,7 @@ class _Run:
 
     config: TrainConfig
     out: Path
-    base: Base
+    base: LoadedBase
     model: Any
     precision: str
     template: str
@@ -99,12 +99,12 @@ def train(config: TrainConfig, out: str | Path, *, progress: OnProgress | None =
     `ConfigError` or `DataError` before the first step for what cannot work, `BackendError` when training
     fails."""
     monitor_plan.check(config)
-    base, engine, precision = models.load_base(config)
+    base, engine, precision = load_base(config)
     return train_on(base, config, out, engine=engine, precision=precision, progress=progress)
 
 
 def train_on(
-    base: Base,
+    base: LoadedBase,
     config: TrainConfig,
     out: str | Path,
     *,
@@ -122,7 +122,7 @@ def train_on(
     local = hub.fetched(config)
     facts = manifest.run_facts(local, base, template, precision)
     set_seed(config.seed)
-    model, modules = models.adapt(base, local.adapter, engine)
+    model, modules = adapt(base, local.adapter, engine)
     teacher = _teacher(config, model)
     score_answers(model)
     run = _Run(config, out, base, model, precision, template, progress, clock, teacher)
@@ -139,10 +139,10 @@ def train_on(
         "precision": precision,
         "base": {"name": base.name, "shapes_sha256": base.shapes_sha256},
         "modules": modules,
-        "trained_parameters": sum(p.numel() for _, p in models.trainable(model)),
+        "trained_parameters": sum(p.numel() for _, p in trainable(model)),
         "template_sha256": template,
         "seed": config.seed,
-        "versions": manifest.versions(),
+        "versions": package_versions(),
         "seconds": round(clock() - started, 3),
         "stages": [asdict(result) | {"adapter": str(result.adapter.relative_to(out))} for result in results],
     }
@@ -157,7 +157,7 @@ def _teacher(config: TrainConfig, model: Any) -> kl_to_base.Teacher | None:
     """The base as the teacher of SFT-Plus; None where no stage wants one."""
     if not any(stage.sft_plus and stage.sft_plus.share for stage in config.stages):
         return None
-    net = models.bare(model)
+    net = bare(model)
     return kl_to_base.FrozenCopy(net) if config.adapter.kind == "full" else kl_to_base.AdapterOff(model, net)
 
 
@@ -236,8 +236,8 @@ def _train_stage(
     resume = last_complete(folder / "checkpoints")
     batcher, packing = _batcher(run, stage, data, collator)
     asks = watching.callbacks(run.config, stage, folder, run.model, run.base.processor, run.precision)
-    with models.vision_frozen(run.model, text_only):
-        if not models.trainable(run.model):
+    with vision_frozen(run.model, text_only):
+        if not trainable(run.model):
             raise ConfigError(
                 f"stage {stage.name} has text only and the adapter sits on the vision tower: nothing to train"
             )
@@ -259,15 +259,15 @@ def _train_stage(
         if resume is not None:
             trainer.tokens, trainer.scored = (torch.tensor(count) for count in counted(resume))
         with (
-            models.adapters_in_bf16(run.model, run.precision == "bf16"),
-            kl_to_base.keeping(models.bare(run.model), _keep(run, stage)),
-            vision_on_every_rank(models.bare(run.model).model, checkpoint.sharded(trainer) and not text_only),
+            adapters_in_bf16(run.model, run.precision == "bf16"),
+            kl_to_base.keeping(bare(run.model), _keep(run, stage)),
+            vision_on_every_rank(bare(run.model).model, checkpoint.sharded(trainer) and not text_only),
         ):
             trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     gathered = checkpoint.gathered(trainer)
     if run.config.adapter.kind != "full" and gathered is None:
         seen = next((sample for sample in data.samples if sample.sees), data.samples[0])
-        models.prove_effect(run.model, trainer._prepare_inputs(collator([seen])))
+        verify_effect(run.model, trainer._prepare_inputs(collator([seen])))
     seconds = round(run.clock() - watch.start, 3)
     result = StageResult(
         name=stage.name,
@@ -289,6 +289,23 @@ def _train_stage(
     return result, gathered
 
 
+def verify_effect(model: Any, batch: dict[str, torch.Tensor]) -> None:
+    """Raise `BackendError` unless the adapter changes what the model computes on `batch` (inputs without
+    labels)."""
+    inputs = {name: value for name, value in batch.items() if name not in ("labels", "loss_weights")}
+    was_training = model.training
+    model.eval()
+    with torch.no_grad():
+        changed = bare(model).model(**inputs, use_cache=False).last_hidden_state
+        with model.disable_adapter():
+            plain = bare(model).model(**inputs, use_cache=False).last_hidden_state
+    model.train(was_training)
+    if torch.equal(changed, plain):
+        raise BackendError(
+            "the trained adapter does not change the model's output; nothing was learned or it is not in use"
+        )
+
+
 def _batcher(run: _Run, stage: Stage, data: StageData, collator: Collator) -> tuple[Collator | Packer, str]:
     """How samples become tensors, and what became of the wish to pack them."""
     if not stage.packing:
@@ -298,7 +315,7 @@ def _batcher(run: _Run, stage: Stage, data: StageData, collator: Collator) -> tu
     packer = Packer(collator)
     spread = sorted(data.samples, key=len)
     few = [spread[0], spread[len(spread) // 2], *(sample for sample in data.samples if sample.images)][:3]
-    reason = refusal(models.bare(run.model).model, packer, few, run.config.model.attention)
+    reason = refusal(bare(run.model).model, packer, few, run.config.model.attention)
     return (packer, "on") if reason is None else (collator, f"refused: {reason}")
 
 

@@ -19,7 +19,7 @@ from dfktrain.weights import extra_tensors
 if TYPE_CHECKING:
     from transformers import Trainer
 
-    from dfktrain.engines._base import Base
+    from dfktrain.engines import LoadedBase
 
 
 def sharded(trainer: Trainer) -> bool:
@@ -38,7 +38,7 @@ def gathered(trainer: Trainer) -> dict[str, Tensor] | None:
 
 
 def save(
-    base: Base, model: Any, folder: Path, card: cards.Card | None, state: dict[str, Tensor] | None
+    base: LoadedBase, model: Any, folder: Path, card: cards.Card | None, state: dict[str, Tensor] | None
 ) -> Path:
     """Save the adapter, or the whole model with its processor, and its `dfk.json`.
 

@@ -21,7 +21,7 @@ from dfktrain.cli import app
 from dfktrain.config import overrides
 from dfktrain.config import presets as recipes
 from dfktrain.config.run import TrainConfig
-from dfktrain.engines._base import target_modules
+from dfktrain.engines import target_modules
 from tests.helpers.models import text_row, write_rows
 from tests.helpers.places import ROOT
 

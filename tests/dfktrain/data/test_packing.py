@@ -16,8 +16,8 @@ from dfktrain.data import packing
 from dfktrain.data.collator import Collator
 from dfktrain.data.packing import Packer, conv_by_sequence, packed_positions, prove
 from dfktrain.data.samplers import TokenBatches
-from dfktrain.engines._base import Base, adapt, trainable
-from dfktrain.engines.transformers import score_answers
+from dfktrain.engines import LoadedBase, adapt, trainable
+from dfktrain.losses.attach import score_answers
 from dfktrain.losses.cross_entropy import scored_states
 from tests.helpers.models import image_row, text_row
 
@@ -36,7 +36,7 @@ def mixed(pictures: list[str]) -> list[dict[str, Any]]:
 
 def adapted(model: Any, processor: Any) -> Any:
     torch.manual_seed(1)
-    made, _ = adapt(Base(model, processor, "random"), AdapterConfig(rank=4, alpha=4))
+    made, _ = adapt(LoadedBase(model, processor, "random"), AdapterConfig(rank=4, alpha=4))
     with torch.no_grad():
         for name, parameter in trainable(made):
             if "lora_B" in name:

@@ -4,23 +4,13 @@ that have no other home (heads, kernels, servers, telemetry)."""
 from __future__ import annotations
 
 import ast
-import importlib.util
 import os
-import sys
-import types
 from pathlib import Path
-from typing import Any
 
 import pytest
-import transformers
 
-from dfkdata.common.errors import BackendError, ConfigError
-from dfkeval.models.source import model_source
 from dfktrain import TrainConfig
 from dfktrain.cli._common import quiet
-from dfktrain.engines import _kernels
-from dfktrain.engines import transformers as plain
-from dfktrain.engines._base import target_modules
 from dfktrain.training.preflight import plan
 from tests.helpers.places import ROOT
 
@@ -118,14 +108,14 @@ TRAPS: dict[int, tuple[str, tuple[str, ...]]] = {
     ),
     17: (
         "an adapter on the tied head changes one weight of two",
-        ("test_traps::test_an_adapter_on_the_tied_head_is_refused",),
+        ("test_targets::test_an_adapter_on_the_tied_head_is_refused",),
     ),
     18: (
         "a fast kernel computes wrong gradients on some GPUs, or refuses",
         (
-            "test_traps::test_a_fast_kernel_with_a_wrong_gradient_stops_the_run",
-            "test_preflight::test_a_kernel_with_a_wrong_gradient_is_seen",
-            "test_preflight::test_the_kernel_report_says_where_fla_refuses_hopper",
+            "test_kernels::test_a_fast_kernel_with_a_wrong_gradient_stops_the_run",
+            "test_kernels::test_a_kernel_with_a_wrong_gradient_is_seen",
+            "test_kernels::test_the_kernel_report_says_where_fla_refuses_hopper",
         ),
     ),
     19: ("the loss is right and the gradient zero", ("test_run::test_a_gradient_of_zero_stops_the_run",)),
@@ -173,60 +163,6 @@ def test_every_trap_of_the_core_has_its_tests() -> None:
     assert [name for name in named if name not in written] == []
     assert sorted(TRAPS) == list(range(1, 25))
     assert all(names for _, names in TRAPS.values())
-
-
-def test_an_adapter_on_the_tied_head_is_refused(model: Any) -> None:
-    with pytest.raises(ConfigError, match="'lm_head' is the head, whose weight is the embedding's too"):
-        target_modules(model, ("q_proj", "lm_head"))
-
-
-def test_a_fast_kernel_with_a_wrong_gradient_stops_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    good = dict.fromkeys(("output", "query", "key", "value", "decay", "beta"), 1e-3)
-    monkeypatch.setattr(_kernels, "gdn_difference", lambda device, **shape: good)
-    assert _kernels.require_gated_delta_rule("cuda") == good
-    for wrong in (0.3, float("nan")):
-        monkeypatch.setattr(
-            _kernels, "gdn_difference", lambda device, wrong=wrong, **shape: good | {"decay": wrong}
-        )
-        with pytest.raises(BackendError, match=r"decay differs by .* uninstall flash-linear-attention"):
-            _kernels.require_gated_delta_rule("cuda")
-
-
-def test_a_fast_kernel_that_does_not_run_is_named_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(device: str, **shape: Any) -> dict[str, float]:
-        raise RuntimeError("0 active drivers")
-
-    monkeypatch.setattr(_kernels, "gdn_difference", fails)
-    with pytest.raises(BackendError, match=r"does not run here: 0 active drivers; install triton>=3\.7\.1"):
-        _kernels.require_gated_delta_rule("cuda")
-
-
-def test_the_kernel_is_checked_before_a_hybrid_model_is_loaded_on_a_gpu(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    asked: list[tuple[str, int, int]] = []
-    real = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: sys if name == "fla" else real(name))
-    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    monkeypatch.setattr(_kernels, "require_gated_delta_rule", lambda *shape: asked.append(shape))
-    plain.check_kernels(plain.model_config(model_source("tiny")))
-    plain.check_kernels(transformers.Qwen2VLConfig())
-    assert asked == [("cuda", 4, 32)]  # the model's own heads, so that kernels are tuned once
-
-
-def test_the_refusal_of_the_kernel_library_is_lifted_only_where_it_stands(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    module = types.ModuleType("fla.ops.common.chunk_o")
-    module.TRITON_ABOVE_3_7_1 = False  # type: ignore[attr-defined] # a stand-in for the library's flag
-    real = importlib.util.find_spec
-    known: dict[str, Any] = {"fla": sys, "tilelang": None}
-    monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name: known[name] if name in known else real(name)
-    )
-    monkeypatch.setitem(sys.modules, "fla.ops.common.chunk_o", module)
-    assert _kernels._lift_refusal() is True
-    assert _kernels._lift_refusal() is False
 
 
 def test_what_servers_drop_from_an_adapter_is_said_before_training(

@@ -23,7 +23,7 @@ from dfktrain.cli import preflight_view
 from dfktrain.data import video
 from dfktrain.data.collator import Collator
 from dfktrain.data.masking import IGNORE, turns
-from dfktrain.engines._base import Base
+from dfktrain.engines import LoadedBase
 from dfktrain.training.run import train_on
 from tests.helpers.models import (
     build_model,
@@ -99,7 +99,7 @@ def test_a_mixed_batch_marks_images_with_1_and_videos_with_2_and_the_model_takes
 
 
 def test_a_model_learns_from_video_rows_and_its_tower_gets_gradients(processor: Any) -> None:
-    from dfktrain.engines.transformers import score_answers
+    from dfktrain.losses.attach import score_answers
 
     model = build_model(processor)
     score_answers(model)
@@ -116,7 +116,9 @@ def test_a_run_trains_the_tower_on_videos_unpacked_and_a_text_stage_leaves_them_
     stage = {"data": [data], "steps": 2, "batch_size": 2, "packing": True, "learning_rate": 1e-2}
     stages = [stage | {"name": kind, "modality": kind} for kind in ("image", "text")]
     made = TrainConfig.model_validate({"adapter": {"rank": 2}, "stages": stages, "model": {"name": "random"}})
-    seen, plain = train_on(Base(build_model(processor), processor, "random"), made, tmp_path / "out").stages
+    seen, plain = train_on(
+        LoadedBase(build_model(processor), processor, "random"), made, tmp_path / "out"
+    ).stages
     assert seen.packing == "refused: packing is not proved for rows with video" and plain.packing == "on"
     assert seen.left_out == {"modality is not image": 1} and plain.left_out == {"modality is not text": 1}
     weights = load_file(str(seen.adapter / "adapter_model.safetensors"))

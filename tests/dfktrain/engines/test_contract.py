@@ -12,12 +12,10 @@ import pytest
 
 from dfkdata.common.errors import BackendError, ConfigError
 from dfkeval.models import loader
-from dfktrain import TrainConfig
+from dfktrain import TrainConfig, engines
 from dfktrain.config.run import AdapterConfig
-from dfktrain.engines import _base as models
+from dfktrain.engines import LoadedBase, adapt, unsloth
 from dfktrain.engines import transformers as plain
-from dfktrain.engines import unsloth
-from dfktrain.engines._base import Base, adapt
 
 
 def config(base: Path | str, **changes: Any) -> TrainConfig:
@@ -74,8 +72,8 @@ def test_unsloth_without_a_gpu_is_refused_and_auto_takes_transformers(
 ) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(ConfigError, match="engine 'unsloth' needs a CUDA device"):
-        models.pick_engine("unsloth")
-    assert models.pick_engine("auto").__name__ == "dfktrain.engines.transformers"
+        engines.select_engine("unsloth")
+    assert engines.select_engine("auto")[0] == "transformers"
 
 
 def test_unsloth_after_transformers_is_refused_because_it_could_not_patch_it() -> None:
@@ -96,15 +94,17 @@ def test_what_unsloth_cannot_honour_is_refused(changes: dict[str, Any], precisio
 
 
 def test_an_adapter_on_other_modules_than_asked_for_stops_the_run(model: Any, processor: Any) -> None:
-    made, modules = adapt(Base(model, processor, "random"), AdapterConfig(rank=2, target_modules="language"))
-    unsloth.prove_modules(made, modules)
+    made, modules = adapt(
+        LoadedBase(model, processor, "random"), AdapterConfig(rank=2, target_modules="language")
+    )
+    unsloth.check_modules(made, modules)
     with pytest.raises(BackendError, match="were asked for"):
-        unsloth.prove_modules(made, modules[1:])
+        unsloth.check_modules(made, modules[1:])
 
 
 def test_the_hash_of_a_base_is_the_same_with_and_without_its_weights(base_folder: Path) -> None:
     loaded = loader.load(base_folder, device="cpu")
-    assert plain.shapes_without_weights(str(base_folder)) == loaded.info["shapes_sha256"]
+    assert engines.shapes_without_weights(str(base_folder)) == loaded.info["shapes_sha256"]
 
 
 def test_four_bit_without_bitsandbytes_is_named(base_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,21 +130,21 @@ def test_precision_auto_is_bf16_only_where_it_is_native(
 ) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: cuda)
     monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation=True: native)
-    assert models.pick_precision(wanted)[0] == expected
+    assert engines.select_precision(wanted)[0] == expected
 
 
 def test_an_emulated_bf16_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation=True: False)
     with pytest.raises(ConfigError, match="this GPU only emulates it"):
-        models.pick_precision("bf16")
+        engines.select_precision("bf16")
 
 
 def test_nothing_of_the_recipe_imports_transformers_before_the_engine_is_chosen() -> None:
     import subprocess
 
     code = (
-        "import sys, dfktrain.training.run, dfktrain.engines._base\n"
+        "import sys, dfktrain.training.run, dfktrain.engines\n"
         "print([m for m in ('transformers', 'peft') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -165,10 +165,10 @@ def test_every_process_of_a_launch_loads_onto_its_own_card(
     else:
         monkeypatch.setenv("LOCAL_RANK", rank)
 
-    def load(config: TrainConfig, precision: str) -> Base:
+    def load(config: TrainConfig, precision: str) -> LoadedBase:
         assert chosen == ([] if card is None else [card])
         raise BackendError("seen")
 
     monkeypatch.setattr(plain, "load", load)
     with pytest.raises(BackendError, match="seen"):
-        models.load_base(config("tiny", engine="transformers", precision="fp32"))
+        engines.load_base(config("tiny", engine="transformers", precision="fp32"))

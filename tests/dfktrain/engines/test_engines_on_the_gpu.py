@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from dfktrain.engines._kernels import GDN_LIMIT
+from dfktrain.engines import GDN_LIMIT
 from tests.helpers.places import ROOT
 
 pytestmark = pytest.mark.gpu

@@ -144,7 +144,7 @@ def test_an_adapter_is_trained_saved_reloaded_and_generates(
 
 
 def test_padding_does_not_change_the_loss_of_a_row(family: Path, mixed: list[Any]) -> None:
-    from dfktrain.engines.transformers import score_answers
+    from dfktrain.losses.attach import score_answers
 
     loaded = loader.load(family, device="cpu", dtype="float32")
     collator = Collator(loaded.processor)

@@ -12,7 +12,7 @@ import pytest
 from dfkdata.common.config import bind
 from dfkdata.common.errors import ConfigError
 from dfktrain import TrainConfig, train
-from dfktrain.engines._support import refusals
+from dfktrain.engines import unsupported
 
 ENGINES = ("transformers", "unsloth")
 PACKAGES = ("bitsandbytes", "flash_attn", "wandb", "tensorboard")
@@ -23,12 +23,12 @@ UNABLE: dict[str, tuple[dict[str, Any], dict[str, str | None]]] = {
     "model.attention": ({"model": {"attention": "eager"}}, {"unsloth": "chooses its own attention"}),
     "adapter.kind peft": (
         {"adapter": {"kind": "peft", "method": "peft.LoHaConfig"}},
-        {"unsloth": "peft methods are not honoured"},
+        {"unsloth": "peft methods are not supported"},
     ),
-    "adapter.dora": ({"adapter": {"dora": True}}, {"unsloth": "adapter.dora: is not honoured"}),
+    "adapter.dora": ({"adapter": {"dora": True}}, {"unsloth": "adapter.dora: is not supported"}),
     "adapter.loftq": (
         {"adapter": {"kind": "qlora", "loftq": True}},
-        {"unsloth": "adapter.loftq: is not honoured"},
+        {"unsloth": "adapter.loftq: is not supported"},
     ),
     "checkpointing unsloth": ({"checkpointing": "unsloth"}, {"transformers": "needs engine: unsloth"}),
     "checkpointing torch": ({"checkpointing": "torch"}, {}),
@@ -72,7 +72,7 @@ def test_an_engine_refuses_exactly_the_keys_that_it_cannot_honour(
 ) -> None:
     changes, said = UNABLE[key]
     precision = "fp32" if key == "precision fp32" else "bf16"
-    found = refusals(config(**changes), engine, precision)
+    found = unsupported(config(**changes), engine, precision)
     if engine in said:
         assert len(found) == 1 and str(said[engine]) in found[0]
     else:
@@ -97,9 +97,9 @@ def test_an_engine_refuses_exactly_the_keys_that_it_cannot_honour(
 def test_a_missing_package_is_named_with_the_key_that_needs_it(
     packages: set[str], engine: str, gone: str, changes: dict[str, Any], said: str
 ) -> None:
-    before = refusals(config(**changes), engine, "bf16")
+    before = unsupported(config(**changes), engine, "bf16")
     packages.remove(gone)
-    (found,) = set(refusals(config(**changes), engine, "bf16")) - set(before)
+    (found,) = set(unsupported(config(**changes), engine, "bf16")) - set(before)
     assert said in found
 
 
@@ -108,7 +108,7 @@ def test_what_needs_a_gpu_is_refused_on_a_cpu(
     packages: set[str], monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
 ) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    (found,) = refusals(config(**changes), "transformers", "fp32")
+    (found,) = unsupported(config(**changes), "transformers", "fp32")
     assert "needs a GPU" in found
 
 
@@ -121,9 +121,9 @@ def test_what_needs_a_gpu_is_refused_on_a_cpu(
     ],
 )
 def test_a_language_model_refuses_the_keys_of_images(changes: dict[str, Any], said: str) -> None:
-    (found,) = refusals(config(model={"kind": "llm"}, **changes), "transformers", "fp32")
+    (found,) = unsupported(config(model={"kind": "llm"}, **changes), "transformers", "fp32")
     assert said in found
-    assert refusals(config(**changes), "transformers", "fp32") == []
+    assert unsupported(config(**changes), "transformers", "fp32") == []
 
 
 def test_all_refusals_come_at_once_and_nothing_is_loaded(tmp_path: Path) -> None:
@@ -136,5 +136,5 @@ def test_all_refusals_come_at_once_and_nothing_is_loaded(tmp_path: Path) -> None
 
 def test_unsloth_refuses_several_processes(packages: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    (found,) = refusals(config(), "unsloth", "bf16")
+    (found,) = unsupported(config(), "unsloth", "bf16")
     assert "trains on one GPU, here are 2 processes" in found

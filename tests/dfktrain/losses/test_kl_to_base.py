@@ -19,11 +19,12 @@ from dfktrain.config.run import AdapterConfig
 from dfktrain.data.collator import Collator
 from dfktrain.data.masking import IGNORE
 from dfktrain.data.packing import Packer, install
-from dfktrain.engines._base import Base, adapt, bare, trainable, vision_frozen
-from dfktrain.engines.transformers import score_answers
+from dfktrain.engines import LoadedBase, adapt, bare, trainable
 from dfktrain.losses import cross_entropy, kl_to_base
+from dfktrain.losses.attach import score_answers
 from dfktrain.losses.cross_entropy import answer_loss
 from dfktrain.losses.kl_to_base import AdapterOff, FrozenCopy, Keep, keeping, preserving_loss
+from dfktrain.training.contexts import vision_frozen
 from tests.helpers.models import text_row, write_rows
 
 
@@ -159,7 +160,7 @@ def test_the_tables_of_logits_take_no_more_memory_than_in_plain_training(
 def adapted(model: Any, processor: Any) -> Any:
     """A model with an adapter that is not at its start, with dropout, so that a wrong teacher is seen."""
     torch.manual_seed(1)
-    made, _ = adapt(Base(model, processor, "random"), AdapterConfig(rank=4, alpha=4, dropout=0.3))
+    made, _ = adapt(LoadedBase(model, processor, "random"), AdapterConfig(rank=4, alpha=4, dropout=0.3))
     with torch.no_grad():
         for name, parameter in trainable(made):
             if "lora_B" in name:

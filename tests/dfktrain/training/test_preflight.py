@@ -13,7 +13,7 @@ from dfktrain import TrainConfig, train
 from dfktrain.cli import preflight_view
 from dfktrain.config.run import AdapterConfig, Stage
 from dfktrain.data.collator import Collator
-from dfktrain.engines import _kernels
+from dfktrain.engines import Kernel, PackageVersion
 from dfktrain.training.preflight import Plan, StagePlan, plan, steps
 from tests.helpers.models import text_row, write_rows
 
@@ -117,98 +117,6 @@ def test_the_shown_row_marks_exactly_the_scored_text(processor: Any, pictures: l
     assert "say \\[x]" in markup  # text that looks like markup is shown as text
 
 
-def test_the_head_says_which_kernels_run_and_why() -> None:
-    found = {kernel.part: kernel for kernel in _kernels.kernels("qwen3_5", "sdpa")}
-    assert found["gated delta rule"].choice == "torch" and "not installed" in found["gated delta rule"].why
-    assert "gated delta rule" not in {kernel.part for kernel in _kernels.kernels("qwen2_vl", "sdpa")}
-
-
-@pytest.mark.parametrize(
-    ("package", "version", "said"),
-    [
-        ("transformers", "5.16.0", "install transformers>=5.17,<5.24"),
-        ("transformers", "5.24.0", "install transformers>=5.17,<5.24"),
-        ("peft", "0.22.0", "install peft>=0.21,<0.22"),
-        ("fla-core", "0.6.0", "crashes without a GPU"),
-        ("torch", "2.8.0", "install torch>=2.9"),
-        ("trl", "1.15.0", "cannot train on a CPU"),
-    ],
-)
-def test_known_bad_versions_are_named_with_the_good_one(
-    monkeypatch: pytest.MonkeyPatch, package: str, version: str, said: str
-) -> None:
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    assert said in str(_kernels.fault(package, {package: version}))
-
-
-def test_unsloth_beside_a_newer_transformers_is_named() -> None:
-    found = {"unsloth": "2026.10.9", "transformers": "5.23.0"}
-    assert "needs transformers<=5.17.0" in str(_kernels.fault("unsloth", found))
-    assert _kernels.fault("unsloth", found | {"transformers": "5.17.0"}) is None
-    found = {"unsloth": "2026.10.9", "transformers": "5.17.0", "trl": "1.16.0"}
-    assert "needs trl<=1.15.0, found 1.16.0" in str(_kernels.fault("unsloth", found))
-
-
-def test_a_fault_of_a_package_that_the_engine_does_not_use_stops_nothing(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    pretend = {"torch": "2.11.0", "transformers": "5.23.0", "unsloth": "2026.10.9", "peft": "0.22.0"}
-    monkeypatch.setattr(_kernels, "installed", lambda: pretend)
-
-    def stopping(engine: str) -> set[str]:
-        return {version.package for version in _kernels.versions(engine) if version.stops}
-
-    assert stopping("transformers") == {"peft"} and stopping("unsloth") == {"peft", "unsloth"}
-
-
-@pytest.mark.parametrize(
-    ("triton", "card", "tilelang", "refused"),
-    [
-        ("3.6.0", (9, 0), False, True),
-        ("3.6.0", (9, 0), True, False),
-        ("3.7.1", (9, 0), False, False),
-        ("3.6.0", (8, 0), False, False),
-    ],
-)
-def test_the_kernel_report_says_where_fla_refuses_hopper(
-    monkeypatch: pytest.MonkeyPatch, triton: str, card: tuple[int, int], tilelang: bool, refused: bool
-) -> None:
-    found = {"triton": triton} | ({"tilelang": "0.1.15"} if tilelang else {})
-    real = _kernels.importlib.util.find_spec
-    monkeypatch.setattr(
-        _kernels.importlib.util, "find_spec", lambda name: real("json" if name == "fla" else name)
-    )
-    monkeypatch.setattr(_kernels, "installed", lambda: found)
-    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    monkeypatch.setattr("torch.cuda.get_device_capability", lambda: card)
-    kernel = _kernels.kernels("qwen3_5", "sdpa")[0]
-    assert kernel.choice == "fla" and "compared with the plain rule" in kernel.why
-    assert ("refuses its backward pass" in kernel.why) == refused
-
-
-def test_this_environment_has_no_known_fault() -> None:
-    assert [version.fault for version in _kernels.versions() if version.fault] == []
-
-
-def test_the_bound_gated_delta_rule_equals_the_plain_recurrence_in_value_and_gradients() -> None:
-    differences = _kernels.gdn_difference(head=32, length=130)
-    assert set(differences) == {"output", "query", "key", "value", "decay", "beta"}
-    assert max(differences.values()) <= 1e-4
-
-
-def test_a_kernel_with_a_wrong_gradient_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    from transformers.models.qwen3_5 import modeling_qwen3_5 as library
-
-    right = library.torch_chunk_gated_delta_rule
-
-    def wrong(query: Any, key: Any, value: Any, *, g: Any, **kwargs: Any) -> Any:
-        return right(query, key, value, g=g.detach() + (g - g.detach()) * 0.5, **kwargs)
-
-    monkeypatch.setattr(library, "torch_chunk_gated_delta_rule", wrong)
-    differences = _kernels.gdn_difference(head=32, length=70)
-    assert differences["output"] <= 1e-4 and differences["decay"] > 0.1
-
-
 def test_steps_follow_epochs_batches_accumulation_and_ranks() -> None:
     def count(ranks: int = 1, **changes: Any) -> int:
         return steps(bind({"name": "s", "data": ["x"], **changes}, Stage), [10] * 100, ranks)
@@ -238,8 +146,8 @@ def test_a_whole_model_says_what_it_keeps_untrained(base_folder: Path, train_fil
 
 def test_brackets_in_what_is_said_are_shown_and_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
     stage = StagePlan("s", left_out={"field [label]": 2})
-    extra = _kernels.Version("torch", "2.0", 'pip install "dfk[train]"')
-    kernels = [_kernels.Kernel("attention", "sdpa", "[eager] is slower")]
+    extra = PackageVersion("torch", "2.0", 'pip install "dfk[train]"')
+    kernels = [Kernel("attention", "sdpa", "[eager] is slower")]
     preflight_view.write(
         Plan(stages=[stage], versions=[extra], kernels=kernels, notes=["write [a, b]"], faults=["not [c]"])
     )

@@ -22,9 +22,9 @@ from dfktrain.data.collator import Collator
 from dfktrain.data.masking import IGNORE
 from dfktrain.data.samplers import LengthGroups
 from dfktrain.data.stage_data import read_stage
-from dfktrain.engines._base import Base, adapt, bare, prove_effect, target_modules, trainable
-from dfktrain.engines.transformers import score_answers
-from dfktrain.training.run import train_on
+from dfktrain.engines import LoadedBase, adapt, bare, target_modules, trainable
+from dfktrain.losses.attach import score_answers
+from dfktrain.training.run import train_on, verify_effect
 from dfktrain.training.trainer import AnswerTrainer, Progress, Watch, check_norm, gradient_norm
 from tests.helpers.adapters import EXTRA, released, tensors_of
 from tests.helpers.models import build_model, text_row, write_rows
@@ -56,7 +56,7 @@ def assert_same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -
 def adapted(model: Any, processor: Any) -> Any:
     """A model with an adapter that is not at its start, so that every weight has a gradient."""
     torch.manual_seed(1)
-    made, _ = adapt(Base(model, processor, "random"), AdapterConfig(rank=4, alpha=4))
+    made, _ = adapt(LoadedBase(model, processor, "random"), AdapterConfig(rank=4, alpha=4))
     with torch.no_grad():
         for name, parameter in trainable(made):
             if "lora_B" in name:
@@ -178,7 +178,7 @@ def test_a_saved_adapter_gives_the_same_logits_when_it_is_loaded_by_the_evaluati
     base_folder: Path, train_file: Path, tmp_path: Path, rows: list[Any]
 ) -> None:
     loaded = loader.load(base_folder, device="cpu", dtype="float32")
-    base = Base(loaded.model, loaded.processor, "base", loaded.info["shapes_sha256"])
+    base = LoadedBase(loaded.model, loaded.processor, "base", loaded.info["shapes_sha256"])
     result = train_on(base, config(base_folder, train_file, epochs=2), tmp_path / "out")
     batch = Collator(base.processor)(rows)
     del batch["labels"]
@@ -205,7 +205,7 @@ def test_every_adapter_option_is_trained_saved_and_reloaded_to_the_same_logits(
     wanted = AdapterConfig.model_validate(adapter | size | {"target_modules": "all-linear"})
     made = config(base_folder, train_file, steps=3).model_copy(update={"adapter": wanted})
     loaded = loader.load(base_folder, device="cpu", dtype="float32")
-    base = Base(loaded.model, loaded.processor, "base", loaded.info["shapes_sha256"])
+    base = LoadedBase(loaded.model, loaded.processor, "base", loaded.info["shapes_sha256"])
     result = train_on(base, made, tmp_path / "out")
     saved = weights(result.adapter)
     assert any(mark in name for name in saved)
@@ -399,7 +399,7 @@ def test_training_on_text_leaves_the_vision_tower_untouched_bit_for_bit(
                 digest.update(parameter.detach().numpy().tobytes())
         return digest.hexdigest()
 
-    base = Base(model, processor, "random")
+    base = LoadedBase(model, processor, "random")
     before = tower()
     made = config(tmp_path, train_file, modality="text", epochs=2, weight_decay=0.1)
     result = train_on(base, made, tmp_path / "out")
@@ -414,7 +414,7 @@ def test_full_fine_tuning_on_text_leaves_the_vision_tower_untouched_bit_for_bit(
     processor: Any, train_file: Path, tmp_path: Path
 ) -> None:
     before = {name: p.clone() for name, p in build_model(processor).named_parameters()}
-    base = Base(build_model(processor), processor, "random")
+    base = LoadedBase(build_model(processor), processor, "random")
     made = config(tmp_path, train_file, modality="text", epochs=1, weight_decay=0.1)
     train_on(base, made.model_copy(update={"adapter": AdapterConfig(kind="full")}), tmp_path / "out")
     for name, parameter in base.model.named_parameters():
@@ -443,13 +443,13 @@ def test_deepspeed_which_keeps_no_gradient_is_asked_for_its_norm(norm: float, st
 
 
 def test_an_adapter_that_changes_nothing_stops_the_run(model: Any, processor: Any, rows: list[Any]) -> None:
-    made, _ = adapt(Base(model, processor, "random"), AdapterConfig(rank=2))
+    made, _ = adapt(LoadedBase(model, processor, "random"), AdapterConfig(rank=2))
     batch = Collator(processor)(rows[:1])
     with pytest.raises(BackendError, match="does not change the model's output"):
-        prove_effect(made, batch)
+        verify_effect(made, batch)
     with torch.no_grad():
         next(p for name, p in trainable(made) if "lora_B" in name and "language" in name).fill_(0.1)
-    prove_effect(made, batch)
+    verify_effect(made, batch)
 
 
 def test_presets_resolve_to_one_explicit_list(model: Any) -> None:
@@ -475,7 +475,7 @@ def test_presets_resolve_to_one_explicit_list(model: Any) -> None:
 
 def test_the_adapter_is_fp32_and_sits_on_exactly_the_resolved_modules(model: Any, processor: Any) -> None:
     made, modules = adapt(
-        Base(model.to(torch.bfloat16), processor, "random"), AdapterConfig(target_modules="language")
+        LoadedBase(model.to(torch.bfloat16), processor, "random"), AdapterConfig(target_modules="language")
     )
     carriers = {name.split(".lora_")[0].removeprefix("base_model.model.") for name, _ in trainable(made)}
     assert carriers == set(modules)
@@ -508,7 +508,7 @@ def test_the_validation_loss_is_weighted_by_tokens(
     base_folder: Path, train_file: Path, tmp_path: Path
 ) -> None:
     loaded = loader.load(base_folder, device="cpu", dtype="float32")
-    base = Base(loaded.model, loaded.processor, "base", loaded.info["shapes_sha256"])
+    base = LoadedBase(loaded.model, loaded.processor, "base", loaded.info["shapes_sha256"])
     made = config(base_folder, train_file, steps=2, validation=[str(train_file)])
     result = train_on(base, made, tmp_path / "out")
     reported = [line["eval_loss"] for line in result.stages[0].history if "eval_loss" in line]
@@ -544,7 +544,10 @@ def test_any_peft_method_can_be_named_by_its_dotted_path(
     result = train(made, tmp_path / "out")
     assert any("hada" in name for name in weights(result.adapter))
     loader.load(base_folder, adapter=result.adapter, device="cpu")
-    for wrong, said in (("peft.NoConfig", "no such class"), ("json.JSONDecoder", "is no PEFT configuration")):
+    for wrong, said in (
+        ("peft.NoConfig", "no such class"),
+        ("json.JSONDecoder", "is not a PEFT configuration"),
+    ):
         bad = made.model_copy(update={"adapter": adapter.model_copy(update={"method": wrong})})
         with pytest.raises(ConfigError, match=said):
             train(bad, tmp_path / "bad")
@@ -700,18 +703,18 @@ def test_a_warm_adapter_that_is_not_the_one_written_down_is_refused(
     model: Any, processor: Any, tmp_path: Path, change: dict[str, Any], said: str
 ) -> None:
     adapter = AdapterConfig(rank=4, target_modules=("q_proj", "v_proj"))
-    base = Base(model, processor, "random")
+    base = LoadedBase(model, processor, "random")
     made, _ = adapt(base, adapter)
     with torch.no_grad():
         for name, parameter in trainable(made):
             if "lora_B" in name:
                 parameter.normal_()
     made.save_pretrained(tmp_path / "warm")
-    base = Base(made.unload(), processor, "random")
+    base = LoadedBase(made.unload(), processor, "random")
     warm = adapter.model_copy(update={"warm_start": str(tmp_path / "warm")})
     with pytest.raises(ConfigError, match=f"not the adapter that is written here: .*{said}"):
         adapt(base, warm.model_copy(update=change))
-    again, _ = adapt(Base(build_model(processor), processor, "random"), warm)
+    again, _ = adapt(LoadedBase(build_model(processor), processor, "random"), warm)
     again.save_pretrained(tmp_path / "again")
     assert_same(weights(tmp_path / "again"), weights(tmp_path / "warm"))
 
@@ -773,7 +776,7 @@ def test_in_bf16_no_activation_is_cast_to_fp32_for_an_adapter(
     base_folder: Path, train_file: Path, tmp_path: Path
 ) -> None:
     loaded = loader.load(base_folder, device="cpu", dtype="bfloat16")
-    base = Base(loaded.model, loaded.processor, "base")
+    base = LoadedBase(loaded.model, loaded.processor, "base")
     seen: set[torch.dtype] = set()
 
     def watch(at: Progress) -> None:
@@ -797,9 +800,9 @@ def test_a_finished_stage_of_full_fine_tuning_is_restored_bit_for_bit(
     made = config(tmp_path, train_file, modality="text", steps=2).model_copy(
         update={"adapter": AdapterConfig(kind="full")}
     )
-    first = Base(build_model(processor), processor, "random")
+    first = LoadedBase(build_model(processor), processor, "random")
     train_on(first, made, tmp_path / "out")
-    second = Base(build_model(processor), processor, "random")
+    second = LoadedBase(build_model(processor), processor, "random")
     train_on(second, made, tmp_path / "out")
     states = [dict(base.model.named_parameters()) for base in (first, second)]
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])

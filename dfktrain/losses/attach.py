@@ -1,0 +1,53 @@
+"""Attach the loss to a model: its forward call returns the loss of the answer.
+
+The instance is patched, so wrappers (PEFT, DDP, FSDP) still see one forward call, and the head computes
+logits at scored positions only."""
+
+from __future__ import annotations
+
+import inspect
+import types
+from typing import Any
+
+from torch import Tensor
+
+from dfktrain.engines import bare
+from dfktrain.losses.cross_entropy import answer_loss
+from dfktrain.losses.kl_to_base import preserving_loss
+
+
+def score_answers(model: Any) -> None:
+    """Make `model(..., labels=...)` return an `AnswerOutput` with the loss summed over scored tokens.
+
+    Without labels the model computes what it did before. The forward call also takes `loss_weights`, the
+    weights (B, T) of the labels' terms. Within `kl_to_base()` the loss is that of SFT-Plus.
+
+    Args:
+        model: The network, with or without an adapter; it is changed.
+    """
+    network = bare(model)
+    plain = network.forward
+
+    def forward(
+        self: Any, *args: Any, labels: Tensor | None = None, loss_weights: Tensor | None = None, **inputs: Any
+    ) -> Any:
+        if labels is None:
+            return plain(*args, **inputs)
+        return _scored(self, labels, loss_weights, inputs)
+
+    forward.__signature__ = inspect.signature(type(network).forward)  # type: ignore[attr-defined] # `generate` reads it
+    network.forward = types.MethodType(forward, network)
+
+
+def _scored(network: Any, labels: Tensor, weights: Tensor | None, inputs: dict[str, Any]) -> Any:
+    from dfktrain.losses.output import AnswerOutput  # imports transformers, which Unsloth has to patch first
+
+    inputs = {name: value for name, value in inputs.items() if value is not None and name != "use_cache"}
+    hidden = network.model(**inputs, use_cache=False).last_hidden_state
+    head, setting = network.get_output_embeddings(), getattr(network, "dfk_keep", None)
+    if setting is None:
+        return AnswerOutput(loss=answer_loss(hidden, labels, head, weights=weights))
+    base_hidden = setting.teacher.states(inputs)
+    heads = head, setting.teacher.head
+    loss, ce, kl = preserving_loss(hidden, base_hidden, labels, heads, setting, weights=weights)
+    return AnswerOutput(loss=loss, ce=ce, kl=kl)

@@ -1,0 +1,40 @@
+"""Changes to a model that hold while a stage is trained, and are undone after it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import nn
+
+from dfkeval.models.families import is_vision
+from dfktrain.engines import trainable
+
+
+@contextmanager
+def vision_frozen(model: nn.Module, freeze: bool) -> Iterator[None]:
+    """Train no part of the vision tower and of its merger within, if `freeze` is true."""
+    frozen = [parameter for name, parameter in trainable(model) if freeze and is_vision(name)]
+    for parameter in frozen:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(True)
+
+
+@contextmanager
+def adapters_in_bf16(model: nn.Module, enabled: bool) -> Iterator[None]:
+    """Compute adapter products in bf16 within, if `enabled`, with fp32 master weights.
+
+    PEFT would cast every activation to fp32 before the adapter and back after it. The forward call must run
+    under autocast."""
+    layers = [layer for layer in model.modules() if enabled and hasattr(layer, "lora_A")]
+    for layer in layers:
+        layer.cast_input_dtype_enabled = False
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.cast_input_dtype_enabled = True
