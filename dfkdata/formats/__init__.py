@@ -1,16 +1,40 @@
-"""FAMILY: one raw layout a file.
+"""Raw layouts: one file a format turns one raw row into one record.
 
-A member turns one raw row into one record; files, encodings and image paths are not its business:
+FAMILY. A member is named as users call it (`--from NAME`) and defines:
 
-    SCHEMA: str | None              the output schema by default; None where rows carry their answers
+    SCHEMA: str | None              the output schema by default; None if rows carry their answers
     COLUMNS: tuple[frozenset, ...]  a table has all columns of one of these sets, else it is another format
     class Options(Config)           what a user may choose; every field has a default
     def record(row, source, options) -> Record      raises `RowError` for a row that cannot be used
+    VARIANT: str                    optional: the schema's variant by default
 
-`record` is pure. Its group is what the row itself says (`group_key`: link, post id, case id) or, where a
-format knows one, another key of the source; left empty, `reader` takes the hash of the row's first picture,
-else the name of its first video or audio, else the row's id. Image names go into `Record.images` as the row
-has them (or as a `data:` URI for embedded bytes); `reader` resolves them inside the declared roots."""
+Files, encodings and image paths are not its business, and `record` does no I/O. The record's group is what
+the row itself says (`group_key`: link, post id, case id) or another key of the source that the format knows.
+If it stays empty, the reader takes the hash of the row's first picture, else the name of its first video or
+audio, else the row's id. Image names go into `Record.images` as the row has them (or as a `data:` URI for
+embedded bytes); the reader resolves them inside the declared roots. A complete member:
+
+    from dfkdata.common.config import Config
+    from dfkdata.formats import Record, Row, group_key, key, need
+
+    SCHEMA = "answer"
+    COLUMNS = (frozenset({"frage", "antwort"}),)
+
+
+    class Options(Config):
+        capitals: bool = False
+
+
+    def record(row: Row, source: str, options: Options) -> Record:
+        question = need(row, "frage", hint="write the question")
+        return Record(
+            id=key(row, "id"),
+            group=group_key(row),
+            source=source,
+            fields={"question": question.upper() if options.capitals else question},
+            gold={"answer": need(row, "antwort")},
+        )
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""A row that carries its own conversation -> record. Shared by the formats that differ only in how turns are
-spelled."""
+"""Make the record of a row that carries its own conversation, in whatever way the format spells turns."""
 
 from __future__ import annotations
 
@@ -8,10 +7,18 @@ from dfkdata.rows.chat_turns import Conversation, as_json, conversation, listed,
 from dfkdata.rows.record import Record, RowError
 
 
-def conversation_record(row: Row, source: str, found: Conversation, *, keep: tuple[str, ...] = ()) -> Record:
-    """The record of a row with turns. keep: columns that go into `meta` as they are.
+def conversation_record(row: Row, source: str, turns: Conversation, *, keep: tuple[str, ...] = ()) -> Record:
+    """Return the record of a row with turns; a canonical row's meta gives its group, gold and facts.
 
-    A canonical row's own meta comes back: its group, gold and facts."""
+    Args:
+        row: The raw row.
+        source: Its "file:line".
+        turns: Its canonical turns.
+        keep: Columns that go into `meta` as they are.
+
+    Raises:
+        RowError: If tools or meta cannot be read.
+    """
     definitions = tools(row.get("tools"))
     name = key(row, "id")
     meta = row.get("meta")
@@ -27,14 +34,14 @@ def conversation_record(row: Row, source: str, found: Conversation, *, keep: tup
         keyed=bool(name),
         group=str((meta or {}).get("group") or group_key(row if meta is None else row | {"meta": meta})),
         source=source,
-        messages=found.messages,
-        images=tuple(found.media["image"]),
-        videos=tuple(found.media["video"]),
-        audios=tuple(found.media["audio"]),
+        messages=turns.messages,
+        images=tuple(turns.media["image"]),
+        videos=tuple(turns.media["video"]),
+        audios=tuple(turns.media["audio"]),
         tools=definitions,
         gold=gold if isinstance(gold, dict) else None,
         meta=facts,
-        warnings=found.warnings,
+        warnings=turns.warnings,
     )
 
 

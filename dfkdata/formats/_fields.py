@@ -8,8 +8,11 @@ from dfkdata.rows.record import Row, RowError
 
 
 def text(row: Row, name: str) -> str:
-    """The text under `name`, stripped; empty where there is none. Raises `RowError` for a value that is no
-    text."""
+    """Return the text under `name`, stripped; empty if there is none.
+
+    Raises:
+        RowError: If the value is not text.
+    """
     value = row.get(name)
     if value is None:
         return ""
@@ -22,34 +25,43 @@ def text(row: Row, name: str) -> str:
 
 
 def need(row: Row, name: str, *, hint: str = "") -> str:
-    """The non-empty text under `name`. Raises `RowError` where it is missing or blank."""
-    found = text(row, name)
-    if not found:
+    """Return the text under `name`.
+
+    Args:
+        row: The raw row.
+        name: The column.
+        hint: What the user should do if it is missing.
+
+    Raises:
+        RowError: If the text is missing or blank, or the value is not text.
+    """
+    value = text(row, name)
+    if not value:
         raise RowError(
             "FIELD_EMPTY", f"{name} is missing or empty", path=name, value=row.get(name, ""), hint=hint
         )
-    return found
+    return value
 
 
 GROUP_KEYS = ("link", "post_id", "case_id")
-"""Keys of a row, or of its `meta`, that rows of one post or case share; the first that is there counts."""
+"""Keys of a row, or of its `meta`, that rows of one post or case share; the first one present counts."""
 
 
 def group_key(row: Row) -> str:
-    """What the row, or else its `meta`, says that it belongs to; empty where neither does. Only text and
-    whole numbers are keys."""
+    """Return the post or case that the row, or else its `meta`, says it belongs to; empty if neither does.
+
+    Only text and whole numbers are keys."""
     for holder in (row, row.get("meta")):
         if isinstance(holder, dict):
             for name in GROUP_KEYS:
                 value = holder.get(name)
-                said = str(value).strip() if isinstance(value, str | int) and value is not True else ""
-                if said and value is not False:
-                    return said
+                if isinstance(value, str | int) and not isinstance(value, bool) and str(value).strip():
+                    return str(value).strip()
     return ""
 
 
 def key(row: Row, name: str) -> str:
-    """A key as text: sources number their rows and pictures as often as they name them."""
+    """Return a key as text: sources number their rows and pictures as often as they name them."""
     value = row.get(name)
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else text(row, name)
 
@@ -61,18 +73,22 @@ _ESCAPE = re.compile(r"\\(.)")
 
 
 def path_list(cell: str, column: str) -> tuple[str, ...]:
-    """The paths in a cell: one bare path, or a list as Python or JSON prints it (quotes may be missing).
+    """Return the paths in a cell: one bare path, or a list as Python or JSON prints it.
 
-    Raises `RowError` for an empty list and for anything in brackets that is no list of strings."""
+    Quotes may be missing.
+
+    Raises:
+        RowError: For an empty list, and for anything in brackets that is not a list of strings.
+    """
     if not cell.startswith("["):
         return (cell,)
     if _LIST.fullmatch(cell):
-        found = [_ESCAPE.sub(r"\1", item[1:-1]).strip() for item in re.findall(_ITEM, cell)]
+        paths = [_ESCAPE.sub(r"\1", item[1:-1]).strip() for item in re.findall(_ITEM, cell)]
     elif _BARE.fullmatch(cell):
-        found = [item.strip() for item in cell[1:-1].split(",")]
+        paths = [item.strip() for item in cell[1:-1].split(",")]
     else:
-        found = []
-    if not found or not all(found):
+        paths = []
+    if not paths or not all(paths):
         hint = "write ['images/a.jpg', 'images/b.jpg'] or one path"
         raise RowError("IMG_LIST", "not a list of image paths", path=column, value=cell, hint=hint)
-    return tuple(found)
+    return tuple(paths)

@@ -1,4 +1,4 @@
-"""What the CSV layouts of DFK posts with claims share."""
+"""Options, post and frame of the CSV layouts of DFK posts with claims."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ CLAIMS = ("ringkasan", "klaim", "fakta")
 
 
 class Options(Config):
-    """images_per_row: "all" of them in order, or only the "first"."""
+    """images_per_row: "all" images in order, or only the "first"."""
 
     images_per_row: Literal["all", "first"] = "all"
 
 
 def post(row: Row, source: str, images: tuple[str, ...], options: Options) -> Record:
-    """One labelled post; a missing analysis is a doubt. Raises `RowError` for an empty label."""
+    """Return one labelled post; an empty label raises `RowError`, a missing analysis gives a warning."""
     label = need(row, "label", hint="write one of the four labels")
     analysis = text(row, "analisis")
     link = text(row, "link")
@@ -38,12 +38,12 @@ def post(row: Row, source: str, images: tuple[str, ...], options: Options) -> Re
 
 
 def no_analysis(reason: str) -> RowError:
-    """What is wrong with a post that has a label and no reasons for it."""
+    """Return the warning about a post that has a label and no reasons for it."""
     hint = "write the analysis; a row without one teaches an empty answer"
     return RowError("EMPTY_ANSWER", reason, path="analisis", hint=hint)
 
 
 def frame(row: Row) -> str:
-    """The frame's path; some files write the folder `images/` twice."""
+    """Return the frame's path without the folder `images/` that some files write twice."""
     path = need(row, "frame_path", hint="name the picture of the frame")
     return path.removeprefix("images/") if path.startswith("images/images/") else path

@@ -5,7 +5,7 @@
 
 The first non-empty text among a role's spellings counts (see ALIASES). Published converters join instruction
 and input in three ways that give different prompts; `join` says which, and the manifest records it. Images
-follow the text. Anything that is no text where text belongs is a reject: published converters turn it into an
+follow the text. Anything else than text in a text column is a reject: published converters turn it into an
 empty answer."""
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "output": ("output", "response", "completion", "answer", "reply", "label", "labels", "gold", "target"),
     "images": ("images", "image", "img", "image_path"),
 }
-"""Role -> its spellings, in the order in which they are tried."""
+"""The spellings of each role, in the order in which they are tried."""
 
 _MORE = {"system", "history", "id", "meta", "messages", "conversations", *GROUP_KEYS, *ALIASES["images"]}
 _LABELS = ("label", "labels", "gold", "target")
@@ -70,10 +70,11 @@ class Options(Config):
 
 
 def record(row: Row, source: str, options: Options) -> Record:
-    """One instruction with its answer; a missing one is a doubt. Raises `RowError` for what is no text and for
-    rows with turns."""
-    asks, contexts, answers, more = _names(tuple(row))
-    instruction = _first(row, asks)
+    """Return one instruction with its answer; what is not text, and a row with turns, raises `RowError`.
+
+    A missing answer gives a warning."""
+    instructions, contexts, answers, more = _names(tuple(row))
+    instruction = _first(row, instructions)
     context = _first(row, contexts) if contexts else ""
     output = _first(row, answers)
     user = _join(instruction, context, options.join) if context or options.join == "stanford" else instruction
@@ -91,15 +92,14 @@ def record(row: Row, source: str, options: Options) -> Record:
 
 @lru_cache(maxsize=256)
 def _names(keys: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...], bool]:
-    """For rows with these keys: spellings of instruction, input and output, and whether there is more to
-    honour."""
-    found = {role: tuple(name for name in names if name in keys) for role, names in ALIASES.items()}
+    """Return the spellings of instruction, input and output among `keys`, and whether there are more keys."""
+    spellings = {role: tuple(name for name in names if name in keys) for role, names in ALIASES.items()}
     more = not _MORE.isdisjoint(keys)
-    return found["instruction"], found["input"], found["output"], more
+    return spellings["instruction"], spellings["input"], spellings["output"], more
 
 
 def _first(row: Row, names: tuple[str, ...]) -> str:
-    """The first non-empty text under `names`; of a list of labels the first."""
+    """Return the first non-empty text under `names`; of a list of labels the first."""
     for name in names:
         value = row[name]
         if type(value) is str:
@@ -116,7 +116,7 @@ def _first(row: Row, names: tuple[str, ...]) -> str:
 
 
 def _no_answer(row: Row, names: tuple[str, ...]) -> RowError:
-    """Raises `RowError` where the row is of another format."""
+    """Return the warning about a missing answer; a row of another format raises `RowError`."""
     if "messages" in row or "conversations" in row:
         hint = "read it with --from messages or --from sharegpt"
         raise RowError("FORMAT_OTHER", "the row carries turns and no instruction", path="messages", hint=hint)
@@ -145,7 +145,7 @@ def _turn(role: str, text: str) -> dict[str, Any]:
 def _rich(
     row: Row, source: str, options: Options, turns: list[dict[str, Any]], warnings: tuple[RowError, ...]
 ) -> Record:
-    """A row with a system text, earlier turns, images or a key."""
+    """Return the record of a row with a system text, earlier turns, images or a key."""
     system = _first(row, ("system",)) if "system" in row else ""
     before = [_turn("system", system or options.system)] if system or options.system else []
     images = _images(row)

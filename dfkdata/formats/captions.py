@@ -5,7 +5,7 @@
 
 Rows of one picture share a group: `image_id`, else a link, post id or case id, else the picture itself, else
 the row's key, else the caption. A row may have a caption, an image or both. The caption is kept as
-`meta.text`: what the answer must be grounded in."""
+`meta.text`, which the answer must be grounded in."""
 
 from __future__ import annotations
 
@@ -32,8 +32,7 @@ class Options(Config):
 
 
 def record(row: Row, source: str, options: Options) -> Record:
-    """One caption. Raises `RowError` for a row with neither caption nor image, and for gold that is no
-    object."""
+    """Return one caption; a row with neither caption nor image, or without gold, raises `RowError`."""
     caption, image = text(row, options.caption), row.get(options.image)
     image = file_name(image, options.image) if isinstance(image, dict | bytes) else text(row, options.image)
     if not caption and not image:

@@ -1,6 +1,6 @@
 """Frames of DFK videos with their summaries as CSV: frame_path, ringkasan, link, label.
 
-The answer is the summary; the label, where there is one, is kept in `meta` for stratified sampling."""
+The answer is the summary; a label is kept in `meta` for stratified sampling."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ COLUMNS = (frozenset({"frame_path", "ringkasan"}),)
 
 
 class Options(Config):
-    """No choices."""
+    """This format has no options."""
 
 
 def record(row: Row, source: str, options: Options) -> Record:
-    """One frame. Raises `RowError` for an empty path or summary."""
+    """Return one frame; an empty path or summary raises `RowError`."""
     image, summary = _posts.frame(row), need(row, "ringkasan", hint="write the summary")
     link, label = text(row, "link"), text(row, "label")
     name = content_id(link, image, summary)

@@ -3,9 +3,9 @@
     images   title, link, text, img_path, label, analisis       img_path: one path or a stringified list
     legacy   image_filename, analisis_pelanggaran, label        the image is images/<image_filename>
 
-The layout is what the header says. All images of a row are kept; published adapters were trained on the first
-only, which `images_per_row: first` repeats. The answer is the analysis column and nothing else: falling back
-to the post's own text would teach copying. Rows that share a link share a group."""
+The header says which layout a file has. All images of a row are kept; published adapters were trained on the
+first only, which `images_per_row: first` repeats. The answer is the analysis column and nothing else: falling
+back to the post's own text would teach copying. Rows that share a link share a group."""
 
 from __future__ import annotations
 
@@ -22,14 +22,15 @@ COLUMNS = (frozenset({"img_path", "label"}), frozenset({"image_filename", "label
 
 
 class Options(Config):
-    """images_per_row: "all" of them in order, or only the "first"."""
+    """images_per_row: "all" images in order, or only the "first"."""
 
     images_per_row: Literal["all", "first"] = "all"
 
 
 def record(row: Row, source: str, options: Options) -> Record:
-    """One post; a missing analysis is a doubt. Raises `RowError` for an empty label, and for a list of
-    images that cannot be read."""
+    """Return one post; an empty label or an unreadable list of images raises `RowError`.
+
+    A missing analysis gives a warning."""
     images = _images(row)
     label = need(row, "label", hint="write one of the four labels")
     analysis = text(row, "analisis") or text(row, "analisis_pelanggaran")

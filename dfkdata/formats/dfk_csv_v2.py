@@ -14,7 +14,6 @@ Options = _posts.Options
 
 
 def record(row: Row, source: str, options: _posts.Options) -> Record:
-    """One post. Raises `RowError` for an empty label or analysis, and for a list of images that cannot be
-    read."""
+    """Return one post; an empty label or an unreadable list of images raises `RowError`."""
     images = path_list(need(row, "img", hint="name the picture of the post"), "img")
     return _posts.post(row, source, images, options)

@@ -1,6 +1,6 @@
 """Frames of DFK videos with claims as CSV: link, frame_path, ringkasan, klaim, fakta, label, analisis.
 
-Frames of one link share a group: published splits put frames of one post on both sides. `--variant
+Frames of one link share a group: published splits put frames of one post into both splits. `--variant
 image_only` asks with the picture alone."""
 
 from __future__ import annotations
@@ -15,5 +15,5 @@ Options = _posts.Options
 
 
 def record(row: Row, source: str, options: _posts.Options) -> Record:
-    """One frame. Raises `RowError` for an empty path, label or analysis."""
+    """Return one frame; an empty path or label raises `RowError`, an empty analysis gives a warning."""
     return _posts.post(row, source, (_posts.frame(row),), options)

@@ -18,9 +18,9 @@ COLUMNS = (frozenset({"messages"}),)
 
 
 class Options(Config):
-    """No choices."""
+    """This format has no options."""
 
 
 def record(row: Row, source: str, options: Options) -> Record:
-    """One conversation. Raises `RowError` for turns that cannot be read."""
+    """Return one conversation; turns that cannot be read raise `RowError`."""
     return messages_record(row, source)

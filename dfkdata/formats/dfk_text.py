@@ -3,7 +3,7 @@
 `input` holds the claim and, behind "Artikel Rujukan:", the article; `output` is "Label: **Fitnah.**
 penjelasan: ...". The whole explanation is kept. A label column that contradicts the label in the text is a
 reject (with `--rule LABEL_CONFLICT=warn` the text counts), and so is an output of any other form. `--schema
-dfk_text_raw` keeps five classes, `--schema dfk_explained` turns the answer round."""
+dfk_text_raw` keeps five classes, and `--schema dfk_explained` puts the explanation first."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _ARTICLE = "Artikel Rujukan:"
 
 
 class Options(Config):
-    """No choices."""
+    """This format has no options."""
 
 
 def record(row: Row, source: str, options: Options) -> Record:
-    """One claim. Raises `RowError` for an output of another form and an empty claim."""
+    """Return one claim; an output of another form or an empty claim raises `RowError`."""
     claim, _, article = need(row, "input").partition(_ARTICLE)
     claim, article = claim.strip(), article.strip()
     if not claim:
@@ -60,7 +60,7 @@ def _conflict(label: str, column: str) -> RowError:
 
 
 def _agree(one: str, other: str) -> bool:
-    """Whether two spellings mean the same class, in five classes or, where one is "Netral", in four."""
+    """Return whether two spellings mean the same class, in five classes or, if one is "Netral", in four."""
     raw = DFK_RAW.resolve(one), DFK_RAW.resolve(other)
     merged = DFK.resolve(one), DFK.resolve(other)
     if all(raw):

@@ -16,15 +16,15 @@ COLUMNS = (frozenset({"messages"}),)
 
 
 class Options(Config):
-    """No choices."""
+    """This format has no options."""
 
 
 def record(row: Row, source: str, options: Options) -> Record:
-    """One conversation. Raises `RowError` for a row with images: it is of another data set."""
-    found = messages_record(row, source)
-    if found.images:
+    """Return one conversation; a row with images belongs to another data set and raises `RowError`."""
+    conversation = messages_record(row, source)
+    if conversation.images:
         hint = "read it with --from dfk_messages"
         raise RowError(
-            "FORMAT_OTHER", "a text row with images", path="messages", value=found.images, hint=hint
+            "FORMAT_OTHER", "a text row with images", path="messages", value=conversation.images, hint=hint
         )
-    return found
+    return conversation

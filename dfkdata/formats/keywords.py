@@ -19,19 +19,19 @@ COLUMNS = (frozenset({"messages"}),)
 
 
 class Options(Config):
-    """No choices."""
+    """This format has no options."""
 
 
 def record(row: Row, source: str, options: Options) -> Record:
-    """One conversation. Raises `RowError` for an answer that is no array of strings."""
-    found = messages_record(row, source)
-    assert found.messages is not None
-    last: dict[str, Any] = found.messages[-1]
+    """Return one conversation; an answer that is not an array of strings raises `RowError`."""
+    conversation = messages_record(row, source)
+    assert conversation.messages is not None
+    last: dict[str, Any] = conversation.messages[-1]
     answer = "".join(part.get("text", "") for part in last["content"])
-    words = as_json(answer, "GOLD_INVALID", f"messages.{len(found.messages) - 1}.content")
+    words = as_json(answer, "GOLD_INVALID", f"messages.{len(conversation.messages) - 1}.content")
     if last["role"] != "assistant" or not isinstance(words, list):
         hint = 'write ["word", "word"]'
         raise RowError(
             "GOLD_INVALID", "the answer is no JSON array", path="messages", value=answer, hint=hint
         )
-    return replace(found, gold={"keywords": words})
+    return replace(conversation, gold={"keywords": words})

@@ -3,7 +3,7 @@
     {"messages": [{"role", "content": text | [parts], "tool_calls"?}], "images"? | "image"?, "tools"?, "id"?,
      "meta"?}
 
-Image parts may be bare placeholders for `images`, or name their file themselves. Where all contents are plain
+Image parts may be bare placeholders for `images`, or name their file themselves. If all contents are plain
 text, images belong to the first user turn, before its text, as TRL reads such rows. Keys that a columnar
 loader filled with null are dropped. Tool arguments may be objects or JSON text."""
 
@@ -19,9 +19,9 @@ COLUMNS = (frozenset({"messages"}),)
 
 
 class Options(Config):
-    """No choices."""
+    """This format has no options."""
 
 
 def record(row: Row, source: str, options: Options) -> Record:
-    """One conversation. Raises `RowError` for turns that cannot be read."""
+    """Return one conversation; turns that cannot be read raise `RowError`."""
     return messages_record(row, source)

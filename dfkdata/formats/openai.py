@@ -19,13 +19,13 @@ COLUMNS = (frozenset({"messages"}),)
 
 
 class Options(Config):
-    """No choices."""
+    """This format has no options."""
 
 
 def record(row: Row, source: str, options: Options) -> Record:
-    """One conversation. Raises `RowError` for turns that cannot be read."""
+    """Return one conversation; turns that cannot be read raise `RowError`."""
     messages = row.get("messages")
     if isinstance(messages, list):
         messages = [system_turn(message) for message in messages]
-    found = conversation(messages, listed(row), tags=False)
-    return conversation_record(row, source, found, keep=("parallel_tool_calls",))
+    turns = conversation(messages, listed(row), tags=False)
+    return conversation_record(row, source, turns, keep=("parallel_tool_calls",))

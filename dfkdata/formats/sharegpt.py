@@ -4,7 +4,7 @@
      "system"?, "tools"?: JSON text, "images"?, "videos"?, "audios"?}
 
 `function_call` turns hold JSON text {"name", "arguments"} (or a list of such), `observation` turns what the
-tool said. Media tags in human turns stand for the listed files."""
+tool answered. Media tags in human turns stand for the listed files."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ COLUMNS = (frozenset({"conversations"}),)
 
 
 class Options(Config):
-    """No choices."""
+    """This format has no options."""
 
 
 def record(row: Row, source: str, options: Options) -> Record:
-    """One conversation. Raises `RowError` for a speaker that is not known."""
+    """Return one conversation; an unknown speaker raises `RowError`."""
     turns = row.get("conversations")
     if isinstance(turns, list):
         turns = joined_calls(
@@ -33,8 +33,7 @@ def record(row: Row, source: str, options: Options) -> Record:
         )
         if system := text(row, "system"):
             turns = [{"role": "system", "content": system}, *turns]
-    found = conversation(turns, listed(row), tags=True)
-    return conversation_record(row, source, found)
+    return conversation_record(row, source, conversation(turns, listed(row), tags=True))
 
 
 def _turn(turn: Any, number: int) -> dict[str, Any]:

@@ -19,13 +19,13 @@ COLUMNS = (frozenset({"messages"}),)
 
 
 class Options(Config):
-    """No choices."""
+    """This format has no options."""
 
 
 def record(row: Row, source: str, options: Options) -> Record:
-    """One conversation. Raises `RowError` for calls that are no JSON."""
+    """Return one conversation; calls that are not JSON raise `RowError`."""
     messages = row.get("messages")
     if isinstance(messages, list):
         messages = joined_calls(messages, call="tool_call", answers=("tool_response",))
-    found = conversation(messages, listed(row), tags=True)
-    return conversation_record(row, source, found, keep=("objects", "rejected_response"))
+    turns = conversation(messages, listed(row), tags=True)
+    return conversation_record(row, source, turns, keep=("objects", "rejected_response"))

@@ -3,7 +3,7 @@
     {"messages": [system, user, {"role": "assistant", "tool_calls": [...]}], "tools": [...], "meta": {...}}
 
 The system text and the tools of such a file are the scaffold that its adapters were trained with;
-`scaffold(path)` gives them. Arguments may be an object or JSON text. The caption (the user turn) is kept as
+`scaffold(path)` returns them. Arguments may be an object or JSON text. The caption (the user turn) is kept as
 `meta.text`."""
 
 from __future__ import annotations
@@ -24,38 +24,42 @@ COLUMNS = (frozenset({"messages", "tools"}),)
 
 
 class Options(Config):
-    """No choices."""
+    """This format has no options."""
 
 
 def record(row: Row, source: str, options: Options) -> Record:
-    """One caption with its call. Raises `RowError` for a row that does not end in a tool call."""
+    """Return one caption with its call; a row that does not end in a tool call raises `RowError`."""
     from msgspec.structs import replace
 
-    found = messages_record(row, source)
-    assert found.messages is not None
-    last = found.messages[-1]
+    conversation = messages_record(row, source)
+    assert conversation.messages is not None
+    last = conversation.messages[-1]
     if not last.get("tool_calls"):
         hint = "the last turn is the assistant's and calls the tool"
         raise RowError("NO_CALL", "the row ends without a tool call", path="messages", value=last, hint=hint)
     caption = "\n".join(
         part["text"]
-        for turn in found.messages
+        for turn in conversation.messages
         if turn["role"] == "user"
         for part in turn["content"]
         if part["type"] == "text"
     )
     return replace(
-        found,
-        group=found.group or ("" if found.images else content_id(caption)),
+        conversation,
+        group=conversation.group or ("" if conversation.images else content_id(caption)),
         gold=last["tool_calls"][0]["function"]["arguments"],
-        meta={"text": caption} | found.meta,
+        meta={"text": caption} | conversation.meta,
     )
 
 
 def scaffold(path: str | Path) -> Scaffold:
-    """The system text and the tools of the first row of `path`. Raises `DataError` where it has none."""
-    found = (pair for part in sources.parts(path) for pair in sources.rows(part))
-    row, source = next(found, ({}, str(path)))
+    """Return the system text and the tools of the first row of a task_1 file.
+
+    Raises:
+        DataError: If the file cannot be read or its first row has no system turn with tools.
+    """
+    pairs = (pair for part in sources.parts(path) for pair in sources.rows(part))
+    row, source = next(pairs, ({}, str(path)))
     if isinstance(row, Reject):
         raise DataError(f"{source}: {row.reason}")
     try:

@@ -15,11 +15,11 @@ from dfkdata.rows.chat_turns import file_name
 from dfkdata.rows.record import Record
 
 SCHEMA: str | None = "answer"
-COLUMNS = ()  # columns are the user's to name; a row that lacks one says so
+COLUMNS = ()  # users name the columns, and a row that lacks one is rejected by name
 
 
 class Options(Config):
-    """The columns that hold each part. image: the first of these that a row has."""
+    """question, answer, image, group: the columns; of several image columns the first present counts."""
 
     question: str = "question"
     answer: str = "answer"
@@ -28,7 +28,7 @@ class Options(Config):
 
 
 def record(row: Row, source: str, options: Options) -> Record:
-    """One question. Raises `RowError` for an empty question or answer and for an image that cannot be read."""
+    """Return one question; an empty question or answer, or an unreadable image, raises `RowError`."""
     question, answer = need(row, options.question), need(row, options.answer)
     images = _images(row, options)
     group = key(row, options.group) or group_key(row)

@@ -1,9 +1,11 @@
-"""Turns as other tools write them -> canonical turns. Shared by the formats whose rows carry their own
-conversation.
+"""Read turns as other tools write them into canonical turns.
 
-Promises: content becomes a list of text parts and bare media placeholders, tool arguments become objects, and
-every key of a message that this does not know is kept as it is. What cannot be read raises `RowError`; nothing
-is guessed."""
+Formats whose rows carry their own conversation, and the exports' ways back, share these functions.
+
+Guarantees:
+- Content becomes a list of text parts and bare media placeholders, and tool arguments become objects.
+- Keys of a message that are not known here stay as they are.
+- Nothing is guessed: what cannot be read raises `RowError`."""
 
 from __future__ import annotations
 
@@ -35,36 +37,48 @@ SPEAKERS |= {"function_call": "tool_call", "observation": "tool", "tool": "tool"
 
 
 class Conversation(NamedTuple):
-    """Canonical turns, the media that their placeholders stand for in order, and what is wrong with turns
-    that could be used all the same."""
+    """Hold canonical turns with their media.
+
+    Attributes:
+        messages: The turns.
+        media: The files that the placeholders stand for, in order, by kind ("image", "video", "audio").
+        warnings: What is wrong with turns that can be used all the same.
+    """
 
     messages: list[dict[str, Any]]
     media: dict[str, list[str]]
     warnings: tuple[RowError, ...] = ()
 
 
-def conversation(messages: Any, given: dict[str, list[str]], *, tags: bool) -> Conversation:
-    """messages: a list of {"role", "content", ...}. given: media listed beside the turns, by kind ("image",
-    ...).
+def conversation(messages: Any, listed_media: dict[str, list[str]], *, tags: bool) -> Conversation:
+    """Return the canonical turns of a row.
 
-    tags: `<image>`, `<video>` and `<audio>` in the texts of users and tools are placeholders; anywhere else
-    they are text and a doubt, since trainers of such layouts count them in every turn."""
+    Args:
+        messages: A list of {"role", "content", ...}, or the same as JSON text.
+        listed_media: The media beside the turns, by kind ("image", ...), as `listed` gives them.
+        tags: Whether `<image>`, `<video>` and `<audio>` in the texts of users and tools are placeholders.
+            Anywhere else they stay text and give a warning, since trainers of such layouts count them in
+            every turn.
+
+    Raises:
+        RowError: If the turns cannot be read.
+    """
     if isinstance(messages, str):  # columnar files hold turns as JSON text
         messages = as_json(messages, "NO_TURNS", "messages")
     if not isinstance(messages, list) or not messages:
         raise RowError("NO_TURNS", "the row has no list of turns", path="messages", value=messages)
-    waiting = {kind: iter(files) for kind, files in given.items()}
+    waiting = {kind: iter(files) for kind, files in listed_media.items()}
     media: dict[str, list[str]] = {kind: [] for kind in KINDS}
     if not tags:
-        messages = _placed(messages, given)
+        messages = _placed(messages, listed_media)
     turns = [_turn(message, number, waiting, media, tags) for number, message in enumerate(messages)]
     for kind, left in waiting.items():
-        media[kind] += left  # more files than placeholders: the counting rule tells
+        media[kind] += left  # the counting rule reports files without a placeholder
     return Conversation(turns, media, tuple(_misplaced(turns)) if tags else ())
 
 
 def _misplaced(turns: list[dict[str, Any]]) -> Iterator[RowError]:
-    """A fault for each turn whose text says a media tag where none can stand."""
+    """Yield an error for each turn whose text holds a media tag that cannot be a placeholder there."""
     for number, turn in enumerate(turns):
         for part in turn["content"]:
             if part["type"] == "text" and (tag := _TAG.search(part["text"])):
@@ -73,16 +87,16 @@ def _misplaced(turns: list[dict[str, Any]]) -> Iterator[RowError]:
                 yield RowError("IMG_POSITION", reason, path=path, value=part["text"], hint=hint)
 
 
-def _placed(messages: list[Any], given: dict[str, list[str]]) -> list[Any]:
-    """Media beside turns of plain text belong to the first user turn, before its text, as TRL reads them."""
+def _placed(messages: list[Any], listed_media: dict[str, list[str]]) -> list[Any]:
+    """Put media beside turns of plain text into the first user turn, before its text, as TRL reads them."""
     strings = all(
         isinstance(message, dict) and not isinstance(message.get("content"), list) for message in messages
     )
     users = [number for number, message in enumerate(messages) if strings and message.get("role") == "user"]
-    if not users or not any(given.values()):
+    if not users or not any(listed_media.values()):
         return messages
     first = messages[users[0]]
-    bare = [{"type": kind} for kind, files in given.items() for _ in files]
+    bare = [{"type": kind} for kind, files in listed_media.items() for _ in files]
     changed = first | {"content": [*bare, {"type": "text", "text": first.get("content") or ""}]}
     return [*messages[: users[0]], changed, *messages[users[0] + 1 :]]
 
@@ -102,7 +116,7 @@ def _turn(
     if tags and turn["role"] in ("user", "tool"):
         parts = [piece for part in parts for piece in _untagged(part)]
     turn["content"] = [_part(part, number, waiting, media) for part in parts]
-    _names_call(turn.get("tool_call_id", ""), f"messages.{number}.tool_call_id")
+    _check_call_id(turn.get("tool_call_id", ""), f"messages.{number}.tool_call_id")
     calls = turn.pop("tool_calls", None)
     if calls is not None and not isinstance(calls, list):
         path, hint = f"messages.{number}.tool_calls", "write a list of calls"
@@ -134,7 +148,7 @@ def _parts(content: Any, number: int) -> list[dict[str, Any]]:
 
 
 def _untagged(part: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """A text part cut at its media tags."""
+    """Yield the pieces of a text part that is cut at its media tags."""
     text = part.get("text")
     if part.get("type") != "text" or not isinstance(text, str) or "<" not in text:
         yield part
@@ -149,8 +163,7 @@ def _untagged(part: dict[str, Any]) -> Iterator[dict[str, Any]]:
 def _part(
     part: dict[str, Any], number: int, waiting: dict[str, Iterator[str]], media: dict[str, list[str]]
 ) -> dict[str, Any]:
-    """One canonical part; a media part's file moves to `media`, or is taken from the files beside the
-    turns."""
+    """Return a canonical part; the file of a media part goes to `media`, its own or the next one listed."""
     kind = part.get("type") or next((key for key in ("text", *_PART_KIND) if key in part), None)
     if kind in ("text", "input_text", "output_text"):
         if not isinstance(part.get("text"), str):
@@ -176,7 +189,7 @@ def _part(
 
 
 def _file(part: dict[str, Any], kind: str, number: int) -> str | None:
-    """The file that a media part names itself; None for a bare placeholder."""
+    """Return the file that a media part names itself; None for a bare placeholder."""
     value = next(
         (part[key] for key in (kind, _PART_KIND[kind], "path", "url", "base64", "data") if part.get(key)),
         None,
@@ -196,14 +209,14 @@ def _file(part: dict[str, Any], kind: str, number: int) -> str | None:
 
 
 def data_uri(data: bytes) -> str:
-    """Embedded bytes as the one kind of text that `Record.images` takes for them."""
+    """Return embedded bytes as a `data:` URI, which `Record.images` takes beside paths."""
     from base64 import b64encode
 
     return "data:application/octet-stream;base64," + b64encode(data).decode()
 
 
 def _call(call: Any, path: str) -> dict[str, Any]:
-    """A tool call with its arguments as an object."""
+    """Return a tool call with its arguments as an object."""
     function = call.get("function", call) if isinstance(call, dict) else None
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
         raise RowError("TOOL_UNKNOWN", "a tool call without a name", path=path, value=call)
@@ -213,13 +226,12 @@ def _call(call: Any, path: str) -> dict[str, Any]:
     if not isinstance(arguments, dict):
         path = f"{path}.function.arguments"
         raise RowError("TOOL_ARGS_NOT_OBJECT", "tool arguments are no object", path=path, value=arguments)
-    kept = {key: call[key] for key in ("id",) if call.get(key) is not None}
-    _names_call(kept.get("id", ""), f"{path}.id")
-    return kept | {"type": "function", "function": {"name": function["name"], "arguments": arguments}}
+    own_id = {key: call[key] for key in ("id",) if call.get(key) is not None}
+    _check_call_id(own_id.get("id", ""), f"{path}.id")
+    return own_id | {"type": "function", "function": {"name": function["name"], "arguments": arguments}}
 
 
-def _names_call(name: Any, path: str) -> None:
-    """Raise `RowError` unless the id of a call is text."""
+def _check_call_id(name: Any, path: str) -> None:
     if not isinstance(name, str):
         raise RowError(
             "NOT_TEXT", "the id of a call is no text", path=path, value=name, hint="write a string"
@@ -227,7 +239,11 @@ def _names_call(name: Any, path: str) -> None:
 
 
 def as_json(text: str, code: str, path: str) -> Any:
-    """`text` read as JSON. Raises `RowError` with `code`."""
+    """Return the value of JSON `text`.
+
+    Raises:
+        RowError: With `code` and `path`, if it is not JSON.
+    """
     try:
         return msgspec.json.decode(text)
     except (msgspec.DecodeError, UnicodeEncodeError) as error:
@@ -237,18 +253,23 @@ def as_json(text: str, code: str, path: str) -> Any:
 
 
 def tools(value: Any) -> list[dict[str, Any]] | None:
-    """Tool definitions from a list, one definition, or either as JSON text; bare functions get their
-    wrapper."""
+    """Return tool definitions from a list, from one definition, or from either as JSON text.
+
+    Bare functions get their wrapper; None stands for no tools.
+
+    Raises:
+        RowError: If a definition cannot be read or has no name.
+    """
     if isinstance(value, str):
         value = as_json(value, "TOOLS_INVALID", "tools") if value.strip() else None
     if not value:
         return None
-    found = [value] if isinstance(value, dict) else value
-    if isinstance(found, list):
-        found = [as_json(tool, "TOOLS_INVALID", "tools") if isinstance(tool, str) else tool for tool in found]
-    if not isinstance(found, list) or not all(isinstance(tool, dict) for tool in found):
+    items = [value] if isinstance(value, dict) else value
+    if isinstance(items, list):
+        items = [as_json(tool, "TOOLS_INVALID", "tools") if isinstance(tool, str) else tool for tool in items]
+    if not isinstance(items, list) or not all(isinstance(tool, dict) for tool in items):
         raise RowError("TOOLS_INVALID", "tools are no list of definitions", path="tools", value=value)
-    wrapped = [tool if "function" in tool else {"type": "function", "function": tool} for tool in found]
+    wrapped = [tool if "function" in tool else {"type": "function", "function": tool} for tool in items]
     for tool in wrapped:
         if not isinstance(tool["function"], dict) or not isinstance(tool["function"].get("name"), str):
             raise RowError("TOOLS_INVALID", "a tool without a name", path="tools", value=tool)
@@ -256,18 +277,27 @@ def tools(value: Any) -> list[dict[str, Any]] | None:
 
 
 def listed(row: Row) -> dict[str, list[str]]:
-    """The media beside the turns, by kind: `images` or `image`, and so on; a single path counts as a list of
-    one."""
-    found = {}
+    """Return the media beside the turns by kind, from `images` or `image`, and so on.
+
+    A single path counts as a list of one.
+
+    Raises:
+        RowError: If a value is neither a path nor embedded bytes.
+    """
+    media = {}
     for kind, plural in KINDS.items():
         value = row.get(plural) if row.get(plural) is not None else row.get(kind)
         values = [] if value is None else value if isinstance(value, list) else [value]
-        found[kind] = [file_name(item, plural) for item in values]
-    return found
+        media[kind] = [file_name(item, plural) for item in values]
+    return media
 
 
 def file_name(item: Any, column: str) -> str:
-    """A file's path, or the `data:` URI of embedded bytes. Raises `RowError` for what is neither."""
+    """Return a file's path, or the `data:` URI of embedded bytes.
+
+    Raises:
+        RowError: If `item`, from the column `column`, is neither.
+    """
     if isinstance(item, dict):
         item = item.get("bytes") or item.get("path") or item.get("url")
     if isinstance(item, bytes):
@@ -280,14 +310,22 @@ def file_name(item: Any, column: str) -> str:
 
 
 def joined_calls(messages: list[Any], *, call: str, answers: tuple[str, ...]) -> list[Any]:
-    """Turns of the role `call`, JSON text each, become the tool calls of one assistant turn; `answers` become
-    `tool`."""
+    """Join turns that hold tool calls as JSON text into the assistant turns that make these calls.
+
+    Args:
+        messages: The turns.
+        call: The role of turns that are calls.
+        answers: The roles of turns that answer calls; they become `tool`.
+
+    Raises:
+        RowError: If a call is not JSON.
+    """
     turns: list[Any] = []
     for number, message in enumerate(messages):
         role = message.get("role") if isinstance(message, dict) else None
         if role == call:
-            asked = as_json(str(message.get("content")), "TOOL_ARGS_NOT_OBJECT", f"messages.{number}.content")
-            calls = asked if isinstance(asked, list) else [asked]
+            value = as_json(str(message.get("content")), "TOOL_ARGS_NOT_OBJECT", f"messages.{number}.content")
+            calls = value if isinstance(value, list) else [value]
             if turns and isinstance(turns[-1], dict) and turns[-1].get("role") == "assistant":
                 before = turns[-1].get("tool_calls") or []
                 if not isinstance(before, list):
