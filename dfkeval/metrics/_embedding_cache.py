@@ -17,7 +17,7 @@ import numpy as np
 
 from dfkdata.common.errors import BackendError
 from dfkdata.common.hashing import file_sha256
-from dfkeval.metrics._encoder import TokenEmbeddings
+from dfkeval.models.text_encoder import TokenEmbeddings
 
 
 class _Line(msgspec.Struct, frozen=True):

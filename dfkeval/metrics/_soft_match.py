@@ -17,8 +17,8 @@ from pydantic import Field
 
 from dfkdata.common import config
 from dfkeval.metrics import Floats
-from dfkeval.metrics._encoder import Encoder
 from dfkeval.metrics._leaves import Leaf
+from dfkeval.models.text_encoder import TextEncoder
 
 #: Text -> its unit vector (D,).
 Vectors = dict[str, Floats]
@@ -35,7 +35,7 @@ class Options(config.Config):
 
 
 def vectors(texts: Iterable[str], options: Options) -> Vectors:
-    """The vectors of all distinct texts. Raises `ConfigError` and `BackendError` as `Encoder`."""
+    """The vectors of all distinct texts. Raises `ConfigError` and `BackendError` as `TextEncoder`."""
     wanted = sorted(set(texts))
     if options.model is None or not wanted:
         return {}
@@ -43,8 +43,8 @@ def vectors(texts: Iterable[str], options: Options) -> Vectors:
 
 
 @lru_cache(maxsize=1)
-def _encoder(model: str, dtype: str) -> Encoder:
-    return Encoder(model, None, dtype)
+def _encoder(model: str, dtype: str) -> TextEncoder:
+    return TextEncoder(model, None, dtype)
 
 
 def words(leaf: Leaf) -> str:

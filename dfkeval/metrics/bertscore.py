@@ -22,8 +22,8 @@ from dfkdata.common.errors import BackendError, ConfigError
 from dfkeval.metrics import Measured, Metric, Scoring
 from dfkeval.metrics._bertscore_models import LANGUAGES, MULTILINGUAL, layer_of
 from dfkeval.metrics._embedding_cache import EmbeddingCache, identity
-from dfkeval.metrics._encoder import Encoder, TokenEmbeddings, obtainable
 from dfkeval.metrics._prose import COLUMNS, NAMES, TextScores, means, pairs, table
+from dfkeval.models.text_encoder import TextEncoder, TokenEmbeddings, check_obtainable
 from dfkeval.types import Sample
 
 Dtype = Literal["float32", "bfloat16"]
@@ -117,7 +117,7 @@ def check_model(options: Options) -> None:
         return
     name, _ = choose(options.model, options.layer, options.lang)
     try:
-        obtainable(name)
+        check_obtainable(name)
     except BackendError as error:
         raise ConfigError(
             f"metric 'bertscore': {error}\nname a folder with bertscore.model, fetch the encoder where there "
@@ -139,7 +139,7 @@ class _Source:
             self.cache = EmbeddingCache(cache, name, layer, dtype)
 
     @property
-    def encoder(self) -> Encoder:
+    def encoder(self) -> TextEncoder:
         return encoder(self.model, self.layer, self.dtype)
 
     def encode(self, texts: Sequence[str]) -> dict[str, TokenEmbeddings]:
@@ -155,9 +155,9 @@ class _Source:
 
 
 @lru_cache(maxsize=2)
-def encoder(model: str, layer: int, dtype: str) -> Encoder:
+def encoder(model: str, layer: int, dtype: str) -> TextEncoder:
     """A loaded encoder; the last two stay in memory, so that scoring several runs loads it once."""
-    return Encoder(model, layer, dtype)
+    return TextEncoder(model, layer, dtype)
 
 
 def _idf(source: _Source, references: Sequence[str]) -> dict[int, float]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from dfkdata.common.config import Config
-from dfkeval.metrics._encoder import Encoder
+from dfkeval.models.text_encoder import TextEncoder
 from dfkeval.types import Sample
 from dfkeval.validators import Validator
 
@@ -38,7 +38,7 @@ def start(options: Options) -> Validator:
     @lru_cache(maxsize=4096)
     def vector(text: str) -> Vector:
         if not loaded:
-            loaded.append(Encoder(options.model, None, options.dtype))
+            loaded.append(TextEncoder(options.model, None, options.dtype))
         return pooled(loaded[0], text)
 
     def judge(sample: Sample) -> str | None:
@@ -59,7 +59,7 @@ def text_of(value: dict[str, Any] | None, field: str | None) -> str:
     return "\n".join(text for text in chosen if isinstance(text, str) and text.strip())
 
 
-def pooled(encoder: Encoder, text: str) -> Vector:
+def pooled(encoder: TextEncoder, text: str) -> Vector:
     """(D,): the mean of the token states, special tokens included."""
     torch = encoder.torch
     ids, _ = encoder.tokens([text])[0]

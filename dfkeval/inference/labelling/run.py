@@ -138,7 +138,7 @@ def distinct(rows: Iterable[Record | Reject]) -> Iterator[Record | Rejected]:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class CostEstimate:
     """Before anything is asked. rows: to ask; total: with those that cannot be.
 
     prompt_tokens: about, at four bytes a token; output_tokens: at most. cost: at most, or None."""
@@ -150,7 +150,7 @@ class Estimate:
     cost: float | None
 
 
-def estimate(labeller: Labeller, rows: Iterable[Record | Reject]) -> Estimate:
+def estimate(labeller: Labeller, rows: Iterable[Record | Reject]) -> CostEstimate:
     """What labelling `rows` may take, without images."""
     asked = total = prompt = 0
     for row in distinct(askable(rows, labeller.schema)):
@@ -159,4 +159,4 @@ def estimate(labeller: Labeller, rows: Iterable[Record | Reject]) -> Estimate:
             asked += 1
             prompt += prompt_tokens(labeller.item(row).request)
     output = asked * labeller.sampling.limit
-    return Estimate(asked, total, prompt, output, labeller.prices.cost(prompt, output))
+    return CostEstimate(asked, total, prompt, output, labeller.prices.cost(prompt, output))

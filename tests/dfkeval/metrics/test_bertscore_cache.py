@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dfkeval.metrics import _embedding_cache, bertscore
-from dfkeval.metrics._encoder import Encoder
+from dfkeval.models.text_encoder import TextEncoder
 from tests.helpers.runs import minilm
 
 SAID, GOLD = ["a red dog", "kabar bohong", "", "\ud83d"], ["a small dog", "kabar palsu", "x", "y"]
@@ -24,13 +24,13 @@ def score(cache: Path, **more: Any) -> np.ndarray:
 def encoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The texts that the encoder was asked for."""
     seen: list[str] = []
-    plain = Encoder.encode
+    plain = TextEncoder.encode
 
-    def watched(self: Encoder, texts: Any, *rest: Any, **more: Any) -> Any:
+    def watched(self: TextEncoder, texts: Any, *rest: Any, **more: Any) -> Any:
         seen.extend(texts)
         return plain(self, texts, *rest, **more)
 
-    monkeypatch.setattr(Encoder, "encode", watched)
+    monkeypatch.setattr(TextEncoder, "encode", watched)
     return seen
 
 

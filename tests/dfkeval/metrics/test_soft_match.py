@@ -11,7 +11,7 @@ import pytest
 
 from dfkeval import compare, evaluate
 from dfkeval.metrics import Scoring, _soft_match, fields
-from dfkeval.metrics._encoder import Encoder
+from dfkeval.models.text_encoder import TextEncoder
 from dfkeval.parsing.toolcall import write_tool_call
 from dfkeval.types import Sample
 from tests.helpers.runs import CAPTION, config_of, minilm, write_answers, write_rows
@@ -99,7 +99,7 @@ def test_greedy_matching_takes_the_most_similar_pair_first() -> None:
 def test_sentence_vectors_are_mean_token_states_whatever_the_batch() -> None:
     torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
     texts = ["dog", "a small wooden bench near the water", "", "狗在跑", "x " * 600]
-    encoder = Encoder(str(minilm()), None, "float32")
+    encoder = TextEncoder(str(minilm()), None, "float32")
     whole, alone = encoder.sentences(texts, 4096), {t: encoder.sentences([t], 1)[t] for t in texts}
     tokenizer = transformers.AutoTokenizer.from_pretrained(minilm())
     net = transformers.AutoModel.from_pretrained(minilm()).eval()

@@ -120,11 +120,13 @@ def test_pooling_is_the_sentence_encoder_s_own_mean() -> None:
     torch = pytest.importorskip("torch")
     from transformers import AutoModel, AutoTokenizer
 
-    from dfkeval.metrics._encoder import Encoder
+    from dfkeval.models.text_encoder import TextEncoder
     from dfkeval.validators.similarity import pooled
 
     folder, text = str(minilm()), "A small cat."
     inputs = AutoTokenizer.from_pretrained(folder)(text, return_tensors="pt")
     with torch.inference_mode():
         states = AutoModel.from_pretrained(folder).eval()(**inputs).last_hidden_state[0]
-    assert pooled(Encoder(folder, None, "float32"), text) == pytest.approx(states.mean(0).numpy(), abs=1e-5)
+    assert pooled(TextEncoder(folder, None, "float32"), text) == pytest.approx(
+        states.mean(0).numpy(), abs=1e-5
+    )

@@ -18,7 +18,7 @@ class TokenWindow:
     stop: int
 
 
-def cut(ids: Sequence[int], limit: int, marks: Sequence[int]) -> list[TokenWindow]:
+def cut_windows(ids: Sequence[int], limit: int, marks: Sequence[int]) -> list[TokenWindow]:
     """The windows of a text with at most `limit` ids each; their kept rows, one after another, are the rows
     of `ids`.
 

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dfkdata.common.errors import BackendError, ConfigError, missing_package
-from dfkeval.metrics._windows import cut as cut_windows
 from dfkeval.models.quiet import quiet_loading
+from dfkeval.models.text_windows import cut_windows
 
 Embedding = NDArray[np.float32]
 
@@ -47,7 +47,7 @@ class TokenEmbeddings:
         return bool(self.special.all())
 
 
-def obtainable(model: str) -> None:
+def check_obtainable(model: str) -> None:
     """Raise `BackendError` where the configuration of `model` can be neither found nor fetched."""
     _, transformers = _libraries()
     try:
@@ -56,7 +56,7 @@ def obtainable(model: str) -> None:
         raise BackendError(f"encoder {model!r} cannot be loaded: {error}") from error
 
 
-class Encoder:
+class TextEncoder:
     """A loaded tokenizer and model, cut after `layer` layers; None keeps all."""
 
     def __init__(self, model: str, layer: int | None, dtype: str, device: str = "auto") -> None:
@@ -73,7 +73,7 @@ class Encoder:
         if hasattr(net, "encoder") and hasattr(net, "decoder"):
             net = net.encoder
         if layer is not None:
-            cut(net, layer, model)
+            drop_layers(net, layer, model)
         self.net = net.eval().to(getattr(self.torch, dtype)).to(place)
         self.device = place
         self.limit = _limit(self.tokenizer, net.config)
@@ -170,7 +170,7 @@ def batches(lengths: Sequence[int], budget: int) -> Iterator[range]:
             start = stop
 
 
-def cut(net: Any, layer: int, model: str) -> None:
+def drop_layers(net: Any, layer: int, model: str) -> None:
     """Drop the layers above `layer`, in place. Raises `ConfigError` when the model has fewer."""
     total = net.config.num_hidden_layers
     if not 0 <= layer <= total:

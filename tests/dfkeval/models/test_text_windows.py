@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dfkeval.metrics import bertscore
-from dfkeval.metrics._windows import cut
+from dfkeval.models.text_windows import cut_windows
 from tests.helpers.runs import minilm
 
 SHORT = ["a red dog", "kabar bohong", "", "狗在跑"]
@@ -35,7 +35,7 @@ def test_kept_rows_of_all_windows_are_the_text(
 ) -> None:
     before, after = marks
     ids = [*before, *range(1000, 1000 + count), *after]
-    windows = cut(ids, limit, [*before, *after])
+    windows = cut_windows(ids, limit, [*before, *after])
     assert [each for window in windows for each in window.ids[window.start : window.stop]] == ids
     for window in windows:
         assert len(window.ids) <= max(limit, 1)
@@ -43,7 +43,7 @@ def test_kept_rows_of_all_windows_are_the_text(
 
 
 def test_inner_tokens_have_context_on_both_sides() -> None:
-    windows = cut([101, *range(1000, 2000), 102], 102, [101, 102])
+    windows = cut_windows([101, *range(1000, 2000), 102], 102, [101, 102])
     for window in windows[1:-1]:
         assert window.start > 20 and len(window.ids) - window.stop > 20
 
