@@ -37,7 +37,7 @@ from dfktrain.weights import lora, safetensors_io
 base, adapter, out = map(Path, sys.argv[1:])
 out.mkdir()
 files = safetensors_io.weight_files(base)
-merge._write(files, out, plan.plan_changes(lora.read(adapter), files, base))
+merge.write_weights(files, out, plan.plan_changes(lora.read(adapter), files, base))
 """,
     "load-merge-save": """
 base, adapter, out = sys.argv[1:]

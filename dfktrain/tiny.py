@@ -1,4 +1,4 @@
-"""The built-in model, where users look for it: `dfktrain.tiny.load()`."""
+"""The built-in model: a small qwen3_5 vision-language model that runs on a CPU."""
 
 from __future__ import annotations
 
@@ -20,6 +20,14 @@ def load() -> tuple[PreTrainedModel, ProcessorMixin]:
 
     Raises:
         ConfigError: torch or transformers is missing.
+
+    Example:
+        >>> from dfktrain import tiny
+        >>> model, processor = tiny.load()
+        >>> model.config.model_type, model.num_parameters() < 10_000_000
+        ('qwen3_5', True)
+        >>> len(processor.tokenizer("Berita ini benar.")["input_ids"]) > 0
+        True
     """
     from dfkeval.models.loader import load as load_model
 

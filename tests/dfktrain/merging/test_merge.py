@@ -18,7 +18,7 @@ from dfkdata.common.errors import ConfigError, DataError
 from dfkeval.models import adapters
 from dfkeval.models import metadata as cards
 from dfktrain.cli import app
-from dfktrain.merging import merge, reference, verification
+from dfktrain.merging import base_model, merge, reference, verification
 from dfktrain.merging import plan as mergeplan
 from dfktrain.merging.merge import merge_adapter
 from dfktrain.weights import lora, safetensors_io
@@ -286,12 +286,12 @@ def test_a_sum_that_is_not_pefts_is_refused(
 def test_a_changed_byte_outside_the_adapter_is_refused(
     base: Path, plain: Path, probes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    right = merge._write
+    right = merge.write_weights
 
     def careless(files: Any, part: Path, changes: Any) -> None:
         right(files, part, changes | {EXTRA: lambda old: old * 2})
 
-    monkeypatch.setattr(merge, "_write", careless)
+    monkeypatch.setattr(merge, "write_weights", careless)
     with pytest.raises(DataError, match=r"mtp.* differs from the base's, though nothing changes it"):
         merge_adapter(base, plain, tmp_path / "out", probes=probes)
 
@@ -388,7 +388,7 @@ def test_an_adapter_of_a_4_bit_base_names_the_16_bit_one(
     report = merge_adapter(base, folder, tmp_path / "out", probes=probes)
     assert any(f"trained on {name}, a 4-bit model" in note for note in report.notes)
     asked: list[str] = []
-    monkeypatch.setattr(merge, "_local", lambda found: asked.append(str(found)) or base)
+    monkeypatch.setattr(base_model, "_local_folder", lambda found: asked.append(str(found)) or base)
     merge_adapter(None, folder, tmp_path / "out2", probes=probes)
     assert asked == ["unsloth/Qwen3.5-0.8B"]
 
