@@ -1,7 +1,7 @@
 """How fast and how right the tool-call parser is, beside `json.loads` and other parsers where they can be
 had.
 
-    python bench/parse.py [--peers FOLDER] [--json OUT]
+    python bench/parse.py [--only TABLE ...] [--peers FOLDER] [--json OUT]
 
 FOLDER holds wheels of mlx-lm and sglang (`pip download --no-deps mlx-lm sglang -d FOLDER`); only their parser
 modules are taken out, into a temporary folder, and what they import beyond the standard library and `regex`
@@ -28,6 +28,8 @@ from dfkeval.parsing.toolcall import ToolCallParser, write_tool_call
 from dfkeval.testing.conformance import cases, drive, explain
 from dfkeval.testing.roundtrip import TOOLS, random_calls, verdict
 
+#: The official suite, beside the repository.
+SUITE = Path(__file__).parents[2] / "shared/suites/JSON-Schema-Test-Suite/tests/draft2020-12"
 WORDS = "a small brown dog runs on the wet sand while two children in red coats watch the waves".split()
 CAPTION = {
     "type": "object",
@@ -260,6 +262,34 @@ def throughput(folder: Path | None) -> dict[str, Any]:
     return {name: spent / 10_000 for name, spent in seconds.items()}
 
 
+def documents() -> dict[str, float]:
+    """Valid documents of the official JSON Schema suite, each as the arguments of a call of its own tool."""
+    parsers, texts = [], []
+    for path in sorted(SUITE.glob("*.json")):
+        for group in json.loads(path.read_text(encoding="utf-8")):
+            for test in group["tests"]:
+                if not (
+                    test["valid"] and isinstance(test["data"], dict) and isinstance(group["schema"], dict)
+                ):
+                    continue
+                try:
+                    parser = ToolCallParser([{"name": "f", "parameters": group["schema"]}])
+                    text = write_tool_call("f", test["data"])
+                    if parser.parse(text).calls == []:
+                        continue
+                except (ValueError, TypeError):
+                    continue
+                parsers.append(parser)
+                texts.append(text)
+    if not texts:
+        print(f"\nValid documents: {SUITE} is not here")
+        return {}
+    spent = best(lambda: [parser.parse(text) for parser, text in zip(parsers * 20, texts * 20, strict=True)])
+    made = {"documents": float(len(texts)), "seconds": spent / len(texts) / 20}
+    print(f"\n{len(texts)} valid documents of the official suite: {made['seconds'] * 1e6:.1f} µs each")
+    return made
+
+
 def big_values() -> dict[str, float]:
     parser = ToolCallParser(CAPTION_TOOLS)
     base = {"subjects": [], "actions": ["x"], "setting": "s"}
@@ -328,17 +358,20 @@ def conformance() -> dict[str, str]:
 
 
 def main() -> None:
+    tables: dict[str, Callable[[argparse.Namespace], Any]] = {
+        "pathological_ms": lambda chosen: slopes(),  # first, while no other parser's modules lie on the heap
+        "conformance": lambda chosen: conformance(),
+        "seconds_per_call": lambda chosen: throughput(chosen.peers),
+        "documents": lambda chosen: documents(),
+        "big_ms": lambda chosen: big_values(),
+        "fidelity_percent": lambda chosen: fidelity(),
+    }
     arguments = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    arguments.add_argument("--only", nargs="+", choices=tables, help="these tables and no others")
     arguments.add_argument("--peers", type=Path, help="folder with wheels of mlx-lm and sglang")
     arguments.add_argument("--json", type=Path, help="write the numbers here")
     chosen = arguments.parse_args()
-    made = {
-        "pathological_ms": slopes(),  # first, while no other parser's modules lie on the heap to be walked
-        "conformance": conformance(),
-        "seconds_per_call": throughput(chosen.peers),
-        "big_ms": big_values(),
-        "fidelity_percent": fidelity(),
-    }
+    made = {name: table(chosen) for name, table in tables.items() if not chosen.only or name in chosen.only}
     if chosen.json:
         chosen.json.write_text(json.dumps(made, indent=2) + "\n", encoding="utf-8")
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from itertools import chain
 from typing import Any, Final
 
 #: Nesting allowed in a value. Deeper values are refused, so that no later walk over a value can exhaust the
@@ -35,12 +36,20 @@ class LiteralError(ValueError):
 
 
 def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) != len(pairs):
-        seen: set[str] = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]  # add returns None on purpose
-        raise LiteralError("duplicate_key", f"the key {twice!r} stands twice in one object")
-    return made
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        keys = [key for key, _ in pairs]
+        raise LiteralError("duplicate_key", f"the key {_first_repeated(keys)!r} stands twice in one object")
+    return value
+
+
+def _first_repeated(keys: list[str]) -> str:
+    seen: set[str] = set()
+    for key in keys:
+        if key in seen:
+            return key
+        seen.add(key)
+    raise AssertionError("no key is repeated")
 
 
 def _constant(name: str) -> Any:
@@ -55,35 +64,47 @@ def finite(text: str) -> float:
     return value
 
 
-_DECODER: Final = json.JSONDecoder(object_pairs_hook=_pairs, parse_constant=_constant, parse_float=finite)
-#: The C scanner itself: typeshed does not know the attribute, which the json module has had since Python 3.1.
-_SCAN: Callable[[str, int], tuple[Any, int]] = _DECODER.scan_once  # type: ignore[attr-defined]
+#: Texts up to this length are read with a check of each object; above, keys and colons are counted instead.
+_SHORT: Final = 4096
 
-#: The scanner without a check for duplicate keys, which costs a call per object. Raises ValueError,
-#: StopIteration and RecursionError as the scanner does. For callers that count keys themselves.
-RAW_SCAN: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder(
+#: The C scanner of the json module, an attribute that the module has had since Python 3.1 and typeshed does
+#: not know. The strict one calls `_pairs` for each object, which costs as much as reading the object.
+_STRICT: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder(
+    object_pairs_hook=_pairs, parse_constant=_constant, parse_float=finite
+).scan_once  # type: ignore[attr-defined]
+_FAST: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder(
     parse_constant=_constant, parse_float=finite
 ).scan_once  # type: ignore[attr-defined]
 
 
 def scan_json(text: str, start: int) -> tuple[Any, int]:
-    """The JSON value that begins exactly at `start`, and the offset behind it. Raises LiteralError."""
-    value, end = scan_any_depth(text, start)
-    if end - start > MAX_DEPTH and _brackets(text, start, end) > MAX_DEPTH and too_deep(value):
-        raise LiteralError("too_deep", f"nested deeper than {MAX_DEPTH} levels", start)
+    """Read the JSON value that begins exactly at `start`.
+
+    Returns:
+        The value and the offset behind it.
+
+    Raises:
+        LiteralError: if no acceptable value begins there."""
+    if len(text) - start <= _SHORT:
+        value, end = _scan_strictly(text, start)
+        if text.count("[", start, end) + text.count("{", start, end) > MAX_DEPTH:
+            _count_keys(value)
+        return value, end
+    try:
+        value, end = _FAST(text, start)
+    except (ValueError, StopIteration, RecursionError):
+        return _scan_strictly(text, start)
+    if text.find("{", start, end) < 0 and text.count("[", start, end) <= MAX_DEPTH:
+        return value, end
+    if _count_keys(value) != text.count(":", start, end):  # a key that stands twice, or a colon in a string
+        _scan_strictly(text, start)
     return value, end
 
 
-def _brackets(text: str, start: int, end: int) -> int:
-    """How many brackets open; a value nests no deeper than that."""
-    return text.count("[", start, end) + text.count("{", start, end)
-
-
-def scan_any_depth(text: str, start: int) -> tuple[Any, int]:
-    """`scan_json` without the limit on depth, for callers that check the value against a schema of bounded
-    depth."""
+def _scan_strictly(text: str, start: int) -> tuple[Any, int]:
+    """Read the value at `start`; refuse what `LiteralError` names, but for values that nest too deeply."""
     try:
-        return _SCAN(text, start)
+        return _STRICT(text, start)
     except StopIteration as stop:
         raise LiteralError("bad_json", "no JSON value begins here", stop.value) from None
     except LiteralError:
@@ -99,20 +120,22 @@ def scan_any_depth(text: str, start: int) -> tuple[Any, int]:
         raise LiteralError("too_deep", f"nested deeper than {MAX_DEPTH} levels", start) from None
 
 
-def too_deep(value: Any) -> bool:
-    """Whether `value` nests deeper than MAX_DEPTH. Level by level, so the check itself needs no stack."""
+def _count_keys(value: Any) -> int:
+    """Return the number of keys in all objects of `value`, level by level, so that no stack is needed.
+
+    Raises:
+        LiteralError: if the value nests deeper than MAX_DEPTH."""
+    keys = 0
     level = [value]
     for _ in range(MAX_DEPTH):
-        below: list[Any] = []
-        for item in level:
-            if type(item) is dict:
-                below += [child for child in item.values() if type(child) is dict or type(child) is list]
-            elif type(item) is list:
-                below += [child for child in item if type(child) is dict or type(child) is list]
-        if not below:
-            return False
-        level = below
-    return True
+        objects = [item for item in level if type(item) is dict]
+        keys += sum(map(len, objects))
+        members = chain.from_iterable(map(dict.values, objects))
+        items = chain.from_iterable([item for item in level if type(item) is list])
+        level = [item for item in chain(members, items) if type(item) is dict or type(item) is list]
+        if not level:
+            return keys
+    raise LiteralError("too_deep", f"nested deeper than {MAX_DEPTH} levels")
 
 
 _BLANK_RUN: Final = re.compile(r"[ \t\r\n]*+")
