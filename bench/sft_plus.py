@@ -172,12 +172,12 @@ def speed(options: argparse.Namespace, rounds: int = 12) -> None:
     from dfktrain.data.collator import Collator
     from dfktrain.engines import LoadedBase, adapt, bare
     from dfktrain.losses.attach import score_answers
-    from dfktrain.losses.kl_to_base import AdapterOff, Keep, keeping
+    from dfktrain.losses.kl_to_base import AdapterDisabledTeacher, KLToBase, kl_to_base
 
     loaded = loader.load("tiny", device="cpu")
     model, _ = adapt(LoadedBase(loaded.model, loaded.processor, "tiny"), AdapterConfig())
     net = bare(model.train())
-    keep = Keep(AdapterOff(model, net), 0.1, 1.0)
+    keep = KLToBase(AdapterDisabledTeacher(model, net), 0.1, 1.0)
     score_answers(model)
     rows = list(load_rows(new_rows(options.out) / "train.jsonl"))
     collator = Collator(loaded.processor)
@@ -186,7 +186,7 @@ def speed(options: argparse.Namespace, rounds: int = 12) -> None:
         batch = collator(rows[4 * at : 4 * at + 4])
         for name, wanted in (("sft", None), ("plus", keep)):
             began = time.perf_counter()
-            with keeping(net, wanted):
+            with kl_to_base(net, wanted):
                 model(**batch).loss.backward()
             model.zero_grad()
             spent[name].append(time.perf_counter() - began)

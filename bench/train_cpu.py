@@ -21,7 +21,7 @@ from dfkeval.models import loader
 from dfkeval.models.processor import load_processor
 from dfktrain.config.run import AdapterConfig, TrainConfig
 from dfktrain.data.collator import Collator
-from dfktrain.data.samplers import LengthGroups
+from dfktrain.data.samplers import LengthGroupedSampler
 from dfktrain.engines import LoadedBase, adapt
 from dfktrain.training.run import train_on
 
@@ -88,7 +88,7 @@ def plain_loss(samples: list[Any], steps: int, batch: int, collator: Collator) -
     model, _ = adapt(fresh(), AdapterConfig())
     model.train()
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3)
-    order = list(LengthGroups([len(sample) for sample in samples], batch, 42))
+    order = list(LengthGroupedSampler([len(sample) for sample in samples], batch, 42))
     tokens, start = 0, 0.0
     for step in range(steps):
         if step == 1:

@@ -86,7 +86,7 @@ def progress_bar() -> OnProgress | None:
 
     bars: dict[str, Progress] = {}
 
-    def show(at: trainer.Progress) -> None:
+    def show(at: trainer.TrainingProgress) -> None:
         bar = bars.setdefault(at.stage, Progress("steps", before=at.step))
         loss = "" if at.loss is None else f"  loss {at.loss:.4f}"
         bar(at.step, at.steps, f"{at.stage}{loss}")

@@ -9,14 +9,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from dfktrain.data.collator import Collator
-from dfktrain.data.masking import IGNORE, Encoded
+from dfktrain.data.masking import IGNORE, EncodedSample
 from dfktrain.data.stage_data import SHOWN
-from dfktrain.training.preflight import Plan, StagePlan
+from dfktrain.training.preflight import Preflight, StagePreflight
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 
 
-def write(plan: Plan) -> None:
+def write(plan: Preflight) -> None:
     """Print `plan` to stdout, what would stop the run last and in red."""
     out = Console(file=sys.stdout, soft_wrap=True, highlight=False)
     for stage in plan.stages:
@@ -26,7 +26,7 @@ def write(plan: Plan) -> None:
         out.print(fault, style="red", markup=False)
 
 
-def _stage(out: Console, stage: StagePlan, collator: Collator | None) -> None:
+def _stage(out: Console, stage: StagePreflight, collator: Collator | None) -> None:
     out.print(f"[bold]stage {stage.name}[/bold]")
     for reason in stage.refused[:SHOWN]:
         out.print(f"  refused: {reason}", style="red", markup=False)
@@ -55,7 +55,7 @@ def _stage(out: Console, stage: StagePlan, collator: Collator | None) -> None:
         out.print(coloured(stage.samples[0], collator, marked=out.color_system is None))
 
 
-def _machine(out: Console, plan: Plan) -> None:
+def _machine(out: Console, plan: Preflight) -> None:
     out.print(f"[bold]machine[/bold]  engine {plan.engine}, precision {plan.precision}")
     if plan.size is not None:
         carried = f" on {len(plan.size.modules)} modules" if plan.size.modules else ""
@@ -93,7 +93,7 @@ def spread(values: list[int], bins: int = 12) -> str:
     return f"min {low}  median {middle}  p95 {most}  max {high}  |{bars}|"
 
 
-def coloured(sample: Encoded, collator: Collator, *, marked: bool = False) -> str:
+def coloured(sample: EncodedSample, collator: Collator, *, marked: bool = False) -> str:
     """The sample as Rich markup: scored tokens green, the rest dim, a run of image or video tokens as one
     with its number. marked: scored text also stands in ⟦ ⟧, for readers without colours."""
     pieces: list[str] = []
@@ -109,7 +109,7 @@ def coloured(sample: Encoded, collator: Collator, *, marked: bool = False) -> st
     return "".join(pieces)
 
 
-def _kind(sample: Encoded, collator: Collator, at: int) -> str:
+def _kind(sample: EncodedSample, collator: Collator, at: int) -> str:
     if sample.input_ids[at] == collator.image_id:
         return "image"
     if sample.input_ids[at] == collator.video_id:

@@ -23,7 +23,7 @@ from pydantic import Field, model_validator
 from dfkdata.common.config import Config
 from dfkeval.runs import config as configs
 from dfkeval.runs.config import EvalConfig
-from dfktrain.config.run import Source, TrainConfig
+from dfktrain.config.run import DataSource, TrainConfig
 
 ACCEPTED = "accepted"
 """The data file of a stage that stands for the rows accepted in the round."""
@@ -93,5 +93,5 @@ def with_accepted(train: TrainConfig, path: str | None) -> TrainConfig:
     return train.model_copy(update={"stages": tuple(stages)})
 
 
-def _swapped(source: Source, old: set[str], new: str) -> Source:
+def _swapped(source: DataSource, old: set[str], new: str) -> DataSource:
     return source.model_copy(update={"path": new}) if source.path in old else source

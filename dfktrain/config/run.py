@@ -13,7 +13,7 @@ from typing import Annotated, Literal, Self
 from pydantic import ConfigDict, Field, JsonValue, field_validator, model_validator
 
 from dfkdata.common.config import Config
-from dfktrain.config.sections import ModelCard, Watched
+from dfktrain.config.sections import ModelCard, MonitorConfig
 
 Scheduler = Literal["cosine", "linear", "constant", "constant_with_warmup"]
 Precision = Literal["auto", "bf16", "fp32"]
@@ -125,7 +125,7 @@ class LabelWeights(Config):
     weights: dict[str, Annotated[float, Field(gt=0)]] | Literal["balanced"] = "balanced"
 
 
-class Source(Config):
+class DataSource(Config):
     """One data file. weight: how often its rows come in an epoch; 0.5 takes half of them, 2 takes each
     twice."""
 
@@ -169,7 +169,7 @@ class Stage(Config):
       gain before the stage stops. watch: rows that the model answers meanwhile; None takes the run's."""
 
     name: Name
-    data: Annotated[tuple[str | Source, ...], Field(min_length=1)]
+    data: Annotated[tuple[str | DataSource, ...], Field(min_length=1)]
     validation: tuple[str, ...] = ()
     resample: Resample | None = None
     label_weights: LabelWeights | None = None
@@ -200,12 +200,12 @@ class Stage(Config):
     save_total_limit: Annotated[int, Field(ge=1)] = 2
     best: bool = False
     patience: Annotated[int, Field(ge=1)] | None = None
-    watch: Watched | None = None
+    watch: MonitorConfig | None = None
 
     @property
-    def sources(self) -> tuple[Source, ...]:
+    def sources(self) -> tuple[DataSource, ...]:
         """`data` with every entry as a `Source`."""
-        return tuple(item if isinstance(item, Source) else Source(path=item) for item in self.data)
+        return tuple(item if isinstance(item, DataSource) else DataSource(path=item) for item in self.data)
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:
@@ -271,7 +271,7 @@ class TrainConfig(Config):
     run_name: str | None = None
     trackers: tuple[Literal["tensorboard", "wandb"], ...] = ()
     evaluate: Evaluate | None = None
-    watch: Watched | None = None
+    watch: MonitorConfig | None = None
     card: ModelCard = ModelCard()
     seed: int = 42
 
@@ -299,7 +299,7 @@ class TrainConfig(Config):
             raise ValueError("checkpointing: unsloth needs engine: unsloth; write checkpointing: torch")
         return self
 
-    def watched(self, stage: Stage) -> Watched | None:
+    def watched(self, stage: Stage) -> MonitorConfig | None:
         """What the model answers during `stage`."""
         return stage.watch or self.watch
 

@@ -14,7 +14,7 @@ from dfkdata.common.config import Config
 from dfkeval.types import Sampling
 
 
-class Watched(Config):
+class MonitorConfig(Config):
     """Rows that the model in training answers now and then, and how its answers are scored.
 
     data: JSONL of the messages layout, with gold. limit: so many of its rows, drawn once by the run's seed.

@@ -21,7 +21,7 @@ from torch import Tensor
 from dfkdata.common.errors import DataError
 from dfkdata.media.images import image_size, open_image
 from dfktrain.data import masking, row_schema, video
-from dfktrain.data.masking import IGNORE, Encoded
+from dfktrain.data.masking import IGNORE, EncodedSample
 
 _MEDIA = {"video": "video", "audio": "audio", "input_audio": "audio", "video_url": "video_url"}
 
@@ -47,14 +47,14 @@ class Collator:
         if self.pad_id is None:
             self.pad_id = self.tokenizer.eos_token_id
 
-    def __call__(self, rows: Sequence[dict[str, Any] | Encoded]) -> dict[str, Tensor]:
+    def __call__(self, rows: Sequence[dict[str, Any] | EncodedSample]) -> dict[str, Tensor]:
         """B rows -> input_ids, attention_mask, labels (B, T) int64; for a vision-language model
         mm_token_type_ids (B, T) with 1 at image and 2 at video tokens; where there are images pixel_values
         (patches, dim) and image_grid_thw (N, 3), where there are videos pixel_values_videos and
         video_grid_thw; where a sample's weight is not 1 loss_weights (B, T) float32.
 
         Raises `DataError` for a row that cannot be trained on, with its id."""
-        samples = [row if isinstance(row, Encoded) else self.encode(row) for row in rows]
+        samples = [row if isinstance(row, EncodedSample) else self.encode(row) for row in rows]
         for sample in samples:
             self._refuse_long(sample)
         batch = pad(samples, self.pad_id)
@@ -67,7 +67,7 @@ class Collator:
         batch |= self._pixels(paths) if paths else {}
         return batch | (video.tensors(self.processor, videos, int(films.sum())) if videos else {})
 
-    def encode(self, row: dict[str, Any]) -> Encoded:
+    def encode(self, row: dict[str, Any]) -> EncodedSample:
         """The sample of the row's last answer; opens headers of images, and videos. Raises `DataError`."""
         row_schema.require(row)
         self._refuse_media(row)
@@ -76,7 +76,7 @@ class Collator:
         parts = video.fill(masking.spans(row, self.processor), row["id"], videos, self.processor)
         ids, labels = masking.tokens(parts, self.processor)
         ids, labels = self._widen(row["id"], ids, labels, images)
-        return Encoded(str(row["id"]), ids, labels, images, videos)
+        return EncodedSample(str(row["id"]), ids, labels, images, videos)
 
     def _refuse_media(self, row: dict[str, Any]) -> None:
         """Audio, and video where it cannot be read, as parts or as files: a file that no part shows would be
@@ -144,14 +144,14 @@ class Collator:
                 )
         return {"pixel_values": out["pixel_values"], "image_grid_thw": out["image_grid_thw"]}
 
-    def _refuse_long(self, sample: Encoded) -> None:
+    def _refuse_long(self, sample: EncodedSample) -> None:
         if self.max_length is not None and len(sample) > self.max_length:
             raise DataError(
                 f"row {sample.id}: {len(sample)} tokens, max_length is {self.max_length}; raise it, "
                 f"lower max_pixels, or choose on_too_long: drop or truncate_prompt"
             )
 
-    def shorten(self, sample: Encoded, width: int) -> Encoded:
+    def shorten(self, sample: EncodedSample, width: int) -> EncodedSample:
         """The sample cut to `width` tokens: from the tail of the longest stretch of plain prompt text,
         nothing else.
 
@@ -175,7 +175,7 @@ class Collator:
         del ids[cut], labels[cut]
         return replace(sample, input_ids=ids, labels=labels)
 
-    def _longest_text(self, sample: Encoded) -> tuple[int, int]:
+    def _longest_text(self, sample: EncodedSample) -> tuple[int, int]:
         """The longest run of prompt tokens without a mark; never a turn's header or anything of the answer's
         turn."""
         marks = set(self.tokenizer.get_added_vocab().values()) | set(self.tokenizer.all_special_ids)
@@ -189,7 +189,7 @@ class Collator:
             gaps.append((left + 1 + header, right))
         return max(gaps, key=lambda gap: gap[1] - gap[0])
 
-    def _header(self, sample: Encoded, start: int, stop: int) -> int:
+    def _header(self, sample: EncodedSample, start: int, stop: int) -> int:
         """Tokens of a turn's header, up to and with its newline."""
         for index in range(start, stop):
             if "\n" in self.tokenizer.decode([sample.input_ids[index]]):
@@ -197,7 +197,7 @@ class Collator:
         return stop - start
 
 
-def pad(samples: Sequence[Encoded], pad_id: int) -> dict[str, Tensor]:
+def pad(samples: Sequence[EncodedSample], pad_id: int) -> dict[str, Tensor]:
     """Right padding to the longest: input_ids, attention_mask, labels, all (B, T) int64, and loss_weights."""
     width = max(len(sample) for sample in samples)
     ids = torch.full((len(samples), width), pad_id, dtype=torch.long)

@@ -22,7 +22,7 @@ IGNORE = -100
 
 
 @dataclass(frozen=True)
-class Encoded:
+class EncodedSample:
     """One sample, ready to be batched. input_ids and labels: (T,), image and video tokens at their final
     number. videos: paths, or decoded frames.
 

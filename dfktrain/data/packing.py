@@ -20,7 +20,7 @@ from torch.nn.utils.rnn import pad_sequence
 from dfkdata.common.errors import ConfigError
 from dfkeval.models.families import is_packable
 from dfktrain.data.collator import Collator
-from dfktrain.data.masking import Encoded
+from dfktrain.data.masking import EncodedSample
 
 LEAK = 1e-3
 """Largest difference of hidden states, relative to the largest, that is taken for rounding in fp32."""
@@ -36,9 +36,9 @@ class Packer:
     def __init__(self, collator: Collator) -> None:
         self.collator = collator
 
-    def __call__(self, rows: Sequence[dict[str, Any] | Encoded]) -> dict[str, Tensor]:
+    def __call__(self, rows: Sequence[dict[str, Any] | EncodedSample]) -> dict[str, Tensor]:
         """Pack `rows` in order. Raises `DataError` as `Collator` does."""
-        samples = [row if isinstance(row, Encoded) else self.collator.encode(row) for row in rows]
+        samples = [row if isinstance(row, EncodedSample) else self.collator.encode(row) for row in rows]
         padded = self.collator(samples)
         kept = padded["attention_mask"].bool()
         names = ("input_ids", "labels", "mm_token_type_ids", "loss_weights")
@@ -180,7 +180,7 @@ def _wrap_rule(module: Any) -> None:
     module.torch_chunk_gated_delta_rule = chunk_rule
 
 
-def refusal(body: nn.Module, packer: Packer, samples: Sequence[Encoded], attention: str) -> str | None:
+def refusal(body: nn.Module, packer: Packer, samples: Sequence[EncodedSample], attention: str) -> str | None:
     """None where `samples` may be packed on this model, else the reason; prepares the kernels."""
     kind = body.config.model_type
     if not is_packable(kind):
@@ -197,7 +197,7 @@ def refusal(body: nn.Module, packer: Packer, samples: Sequence[Encoded], attenti
     )
 
 
-def prove(body: nn.Module, packer: Packer, samples: Sequence[Encoded]) -> float:
+def prove(body: nn.Module, packer: Packer, samples: Sequence[EncodedSample]) -> float:
     """Largest difference between hidden states of packed and lone samples, relative to the largest state.
 
     body: the network below the head. A figure above `LEAK` means that sequences see each other."""

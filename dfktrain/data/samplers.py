@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import Sampler
 
 
-class LengthGroups(Sampler[int]):
+class LengthGroupedSampler(Sampler[int]):
     """Indices such that consecutive batches hold samples of similar length.
 
     Samples are shuffled, sorted inside windows of 50 batches, cut into batches, and the batches shuffled. A
@@ -53,7 +53,7 @@ class LengthGroups(Sampler[int]):
         yield from line[full:]
 
 
-class TokenBatches(Sampler[list[int]]):
+class TokenBudgetSampler(Sampler[list[int]]):
     """Batches of at most `budget` tokens; this rank's share of them.
 
     Padded batches count their padding, packed ones do not. A sample longer than the budget is a batch of its
@@ -70,7 +70,7 @@ class TokenBatches(Sampler[list[int]]):
         self.batches = self._cut(lengths, budget, packed)
 
     def _cut(self, lengths: Sequence[int], budget: int, packed: bool) -> list[list[int]]:
-        order = list(LengthGroups(lengths, 1, self.seed, group=False))
+        order = list(LengthGroupedSampler(lengths, 1, self.seed, group=False))
         if not packed:
             order = sorted(order, key=lambda index: -lengths[index])
         batches: list[list[int]] = []

@@ -25,7 +25,7 @@ from dfkdata.validation.text import control_token
 from dfktrain.config.run import LabelWeights, Resample, Stage
 from dfktrain.data import masking, row_schema
 from dfktrain.data.collator import Collator
-from dfktrain.data.masking import Encoded
+from dfktrain.data.masking import EncodedSample
 
 SHOWN = 5
 """Refused rows named in one message; the rest is counted."""
@@ -38,7 +38,7 @@ class StageData:
     schemas, variants, systems, tools, thinking: the distinct values met, for `dfk.json`. controls: row ->
     control token that its text says."""
 
-    samples: list[Encoded] = field(default_factory=list)
+    samples: list[EncodedSample] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
     sha256: dict[str, str] = field(default_factory=dict)
     schemas: set[str | None] = field(default_factory=set)
@@ -85,7 +85,7 @@ def read_stage(stage: Stage, collator: Collator, seed: int, refused: list[str] |
     return data
 
 
-def read_validation(stage: Stage, collator: Collator) -> list[Encoded]:
+def read_validation(stage: Stage, collator: Collator) -> list[EncodedSample]:
     """The validation samples, never resampled or weighed; rows that are too long are left out, since scoring
     them is not the stage's aim."""
     data, refused = StageData(), list[str]()
@@ -99,7 +99,7 @@ def read_validation(stage: Stage, collator: Collator) -> list[Encoded]:
 
 def _samples(
     path: str, stage: Stage, collator: Collator, data: StageData, refused: list[str]
-) -> Iterator[Encoded]:
+) -> Iterator[EncodedSample]:
     for row in load_rows(path):
         if stage.modality != "any" and (stage.modality == "image") != _sees(row):
             data.left_out[f"modality is not {stage.modality}"] += 1
@@ -114,7 +114,9 @@ def _sees(row: dict[str, Any]) -> bool:
     return bool(row["images"] or row.get("videos"))
 
 
-def _row_samples(row: dict[str, Any], stage: Stage, collator: Collator, data: StageData) -> Iterator[Encoded]:
+def _row_samples(
+    row: dict[str, Any], stage: Stage, collator: Collator, data: StageData
+) -> Iterator[EncodedSample]:
     row_schema.require(row)
     data.note(row)
     for turn in masking.turns(row, stage.turns):
@@ -156,7 +158,7 @@ def _weighted(places: Sequence[int], weight: float, chooser: random.Random) -> l
     return [*places] * int(whole) + [places[at] for at in picked]
 
 
-def _resampled(samples: list[Encoded], plan: Resample, chooser: random.Random) -> list[Encoded]:
+def _resampled(samples: list[EncodedSample], plan: Resample, chooser: random.Random) -> list[EncodedSample]:
     """The samples with rows of each gold value as often as `plan` says. Raises `DataError` for a value that
     is absent."""
     groups: dict[str, list[int]] = {}
@@ -167,7 +169,7 @@ def _resampled(samples: list[Encoded], plan: Resample, chooser: random.Random) -
     return [samples[at] for at in sorted(kept)]
 
 
-def _weighed(samples: list[Encoded], plan: LabelWeights) -> list[Encoded]:
+def _weighed(samples: list[EncodedSample], plan: LabelWeights) -> list[EncodedSample]:
     """The samples with the weight of their gold value, scaled to a mean of 1 over the scored tokens."""
     weights = _value_weights(plan, Counter(sample.value for sample in samples), "label_weights")
     tokens = sum(sample.scored for sample in samples)

@@ -21,7 +21,7 @@ from dfkeval.models.rendering import Spans
 
 
 @dataclass(frozen=True)
-class Film:
+class EncodedVideo:
     """One video as the model sees it. text: what stands for its placeholder. pixels: (patches, dim). grid:
     (1, 3), frames, rows and columns of patches."""
 
@@ -44,7 +44,7 @@ def refusal(processor: Any) -> str | None:
     return f"read only for models with a {readable}; leave the row out"
 
 
-def read(processor: Any, video: Any) -> Film:
+def read(processor: Any, video: Any) -> EncodedVideo:
     """The video, a path or decoded frames (T, H, W, 3) uint8. Raises `DataError` for one that cannot be
     read."""
     if isinstance(video, str) and not Path(video).is_file():
@@ -55,7 +55,7 @@ def read(processor: Any, video: Any) -> Film:
     except (ImportError, OSError, RuntimeError, TypeError, ValueError) as error:
         raise DataError(f"video {name}: cannot be read ({error})") from error
     text = processor.replace_video_token(made, 0)
-    return Film(text, made["pixel_values_videos"], made["video_grid_thw"])
+    return EncodedVideo(text, made["pixel_values_videos"], made["video_grid_thw"])
 
 
 def fill(parts: Spans, row_id: str, videos: Sequence[Any], processor: Any) -> Spans:

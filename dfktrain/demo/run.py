@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from dfkeval.analysis.comparison import Comparison
     from dfkeval.runs.run import Run
     from dfktrain.training.run import TrainResult
-    from dfktrain.training.trainer import Progress as At
+    from dfktrain.training.trainer import TrainingProgress
 
 SEED = 2026
 POSTS, CAPTIONS = 380, 480
@@ -210,7 +210,7 @@ def _train(task: Task, steps: int, out: Path) -> TrainResult:
     settings = load_config(path, TrainConfig).resolved(path.parent)
     bar = Progress("steps")
 
-    def show(at: At) -> None:
+    def show(at: TrainingProgress) -> None:
         bar(at.step, at.steps, "" if at.loss is None else f"loss {at.loss:.3f}")
 
     return train(settings, out / "train" / task.name, progress=show)

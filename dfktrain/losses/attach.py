@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dfktrain.engines import bare
 from dfktrain.losses.cross_entropy import answer_loss
-from dfktrain.losses.kl_to_base import preserving_loss
+from dfktrain.losses.kl_to_base import kl_to_base_loss
 
 
 def score_answers(model: Any) -> None:
@@ -44,10 +44,10 @@ def _scored(network: Any, labels: Tensor, weights: Tensor | None, inputs: dict[s
 
     inputs = {name: value for name, value in inputs.items() if value is not None and name != "use_cache"}
     hidden = network.model(**inputs, use_cache=False).last_hidden_state
-    head, setting = network.get_output_embeddings(), getattr(network, "dfk_keep", None)
+    head, setting = network.get_output_embeddings(), getattr(network, "dfk_kl_to_base", None)
     if setting is None:
         return AnswerOutput(loss=answer_loss(hidden, labels, head, weights=weights))
     base_hidden = setting.teacher.states(inputs)
     heads = head, setting.teacher.head
-    loss, ce, kl = preserving_loss(hidden, base_hidden, labels, heads, setting, weights=weights)
+    loss, ce, kl = kl_to_base_loss(hidden, base_hidden, labels, heads, setting, weights=weights)
     return AnswerOutput(loss=loss, ce=ce, kl=kl)

@@ -41,7 +41,7 @@ class Teacher(Protocol):
 
 
 @dataclass(frozen=True)
-class Keep:
+class KLToBase:
     """SFT-Plus of one stage. share: lambda, over 0. temperature: T."""
 
     teacher: Teacher
@@ -49,7 +49,7 @@ class Keep:
     temperature: float
 
 
-class AdapterOff:
+class AdapterDisabledTeacher:
     """The student's own network with every adapter layer switched off.
 
     PEFT's own `disable_adapter` also turns gradients on when it leaves, which would unfreeze what a stage has
@@ -81,7 +81,7 @@ class AdapterOff:
             self.net.train(was_training)
 
 
-class FrozenCopy:
+class FrozenTeacher:
     """A copy of the network as it is now. It costs the memory of its weights once more."""
 
     def __init__(self, net: Any) -> None:
@@ -96,22 +96,22 @@ class FrozenCopy:
 
 
 @contextmanager
-def keeping(net: Any, keep: Keep | None) -> Iterator[None]:
+def kl_to_base(net: Any, keep: KLToBase | None) -> Iterator[None]:
     """Within, the patched forward of `net` (see `engines.transformers.score_answers`) returns the SFT-Plus
     loss."""
-    net.dfk_keep = keep
+    net.dfk_kl_to_base = keep
     try:
         yield
     finally:
-        net.dfk_keep = None
+        net.dfk_kl_to_base = None
 
 
-def preserving_loss(
+def kl_to_base_loss(
     hidden: Tensor,
     base_hidden: Tensor,
     labels: Tensor,
     heads: tuple[nn.Module, nn.Module],
-    keep: Keep,
+    keep: KLToBase,
     chunk: int | None = None,
     weights: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -127,14 +127,14 @@ def preserving_loss(
     size = chunk or max(1, losses.CHUNK_LOGITS // TABLES // max(1, losses.vocabulary(student)))
     if losses._is_plain(student) and losses._is_plain(teacher):
         settings = (keep.share, keep.temperature, size)
-        sums: tuple[Tensor, Tensor, Tensor] = _PreservingLoss.apply(
+        sums: tuple[Tensor, Tensor, Tensor] = _KLToBaseLoss.apply(
             states, student.weight, base, teacher.weight, targets, counts, settings
         )
         return sums
     return _recomputed(states, base, targets, counts, heads, keep, size)
 
 
-class _PreservingLoss(torch.autograd.Function):
+class _KLToBaseLoss(torch.autograd.Function):
     """The three sums, with the gradient of the first formed on the way."""
 
     @staticmethod
@@ -207,7 +207,7 @@ def _recomputed(
     targets: Tensor,
     counts: Tensor | None,
     heads: tuple[nn.Module, nn.Module],
-    keep: Keep,
+    keep: KLToBase,
     size: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The same sums through any head (with bias or quantised), logits made again in the backward pass."""

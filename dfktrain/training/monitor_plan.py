@@ -16,7 +16,7 @@ from dfkeval.evaluation.rows import read_rows
 from dfkeval.runs import config as configs
 from dfkeval.runs.config import EvalConfig
 from dfktrain.config.run import TrainConfig
-from dfktrain.config.sections import Watched
+from dfktrain.config.sections import MonitorConfig
 
 RESAMPLES = 1_000
 LIVE = "the model in training"
@@ -29,7 +29,7 @@ def check(config: TrainConfig) -> None:
         configs.resolve(settings, read_rows(settings)[0])
 
 
-def evaluation(watched: Watched, data: Path) -> EvalConfig:
+def evaluation(watched: MonitorConfig, data: Path) -> EvalConfig:
     """The evaluation of one point."""
     return EvalConfig.model_validate(
         {
@@ -43,7 +43,7 @@ def evaluation(watched: Watched, data: Path) -> EvalConfig:
     )
 
 
-def slice_of(watched: Watched, seed: int, folder: Path) -> Path:
+def slice_of(watched: MonitorConfig, seed: int, folder: Path) -> Path:
     """Write the slice to `folder`/rows.jsonl, image paths absolute; the same file and seed give the same."""
     rows = list(load_rows(watched.data))
     kept = sorted(random.Random(f"watch {seed}").sample(range(len(rows)), min(watched.limit, len(rows))))

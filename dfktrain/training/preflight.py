@@ -17,7 +17,7 @@ from dfkdata.common.errors import ConfigError, DataError
 from dfkeval.models import families
 from dfktrain.config.run import AdapterConfig, Stage, TrainConfig
 from dfktrain.data.collator import Collator
-from dfktrain.data.masking import Encoded
+from dfktrain.data.masking import EncodedSample
 from dfktrain.data.stage_data import StageData, read_stage, read_validation
 from dfktrain.engines import (
     Kernel,
@@ -34,12 +34,12 @@ from dfktrain.weights import extra_tensors
 
 
 @dataclass
-class StagePlan:
+class StagePreflight:
     """What one stage would see. lengths, scored, image_tokens, video_tokens: a number for each sample. steps:
     on one device."""
 
     name: str
-    samples: list[Encoded] = field(default_factory=list)
+    samples: list[EncodedSample] = field(default_factory=list)
     lengths: list[int] = field(default_factory=list)
     scored: list[int] = field(default_factory=list)
     image_tokens: list[int] = field(default_factory=list)
@@ -63,11 +63,11 @@ class Size:
 
 
 @dataclass
-class Plan:
+class Preflight:
     """The whole preflight. faults: what would stop the run. collator: of the last stage, for showing
     samples."""
 
-    stages: list[StagePlan] = field(default_factory=list)
+    stages: list[StagePreflight] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
     kernels: list[Kernel] = field(default_factory=list)
     versions: list[PackageVersion] = field(default_factory=list)
@@ -80,10 +80,10 @@ class Plan:
     notes: list[str] = field(default_factory=list)
 
 
-def plan(config: TrainConfig) -> Plan:
+def plan(config: TrainConfig) -> Preflight:
     """The preflight of `config`. Raises `ConfigError` or `BackendError` only where nothing can be looked
     at."""
-    report = Plan()
+    report = Preflight()
     _machine(report, config)
     report.versions = check_versions(report.engine)
     report.faults += [version.fault for version in report.versions if version.fault and version.stops]
@@ -103,7 +103,7 @@ def plan(config: TrainConfig) -> Plan:
     return report
 
 
-def _machine(report: Plan, config: TrainConfig) -> None:
+def _machine(report: Preflight, config: TrainConfig) -> None:
     """Engine, precision, and the keys that they cannot honour; what cannot run here is a fault, and the plan
     goes on."""
     why = "as configured"
@@ -149,8 +149,8 @@ def _size(network: Any, adapter: AdapterConfig, faults: list[str]) -> Size | Non
     return Size(base, adapter.rank * ends, modules)
 
 
-def _stage(stage: Stage, collator: Collator, seed: int, index: int, faults: list[str]) -> StagePlan:
-    found = StagePlan(stage.name)
+def _stage(stage: Stage, collator: Collator, seed: int, index: int, faults: list[str]) -> StagePreflight:
+    found = StagePreflight(stage.name)
     data = StageData()
     try:
         data = read_stage(stage, collator, seed, found.refused)
@@ -172,7 +172,7 @@ def _stage(stage: Stage, collator: Collator, seed: int, index: int, faults: list
     return found
 
 
-def _times(token: int | None, sample: Encoded) -> int:
+def _times(token: int | None, sample: EncodedSample) -> int:
     return 0 if token is None else sample.input_ids.count(token)
 
 
@@ -181,7 +181,7 @@ def _pixels_a_token(collator: Collator) -> int:
     return 0 if images is None else int(images.patch_size * images.merge_size) ** 2
 
 
-def _notes(stage: Stage, found: StagePlan) -> list[str]:
+def _notes(stage: Stage, found: StagePreflight) -> list[str]:
     notes = []
     if found.samples and not any(sample.sees for sample in found.samples):
         notes.append("text only: the vision tower is not trained in this stage")
@@ -211,9 +211,11 @@ def steps(stage: Stage, lengths: list[int], ranks: int = 1, seed: int = 0) -> in
     if stage.steps is not None or not lengths:
         return stage.steps or 0
     if stage.batch_tokens is not None:
-        from dfktrain.data.samplers import TokenBatches
+        from dfktrain.data.samplers import TokenBudgetSampler
 
-        batches = len(TokenBatches(lengths, stage.batch_tokens, seed, packed=stage.packing, ranks=ranks))
+        batches = len(
+            TokenBudgetSampler(lengths, stage.batch_tokens, seed, packed=stage.packing, ranks=ranks)
+        )
     else:
         batches = math.ceil(len(lengths) / (stage.batch_size * ranks))
     return math.ceil((stage.epochs or 1.0) * math.ceil(batches / stage.accumulation))
@@ -229,7 +231,7 @@ def micro_tokens(stage: Stage, lengths: list[int]) -> int:
     return sum(longest) if stage.packing else longest[-1] * len(longest)
 
 
-def _estimate(report: Plan, config: TrainConfig, network: Any) -> None:
+def _estimate(report: Preflight, config: TrainConfig, network: Any) -> None:
     """Peak memory and time, from sizes and rules of thumb measured on single machines."""
     if report.size is None or not any(stage.lengths for stage in report.stages):
         return
@@ -244,7 +246,7 @@ def _estimate(report: Plan, config: TrainConfig, network: Any) -> None:
     report.seconds = tokens / tokens_per_second(report.size.base)
 
 
-def _tokens(found: StagePlan, stage: Stage) -> float:
+def _tokens(found: StagePreflight, stage: Stage) -> float:
     """Tokens that the stage would train on."""
     if not found.lengths:
         return 0.0

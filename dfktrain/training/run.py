@@ -26,8 +26,8 @@ from dfktrain.data.collator import Collator
 from dfktrain.data.packing import Packer, refusal
 from dfktrain.data.stage_data import StageData, read_stage, read_validation
 from dfktrain.engines import LoadedBase, adapt, bare, load_base, package_versions, trainable
-from dfktrain.losses import kl_to_base
 from dfktrain.losses.attach import score_answers
+from dfktrain.losses.kl_to_base import AdapterDisabledTeacher, FrozenTeacher, KLToBase, Teacher, kl_to_base
 from dfktrain.reports import curves, model_card
 from dfktrain.reports.curves import plot
 from dfktrain.reports.curves.usage import Usage, UsageMeter
@@ -87,7 +87,7 @@ class _Run:
     template: str
     on_progress: OnProgress | None
     clock: Callable[[], float]
-    teacher: kl_to_base.Teacher | None = None
+    teacher: Teacher | None = None
     gathered: dict[str, torch.Tensor] | None = None
     earlier: list[curves.StageCurve] = field(default_factory=list)
 
@@ -153,19 +153,19 @@ def train_on(
     return TrainResult(adapter, tuple(results), report)
 
 
-def _teacher(config: TrainConfig, model: Any) -> kl_to_base.Teacher | None:
+def _teacher(config: TrainConfig, model: Any) -> Teacher | None:
     """The base as the teacher of SFT-Plus; None where no stage wants one."""
     if not any(stage.sft_plus and stage.sft_plus.share for stage in config.stages):
         return None
     net = bare(model)
-    return kl_to_base.FrozenCopy(net) if config.adapter.kind == "full" else kl_to_base.AdapterOff(model, net)
+    return FrozenTeacher(net) if config.adapter.kind == "full" else AdapterDisabledTeacher(model, net)
 
 
-def _keep(run: _Run, stage: Stage) -> kl_to_base.Keep | None:
+def _keep(run: _Run, stage: Stage) -> KLToBase | None:
     wanted = stage.sft_plus
     if run.teacher is None or wanted is None or not wanted.share:
         return None
-    return kl_to_base.Keep(run.teacher, wanted.share, wanted.temperature)
+    return KLToBase(run.teacher, wanted.share, wanted.temperature)
 
 
 def _card_of(result: StageResult) -> cards.Card | None:
@@ -222,16 +222,16 @@ def _train_stage(
 ) -> tuple[StageResult, dict[str, torch.Tensor] | None]:
     """(what was done, the whole weights where they are sharded over ranks, else None)."""
     from dfktrain.training.callbacks import monitor as watching
-    from dfktrain.training.callbacks.curves import Recorder
+    from dfktrain.training.callbacks.curves import CurvesCallback
     from dfktrain.training.callbacks.trackers import callbacks
-    from dfktrain.training.trainer import AnswerTrainer, Watch, counted, last_complete
+    from dfktrain.training.trainer import AnswerTrainer, ProgressCallback, counted, last_complete
 
     folder = run.out / "stages" / stage.name
     text_only = not any(sample.sees for sample in data.samples)
-    watch = Watch(stage.name, run.on_progress, run.clock)
+    watch = ProgressCallback(stage.name, run.on_progress, run.clock)
     meter, recorder = (
         UsageMeter(),
-        Recorder(run.out / curves.PAGE, run.out.name, stage.name, run.earlier, run.clock),
+        CurvesCallback(run.out / curves.PAGE, run.out.name, stage.name, run.earlier, run.clock),
     )
     resume = last_complete(folder / "checkpoints")
     batcher, packing = _batcher(run, stage, data, collator)
@@ -260,7 +260,7 @@ def _train_stage(
             trainer.tokens, trainer.scored = (torch.tensor(count) for count in counted(resume))
         with (
             adapters_in_bf16(run.model, run.precision == "bf16"),
-            kl_to_base.keeping(bare(run.model), _keep(run, stage)),
+            kl_to_base(bare(run.model), _keep(run, stage)),
             vision_on_every_rank(bare(run.model).model, checkpoint.sharded(trainer) and not text_only),
         ):
             trainer.train(resume_from_checkpoint=str(resume) if resume else None)

@@ -24,14 +24,14 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 
 from dfkdata.common.errors import BackendError
 from dfktrain.data.masking import IGNORE
-from dfktrain.data.samplers import LengthGroups, TokenBatches
+from dfktrain.data.samplers import LengthGroupedSampler, TokenBudgetSampler
 
 COMPLETE = "complete"
 """File in a checkpoint folder that says it was written to the end."""
 
 
 @dataclass(frozen=True)
-class Progress:
+class TrainingProgress:
     """Where a run stands. loss: of the last step, None before the first. seconds: since the stage began."""
 
     stage: str
@@ -41,7 +41,7 @@ class Progress:
     seconds: float
 
 
-OnProgress = Callable[[Progress], None]
+OnProgress = Callable[[TrainingProgress], None]
 
 
 class AnswerTrainer(Trainer):
@@ -63,20 +63,20 @@ class AnswerTrainer(Trainer):
         self.tokens = torch.zeros((), dtype=torch.long)
         self.scored = torch.zeros((), dtype=torch.long)
         self.parts: Tensor | None = None
-        self.train_sampler: LengthGroups | TokenBatches | None = None
+        self.train_sampler: LengthGroupedSampler | TokenBudgetSampler | None = None
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> LengthGroups:
+    def _get_train_sampler(self, train_dataset: Any = None) -> LengthGroupedSampler:
         samples = self.train_dataset if train_dataset is None else train_dataset
         batch = self.args.per_device_train_batch_size * max(1, self.args.world_size)
         lengths = [len(sample) for sample in samples]
-        self.train_sampler = LengthGroups(lengths, batch, self.args.seed, group=self.group_by_length)
+        self.train_sampler = LengthGroupedSampler(lengths, batch, self.args.seed, group=self.group_by_length)
         return self.train_sampler
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """The library's loader, or one over batches of a token budget, already this rank's share."""
         if self.batch_tokens is None:
             return super().get_train_dataloader()
-        self.train_sampler = TokenBatches(
+        self.train_sampler = TokenBudgetSampler(
             [len(sample) for sample in self.train_dataset],
             self.batch_tokens,
             self.args.seed,
@@ -175,7 +175,7 @@ def means(parts: Tensor) -> dict[str, float]:
     return {"ce": cross / count, "kl": divergence / count} if count else {}
 
 
-class Watch(TrainerCallback):
+class ProgressCallback(TrainerCallback):
     """Reports progress, marks finished checkpoints, keeps the sampler's epoch, and stops a run that learns
     nothing."""
 
@@ -228,7 +228,9 @@ class Watch(TrainerCallback):
     def _tell(self, state: TrainerState) -> None:
         if self.on_progress is not None:
             seconds = self.clock() - self.start
-            self.on_progress(Progress(self.stage, state.global_step, state.max_steps, self.loss, seconds))
+            self.on_progress(
+                TrainingProgress(self.stage, state.global_step, state.max_steps, self.loss, seconds)
+            )
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -16,7 +16,7 @@ from dfktrain.reports.curves.stage_curve import WATCHED, StageCurve
 PAUSE_S = 5.0
 
 
-class Recorder(TrainerCallback):
+class CurvesCallback(TrainerCallback):
     """Writes `page` with `earlier` chapters and the stage `name` as it stands."""
 
     def __init__(

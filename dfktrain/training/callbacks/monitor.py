@@ -30,7 +30,7 @@ from dfkeval.models import loader
 from dfkeval.models.processor import set_pixels
 from dfkeval.runs.run import Run
 from dfktrain.config.run import Stage, TrainConfig
-from dfktrain.config.sections import Watched
+from dfktrain.config.sections import MonitorConfig
 from dfktrain.reports.curves.stage_curve import WATCHED
 from dfktrain.training.monitor_plan import LIVE, evaluation, slice_of
 
@@ -42,16 +42,16 @@ FOLDER = "watch"
 
 def callbacks(
     config: TrainConfig, stage: Stage, folder: Path, model: Any, processor: Any, precision: str
-) -> list[Ask]:
+) -> list[MonitorCallback]:
     """The callback of a stage whose folder is `folder`; none where nothing is watched."""
     watched = config.watched(stage)
     if watched is None:
         return []
-    live = Live(model, processor, precision, stage.max_pixels)
-    return [Ask(watched, config.seed, folder / FOLDER, live)]
+    live = LiveModel(model, processor, precision, stage.max_pixels)
+    return [MonitorCallback(watched, config.seed, folder / FOLDER, live)]
 
 
-class Live:
+class LiveModel:
     """The model in training as something that can be asked, and left as it was found.
 
     precision: "bf16" asks under autocast, as the training's forward runs. max_pixels: the stage's budget."""
@@ -94,12 +94,12 @@ def untouched(model: Any) -> Iterator[None]:
             module.training = training
 
 
-class Ask(TrainerCallback):
+class MonitorCallback(TrainerCallback):
     """Asks at the start of a stage, every so many steps, and after its last one.
 
     trainer: set once it is made; it keeps the log lines."""
 
-    def __init__(self, watched: Watched, seed: int, folder: Path, live: Live) -> None:
+    def __init__(self, watched: MonitorConfig, seed: int, folder: Path, live: LiveModel) -> None:
         self.watched, self.seed, self.folder, self.live = watched, seed, folder, live
         self.trainer: AnswerTrainer | None = None
         self.rows: Path | None = None

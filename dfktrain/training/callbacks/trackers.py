@@ -26,7 +26,7 @@ def callbacks(config: TrainConfig, stage: Stage, folder: Path) -> list[TrainerCa
             case "tensorboard":
                 made.append(_tensorboard(folder / "tensorboard"))
             case "wandb":
-                made.append(Wandb(config, stage.name))
+                made.append(WandbCallback(config, stage.name))
     return made
 
 
@@ -37,7 +37,7 @@ def _tensorboard(folder: Path) -> TrainerCallback:
     return TensorBoardCallback(SummaryWriter(log_dir=str(folder)))
 
 
-class Wandb(TrainerCallback):
+class WandbCallback(TrainerCallback):
     """One W&B run for all stages; every number is called STAGE/name and drawn over STAGE/step.
 
     The project is $WANDB_PROJECT, else "dfk"; $WANDB_MODE=offline keeps everything on this machine."""

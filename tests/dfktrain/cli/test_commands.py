@@ -126,14 +126,14 @@ def test_the_first_help_shows_where_to_begin() -> None:
 
 def test_a_log_gets_a_line_for_each_stage_with_rate_loss_and_time_left(monkeypatch: Any, capsys: Any) -> None:
     from dfkdata.common import progress
-    from dfktrain.training.trainer import Progress
+    from dfktrain.training.trainer import TrainingProgress
 
     monkeypatch.setattr(progress, "FIRST", 0.0)
     monkeypatch.setattr(progress, "LOG", 0.0)
     tell = _common.progress_bar()
     assert tell is not None
     for step in (901, 1000):  # a resumed stage: the 901 steps before took no time of this run
-        tell(Progress("sft", step, 1000, 0.5, 1.0))
+        tell(TrainingProgress("sft", step, 1000, 0.5, 1.0))
     out, err = capsys.readouterr()
     assert out == "" and err.splitlines()[-1].startswith("  1000/1000 steps")
     assert err.rstrip().endswith("sft  loss 0.5000")

@@ -15,7 +15,7 @@ from dfktrain.config.run import AdapterConfig
 from dfktrain.data import packing
 from dfktrain.data.collator import Collator
 from dfktrain.data.packing import Packer, conv_by_sequence, packed_positions, prove
-from dfktrain.data.samplers import TokenBatches
+from dfktrain.data.samplers import TokenBudgetSampler
 from dfktrain.engines import LoadedBase, adapt, trainable
 from dfktrain.losses.attach import score_answers
 from dfktrain.losses.cross_entropy import scored_states
@@ -182,7 +182,7 @@ def test_where_packing_is_refused_padded_batches_are_used_and_the_run_says_so(
 @pytest.mark.parametrize("packed", [False, True])
 def test_batches_of_a_token_budget_hold_every_sample_once_and_stay_below_it(packed: bool) -> None:
     lengths = [5 + (37 * i) % 90 for i in range(200)] + [500]
-    batches = TokenBatches(lengths, 300, 1, packed=packed)
+    batches = TokenBudgetSampler(lengths, 300, 1, packed=packed)
     seen = [batch for batch in batches]
     assert sorted(index for batch in seen for index in batch) == list(range(201))
     for batch in seen:
@@ -195,7 +195,7 @@ def test_batches_of_a_token_budget_hold_every_sample_once_and_stay_below_it(pack
 
 def test_ranks_share_token_batches_evenly() -> None:
     lengths = [10 + i % 7 for i in range(101)]
-    shares = [list(TokenBatches(lengths, 60, 1, packed=True, rank=rank, ranks=3)) for rank in range(3)]
+    shares = [list(TokenBudgetSampler(lengths, 60, 1, packed=True, rank=rank, ranks=3)) for rank in range(3)]
     assert len({len(share) for share in shares}) == 1
     assert {index for share in shares for batch in share for index in batch} == set(range(101))
 

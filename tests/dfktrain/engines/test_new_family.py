@@ -10,8 +10,7 @@ from torch import nn
 from dfkdata.common.errors import ConfigError
 from dfkeval.models.families import FAMILIES, ModelFamily
 from dfktrain.data import packing, video
-from dfktrain.engines import _base, _chat_template, _kernels
-from dfktrain.engines import transformers as engine
+from dfktrain.engines import _chat_template, _model_config, kernels, target_modules
 from dfktrain.training import sharding
 
 
@@ -37,18 +36,18 @@ def entry(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_target_modules_follow_the_names_of_the_entry() -> None:
     net = Net()
-    assert _base.target_modules(net, "vision") == ["eyes.qkv"]
-    assert _base.target_modules(net, "language") == ["layer.recurrence.in", "mlp.up"]
-    assert _base.target_modules(net, "servable") == ["mlp.up"]
+    assert target_modules(net, "vision") == ["eyes.qkv"]
+    assert target_modules(net, "language") == ["layer.recurrence.in", "mlp.up"]
+    assert target_modules(net, "servable") == ["mlp.up"]
 
 
 def test_the_entry_is_a_supported_family(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = types.SimpleNamespace(model_type="new_vl")
-    monkeypatch.setattr(engine, "model_config", lambda source: settings)
-    assert engine.known_family("here") == "new_vl"
+    monkeypatch.setattr(_model_config, "model_config", lambda source: settings)
+    assert _model_config.require_vision_family("here") == "new_vl"
     settings.model_type = "another_vl"
     with pytest.raises(ConfigError, match=r"proved are .*new_vl"):
-        engine.known_family("here")
+        _model_config.require_vision_family("here")
 
 
 def test_the_entry_says_whether_samples_may_be_packed() -> None:
@@ -59,7 +58,7 @@ def test_the_entry_says_whether_samples_may_be_packed() -> None:
 
 
 def test_kernels_and_template_and_videos_are_those_of_the_entry() -> None:
-    assert "gated delta rule" in [kernel.part for kernel in _kernels.kernels("new_vl", "sdpa")]
+    assert "gated delta rule" in [kernel.part for kernel in kernels("new_vl", "sdpa")]
     assert "im_start" in _chat_template.text(None, "new_vl")
     processor = types.SimpleNamespace(image_processor=object())
     assert "torchvision" in str(video.refusal(processor)) or "FilmProcessor" in str(video.refusal(processor))

@@ -20,10 +20,17 @@ from dfktrain.data.collator import Collator
 from dfktrain.data.masking import IGNORE
 from dfktrain.data.packing import Packer, install
 from dfktrain.engines import LoadedBase, adapt, bare, trainable
-from dfktrain.losses import cross_entropy, kl_to_base
+from dfktrain.losses import cross_entropy
+from dfktrain.losses import kl_to_base as module
 from dfktrain.losses.attach import score_answers
 from dfktrain.losses.cross_entropy import answer_loss
-from dfktrain.losses.kl_to_base import AdapterOff, FrozenCopy, Keep, keeping, preserving_loss
+from dfktrain.losses.kl_to_base import (
+    AdapterDisabledTeacher,
+    FrozenTeacher,
+    KLToBase,
+    kl_to_base,
+    kl_to_base_loss,
+)
 from dfktrain.training.contexts import vision_frozen
 from tests.helpers.models import text_row, write_rows
 
@@ -36,8 +43,8 @@ def setting(bias: bool = False) -> tuple[torch.Tensor, torch.Tensor, torch.Tenso
     return hidden, base, labels, nn.Linear(8, 50, bias=bias), nn.Linear(8, 50, bias=bias)
 
 
-def keep(share: float, temperature: float) -> Keep:
-    return Keep(None, share, temperature)  # type: ignore[arg-type] # the loss itself asks no teacher
+def keep(share: float, temperature: float) -> KLToBase:
+    return KLToBase(None, share, temperature)  # type: ignore[arg-type] # the loss itself asks no teacher
 
 
 def plain(
@@ -69,7 +76,7 @@ def test_value_and_gradients_equal_the_plain_formula(
     hidden, base, labels, head, base_head = setting(bias)
     base_head.requires_grad_(False)
     heads, weights = (head, base_head), torch.rand(3, 17) + 0.2 if weighed else None
-    ours, ce, kl = preserving_loss(hidden, base, labels, heads, keep(share, temperature), chunk, weights)
+    ours, ce, kl = kl_to_base_loss(hidden, base, labels, heads, keep(share, temperature), chunk, weights)
     results = []
     for value in (plain(hidden, base, labels, heads, share, temperature, weights), ours):
         gradients = torch.autograd.grad(value, [hidden, head.weight])
@@ -86,7 +93,7 @@ def test_a_higher_temperature_lessens_the_influence_of_the_base() -> None:
     pulls = []
     for temperature in (0.5, 1.0, 2.0, 4.0):
         heads = (head, base_head)
-        value, _, _ = preserving_loss(hidden, base, labels, heads, keep(0.999, temperature))
+        value, _, _ = kl_to_base_loss(hidden, base, labels, heads, keep(0.999, temperature))
         pulls.append(float(torch.autograd.grad(value, hidden)[0].norm()))
     assert pulls == sorted(pulls, reverse=True)
     assert (
@@ -96,7 +103,7 @@ def test_a_higher_temperature_lessens_the_influence_of_the_base() -> None:
 
 def test_where_the_student_equals_the_base_only_the_cross_entropy_pulls() -> None:
     hidden, _, labels, head, _ = setting()
-    value, ce, kl = preserving_loss(hidden, hidden.detach(), labels, (head, head), keep(0.4, 1.0))
+    value, ce, kl = kl_to_base_loss(hidden, hidden.detach(), labels, (head, head), keep(0.4, 1.0))
     mixed = torch.autograd.grad(value, hidden)[0]
     alone = torch.autograd.grad(answer_loss(hidden, labels, head), hidden)[0]
     assert float(kl) == pytest.approx(0, abs=1e-5)
@@ -144,7 +151,7 @@ def test_the_tables_of_logits_take_no_more_memory_than_in_plain_training(
     peaks = []
     for job in (
         lambda: answer_loss(hidden, labels, head),
-        lambda: preserving_loss(hidden, base, labels, (head, head), keep(0.5, 2.0))[0],
+        lambda: kl_to_base_loss(hidden, base, labels, (head, head), keep(0.5, 2.0))[0],
     ):
         with Tables(50) as tables:
             job().backward()
@@ -183,7 +190,7 @@ def test_the_adapter_off_is_the_base_and_leaves_no_trace(
     with torch.no_grad():
         wanted = untouched.model(**inputs_of(batch), use_cache=False).last_hidden_state
     net = bare(adapted.train())
-    teacher = AdapterOff(adapted, net)
+    teacher = AdapterDisabledTeacher(adapted, net)
     with vision_frozen(adapted, True):
         before = [(name, parameter.requires_grad) for name, parameter in adapted.named_parameters()]
         states = teacher.states(inputs_of(batch))
@@ -202,8 +209,8 @@ def test_the_gradient_of_the_whole_model_equals_the_plain_formula(
 ) -> None:
     batch = Collator(processor)(rows)
     net = bare(adapted.eval())
-    teacher = AdapterOff(adapted, net)
-    with keeping(net, Keep(teacher, 0.4, 2.0)):
+    teacher = AdapterDisabledTeacher(adapted, net)
+    with kl_to_base(net, KLToBase(teacher, 0.4, 2.0)):
         found = adapted(**batch)
     found.loss.backward()
     ours, value = flat(adapted), float(found.loss.detach())
@@ -234,7 +241,7 @@ def test_the_gradient_does_not_depend_on_how_the_samples_are_run(
             net.gradient_checkpointing_enable({"use_reentrant": False})
         batches = {"packed": [Packer(collator)(rows)], "one by one": [collator([row]) for row in rows]}
         adapted.zero_grad()
-        with keeping(net, Keep(AdapterOff(adapted, net), 0.4, 2.0)):
+        with kl_to_base(net, KLToBase(AdapterDisabledTeacher(adapted, net), 0.4, 2.0)):
             for batch in batches.get(way, [collator(rows)]) if split else [collator(rows)]:
                 adapted(**batch).loss.backward()
         results.append(flat(adapted))
@@ -245,7 +252,7 @@ def test_a_frozen_copy_stays_as_it_was_and_shares_nothing(
     model: Any, processor: Any, rows: list[Any]
 ) -> None:
     batch = Collator(processor)(rows[:2])
-    teacher = FrozenCopy(model)
+    teacher = FrozenTeacher(model)
     before = teacher.states(inputs_of(batch))
     with torch.no_grad():
         for parameter in model.parameters():
@@ -348,11 +355,11 @@ def test_trained_biases_are_refused_because_the_base_would_not_be_the_base(
 
 def test_a_model_without_an_adapter_has_none_to_switch_off(model: Any) -> None:
     with pytest.raises(ConfigError, match="cannot be switched off"):
-        AdapterOff(model, model)
+        AdapterDisabledTeacher(model, model)
 
 
 def test_the_setting_is_written_under_its_own_name(base_folder: Path, train_file: Path) -> None:
     made = config(base_folder, train_file, sft_plus={"lambda": 0.2})
     assert made.model_dump(mode="json")["stages"][0]["sft_plus"] == {"lambda": 0.2, "temperature": 1.0}
     assert TrainConfig.model_validate(made.model_dump(mode="json")) == made
-    assert kl_to_base.TABLES == 4
+    assert module.TABLES == 4

@@ -17,7 +17,7 @@ from dfktrain.reports import curves
 from dfktrain.reports.curves import page, plot
 from dfktrain.reports.curves.diagnosis import FEWEST, diagnose
 from dfktrain.reports.curves.usage import Usage, UsageMeter
-from dfktrain.training.callbacks.curves import PAUSE_S, Recorder
+from dfktrain.training.callbacks.curves import PAUSE_S, CurvesCallback
 from dfktrain.training.run import train
 from tests.helpers.models import text_row, write_rows
 
@@ -79,7 +79,7 @@ def test_the_page_is_written_at_most_once_a_pause(tmp_path: Path) -> None:
     from transformers import TrainerState
 
     now = [0.0]
-    recorder = Recorder(tmp_path / "training.html", "run", "s", [], lambda: now[0])
+    recorder = CurvesCallback(tmp_path / "training.html", "run", "s", [], lambda: now[0])
     state = TrainerState(max_steps=9, log_history=[{"step": 1, "loss": 2.5}])
     written = []
     for at in (0.0, PAUSE_S - 0.1, PAUSE_S + 0.1):
@@ -183,7 +183,7 @@ def test_watched_answers_are_drawn_on_the_page_and_in_the_picture(tmp_path: Path
 def test_the_live_page_draws_what_was_watched(tmp_path: Path) -> None:
     from transformers import TrainerState
 
-    recorder = Recorder(tmp_path / "training.html", "run", "s", [], lambda: 0.0)
+    recorder = CurvesCallback(tmp_path / "training.html", "run", "s", [], lambda: 0.0)
     history = [*watched_stage().history, {"step": 20, "train_runtime": 3.0}]
     recorder.on_log(None, TrainerState(max_steps=40, log_history=history), None)  # type: ignore[arg-type]
     made = (tmp_path / "training.html").read_text(encoding="utf-8")

@@ -17,7 +17,7 @@ from dfkdata.common.errors import BackendError, ConfigError
 from dfktrain import TrainConfig, hub, train
 from dfktrain.cli import app
 from dfktrain.training import hub_resume
-from dfktrain.training.trainer import Progress
+from dfktrain.training.trainer import TrainingProgress
 from tests.fakes.fake_hub import Hub
 from tests.helpers.models import text_row, write_rows
 
@@ -47,7 +47,7 @@ def config(base_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def stopped(config: Path, out: Path, stage: str, step: int) -> Path:
     """A run that ends at a step of a stage without warning."""
 
-    def stop(at: Progress) -> None:
+    def stop(at: TrainingProgress) -> None:
         if (at.stage, at.step) == (stage, step):
             raise Stopped
 

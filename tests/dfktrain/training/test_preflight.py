@@ -14,7 +14,7 @@ from dfktrain.cli import preflight_view
 from dfktrain.config.run import AdapterConfig, Stage
 from dfktrain.data.collator import Collator
 from dfktrain.engines import Kernel, PackageVersion
-from dfktrain.training.preflight import Plan, StagePlan, plan, steps
+from dfktrain.training.preflight import Preflight, StagePreflight, plan, steps
 from tests.helpers.models import text_row, write_rows
 
 
@@ -145,11 +145,13 @@ def test_a_whole_model_says_what_it_keeps_untrained(base_folder: Path, train_fil
 
 
 def test_brackets_in_what_is_said_are_shown_and_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
-    stage = StagePlan("s", left_out={"field [label]": 2})
+    stage = StagePreflight("s", left_out={"field [label]": 2})
     extra = PackageVersion("torch", "2.0", 'pip install "dfk[train]"')
     kernels = [Kernel("attention", "sdpa", "[eager] is slower")]
     preflight_view.write(
-        Plan(stages=[stage], versions=[extra], kernels=kernels, notes=["write [a, b]"], faults=["not [c]"])
+        Preflight(
+            stages=[stage], versions=[extra], kernels=kernels, notes=["write [a, b]"], faults=["not [c]"]
+        )
     )
     said = capsys.readouterr().out
     for words in (

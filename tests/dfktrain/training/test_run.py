@@ -17,15 +17,21 @@ from dfkeval.models import loader, tiny
 from dfkeval.models.fingerprint import template_sha256
 from dfkeval.models.processor import load_processor
 from dfktrain import TrainConfig, train
-from dfktrain.config.run import AdapterConfig, Source, Stage, Switches
+from dfktrain.config.run import AdapterConfig, DataSource, Stage, Switches
 from dfktrain.data.collator import Collator
 from dfktrain.data.masking import IGNORE
-from dfktrain.data.samplers import LengthGroups
+from dfktrain.data.samplers import LengthGroupedSampler
 from dfktrain.data.stage_data import read_stage
 from dfktrain.engines import LoadedBase, adapt, bare, target_modules, trainable
 from dfktrain.losses.attach import score_answers
 from dfktrain.training.run import train_on, verify_effect
-from dfktrain.training.trainer import AnswerTrainer, Progress, Watch, check_norm, gradient_norm
+from dfktrain.training.trainer import (
+    AnswerTrainer,
+    ProgressCallback,
+    TrainingProgress,
+    check_norm,
+    gradient_norm,
+)
 from tests.helpers.adapters import EXTRA, released, tensors_of
 from tests.helpers.models import build_model, text_row, write_rows
 
@@ -255,7 +261,7 @@ def test_run_json_records_what_is_needed_to_repeat_the_run(
 ) -> None:
     import hashlib
 
-    seen: list[Progress] = []
+    seen: list[TrainingProgress] = []
     result = train(config(base_folder, train_file, epochs=2), tmp_path / "out", progress=seen.append)
     run = json.loads((tmp_path / "out/run.json").read_text())
     stage = run["stages"][0]
@@ -314,7 +320,7 @@ def test_a_finished_run_is_not_trained_again(base_folder: Path, train_file: Path
     made = config(base_folder, train_file, steps=2)
     one = train(made, tmp_path / "out")
     before = weights(one.adapter)
-    seen: list[Progress] = []
+    seen: list[TrainingProgress] = []
     two = train(made, tmp_path / "out", progress=seen.append)
     assert seen == []
     assert two.stages[0].history == one.stages[0].history
@@ -382,7 +388,7 @@ def test_long_rows_are_dropped_and_counted_or_shortened_as_asked(base_folder: Pa
 def test_weights_of_sources_are_kept(base_folder: Path, train_file: Path, tmp_path: Path) -> None:
     other = write_rows(tmp_path / "y.jsonl", [text_row(f"y{i}", "b", "c") for i in range(4)])
     made = config(base_folder, train_file, steps=1)
-    sources = (Source(path=str(train_file), weight=1.5), Source(path=str(other), weight=0.5))
+    sources = (DataSource(path=str(train_file), weight=1.5), DataSource(path=str(other), weight=0.5))
     made = made.model_copy(update={"stages": (made.stages[0].model_copy(update={"data": sources}),)})
     assert train(made, tmp_path / "out").stages[0].samples == 12 + 2
 
@@ -436,7 +442,7 @@ def test_a_gradient_of_zero_stops_the_run() -> None:
 @pytest.mark.parametrize(("norm", "stops"), [(0.5, False), (0.0, True)])
 def test_deepspeed_which_keeps_no_gradient_is_asked_for_its_norm(norm: float, stops: bool) -> None:
     engine = SimpleNamespace(get_global_grad_norm=lambda: torch.tensor(norm))
-    watch: Any = Watch("s", None, lambda: 0.0)
+    watch: Any = ProgressCallback("s", None, lambda: 0.0)
     watch.trainer = SimpleNamespace(deepspeed=engine)
     with pytest.raises(BackendError, match="norm 0") if stops else contextlib.nullcontext():
         watch.on_pre_optimizer_step(None, SimpleNamespace(global_step=0), None, model=torch.nn.Linear(2, 2))
@@ -484,10 +490,10 @@ def test_the_adapter_is_fp32_and_sits_on_exactly_the_resolved_modules(model: Any
 
 def test_batches_of_similar_length_hold_every_sample_once_and_repeat(rows: list[Any]) -> None:
     lengths = [(7 * i) % 101 for i in range(103)]
-    groups = LengthGroups(lengths, 4, seed=3)
+    groups = LengthGroupedSampler(lengths, 4, seed=3)
     first = list(groups)
     assert sorted(first) == list(range(103))
-    assert first == list(LengthGroups(lengths, 4, seed=3))
+    assert first == list(LengthGroupedSampler(lengths, 4, seed=3))
     groups.set_epoch(1)
     assert list(groups) != first
     spread = [
@@ -779,7 +785,7 @@ def test_in_bf16_no_activation_is_cast_to_fp32_for_an_adapter(
     base = LoadedBase(loaded.model, loaded.processor, "base")
     seen: set[torch.dtype] = set()
 
-    def watch(at: Progress) -> None:
+    def watch(at: TrainingProgress) -> None:
         if at.step == 1:
             for name, module in base.model.named_modules():
                 if name.endswith("lora_A.default"):
