@@ -1,15 +1,33 @@
-"""FAMILY: one training layout a file.
+"""Training layouts: one file a layout writes rows as one trainer reads them, and reads them back.
 
-A member writes the canonical row (the `messages` layout, see `dfkdata.rows.messages`) as one trainer reads it, and
-back:
+FAMILY. A member is named as users call it (`--to NAME`). It takes rows of the canonical layout (`messages`,
+see `dfkdata.rows.messages`) and defines:
 
-    def row(row) -> dict         the layout's row; raises `RowError` where this layout cannot hold it
-    def inverse(row) -> dict     back to canonical: `inverse(row(r)) == bare(r)` for each row `row` accepts
+    def row(row) -> dict         the layout's row; raises `RowError` if this layout cannot hold it
+    def inverse(row) -> dict     back to canonical: `inverse(row(r)) == bare(r)` for each row `r` it accepts
     def check(row) -> None       the layout's own rules on a finished row; raises `RowError`
     def extra_files(splits) -> dict[str, bytes]     optional: files that belong beside the rows
 
-All are pure. A layout of plain text has no borders between text parts, and chat templates render none: `bare`
-joins neighbouring text parts and leaves out what such a layout has no room for (id, meta, ids of calls)."""
+None of them does I/O. A layout of plain text has no borders between text parts, and chat templates render
+none: `bare` joins neighbouring text parts and leaves out what such a layout has no room for (id, meta, ids of
+calls). A complete member:
+
+    from dfkdata.exports import Row, RowError
+
+
+    def row(row: Row) -> Row:
+        return {"turns": row["messages"], "images": row["images"], "tools": row.get("tools")}
+
+
+    def inverse(row: Row) -> Row:
+        tools = {"tools": row["tools"]} if row["tools"] else {}
+        return {"messages": row["turns"], "images": row["images"]} | tools
+
+
+    def check(row: Row) -> None:
+        if not row["turns"]:
+            raise RowError("LAYOUT_CANNOT", "a row without turns", path="turns")
+"""
 
 from __future__ import annotations
 

@@ -10,10 +10,10 @@ TAGS = {"image": "<image>", "video": "<video>", "audio": "<audio>"}
 
 
 def bare(row: Row) -> Row:
-    """The canonical row as a layout of plain text can hold it: joined text parts, neither ids nor meta."""
+    """Return the canonical row as a layout of plain text can hold it: text parts joined, no ids, no meta."""
     turns = [_bare_turn(message) for message in row["messages"]]
-    kept = {key: row[key] for key in ("images", "videos", "audios", "tools") if key in row}
-    return {"messages": turns} | kept
+    columns = {key: row[key] for key in ("images", "videos", "audios", "tools") if key in row}
+    return {"messages": turns} | columns
 
 
 def _bare_turn(message: Row) -> Row:
@@ -35,7 +35,11 @@ def _joined(parts: list[Row]) -> list[Row]:
 
 
 def tagged(message: Row, number: int) -> str:
-    """The turn as one text with media tags. Raises `RowError` where the text itself says a tag."""
+    """Return the turn as one text with media tags.
+
+    Raises:
+        RowError: If the text itself holds a tag, which the layout would read as a picture.
+    """
     pieces = []
     for part in message["content"]:
         if part["type"] != "text":
@@ -55,22 +59,21 @@ def tagged(message: Row, number: int) -> str:
 
 
 def media(row: Row) -> Row:
-    """The media columns that are not empty; `images` is left out of a row of text, as such layouts want
-    it."""
+    """Return the media columns that are not empty: these layouts want no `images` in a row of text."""
     return {key: row[key] for key in ("images", "videos", "audios") if row.get(key)}
 
 
-def tag_counts(texts: list[str], row: Row) -> None:
-    """Raise `RowError` unless each kind of tag stands in `texts` as often as there are files."""
+def check_tag_counts(texts: list[str], row: Row) -> None:
+    """Raise `RowError` unless `texts` hold each kind of tag as often as the row has files of that kind."""
     for kind, tag in TAGS.items():
-        found, files = sum(text.count(tag) for text in texts), row.get(f"{kind}s", [])
-        if found != len(files):
+        tags, files = sum(text.count(tag) for text in texts), row.get(f"{kind}s", [])
+        if tags != len(files):
             raise RowError(
-                "IMG_COUNT", f"{found} times {tag} for {len(files)} files", path=f"{kind}s", value=files
+                "IMG_COUNT", f"{tags} times {tag} for {len(files)} files", path=f"{kind}s", value=files
             )
 
 
 def call_text(call: Row) -> str:
-    """A call as JSON text {"name", "arguments"}."""
+    """Return a call as JSON text {"name", "arguments"}."""
     function = call["function"]
     return msgspec.json.encode({"name": function["name"], "arguments": function["arguments"]}).decode()

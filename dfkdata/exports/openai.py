@@ -3,8 +3,8 @@
     {"messages": [{"role", "content", "tool_calls"?: [{"id", "type", "function": {"name",
      "arguments": text}}]}], "tools"?}
 
-An image's address is its path as seen from the file; OpenAI's own service wants `--materialize embed`, which
-writes `data:` URIs. Calls without an id get one by their place, and the answers that follow name it."""
+An image's address is its path relative to the file; OpenAI's own service wants `--materialize embed`, which
+writes `data:` URIs. Calls without an id get one from their position, and the answers that follow name it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dfkdata.rows.record import Row, RowError
 
 
 def row(row: Row) -> Row:
-    """The row in OpenAI's form. Raises `RowError` for video and audio, which it has no place for."""
+    """Return the row in OpenAI's form, which has no place for video and audio."""
     if row.get("videos") or row.get("audios"):
         raise RowError("LAYOUT_CANNOT", "video and audio have no place in this layout", path="messages")
     images = iter(row["images"])
@@ -57,7 +57,7 @@ def _call(call: Row, name: str) -> Row:
 
 
 def _open_call(before: list[Row]) -> str:
-    """The id of the first call that no tool turn has answered yet."""
+    """Return the id of the first call that no tool turn has answered yet."""
     answered = {turn.get("tool_call_id") for turn in before}
     names = [call["id"] for turn in before for call in turn.get("tool_calls", ())]
     waiting = [name for name in names if name not in answered]
@@ -67,22 +67,22 @@ def _open_call(before: list[Row]) -> str:
 
 
 def inverse(row: Row) -> Row:
-    """Back to turns with parts; ids that `row` made up are taken out again."""
+    """Return turns with parts, without the ids that `row` made up."""
     turns = [system_turn(message) for message in row["messages"]]
-    found = conversation(turns, {}, tags=False)
-    for turn in found.messages:
+    read = conversation(turns, {}, tags=False)
+    for turn in read.messages:
         for call in turn.get("tool_calls", ()):
             if call.get("id", "").startswith("call_"):
                 del call["id"]
         if turn.get("tool_call_id", "").startswith("call_"):
             del turn["tool_call_id"]
     definitions = tools(row.get("tools"))
-    back: Row = {"messages": found.messages, "images": found.media["image"]}
+    back: Row = {"messages": read.messages, "images": read.media["image"]}
     return back | ({"tools": definitions} if definitions else {})
 
 
 def check(row: Row) -> None:
-    """Arguments are JSON text, every tool turn names a call, images stand in user turns."""
+    """Raise `RowError` unless arguments are JSON text, tool turns name calls, and users show images."""
     names: set[str] = set()
     for number, turn in enumerate(row["messages"]):
         path = f"messages.{number}"

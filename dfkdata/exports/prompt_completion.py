@@ -8,7 +8,7 @@ from dfkdata.rows.record import Row, RowError
 
 
 def row(row: Row) -> Row:
-    """The row with its last turn as completion. Raises `RowError` where that is not the assistant's."""
+    """Return the row with its last turn as completion, which must be the assistant's."""
     *prompt, last = row["messages"]
     if last["role"] != "assistant":
         hint = "leave rows without an answer out"
@@ -20,12 +20,12 @@ def row(row: Row) -> Row:
 
 
 def inverse(row: Row) -> Row:
-    """The turns joined again."""
+    """Return the turns joined again."""
     rest = {key: value for key, value in row.items() if key not in ("id", "prompt", "completion")}
     return {"id": row["id"], "messages": [*row["prompt"], *row["completion"]]} | rest
 
 
 def check(row: Row) -> None:
-    """One assistant turn completes a prompt that is not empty."""
+    """Raise `RowError` unless one assistant turn completes a prompt that is not empty."""
     if not row["prompt"] or [turn["role"] for turn in row["completion"]] != ["assistant"]:
         raise RowError("LAYOUT_CANNOT", "a prompt and one assistant turn are needed", path="completion")

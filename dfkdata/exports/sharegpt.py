@@ -4,13 +4,13 @@
      "tools", "images"?}
 
 LLaMA-Factory wants strict turns: human or observation, then gpt or function_call. It drops an assistant's
-text beside a call and joins no observations, so rows with either are refused here."""
+text beside a call and joins no observations, so rows with either raise `RowError`."""
 
 from __future__ import annotations
 
 import msgspec
 
-from dfkdata.exports._plain_text import call_text, media, tag_counts, tagged
+from dfkdata.exports._plain_text import call_text, check_tag_counts, media, tagged
 from dfkdata.rows.chat_turns import SPEAKERS, conversation, joined_calls, listed, tools
 from dfkdata.rows.record import Row, RowError
 
@@ -18,7 +18,7 @@ _NAMES = {"user": "human", "assistant": "gpt", "tool": "observation"}
 
 
 def row(row: Row) -> Row:
-    """The row as a conversation. Raises `RowError` where a text says a tag or a turn both speaks and calls."""
+    """Return the row as a conversation; a text with a tag, or beside a call, raises `RowError`."""
     turns, system = [], ""
     for number, message in enumerate(row["messages"]):
         text = tagged(message, number)
@@ -44,20 +44,20 @@ def _turn(message: Row, text: str, number: int) -> Row:
 
 
 def inverse(row: Row) -> Row:
-    """Back to turns with parts."""
+    """Return turns with parts."""
     turns = [{"role": SPEAKERS[turn["from"]], "content": turn["value"]} for turn in row["conversations"]]
     turns = joined_calls(turns, call="tool_call", answers=())
     if row.get("system"):
         turns = [{"role": "system", "content": row["system"]}, *turns]
-    found = conversation(turns, listed(row), tags=True)
-    back: Row = {"messages": found.messages, "images": found.media["image"]}
-    back |= {f"{kind}s": found.media[kind] for kind in ("video", "audio") if found.media[kind]}
+    read = conversation(turns, listed(row), tags=True)
+    back: Row = {"messages": read.messages, "images": read.media["image"]}
+    back |= {f"{kind}s": read.media[kind] for kind in ("video", "audio") if read.media[kind]}
     definitions = tools(row.get("tools"))
     return back | ({"tools": definitions} if definitions else {})
 
 
 def check(row: Row) -> None:
-    """Odd turns ask, even turns answer, and there are as many tags as files over all turns."""
+    """Raise `RowError` unless odd turns ask, even turns answer, and there are as many tags as files."""
     turns = row["conversations"]
     for number, turn in enumerate(turns):
         allowed = ("gpt", "function_call") if number % 2 else ("human", "observation")
@@ -69,11 +69,11 @@ def check(row: Row) -> None:
             raise RowError("ROLE_ORDER", f"{turn['from']} out of turn", path=path, value=turn, hint=hint)
     if len(turns) % 2:
         raise RowError("ROLE_ORDER", "the conversation ends without an answer", path="conversations")
-    tag_counts([turn["value"] for turn in turns], row)
+    check_tag_counts([turn["value"] for turn in turns], row)
 
 
 def extra_files(splits: list[str]) -> dict[str, bytes]:
-    """`dataset_info.json`, one entry a split file."""
+    """Return `dataset_info.json`, with one entry a split file."""
     columns = {"messages": "conversations", "system": "system", "tools": "tools"}
     columns |= {kind: kind for kind in ("images", "videos", "audios")}
     entries = {

@@ -3,13 +3,13 @@
     {"messages": [{"role", "content": text}], "images"?: [...], "videos"?, "audios"?, "tools"?: JSON text}
 
 Tags stand only in user turns, in the order and number of the listed files; a row of text has no `images`.
-Tool calls are turns of the role `tool_call` with JSON text, what the tool said is `tool_response`."""
+Tool calls are turns of the role `tool_call` with JSON text, what the tool answered is `tool_response`."""
 
 from __future__ import annotations
 
 import msgspec
 
-from dfkdata.exports._plain_text import call_text, media, tag_counts, tagged
+from dfkdata.exports._plain_text import call_text, check_tag_counts, media, tagged
 from dfkdata.rows.chat_turns import conversation, joined_calls, listed, tools
 from dfkdata.rows.record import Row, RowError
 
@@ -17,14 +17,14 @@ _ROLES = ("system", "user", "assistant", "tool_call", "tool_response")
 
 
 def row(row: Row) -> Row:
-    """The row as plain text. Raises `RowError` where a text says a tag."""
+    """Return the row as plain text; a text that holds a tag raises `RowError`."""
     turns: list[Row] = []
     for number, message in enumerate(row["messages"]):
         turns += _turns(message, tagged(message, number))
-    found: Row = {"messages": turns} | media(row)
+    layout_row: Row = {"messages": turns} | media(row)
     if "tools" in row:
-        found["tools"] = msgspec.json.encode(row["tools"]).decode()
-    return found
+        layout_row["tools"] = msgspec.json.encode(row["tools"]).decode()
+    return layout_row
 
 
 def _turns(message: Row, text: str) -> list[Row]:
@@ -34,17 +34,17 @@ def _turns(message: Row, text: str) -> list[Row]:
 
 
 def inverse(row: Row) -> Row:
-    """Back to turns with parts."""
+    """Return turns with parts."""
     joined = joined_calls(row["messages"], call="tool_call", answers=("tool_response",))
-    found = conversation(joined, listed(row), tags=True)
-    back: Row = {"messages": found.messages, "images": found.media["image"]}
-    back |= {f"{kind}s": found.media[kind] for kind in ("video", "audio") if found.media[kind]}
+    read = conversation(joined, listed(row), tags=True)
+    back: Row = {"messages": read.messages, "images": read.media["image"]}
+    back |= {f"{kind}s": read.media[kind] for kind in ("video", "audio") if read.media[kind]}
     definitions = tools(row.get("tools"))
     return back | ({"tools": definitions} if definitions else {})
 
 
 def check(row: Row) -> None:
-    """The published rules: known roles, text contents, tags only in user turns and as many as files."""
+    """Raise `RowError` unless roles are known, contents text, and tags in user turns and as many as files."""
     for number, turn in enumerate(row["messages"]):
         if turn["role"] not in _ROLES or not isinstance(turn["content"], str):
             raise RowError("LAYOUT_CANNOT", "a turn of another kind", path=f"messages.{number}", value=turn)
@@ -54,7 +54,7 @@ def check(row: Row) -> None:
             raise RowError(
                 "IMG_POSITION", "a media tag outside a user turn", path=f"messages.{number}", value=turn
             )
-    tag_counts([turn["content"] for turn in row["messages"]], row)
+    check_tag_counts([turn["content"] for turn in row["messages"]], row)
 
 
 _MEDIA = ("image", "video", "audio")

@@ -1,9 +1,13 @@
-"""Where raw rows come from: files of several kinds, packed or not, many at once, the hub, or memory.
+"""Read raw rows from files (packed or not, one or many), the Hub, or memory.
 
-Strategy: `parts` turns what the user named into parts, each with its own name; `rows` reads one part. A
-file's kind is what its name ends in. Every raw row comes out as a dict with its "file:line", every piece that
-is no row as a `Reject`. Promises: parts and rows come in a fixed order, one row in memory at a time; strings
-stay strings ("001", "NA"); nothing is skipped but blank lines."""
+How it works. `parts` turns what the user named into parts, each with its own name, and `rows` reads one part.
+The end of a file's name says its kind. Every raw row comes out as a dict with its "file:line", and every
+piece that is not a row as a `Reject`.
+
+Guarantees:
+- Parts and rows come in a fixed order, with one row in memory at a time.
+- Strings stay strings ("001", "NA").
+- Nothing is skipped but blank lines."""
 
 from __future__ import annotations
 
@@ -19,12 +23,12 @@ from dfkdata.common.hashing import file_sha256
 from dfkdata.rows.record import Reject, Row, RowError
 from dfkdata.sources import _csv, _json
 from dfkdata.sources._files import open_unpacked, parquet_rows, plain, seekable
-from dfkdata.sources._rejects import Found, as_row, demand_text, unencodable
+from dfkdata.sources._rejects import SourcedRow, as_row, check_encodable, unencodable
 
 HUB = "hf://datasets/"
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 
-__all__ = ["Found", "Input", "Part", "Reject", "Row", "exists", "parts", "rows", "unencodable"]
+__all__ = ["Input", "Part", "Reject", "Row", "SourcedRow", "exists", "parts", "rows", "unencodable"]
 
 KINDS = (".csv", ".json", ".jsonl", ".ndjson", ".parquet")
 PACKED = ("", ".gz", ".zst")
@@ -36,8 +40,14 @@ Input = str | Path | Iterable[Any]
 
 @dataclass(frozen=True)
 class Part:
-    """One file (or rows in memory) of an input. name: as it stands in sources and manifest. root: where image
-    names start unless the user says otherwise."""
+    """One file (or the rows in memory) of an input.
+
+    Attributes:
+        name: Its name in sources and in the manifest.
+        root: Where image names start unless the user says otherwise.
+        path: The file; None for rows in memory.
+        memory: The rows in memory.
+    """
 
     name: str
     root: Path
@@ -46,47 +56,55 @@ class Part:
 
 
 def parts(
-    given: Input, *, store: Path | None = None, config: str | None = None, split: str | None = None
+    input: Input, *, store: Path | None = None, config: str | None = None, split: str | None = None
 ) -> list[Part]:
-    """The parts of an input, files sorted by name.
+    """Return the parts of an input, with files sorted by name.
 
-    store: folder in which archives are unpacked; None refuses archives. config, split: of a data set on the
-    hub. Raises `ConfigError` where nothing is found, `DataError` for a broken archive."""
-    if not isinstance(given, str | Path):
-        return [Part("memory", Path.cwd(), memory=given)]
-    if str(given).startswith(HUB):
+    Args:
+        input: A file, a folder, a pattern, hf://datasets/ORG/NAME@REV, or rows in memory.
+        store: The folder into which archives are unpacked; None refuses archives.
+        config: The configuration of a data set on the Hub.
+        split: Its split.
+
+    Raises:
+        ConfigError: If there is no data file.
+        DataError: If an archive is broken, or the Hub does not answer.
+    """
+    if not isinstance(input, str | Path):
+        return [Part("memory", Path.cwd(), memory=input)]
+    if str(input).startswith(HUB):
         from dfkdata.sources import _hub
 
-        folder, files = _hub.fetch(str(given), config, split, SUFFIXES)
+        folder, files = _hub.fetch(str(input), config, split, SUFFIXES)
         return [Part(file.relative_to(folder).as_posix(), folder, file) for file in files]
-    path = Path(given)
+    path = Path(input)
     if path.is_dir():
         return _folder(path, path)
     if path.is_file():
         if path.name.lower().endswith(ARCHIVES):
             return _unpacked(path, store)
         return [Part(path.name, path.parent, path)]
-    if any(sign in str(given) for sign in "*?["):
+    if any(sign in str(input) for sign in "*?["):
         base, pattern = _pattern(path)
-        found = sorted(file for file in base.glob(pattern) if file.is_file())
-        if found:
-            return [Part(file.relative_to(base).as_posix(), base, file) for file in found]
-    raise ConfigError(f"{given}: no such file, folder or pattern with a match")
+        matches = sorted(file for file in base.glob(pattern) if file.is_file())
+        if matches:
+            return [Part(file.relative_to(base).as_posix(), base, file) for file in matches]
+    raise ConfigError(f"{input}: no such file, folder or pattern with a match")
 
 
-def exists(given: str | Path) -> bool:
-    """Whether a path, folder or pattern leads to something; an address on the hub is taken at its word."""
-    path = Path(given)
-    if str(given).startswith(HUB) or path.exists():
+def exists(input: str | Path) -> bool:
+    """Return whether a path, folder or pattern leads to something; an address on the Hub is not looked up."""
+    path = Path(input)
+    if str(input).startswith(HUB) or path.exists():
         return True
-    if not any(sign in str(given) for sign in "*?["):
+    if not any(sign in str(input) for sign in "*?["):
         return False
     base, pattern = _pattern(path)
     return any(True for _ in base.glob(pattern))
 
 
 def _pattern(path: Path) -> tuple[Path, str]:
-    """The folder above the first wildcard, and the pattern below it."""
+    """Return the folder above the first wildcard, and the pattern below it."""
     steps = path.parts
     first = next(at for at, step in enumerate(steps) if any(sign in step for sign in "*?["))
     return Path(*steps[:first]) if first else Path(), str(Path(*steps[first:]))
@@ -96,13 +114,13 @@ _OURS = ("quarantine.jsonl", "duplicates.jsonl", "manifest.json")
 
 
 def _folder(folder: Path, root: Path) -> list[Part]:
-    """The data files of a folder and those below; what a conversion set aside is no data, and neither is a
-    finished conversion that lies below."""
+    """Return the data files at and below a folder, less what a conversion set aside and finished conversions
+    that lie below."""
     files = (file for file in folder.rglob("*") if file.name.lower().endswith(SUFFIXES) and file.is_file())
-    found = sorted(file for file in files if file.name not in _OURS and not _is_output(file.parent, folder))
-    if not found:
+    data = sorted(file for file in files if file.name not in _OURS and not _is_output(file.parent, folder))
+    if not data:
         raise ConfigError(f"{folder}: no data file in this folder; data files end in {', '.join(KINDS)}")
-    return [Part(file.relative_to(root).as_posix(), root, file) for file in found]
+    return [Part(file.relative_to(root).as_posix(), root, file) for file in data]
 
 
 def _is_output(folder: Path, top: Path) -> bool:
@@ -120,8 +138,12 @@ def _unpacked(path: Path, store: Path | None) -> list[Part]:
     return _folder(target, target)
 
 
-def rows(part: Part) -> Iterator[Found]:
-    """The raw rows of a part. Raises `DataError` where it cannot be read at all."""
+def rows(part: Part) -> Iterator[SourcedRow]:
+    """Yield the raw rows of a part, or why they are none, each with its "file:line".
+
+    Raises:
+        DataError: If the part cannot be read at all.
+    """
     if part.path is None:
         return _memory(part.memory, part.name)
     name = part.path.name
@@ -131,7 +153,7 @@ def rows(part: Part) -> Iterator[Found]:
     return _read(part.path, kind, part.name)
 
 
-def _read(path: Path, kind: str, name: str) -> Iterator[Found]:
+def _read(path: Path, kind: str, name: str) -> Iterator[SourcedRow]:
     if kind == ".parquet":
         yield from parquet_rows(path, name)
         return
@@ -149,13 +171,13 @@ def _read(path: Path, kind: str, name: str) -> Iterator[Found]:
             raise DataError(f"{path}: the file is broken, or cannot be read on ({error})") from error
 
 
-def _memory(found: Iterable[Any], name: str) -> Iterator[Found]:
-    """Rows in memory, such as a `datasets.Dataset`: mappings whose pictures may be Pillow images."""
-    for number, row in enumerate(found, start=1):
+def _memory(rows: Iterable[Any], name: str) -> Iterator[SourcedRow]:
+    """Yield rows in memory, such as a `datasets.Dataset`: mappings whose pictures may be Pillow images."""
+    for number, row in enumerate(rows, start=1):
         source = f"{name}:{number}"
         try:
             value = plain(row)
-            demand_text(value)
+            check_encodable(value)
         except RecursionError:
             yield RowError("ROW_NOT_OBJECT", "the row is nested too deeply").reject(source, None), source
             continue

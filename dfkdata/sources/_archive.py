@@ -1,5 +1,8 @@
-"""zip and tar -> a folder. Promise: nothing is written outside it, no links or devices are made, no member
-is written over another, and what unpacks to far more than it holds is refused."""
+"""Unpack zip and tar archives into a folder.
+
+Guarantees:
+- Nothing is written outside the folder, no links or devices are made, and no member overwrites another.
+- An archive that unpacks to far more than its own size is refused."""
 
 from __future__ import annotations
 
@@ -17,7 +20,11 @@ MAX_RATIO = 200
 
 
 def extract(path: Path, target: Path) -> None:
-    """Unpack the regular files of `path` under `target`. Raises `DataError` for unsafe names and bombs."""
+    """Unpack the regular files of the archive `path` into the folder `target`.
+
+    Raises:
+        DataError: If the archive is broken, holds unsafe names, or unpacks to too much.
+    """
     target.mkdir(parents=True, exist_ok=True)
     limit = min(MAX_BYTES, max(1 << 20, path.stat().st_size * MAX_RATIO))
     written, places = 0, set[Path]()

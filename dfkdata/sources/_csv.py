@@ -1,5 +1,4 @@
-"""CSV -> raw rows. Strict: a row of the wrong length or with broken quotes is a reject, and nothing is
-coerced."""
+"""Read CSV strictly: a row of the wrong length or with broken quotes is a reject, and nothing is coerced."""
 
 from __future__ import annotations
 
@@ -9,20 +8,19 @@ from typing import IO
 
 from dfkdata.common.errors import DataError
 from dfkdata.rows.record import Reject, Row, RowError
-from dfkdata.sources._rejects import Found
+from dfkdata.sources._rejects import SourcedRow
 
 _FIELD_LIMIT = 2**31 - 1  # the csv module's own limit, 131072 characters, is shorter than real posts
 
 
-def rows(file: IO[str], name: str) -> Iterator[Found]:
-    """The rows under the header; `file` is opened with newline="" and errors="surrogateescape"."""
+def rows(file: IO[str], name: str) -> Iterator[SourcedRow]:
+    """Yield the rows under the header of a file opened with newline="" and errors="surrogateescape"."""
     csv.field_size_limit(_FIELD_LIMIT)
     return _Table(name, file).rows()
 
 
 class _Table:
-    """CSV rows with the line on which each began. A row whose quotes are broken costs that line, not the
-    rest."""
+    """CSV rows with the line on which each began; broken quotes cost one line and not the rest."""
 
     def __init__(self, name: str, lines: Iterable[str]) -> None:
         self.name = name
@@ -41,8 +39,8 @@ class _Table:
             self.taken.append(line)
             yield line
 
-    def rows(self) -> Iterator[Found]:
-        """(row, "file:line") for each row; the header is read first."""
+    def rows(self) -> Iterator[SourcedRow]:
+        """Yield (row, "file:line") for each row under the header."""
         reader = csv.reader(self._feed(), strict=True)
         while True:
             start = self.line + 1
@@ -94,7 +92,7 @@ class _Table:
 
 
 def _padded(header: list[str], cells: list[str]) -> Row:
-    """The cells of a row of the wrong length under their columns; the surplus stands under ""."""
+    """Return the cells of a row of the wrong length under their columns, the surplus under the key ""."""
     row: Row = dict(zip(header, cells, strict=False))
     if len(cells) > len(header):
         row[""] = cells[len(header) :]

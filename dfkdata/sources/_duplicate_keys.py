@@ -1,9 +1,8 @@
-"""Objects that name a key twice. JSON readers keep the last value and say nothing, so one of two answers is
-lost.
+"""Find JSON objects that hold a key twice: JSON readers keep the last value and say nothing.
 
-Strategy: a colon outside of texts follows a key. Where there are as many quotes with a colon behind them as
-the decoded rows have keys, no key was lost, and that is seen over many rows at once; only what looks odd is
-read by a slow reader that tells."""
+How it works. A colon outside of texts follows a key. If there are as many quotes with a colon behind them as
+the decoded rows have keys, no key was lost, and that can be seen for many rows at once. Only what looks odd
+is read again by a slow reader that knows."""
 
 from __future__ import annotations
 
@@ -21,39 +20,39 @@ _ESCAPED = b"\\u00"  # a quote or a colon may be written so, and then counts do 
 _BIG = 1 << 16  # bytes from which numpy pays
 
 
-class Twice:
-    """Hook of `json` readers that builds objects; `key` is the first one that an object names twice."""
+class DuplicateKeyHook:
+    """Hook of `json` readers that builds objects; `key` is the first one that an object holds twice."""
 
     def __init__(self) -> None:
         self.key: str | None = None
 
     def __call__(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        """The object of these pairs."""
-        found = dict(pairs)
-        if len(found) < len(pairs) and self.key is None:
+        """Return the object of these pairs."""
+        content = dict(pairs)
+        if len(content) < len(pairs) and self.key is None:
             names = [name for name, _ in pairs]
             self.key = next(name for name in names if names.count(name) > 1)
-        return found
+        return content
 
     def take(self) -> str | None:
-        """The key, which is forgotten then."""
+        """Return the key and forget it."""
         key, self.key = self.key, None
         return key
 
 
-def twice(text: bytes, value: Any) -> str | None:
-    """The key that an object in the JSON `text` names twice; None where there is none. value: what it decodes
-    to."""
+def duplicate_key(text: bytes, value: Any) -> str | None:
+    """Return the key that an object in `text` holds twice, or None; `value` is what the text decodes to."""
     if not _APART.search(text) and _ESCAPED not in text and text.count(b'":') == _ENCODE(value).count(b'":'):
         return None
-    hook = Twice()
+    hook = DuplicateKeyHook()
     json.loads(text, object_pairs_hook=hook)
     return hook.key
 
 
-def plain(text: bytes, rows: list[Any]) -> bool:
-    """Whether `rows` are certainly what the lines of `text` say: one object a line, that names each key once.
-    False says nothing."""
+def certainly_unique(text: bytes, rows: list[Any]) -> bool:
+    """Return whether `rows` are certainly what `text` holds: one object a line, with each key once.
+
+    False means that nothing is certain."""
     if len(text) < _BIG or text[:1] != b"{" or text[-1:] != b"\n" or set(map(type, rows)) != {dict}:
         return False
     import numpy
@@ -73,7 +72,7 @@ def plain(text: bytes, rows: list[Any]) -> bool:
 
 
 def reject(text: bytes, key: str, source: str) -> Reject:
-    """The reject of a row that names `key` twice; its text is kept, since its value lost something."""
+    """Return the reject of a row that holds `key` twice; it keeps the text, as the value lost something."""
     shown = text.decode("utf-8", "backslashreplace").rstrip("\r\n")
     hint = "keep one of the two"
     return RowError("KEY_TWICE", f"the key {key!r} stands twice", path=key, value=shown, hint=hint).reject(

@@ -11,10 +11,16 @@ from pathlib import Path
 from typing import IO, Any
 
 from dfkdata.common.errors import DataError, missing_package
-from dfkdata.sources._rejects import Found
+from dfkdata.sources._rejects import SourcedRow
 
 
 def open_unpacked(path: Path) -> IO[bytes]:
+    """Open a file whose bytes come out unpacked, by the end of its name (.gz, .zst).
+
+    Raises:
+        DataError: If the file cannot be read.
+        ConfigError: If no package for zstd is installed.
+    """
     try:
         if path.suffix.lower() == ".gz":
             return gzip.open(path, "rb")  # type: ignore[return-value]  # a GzipFile is a binary file
@@ -26,7 +32,7 @@ def open_unpacked(path: Path) -> IO[bytes]:
 
 
 def _zstd(path: Path) -> IO[bytes]:
-    """A readable stream of the unpacked bytes, through whichever package is there."""
+    """Return a readable stream of the unpacked bytes, through whichever package is installed."""
     try:
         import zstandard
     except ImportError:
@@ -40,7 +46,7 @@ def _zstd(path: Path) -> IO[bytes]:
 
 
 def seekable(file: IO[bytes]) -> IO[bytes]:
-    """`file`, or a copy of it on disk where it cannot be read twice."""
+    """Return `file`, or a copy of it on disk if it cannot be read twice."""
     if file.seekable():
         return file
     copy = tempfile.TemporaryFile()  # noqa: SIM115  # the caller closes it
@@ -49,8 +55,10 @@ def seekable(file: IO[bytes]) -> IO[bytes]:
     return copy
 
 
-def parquet_rows(path: Path, name: str) -> Iterator[Found]:
-    """Rows by batches of 256, since one may hold embedded images. Sources name the row, from 1."""
+def parquet_rows(path: Path, name: str) -> Iterator[SourcedRow]:
+    """Yield the rows of a Parquet file, read 256 at a time since each may hold embedded images.
+
+    Sources name the row, from 1."""
     try:
         import pyarrow
         import pyarrow.parquet
@@ -68,9 +76,9 @@ def parquet_rows(path: Path, name: str) -> Iterator[Found]:
 
 
 def plain(value: Any) -> Any:
-    """`value` with Pillow images as {"bytes": PNG or original}, and mappings and lists as plain ones.
+    """Return `value` with Pillow images as {"bytes": PNG}, and with mappings and lists as plain ones.
 
-    What JSON has no word for becomes text: dates in ISO form, numbers of other kinds, keys that are no
+    What JSON cannot express becomes text: dates in ISO form, numbers of other kinds, keys that are not
     text."""
     if value is None or isinstance(value, str | int | float | bytes):
         return value

@@ -1,7 +1,7 @@
-"""hf://datasets/ORG/NAME@REVISION -> files in a local cache, through the hub's plain HTTP interface.
+"""Download data sets of the Hub into a local cache, through the Hub's plain HTTP interface.
 
-The endpoint is HF_ENDPOINT (default https://huggingface.co), the cache HF_HOME or ~/.cache/huggingface, below
-it `dfk`. A token in HF_TOKEN is sent to the endpoint's host and written nowhere."""
+How it works. The endpoint is HF_ENDPOINT (default https://huggingface.co); the cache is the folder `dfk`
+below HF_HOME or ~/.cache/huggingface. A token in HF_TOKEN is sent to the endpoint's host and written nowhere."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SCHEME = "hf://datasets/"
 
 
 class Place(NamedTuple):
-    """A data set on the hub: "ORG/NAME", its revision, and the folder or file inside it ("" for all)."""
+    """A data set on the Hub: "ORG/NAME", its revision, and the folder or file inside it ("" for all)."""
 
     repo: str
     revision: str
@@ -31,7 +31,7 @@ class Place(NamedTuple):
 
 
 def parse(address: str) -> Place:
-    """The place that `hf://datasets/ORG/NAME[@REV][/PATH]` names. Raises `ConfigError` for another form."""
+    """Return the place that `hf://datasets/ORG/NAME[@REV][/PATH]` names."""
     parts = address.removeprefix(SCHEME).split("/")
     if len(parts) < 2 or not all(parts[:2]):
         raise ConfigError(f"{address}: write hf://datasets/ORG/NAME or hf://datasets/ORG/NAME@REVISION")
@@ -42,9 +42,18 @@ def parse(address: str) -> Place:
 def fetch(
     address: str, config: str | None, split: str | None, suffixes: tuple[str, ...]
 ) -> tuple[Path, list[Path]]:
-    """The cache folder and the data files of a split, downloaded where they are not there yet.
+    """Return the cache folder and the data files of a split, after downloading those that are missing.
 
-    Raises `ConfigError` where no file fits config and split, `DataError` where the hub does not answer."""
+    Args:
+        address: hf://datasets/ORG/NAME[@REV][/PATH].
+        config: The configuration that the data set's README declares; None for the default.
+        split: The split; None for all.
+        suffixes: The ends of names of data files.
+
+    Raises:
+        ConfigError: If the address is of another form, or no file fits config and split.
+        DataError: If the Hub does not answer.
+    """
     place = parse(address)
     commit, names = _listing(place)
     folder = _cache() / place.repo.replace("/", "--") / commit
@@ -61,15 +70,14 @@ class _File(msgspec.Struct):
 
 
 class _Info(msgspec.Struct):
-    """What is read of the hub's answer about a data set."""
+    """The part of the Hub's answer about a data set that is read."""
 
     sha: str
     siblings: list[_File] = []
 
 
 def _listing(place: Place) -> tuple[str, list[str]]:
-    """The commit of a revision and the names of its files; names that lead out of a folder are left out.
-    Raises `DataError` for an answer of another form."""
+    """Return the commit of a revision and the names of its files, less names that lead out of a folder."""
     what = f"api/datasets/{place.repo}/revision/{quote(place.revision, safe='')}"
     try:
         info = msgspec.json.decode(_get(what), type=_Info)
@@ -113,7 +121,7 @@ def _chosen(
 
 
 class _Declared(NamedTuple):
-    """A config of a README's head. default: it is the one that is meant where none is named."""
+    """A configuration in a README's head; `default` says that it counts if the user names none."""
 
     name: str
     data_files: Any
@@ -121,24 +129,22 @@ class _Declared(NamedTuple):
 
 
 def _config(place: Place, declared: list[_Declared], name: str | None) -> _Declared:
-    """The config of that name; without a name the only one, or the default as `datasets` knows it. Raises
-    `ConfigError` where there is none such, with the choices."""
+    """Return the configuration of that name; without a name the only one, or the default of `datasets`."""
     known = ", ".join(config.name for config in declared) or "none"
     if name is not None:
-        found = [config for config in declared if config.name == name]
-        if not found:
+        named = [config for config in declared if config.name == name]
+        if not named:
             raise ConfigError(f"{place.repo} has no config {name!r}; it declares {known}")
-        return found[0]
-    found = [config for config in declared if config.default] or declared
-    if len(found) > 1:
+        return named[0]
+    defaults = [config for config in declared if config.default] or declared
+    if len(defaults) > 1:
         way = "name one: --hub-config, hub_config= in Python, or a path behind the data set's name"
         raise ConfigError(f"{place.repo} has {len(declared)} configs and no default ({known}); {way}")
-    return found[0]
+    return defaults[0]
 
 
 def _declared(place: Place, names: list[str], folder: Path, commit: str) -> list[_Declared]:
-    """The configs in the head of the data set's README, in order; none where there is no such head. Raises
-    `ConfigError` where the head is not YAML."""
+    """Return the configurations in the head of the data set's README, in order."""
     if "README.md" not in names:
         return []
     text = _download(place, commit, "README.md", folder).read_text(encoding="utf-8-sig", errors="replace")
@@ -156,7 +162,7 @@ def _one_declared(entry: dict[str, Any]) -> _Declared:
 
 
 def _matching(config: _Declared, names: list[str], split: str | None) -> list[str]:
-    """The names that a config's `data_files` means. Raises `ConfigError` where it has no such split."""
+    """Return the names that a configuration's `data_files` mean; an unknown split raises `ConfigError`."""
     splits = _splits(config.data_files)
     if split is not None and splits and split not in splits:
         raise ConfigError(f"config {config.name!r} has no split {split!r}; it has {', '.join(splits)}")
@@ -166,16 +172,17 @@ def _matching(config: _Declared, names: list[str], split: str | None) -> list[st
 
 
 def _splits(files: Any) -> dict[str, list[str]]:
-    """The patterns of each split in `data_files`: a pattern, a list of them, or splits with patterns. A
-    pattern without a split is of `train`, as `datasets` has it."""
-    found: dict[str, list[str]] = {}
+    """Return the patterns of each split in `data_files`: a pattern, a list of them, or splits with patterns.
+
+    A pattern without a split belongs to `train`, as in `datasets`."""
+    splits: dict[str, list[str]] = {}
     for entry in files if isinstance(files, list) else [files]:
-        given = {"split": "train", "path": entry} if isinstance(entry, str) else entry
-        if isinstance(given, dict):
-            paths = given.get("path")
-            patterns = found.setdefault(str(given.get("split", "train")), [])
+        declared = {"split": "train", "path": entry} if isinstance(entry, str) else entry
+        if isinstance(declared, dict):
+            paths = declared.get("path")
+            patterns = splits.setdefault(str(declared.get("split", "train")), [])
             patterns += [one for one in (paths if isinstance(paths, list) else [paths]) if _is_pattern(one)]
-    return found
+    return splits
 
 
 def _is_pattern(value: Any) -> TypeGuard[str]:
@@ -187,8 +194,7 @@ _MEANS = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
 
 
 def _pattern(pattern: str) -> re.Pattern[str]:
-    """A pattern over whole names, from the data set's top: * stays in a folder, ** does not. Raises
-    `ConfigError`."""
+    """Return a pattern over whole names, from the data set's top: * stays in a folder, ** does not."""
     at, regex = 0, ""
     for sign in _SIGNS.finditer(pattern := pattern.removeprefix("./")):
         regex += re.escape(pattern[at : sign.start()])

@@ -1,5 +1,7 @@
-"""JSON and JSONL -> raw rows, one at a time; a JSON list is read piece by piece, whatever its size, and so is
-one in a large object. Small objects, and large ones that map ids to rows, are read whole."""
+"""Read JSON and JSONL, one row at a time.
+
+How it works. A JSON list is read piece by piece, whatever its size, and so is a list in a large object. Small
+objects, and large ones that map ids to rows, are read whole."""
 
 from __future__ import annotations
 
@@ -12,20 +14,20 @@ import msgspec
 from dfkdata.common.errors import DataError
 from dfkdata.sources import _duplicate_keys
 from dfkdata.sources._json_window import NoNumber, Window
-from dfkdata.sources._rejects import BOM, DECODE, DECODE_LINES, Found, as_row, bad_json
+from dfkdata.sources._rejects import BOM, DECODE, DECODE_LINES, SourcedRow, as_row, bad_json
 
 _LINES_CHUNK = 1 << 17
 
 
-def lines(file: IO[bytes], name: str) -> Iterator[Found]:
-    """One JSON object a line; blank lines are no rows."""
+def lines(file: IO[bytes], name: str) -> Iterator[SourcedRow]:
+    """Yield the rows of JSONL; blank lines are not rows."""
     passed = 0
     for text in _whole_lines(file):
         try:
             rows = DECODE_LINES(text)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             rows = []
-        if rows and _duplicate_keys.plain(text, rows):
+        if rows and _duplicate_keys.certainly_unique(text, rows):
             for row in rows:
                 passed += 1
                 source = f"{name}:{passed}"
@@ -36,7 +38,7 @@ def lines(file: IO[bytes], name: str) -> Iterator[Found]:
 
 
 def _whole_lines(file: IO[bytes]) -> Iterator[bytes]:
-    """The file in pieces of whole lines; a long line is read in steps that double."""
+    """Yield the file in pieces of whole lines; a long line is read in steps that double."""
     rest = b""
     start = True
     while data := file.read(max(_LINES_CHUNK, len(rest))):
@@ -52,8 +54,8 @@ def _whole_lines(file: IO[bytes]) -> Iterator[bytes]:
         yield rest
 
 
-def _one_by_one(text: bytes, name: str, passed: int) -> Iterator[Found]:
-    """Lines of which some may be no row. passed: lines before these."""
+def _one_by_one(text: bytes, name: str, passed: int) -> Iterator[SourcedRow]:
+    """Yield lines of which some may not be rows; `passed` lines came before."""
     for at, line in enumerate(text.split(b"\n"), start=1):
         source = f"{name}:{passed + at}"
         try:
@@ -62,13 +64,15 @@ def _one_by_one(text: bytes, name: str, passed: int) -> Iterator[Found]:
             if line.strip():
                 yield bad_json(line, source, str(error)), source
             continue
-        key = _duplicate_keys.twice(line, row)
+        key = _duplicate_keys.duplicate_key(line, row)
         yield (_duplicate_keys.reject(line, key, source) if key is not None else as_row(row, source)), source
 
 
-def document(file: IO[bytes], name: str) -> Iterator[Found]:
-    """A list of rows; or an object that wraps one under data, items, examples or records; or a map of id ->
-    row; or JSONL under another name."""
+def document(file: IO[bytes], name: str) -> Iterator[SourcedRow]:
+    """Yield the rows of a JSON document.
+
+    It is a list, an object with a list under data, items, examples or records, an object that maps ids to
+    rows, or JSONL under another name."""
     start = file.read(1).lstrip(BOM) or file.read(3).lstrip(BOM)
     while start and not start.strip():
         start = file.read(1)
@@ -77,10 +81,10 @@ def document(file: IO[bytes], name: str) -> Iterator[Found]:
         yield from _items(file, name)
         return
     data = file.read(_WHOLE).removeprefix(BOM)
-    found = _large(file, name, data) if start == b"{" and len(data) > _WHOLE - len(BOM) else None
-    if found is not None:
+    large = _large(file, name, data) if start == b"{" and len(data) > _WHOLE - len(BOM) else None
+    if large is not None:
         del data
-        yield from found
+        yield from large
         return
     data += file.read()
     try:
@@ -91,7 +95,7 @@ def document(file: IO[bytes], name: str) -> Iterator[Found]:
             raise DataError(f"{name}: not JSON ({error})") from error
         yield from rows
         return
-    if _duplicate_keys.twice(data, whole) is not None:
+    if _duplicate_keys.duplicate_key(data, whole) is not None:
         yield from _with_keys_twice(data, name)
         return
     for number, row in enumerate(_unwrap(whole, name), start=1):
@@ -99,9 +103,10 @@ def document(file: IO[bytes], name: str) -> Iterator[Found]:
         yield as_row(row, source), source
 
 
-def _undecoded(file: IO[bytes], name: str, data: bytes) -> Iterable[Found] | None:
-    """The rows of an object that does not decode as a whole: those under one of `_WRAPPERS`, where what is
-    wrong lies within rows; else those of lines. None where there is one line."""
+def _undecoded(file: IO[bytes], name: str, data: bytes) -> Iterable[SourcedRow] | None:
+    """Return the rows of an object that does not decode as a whole, or None.
+
+    They lie under one of `_WRAPPERS`, if only rows are at fault, or on lines."""
     file.seek(0)
     if len(data) <= _WHOLE and _key_of_list(Window(file, name)) is not None:
         file.seek(0)
@@ -113,9 +118,11 @@ def _undecoded(file: IO[bytes], name: str, data: bytes) -> Iterable[Found] | Non
     return lines(file, name) if b"\n" in data.strip() else None
 
 
-def _large(file: IO[bytes], name: str, head: bytes) -> Iterator[Found] | None:
-    """The rows of a large file that begins with an object and `head`, where they can be read piece by piece:
-    one object a line, or lists under `_WRAPPERS`. Else None, and the file stands behind `head`."""
+def _large(file: IO[bytes], name: str, head: bytes) -> Iterator[SourcedRow] | None:
+    """Return the rows of a large file that begins with an object and `head`, if they can be read in pieces.
+
+    They can if there is one object a line, or a list under one of `_WRAPPERS`. Otherwise the result is None,
+    and the file's position is behind `head`."""
     at, cut = file.tell(), head.find(b"\n") + 1
     try:
         by_line = isinstance(DECODE(head[:cut]), dict) and head[cut:].strip() != b""
@@ -134,8 +141,9 @@ def _large(file: IO[bytes], name: str, head: bytes) -> Iterator[Found] | None:
 
 
 def _object_a_line(file: IO[bytes]) -> bool:
-    """Whether the first line ends with a brace and the next begins with one, as in no whole document. The
-    line may be as long as the file, so it is read in pieces."""
+    """Return whether the first line ends with a brace and the next begins with one, as in no whole document.
+
+    The line may be as long as the file, so it is read in pieces."""
     before = b""
     while data := file.read(_LINES_CHUNK):
         line, end, rest = data.partition(b"\n")
@@ -150,19 +158,19 @@ def _object_a_line(file: IO[bytes]) -> bool:
 
 
 def _key_of_list(text: Window) -> str | None:
-    """The first key of `_WRAPPERS` that holds a list; values before it are passed."""
+    """Return the first key of `_WRAPPERS` that holds a list, stepping over the values before it."""
     try:
         for key in text.names():
             if key in _WRAPPERS and text.at("["):
                 return key
             text.pass_value()
     except (DataError, NoNumber):
-        pass  # what is wrong is said by what reads it whole
+        pass  # reading the file whole reports what is wrong
     return None
 
 
-def _wrapped(file: IO[bytes], name: str) -> Iterator[Found]:
-    """The rows in the lists of an object. Raises `DataError` where more than one list holds rows."""
+def _wrapped(file: IO[bytes], name: str) -> Iterator[SourcedRow]:
+    """Yield the rows in the lists of an object; more than one list with rows raises `DataError`."""
     text, number, full, before = Window(file, name), 0, "", set[str]()
     for key in text.names():
         if key in before:
@@ -188,10 +196,10 @@ def _two_lists(name: str, one: str, other: str) -> DataError:
     return DataError(f"{name}: rows under {one!r} and under {other!r}; {way}")
 
 
-def _with_keys_twice(data: bytes, name: str) -> Iterator[Found]:
+def _with_keys_twice(data: bytes, name: str) -> Iterator[SourcedRow]:
     """A document in which some object names a key twice: rows that do so are rejects. Raises `DataError`
     where it is the object around the rows."""
-    hook = _duplicate_keys.Twice()
+    hook = _duplicate_keys.DuplicateKeyHook()
     whole = json.loads(data, object_pairs_hook=lambda pairs: _Marked(hook(pairs), hook.take()))
     if isinstance(whole, _Marked) and whole.key is not None and _unwrap(whole, name) != [whole]:
         raise _twice_around(name, whole.key)
@@ -205,15 +213,15 @@ def _with_keys_twice(data: bytes, name: str) -> Iterator[Found]:
 
 
 class _Marked(dict[str, Any]):
-    """An object, and the key that it names twice."""
+    """An object, and the key that it holds twice."""
 
-    def __init__(self, found: dict[str, Any], key: str | None) -> None:
-        super().__init__(found)
+    def __init__(self, content: dict[str, Any], key: str | None) -> None:
+        super().__init__(content)
         self.key = key
 
 
 def _marked(value: Any) -> str | None:
-    """The first key that an object anywhere in `value` names twice."""
+    """Return the first key that an object anywhere in `value` holds twice."""
     if isinstance(value, _Marked) and value.key is not None:
         return value.key
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
@@ -225,7 +233,7 @@ _WHOLE = 1 << 21
 
 
 def _unwrap(whole: Any, name: str) -> Iterable[Any]:
-    """The rows of a document. Raises `DataError` where more than one list holds rows."""
+    """Return the rows of a document; more than one list with rows raises `DataError`."""
     if not isinstance(whole, dict):
         return [whole]
     lists = {key: whole[key] for key in _WRAPPERS if isinstance(whole.get(key), list)}
@@ -239,9 +247,8 @@ def _unwrap(whole: Any, name: str) -> Iterable[Any]:
     return [whole]
 
 
-def _items(file: IO[bytes], name: str) -> Iterator[Found]:
-    """The items of a JSON list with the line on which each begins. Raises `DataError` where the list breaks
-    off."""
+def _items(file: IO[bytes], name: str) -> Iterator[SourcedRow]:
+    """Yield the items of a JSON list with the line on which each begins."""
     text = Window(file, name)
     for line in text.items():
         yield text.row(f"{name}:{line}"), f"{name}:{line}"

@@ -1,7 +1,9 @@
-"""A long JSON text that is read value by value through a window, so that its size costs no memory.
+"""Read a long JSON text value by value through a window, so that its size costs no memory.
 
-Promises: the window holds one value and little more; a value that is no JSON raises `DataError` with file and
-line, a number that nobody can hold costs its own row."""
+Guarantees:
+- The window holds one value and little more.
+- A value that is not JSON raises `DataError` with file and line; a number that Python cannot hold costs its
+  own row only."""
 
 from __future__ import annotations
 
@@ -14,18 +16,18 @@ from typing import IO, Any
 from dfkdata.common.errors import DataError
 from dfkdata.rows.record import Reject, Row
 from dfkdata.sources import _duplicate_keys
-from dfkdata.sources._rejects import as_row, bad_json, demand_text, unencodable
+from dfkdata.sources._rejects import as_row, bad_json, check_encodable, unencodable
 
 _CHUNK = 1 << 20
 
 
 class Window:
-    """A window on a long JSON text."""
+    """A window on a long JSON text, which moves forwards only."""
 
     def __init__(self, file: IO[bytes], name: str) -> None:
         self.file, self.name = file, name
         self.decode = codecs.getincrementaldecoder("utf-8-sig")()
-        self.twice = _duplicate_keys.Twice()
+        self.twice = _duplicate_keys.DuplicateKeyHook()
         self.read_value = json.JSONDecoder(
             object_pairs_hook=self.twice, parse_constant=_no_constant, parse_float=_finite
         ).raw_decode
@@ -33,7 +35,7 @@ class Window:
         self.window, self.place, self.line, self.ended = "", 0, 1, False
 
     def at(self, sign: str) -> bool:
-        """Whether the next sign, blanks skipped, is `sign`."""
+        """Return whether the next character after blanks is `sign`."""
         while True:
             rest = len(self.window)
             while self.place < rest and self.window[self.place] in " \t\r\n":
@@ -45,14 +47,14 @@ class Window:
                 raise DataError(f"{self.name}:{self.line}: the JSON text breaks off")
 
     def skip(self, sign: str) -> None:
-        """Step over `sign`. Raises `DataError` when something else stands there."""
+        """Step over `sign`; anything else raises `DataError`."""
         if not self.at(sign):
             raise DataError(f"{self.name}:{self.line}: not JSON: {sign!r} expected")
         self.place += 1
         self.at("")
 
     def items(self) -> Iterator[int]:
-        """The line of each item of the list at this place, who has to read it, to the list's end."""
+        """Yield the line of each item of the list at this place; the caller must read each item."""
         self.skip("[")
         while not self.at("]"):
             yield self.line
@@ -61,7 +63,7 @@ class Window:
         self.place += 1
 
     def names(self) -> Iterator[str]:
-        """Each key of the object at this place, whose value has to be read, to the object's end."""
+        """Yield each key of the object at this place; the caller must read each value."""
         self.skip("{")
         while not self.at("}"):
             if not self.at('"'):
@@ -78,7 +80,7 @@ class Window:
         self._value(self.read_loosely)
 
     def finish(self) -> None:
-        """Raises `DataError` when more than blanks follows the end of the document."""
+        """Raise `DataError` if more than blanks follow the end of the document."""
         while True:
             rest = self.window[self.place :]
             if rest.strip():
@@ -88,7 +90,7 @@ class Window:
                 return
 
     def row(self, source: str) -> Row | Reject:
-        """The row at this place. A number that JSON or Python does not know costs this row alone."""
+        """Return the row at this place, or its reject if a number is one that Python cannot hold."""
         problem = ""
         try:
             value, written = self._value(self.read_value)
@@ -101,13 +103,13 @@ class Window:
             return _duplicate_keys.reject(written.encode("utf-8", "backslashreplace"), key, source)
         if "\\u" in written:
             try:
-                demand_text(value)
+                check_encodable(value)
             except UnicodeEncodeError as error:
                 return unencodable(source, value, error)
         return as_row(value, source)
 
     def _value(self, read: Callable[[str, int], tuple[Any, int]]) -> tuple[Any, str]:
-        """The JSON value at this place and its text; the window doubles until it holds it."""
+        """Return the JSON value at this place and its text; the window doubles until it holds them."""
         while True:
             self.twice.take()  # the window may have ended within the value
             try:
@@ -130,7 +132,7 @@ class Window:
             return value, written
 
     def _more(self) -> bool:
-        """Read on, dropping what was passed."""
+        """Read on and drop what was passed; return False at the end."""
         if self.ended:
             return False
         data = self.file.read(max(_CHUNK, len(self.window) - self.place))
