@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from dfkeval.evaluation.evaluate import evaluate as evaluate
     from dfkeval.evaluation.evaluate import score as score
     from dfkeval.evaluation.modes import evaluate_modes as evaluate_modes
+    from dfkeval.inference.batch import predict_many as predict_many
     from dfkeval.inference.predictor import PredictionError as PredictionError
     from dfkeval.inference.predictor import Predictor as Predictor
     from dfkeval.parsing.decode import Decoded as Decoded
@@ -39,6 +40,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "decode": "parsing.decode",
         "PredictionError": "inference.predictor",
         "Predictor": "inference.predictor",
+        "predict_many": "inference.batch",
         "Run": "runs.run",
         "evaluate": "evaluation.evaluate",
         "evaluate_modes": "evaluation.modes",

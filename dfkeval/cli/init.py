@@ -1,14 +1,16 @@
-"""`dfkeval init`: a preset to edit."""
+"""`dfkeval init`: write a preset to edit."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-EXAMPLES = "Examples:\n\n  dfkeval init json_captioner\n\n  dfkeval init sita_vlm_gen --out eval.yaml"
+from dfkdata.common.console import examples
+from dfkeval.cli._output import write
+
+EXAMPLES = examples("dfkeval init json_captioner", "dfkeval init sita_vlm_gen --out eval.yaml")
 
 
 def init_command(
@@ -21,9 +23,7 @@ def init_command(
     from dfkeval.runs import presets
 
     if preset is None:
-        sys.stdout.write("".join(f"{name}  {presets.about(name)}\n" for name in presets.names()))
+        write("".join(f"{name}  {presets.about(name)}\n" for name in presets.names()))
         return
     path = presets.write(preset, out)
-    sys.stdout.write(
-        f"{path}\nname your rows and your model in it, then: dfkeval run {path} --out runs/{preset}\n"
-    )
+    write(f"{path}\nname your rows and your model in it, then: dfkeval run {path} --out runs/{preset}\n")

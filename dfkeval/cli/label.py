@@ -1,4 +1,4 @@
-"""`dfkeval label`: unlabelled captions -> training rows by a teacher model."""
+"""`dfkeval label`: turn captions into training rows with a teacher model."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from dfkdata.common.console import examples
 from dfkdata.common.errors import ConfigError
 from dfkdata.common.progress import Progress
-from dfkeval.cli import model_options as engine_options
+from dfkeval.cli import model_options
+from dfkeval.cli._output import write
 from dfkeval.models.quiet import quiet_libraries
 
 if TYPE_CHECKING:
@@ -19,18 +21,17 @@ if TYPE_CHECKING:
     from dfkdata.rows.record import Record, Reject
     from dfkeval.inference.labelling.files import Totals
 
-EXAMPLES = (
-    "Examples:\n\n"
-    "  dfkeval label captions.jsonl --url http://127.0.0.1:8000/v1 --model teacher --out labels\n\n"
-    "  dfkeval label captions.csv --model Qwen/Qwen3.5-0.8B --prompt enhance --out labels --dry-run"
+EXAMPLES = examples(
+    "dfkeval label captions.jsonl --url http://127.0.0.1:8000/v1 --model teacher --out labels",
+    "dfkeval label captions.csv --model Qwen/Qwen3.5-0.8B --prompt enhance --out labels --dry-run",
 )
 
 
 def label_command(
     captions: Annotated[Path, typer.Argument(help="CSV, JSONL, … with a column caption.", metavar="INPUT")],
     out: Annotated[Path, typer.Option(help="Folder of the rows; a stopped run goes on there.")],
-    model: engine_options.Model = None,
-    adapter: engine_options.Adapter = None,
+    model: model_options.Model = None,
+    adapter: model_options.Adapter = None,
     prompt: Annotated[
         Literal["strict", "enhance"], typer.Option(help="strict: literal; enhance: style and mood inferred.")
     ] = "strict",
@@ -57,10 +58,10 @@ def label_command(
         float | None, typer.Option(min=0, help="Ask no more when the answers could cost more than this.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only the estimate.")] = False,
-    url: engine_options.Url = None,
-    key: engine_options.Key = None,
-    backend: engine_options.BackendText = None,
-    set_: engine_options.Settings = None,
+    url: model_options.Url = None,
+    key: model_options.Key = None,
+    backend: model_options.BackendText = None,
+    set_: model_options.Settings = None,
 ) -> None:
     """Ask a teacher for the structure of each caption and keep what its judges accept as training rows."""
     from itertools import islice
@@ -73,16 +74,15 @@ def label_command(
 
     quiet_libraries()
     config = backend_options.configured(model, adapter, urls=url or (), key=key, backend=backend)
-    settings = default_sampling(schemas.load(schema or teacher.PROMPTS[prompt][0]))
-    sampling = backend_options.sampling_of(settings, set_ or ())
-    wanted = _validators(validators)
+    default = default_sampling(schemas.load(schema or teacher.PROMPTS[prompt][0]))
+    sampling = backend_options.changed(default, set_ or (), "--set")
+    accept = _validators(validators)
     store = out / "media"
-    engine = backends.start(config)
     labeller = teacher.Labeller(
-        engine, prompt=prompt, schema=schema, wanted=wanted, tool_choice=tool_choice, sampling=sampling,
+        backends.start(config), prompt=prompt, schema=schema, validators=accept, tool_choice=tool_choice, sampling=sampling,
         prices=budget.Prices(price_prompt, price_output),
     )  # fmt: skip
-    budget.Purse(max_cost, labeller.prices, sampling.limit)  # a cap without prices is said first
+    budget.Budget(max_cost, labeller.prices, sampling.limit)  # refuse a cap without prices first
 
     def rows() -> Iterator[Record | Reject]:
         return islice(inputs.rows(captions, from_, images=images, store=store), limit)
@@ -97,17 +97,19 @@ def label_command(
     if dry_run or not expected.total:
         return
     bar = Progress("captions")
-    found = run.label(labeller, rows(), out, cap=max_cost, progress=lambda done: bar(done, expected.total))
-    _write_totals(found, out, labeller.schema.name)
-    if found.failed:
-        sys.stderr.write(f"dfkeval: {found.failed} requests failed; the same command again asks only these\n")
-    if found.stopped:
-        left = expected.total - found.kept - found.rejected - found.failed
+    counts = run.label(labeller, rows(), out, cap=max_cost, progress=lambda done: bar(done, expected.total))
+    _write_totals(counts, out, labeller.schema.name)
+    if counts.failed:
+        sys.stderr.write(
+            f"dfkeval: {counts.failed} requests failed; the same command again asks only these\n"
+        )
+    if counts.stopped:
+        left = expected.total - counts.kept - counts.rejected - counts.failed
         sys.stderr.write(
             f"dfkeval: {left} rows are not asked, which could cost more than --max-cost {max_cost:g}; "
             "a larger one goes on there\n"
         )
-    if found.failed or found.stopped:
+    if counts.failed or counts.stopped:
         raise typer.Exit(1)
 
 
@@ -116,11 +118,12 @@ def _validators(text: str | None) -> dict[str, dict[str, Any]] | None:
 
     if text is None:
         return None
-    found = parse_yaml(text, "--validators")
-    given: dict[Any, Any] = found if isinstance(found, dict) else {"": "no mapping"}
-    if not all(options is None or isinstance(options, dict) for options in given.values()):
+    parsed = parse_yaml(text, "--validators")
+    if not isinstance(parsed, dict) or not all(
+        options is None or isinstance(options, dict) for options in parsed.values()
+    ):
         raise ConfigError("--validators: write names with options, '{grounding: {minimum: 0.9}}'")
-    return {str(name): options or {} for name, options in given.items()}
+    return {str(name): options or {} for name, options in parsed.items()}
 
 
 def _money(cost: float | None, about: str = "") -> str:
@@ -129,13 +132,13 @@ def _money(cost: float | None, about: str = "") -> str:
     )
 
 
-def _write_totals(found: Totals, out: Path, schema: str) -> None:
+def _write_totals(counts: Totals, out: Path, schema: str) -> None:
     from dfkeval.inference.labelling.files import KEPT, REJECTED
 
-    reasons = ", ".join(f"{name} {count}" for name, count in found.reasons.most_common())
-    sys.stdout.write(
-        f"kept: {found.kept}\nrejected: {found.rejected + found.failed}{f' ({reasons})' if reasons else ''}\n"
-        f"tokens: {found.prompt_tokens} prompt, {found.output_tokens} answer; {_money(found.cost)}\n"
+    reasons = ", ".join(f"{name} {count}" for name, count in counts.reasons.most_common())
+    write(
+        f"kept: {counts.kept}\nrejected: {counts.rejected + counts.failed}{f' ({reasons})' if reasons else ''}\n"
+        f"tokens: {counts.prompt_tokens} prompt, {counts.output_tokens} answer; {_money(counts.cost)}\n"
         f"rows: {out / KEPT}\nrejects: {out / REJECTED}\n"
         f"next: dfkdata convert {out / KEPT} --from task_1 --schema {schema} --out data\n"
     )

@@ -1,9 +1,7 @@
-"""`dfkeval parse`: text on standard input -> one JSON object on standard output, with every problem
-underlined in its source line; the same lines stand on standard error, to be read.
+"""`dfkeval parse`: read one answer from standard input and print it as JSON, with every problem underlined.
 
-A thin command: it reads, calls `decode` (or the parser, for the streamed form) and prints. The bytes are
-taken as they are, but for one final newline, which shells and editors put behind a text and no model
-wrote; `--exact` keeps it. Exit 0: a valid answer; 1: none."""
+The bytes are taken as they are, except for one final newline, which shells and editors add and no model wrote;
+`--exact` keeps it. The exit status is 0 for a valid answer, else 1."""
 
 from __future__ import annotations
 
@@ -15,10 +13,16 @@ from typing import Annotated, Any, Literal
 import typer
 
 from dfkdata import schemas
+from dfkdata.common.console import examples
 from dfkdata.common.errors import ConfigError
+from dfkeval.cli._output import write
 from dfkeval.parsing.decode import Decoded, Failure, Form, decode
 from dfkeval.parsing.toolcall import CallFinished, Mode, Problem, ToolCallParser
 
+EXAMPLES = examples(
+    "dfkeval parse --schema caption < answer.txt",
+    "dfkeval parse --schema dfk_label --mode lenient < answer.txt",
+)
 _WIDTH = 100
 
 
@@ -38,37 +42,30 @@ def parse_command(
         bool, typer.Option("--exact", help="A final newline is part of the answer; else one is left out.")
     ] = False,
 ) -> None:
-    """Read one answer from standard input and print what it says, as JSON.
-
-    Examples:
-
-      dfkeval parse --schema caption < answer.txt
-
-      dfkeval parse --schema dfk_label --mode lenient < answer.txt
-    """
+    """Read one answer from standard input and print what it says, as JSON."""
     text = _streamed(schema, mode) if stream else _decoded(sys.stdin.buffer.read())
     if not exact and text.endswith("\n"):
         text = text[: -2 if text.endswith("\r\n") else -1]
-    report, good = report_of(text, schema, mode, form, finished=not cut)
-    sys.stdout.write(json.dumps(report, ensure_ascii=False) + "\n")
+    report, valid = report_of(text, schema, mode, form, finished=not cut)
+    write(json.dumps(report, ensure_ascii=False) + "\n")
     for problem in report.get("problems", ()):
         sys.stderr.write(f"{problem['status']} ({problem['code']}): {problem['message']}\n")
         sys.stderr.write(problem["underlined"] + "\n")
-    raise typer.Exit(0 if good else 1)
+    raise typer.Exit(0 if valid else 1)
 
 
 def _decoded(data: bytes) -> str:
     try:
         return data.decode("utf-8")
-    except UnicodeDecodeError as bad:
-        message = f"standard input is not UTF-8 (byte {bad.start}); convert it, for example with iconv"
-        raise ConfigError(message) from bad
+    except UnicodeDecodeError as error:
+        message = f"standard input is not UTF-8 (byte {error.start}); convert it, for example with iconv"
+        raise ConfigError(message) from error
 
 
 def report_of(
     text: str, schema: str, mode: Mode, form: Form, *, finished: bool
 ) -> tuple[dict[str, Any], bool]:
-    """The JSON object that the command prints, and whether the answer is valid."""
+    """Return the JSON object that the command prints, and whether the answer is valid."""
     result = decode(text, schema, mode=mode, form=form, finished=finished)
     if isinstance(result, Decoded):
         return {"ok": True, "value": result.value, "repairs": list(result.repairs)}, True
@@ -81,23 +78,25 @@ def _failed(failure: Failure, text: str) -> dict[str, Any]:
 
 
 def underline(text: str, problem: Problem) -> str:
-    """The line where `problem` begins with its span marked by carets below, long lines cut around it."""
+    """Return the line where a problem begins, and below it carets under its span; long lines are cut around it."""
     start, end = problem.span
     line = text.rfind("\n", 0, start) + 1
     stop = text.find("\n", start)
     stop = len(text) if stop < 0 else stop
     shown = max(line, start - _WIDTH // 2)
     stop = min(stop, shown + _WIDTH)
-    blanks = "".join("\t" if sign == "\t" else " " * _columns(sign) for sign in text[shown:start])
-    carets = "^" * max(1, sum(_columns(sign) for sign in text[start : min(end, stop)]))
+    blanks = "".join(
+        "\t" if character == "\t" else " " * _columns(character) for character in text[shown:start]
+    )
+    carets = "^" * max(1, sum(_columns(character) for character in text[start : min(end, stop)]))
     return f"{text[shown:stop]}\n{blanks}{carets}"
 
 
-def _columns(sign: str) -> int:
-    """How many columns of a terminal `sign` takes."""
-    if unicodedata.combining(sign):
+def _columns(character: str) -> int:
+    """How many columns of a terminal a character takes."""
+    if unicodedata.combining(character):
         return 0
-    return 2 if unicodedata.east_asian_width(sign) in "WF" else 1
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
 
 
 def _streamed(schema: str, mode: Mode) -> str:
@@ -111,6 +110,6 @@ def _streamed(schema: str, mode: Mode) -> str:
         for event in stream.feed(piece):
             if isinstance(event, CallFinished):
                 call = {"event": "call", "name": event.call.name, "arguments": event.call.arguments}
-                sys.stdout.write(json.dumps(call, ensure_ascii=False) + "\n")
+                write(json.dumps(call, ensure_ascii=False) + "\n")
                 sys.stdout.flush()
     return "".join(pieces)

@@ -1,25 +1,30 @@
-"""Commands over finished runs that are not part of asking and scoring: `dfkeval pool | samples | track`."""
+"""Commands over finished runs: `dfkeval pool | samples | track | history | suspects`."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-POOL_EXAMPLES = (
-    "Examples:\n\n  dfkeval pool runs/tuned-seed1 runs/tuned-seed2 runs/tuned-seed3\n\n"
-    "  dfkeval pool runs/tuned --metric labels.macro_f1"
-)
+from dfkdata.common.console import examples
+from dfkeval.cli._output import write, write_csv
 
-SAMPLES_EXAMPLES = (
-    "Examples:\n\n  dfkeval samples runs/tuned --out samples.parquet\n\n"
-    "  dfkeval samples runs/tuned --out wrong.csv --outcome schema_invalid"
+POOL_EXAMPLES = examples(
+    "dfkeval pool runs/tuned-seed1 runs/tuned-seed2 runs/tuned-seed3",
+    "dfkeval pool runs/tuned --metric labels.macro_f1",
 )
-TRACK_EXAMPLES = (
-    "Examples:\n\n  dfkeval track runs/step100 runs/step200 --to tensorboard --folder logs\n\n"
-    "  WANDB_MODE=offline dfkeval track runs/tuned --to wandb"
+SAMPLES_EXAMPLES = examples(
+    "dfkeval samples runs/tuned --out samples.parquet",
+    "dfkeval samples runs/tuned --out wrong.csv --outcome schema_invalid",
+)
+TRACK_EXAMPLES = examples(
+    "dfkeval track runs/step100 runs/step200 --to tensorboard --folder logs",
+    "WANDB_MODE=offline dfkeval track runs/tuned --to wandb",
+)
+HISTORY_EXAMPLES = examples("dfkeval history runs", "dfkeval history runs --metric labels.f1.fitnah")
+SUSPECTS_EXAMPLES = examples(
+    "dfkeval suspects runs/a runs/b", "dfkeval suspects runs/tuned --least 0.9 --csv check.csv"
 )
 
 
@@ -38,20 +43,20 @@ def pool_command(
     from dfkeval.analysis.pooling import pool
     from dfkeval.reports import formatting
 
-    found = pool(list(runs))
-    first, rest = formatting.split(found.values)
-    refuse_unknown(metric or (), found.values)
+    pooled = pool(list(runs))
+    first, rest = formatting.split(pooled.values)
+    refuse_unknown(metric or (), pooled.values)
     rows = []
     for name in metric or [*first, *rest]:
-        each = found.values[name]
-        shown = " ".join(formatting.number(value) for value in each.by_run)
-        interval = formatting.interval(each.low, each.high)
-        rows.append((name, formatting.number(each.value), interval, formatting.number(each.spread), shown))
+        value = pooled.values[name]
+        by_run = " ".join(formatting.number(number) for number in value.by_run)
+        interval = formatting.interval(value.low, value.high)
+        rows.append((name, formatting.number(value.value), interval, formatting.number(value.spread), by_run))
     header = ("metric", "mean", "interval", "spread", "by run")
-    lost = "".join(f"; {count} left out: {reason}" for reason, count in found.left_out.items())
-    notes = "".join(f"- {note}\n" for note in found.notes)
-    sys.stdout.write(
-        f"{', '.join(found.runs)}: {found.n} common rows{lost}\n\n"
+    left_out = "".join(f"; {count} left out: {reason}" for reason, count in pooled.left_out.items())
+    notes = "".join(f"- {note}\n" for note in pooled.notes)
+    write(
+        f"{', '.join(pooled.runs)}: {pooled.n} common rows{left_out}\n\n"
         + "\n".join(reports.table(header, rows))
         + f"\n{notes}"
     )
@@ -73,8 +78,10 @@ def samples_command(
     unknown = [name for name in outcome or () if name not in OUTCOMES]
     if unknown:
         raise ConfigError(f"--outcome {unknown[0]}: not one of {', '.join(OUTCOMES)}")
-    kept = [each for each in RunDirectory(folder).samples() if not outcome or each.outcome in outcome]
-    sys.stdout.write(f"{len(kept)} samples: {write_samples(kept, out)}\n")
+    samples = [
+        sample for sample in RunDirectory(folder).samples() if not outcome or sample.outcome in outcome
+    ]
+    write(f"{len(samples)} samples: {write_samples(samples, out)}\n")
 
 
 def track_command(
@@ -93,4 +100,41 @@ def track_command(
     trackers.check(to)
     for step, path in enumerate(runs):
         for place in trackers.send(load_run(path), to, step=step, folder=folder):
-            sys.stdout.write(f"{path}: {place}\n")
+            write(f"{path}: {place}\n")
+
+
+def history_command(
+    folder: Annotated[Path, typer.Argument(help="A folder of runs.", metavar="DIR")],
+    metric: Annotated[
+        list[str] | None, typer.Option("--metric", help="Values to show. May be repeated.")
+    ] = None,
+) -> None:
+    """The trend of a folder of runs, oldest first."""
+    from dfkeval import reports
+    from dfkeval.analysis import history
+
+    header, rows = history.history(folder, metric or ())
+    write("\n".join(reports.table(header, rows)) + "\n")
+
+
+def suspects_command(
+    runs: Annotated[list[Path], typer.Argument(help="Runs on the same rows.", metavar="RUN_A [RUN_B...]")],
+    csv_: Annotated[Path | None, typer.Option("--csv", help="Write the list to this file.")] = None,
+    least: Annotated[
+        float, typer.Option("--least", help="Only rows that the runs are at least so sure of, from 0 to 1.")
+    ] = 0.0,
+) -> None:
+    """Rows whose gold label all runs contradict alike: likely label errors, for checking again."""
+    from dfkeval import reports
+    from dfkeval.analysis import label_errors
+    from dfkeval.runs.run import load_run
+
+    suspects = label_errors.suspects([load_run(path) for path in runs], least)
+    header = ("id", "gold", "answered", "runs", "confidence", "text")
+    rows = [
+        (row.id, row.gold, row.said, str(row.runs), reports.number(row.confidence), row.source_text)
+        for row in suspects
+    ]
+    if csv_ is not None:
+        write_csv(csv_, header, rows)
+    write("\n".join(reports.table(header[:5], [row[:5] for row in rows])) + f"\n\n{len(rows)} rows\n")

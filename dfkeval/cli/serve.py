@@ -1,4 +1,4 @@
-"""`dfkeval serve`: one JSON endpoint over any backend."""
+"""`dfkeval serve`: answer questions over HTTP, with any backend."""
 
 from __future__ import annotations
 
@@ -9,29 +9,26 @@ from typing import Annotated
 
 import typer
 
+from dfkdata.common.console import examples
 from dfkdata.common.errors import ConfigError, missing_package
-from dfkeval.cli import model_options as engine_options
+from dfkeval.cli import model_options
 from dfkeval.models.quiet import quiet_libraries
 
-EXAMPLES = (
-    "Examples:\n\n"
-    "  dfkeval serve --model tiny --adapter train/adapter --port 8080\n\n"
-    "  dfkeval serve --url http://127.0.0.1:8000/v1 --model dfk --schema dfk_label --limit workers=8"
+EXAMPLES = examples(
+    "dfkeval serve --model tiny --adapter train/adapter --port 8080",
+    "dfkeval serve --url http://127.0.0.1:8000/v1 --model dfk --schema dfk_label --limit workers=8",
 )
 
 
 def serve_command(
-    model: engine_options.Model = None,
-    adapter: engine_options.Adapter = None,
-    schema: engine_options.SchemaName = None,
-    variant: engine_options.Variant = None,
+    model: model_options.Model = None,
+    adapter: model_options.Adapter = None,
+    schema: model_options.SchemaName = None,
+    variant: model_options.Variant = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.", min=0, max=65_535)] = 8080,
-    confidences: Annotated[bool, typer.Option(help="Also say how sure the model is of each label.")] = False,
-    threshold: Annotated[
-        list[str] | None,
-        typer.Option(help="Abstain below this probability: 0.8, or for one label fitnah=0.9."),
-    ] = None,
+    confidences: model_options.Confidences = False,
+    threshold: model_options.ThresholdText = None,
     limit: Annotated[
         list[str] | None,
         typer.Option(help="body, pixels, images, characters, timeout, upload, queue, batch, workers."),
@@ -39,14 +36,13 @@ def serve_command(
     token: Annotated[
         str | None, typer.Option(help="Environment variable with the bearer token that callers must send.")
     ] = None,
-    scaffold: engine_options.ScaffoldFile = None,
-    url: engine_options.Url = None,
-    key: engine_options.Key = None,
-    backend: engine_options.BackendText = None,
-    set_: engine_options.Settings = None,
+    scaffold: model_options.ScaffoldFile = None,
+    url: model_options.Url = None,
+    key: model_options.Key = None,
+    backend: model_options.BackendText = None,
+    set_: model_options.Settings = None,
 ) -> None:
     """Answer POST /predict with typed JSON, one question a request (docs/serving.md)."""
-    from dfkeval.cli.predict import threshold_of
     from dfkeval.inference import backend_options
     from dfkeval.inference.predictor import Predictor
 
@@ -64,15 +60,15 @@ def serve_command(
     secret = None if token is None else os.environ.get(token)
     if token is not None and not secret:
         raise ConfigError(f"--token: the environment variable {token} is not set")
-    ask = Predictor(
+    predictor = Predictor(
         backend=backend_options.configured(model, adapter, urls=url or (), key=key, backend=backend),
         schema=schema, variant=variant, settings=set_ or (), scaffold=scaffold,
-        confidences=confidences, threshold=threshold_of(threshold or ()),
+        confidences=confidences, threshold=model_options.threshold_of(threshold or ()),
     )  # fmt: skip
-    if limits.workers > 1 and not ask.backend.capabilities.parallel:
+    if limits.workers > 1 and not predictor.backend.capabilities.parallel:
         raise ConfigError("--limit workers: a local model answers one batch at a time; raise batch instead")
-    sys.stderr.write(f"dfkeval: http://{host}:{port}/predict answers in {ask.schema.name}\n")
-    app = application(ask, limits, secret)
+    sys.stderr.write(f"dfkeval: http://{host}:{port}/predict answers in {predictor.schema.name}\n")
+    app = application(predictor, limits, secret)
     running = uvicorn.Server(server.config(app, limits, host=host, port=port, log_level="warning"))
     with contextlib.suppress(KeyboardInterrupt):
         running.run()

@@ -1,8 +1,8 @@
-"""Which engine answers, as commands are told: a model with an adapter, a server's address, or any backend
-written out as in an evaluation's YAML.
+"""Build a backend configuration from command-line options: a local model, a server URL, or YAML.
 
-Promises: names are checked before anything is loaded; a key is named by its environment variable and never
-passed."""
+Guarantees:
+- Names are checked before anything is loaded.
+- A key is named by its environment variable; its text is never an option."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import msgspec
 from pydantic import BeforeValidator, SerializeAsAny
 
 from dfkdata.common.config import C, Config, apply_override, bind, parse_yaml
 from dfkdata.common.errors import ConfigError
-from dfkdata.common.json_files import read_json, write_json
-from dfkeval.runs import config as configs
+from dfkeval.runs import config as run_config
 from dfkeval.types import Sampling
-
-#: What is added to an output's name for the record of how it was made.
-RECORD = ".run.json"
 
 
 class BackendChoice(Config):
-    """backend: as in an evaluation's configuration. sampling: None takes the schema's default."""
+    """A backend as in an evaluation's configuration.
 
-    backend: Annotated[SerializeAsAny[Config], BeforeValidator(configs.backend_of)]
+    Args:
+        backend: The configuration of a member of `dfkeval.backends`.
+        sampling: How text is drawn; None takes the schema's default.
+    """
+
+    backend: Annotated[SerializeAsAny[Config], BeforeValidator(run_config.backend_of)]
     sampling: Sampling | None = None
 
 
@@ -38,13 +38,23 @@ def configured(
     key: str | None = None,
     backend: str | None = None,
 ) -> Config:
-    """The backend's configuration out of one of three: `backend` (YAML, or the path of a YAML file), the
-    `urls` of servers with `model` as its name there, or a local `model`. Raises `ConfigError`."""
+    """Return the configuration of the backend that answers.
+
+    Args:
+        model: A local model; with `urls` its name on the servers.
+        adapter: Folder of a LoRA adapter for the local model.
+        urls: Addresses of OpenAI-compatible servers.
+        key: Name of the environment variable with the servers' key.
+        backend: Any backend instead, as YAML or as the path of a YAML file.
+
+    Raises:
+        ConfigError: The options do not go together, or the YAML is not a backend.
+    """
     if backend is not None:
         if adapter is not None or urls:
             raise ConfigError("--backend says everything; leave --adapter and --url out")
-        given, root = _written(backend)
-        return _bound(({"model": model} if model is not None else {}) | given, root)
+        options, root = _from_yaml(backend)
+        return _bound(({"model": model} if model is not None else {}) | options, root)
     if model is None:
         raise ConfigError("say which model answers: --model NAME, or --backend '{kind: …}'")
     if urls:
@@ -56,8 +66,8 @@ def configured(
     return _bound({"kind": "transformers", "model": model, "adapter": adapter}, Path.cwd())
 
 
-def _written(backend: str) -> tuple[dict[str, Any], Path]:
-    """(the mapping, where its paths start) of `--backend`."""
+def _from_yaml(backend: str) -> tuple[dict[str, Any], Path]:
+    """(the mapping, the folder where its paths start) of `--backend`."""
     path, root = Path(backend), Path.cwd()
     text = backend
     if not backend.lstrip().startswith("{"):
@@ -65,42 +75,32 @@ def _written(backend: str) -> tuple[dict[str, Any], Path]:
             text, root = path.read_text(encoding="utf-8"), path.resolve().parent
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(
-                f"--backend {backend!r}: no readable file and no mapping {{…}} ({error})"
+                f"--backend {backend!r}: neither a readable file nor a mapping {{…}} ({error})"
             ) from error
-    found = parse_yaml(text, "--backend")
-    found = found.get("backend", found) if isinstance(found, dict) else found
-    if not isinstance(found, dict):
+    options = parse_yaml(text, "--backend")
+    options = options.get("backend", options) if isinstance(options, dict) else options
+    if not isinstance(options, dict):
         raise ConfigError("--backend: write a mapping, for example '{kind: scripted, completions: a.jsonl}'")
-    return found, root
+    return options, root
 
 
-def _bound(given: dict[str, Any], root: Path) -> Config:
-    found = bind({"backend": given}, BackendChoice, "command line").backend
-    return found.model_copy(update=configs.paths_of(found, root))
-
-
-def sampling_of(base: Sampling, changes: Sequence[str]) -> Sampling:
-    """`base` with changes such as "max_new_tokens=64". Raises `ConfigError` for an unknown name."""
-    return changed(base, changes, "--set")
+def _bound(options: dict[str, Any], root: Path) -> Config:
+    backend = bind({"backend": options}, BackendChoice, "command line").backend
+    return backend.model_copy(update=run_config.paths_of(backend, root))
 
 
 def changed(base: C, changes: Sequence[str], option: str) -> C:
-    """`base` with changes such as "name=3", given by `option`. Raises `ConfigError` for an unknown name."""
+    """Return a configuration with some of its keys changed.
+
+    Args:
+        base: The configuration.
+        changes: Changes such as "max_new_tokens=64".
+        option: Name of the option that gave them, for messages.
+
+    Raises:
+        ConfigError: There is no such key, or the value does not fit.
+    """
     data: dict[str, Any] = {}
     for change in changes:
         apply_override(data, change)
     return bind(base.model_dump() | data, type(base), option)
-
-
-def begin(out: Path, now: dict[str, Any], begun: bool) -> None:
-    """Note beside `out`, a file or folder, how it is made. begun: it holds results already. Raises
-    `ConfigError` where those were made in another way."""
-    path, now = out.with_name(out.name + RECORD), msgspec.json.decode(msgspec.json.encode(now))
-    before = read_json(path) if begun and path.exists() else now
-    changed = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
-    if changed:
-        raise ConfigError(
-            f"{out}: was begun with another {', '.join(changed)}; give another --out, or remove it"
-        )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, now)

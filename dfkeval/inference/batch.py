@@ -1,8 +1,9 @@
-"""Many rows -> a JSONL of predictions: resumable, in shards, one typed outcome a row.
+"""Predict many rows into a JSONL file that a stopped run goes on with.
 
-Promises: every row of the input gives exactly one line, rows that cannot be asked and copies of a row
-included; a line is written and flushed as its answer comes, so a killed run loses what was in flight; a run
-that was stopped goes on only with the same model, schema and sampling, and asks failed requests again."""
+Guarantees:
+- Every row of the input gives exactly one line, also a row that cannot be asked and a copy of another row.
+- A line is written and flushed as its answer comes, so a killed run loses only what was in flight.
+- A file goes on only with the same model, schema and sampling; failed requests are asked again."""
 
 from __future__ import annotations
 
@@ -13,24 +14,38 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from msgspec.structs import replace
 
 from dfkdata.common import jsonl, locks
 from dfkdata.common.errors import ConfigError
 from dfkdata.rows.record import Record, Reject
 from dfkeval.evaluation.grading import grade
-from dfkeval.inference import backend_options
-from dfkeval.inference.predictor import CHUNK, Predictor, askable
+from dfkeval.inference.inputs import CHUNK, askable, name_of, numbered
+from dfkeval.inference.predictor import Predictor
+from dfkeval.inference.resume import begin
 from dfkeval.models.identity import AnswerIdentity
 from dfkeval.types import NOT_ANSWERED, Sample
 
-WHAT = "a prediction"
+_LINE = "a prediction"
 
 
 class Prediction(msgspec.Struct, frozen=True, kw_only=True):
-    """One line. outcome: of `dfkeval.types.OUTCOMES`; "abstained" for a valid answer below the threshold;
-    "rejected" for a raw row that cannot be asked. value: the strictly read answer; None without one, and for
-    an abstained one. label: the class that was answered, abstained or not."""
+    """One line of a file of predictions.
+
+    Args:
+        id: Id of the row; the place of a row that cannot be read.
+        outcome: One of `dfkeval.types.OUTCOMES`, "abstained" for a valid answer below the threshold, or
+            "rejected" for a row that cannot be asked.
+        value: The strictly read answer; None if it is not valid, and for an abstained one.
+        label: The class that was answered, abstained or not.
+        confidence: Probability of that label, in [0, 1].
+        label_probs: Label -> its probability over the closed set.
+        repairs: Aliases that the strict reading resolved, or what the lenient reading repaired.
+        problems: What is wrong, one readable line each.
+        text: The raw answer.
+        source: Where the row comes from.
+        n_prompt_tokens: Tokens of the prompt.
+        n_output_tokens: Tokens of the answer.
+    """
 
     id: str
     outcome: str
@@ -46,9 +61,15 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
     n_output_tokens: int | None = None
 
 
-def of_sample(sample: Sample, ask: Predictor, source: str = "") -> Prediction:
-    """A judged answer as a prediction."""
-    reason = ask.abstains(sample)
+def prediction_of(sample: Sample, predictor: Predictor, source: str = "") -> Prediction:
+    """Return a graded answer as a prediction.
+
+    Args:
+        sample: The graded answer.
+        predictor: Whose threshold decides about abstaining.
+        source: Where the row comes from.
+    """
+    reason = predictor.abstains(sample)
     return Prediction(
         id=sample.id,
         outcome=sample.outcome if reason is None else "abstained",
@@ -65,61 +86,85 @@ def of_sample(sample: Sample, ask: Predictor, source: str = "") -> Prediction:
     )
 
 
-def many(
-    ask: Predictor,
+def predict_many(
+    predictor: Predictor,
     rows: Iterable[Record | Reject],
     out: str | Path,
     *,
     part: tuple[int, int] = (1, 1),
     progress: Callable[[int], None] | None = None,
 ) -> dict[str, int]:
-    """Append one `Prediction` a row to the JSONL `out`; rows answered there before are not asked again.
+    """Append one prediction a row to a JSONL file; rows that it answers already are not asked again.
 
-    part: (3, 16) is every sixteenth row from the third. progress: called with the number of finished rows.
-    Returns outcome -> rows, of the whole file. Raises `DataError` when `out` holds something else,
-    `ConfigError` when it was begun with another model, schema or sampling."""
+    Args:
+        predictor: What answers.
+        rows: What to ask, for example from `dfkdata.read`.
+        out: The JSONL file; each line is a `Prediction`.
+        part: (place, count) of a shard: (3, 16) is every sixteenth row from the third.
+        progress: Called with the number of finished rows.
+
+    Returns:
+        Outcome -> number of rows, of the whole file.
+
+    Raises:
+        DataError: `out` holds something else.
+        ConfigError: `out` was begun with another model, schema or sampling.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from dfkdata import Record
+        >>> from dfkeval import Predictor, predict_many
+        >>> from dfkeval.backends import Completion
+        >>> from dfkeval.backends.scripted import Scripted
+        >>> backend = Scripted({"q1": Completion(id="q1", text="Jakarta")})
+        >>> row = Record(id="q1", group="q1", source="", fields={"question": "Ibu kota?"})
+        >>> out = Path(tempfile.mkdtemp()) / "answers.jsonl"
+        >>> predict_many(Predictor(schema="answer", backend=backend), [row], out)
+        {'ok': 1}
+    """
     path = Path(out)
     if path.is_dir():
         raise ConfigError(f"{path}: is a folder; --out is a JSONL file")
     with locks.alone(path.with_name(path.name + locks.LOCK), "prediction"):
-        return _into(path, ask, rows, part, progress)
+        return _predict_into(path, predictor, rows, part, progress)
 
 
-def _into(
+def _predict_into(
     path: Path,
-    ask: Predictor,
+    predictor: Predictor,
     rows: Iterable[Record | Reject],
     part: tuple[int, int],
     progress: Callable[[int], None] | None,
 ) -> dict[str, int]:
-    done = outcomes(path)
-    backend_options.begin(path, _record(ask, part), begun=bool(done))
-    kept = {name: outcome for name, outcome in done.items() if outcome not in NOT_ANSWERED}
-    jsonl.rewrite(path, Prediction, WHAT, lambda found: found.id in kept)
-    mine = islice(numbered(askable(rows, ask.schema)), part[0] - 1, None, part[1])
+    done = _outcomes(path)
+    begin(path, _record(predictor, part), begun=bool(done))
+    finished = {name: outcome for name, outcome in done.items() if outcome not in NOT_ANSWERED}
+    jsonl.rewrite(path, Prediction, _LINE, lambda prediction: prediction.id in finished)
+    shard = islice(numbered(askable(rows, predictor.schema)), part[0] - 1, None, part[1])
     with jsonl.JsonlAppender(path) as file:
-        for found in _predictions(ask, (row for row in mine if name_of(row) not in kept)):
-            kept[found.id] = found.outcome
-            file.put(found)
+        for prediction in _predictions(predictor, (row for row in shard if name_of(row) not in finished)):
+            finished[prediction.id] = prediction.outcome
+            file.put(prediction)
             if progress is not None:
-                progress(len(kept))
-    return dict(sorted(Counter(kept.values()).items()))
+                progress(len(finished))
+    return dict(sorted(Counter(finished.values()).items()))
 
 
-def _record(ask: Predictor, part: tuple[int, int]) -> dict[str, Any]:
+def _record(predictor: Predictor, part: tuple[int, int]) -> dict[str, Any]:
     return {
-        "schema": ask.schema.name,
-        "variant": ask.schema.variant,
-        "sampling": ask.sampling.model_dump(mode="json"),
-        "scaffold": ask.scaffold._asdict() if ask.scaffold is not None else None,
-        "confidences": ask.confidences,
-        "threshold": ask.threshold,
+        "schema": predictor.schema.name,
+        "variant": predictor.schema.variant,
+        "sampling": predictor.sampling.model_dump(mode="json"),
+        "scaffold": predictor.scaffold._asdict() if predictor.scaffold is not None else None,
+        "confidences": predictor.confidences,
+        "threshold": predictor.threshold,
         "shard": f"{part[0]}/{part[1]}",
-        "backend": AnswerIdentity.of(ask.backend.info).for_resume(),
+        "backend": AnswerIdentity.of(predictor.backend.info).for_resume(),
     }
 
 
-def _predictions(ask: Predictor, rows: Iterable[Record | Reject]) -> Iterator[Prediction]:
+def _predictions(predictor: Predictor, rows: Iterable[Record | Reject]) -> Iterator[Prediction]:
     waiting = iter(rows)
     while chunk := list(islice(waiting, CHUNK)):
         for row in chunk:
@@ -127,36 +172,15 @@ def _predictions(ask: Predictor, rows: Iterable[Record | Reject]) -> Iterator[Pr
                 reason = f"{row.code}: {row.reason}"
                 yield Prediction(id=name_of(row), outcome="rejected", problems=(reason,), source=row.source)
         records = {row.id: row for row in chunk if isinstance(row, Record)}
-        items = {name: ask.item(record) for name, record in records.items()}
-        for completion in ask.answers(items.values()):
+        items = {name: predictor.item(record) for name, record in records.items()}
+        for completion in predictor.answers(items.values()):
             item = items.pop(completion.id)
-            sample = grade([item], {completion.id: completion}, ask.schema)[0]
-            yield of_sample(sample, ask, records[sample.id].source)
-        for sample in grade(items.values(), {}, ask.schema):  # the engine left these out
-            yield of_sample(sample, ask, records[sample.id].source)
+            sample = grade([item], {completion.id: completion}, predictor.schema)[0]
+            yield prediction_of(sample, predictor, records[sample.id].source)
+        for sample in grade(items.values(), {}, predictor.schema):  # the backend left these out
+            yield prediction_of(sample, predictor, records[sample.id].source)
 
 
-def name_of(row: Record | Reject) -> str:
-    """What a row is called in the file: its id, or for a reject its place."""
-    return row.id if isinstance(row, Record) else row.source
-
-
-def numbered(rows: Iterable[Record | Reject]) -> Iterator[Record | Reject]:
-    """The rows, the second and later ones of one name as "name#2", …, or the next number that is free: each
-    row has a line of its own."""
-    seen: Counter[str] = Counter()
-    for row in rows:
-        first = name = name_of(row)
-        while name in seen:
-            seen[first] += 1
-            name = f"{first}#{seen[first]}"
-        seen[name] = 1
-        if name == first:
-            yield row
-        else:
-            yield replace(row, id=name) if isinstance(row, Record) else replace(row, source=name)
-
-
-def outcomes(path: Path) -> dict[str, str]:
-    """id -> outcome of the finished lines. Raises `DataError` for a line that is no prediction."""
-    return {found.id: found.outcome for _, found in jsonl.read_finished(path, Prediction, WHAT)}
+def _outcomes(path: Path) -> dict[str, str]:
+    """Id -> outcome of the finished lines."""
+    return {line.id: line.outcome for _, line in jsonl.read_finished(path, Prediction, _LINE)}

@@ -1,19 +1,21 @@
-"""Inputs without gold: a raw format (see `dfkdata.formats`) whose rows are asked and not taught, and folders
-of pictures.
+"""Read inputs without gold answers: files of any raw format, files with one column an input, and folders of pictures.
 
     {"title": "Judul", "text": "Isi", "img_path": "images/1.png", "id"?: key of the row}
 
-Every column with text is an input by its name, and the schema's prompt shows those that it knows: title and
-text for posts, caption for captions, question for questions. Numbers count as text; other values are not
-inputs. A row needs a text or an image. The column `caption`, where there is one, is kept as `meta.text`: what
-an answer must be grounded in. Outside `dfkdata.formats`, since what it reads cannot be converted into
-training rows."""
+The module is a raw format (see `dfkdata.formats`) itself. Every column with text is an input under its name, and
+the schema's prompt shows those that it knows: title and text for posts, caption for captions, question for
+questions. Numbers count as text; other values are not inputs. A row needs a text or a picture. The column
+`caption`, if there is one, is kept as `meta.text`, which an answer must be grounded in. The module stands outside
+`dfkdata.formats`, because what it reads cannot be converted into training rows."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+from msgspec.structs import replace
 
 from dfkdata import read, sources
 from dfkdata.common.config import Config
@@ -21,16 +23,24 @@ from dfkdata.common.errors import ConfigError
 from dfkdata.common.hashing import content_id
 from dfkdata.formats import Row, key, path_list
 from dfkdata.rows.record import Record, Reject, RowError
+from dfkdata.schemas import Lines, Schema, Value
 
 SCHEMA: str | None = "caption"
 COLUMNS = ()  # columns are the user's
 NAME = "dfkeval.inference.inputs"
+#: Rows that are given to a backend together.
+CHUNK = 256
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp")
 
 
 class Options(Config):
-    """image: the first of these columns that holds something names the row's pictures. id: the column with
-    the row's key. source: the text that an answer must be grounded in."""
+    """Options of the raw format.
+
+    Args:
+        image: Columns; the first that holds something names the row's pictures.
+        id: Column with the row's key.
+        source: Column with the text that an answer must be grounded in.
+    """
 
     image: tuple[str, ...] | str = ("image", "images", "img_path")
     id: str = "id"
@@ -38,19 +48,19 @@ class Options(Config):
 
 
 def record(row: Row, source: str, options: Options) -> Record:
-    """One row. Raises `RowError` for a row that shows nothing, and for pictures that are no paths."""
+    """Read one row. Raises `RowError` if it shows nothing, or its pictures are not paths."""
     columns = (options.image,) if isinstance(options.image, str) else options.image
     images = _images(row, columns)
     fields = {
-        name: found
+        name: text
         for name, value in row.items()
-        if name not in columns and name != options.id and (found := _shown(value))
+        if name not in columns and name != options.id and (text := _as_text(value))
     }
     if not fields and not images:
         hint = "give it a text, or a picture in the column " + " or ".join(columns)
         raise RowError("EMPTY_USER", "the row has neither text nor picture", value=row, hint=hint)
     name = key(row, options.id)
-    told = fields.get(options.source)
+    source_text = fields.get(options.source)
     content = content_id(*images, *(part for pair in sorted(fields.items()) for part in pair))
     return Record(
         id=name or content,
@@ -59,39 +69,48 @@ def record(row: Row, source: str, options: Options) -> Record:
         source=source,
         fields=fields,
         images=images,
-        meta={"text": told} if told else {},
+        meta={"text": source_text} if source_text else {},
     )
 
 
 def rows(
-    given: str | Path,
+    source: str | Path,
     format: str | None = None,
     *,
     images: str | Path | None = None,
     store: str | Path | None = None,
 ) -> Iterator[Record | Reject]:
-    """The rows of a file or folder: of a raw format, of this one where none is named, or one row a picture
-    for a folder that holds pictures and no tables.
+    """Read the rows of a file or folder.
 
-    images: where image names start. store: folder for embedded images. Raises `ConfigError` for a folder
-    with nothing to ask, and as `dfkdata.read`."""
-    folder = Path(given)
-    if format is None and folder.is_dir() and not _tables(folder):
-        found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURES)
-        if not found:
+    Args:
+        source: A file or a folder. A folder of pictures without tables gives one row a picture.
+        format: Raw format of the file; None takes every column as an input under its name.
+        images: Folder where picture names start.
+        store: Folder for pictures that are embedded in the file.
+
+    Returns:
+        Records and, for rows that cannot be read, rejects.
+
+    Raises:
+        ConfigError: The folder holds nothing to ask; or as `dfkdata.read` raises it.
+    """
+    folder = Path(source)
+    if format is None and folder.is_dir() and not _has_tables(folder):
+        pictures = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURES)
+        if not pictures:
             raise ConfigError(f"{folder}: holds neither pictures ({', '.join(PICTURES)}) nor tables")
-        names = [path.relative_to(folder).as_posix() for path in found]
+        names = [path.relative_to(folder).as_posix() for path in pictures]
         raw: list[dict[str, Any]] = [{"id": name, "image": name} for name in names]
         return read(raw, NAME, images=folder)
-    return read(given, format if format is not None else NAME, images=images, store=store)
+    return read(source, format if format is not None else NAME, images=images, store=store)
 
 
-def _tables(folder: Path) -> bool:
+def _has_tables(folder: Path) -> bool:
     return any(path.name.lower().endswith(sources.SUFFIXES) for path in folder.rglob("*") if path.is_file())
 
 
-def _shown(value: object) -> str:
-    """The value as an input; empty for what is none."""
+def _as_text(value: object) -> str:
+    """The value as text; empty if it is not an input."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         return str(value)
     return value.strip() if isinstance(value, str) else ""
@@ -104,7 +123,58 @@ def _images(row: Row, columns: tuple[str, ...]) -> tuple[str, ...]:
     value = row[column]
     if isinstance(value, str):
         return (value,) if value.startswith("data:") else path_list(value.strip(), column)
-    if isinstance(value, list) and all(isinstance(each, str) and each for each in value):
+    if isinstance(value, list) and all(isinstance(path, str) and path for path in value):
         return tuple(value)
     hint = 'write "a.png" or ["a.png", "b.png"]'
     raise RowError("IMG_LIST", "not a path and no list of paths", path=column, value=value, hint=hint)
+
+
+def prompt_fields(schema: Schema) -> list[str]:
+    """Return the names of the inputs that the schema's prompt shows."""
+    names: list[str] = []
+    for part in schema.prompt.parts:
+        match part:
+            case Lines(lines=lines):
+                names += [key for _, key in lines]
+            case Value(field=field):
+                names.append(field)
+    return names
+
+
+def askable(rows: Iterable[Record | Reject], schema: Schema) -> Iterator[Record | Reject]:
+    """Yield the rows; a row with nothing of what the schema's prompt shows becomes a `Reject`."""
+    known = prompt_fields(schema)
+    for row in rows:
+        if isinstance(row, Reject) or _shows_something(row, known):
+            yield row
+            continue
+        has = ", ".join(row.fields) or "nothing"
+        reason = f"the prompt of {schema.name} shows {', '.join(known)} and images; the row has {has}"
+        yield Reject(source=row.source, code="NO_INPUT", reason=reason)
+
+
+def _shows_something(record: Record, known: Sequence[str]) -> bool:
+    own = record.messages is not None or bool(record.images)
+    return own or any(record.fields.get(name) for name in known)
+
+
+def name_of(row: Record | Reject) -> str:
+    """Return what a row is called in the output: its id, or the place of a reject."""
+    return row.id if isinstance(row, Record) else row.source
+
+
+def numbered(rows: Iterable[Record | Reject]) -> Iterator[Record | Reject]:
+    """Yield the rows under names that occur once.
+
+    The second row of a name is called "name#2", or takes the next number that is free, and so on."""
+    counts: Counter[str] = Counter()
+    for row in rows:
+        first = name = name_of(row)
+        while name in counts:
+            counts[first] += 1
+            name = f"{first}#{counts[first]}"
+        counts[name] = 1
+        if name == first:
+            yield row
+        else:
+            yield replace(row, id=name) if isinstance(row, Record) else replace(row, source=name)

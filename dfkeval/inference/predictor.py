@@ -1,9 +1,11 @@
-"""A model and its inputs -> validated answers, without gold.
+"""Ask a model with validated answers, without gold.
 
-Strategy: prompts come from `dfkdata.rows.messages.prompt`, so a prediction asks exactly what training taught; schema,
-form, system text, tools and thinking come from the `dfk.json` of the adapter or merged model where they are
-not given, and a mismatch is refused. Promises: an answer that is not valid has no value, and neither has one
-that is less sure than the threshold. Many rows into a file: `dfkeval.inference.batch`."""
+How it works: prompts come from `dfkdata.rows.prompt`, so a prediction asks exactly what training taught. Schema,
+form, system text, tools and thinking come from the `dfk.json` of the adapter or merged model if they are not
+given, and a mismatch is refused.
+
+Guarantees:
+- An answer that is not valid has no value, and neither has one that is less sure than the threshold."""
 
 from __future__ import annotations
 
@@ -17,7 +19,7 @@ from dfkdata.common import plugins
 from dfkdata.common.config import Config
 from dfkdata.common.errors import ConfigError, DfkError
 from dfkdata.rows.prompt import prompt
-from dfkdata.rows.record import Record, Reject
+from dfkdata.rows.record import Record
 from dfkdata.rows.scaffold import Scaffold
 from dfkdata.schemas import Schema, ToolForm
 from dfkeval import backends
@@ -25,22 +27,35 @@ from dfkeval.backends import Backend
 from dfkeval.backends.transformers import Config as LocalModel
 from dfkeval.evaluation import scaffold as scaffolds
 from dfkeval.evaluation.grading import EvalItem, grade, prompt_text
-from dfkeval.inference.backend_options import sampling_of
+from dfkeval.inference.backend_options import changed
+from dfkeval.inference.inputs import CHUNK, prompt_fields
 from dfkeval.models import metadata
 from dfkeval.parsing.label_confidence import demand_slot, with_slot
 from dfkeval.parsing.tags import TOOL_CALL_CLOSE
 from dfkeval.types import Completion, Request, Sample, Sampling
 
-#: Rows that are given to the backend together.
-CHUNK = 256
-
 Threshold = float | Mapping[str, float]
-"""The least probability of an answer's label, for all labels or by label; a label without one is taken."""
+"""The least probability of an answer's label, for all labels or by label; a label without one is accepted."""
 
 
 class PredictionError(DfkError):
-    """The model's answer is not valid, or not sure enough. sample: the judged answer, with its raw text and
-    problems. outcome: the sample's, or "abstained"."""
+    """The model's answer is not valid, or not sure enough.
+
+    Attributes:
+        sample: The graded answer, with its raw text and its problems.
+        outcome: The sample's outcome, or "abstained".
+
+    Example:
+        >>> from dfkeval import PredictionError, Predictor
+        >>> from dfkeval.backends import Completion
+        >>> from dfkeval.backends.scripted import Scripted
+        >>> predictor = Predictor(schema="answer", backend=Scripted({"1": Completion(id="1", text=" ")}))
+        >>> try:
+        ...     predictor(question="Ibu kota Indonesia?")
+        ... except PredictionError as error:
+        ...     print(error.outcome)
+        empty
+    """
 
     def __init__(self, sample: Sample, outcome: str | None = None, reason: str | None = None) -> None:
         self.sample, self.outcome = sample, outcome or sample.outcome
@@ -51,15 +66,30 @@ class PredictionError(DfkError):
 class Predictor:
     """A loaded model that answers in one schema.
 
-        ask = Predictor("Qwen/Qwen3.5-0.8B", adapter="train/adapter", schema="dfk_label")
-        ask(image="post.png", title="…", text="…")      # {"label": …, "analisis": …}
+    Args:
+        model: A model folder, a Hub name, or "tiny".
+        adapter: Folder of a LoRA adapter.
+        schema: Output schema; None takes the adapter's.
+        variant: Its prompt and answer form; None takes the adapter's.
+        sampling: How text is drawn; None is greedy with the schema's stop string.
+        settings: Changes to the sampling, such as "max_new_tokens=64".
+        backend: Something loaded, or the configuration of a backend, that answers instead of `model`.
+        scaffold: A task_1 file with the system text and tools of a foreign adapter.
+        confidences: Whether to ask how sure the model is of each label.
+        threshold: Abstain below this probability; implies `confidences`.
 
-    schema, variant: None takes the adapter's. sampling: None is greedy with the schema's stop string;
-    settings: changes to it such as "max_new_tokens=64".
-    backend: something loaded, or the configuration of one, that answers instead of `model`. scaffold: a
-    task_1 file with the system text and tools of a foreign adapter. confidences: also ask how sure the model
-    is of each label. threshold: abstain below it (implies confidences). Raises `ConfigError` for what does
-    not fit together."""
+    Raises:
+        ConfigError: The arguments do not fit together, or do not fit the adapter's `dfk.json`.
+        BackendError: The model cannot be loaded.
+
+    Example:
+        >>> from dfkeval import Predictor
+        >>> from dfkeval.backends import Completion
+        >>> from dfkeval.backends.scripted import Scripted
+        >>> predictor = Predictor(schema="answer", backend=Scripted({"1": Completion(id="1", text="Jakarta")}))
+        >>> predictor(question="Ibu kota Indonesia?")
+        {'answer': 'Jakarta'}
+    """
 
     def __init__(
         self,
@@ -75,40 +105,49 @@ class Predictor:
         confidences: bool = False,
         threshold: Threshold | None = None,
     ) -> None:
-        folder, note = _note(model, adapter, backend)
+        folder, trained = _metadata(model, adapter, backend)
         where = f"{folder}/{metadata.NAME}"
-        self.schema = _schema(schema, variant, note)
-        default = default_sampling(self.schema, thinking=note is not None and note.thinking)
-        self.sampling = sampling_of(sampling if sampling is not None else default, settings)
-        self.scaffold = _scaffold(scaffold, note, where, self.schema)
-        if note is not None:
-            asked = {"form": self.schema.variant, "thinking": self.sampling.thinking}
-            metadata.refuse_mismatch(note, where, asked)
+        self.schema = _schema(schema, variant, trained)
+        default = default_sampling(self.schema, thinking=trained is not None and trained.thinking)
+        self.sampling = changed(sampling if sampling is not None else default, settings, "--set")
+        self.scaffold = _scaffold(scaffold, trained, where, self.schema)
+        if trained is not None:
+            requested = {"form": self.schema.variant, "thinking": self.sampling.thinking}
+            metadata.refuse_mismatch(trained, where, requested)
         self.threshold = threshold
         self.confidences = confidences or threshold is not None
         if self.confidences:
             _check_threshold(threshold, list(demand_slot(self.schema).written))
-        self.backend = _engine(model, adapter, backend)
+        self.backend = _backend(model, adapter, backend)
 
     def __call__(
         self, *, image: str | Path | None = None, images: Sequence[str | Path] = (), **fields: str
     ) -> dict[str, Any]:
-        """The validated answer. fields: the prompt's inputs by name (dfk_label: title, text; caption:
-        caption).
+        """Return the validated answer to one question.
 
-        Raises `PredictionError` when the answer is not valid or not sure enough, `ConfigError` for a field
-        that the prompt has no use for."""
-        found = self.sample(images=[*([image] if image is not None else []), *images], fields=fields)
-        reason = self.abstains(found)
+        Args:
+            image: A picture.
+            images: More pictures.
+            **fields: The prompt's inputs by name: title and text for dfk_label, caption for caption.
+
+        Raises:
+            PredictionError: The answer is not valid, or not sure enough.
+            ConfigError: The prompt does not use one of the fields.
+        """
+        sample = self.sample(images=[*([image] if image is not None else []), *images], fields=fields)
+        reason = self.abstains(sample)
         if reason is not None:
-            raise PredictionError(found, "abstained", reason)
-        if found.value is None:
-            raise PredictionError(found)
-        return found.value
+            raise PredictionError(sample, "abstained", reason)
+        if sample.value is None:
+            raise PredictionError(sample)
+        return sample.value
 
     def sample(self, *, images: Sequence[str | Path] = (), fields: Mapping[str, str]) -> Sample:
-        """The judged answer, with its raw text, problems and confidence. Raises `ConfigError` for a field
-        that the prompt has no use for."""
+        """Return the graded answer to one question, with its raw text, problems and confidence.
+
+        Raises:
+            ConfigError: The prompt does not use one of the fields, or there is nothing to ask.
+        """
         self.check_fields(fields)
         if not images and not any(text.strip() for text in fields.values()):
             names = ", ".join(prompt_fields(self.schema))
@@ -117,7 +156,7 @@ class Predictor:
         return next(self.samples([Record(id="1", group="1", source="", fields=dict(fields), images=paths)]))
 
     def check_fields(self, fields: Iterable[str]) -> None:
-        """Raises `ConfigError` for a name that the prompt has no use for."""
+        """Raise `ConfigError` for a field that the prompt does not use."""
         known = prompt_fields(self.schema)
         unknown = sorted(set(fields) - set(known))
         if unknown:
@@ -127,19 +166,19 @@ class Predictor:
             )
 
     def samples(self, records: Iterable[Record]) -> Iterator[Sample]:
-        """Judged answers, in the order of the records; asked in chunks."""
+        """Yield the graded answers in the order of the records, which are asked in chunks."""
         waiting = iter(records)
         while chunk := list(islice(waiting, CHUNK)):
             items = [self.item(record) for record in chunk]
-            answers = {found.id: found for found in self.answers(items)}
+            answers = {completion.id: completion for completion in self.answers(items)}
             yield from grade(items, answers, self.schema)
 
     def answers(self, items: Iterable[EvalItem]) -> Iterator[Completion]:
-        """The backend's completions, in any order, as they come."""
+        """Yield the backend's completions, in any order, as they come."""
         return self.backend.generate([item.request for item in items], self.sampling)
 
     def item(self, record: Record) -> EvalItem:
-        """What is asked for one record."""
+        """Return what is asked for one record."""
         messages = scaffolds.applied(prompt(record, self.schema), self.scaffold)
         tools = record.tools if record.tools is not None else self.schema.tools
         if self.scaffold is not None and self.scaffold.tools:
@@ -148,25 +187,16 @@ class Predictor:
         if self.confidences:
             request = with_slot(request, self.schema)
         source = record.meta.get("text")
-        told = source if isinstance(source, str) else None
-        return EvalItem(request, record.group, None, told, prompt_text(messages), "")
-
-    def predict(
-        self, rows: Iterable[Record | Reject], out: str | Path, *, part: tuple[int, int] = (1, 1)
-    ) -> dict[str, int]:
-        """`dfkeval.inference.batch.many` with this model: one line a row in the JSONL `out`."""
-        from dfkeval.inference.batch import many
-
-        return many(self, rows, out, part=part)
+        source_text = source if isinstance(source, str) else None
+        return EvalItem(request, record.group, None, source_text, prompt_text(messages), "")
 
     def abstains(self, sample: Sample) -> str | None:
-        """Why a valid answer is not sure enough; None where it is, or where no threshold is set."""
+        """Return why a valid answer is not sure enough; None if it is, or if there is no threshold."""
         if self.threshold is None or sample.value is None or sample.label is None:
             return None
-        least = (
-            self.threshold if not isinstance(self.threshold, Mapping) else self.threshold.get(sample.label)
-        )
-        if least is None:
+        by_label = self.threshold if isinstance(self.threshold, Mapping) else None
+        least = by_label.get(sample.label) if by_label is not None else self.threshold
+        if not isinstance(least, int | float):
             return None
         if sample.confidence is None:
             return f"the confidence in {sample.label!r} is not known, and {least:g} is wanted"
@@ -179,36 +209,36 @@ class Predictor:
         self.backend.close()
 
 
-def _note(
+def _metadata(
     model: str | Path | None, adapter: str | Path | None, backend: Backend | Config | None
 ) -> tuple[Path | None, metadata.Card | None]:
-    """The folder of the model's `dfk.json`, and what it says."""
+    """(folder of the model's `dfk.json`, its content)."""
     if isinstance(backend, Config):
         model, adapter = getattr(backend, "model", model), getattr(backend, "adapter", adapter)
     folder = metadata.folder_of(model, adapter)
     return folder, metadata.read(folder) if folder is not None else None
 
 
-def _schema(schema: str | Schema | None, variant: str | None, found: metadata.Card | None) -> Schema:
-    if schema is None and (found is None or found.schema is None):
+def _schema(schema: str | Schema | None, variant: str | None, trained: metadata.Card | None) -> Schema:
+    if schema is None and (trained is None or trained.schema is None):
         raise ConfigError("say which schema the model answers in, for example schema='dfk_label'")
-    if variant is None and found is not None and schema in (None, found.schema):
-        variant = found.form
-    chosen = schemas.load(schema if schema is not None else str(found and found.schema), variant)
-    if found is not None and found.schema not in (None, chosen.name):
-        raise ConfigError(f"the adapter was trained on schema {found.schema!r}, not {chosen.name!r}")
+    if variant is None and trained is not None and schema in (None, trained.schema):
+        variant = trained.form
+    chosen = schemas.load(schema if schema is not None else str(trained and trained.schema), variant)
+    if trained is not None and trained.schema not in (None, chosen.name):
+        raise ConfigError(f"the adapter was trained on schema {trained.schema!r}, not {chosen.name!r}")
     return chosen
 
 
 def _scaffold(
-    path: str | Path | None, note: metadata.Card | None, where: str, schema: Schema
+    path: str | Path | None, trained: metadata.Card | None, where: str, schema: Schema
 ) -> Scaffold | None:
     if path is None:
-        return scaffolds.of_card(note, where, schema)
-    found = scaffolds.read(path, schema)
-    if note is not None:
-        metadata.refuse_mismatch(note, where, {"system_prompt": found.system, "tools": found.tools})
-    return found
+        return scaffolds.of_card(trained, where, schema)
+    given = scaffolds.read(path, schema)
+    if trained is not None:
+        metadata.refuse_mismatch(trained, where, {"system_prompt": given.system, "tools": given.tools})
+    return given
 
 
 def _check_threshold(threshold: Threshold | None, labels: Sequence[str]) -> None:
@@ -221,7 +251,7 @@ def _check_threshold(threshold: Threshold | None, labels: Sequence[str]) -> None
         raise ConfigError(f"threshold {threshold}: a probability lies between 0 and 1")
 
 
-def _engine(
+def _backend(
     model: str | Path | None, adapter: str | Path | None, backend: Backend | Config | None
 ) -> Backend:
     if backend is None:
@@ -232,33 +262,6 @@ def _engine(
 
 
 def default_sampling(schema: Schema, *, thinking: bool = False) -> Sampling:
-    """Greedy, stopped at the end of a call where the schema answers by one."""
+    """Return greedy sampling, which stops at the end of a call if the schema answers by one."""
     stop = (TOOL_CALL_CLOSE,) if isinstance(schema.form, ToolForm) else ()
     return Sampling(stop=stop, thinking=thinking)
-
-
-def prompt_fields(schema: Schema) -> list[str]:
-    """Names of the inputs that the schema's prompt shows."""
-    found: list[str] = []
-    for part in schema.prompt.parts:
-        lines = getattr(part, "lines", None)
-        found += [key for _, key in lines] if lines is not None else []
-        found += [part.field] if hasattr(part, "field") else []
-    return found
-
-
-def askable(rows: Iterable[Record | Reject], schema: Schema) -> Iterator[Record | Reject]:
-    """The rows; one that has nothing of what the schema's prompt shows becomes a `Reject`."""
-    known = prompt_fields(schema)
-    for row in rows:
-        if isinstance(row, Reject) or _shows_something(row, known):
-            yield row
-            continue
-        has = ", ".join(row.fields) or "nothing"
-        reason = f"the prompt of {schema.name} shows {', '.join(known)} and images; the row has {has}"
-        yield Reject(source=row.source, code="NO_INPUT", reason=reason)
-
-
-def _shows_something(record: Record, known: Sequence[str]) -> bool:
-    own = record.messages is not None or bool(record.images)
-    return own or any(record.fields.get(name) for name in known)

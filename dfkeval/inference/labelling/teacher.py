@@ -1,9 +1,11 @@
-"""A teacher model: how it is asked for the structure of a caption, and what becomes of its answer.
+"""Ask a teacher model for the structure of a caption, and turn its answer into a training row.
 
-Strategy: the teacher is asked with a prompt of its own (strict: only what the caption says; enhance: style
-and mood may be inferred) and made to call the tool, a server by its `tool_choice`, a local engine by a
-grammar. Promises: nothing is mended: only a strictly valid answer that every validator accepts becomes a row;
-the row is written with the schema's system text, which the student will be asked with, and its accounting."""
+How it works: the teacher is asked with a prompt of its own (strict: only what the caption says; enhance: style and
+mood may be inferred) and made to call the tool, a server by its `tool_choice`, a local engine by a grammar. A row
+is written with the schema's system text, which the student will be asked with.
+
+Guarantees:
+- Only a strictly valid answer that every validator accepts becomes a row; nothing is repaired."""
 
 from __future__ import annotations
 
@@ -17,7 +19,6 @@ from dfkdata.rows.prompt import prompt
 from dfkdata.rows.record import Record
 from dfkdata.rows.scaffold import Scaffold
 from dfkdata.schemas import ToolForm
-from dfkeval import validators
 from dfkeval.backends import Backend
 from dfkeval.evaluation import constraints, scaffold
 from dfkeval.evaluation.grading import EvalItem, prompt_text
@@ -26,8 +27,9 @@ from dfkeval.inference.labelling.files import Rejected
 from dfkeval.inference.predictor import default_sampling
 from dfkeval.models.identity import AnswerIdentity
 from dfkeval.types import Constraint, Request, Sample, Sampling
+from dfkeval.validators import build
 
-Prompt = Literal["strict", "enhance"]
+PromptStyle = Literal["strict", "enhance"]
 ToolChoice = Literal["forced", "auto"]
 
 _LITERAL = (
@@ -37,7 +39,7 @@ _LITERAL = (
     "rename nothing; leave a slot empty rather than guess."
 )
 #: How the teacher is asked, and the schema that it answers in.
-PROMPTS: dict[Prompt, tuple[str, str]] = {
+PROMPTS: dict[PromptStyle, tuple[str, str]] = {
     "strict": ("caption", _LITERAL),
     "enhance": (
         "caption_enhance",
@@ -49,19 +51,28 @@ DEFAULT_VALIDATORS: dict[str, dict[str, Any]] = {"schema_valid": {}, "grounding"
 
 
 class Labeller:
-    """A teacher, its prompt and the judges of its answers.
+    """A teacher, its prompt and the validators of its answers.
 
-    prompt: "strict" or "enhance"; schema: another schema with a tool than the prompt's. wanted: validators
-    and their options. tool_choice: "forced" makes the teacher call the tool: a server by its `tool_choice`, a
-    local engine by a grammar; "auto" only shows it. Raises `ConfigError` for what does not fit together."""
+    Args:
+        backend: What answers.
+        prompt: "strict" or "enhance".
+        schema: Another schema with a tool than the prompt's.
+        validators: Validator -> its options; None takes `DEFAULT_VALIDATORS`.
+        tool_choice: "forced" makes the teacher call the tool, "auto" only shows it.
+        sampling: How text is drawn; None takes the schema's default.
+        prices: Prices of tokens.
+
+    Raises:
+        ConfigError: The arguments do not fit together.
+    """
 
     def __init__(
         self,
         backend: Backend,
         *,
-        prompt: Prompt = "strict",
+        prompt: PromptStyle = "strict",
         schema: str | None = None,
-        wanted: Mapping[str, Mapping[str, Any]] | None = None,
+        validators: Mapping[str, Mapping[str, Any]] | None = None,
         tool_choice: ToolChoice = "forced",
         sampling: Sampling | None = None,
         prices: Prices | None = None,
@@ -73,15 +84,15 @@ class Labeller:
                 f"label: task_1 rows hold tool calls, and schema {self.schema.name!r} is answered as text"
             )
         self.tool = self.schema.form.name
-        self.wanted = dict(DEFAULT_VALIDATORS if wanted is None else wanted)
-        self.accept = validators.build(self.wanted, self.schema.name)
+        self.validators = dict(DEFAULT_VALIDATORS if validators is None else validators)
+        self.accept = build(self.validators, self.schema.name)
         self.backend, self.prompt, self.tool_choice = backend, prompt, tool_choice
         self.constraint = self._constraint()
         self.sampling = sampling if sampling is not None else default_sampling(self.schema)
         self.prices = prices or Prices()
 
     def _constraint(self) -> Constraint | None:
-        """The grammar that forces the call where no server does. Raises `ConfigError` where nothing can."""
+        """The grammar that forces the call if no server does. Raises `ConfigError` if nothing can."""
         if self.tool_choice == "auto" or self.backend.capabilities.remote:
             return None
         if not self.backend.capabilities.constrained:
@@ -92,19 +103,21 @@ class Labeller:
         return constraints.constraint(self.schema, "constrained")
 
     def item(self, record: Record) -> EvalItem:
-        """What the teacher is asked for one row."""
-        asked = scaffold.applied(prompt(record, self.schema), Scaffold(self.system, self.schema.tools or []))
+        """Return what the teacher is asked for one row."""
+        messages = scaffold.applied(
+            prompt(record, self.schema), Scaffold(self.system, self.schema.tools or [])
+        )
         forced = self.tool if self.tool_choice == "forced" and self.backend.capabilities.remote else None
         request = Request(
-            id=record.id, messages=asked, images=record.images, tools=self.schema.tools,
+            id=record.id, messages=messages, images=record.images, tools=self.schema.tools,
             constraint=self.constraint, force_tool=forced,
         )  # fmt: skip
         source = record.meta.get("text")
-        told = source if isinstance(source, str) else None
-        return EvalItem(request, record.group, None, told, prompt_text(asked), "")
+        source_text = source if isinstance(source, str) else None
+        return EvalItem(request, record.group, None, source_text, prompt_text(messages), "")
 
     def meta(self, sample: Sample, accepted: bool) -> dict[str, Any]:
-        """The accounting of one answer."""
+        """Return the accounting of one answer."""
         return {
             "model": self.backend.info.get("model"),
             "mode": self.prompt,
@@ -116,7 +129,7 @@ class Labeller:
         }
 
     def row(self, record: Record, sample: Sample) -> dict[str, Any]:
-        """The task_1 row of an accepted answer: texts as strings, null slots left out."""
+        """Return the task_1 row of an accepted answer: texts as strings, null slots left out."""
         assert sample.value is not None
         turns = [_plain(turn) for turn in prompt(record, self.schema)]
         call = answer_turn(sample.value, self.schema)["tool_calls"]
@@ -128,8 +141,8 @@ class Labeller:
         }
         return row | ({"images": [*record.images]} if record.images else {})
 
-    def verdict(self, record: Record, sample: Sample) -> dict[str, Any] | Rejected:
-        """The task_1 row of an answer that every judge accepts, else a reject with the reason."""
+    def outcome(self, record: Record, sample: Sample) -> dict[str, Any] | Rejected:
+        """Return the task_1 row of an answer that every validator accepts, else a reject with the reason."""
         reason = self.accept(sample) if sample.answered else f"{sample.outcome}: {sample.problems[0]}"
         if reason is None and sample.value is not None:
             return self.row(record, sample)
@@ -144,20 +157,20 @@ class Labeller:
         )
 
     def record(self) -> dict[str, Any]:
-        """What a folder of labels was begun with; another one does not go on there."""
+        """Return what decides the labels in a folder; another labeller cannot go on there."""
         return {
             "schema": self.schema.name,
             "prompt": self.prompt,
             "system": self.system,
             "tool_choice": self.tool_choice,
-            "validators": self.wanted,
+            "validators": self.validators,
             "sampling": self.sampling.model_dump(mode="json"),
             "backend": AnswerIdentity.of(self.backend.info).for_resume(),
         }
 
 
 def _plain(turn: dict[str, Any]) -> dict[str, Any]:
-    """A turn of text alone has its text as content, as published task_1 files have."""
+    """A turn of text alone with its text as content, as in published task_1 files."""
     if any(part["type"] != "text" for part in turn["content"]):
         return turn
     return turn | {"content": "".join(part["text"] for part in turn["content"])}

@@ -33,11 +33,12 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from dfkeval.inference.batch import Prediction, of_sample
-from dfkeval.inference.predictor import Predictor, prompt_fields
+from dfkeval.inference.batch import Prediction, prediction_of
+from dfkeval.inference.inputs import prompt_fields
+from dfkeval.inference.predictor import Predictor
 from dfkeval.inference.serving.batching import Batcher
 from dfkeval.inference.serving.limits import Limits, Refusal
-from dfkeval.inference.serving.request_body import Intake
+from dfkeval.inference.serving.request_body import RequestReader
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -46,10 +47,10 @@ class Service:
     """One predictor behind one queue, with its own metrics. token: what callers must send as bearer; None
     for none."""
 
-    def __init__(self, ask: Predictor, limits: Limits, token: str | None = None) -> None:
-        self.ask, self.limits, self.token = ask, limits, token
-        self.intake = Intake(ask, limits)
-        self.batcher = Batcher(ask, limits)
+    def __init__(self, predictor: Predictor, limits: Limits, token: str | None = None) -> None:
+        self.predictor, self.limits, self.token = predictor, limits, token
+        self.reader = RequestReader(predictor, limits)
+        self.batcher = Batcher(predictor, limits)
         self.registry = CollectorRegistry()
         self.requests = self._counter("dfkeval_requests", "Requests to /predict by status.", "status")
         self.outcomes = self._counter("dfkeval_outcomes", "Answers by outcome.", "outcome")
@@ -72,9 +73,9 @@ class Service:
     async def _predict(self, request: Request) -> Response:
         try:
             self._authorise(request)
-            record = self.intake.record(await self._body(request))
+            record = self.reader.record(await self._body(request))
             started = time.monotonic()
-            found = of_sample(await self.batcher.answer(record), self.ask)
+            found = prediction_of(await self.batcher.answer(record), self.predictor)
         except Refusal as refusal:
             return refused(refusal)
         except ClientDisconnect:
@@ -121,10 +122,10 @@ class Service:
         """What may be sent and what comes back."""
         return _json(
             {
-                "schema": self.ask.schema.name,
-                "variant": self.ask.schema.variant,
-                "fields": prompt_fields(self.ask.schema),
-                "value": self.ask.schema.json_schema,
+                "schema": self.predictor.schema.name,
+                "variant": self.predictor.schema.variant,
+                "fields": prompt_fields(self.predictor.schema),
+                "value": self.predictor.schema.json_schema,
                 "limits": self.limits.model_dump(mode="json"),
             }
         )
@@ -151,9 +152,9 @@ class Service:
             self.batcher.close()
 
 
-def application(ask: Predictor, limits: Limits | None = None, token: str | None = None) -> Starlette:
+def application(predictor: Predictor, limits: Limits | None = None, token: str | None = None) -> Starlette:
     """The application around a predictor; any ASGI server runs it, in one process."""
-    service = Service(ask, limits or Limits(), token)
+    service = Service(predictor, limits or Limits(), token)
     routes = [
         Route("/predict", service.predict, methods=["POST"]),
         Route("/schema", service.schema, methods=["GET"]),

@@ -32,8 +32,8 @@ class Batcher:
 
     trouble: why the engine failed last; None once it answered again."""
 
-    def __init__(self, ask: Predictor, limits: Limits) -> None:
-        self.ask, self.limits = ask, limits
+    def __init__(self, predictor: Predictor, limits: Limits) -> None:
+        self.predictor, self.limits = predictor, limits
         self.held = 0
         self.batches = 0
         self.trouble: str | None = None
@@ -80,9 +80,9 @@ class Batcher:
         None where one was answered."""
         faults: list[str] = []
         waiting = {each.record.id: each for each in batch}
-        items = {name: self.ask.item(each.record) for name, each in waiting.items()}
-        for completion in self.ask.answers(items.values()):
-            sample = grade([items[completion.id]], {completion.id: completion}, self.ask.schema)[0]
+        items = {name: self.predictor.item(each.record) for name, each in waiting.items()}
+        for completion in self.predictor.answers(items.values()):
+            sample = grade([items[completion.id]], {completion.id: completion}, self.predictor.schema)[0]
             faults += [] if sample.answered else sample.problems[:1]
             loop.call_soon_threadsafe(_give, waiting[completion.id].future, sample)
         return faults[0] if len(faults) == len(batch) else None
@@ -102,7 +102,7 @@ class Batcher:
     def close(self) -> None:
         """Take no more batches and free the model."""
         self.pool.shutdown(wait=False, cancel_futures=True)
-        self.ask.close()
+        self.predictor.close()
 
 
 def _give(future: asyncio.Future[Sample], sample: Sample) -> None:

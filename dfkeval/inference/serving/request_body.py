@@ -31,11 +31,11 @@ class Asked(msgspec.Struct, forbid_unknown_fields=True):
     image: str | None = None
 
 
-class Intake:
+class RequestReader:
     """Reads requests for one predictor."""
 
-    def __init__(self, ask: Predictor, limits: Limits) -> None:
-        self.ask, self.limits = ask, limits
+    def __init__(self, predictor: Predictor, limits: Limits) -> None:
+        self.predictor, self.limits = predictor, limits
         self.decoder = msgspec.json.Decoder(Asked)
         self.numbers = count(1)
 
@@ -57,7 +57,7 @@ class Intake:
 
     def _check(self, fields: Mapping[str, str], images: list[str]) -> None:
         try:
-            self.ask.check_fields(fields)
+            self.predictor.check_fields(fields)
         except ConfigError as error:
             raise Refusal(422, "unknown_field", str(error)) from error
         if not images and not any(text.strip() for text in fields.values()):

@@ -24,7 +24,8 @@ from dfkeval import PredictionError, Predictor, evaluate
 from dfkeval.backends import Capabilities
 from dfkeval.cli import app
 from dfkeval.inference import inputs
-from dfkeval.inference.batch import many, numbered
+from dfkeval.inference.batch import predict_many
+from dfkeval.inference.inputs import numbered
 from dfkeval.models import metadata
 from dfkeval.runs.config import EvalConfig
 from dfkeval.types import Completion, Request, Sampling
@@ -131,7 +132,7 @@ def test_json_rows_may_hold_lists_numbers_and_other_things(tmp_path: Path) -> No
 def test_every_row_gives_one_line_copies_and_rejects_included(tmp_path: Path) -> None:
     reject = Reject(source="f:9", code="IMG_MISSING", reason="gone")
     rows = [*records(2), records(1)[0], reject, reject]
-    counts = many(Predictor(schema="dfk_label", backend=Sure()), rows, tmp_path / "p.jsonl")
+    counts = predict_many(Predictor(schema="dfk_label", backend=Sure()), rows, tmp_path / "p.jsonl")
     assert counts == {"ok": 3, "rejected": 2}
     found = lines(tmp_path / "p.jsonl")
     assert set(found) == {"r0", "r1", "r0#2", "f:9", "f:9#2"}
@@ -147,7 +148,7 @@ def test_a_name_that_looks_like_a_numbered_one_stays_a_row_of_its_own(
 ) -> None:
     rows = [Record(id=name, group="", source="f", fields={"title": name}) for name in given.split()]
     assert [row.id for row in numbered(rows) if isinstance(row, Record)] == wanted.split()
-    many(Predictor(schema="dfk_label", backend=Sure()), rows, tmp_path / "p.jsonl")
+    predict_many(Predictor(schema="dfk_label", backend=Sure()), rows, tmp_path / "p.jsonl")
     assert set(lines(tmp_path / "p.jsonl")) == set(wanted.split())
 
 
@@ -156,14 +157,16 @@ def test_an_answer_that_never_came_is_a_failed_request_of_its_own(tmp_path: Path
         def generate(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[Completion]:
             yield from list(super().generate(requests, sampling))[1:]
 
-    counts = many(Predictor(schema="dfk_label", backend=Forgetful()), records(3), tmp_path / "p.jsonl")
+    counts = predict_many(
+        Predictor(schema="dfk_label", backend=Forgetful()), records(3), tmp_path / "p.jsonl"
+    )
     assert counts == {"ok": 2, "request_failed": 1}
 
 
 def test_a_row_without_anything_that_the_prompt_shows_is_rejected_and_not_asked(tmp_path: Path) -> None:
     backend = Sure()
     row = Record(id="x", group="", source="f:1", fields={"likes": "3"})
-    many(Predictor(schema="dfk_label", backend=backend), [row], tmp_path / "p.jsonl")
+    predict_many(Predictor(schema="dfk_label", backend=backend), [row], tmp_path / "p.jsonl")
     line = lines(tmp_path / "p.jsonl")["f:1"]
     assert line["outcome"] == "rejected" and backend.asked == []
     assert line["problems"] == [
@@ -175,23 +178,23 @@ def test_a_row_without_anything_that_the_prompt_shows_is_rejected_and_not_asked(
 
 def test_a_folder_is_no_file_for_answers(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is a folder"):
-        many(Predictor(schema="dfk_label", backend=Sure()), records(1), tmp_path)
+        predict_many(Predictor(schema="dfk_label", backend=Sure()), records(1), tmp_path)
 
 
 def test_failed_requests_are_asked_again_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "p.jsonl"
-    first = many(Predictor(schema="dfk_label", backend=Sure(failing=["r1", "r3"])), records(5), path)
+    first = predict_many(Predictor(schema="dfk_label", backend=Sure(failing=["r1", "r3"])), records(5), path)
     assert first == {"ok": 3, "request_failed": 2}
     again = Sure()
-    assert many(Predictor(schema="dfk_label", backend=again), records(5), path) == {"ok": 5}
+    assert predict_many(Predictor(schema="dfk_label", backend=again), records(5), path) == {"ok": 5}
     assert sorted(request.id for request in again.asked) == ["r1", "r3"]
     assert len(path.read_text().splitlines()) == 5
 
 
 def test_the_shards_of_an_input_are_all_of_it_and_nothing_twice(tmp_path: Path) -> None:
-    ask = Predictor(schema="dfk_label", backend=Sure())
-    whole = many(ask, records(10), tmp_path / "whole.jsonl")
-    parts = [many(ask, records(10), tmp_path / f"{n}.jsonl", part=(n, 3)) for n in (1, 2, 3)]
+    predictor = Predictor(schema="dfk_label", backend=Sure())
+    whole = predict_many(predictor, records(10), tmp_path / "whole.jsonl")
+    parts = [predict_many(predictor, records(10), tmp_path / f"{n}.jsonl", part=(n, 3)) for n in (1, 2, 3)]
     assert [part["ok"] for part in parts] == [4, 3, 3] and whole == {"ok": 10}
     together = {name: line for n in (1, 2, 3) for name, line in lines(tmp_path / f"{n}.jsonl").items()}
     assert together == lines(tmp_path / "whole.jsonl")
@@ -199,34 +202,34 @@ def test_the_shards_of_an_input_are_all_of_it_and_nothing_twice(tmp_path: Path) 
 
 def test_a_file_goes_on_only_with_the_same_model_schema_and_sampling(tmp_path: Path) -> None:
     path = tmp_path / "p.jsonl"
-    many(Predictor(schema="dfk_label", backend=Sure()), records(1), path)
+    predict_many(Predictor(schema="dfk_label", backend=Sure()), records(1), path)
     with pytest.raises(ConfigError, match="begun with another sampling"):
         changed = Predictor(schema="dfk_label", backend=Sure(), settings=["max_new_tokens=3"])
-        many(changed, records(1), path)
+        predict_many(changed, records(1), path)
     other = Sure()
     other.info = {"kind": "test", "weights_sha256": "other"}
     with pytest.raises(ConfigError, match="begun with another backend"):
-        many(Predictor(schema="dfk_label", backend=other), records(1), path)
+        predict_many(Predictor(schema="dfk_label", backend=other), records(1), path)
     assert other.asked == []
 
 
 def test_a_broken_line_in_the_middle_is_not_swallowed(tmp_path: Path) -> None:
     path = tmp_path / "p.jsonl"
-    many(Predictor(schema="dfk_label", backend=Sure()), records(2), path)
+    predict_many(Predictor(schema="dfk_label", backend=Sure()), records(2), path)
     path.write_bytes(b"{broken}\n" + path.read_bytes())
     with pytest.raises(DataError, match=r"p\.jsonl:1: not a prediction"):
-        many(Predictor(schema="dfk_label", backend=Sure()), records(2), path)
+        predict_many(Predictor(schema="dfk_label", backend=Sure()), records(2), path)
 
 
 def test_two_processes_never_write_into_one_file(tmp_path: Path) -> None:
-    ask = Predictor(schema="dfk_label", backend=Sure())
+    predictor = Predictor(schema="dfk_label", backend=Sure())
     path = tmp_path / "deep" / "p.jsonl"
     with locks.alone(path.with_name("p.jsonl.lock")), pytest.raises(
         ConfigError, match=r"p\.jsonl: another prediction writes into it"
     ):  # fmt: skip
-        many(ask, records(1), path)
+        predict_many(predictor, records(1), path)
     assert not path.exists()
-    assert many(ask, records(1), path) == {"ok": 1}
+    assert predict_many(predictor, records(1), path) == {"ok": 1}
     assert not path.with_name("p.jsonl.lock").exists()
 
 
@@ -273,14 +276,14 @@ def test_a_killed_prediction_goes_on_and_ends_like_an_undisturbed_one(tmp_path: 
 
 
 def test_a_valid_answer_below_the_threshold_is_abstained_and_has_no_value(tmp_path: Path) -> None:
-    ask = Predictor(schema="dfk_label", backend=Sure(0.7), threshold=0.8)
-    assert many(ask, records(1), tmp_path / "p.jsonl") == {"abstained": 1}
+    predictor = Predictor(schema="dfk_label", backend=Sure(0.7), threshold=0.8)
+    assert predict_many(predictor, records(1), tmp_path / "p.jsonl") == {"abstained": 1}
     line = lines(tmp_path / "p.jsonl")["r0"]
     assert (line["value"], line["label"], line["confidence"]) == (None, "fitnah", 0.7)
     assert line["problems"] == ["the confidence in 'fitnah' is 0.700, below 0.8"]
     assert sum(line["label_probs"].values()) == pytest.approx(1.0)
     with pytest.raises(PredictionError, match=r"\(abstained\): the confidence in 'fitnah' is 0.700"):
-        ask(title="x")
+        predictor(title="x")
 
 
 def test_at_the_threshold_the_answer_is_taken() -> None:
@@ -330,8 +333,10 @@ def scaffold_file(path: Path, tools: Any = OTHER) -> Path:
 
 def test_a_scaffold_replaces_system_text_and_tools_and_nothing_else(tmp_path: Path) -> None:
     backend = Sure(text=answer_text(caption_gold(1), CAPTION))
-    ask = Predictor(schema="caption", backend=backend, scaffold=scaffold_file(tmp_path / "task_1.jsonl"))
-    assert ask(caption="A small horse.") == caption_gold(1)
+    predictor = Predictor(
+        schema="caption", backend=backend, scaffold=scaffold_file(tmp_path / "task_1.jsonl")
+    )
+    assert predictor(caption="A small horse.") == caption_gold(1)
     system, user = backend.asked[0].messages
     assert system["content"] == [{"type": "text", "text": "Old words."}]
     assert user["content"] == [{"type": "text", "text": "A small horse."}]
@@ -354,9 +359,9 @@ def test_the_note_of_an_adapter_or_a_merged_model_decides_what_is_asked(tmp_path
     metadata.write(tmp_path, note)
     backend = Sure(text=answer_text(caption_gold(1), CAPTION))
     where: dict[str, Any] = {place: tmp_path}
-    ask = Predictor(backend=backend, **where)
-    ask(caption="A small horse.")
-    assert ask.schema.name == "caption"
+    predictor = Predictor(backend=backend, **where)
+    predictor(caption="A small horse.")
+    assert predictor.schema.name == "caption"
     assert backend.asked[0].messages[0]["content"][0]["text"] == "Trained so."
     assert backend.asked[0].tools == OTHER
     assert backend.sampling is not None and backend.sampling.thinking
@@ -427,7 +432,7 @@ def test_the_command_prints_one_answer_as_json_and_with_confidences_the_whole_pr
         (["--model", "tiny", "--input", "x", "--out", "y", "--field", "a=b"], "leave them out"),
         (["--model", "m", "--url", "http://127.0.0.1:9/v1", "--adapter", "a", "--field", "t=x"], "server"),
         (["--backend", "{kind: nothing}", "--field", "title=x"], "is not one of dfkeval.backends"),
-        (["--backend", "[1]", "--field", "title=x"], "no readable file and no mapping"),
+        (["--backend", "[1]", "--field", "title=x"], "neither a readable file nor a mapping"),
         (["--model", "tiny", "--schema", "dfk_label", "--field", "title"], "write it as name=text"),
         (["--model", "tiny", "--threshold", "much", "--field", "t=x"], "write a number"),
         (["--model", "tiny", "--threshold", "1", "--threshold", "2", "--field", "t=x"], "one number"),

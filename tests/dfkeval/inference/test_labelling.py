@@ -24,7 +24,7 @@ from dfkeval import validators
 from dfkeval.backends import Capabilities
 from dfkeval.backends._openai import protocol
 from dfkeval.cli import app
-from dfkeval.inference.labelling.budget import Prices, Purse, prompt_tokens
+from dfkeval.inference.labelling.budget import Budget, Prices, prompt_tokens
 from dfkeval.inference.labelling.files import totals
 from dfkeval.inference.labelling.run import distinct, estimate, label
 from dfkeval.inference.labelling.teacher import PROMPTS, Labeller
@@ -166,7 +166,7 @@ def test_a_stopped_labelling_goes_on_and_asks_only_what_is_missing(tmp_path: Pat
 def test_a_folder_goes_on_only_with_the_same_teacher_prompt_and_judges(tmp_path: Path) -> None:
     label(Labeller(Teacher(r0=WRONG)), captions(1), tmp_path)
     for other, reason in (
-        (Labeller(Teacher(), wanted={"schema_valid": {}}), "validators"),
+        (Labeller(Teacher(), validators={"schema_valid": {}}), "validators"),
         (Labeller(Teacher(), tool_choice="auto"), "tool_choice"),
         (Labeller(Teacher(kind="scripted"), tool_choice="auto"), "backend, tool_choice"),
     ):
@@ -231,9 +231,9 @@ def test_other_judges_decide(tmp_path: Path) -> None:
     wanted = {"schema_valid": {}, "grounding": {"minimum": 0.5}}
     half = {"subjects": [{"name": "horse", "attributes": ["huge"]}], "setting": "outdoor"}
     teacher = Teacher(r1=answer_text(half, CAPTION))
-    assert label(Labeller(teacher, wanted=wanted), captions(2), tmp_path).kept == 2
+    assert label(Labeller(teacher, validators=wanted), captions(2), tmp_path).kept == 2
     with pytest.raises(ConfigError, match=validators.FAMILY):
-        Labeller(Teacher(), wanted={"nonsense": {}})
+        Labeller(Teacher(), validators={"nonsense": {}})
 
 
 # --- money
@@ -279,26 +279,26 @@ def test_a_cap_without_prices_or_over_answers_that_do_not_tell_their_tokens_is_r
     tmp_path: Path,
 ) -> None:
     with pytest.raises(ConfigError, match="needs prices"):
-        Purse(1.0, Prices(prompt=1.0), 10)
+        Budget(1.0, Prices(prompt=1.0), 10)
     answers = write_answers(tmp_path / "a.jsonl", [("r0", answer_text(caption_gold(0), CAPTION))])
     from dfkeval.backends import scripted
 
     silent = scripted.start(scripted.Config(completions=answers))
     labeller = Labeller(silent, tool_choice="auto", prices=PRICES)
-    assert label(labeller, captions(1), tmp_path / "out", cap=1.0).untold == 1
-    with pytest.raises(ConfigError, match="1 answers there do not tell their tokens"):
+    assert label(labeller, captions(1), tmp_path / "out", cap=1.0).uncounted == 1
+    with pytest.raises(ConfigError, match="1 answers there do not report their tokens"):
         label(labeller, captions(2), tmp_path / "out", cap=1.0)
 
 
 def test_an_answer_that_does_not_tell_its_tokens_keeps_what_was_set_aside() -> None:
     from collections import deque
 
-    purse = Purse(0.01, PRICES, 100)
+    budget = Budget(0.01, PRICES, 100)
     request = Request(id="a", messages=[])
-    assert list(purse.admitted(deque([request]))) == [request]
-    aside = purse.aside["a"]
-    purse.settle(Completion(id="a", text="x"))
-    assert (purse.spent, purse.aside) == (aside, {})
+    assert list(budget.admitted(deque([request]))) == [request]
+    aside = budget.reserved["a"]
+    budget.settle(Completion(id="a", text="x"))
+    assert (budget.spent, budget.reserved) == (aside, {})
 
 
 # --- the command
@@ -411,7 +411,7 @@ def test_a_tiny_teacher_is_forced_into_calls_by_its_grammar(tmp_path: Path) -> N
 
     torch.set_num_threads(1)
     backend = Transformers(loader.load("tiny", dtype="float32", device="cpu"))
-    labeller = Labeller(backend, wanted={"schema_valid": {}}, sampling=Sampling(max_new_tokens=160))
+    labeller = Labeller(backend, validators={"schema_valid": {}}, sampling=Sampling(max_new_tokens=160))
     found = label(labeller, captions(2), tmp_path)
     said = [row["messages"][-1] for row in kept(tmp_path)]
     texts = [each["text"] for each in rejected(tmp_path).values()]

@@ -11,7 +11,7 @@ import pytest
 
 from dfkdata.common.errors import BackendError, ConfigError, DataError
 from dfkdata.rows.record import Record, Reject
-from dfkeval import PredictionError, Predictor
+from dfkeval import PredictionError, Predictor, predict_many
 from dfkeval.backends import Capabilities
 from dfkeval.models import metadata
 from dfkeval.types import Completion, Request, Sampling
@@ -87,8 +87,8 @@ def test_the_schema_comes_from_the_adapter_and_another_is_refused(tmp_path: Path
 
 def test_many_rows_give_one_line_each_rejects_included(tmp_path: Path) -> None:
     reject = Reject(source="f:9", code="IMG_MISSING", reason="no such file")
-    counts = Predictor(schema="dfk_label", backend=Says(GOOD)).predict(
-        [*records(3), reject], tmp_path / "p.jsonl"
+    counts = predict_many(
+        Predictor(schema="dfk_label", backend=Says(GOOD)), [*records(3), reject], tmp_path / "p.jsonl"
     )
     assert counts == {"ok": 3, "rejected": 1}
     lines = [json.loads(line) for line in (tmp_path / "p.jsonl").read_text().splitlines()]
@@ -103,10 +103,10 @@ def test_a_stopped_prediction_goes_on_and_asks_nothing_twice(
     monkeypatch.setattr("dfkeval.inference.batch.CHUNK", 4)
     path = tmp_path / "p.jsonl"
     with pytest.raises(BackendError):
-        Predictor(schema="dfk_label", backend=Says(GOOD, limit=6)).predict(records(10), path)
+        predict_many(Predictor(schema="dfk_label", backend=Says(GOOD, limit=6)), records(10), path)
     path.write_bytes(path.read_bytes() + b'{"id": "r9", "outc')
     second = Says(GOOD)
-    assert Predictor(schema="dfk_label", backend=second).predict(records(10), path) == {"ok": 10}
+    assert predict_many(Predictor(schema="dfk_label", backend=second), records(10), path) == {"ok": 10}
     assert [request.id for request in second.asked] == [f"r{index}" for index in range(6, 10)]
     assert len(path.read_text().splitlines()) == 10
 
@@ -115,5 +115,5 @@ def test_a_file_of_something_else_is_not_overwritten(tmp_path: Path) -> None:
     path = tmp_path / "notes.jsonl"
     path.write_text('{"note": 1}\n')
     with pytest.raises(DataError, match="not a prediction"):
-        Predictor(schema="dfk_label", backend=Says(GOOD)).predict(records(1), path)
+        predict_many(Predictor(schema="dfk_label", backend=Says(GOOD)), records(1), path)
     assert path.read_text() == '{"note": 1}\n'

@@ -1,0 +1,64 @@
+"""`dfkeval compare`: paired differences between runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dfkdata.common.console import examples
+from dfkeval.cli._output import write, write_csv
+from dfkeval.models.quiet import quiet_libraries
+
+if TYPE_CHECKING:
+    from dfkeval.analysis.comparison import Comparison
+
+EXAMPLES = examples(
+    "dfkeval compare runs/base runs/tuned", "dfkeval compare runs/a runs/b runs/c --table differences.csv"
+)
+
+
+def compare_command(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Two or more runs, or folders of repeats; each is compared with the first.",
+            metavar="RUN_A RUN_B...",
+        ),
+    ],
+    csv_: Annotated[
+        Path | None, typer.Option("--csv", help="Write the samples whose answers differ.")
+    ] = None,
+    table: Annotated[
+        Path | None, typer.Option("--table", help="Write every difference with its interval and p, as CSV.")
+    ] = None,
+) -> None:
+    """Paired differences on the rows that the runs have in common.
+
+    A folder of runs stands for repeats of one model (other seeds): their means are compared."""
+    from dfkeval import reports
+    from dfkeval.analysis import comparison
+
+    if len(runs) < 2:
+        raise typer.BadParameter("name two runs or more", param_hint="RUN_A RUN_B...")
+    quiet_libraries()
+    comparisons = comparison.compare_all(runs[0], runs[1:])
+    for pair in comparisons:
+        write(f"{pair.a} -> {pair.b}, {pair.n} common rows\n\n{reports.comparison_table(pair)}\n\n")
+    if csv_ is not None:
+        _write_changed(csv_, comparisons)
+    if table is not None:
+        write_csv(table, *comparison.table(comparisons))
+
+
+def _write_changed(path: Path, comparisons: Sequence[Comparison]) -> None:
+    header = ("run", "against", "id", "outcome_before", "outcome_after", "text_before", "text_after")
+    rows = [
+        (pair.b, pair.a, change.id, change.before.outcome, change.after.outcome, change.before.text,
+         change.after.text)
+        for pair in comparisons
+        for change in pair.changed
+    ]  # fmt: skip
+    write_csv(path, header, rows)

@@ -1,0 +1,31 @@
+"""`dfkeval merge-runs`: put the shards of one run together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dfkdata.common.console import examples
+from dfkeval.cli._output import write
+from dfkeval.models.quiet import quiet_libraries
+
+EXAMPLES = examples(
+    "dfkeval merge-runs runs/part1 runs/part2 --out runs/whole",
+    "dfkeval merge-runs runs/shard-* --out runs/whole --overwrite",
+)
+
+
+def merge_runs_command(
+    runs: Annotated[list[Path], typer.Argument(help="All the shards of one run.", metavar="RUN_DIR...")],
+    out: Annotated[Path, typer.Option("--out", help="Folder of the whole run.")],
+    overwrite: Annotated[bool, typer.Option(help="Throw away another run in that folder.")] = False,
+) -> None:
+    """Put the shards of one run together and score them as a whole."""
+    from dfkeval import reports
+    from dfkeval.evaluation import shards
+
+    quiet_libraries()
+    run = shards.merge(runs, out, overwrite=overwrite)
+    write("\n".join(reports.metric_rows(run)) + f"\n\nreport: {out / 'report.html'}\n")

@@ -1,0 +1,33 @@
+"""`dfkeval report`: write the reports of a scored run again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dfkdata.common.console import examples
+from dfkeval.cli._output import RunDir, write
+from dfkeval.models.quiet import quiet_libraries
+
+EXAMPLES = examples("dfkeval report runs/tuned", "dfkeval report runs/tuned --against runs/base")
+
+
+def report_command(
+    folder: RunDir,
+    against: Annotated[
+        Path | None, typer.Option(help="Another run; the page then opens with the comparison.")
+    ] = None,
+) -> None:
+    """Write report.md and report.html of a scored run again."""
+    from dfkeval.evaluation import evaluate
+    from dfkeval.runs.directory import RunDirectory
+    from dfkeval.runs.run import load_run
+
+    quiet_libraries()
+    run = load_run(folder)
+    others = [] if against is None else [load_run(against)]
+    with RunDirectory(folder).alone(else_=""):
+        evaluate.write_reports(run, others)
+    write(f"report: {folder / 'report.html'}\n")

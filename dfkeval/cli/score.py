@@ -1,0 +1,32 @@
+"""`dfkeval score`: score a run again from its stored answers."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from dfkdata.common.console import examples
+from dfkeval.cli._output import FailIf, RunDir, exit_if_gates_fail, write
+from dfkeval.models.quiet import quiet_libraries
+
+EXAMPLES = examples("dfkeval score runs/tuned", "dfkeval score runs/tuned --metric validity --metric labels")
+
+
+def score_command(
+    folder: RunDir,
+    metric: Annotated[
+        list[str] | None, typer.Option("--metric", help="Another metric than the run's. May be repeated.")
+    ] = None,
+    fail_if: FailIf = None,
+) -> None:
+    """Score a run again from its stored answers; no model is needed."""
+    from dfkeval import reports
+    from dfkeval.analysis import gates
+    from dfkeval.evaluation import evaluate
+
+    quiet_libraries()
+    conditions = [gates.gate(text) for text in fail_if or ()]
+    run = evaluate.score(folder, metrics=metric)
+    write("\n".join(reports.metric_rows(run)) + "\n")
+    exit_if_gates_fail(conditions, run)
