@@ -8,7 +8,7 @@ Every piece is a process of its own and writes one JSON file into --work; a piec
 run again. Built-in model: the demo's posts train a stage with SFT-Plus (bf16); the tuned model answers the
 test rows under a grammar and says how sure it is, on the GPU in bf16 and on the CPU in fp32. `keep` takes the
 same fp32 steps on GPU and CPU (PyTorch's kernels, TF32 off). `video` compares loss and gradient of rows with
-decoded frames. `speed` is alone on the card: random weights of the real 0.8B shape (bench/gpu_engines.py),
+decoded frames. `speed` is alone on the card: random weights of the real 0.8B shape (bench/base_model.py),
 answers of 128 tokens, the prompt's part included."""
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from gpu_engines import make_base
+from base_model import make_base
 
 SEED = 2026
 NEW_TOKENS = 128

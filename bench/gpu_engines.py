@@ -30,77 +30,15 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from base_model import make_base
+
 ENGINES = ("transformers", "unsloth")
 PLAIN = ("plain", "plain_torch")
 TORCH_KERNELS = ("reference", "plain_torch")
 GRADIENTS = ("reference", *PLAIN, *ENGINES)
-SPECIALS = (
-    "endoftext im_start im_end object_ref_start object_ref_end box_start box_end quad_start quad_end "
-    "vision_start vision_end vision_pad image_pad video_pad"
-)
-PLAIN_ADDED = ("<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>", "<think>", "</think>")
 MAX_PIXELS = 512 * 512
 QLORA_STEPS = 8
 COLOURS = ["red", "green", "blue", "grey", "white", "black", "brown", "pink"]
-
-
-def make_base(folder: Path) -> None:
-    """A random model of the real 0.8B shape with a tokenizer of the real size, ids of the special tokens
-    included."""
-    import torch
-    from transformers import Qwen3_5Config, Qwen3_5ForConditionalGeneration
-
-    text = {
-        "vocab_size": 248320, "hidden_size": 1024, "intermediate_size": 3584, "num_hidden_layers": 24,
-        "num_attention_heads": 8, "num_key_value_heads": 2, "head_dim": 256, "linear_num_key_heads": 16,
-        "linear_num_value_heads": 16, "linear_key_head_dim": 128, "linear_value_head_dim": 128,
-        "linear_conv_kernel_dim": 4, "tie_word_embeddings": True,
-        "eos_token_id": 248046, "pad_token_id": 248044,
-        "layer_types": (["linear_attention"] * 3 + ["full_attention"]) * 6,
-        "rope_parameters": {"rope_type": "default", "rope_theta": 1e7, "partial_rotary_factor": 0.25,
-                            "mrope_section": [11, 11, 10], "mrope_interleaved": True},
-    }  # fmt: skip
-    vision = {
-        "depth": 12, "hidden_size": 768, "num_heads": 12, "intermediate_size": 3072, "out_hidden_size": 1024,
-        "patch_size": 16, "num_position_embeddings": 2304,
-    }  # fmt: skip
-    config = Qwen3_5Config(text_config=text, vision_config=vision, tie_word_embeddings=True)
-    torch.manual_seed(0)
-    model = Qwen3_5ForConditionalGeneration(config).to(torch.bfloat16)
-    model.generation_config.eos_token_id = 248046
-    model.generation_config.pad_token_id = 248044
-    model.save_pretrained(folder)
-    wide_processor().save_pretrained(folder)
-    count = sum(parameter.numel() for parameter in model.parameters())
-    (folder / "made.json").write_text(json.dumps({"parameters": count}))
-
-
-def wide_processor() -> Any:
-    """The tiny model's tokenizer, filled up so that the special tokens get the ids of the real one."""
-    from transformers import AddedToken
-    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
-    from transformers.models.qwen3_5.tokenization_qwen3_5 import Qwen3_5Tokenizer
-
-    from dfkeval.models import tiny
-    from dfkeval.models.image_text_processor import ImageTextProcessor
-
-    base = tiny.path()
-    raw = json.loads((base / "tokenizer.json").read_text(encoding="utf-8"))["model"]
-    vocab = dict(raw["vocab"])
-    for index in range(len(vocab), 248044):
-        vocab[f"<unused-{index}>"] = index
-    tokenizer = Qwen3_5Tokenizer(vocab=vocab, merges=[tuple(merge) for merge in raw["merges"]])
-    names = [f"<|{name}|>" for name in SPECIALS.split()]
-    tokenizer.add_special_tokens({"additional_special_tokens": names})
-    tokenizer.add_tokens([AddedToken(token, special=False, normalized=False) for token in PLAIN_ADDED])
-    tokenizer.eos_token, tokenizer.pad_token = "<|im_end|>", "<|endoftext|>"
-    if tokenizer.convert_tokens_to_ids("<|image_pad|>") != 248056:
-        raise SystemExit("the special tokens did not get the ids of the real tokenizer")
-    size = {"shortest_edge": 65536, "longest_edge": 16777216}
-    images = Qwen2VLImageProcessorPil(patch_size=16, size=size, image_mean=[0.5] * 3, image_std=[0.5] * 3)
-    template = (base / "chat_template.jinja").read_text(encoding="utf-8")
-    tokenizer.chat_template = template
-    return ImageTextProcessor(images, tokenizer, chat_template=template)
 
 
 def make_rows(folder: Path, count: int, side: int) -> Path:

@@ -4,7 +4,7 @@
 
 A base with random bf16 weights (fp32 A_log, an mtp tensor) and a rank-16 adapter on every linear layer are
 written once. Then, each in a process of its own:
-  file-level        the weights as `dfktrain merge` writes them, without the proof
+  file-level        the weights as `dfktrain merge` writes them, without the verification
   load-merge-save   transformers + PEFT: load in bf16, merge_and_unload(safe_merge=True), save_pretrained
 Peak RSS is what the operating system says of the finished process; the first line is one that only imports.
 The table says as well how many of the base's tensors are in the result, byte for byte or
@@ -21,10 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-SHAPES: dict[str, dict[str, int]] = {
-    "0.8B": {"vocab_size": 248320, "hidden_size": 1024, "intermediate_size": 3584, "num_hidden_layers": 24},
-    "tiny": {"vocab_size": 2048, "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 4},
-}
+from base_model import SHAPES, make_config
 
 IMPORTS = "import sys, torch, transformers, peft, dfktrain.merging.merge\ntorch.set_num_threads(1)\n"
 
@@ -48,35 +45,13 @@ net.save_pretrained(out)
 }
 
 
-def config(shape: str) -> Any:
-    """A qwen3_5 configuration: every fourth layer has full attention, the head is tied."""
-    from transformers import Qwen3_5Config
-
-    sizes = SHAPES[shape]
-    wide = sizes["hidden_size"] // 64
-    layers = [
-        "full_attention" if (at + 1) % 4 == 0 else "linear_attention"
-        for at in range(sizes["num_hidden_layers"])
-    ]
-    rope = {"rope_type": "default", "rope_theta": 1e7, "partial_rotary_factor": 0.25}
-    rope |= {"mrope_section": [11, 11, 10], "mrope_interleaved": True}
-    text = sizes | {
-        "layer_types": layers, "num_attention_heads": wide // 2, "num_key_value_heads": 2, "head_dim": 256,
-        "linear_num_key_heads": wide, "linear_num_value_heads": wide, "linear_key_head_dim": 128,
-        "linear_value_head_dim": 128, "rope_parameters": rope, "tie_word_embeddings": True,
-    }  # fmt: skip
-    seen = {"depth": 12, "hidden_size": 768, "num_heads": 12, "intermediate_size": 3072, "patch_size": 16,
-            "out_hidden_size": sizes["hidden_size"], "num_position_embeddings": 2304}  # fmt: skip
-    return Qwen3_5Config(text_config=text, vision_config=seen, tie_word_embeddings=True)
-
-
 def write_base(folder: Path, shape: str) -> None:
     """Random weights of the shape, tensor by tensor, in one file."""
     import torch
     from safetensors.torch import save_file
     from transformers import AutoModelForImageTextToText
 
-    settings = config(shape)
+    settings = make_config(shape)
     with torch.device("meta"):
         net = AutoModelForImageTextToText.from_config(settings)
     torch.manual_seed(0)
