@@ -19,7 +19,7 @@ from dfkdata.common import plugins
 from dfkdata.common.config import Config, bind
 from dfkdata.common.errors import ConfigError, DataError
 from dfkdata.common.hashing import content_id
-from dfkdata.media.resolver import Media
+from dfkdata.media.resolver import MediaResolver
 from dfkdata.rows.record import Record, Reject, RowError
 
 FAMILY = "dfkdata.formats"
@@ -61,9 +61,9 @@ def demand_folder(images: str | Path | None) -> None:
         raise ConfigError(f"images: {images} is no folder; give the one in which image names start")
 
 
-def media_for(part: sources.Part, images: str | Path | None, store: Path | None) -> Media:
+def media_for(part: sources.Part, images: str | Path | None, store: Path | None) -> MediaResolver:
     """Where the images of a part may lie: under `images`, or the part's own root, and in the store."""
-    return Media((Path(images) if images is not None else part.root,), store)
+    return MediaResolver((Path(images) if images is not None else part.root,), store)
 
 
 def _named(item: Record | Reject, raw: Any) -> Record | Reject:
@@ -88,7 +88,7 @@ def turns_digest(turns: bytes, tools: Any) -> bytes:
     return sha256(turns + msgspec.json.encode(tools) if tools else turns).digest()[:8]
 
 
-def pairs(part: sources.Part, module: ModuleType, options: Config, media: Media) -> Iterator[Pair]:
+def pairs(part: sources.Part, module: ModuleType, options: Config, media: MediaResolver) -> Iterator[Pair]:
     """(raw row, `Record` or `Reject`) for each raw row of `part`, image paths absolute."""
     make: Callable[..., Record] = module.record
     checked = False
@@ -109,7 +109,7 @@ def pairs(part: sources.Part, module: ModuleType, options: Config, media: Media)
         yield row, record
 
 
-def _located(record: Record, media: Media) -> Record:
+def _located(record: Record, media: MediaResolver) -> Record:
     """`record` with absolute media paths, and with a group made of its media where the row names none. Raises
     `RowError`. Names stay part of an identity that the turns give."""
     changed = replace(
@@ -127,7 +127,7 @@ def _located(record: Record, media: Media) -> Record:
     return replace(changed, id=name)
 
 
-def _media_group(paths: tuple[str, ...], record: Record, media: Media) -> str:
+def _media_group(paths: tuple[str, ...], record: Record, media: MediaResolver) -> str:
     """Rows with the same first picture, whatever it is called, or else with a video or audio file of the same
     name, belong together. Raises `RowError` for a picture that cannot be read."""
     if paths:

@@ -24,7 +24,7 @@ from dfkdata.conversion.options import ConvertOptions
 from dfkdata.conversion.sita_split import SitaSplit
 from dfkdata.conversion.writer import CODE, SplitWriter
 from dfkdata.media.probe import inspect
-from dfkdata.media.resolver import Media, store_picture
+from dfkdata.media.resolver import MediaResolver, store_picture
 from dfkdata.rows.messages import PlainRow, training_row
 from dfkdata.rows.record import Record, Reject, RowError
 from dfkdata.schemas import Schema
@@ -173,7 +173,7 @@ class ConversionRun:
         pairs = reader.pairs(part, self.job.format, self.job.options, self.media)
         return self.watch.decoder.checked(pairs) if self.watch.decoder is not None else pairs
 
-    def _media(self, part: sources.Part) -> Media:
+    def _media(self, part: sources.Part) -> MediaResolver:
         return reader.media_for(part, self.job.images, self.folder.partial / output_folder.MEDIA)
 
     def _meant(self, raw: Any) -> bool:

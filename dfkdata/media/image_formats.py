@@ -61,14 +61,15 @@ _SEGMENT = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
 
 
 def _jpeg(data: bytes) -> Header:
-    """Walk the segments to the first scan, past stray bytes between them as decoders do; the end is the EOI
-    that closes the picture, not one of a thumbnail."""
+    """Walk the segments to the first scan, past stray bytes between them as decoders do.
+
+    The end is the EOI marker that closes the picture, not that of a thumbnail."""
     at, size, code = 2, (0, 0), 0
     while at + 1 < len(data):
         code = data[at + 1]
         if data[at] != 0xFF or code in _ALONE:
-            found = _SEGMENT.search(data, at)
-            at = found.start() if found else len(data)
+            segment = _SEGMENT.search(data, at)
+            at = segment.start() if segment else len(data)
             continue
         if code in (0xDA, 0xD9):
             break
@@ -81,8 +82,9 @@ def _jpeg(data: bytes) -> Header:
 
 
 def _scans(data: bytes, at: int, size: tuple[int, int], code: int) -> Header:
-    """What the segments said, and whether the scans are whole. code: of the segment at offset `at` that ended
-    the walk, SOS or EOI; 0 where the file ended first."""
+    """Return the size, and whether the scans are whole.
+
+    `code` is that of the segment at offset `at` that ended the walk (SOS or EOI), or 0 if the file ended."""
     if not code and size != (0, 0):
         return *size, False
     if not all(size):
@@ -99,16 +101,17 @@ _BETWEEN = frozenset((0xC4, 0xCC, 0xDA, 0xDB, 0xDC, 0xDD, 0xFE, *range(0xE0, 0xF
 
 
 def _doubtful(data: bytes, at: int) -> bool:
-    """Whether some sample of the scans from offset `at` looks foreign, be it a segment between two scans."""
+    """Return whether some sample of the scans from offset `at` on looks foreign."""
     step = max(_SAMPLE, (len(data) - at) // _SAMPLES)
     return any(_FOREIGN.search(data, start, start + _SAMPLE) for start in range(at, len(data), step))
 
 
 def _jpeg_ends(data: bytes, at: int) -> bool:
-    """Whether an EOI marker follows the scans from offset `at`; trailing bytes after it are allowed. Raises
-    `DamagedPicture` for a marker that no scan holds."""
-    while found := _MARKER.search(data, at + 2 + int.from_bytes(data[at + 2 : at + 4])):
-        at = found.start()
+    """Return whether an EOI marker follows the scans from offset `at`; trailing bytes after it are allowed.
+
+    A marker that no scan holds raises `DamagedPicture`."""
+    while marker := _MARKER.search(data, at + 2 + int.from_bytes(data[at + 2 : at + 4])):
+        at = marker.start()
         if data[at + 1] == 0xD9:
             return True
         if data[at + 1] not in _BETWEEN:
@@ -117,9 +120,10 @@ def _jpeg_ends(data: bytes, at: int) -> bool:
 
 
 def _png(data: bytes) -> Header:
-    """Walk the chunks to IEND; trailing bytes after it are allowed. Raises `DamagedPicture` where a check
-    sum is wrong, or no chunk holds pixels. Decoders read notes behind the pixels without looking at their
-    check sums, so they are not looked at here either."""
+    """Walk the chunks to IEND; trailing bytes after it are allowed.
+
+    A wrong check sum, or no chunk with pixels, raises `DamagedPicture`. Decoders ignore the check sums of
+    notes behind the pixels, and so does this."""
     if data[12:16] != b"IHDR":
         raise ValueError("no IHDR")
     width, height = int.from_bytes(data[16:20]), int.from_bytes(data[20:24])
@@ -151,13 +155,14 @@ def _gif(data: bytes) -> Header:
 
 
 def _colours(flags: int) -> int:
-    """Bytes of the colour table that these flags announce."""
+    """Return how many bytes the colour table has that these flags announce."""
     return 6 << (flags & 7) if flags & 0x80 else 0
 
 
 def _behind_block(data: bytes, at: int) -> int:
-    """Where the GIF block at `at` ends; beyond the file where it is cut. Decoders skip a byte that begins no
-    block."""
+    """Return where the GIF block at `at` ends, which is beyond the file if it is cut.
+
+    Decoders skip a byte that begins no block."""
     end = len(data)
     if data[at] == 0x2C:  # a picture: descriptor, colour table, code size
         at += 11 + _colours(data[at + 9]) if at + 9 < end else end
@@ -190,8 +195,7 @@ _PARSERS = {"jpeg": _jpeg, "png": _png, "gif": _gif, "webp": _webp}
 
 
 def _pillow(data: bytes) -> Header:
-    """Kinds without a parser here (BMP, TIFF, ...): Pillow reads the header, then decodes, since only that
-    shows the end."""
+    """Let Pillow decode kinds without a parser here (BMP, TIFF, ...), since only that shows the end."""
     if not data:
         raise ValueError("empty")
     try:

@@ -1,9 +1,9 @@
-"""How pictures look: a 64-bit difference hash each, computed in threads while rows flow.
+"""Hash what pictures look like with a 64-bit dHash (difference hash), in threads while rows flow.
 
-Strategy: a JPEG is decoded at an eighth of its size, which is enough for nine by eight cells; each bit says
-whether a cell is darker than its right neighbour. Two pictures look the same when at most `NEAR_BITS` bits
-differ; cut into four bands, such hashes agree in at least one, so only those are compared. A picture without
-any rise (one plain colour) has no look and is like no other."""
+How it works. A JPEG is decoded at an eighth of its size, which is enough for nine by eight cells; each bit
+says whether a cell is darker than its right neighbour. Two pictures are near duplicates if at most
+`NEAR_BITS` bits differ. Cut into four bands, such hashes agree in at least one, so only those are compared. An image of
+one colour has no perceptual hash and is never reported as a near duplicate."""
 
 from __future__ import annotations
 
@@ -25,15 +25,19 @@ _KNOWN = 65_536
 
 
 class DecodedPicture(NamedTuple):
-    """problem: why the picture could not be decoded, empty when it could. look: its difference hash, 0 for a
-    plain one."""
+    """The dHash of a picture (0 for one of one colour), or the problem why it could not be decoded."""
 
     problem: str
     dhash: int
 
 
 def decode(path: str, *, whole: bool = True) -> DecodedPicture:
-    """Decode the picture at `path`: whole, or only as much as its look needs."""
+    """Decode a picture and hash it.
+
+    Args:
+        path: The picture.
+        whole: Whether all pixels are decoded; else only as much as the hash needs.
+    """
     from PIL.Image import Resampling
 
     try:
@@ -49,44 +53,48 @@ def decode(path: str, *, whole: bool = True) -> DecodedPicture:
     return DecodedPicture("", sum(1 << at for at, rise in enumerate(rises) if rise))
 
 
-def _glance(path: str) -> DecodedPicture:
+def _hash_only(path: str) -> DecodedPicture:
     return decode(path, whole=False)
 
 
-Whose = tuple[int, str]
+RowPlace = tuple[int, str]
 """Number and source of the row that a picture belongs to."""
 
 
 class PerceptualHasher:
-    """Pictures go in as they are written; whose, file name and `DecodedPicture` come out to `tell` in that order.
+    """Hash pictures as rows are written, and report each in that order.
 
-    A picture that was met before, by its digest, is not decoded again."""
+    A picture with a digest that was met before is not decoded again.
 
-    def __init__(self, tell: Callable[[Whose, str, DecodedPicture], None]) -> None:
+    Args:
+        report: Called with the row, the file name and the decoded picture.
+    """
+
+    def __init__(self, report: Callable[[RowPlace, str, DecodedPicture], None]) -> None:
         from concurrent.futures import ThreadPoolExecutor
 
-        self._tell = tell
+        self._report = report
         self._pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
-        self._waiting: deque[tuple[Whose, str, Future[DecodedPicture]]] = deque()
+        self._waiting: deque[tuple[RowPlace, str, Future[DecodedPicture]]] = deque()
         self._known: dict[bytes, Future[DecodedPicture]] = {}
 
-    def add(self, whose: Whose, path: str, digest: bytes) -> None:
-        """A picture on its way."""
+    def add(self, row: RowPlace, path: str, digest: bytes) -> None:
+        """Hand in a picture of a row."""
         job = self._known.get(digest)
         if job is None:
-            job = self._pool.submit(_glance, path)
+            job = self._pool.submit(_hash_only, path)
             if len(self._known) < _KNOWN:
                 self._known[digest] = job
-        self._waiting.append((whose, path, job))
+        self._waiting.append((row, path, job))
         while len(self._waiting) > _WAITING:
             self._next()
 
     def _next(self) -> None:
-        whose, path, job = self._waiting.popleft()
-        self._tell(whose, Path(path).name, job.result())
+        row, path, job = self._waiting.popleft()
+        self._report(row, Path(path).name, job.result())
 
     def finish(self) -> None:
-        """Tell of all that is waiting."""
+        """Report all pictures that are still waiting."""
         while self._waiting:
             self._next()
 
@@ -95,36 +103,40 @@ class PerceptualHasher:
         self._pool.shutdown(cancel_futures=True)
 
 
-Placed = tuple[int, int]
-"""A look, and the row that it belongs to."""
+HashedRow = tuple[int, int]
+"""A dHash, and the row that its picture belongs to."""
 
 
-def near_pairs(held: Sequence[Placed], train: Sequence[Placed]) -> list[tuple[int, int]]:
-    """(held-out row, training row) for each held-out look that differs from some training look in at most
-    `NEAR_BITS` bits."""
+def near_pairs(held: Sequence[HashedRow], train: Sequence[HashedRow]) -> list[tuple[int, int]]:
+    """Return (held-out row, training row) for each held-out picture that nearly equals a training picture.
+
+    Args:
+        held: The hashes of held-out pictures with their rows.
+        train: The same for training pictures.
+    """
     first: dict[int, int] = {}
-    for look, row in train:
-        if look:
-            first.setdefault(look, row)
+    for dhash, row in train:
+        if dhash:
+            first.setdefault(dhash, row)
     bands: list[dict[int, list[int]]] = [{} for _ in range(_BANDS)]
-    for look in first:
+    for dhash in first:
         for number, band in enumerate(bands):
-            band.setdefault(look >> 16 * number & 0xFFFF, []).append(look)
+            band.setdefault(dhash >> 16 * number & 0xFFFF, []).append(dhash)
     pairs = []
-    for look, row in held:
-        near = _near(look, bands) if look else None
+    for dhash, row in held:
+        near = _near(dhash, bands) if dhash else None
         if near is not None:
             pairs.append((row, first[near]))
     return pairs
 
 
-def _near(look: int, bands: list[dict[int, list[int]]]) -> int | None:
+def _near(dhash: int, bands: list[dict[int, list[int]]]) -> int | None:
     return next(
         (
             other
             for number, band in enumerate(bands)
-            for other in band.get(look >> 16 * number & 0xFFFF, ())
-            if (look ^ other).bit_count() <= NEAR_BITS
+            for other in band.get(dhash >> 16 * number & 0xFFFF, ())
+            if (dhash ^ other).bit_count() <= NEAR_BITS
         ),
         None,
     )

@@ -18,7 +18,15 @@ MAX_BYTES = 1 << 29
 
 
 class Picture(NamedTuple):
-    """kind: "jpeg", "png", ... width, height: pixels. size: bytes. digest: SHA-256 of the file."""
+    """What one picture file is.
+
+    Attributes:
+        kind: "jpeg", "png", "gif", "webp" or "other".
+        width: In pixels.
+        height: In pixels.
+        size: Of the file, in bytes.
+        digest: The SHA-256 of the file.
+    """
 
     kind: str
     width: int
@@ -28,12 +36,16 @@ class Picture(NamedTuple):
 
 
 def _without_waiting(path: str, flags: int) -> int:
-    """Opening a pipe would otherwise wait for somebody to write to it."""
+    """Open without blocking: a pipe would otherwise wait for somebody to write to it."""
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def audit(path: str) -> Picture:
-    """Read and inspect one file. Raises `RowError`: IMG_UNREADABLE, IMG_TRUNCATED or IMG_BOMB."""
+    """Read and inspect one file.
+
+    Raises:
+        RowError: With IMG_UNREADABLE, IMG_TRUNCATED or IMG_BOMB.
+    """
     try:
         with open(path, "rb", buffering=0, opener=_without_waiting) as file:
             status = os.fstat(file.fileno())
@@ -50,7 +62,15 @@ def audit(path: str) -> Picture:
 
 
 def inspect(data: bytes, name: str = "") -> Picture:
-    """What picture `data` is. Raises `RowError` as `audit` does."""
+    """Inspect the bytes of a picture file.
+
+    Args:
+        data: The bytes.
+        name: What errors call the picture.
+
+    Raises:
+        RowError: As `audit`.
+    """
     kind = picture_kind(data)
     try:
         width, height, whole = read_header(data, kind)

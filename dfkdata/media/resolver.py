@@ -22,11 +22,13 @@ from dfkdata.media.probe import Picture, audit, inspect
 from dfkdata.rows.record import RowError
 
 
-class Media:
-    """Resolves and audits the images of one conversion.
+class MediaResolver:
+    """Find and inspect the media files of one conversion.
 
-    roots: folders in which images may lie; the first is where relative names start, then the others in order.
-    store: folder that receives embedded images, named by content; None refuses embedded images."""
+    Args:
+        roots: The folders in which images may lie; relative names start at the first, then at the others.
+        store: The folder that receives embedded images, named by content; None refuses embedded images.
+    """
 
     def __init__(self, roots: tuple[Path, ...], store: Path | None = None) -> None:
         self.roots = tuple(os.path.abspath(root) for root in roots)
@@ -37,8 +39,14 @@ class Media:
         self._audited = lru_cache(maxsize=4096)(audit)
 
     def locate(self, name: str) -> str:
-        """The absolute path of `name`. Raises `RowError` when it is missing, ambiguous, remote or outside the
-        roots."""
+        """Return the absolute path of an image.
+
+        Args:
+            name: A path, a file:// address, or a `data:` URI, which is written into the store.
+
+        Raises:
+            RowError: If the file is missing, ambiguous, remote or outside the roots.
+        """
         if name.startswith("data:"):
             return self._stored(name)
         if name.startswith("file://"):
@@ -54,20 +62,27 @@ class Media:
         inside = [path for path in paths if self._below(os.path.normpath(path))]
         if not inside:
             raise _outside(name)
-        found = [path for path in inside if os.path.lexists(path)]
-        if not found:
+        existing = [path for path in inside if os.path.lexists(path)]
+        if not existing:
             hint = self._suggestion(name)
             reason = "no such file under the image root"
             raise RowError("IMG_MISSING", reason, path="images", value=name, hint=hint)
-        if len(found) > 1 and len({os.path.realpath(path) for path in found}) > 1:
-            hint = f"it lies under {len(found)} roots; give one of them"
+        if len(existing) > 1 and len({os.path.realpath(path) for path in existing}) > 1:
+            hint = f"it lies under {len(existing)} roots; give one of them"
             reason = "more than one file of that name"
             raise RowError("IMG_AMBIGUOUS", reason, path="images", value=name, hint=hint)
-        return self._really_inside(found[0], name)
+        return self._really_inside(existing[0], name)
 
     def other(self, name: str, kind: str) -> str:
-        """The absolute path of a video or an audio file. Raises `RowError` when it is missing, empty or
-        outside."""
+        """Return the absolute path of a video or an audio file.
+
+        Args:
+            name: As for `locate`.
+            kind: "video" or "audio".
+
+        Raises:
+            RowError: If the file is missing, empty or outside the roots.
+        """
         try:
             path = self.locate(name)
         except RowError as fault:
@@ -80,7 +95,11 @@ class Media:
         return path
 
     def picture(self, path: str) -> Picture:
-        """What the file at `path` holds. Raises `RowError` for anything that is not one whole picture."""
+        """Return what the file at `path` holds.
+
+        Raises:
+            RowError: If it is not one whole picture.
+        """
         try:
             return self._audited(path)
         except RowError as fault:
@@ -88,7 +107,7 @@ class Media:
             raise
 
     def _really_inside(self, path: str, name: str) -> str:
-        """`path`, unless symlinks lead out of the roots. Raises `RowError`."""
+        """Return `path`, unless symbolic links lead out of the roots."""
         folder, file = os.path.split(path)
         plain = file not in (".", "..") and not os.path.islink(path)
         real = os.path.join(self._real_folder(folder), file) if plain else os.path.realpath(path)
@@ -100,7 +119,7 @@ class Media:
         return path.startswith(self._prefixes)
 
     def _suggestion(self, name: str) -> str:
-        """The nearest existing name in the same folder; only a hint, never used."""
+        """Return a hint with the nearest existing name in the same folder; it is never used by itself."""
         for root in self.real_roots:
             folder = os.path.realpath(os.path.join(root, os.path.dirname(name)))
             if folder == root or folder.startswith(root + os.sep):
@@ -110,7 +129,7 @@ class Media:
         return "paths start at the image root (--images), by default the input's folder"
 
     def _stored(self, uri: str) -> str:
-        """Write the picture of a data URI into the store, named by its content."""
+        """Write the picture of a `data:` URI into the store and return its path."""
         if self.store is None:
             hint = "give a folder that embedded images are written to (convert does)"
             raise RowError(
@@ -133,7 +152,7 @@ def _outside(name: str) -> RowError:
 
 @lru_cache(maxsize=64)
 def _listing(folder: str) -> tuple[str, ...]:
-    """At most 20,000 names of `folder`: enough for a suggestion."""
+    """Return at most 20,000 names of `folder`, which is enough for a suggestion."""
     try:
         with os.scandir(folder) as entries:
             return tuple(entry.name for _, entry in zip(range(20_000), entries, strict=False))
@@ -142,8 +161,15 @@ def _listing(folder: str) -> tuple[str, ...]:
 
 
 def store_picture(data: bytes, store: Path) -> Path:
-    """Write the picture `data` into `store` under its hash and real kind; the path. Raises `RowError` for no
-    picture."""
+    """Write a picture into a folder, named by its hash and real kind, and return its path.
+
+    Args:
+        data: The bytes of the picture file.
+        store: The folder.
+
+    Raises:
+        RowError: If the bytes are not one whole picture.
+    """
     picture = inspect(data)
     path = store / f"{picture.digest.hex()[:32]}.{'jpg' if picture.kind == 'jpeg' else picture.kind}"
     if not path.exists():

@@ -1,7 +1,7 @@
 """Download data sets of the Hub into a local cache, through the Hub's plain HTTP interface.
 
 How it works. The endpoint is HF_ENDPOINT (default https://huggingface.co); the cache is the folder `dfk`
-below HF_HOME or ~/.cache/huggingface. A token in HF_TOKEN is sent to the endpoint's host and written nowhere."""
+below HF_HOME or ~/.cache/huggingface. A token in HF_TOKEN is sent to the host of the endpoint and never stored."""
 
 from __future__ import annotations
 

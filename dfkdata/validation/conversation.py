@@ -29,39 +29,47 @@ def plain_question(messages: list[Message]) -> str:
     user, answer = messages
     if user["role"] != "user" or answer["role"] != "assistant" or "tool_calls" in answer:
         return ""
-    asked, said = user["content"], answer["content"]
-    if len(asked) != 1 or len(said) != 1 or asked[0]["type"] != "text" or said[0]["type"] != "text":
+    prompt, reply = user["content"], answer["content"]
+    if len(prompt) != 1 or len(reply) != 1 or prompt[0]["type"] != "text" or reply[0]["type"] != "text":
         return ""
-    question: str = asked[0]["text"]
-    text = said[0]["text"]
+    question: str = prompt[0]["text"]
+    text = reply[0]["text"]
     if not question or not text or question == text or question.isspace() or text.isspace():
         return ""
     return question
 
 
 def is_plain(row: dict[str, Any]) -> bool:
-    """Whether a row is a plain question with its answer and nothing else, so that it need not be walked."""
+    """Return whether a row is a plain question with its answer and nothing else, which breaks no rule."""
     if row["images"] or "videos" in row or "audios" in row:
         return False
     return bool(plain_question(row["messages"]))
 
 
 def check_conversation(row: dict[str, Any], report: RuleReporter) -> None:
-    """Hold the turns of a canonical row to the rules; `report` hears of each one that is broken."""
+    """Check the turns of a canonical row.
+
+    Args:
+        row: The row of the `messages` layout.
+        report: Called with each rule that the turns break.
+
+    Raises:
+        RowError: If the row cannot be used whatever the policies.
+    """
     messages = row["messages"]
     if is_plain(row):
         return
     if not messages:
         raise RowError("ROLE_ORDER", "a row without turns", path="messages", value=messages)
-    before, asked = "", ""
+    before, question = "", ""
     for number, message in enumerate(messages):
         role = message.get("role")
         if role == "user":
             if before == "user":
                 report(_order(number, "two user turns in a row"))
-            asked = _user(message, number, report)
+            question = _user(message, number, report)
         elif role == "assistant":
-            _assistant(message, number, (before, asked), row, report)
+            _assistant(message, number, before, question, row, report)
         else:
             _other_turn(role, number, before, messages, report)
         before = role
@@ -75,13 +83,13 @@ def check_conversation(row: dict[str, Any], report: RuleReporter) -> None:
 
 
 def _counts(row: dict[str, Any], report: RuleReporter) -> None:
-    """As many placeholders as files of each kind, over all turns."""
-    found = {"image": 0, "video": 0, "audio": 0}
+    """Report a kind of media with more or fewer placeholders than files, over all turns."""
+    counts = {"image": 0, "video": 0, "audio": 0}
     for message in row["messages"]:
         for part in message["content"]:
             if part["type"] != "text":
-                found[part["type"]] += 1
-    for kind, placeholders in found.items():
+                counts[part["type"]] += 1
+    for kind, placeholders in counts.items():
         files = row.get(f"{kind}s", [])
         if placeholders != len(files):
             code = "IMG_COUNT" if kind == "image" else "MEDIA_COUNT"
@@ -101,7 +109,7 @@ def _order(number: int, reason: str) -> RowError:
 
 
 def _user(message: Message, number: int, report: RuleReporter) -> str:
-    """The turn's text."""
+    """Check a user turn and return its text."""
     text, media = "", False
     for part in message["content"]:
         if part["type"] == "text":
@@ -114,11 +122,11 @@ def _user(message: Message, number: int, report: RuleReporter) -> str:
 
 
 def _assistant(
-    message: Message, number: int, asked: tuple[str, str], row: dict[str, Any], report: RuleReporter
+    message: Message, number: int, before: str, question: str, row: dict[str, Any], report: RuleReporter
 ) -> None:
-    """asked: the role of the turn before, and the text of the last user turn."""
-    if asked[0] != "user" and asked[0] != "tool":
-        report(_order(number, f"an assistant turn after {asked[0] or 'nothing'}"))
+    """Check an assistant turn against the role `before` it and the last `question`."""
+    if before not in ("user", "tool"):
+        report(_order(number, f"an assistant turn after {before or 'nothing'}"))
     answer = ""
     for part in message["content"]:
         if part["type"] == "text":
@@ -130,7 +138,7 @@ def _assistant(
     elif not answer or answer.isspace():
         path = f"messages.{number}.content"
         report(RowError("EMPTY_ANSWER", "an assistant turn without text or call", path=path))
-    if answer == asked[1] and answer:
+    if answer == question and answer:
         reason = "the answer is the user turn again"
         report(RowError("ANSWER_COPIES_PROMPT", reason, path=f"messages.{number}", value=answer))
 
@@ -152,7 +160,7 @@ def _calls(calls: list[Any], number: int, tools: list[Any] | None, report: RuleR
 
 
 def _fits(arguments: dict[str, Any], parameters: Any, path: str, report: RuleReporter) -> None:
-    """Arguments against the tool's own JSON Schema."""
+    """Check arguments against the tool's own JSON Schema."""
     validator = _validator(msgspec.json.encode(parameters))
     if isinstance(validator, str):
         hint = "repair the tool definition"
@@ -165,7 +173,7 @@ def _fits(arguments: dict[str, Any], parameters: Any, path: str, report: RuleRep
 
 @lru_cache(maxsize=256)
 def _validator(parameters: bytes) -> Validator | str:
-    """The compiled schema of a tool's parameters, or why they are not a JSON Schema."""
+    """Return the compiled schema of a tool's parameters, or why they are not a JSON Schema."""
     try:
         document = SchemaDocument(msgspec.json.decode(parameters))
     except SchemaError as error:
@@ -176,7 +184,7 @@ def _validator(parameters: bytes) -> Validator | str:
 
 
 def _other_turn(role: Any, number: int, before: str, messages: list[Message], report: RuleReporter) -> None:
-    """System turns come first; tool turns follow calls; no other role is known."""
+    """Check that system turns come first, that tool turns follow calls, and that no other role is there."""
     path = f"messages.{number}.role"
     if role == "system":
         if number:

@@ -16,9 +16,16 @@ from dfkdata.validation.rules import RuleReporter
 
 
 def bind_gold(record: Record, schema: Schema, report: RuleReporter) -> Record:
-    """`record` with its gold valid for `schema`: labels canonical, null slots as they are.
+    """Return the record with gold that is valid for a schema: labels are canonical, null values stay.
 
-    Faults: LABEL_UNKNOWN with a suggestion, ANSWER_COPIES_PROMPT, TOOL_ARGS_INVALID or GOLD_INVALID."""
+    Args:
+        record: The row; gold that it lacks is read from its own last turn.
+        schema: What the answer must be.
+        report: Called with ANSWER_COPIES_PROMPT, TOOL_ARGS_INVALID and GOLD_INVALID.
+
+    Raises:
+        RowError: For LABEL_UNKNOWN, with a suggestion, and for an answer of another form.
+    """
     answer = record.gold if record.gold is not None else _written_gold(record, schema)
     if answer is None:
         return record
@@ -40,22 +47,22 @@ def bind_gold(record: Record, schema: Schema, report: RuleReporter) -> Record:
 
 
 def _written_gold(record: Record, schema: Schema) -> dict[str, Any] | None:
-    """The gold that a carried answer says in the schema's form; None for a row without an answer."""
+    """Return the gold that the row's own answer gives in the schema's form; None if it has no answer."""
     if not record.messages or record.messages[-1].get("role") != "assistant":
         return None
     last = record.messages[-1]
-    found: dict[str, Any] | None
+    gold: dict[str, Any] | None
     if isinstance(schema.form, ToolForm):
         calls = [call["function"] for call in last.get("tool_calls", ())]
-        found = next((call["arguments"] for call in calls if call["name"] == schema.form.name), None)
+        gold = next((call["arguments"] for call in calls if call["name"] == schema.form.name), None)
     else:
         text = "".join(part.get("text", "") for part in last["content"])
-        found = (
+        gold = (
             read_text(text, schema.form)
             if isinstance(schema.form, TextForm)
             else _json_gold(text, schema.form)
         )
-    if found is None:
+    if gold is None:
         hint = (
             f"the schema {schema.name!r} expects another form; leave --schema out to keep answers as they are"
         )
@@ -63,7 +70,7 @@ def _written_gold(record: Record, schema: Schema) -> dict[str, Any] | None:
         raise RowError(
             "GOLD_INVALID", "the answer is not of the schema's form", path=path, value=last, hint=hint
         )
-    return found
+    return gold
 
 
 def _json_gold(text: str, form: JsonForm) -> dict[str, Any] | None:

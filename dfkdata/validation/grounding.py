@@ -126,5 +126,5 @@ def coverage(text: str, source: str, language: Language = "en") -> float | None:
     to_cover = {word for word in words(source) if word not in STOP_WORDS and len(word) >= _SHORTEST_COVERED}
     if not to_cover:
         return None
-    said = {form for word in words(text) for form in forms(word, language)}
-    return sum(not forms(word, language).isdisjoint(said) for word in to_cover) / len(to_cover)
+    text_forms = {form for word in words(text) for form in forms(word, language)}
+    return sum(not forms(word, language).isdisjoint(text_forms) for word in to_cover) / len(to_cover)

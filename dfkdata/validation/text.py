@@ -13,19 +13,20 @@ _LESS = ord("<")
 
 
 def may_hold_control_token(turns: bytes) -> bool:
-    """Whether encoded turns hold the beginning of a control token."""
-    return _LESS in turns and b"<|" in turns  # a number is found five times as fast as a text
+    """Return whether encoded turns hold the beginning of a control token."""
+    return _LESS in turns and b"<|" in turns  # searching for one byte is five times as fast as for two
 
 
 def control_token(turns: bytes) -> str | None:
-    """The first control token in encoded turns. Tokenizers obey them, so a text that says <|image_pad|> is
-    one more picture, and one that says <|im_end|> ends the turn."""
-    found = _CONTROL.search(turns) if may_hold_control_token(turns) else None
-    return found.group().decode() if found is not None else None
+    """Return the first control token in encoded turns, or None.
+
+    Tokenizers obey such tokens: <|image_pad|> in a text is one more picture, <|im_end|> ends the turn."""
+    match = _CONTROL.search(turns) if may_hold_control_token(turns) else None
+    return match.group().decode() if match is not None else None
 
 
 def check_control_tokens(turns: bytes, report: RuleReporter) -> None:
-    """Look for control tokens in encoded turns."""
+    """Report a control token in encoded turns."""
     name = control_token(turns)
     if name is not None:
         hint = "write it in another way, or drop the row"
@@ -37,19 +38,24 @@ _ZERO_WIDTH = ("\u200b", "\u2060", "\ufeff", "\u00ad")
 
 
 def nfc(text: str) -> str:
-    """`text` in Unicode normal form C."""
+    """Return `text` in Unicode normal form C."""
     return unicodedata.normalize("NFC", text)
 
 
 def is_normal(text: str) -> bool:
-    """Whether `normalised` has nothing to say about a text."""
+    """Return whether `normalised` finds nothing to report or to change in a text."""
     return unicodedata.is_normalized("NFC", text) and not any([sign in text for sign in _ZERO_WIDTH])
 
 
 def normalised(text: str, report: RuleReporter) -> str | None:
-    """The JSON `text` of some turns as it is to be written; None when it stays as it is.
+    """Return the JSON text of some turns as it is to be written, or None if it stays as it is.
 
-    JSON's own signs are ASCII that composes with nothing, so the text can be normalised as a whole."""
+    JSON's own signs are ASCII that composes with nothing, so the text can be normalised as a whole.
+
+    Args:
+        text: The turns as JSON.
+        report: Called with ZERO_WIDTH and TEXT_NFC; text is changed if their policy is "fix".
+    """
     fixed = text
     if any(character in text for character in _ZERO_WIDTH):
         report(RowError("ZERO_WIDTH", "invisible characters in the text", path="messages"))
