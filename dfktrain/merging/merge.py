@@ -19,6 +19,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from dfkdata.common.errors import ConfigError, DataError
 from dfkdata.common.hashing import folder_sha256
 from dfkdata.common.json_files import read_json_or_none, write_json
@@ -115,55 +117,96 @@ def merge_adapter(
         BackendError: The base cannot be downloaded.
 
     Example:
-        >>> import tempfile
-        >>> from pathlib import Path
-        >>> import peft
+        >>> import peft, tempfile
         >>> from dfktrain import merge_adapter, tiny
-        >>> folder = Path(tempfile.mkdtemp())
         >>> model, _ = tiny.load()
         >>> config = peft.LoraConfig(target_modules=["q_proj"], init_lora_weights=False)
-        >>> peft.get_peft_model(model, config).save_pretrained(folder / "adapter")
-        >>> report = merge_adapter("tiny", folder / "adapter", folder / "model")
+        >>> folder = tempfile.mkdtemp()
+        >>> peft.get_peft_model(model, config).save_pretrained(f"{folder}/adapter")
+        >>> report = merge_adapter("tiny", f"{folder}/adapter", f"{folder}/model")
         >>> report.verification["passed"], len(report.changed)
         (True, 2)
     """
-    import torch
-
-    started = time.perf_counter()
-    device = loader.pick_device(torch, device)
+    started, device = time.perf_counter(), loader.pick_device(torch, device)
     out = _free_folder(Path(out_dir))
     adapter = lora.read(Path(adapter_dir))
     base, notes = find_base(base_dir, adapter)
-    _check_not_merged_before(base, adapter.folder)
-    files = weight_files(base)
-    changes = plan_changes(adapter, files, base)
-    card = cards.read(adapter.folder)
-    with _staging(out, files) as part:
-        notes += _copy_all_but_weights(base, adapter.folder, part, chat_template, card)
-        say("writing the weights")
-        write_weights(files, part, changes)
-        if card is not None:
-            cards.write(part, card)
-        prompts = probes_.of_rows(probes) if probes is not None else probes_.built_in(part, card)
-        verified = verify_merge(base, adapter, part, set(changes), prompts, device=device, say=say)
-        _check_verified(verified, adapter.folder)
-        report = MergeReport(
-            out=out,
-            base=public_name(base_dir, adapter, base),
-            base_sha256=folder_sha256(base),
-            adapter_sha256=folder_sha256(adapter.folder),
-            merged_sha256=folder_sha256(part),
-            changed=tuple(sorted(changes)),
-            kept=verified.weights["kept"],
-            scales=_scales(adapter),
-            notes=tuple(notes),
-            verification=verified.record(),
-            seconds=round(time.perf_counter() - started, 3),
-            versions=package_versions(),
-        )
+    merge = _Merge.plan(base, adapter)
+    with _staging(out, merge.files) as part:
+        notes += merge.write(part, chat_template, say)
+        verification = merge.verify(part, probes, device, say)
+        report = merge.report(out, part, public_name(base_dir, adapter, base), notes, verification, started)
         model_card.write(adapter.folder.parent, part, merged=True)
         write_json(part / REPORT, report.record(), floats="repr")
     return report
+
+
+@dataclass(frozen=True)
+class _Merge:
+    """A planned merge: base, adapter, the adapter's `dfk.json`, and how the base's tensors change."""
+
+    base: Path
+    adapter: lora.Adapter
+    card: cards.Card | None
+    files: list[TensorFile]
+    changes: Changes
+
+    @classmethod
+    def plan(cls, base: Path, adapter: lora.Adapter) -> _Merge:
+        _check_not_merged_before(base, adapter.folder)
+        files = weight_files(base)
+        return cls(base, adapter, cards.read(adapter.folder), files, plan_changes(adapter, files, base))
+
+    def write(self, folder: Path, template: Path | None, say: Callable[[str], None]) -> list[str]:
+        """Write the model to a folder and return notes for the user."""
+        notes = copy_companions(self.base, folder, _NOT_COPIED)
+        notes += copy_template(self.adapter.folder, folder, template)
+        write_video_processor(folder)
+        check_template(self.card, folder, self.adapter.folder)
+        say("writing the weights")
+        write_weights(self.files, folder, self.changes)
+        if self.card is not None:
+            cards.write(folder, self.card)
+        return notes
+
+    def verify(
+        self, folder: Path, rows: Path | None, device: str, say: Callable[[str], None]
+    ) -> Verification:
+        """Compare the written model with base and adapter. Raises `DataError` if they differ."""
+        prompts = probes_.of_rows(rows) if rows is not None else probes_.built_in(folder, self.card)
+        changed = set(self.changes)
+        result = verify_merge(self.base, self.adapter, folder, changed, prompts, device=device, say=say)
+        if result.faults:
+            raise DataError(
+                f"{self.adapter.folder}: the merged model differs from base and adapter, nothing is kept: "
+                + "; ".join(result.faults)
+            )
+        return result
+
+    def report(
+        self,
+        out: Path,
+        folder: Path,
+        base_name: str,
+        notes: list[str],
+        verification: Verification,
+        started: float,
+    ) -> MergeReport:
+        """Return the report on the model that is written to `folder` and will be `out`."""
+        return MergeReport(
+            out=out,
+            base=base_name,
+            base_sha256=folder_sha256(self.base),
+            adapter_sha256=folder_sha256(self.adapter.folder),
+            merged_sha256=folder_sha256(folder),
+            changed=tuple(sorted(self.changes)),
+            kept=verification.weights["kept"],
+            scales=_scales(self.adapter),
+            notes=tuple(notes),
+            verification=verification.record(),
+            seconds=round(time.perf_counter() - started, 3),
+            versions=package_versions(),
+        )
 
 
 def write_weights(files: list[TensorFile], folder: Path, changes: Changes) -> None:
@@ -220,25 +263,6 @@ def _make_folder(folder: Path, files: list[TensorFile]) -> None:
     if free < needed * 1.02:
         raise ConfigError(
             f"{folder.parent}: {free >> 20} MiB free, the model needs {needed >> 20}; give another --out"
-        )
-
-
-def _copy_all_but_weights(
-    base: Path, adapter: Path, part: Path, template: Path | None, card: cards.Card | None
-) -> list[str]:
-    """Copy the other files of the base, check the chat template, and return notes."""
-    notes = copy_companions(base, part, _NOT_COPIED)
-    notes += copy_template(adapter, part, template)
-    write_video_processor(part)
-    check_template(card, part, adapter)
-    return notes
-
-
-def _check_verified(verification: Verification, adapter: Path) -> None:
-    if verification.faults:
-        raise DataError(
-            f"{adapter}: the merged model differs from base and adapter, nothing is kept: "
-            + "; ".join(verification.faults)
         )
 
 
