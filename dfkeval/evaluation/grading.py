@@ -21,8 +21,8 @@ from dfkdata.rows.prompt import before_answer
 from dfkdata.schemas import Schema
 from dfkeval.parsing.decode import Decoded, Failure, Form, decode
 from dfkeval.parsing.label_confidence import label_of
-from dfkeval.parsing.reasoning import leading
-from dfkeval.parsing.schema_agreement import difference
+from dfkeval.parsing.reasoning import split_leading
+from dfkeval.parsing.schema_agreement import disagreement
 from dfkeval.types import NOT_ANSWERED, OUTCOMES, Completion, Request, Sample
 
 
@@ -146,7 +146,7 @@ def _reasoning(completion: Completion) -> str | None:
     """What the model thought: in the block that the prompt opened, or in one that the answer begins with."""
     if completion.reasoning is not None:
         return completion.reasoning
-    thought = leading(completion.text)
+    thought = split_leading(completion.text)
     return None if thought is None else thought.reasoning
 
 
@@ -177,7 +177,7 @@ def _grade(completion: Completion, schema: Schema, form: Form) -> Grade:
             return Grade("ok", value, value, tuple(repairs))
         case Failure(kind=kind, problems=problems) as failure:
             lines = tuple(_line(problem) for problem in problems)
-            differs = difference(completion.text, failure, schema, form)
+            differs = disagreement(completion.text, failure, schema, form)
             failed = Grade(_closed(kind), problems=lines, differs=None if differs is None else _text(differs))
             return _repaired(completion.text, schema, finished, form, failed)
 
@@ -187,7 +187,7 @@ def _repaired(text: str, schema: Schema, finished: bool, form: Form, failed: Gra
     second = decode(text, schema, mode="lenient", finished=finished, form=form)
     if isinstance(second, Decoded):
         return replace(failed, outcome="repaired", lenient=second.value, repairs=tuple(second.repairs))
-    thought = leading(text)
+    thought = split_leading(text)
     return failed if thought is None or thought.closed else _UNCLOSED
 
 

@@ -30,7 +30,7 @@ from dfkeval.evaluation.grading import EvalItem, grade, prompt_text
 from dfkeval.inference.backend_options import changed
 from dfkeval.inference.inputs import CHUNK, prompt_fields
 from dfkeval.models import metadata
-from dfkeval.parsing.label_confidence import demand_slot, with_slot
+from dfkeval.parsing.label_confidence import require_slot, with_slot
 from dfkeval.parsing.tags import TOOL_CALL_CLOSE
 from dfkeval.types import Completion, Request, Sample, Sampling
 
@@ -117,7 +117,7 @@ class Predictor:
         self.threshold = threshold
         self.confidences = confidences or threshold is not None
         if self.confidences:
-            _check_threshold(threshold, list(demand_slot(self.schema).written))
+            _check_threshold(threshold, list(require_slot(self.schema).written))
         self.backend = _backend(model, adapter, backend)
 
     def __call__(

@@ -24,7 +24,7 @@ from dfkdata.common.errors import ConfigError
 from dfkdata.common.json_schema import Validator, pointer_step, schema_validator
 from dfkdata.schemas import JsonForm, Label, Schema, TextForm, ToolForm, json_schema, tool
 from dfkeval.parsing.json_text import LiteralError, scan_json, skip_blanks
-from dfkeval.parsing.marked_text import Marked, TextFailure, read_marked, visible
+from dfkeval.parsing.marked_text import MarkedAnswer, TextFailure, read_marked, visible_span
 from dfkeval.parsing.toolcall import Mode, ParseResult, Problem, ToolCallParser
 
 Kind = Literal[
@@ -202,7 +202,7 @@ _JSON_REPAIRS: Final = {
 def _json_value(text: str, schema: Schema, mode: Mode, finished: bool, fenced: bool) -> Decoded | Failure:
     """JSON and nothing else; `fenced`: a code fence around it is part of the form. Lenient takes a fence and
     prose."""
-    start, end = visible(text)
+    start, end = visible_span(text)
     fence = _FENCED.search(text, start, end)
     begin = _json_start(text, fence.end() if fence else start, end, search=mode == "lenient")
     if begin is None:
@@ -274,7 +274,9 @@ def _marked_text(text: str, schema: Schema, form: TextForm, mode: Mode, finished
     return _checked_json(read.value, schema, tuple(repairs), read.span)
 
 
-def _canonical(read: Marked, field: str, role: Label, form: TextForm, repairs: list[str]) -> Failure | None:
+def _canonical(
+    read: MarkedAnswer, field: str, role: Label, form: TextForm, repairs: list[str]
+) -> Failure | None:
     """Put the canonical label in its place; a spelling other than the trained one is noted in both modes."""
     written = read.value[field]
     resolved = role.labels.resolve(written)

@@ -20,7 +20,7 @@ from msgspec.structs import replace
 
 from dfkdata.common.errors import ConfigError
 from dfkdata.schemas import JsonForm, Label, Schema, TextForm, ToolForm
-from dfkeval.parsing.marked_text import visible
+from dfkeval.parsing.marked_text import visible_span
 from dfkeval.parsing.tags import PARAMETER_CLOSE, parameter_open
 from dfkeval.types import LabelSlot, Request
 
@@ -59,7 +59,7 @@ def slot_of(schema: Schema) -> LabelSlot | None:
     )
 
 
-def demand_slot(schema: Schema) -> LabelSlot:
+def require_slot(schema: Schema) -> LabelSlot:
     """`slot_of`. Raises `ConfigError` for a schema without a label."""
     slot = slot_of(schema)
     if slot is None:
@@ -70,8 +70,8 @@ def demand_slot(schema: Schema) -> LabelSlot:
 
 
 def with_slot(request: Request, schema: Schema) -> Request:
-    """The request that asks for label probabilities as well. Raises `ConfigError` as `demand_slot`."""
-    return replace(request, slot=demand_slot(schema))
+    """The request that asks for label probabilities as well. Raises `ConfigError` as `require_slot`."""
+    return replace(request, slot=require_slot(schema))
 
 
 def continuations(text: str, slot: LabelSlot) -> tuple[str, dict[str, str]] | None:
@@ -79,7 +79,7 @@ def continuations(text: str, slot: LabelSlot) -> tuple[str, dict[str, str]] | No
 
     Blanks that end the marker belong to what follows, since tokenizers join them to the next word."""
     head = slot.marker.rstrip()
-    start, end = visible(text)
+    start, end = visible_span(text)
     at = text.find(head, start, end)
     if not head or at < 0:
         return None

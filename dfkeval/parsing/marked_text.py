@@ -41,7 +41,7 @@ _NOTHING: Final = "(?!)"
 
 
 @dataclass(slots=True)
-class Marked:
+class MarkedAnswer:
     """Field -> text, its spans, the repairs."""
 
     value: dict[str, str]
@@ -58,7 +58,7 @@ class TextFailure:
     problems: list[Problem]
 
 
-def visible(text: str) -> tuple[int, int]:
+def visible_span(text: str) -> tuple[int, int]:
     """(start, end) of what the user sees: behind a leading think block, before the first special token. A
     think block that is not closed hides everything."""
     start = answer_start(text)
@@ -66,9 +66,9 @@ def visible(text: str) -> tuple[int, int]:
     return start, ended.start() if ended else len(text)
 
 
-def read_marked(text: str, form: TextForm, *, lenient: bool) -> Marked | TextFailure:
+def read_marked(text: str, form: TextForm, *, lenient: bool) -> MarkedAnswer | TextFailure:
     """The values behind the markers of `form`, in its order."""
-    start, end = visible(text)
+    start, end = visible_span(text)
     if not form.parts[0][0]:
         return _free(text, form, start, end, lenient)
     exact = _exact(text, form, start, end)
@@ -86,17 +86,17 @@ def read_marked(text: str, form: TextForm, *, lenient: bool) -> Marked | TextFai
     return TextFailure("ambiguous", [Problem("ambiguous", "second_answer", message, (again, end))])
 
 
-def _free(text: str, form: TextForm, start: int, end: int, lenient: bool) -> Marked | TextFailure:
+def _free(text: str, form: TextForm, start: int, end: int, lenient: bool) -> MarkedAnswer | TextFailure:
     """Free text: all that is visible is the value of the one field."""
     raw = text[start:end]
     if not raw.strip():
         return TextFailure("empty", [Problem("malformed", "empty", "nothing is visible", (start, end))])
     if not lenient or raw == raw.strip():
-        return Marked({form.parts[0][1]: raw}, {form.parts[0][1]: (start, end)}, (start, end), [])
+        return MarkedAnswer({form.parts[0][1]: raw}, {form.parts[0][1]: (start, end)}, (start, end), [])
     inner = raw.strip()
     begin = start + raw.find(inner)
     span = (begin, begin + len(inner))
-    return Marked({form.parts[0][1]: inner}, {form.parts[0][1]: span}, span, ["outer_blanks"])
+    return MarkedAnswer({form.parts[0][1]: inner}, {form.parts[0][1]: span}, span, ["outer_blanks"])
 
 
 def _lines(form: TextForm) -> frozenset[str]:
@@ -106,7 +106,7 @@ def _lines(form: TextForm) -> frozenset[str]:
     return frozenset(fields[-1:] if form.end else fields[:-1])
 
 
-def _untidy(read: Marked, form: TextForm) -> bool:
+def _untidy(read: MarkedAnswer, form: TextForm) -> bool:
     """Whether the exact reading leaves something that lenient reading mends."""
     lines = _lines(form)
     return any(
@@ -115,7 +115,7 @@ def _untidy(read: Marked, form: TextForm) -> bool:
     )
 
 
-def _exact(text: str, form: TextForm, start: int, end: int) -> Marked | None:
+def _exact(text: str, form: TextForm, start: int, end: int) -> MarkedAnswer | None:
     """The reading with every marker exactly as trained, or None."""
     marker, _ = form.parts[0]
     end -= len(form.end)
@@ -131,7 +131,7 @@ def _exact(text: str, form: TextForm, start: int, end: int) -> Marked | None:
         begin = stop + len(marker)
     spans[form.parts[-1][1]] = (begin, end)
     span = (start, end + len(form.end))
-    return Marked({field: text[a:b] for field, (a, b) in spans.items()}, spans, span, [])
+    return MarkedAnswer({field: text[a:b] for field, (a, b) in spans.items()}, spans, span, [])
 
 
 def _names(marker: str) -> str:
@@ -153,7 +153,7 @@ def _inline(marker: str) -> re.Pattern[str]:
     return re.compile(rf"{re.escape(marker)}|(?<=[ \t*.]){_names(marker)}", re.IGNORECASE)
 
 
-def _twice(text: str, form: TextForm, read: Marked) -> int:
+def _twice(text: str, form: TextForm, read: MarkedAnswer) -> int:
     """Where the whole form stands once more inside the last value, or, where values have several lines, any
     later marker once more; -1 for nowhere."""
     begin, end = read.spans[form.parts[-1][1]]
@@ -173,7 +173,7 @@ def _refused(text: str, form: TextForm, start: int, end: int) -> TextFailure:
     return TextFailure("bad_xml" if any(found) else "no_call", [problem])
 
 
-def _loose(text: str, form: TextForm, start: int, end: int) -> Marked | TextFailure:
+def _loose(text: str, form: TextForm, start: int, end: int) -> MarkedAnswer | TextFailure:
     """The reading with markers wherever they begin a line; the first of each counts."""
     heads: list[re.Match[str]] = []
     at = start
@@ -205,7 +205,7 @@ def _head(text: str, marker: str, at: int, end: int, inline: bool, anywhere: boo
     return min(both, key=re.Match.start, default=None)
 
 
-def _cut(text: str, form: TextForm, heads: list[re.Match[str]], end: int, repairs: list[str]) -> Marked:
+def _cut(text: str, form: TextForm, heads: list[re.Match[str]], end: int, repairs: list[str]) -> MarkedAnswer:
     value: dict[str, str] = {}
     spans: dict[str, tuple[int, int]] = {}
     stops = [head.start() for head in heads[1:]]
@@ -225,7 +225,7 @@ def _cut(text: str, form: TextForm, heads: list[re.Match[str]], end: int, repair
     before = heads[0].start() if not text[: heads[0].start()].strip() else 0
     if before or text[end - 1 : end].isspace():
         repairs.append("outer_blanks")
-    return Marked(value, spans, (heads[0].start(), end), list(dict.fromkeys(repairs)))
+    return MarkedAnswer(value, spans, (heads[0].start(), end), list(dict.fromkeys(repairs)))
 
 
 def _last_stop(text: str, form: TextForm, begin: int, end: int, repairs: list[str]) -> int:

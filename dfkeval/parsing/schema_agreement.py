@@ -1,9 +1,12 @@
-"""Two opinions on one answer: the JSON Schema decides, and the answer class (pydantic) is asked as well.
+"""Check whether the JSON Schema and the pydantic class of a schema agree on an answer.
 
-They differ where a class has rules that its JSON Schema does not show, or a JSON Schema is written by hand
-and says more than the class. Both are faults of the schema, not of the model, so each is named with its place
-instead of being hidden in a rate. On the schemas that ship with this package they never differ (tested by
-fuzz)."""
+How it works: the JSON Schema decides about an answer. An answer that it refuses is also read without its
+assertions and shown to the class. They disagree if a class has rules that its JSON Schema does not show, or
+if a hand-written JSON Schema says more than the class. Both are faults of the schema, not of the model, so
+each is reported with its place instead of being hidden in a rate.
+
+Guarantees:
+- The schemas that ship with this package never disagree; a fuzz test holds them to it."""
 
 from __future__ import annotations
 
@@ -16,12 +19,19 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from dfkdata.schemas import Schema, json_schema
 from dfkeval.parsing.decode import Decoded, Failure, Form, decode
 
-#: What of a JSON Schema says how a text is typed; everything else only says which values are allowed.
+#: Keywords that say how a text is typed; all others only say which values are allowed.
 _TYPES = ("type", "properties", "items", "prefixItems", "anyOf", "oneOf", "$ref", "$defs", "title", "default")
 
 
-def refusal(value: dict[str, Any], answer: type[BaseModel]) -> str | None:
-    """What the answer class has against `value`: JSON pointer and message; None if it takes it."""
+def class_refusal(value: dict[str, Any], answer: type[BaseModel]) -> str | None:
+    """Return what the answer class has against `value`.
+
+    Args:
+        value: a decoded answer.
+        answer: the pydantic class of the schema.
+
+    Returns:
+        JSON pointer and message in one line; None if the class takes the value."""
     if answer.__pydantic_validator__.isinstance_python(value):  # ten times faster than building it
         return None
     try:
@@ -32,14 +42,23 @@ def refusal(value: dict[str, Any], answer: type[BaseModel]) -> str | None:
     return None
 
 
-def difference(text: str, failure: Failure, schema: Schema, form: Form = "schema") -> str | None:
-    """Where the two opinions differ on a refused answer, in words with the place; None where they agree."""
+def disagreement(text: str, failure: Failure, schema: Schema, form: Form = "schema") -> str | None:
+    """Return how JSON Schema and class disagree on an answer that was refused.
+
+    Args:
+        text: what the model wrote.
+        failure: the result of `decode` for it.
+        schema: the schema of the answer.
+        form: the form that `decode` was asked for.
+
+    Returns:
+        The place and both verdicts in one line; None if they agree."""
     if failure.kind == "class_refused":
         return _line(failure, "the answer class refuses what the JSON Schema takes")
     if failure.kind != "schema_invalid":
         return None
     read = decode(text, loosened(schema), form=form)
-    if not isinstance(read, Decoded) or refusal(read.value, schema.answer) is not None:
+    if not isinstance(read, Decoded) or class_refusal(read.value, schema.answer) is not None:
         return None
     return _line(failure, "the JSON Schema refuses what the answer class takes")
 
@@ -52,28 +71,27 @@ def _line(failure: Failure, what: str) -> str:
 @lru_cache(maxsize=64)
 def _loosened(answer: type[BaseModel]) -> type[BaseModel]:
     """A class that takes anything, whose JSON Schema types values as `answer`'s does and forbids nothing."""
-    shape = _without_rules(json_schema(answer))
-    shown = classmethod(lambda cls, *args, **kwargs: shape)
-    made = create_model("Loose", __config__=ConfigDict(extra="allow", frozen=True))
-    made.model_json_schema = shown  # type: ignore[assignment]
-    return made
+    typing_only = _without_rules(json_schema(answer))
+    loose = create_model("Loose", __config__=ConfigDict(extra="allow", frozen=True))
+    loose.model_json_schema = classmethod(lambda cls, *args, **kwargs: typing_only)  # type: ignore[assignment]
+    return loose
 
 
 def loosened(schema: Schema) -> Schema:
-    """The schema with every rule left out but those that type a text."""
+    """Return the schema with every rule left out but those that type a text."""
     return dataclasses.replace(schema, answer=_loosened(schema.answer))
 
 
-def _without_rules(shape: Any) -> Any:
-    """A JSON Schema less its assertions about values; names of properties are no keywords."""
-    if not isinstance(shape, dict):
-        return shape
-    found: dict[str, Any] = {}
-    for key, inner in shape.items():
-        if key in ("properties", "$defs"):
-            found[key] = {name: _without_rules(each) for name, each in inner.items()}
-        elif key in ("anyOf", "oneOf", "prefixItems"):
-            found[key] = [_without_rules(each) for each in inner]
-        elif key in _TYPES:
-            found[key] = _without_rules(inner)
-    return found
+def _without_rules(schema: Any) -> Any:
+    """A JSON Schema less its assertions about values; names of properties are not keywords."""
+    if not isinstance(schema, dict):
+        return schema
+    typing_only: dict[str, Any] = {}
+    for keyword, inner in schema.items():
+        if keyword in ("properties", "$defs"):
+            typing_only[keyword] = {name: _without_rules(part) for name, part in inner.items()}
+        elif keyword in ("anyOf", "oneOf", "prefixItems"):
+            typing_only[keyword] = [_without_rules(part) for part in inner]
+        elif keyword in _TYPES:
+            typing_only[keyword] = _without_rules(inner)
+    return typing_only

@@ -26,7 +26,7 @@ from dfkdata.common.errors import ConfigError
 from dfkdata.schemas import Schema, ToolForm
 from dfkeval import backends, metrics
 from dfkeval.models.identity import AnswerIdentity
-from dfkeval.parsing.label_confidence import demand_slot
+from dfkeval.parsing.label_confidence import require_slot
 from dfkeval.parsing.tags import TOOL_CALL_CLOSE
 from dfkeval.types import Mode, Sampling
 
@@ -256,7 +256,7 @@ def resolve(config: EvalConfig, first: Mapping[str, Any]) -> tuple[EvalConfig, S
     for metric in config.metrics:
         metrics.check(metric, metrics.load(metric), schema)
     if config.confidences:
-        demand_slot(schema)
+        require_slot(schema)
     if len(set(config.modes)) < len(config.modes):
         raise ConfigError(f"modes: one is written twice: {', '.join(config.modes)}")
     if config.part[0] > config.part[1]:

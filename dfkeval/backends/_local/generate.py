@@ -186,7 +186,7 @@ class Generator:
         text = tokenizer.decode(
             self._without_end(kept, sampling), skip_special_tokens=False, clean_up_tokenization_spaces=False
         )
-        thought = reasoning.opened(text) if opens_think(prompt.text) else None
+        thought = reasoning.split_opened(text) if opens_think(prompt.text) else None
         text = text if thought is None else thought.answer
         stop = min((text.find(each) + len(each) for each in sampling.stop if each in text), default=None)
         return Completion(

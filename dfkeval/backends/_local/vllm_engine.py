@@ -73,7 +73,7 @@ class _Thought:
     """The reasoning of one prompt. split: what was said, as a thought. cut: closed for the model."""
 
     said: _Said
-    split: reasoning.Thought
+    split: reasoning.SplitText
     cut: bool
 
 
@@ -121,7 +121,7 @@ class Engine:
         for job, said in zip(jobs, self._run([(job, job.text) for job in jobs], wanted), strict=True):
             cut = sampling.thinking_budget is not None and said.finish == "length"
             text = said.text + ("\n" + THINK_CLOSE if cut else "")
-            found[job.id] = _Thought(said, reasoning.opened(text), cut)
+            found[job.id] = _Thought(said, reasoning.split_opened(text), cut)
         return found
 
     def _answers(self, jobs: Sequence[Job], thoughts: dict[str, _Thought], sampling: Sampling) -> list[_Said]:

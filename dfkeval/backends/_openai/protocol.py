@@ -194,7 +194,7 @@ def completion(
 
 def thoughts(
     message: dict[str, Any], sampling: Sampling, dialect: Dialect, *, called: bool
-) -> reasoning.Thought | None:
+) -> reasoning.SplitText | None:
     """Reasoning and answer: apart as a server with a reasoning parser sends them, or in one text as one
     without it does; None for an answer without reasoning.
 
@@ -202,11 +202,11 @@ def thoughts(
     text = message.get("content") or ""
     apart = message.get("reasoning_content") or message.get("reasoning")
     if isinstance(apart, str) and apart:
-        return reasoning.Thought(apart, text.removeprefix(reasoning.GAP), bool(text) or called)
+        return reasoning.SplitText(apart, text.removeprefix(reasoning.GAP), bool(text) or called)
     if not sampling.thinking or called:
         return None
     if THINK_CLOSE in text or (dialect != "other" and text):
-        return reasoning.opened(text)
+        return reasoning.split_opened(text)
     return None
 
 

@@ -6,7 +6,9 @@ them), `doubts` (two readings are well formed; strict refuses, lenient takes the
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final, NamedTuple
 
 from dfkeval.parsing.coercion import Slot
 from dfkeval.parsing.toolcall._endings import Ending
@@ -74,8 +76,16 @@ class Notes:
         self.twice: dict[str, Span] = {}
 
 
-#: Shared by all calls that nothing is noted about, which spares a text of many calls as many empty lists.
-CLEAN: Final = Notes()
+class NoNotes(NamedTuple):
+    """The notes of a call about which there is nothing to note, as of nearly all in a text of many calls."""
+
+    repairs: Mapping[str, Span] = MappingProxyType({})
+    doubts: tuple[Doubt, ...] = ()
+    faults: tuple[Problem, ...] = ()
+    twice: Mapping[str, Span] = MappingProxyType({})
+
+
+_NONE: Final = NoNotes()
 
 
 class Frame:
@@ -110,38 +120,38 @@ class Frame:
         self.open: Parameter | None = None
         self.parameters: list[Parameter] = []
         self.seen: set[str] = set()
-        self.notes = CLEAN
+        self.notes: Notes | NoNotes = _NONE
         self.done: list[Frame] | tuple[()] = ()
         self.poison = False
         self.shared = False
 
-    def _noting(self) -> Notes:
-        if self.notes is CLEAN:
+    def _noted(self) -> Notes:
+        if isinstance(self.notes, NoNotes):
             self.notes = Notes()
         return self.notes
 
     def repair(self, name: str, start: int, end: int) -> None:
         """Note a repair, once per name."""
         if name not in self.notes.repairs:
-            self._noting().repairs[name] = (start, end)
+            self._noted().repairs[name] = (start, end)
 
     def doubt(self, code: str, start: int, end: int, *names: str) -> None:
         """Note that another reading is as well formed as the one taken; `code` is one of DOUBTS."""
-        self._noting().doubts.append((code, start, end, names))
+        self._noted().doubts.append((code, start, end, names))
 
     def fault(self, code: str, message: str, start: int, end: int, status: Status = "malformed") -> None:
         """Note that the call cannot be read in any mode."""
-        self._noting().faults.append(Problem(status, code, message, (start, end)))
+        self._noted().faults.append(Problem(status, code, message, (start, end)))
 
     def again(self, name: str, start: int, end: int) -> None:
         """Note that a parameter is given once more, once per name."""
         if name not in self.notes.twice:
-            self._noting().twice[name] = (start, end)
+            self._noted().twice[name] = (start, end)
 
     def cut_off(self, end: int) -> None:
         """The text ends inside this call, at `end`: what else was wrong no longer matters."""
-        noting = self._noting()
-        noting.faults, noting.twice = [], {}
+        notes = self._noted()
+        notes.faults, notes.twice = [], {}
         self.fault(
             "truncated", f"the text ends inside the call of {self.name!r}", self.start, end, "truncated"
         )

@@ -38,7 +38,7 @@ class Block:
         return self.poison if self.frame is None else self.frame.poison or self.frame.shared
 
 
-class Settings(NamedTuple):
+class ReadOptions(NamedTuple):
     """How calls are typed. `lost`: the offset from which strict reading trusts nothing, None for nowhere."""
 
     dialect: Dialect
@@ -46,14 +46,14 @@ class Settings(NamedTuple):
     lost: int | None
 
 
-def result(text: str, blocks: list[Block], settings: Settings) -> ParseResult:
+def build_result(text: str, blocks: list[Block], options: ReadOptions) -> ParseResult:
     """Type the calls of `blocks` and lay out `text`."""
     calls: list[ToolCall] = []
     problems: list[Problem] = []
     layout: Layout = []
     at, poison = 0, False
     for block in blocks:
-        _settle(block, text, settings, poison)
+        _settle(block, text, options, poison)
         poison = block.poisons
         _gap(layout, text, at, block.start, block.kind)
         kind: Kind = "broken_call" if block.kind == "call" and block.call is None else block.kind
@@ -67,12 +67,12 @@ def result(text: str, blocks: list[Block], settings: Settings) -> ParseResult:
     return ParseResult(text, calls, problems, layout)
 
 
-def _settle(block: Block, text: str, settings: Settings, poison: bool) -> None:
+def _settle(block: Block, text: str, options: ReadOptions, poison: bool) -> None:
     """Type the block's call. `poison`: it begins inside the call of the block before."""
     if block.frame is None:
         return
-    lost = settings.lost is not None and block.start > settings.lost
-    outcome = finish(block.frame, text, settings.dialect, settings.lenient, poison or lost)
+    lost = options.lost is not None and block.start > options.lost
+    outcome = finish(block.frame, text, options.dialect, options.lenient, poison or lost)
     block.call, block.problems = outcome.call, outcome.problems
 
 

@@ -13,7 +13,7 @@ from dfkeval.parsing.toolcall._tags import Tags
 from dfkeval.parsing.toolcall._tools import Tool
 
 
-class Source:
+class SourceText:
     """The text, the tools, and the views of the text: its tags, its code, what lies ahead, its calls."""
 
     def __init__(

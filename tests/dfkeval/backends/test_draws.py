@@ -109,11 +109,11 @@ def test_settings_that_contradict_each_other_are_refused() -> None:
 
 
 def test_reasoning_and_answer_are_told_apart() -> None:
-    assert reasoning.opened("so\n</think>\n\nLabel: x") == ("so\n", "Label: x", True)
-    assert reasoning.opened("so</think>x</think>y") == ("so", "x</think>y", True)
-    assert reasoning.opened("so on") == ("so on", "", False)
-    assert reasoning.leading("Label: <think>") is None
-    assert reasoning.leading(" <think>a</think>b") == ("a", "b", True)
+    assert reasoning.split_opened("so\n</think>\n\nLabel: x") == ("so\n", "Label: x", True)
+    assert reasoning.split_opened("so</think>x</think>y") == ("so", "x</think>y", True)
+    assert reasoning.split_opened("so on") == ("so on", "", False)
+    assert reasoning.split_leading("Label: <think>") is None
+    assert reasoning.split_leading(" <think>a</think>b") == ("a", "b", True)
 
 
 GOLD = write_text(dfk_gold(0), DFK.form)

@@ -173,7 +173,7 @@ def disagreements(schema: Schema, count: int, seed: int) -> list[tuple[Any, bool
             value = mutated(value, rng)
         if not isinstance(value, dict):
             continue
-        fits, taken = rs.is_valid(value), schema_agreement.refusal(value, schema.answer) is None
+        fits, taken = rs.is_valid(value), schema_agreement.class_refusal(value, schema.answer) is None
         if fits != taken:
             found.append((value, fits, taken))
     return found
