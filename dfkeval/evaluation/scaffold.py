@@ -16,7 +16,7 @@ from dfkdata.common.errors import ConfigError
 from dfkdata.formats.task_1 import scaffold
 from dfkdata.rows.scaffold import Scaffold
 from dfkdata.schemas import Schema, ToolForm
-from dfkeval.models import metadata as cards
+from dfkeval.models import metadata
 
 Turn = dict[str, Any]
 
@@ -29,7 +29,7 @@ def read(path: str | Path, schema: Schema) -> Scaffold:
     return found
 
 
-def of_card(card: cards.Card | None, where: str, schema: Schema) -> Scaffold | None:
+def of_card(card: metadata.ModelMetadata | None, where: str, schema: Schema) -> Scaffold | None:
     """The scaffold in an adapter's note; None where it says nothing. Raises `ConfigError` as `read`."""
     if card is None or (card.system_prompt is None and not card.tools):
         return None

@@ -73,7 +73,7 @@ class Collator:
         self._refuse_media(row)
         row = next(masking.turns(row))
         images, videos = tuple(row.get("images") or ()), tuple(row.get("videos") or ())
-        parts = video.fill(masking.spans(row, self.processor), row["id"], videos, self.processor)
+        parts = video.fill(masking.render_sample(row, self.processor), row["id"], videos, self.processor)
         ids, labels = masking.tokens(parts, self.processor)
         ids, labels = self._widen(row["id"], ids, labels, images)
         return EncodedSample(str(row["id"]), ids, labels, images, videos)

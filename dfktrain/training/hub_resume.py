@@ -25,7 +25,7 @@ from typing import Any
 from dfkdata.common import json_files
 from dfkdata.common.errors import BackendError, ConfigError
 from dfkdata.common.hashing import file_sha256
-from dfkeval.models import metadata as cards
+from dfkeval.models import metadata
 from dfkeval.models.families import WEIGHT_FILE
 from dfktrain import hub
 
@@ -136,7 +136,7 @@ def _of_stage(run: Path, stage: Path) -> Iterator[hub.File]:
 
 def _weights(run: Path, folder: Path) -> Iterator[hub.File]:
     for path in sorted(folder.iterdir()):
-        if WEIGHT_FILE.match(path.name) or path.name in (*_SETTINGS, cards.NAME, "chat_template.jinja"):
+        if WEIGHT_FILE.match(path.name) or path.name in (*_SETTINGS, metadata.NAME, "chat_template.jinja"):
             yield hub.File(path.relative_to(run).as_posix(), hub.public(path))
 
 

@@ -17,7 +17,7 @@ import torch
 
 from dfkdata.common import json_files
 from dfkdata.common.errors import BackendError, ConfigError
-from dfkeval.models import metadata as cards
+from dfkeval.models import metadata
 from dfkeval.models.fingerprint import template_sha256
 from dfktrain import hub
 from dfktrain.config.launch import is_main_process
@@ -168,9 +168,9 @@ def _keep(run: _Run, stage: Stage) -> KLToBase | None:
     return KLToBase(run.teacher, wanted.share, wanted.temperature)
 
 
-def _card_of(result: StageResult) -> cards.Card | None:
+def _card_of(result: StageResult) -> metadata.ModelMetadata | None:
     """The stage's `dfk.json`; only rank 0 is sure to see it on disk."""
-    return cards.read(result.adapter) if is_main_process() else None
+    return metadata.read(result.adapter) if is_main_process() else None
 
 
 def _stage(run: _Run, index: int, stage: Stage, facts: dict[str, Any], before: str | None) -> StageResult:
@@ -184,7 +184,7 @@ def _stage(run: _Run, index: int, stage: Stage, facts: dict[str, Any], before: s
         return done
     if is_main_process():
         json_files.write_json(folder / "started.json", {"fingerprint": mark}, floats="repr")
-    base = cards.Base(name=run.base.name, shapes_sha256=run.base.shapes_sha256)
+    base = metadata.BaseRecord(name=run.base.name, shapes_sha256=run.base.shapes_sha256)
     card = manifest.card(data, stage, base, run.template, run.config.adapter)
     result, gathered = _train_stage(run, index, stage, data, collator, mark)
     checkpoint.save(run.base, run.model, folder / "adapter", card, gathered)
