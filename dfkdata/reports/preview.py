@@ -38,7 +38,7 @@ def shown(
 
 def _shown(item: Record | Reject, schema: schemas.Schema | None) -> str:
     if isinstance(item, Record):
-        report = RuleReporter()
+        report = RuleReporter().for_row(item.source)
         try:
             record = bind_gold(item, schema, report) if schema is not None else item
             row = training_row(record, schema)

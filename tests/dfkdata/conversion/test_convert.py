@@ -257,12 +257,12 @@ def test_files_of_others_and_inputs_are_not_written_over(tmp_path: Path) -> None
 
 def test_a_configuration_that_is_no_text_or_empty_says_so(tmp_path: Path) -> None:
     from dfkdata.common.config import load_config
-    from dfkdata.conversion.options import Plan
+    from dfkdata.conversion.options import ConvertOptions
 
     for data, reason in ((b"\xff\xfe", "not UTF-8"), (b"", "is empty")):
         (tmp_path / "c.yaml").write_bytes(data)
         with pytest.raises(ConfigError, match=reason):
-            load_config(tmp_path / "c.yaml", Plan)
+            load_config(tmp_path / "c.yaml", ConvertOptions)
 
 
 def test_rows_with_more_cells_than_columns_and_rows_without_a_group_are_rejects(tmp_path: Path) -> None:
@@ -274,3 +274,33 @@ def test_rows_with_more_cells_than_columns_and_rows_without_a_group_are_rejects(
         "GROUP_MISSING": "in.csv:4",
     }
     assert summary.rows["out"] == 1
+
+
+def test_a_video_that_comes_later_is_looked_for_again(tmp_path: Path) -> None:
+    """A rule about files beside the rows is not settled by the rows alone."""
+    turns = [{"role": "user", "content": "<video>Apa?"}, {"role": "assistant", "content": "Itu."}]
+    source = write(tmp_path / "in.jsonl", [{"messages": turns, "videos": ["a.mp4"]}])
+    first = convert(source, tmp_path / "out", format="messages", validation=0)
+    assert first.codes.keys() == {"MEDIA_MISSING"}
+    (tmp_path / "a.mp4").write_bytes(b"x")
+    with pytest.raises(ConfigError, match="rows and outputs differ"):
+        convert(source, tmp_path / "out", format="messages", validation=0)
+
+
+def test_the_keywords_of_convert_are_the_fields_of_its_options() -> None:
+    import inspect
+
+    from dfkdata.conversion.options import ConvertOptions
+
+    parameters = inspect.signature(convert).parameters
+    fields = {field.alias or name: field for name, field in ConvertOptions.model_fields.items()}
+    assert [*parameters] == ["input", "out", *fields]
+    for name, field in fields.items():
+        assert field.description, name
+        if not field.is_required():
+            assert parameters[name].default == field.default, name
+
+
+def test_a_keyword_that_is_none_of_its_options_is_named_with_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="vlidation: unknown key; did you mean 'validation'"):
+        convert([], tmp_path / "out", format="alpaca", vlidation=0.1)  # type: ignore[call-arg]
