@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.dfkdata.conversion.test_convert import caption, write
+from tests.helpers.rows import caption, write
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -103,7 +103,7 @@ def test_schema_prints_the_json_schema_and_the_tool() -> None:
 
 
 def test_a_card_shows_rows_with_pictures_and_escapes_them(tmp_path: Path) -> None:
-    from tests.dfkdata.media.test_media import KINDS
+    from tests.helpers.pictures import KINDS
 
     (tmp_path / "a.png").write_bytes(KINDS["png"])
     row = caption(1, image="a.png") | {"caption": "<script>alert(1)</script>"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +12,7 @@ from hypothesis import strategies as st
 from dfkdata import convert, load_rows
 from dfkdata.common.errors import ConfigError, DataError
 from dfkdata.conversion.splits import HashSplit
-
-
-def caption(number: int, **more: Any) -> dict[str, Any]:
-    return {"caption": f"A dog number {number}.", "gold": {"subjects": [{"name": "dog"}]}, **more}
-
-
-def write(path: Path, rows: list[Any]) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
-    return path
-
-
-def rows_of(folder: Path, part: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / f"{part}.jsonl").read_text().splitlines()]
+from tests.helpers.rows import caption, rows_of, write
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -198,7 +184,7 @@ def test_a_table_of_another_format_is_an_error_that_names_its_columns(tmp_path: 
 
 
 def test_written_rows_load_with_absolute_images(tmp_path: Path) -> None:
-    from tests.dfkdata.media.test_media import KINDS
+    from tests.helpers.pictures import KINDS
 
     (tmp_path / "data/images").mkdir(parents=True)
     (tmp_path / "data/images/a.png").write_bytes(KINDS["png"])
@@ -211,7 +197,7 @@ def test_written_rows_load_with_absolute_images(tmp_path: Path) -> None:
 
 
 def test_a_repaired_image_is_noticed_in_a_finished_folder(tmp_path: Path) -> None:
-    from tests.dfkdata.media.test_media import KINDS
+    from tests.helpers.pictures import KINDS
 
     image = tmp_path / "a.png"
     image.write_bytes(KINDS["png"][:100])

@@ -20,8 +20,8 @@ from dfkdata.validation import leakage
 from dfkdata.validation.leakage import LeakageCheck, prompt_text
 from dfkdata.validation.rules import RuleReporter
 from dfkdata.validation.text_sketch import NEAR_SLOTS, sketches
-from tests.dfkdata.conversion.test_convert import caption, rows_of, write
-from tests.dfkdata.media.test_media import KINDS, undecodable
+from tests.helpers.pictures import KINDS, undecodable
+from tests.helpers.rows import caption, rows_of, write
 
 WORDS = [f"kata{n}" for n in range(500)]
 

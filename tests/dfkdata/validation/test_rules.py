@@ -21,8 +21,8 @@ from dfkdata.common.errors import ConfigError
 from dfkdata.rows.record import RowError
 from dfkdata.validation import conversation
 from dfkdata.validation.rules import RULES, Policy, RuleReporter
-from tests.dfkdata.conversion.test_convert import caption, rows_of, write
-from tests.dfkdata.media.test_media import KINDS, picture, undecodable
+from tests.helpers.pictures import KINDS, picture, undecodable
+from tests.helpers.rows import caption, rows_of, write
 
 
 def turns(*pairs: tuple[str, str], **more: Any) -> dict[str, Any]:
