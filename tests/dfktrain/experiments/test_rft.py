@@ -20,7 +20,8 @@ from dfktrain.cli import app
 from dfktrain.config import presets
 from dfktrain.config.rft import RftConfig
 from dfktrain.data import masking
-from dfktrain.experiments.rft import RftResult, Round, accepted_row, rft, row_id
+from dfktrain.experiments.acceptance import accepted_row, row_id
+from dfktrain.experiments.rft import RftResult, Round, rft
 from tests.helpers.models import image_row, text_row, write_rows
 from tests.helpers.places import DOCS
 
