@@ -83,7 +83,7 @@ def test_every_answer_has_one_outcome_of_the_closed_list(
 
 
 def test_a_gold_that_does_not_fit_the_schema_is_counted_and_not_compared() -> None:
-    item = grading.item(
+    item = grading.eval_item(
         {"id": "1", "messages": [], "meta": {"gold": {"label": "bohong", "analisis": "x"}}}, DFK
     )
     text = "Label: fitnah\n\nAnalisis: sebab"
