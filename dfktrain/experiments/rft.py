@@ -46,7 +46,7 @@ from dfktrain.experiments.acceptance import (
 if TYPE_CHECKING:
     from dfkeval.evaluation.generation import Progress
     from dfktrain.config.run import TrainConfig
-    from dfktrain.training.trainer import OnProgress
+    from dfktrain.training.state import OnProgress
 
 Say = Callable[[str], None]
 

@@ -28,6 +28,7 @@ from dfkdata.common.hashing import file_sha256
 from dfkeval.models import metadata
 from dfkeval.models.families import WEIGHT_FILE
 from dfktrain import hub
+from dfktrain.training.checkpoints import last_complete
 
 FOLDER = "checkpoint/"
 INDEX = "resume.json"
@@ -113,8 +114,6 @@ def _stages(run: Path) -> list[Path]:
 
 def _checkpoint(stage: Path) -> Path | None:
     """The newest whole checkpoint of a stage that is not finished."""
-    from dfktrain.training.trainer import last_complete
-
     return None if (stage / "stage.json").is_file() else last_complete(stage / "checkpoints")
 
 
