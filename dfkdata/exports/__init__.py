@@ -14,15 +14,14 @@ calls). A complete member:
 
     from dfkdata.exports import Row, RowError
 
-    COLUMNS = ("images", "videos", "audios", "tools")
-
 
     def row(row: Row) -> Row:
-        return {"turns": row["messages"]} | {name: row[name] for name in COLUMNS if name in row}
+        return {"turns": row["messages"], "images": row["images"], "tools": row.get("tools")}
 
 
     def inverse(row: Row) -> Row:
-        return {"messages": row["turns"]} | {name: row[name] for name in COLUMNS if name in row}
+        tools = {"tools": row["tools"]} if row["tools"] else {}
+        return {"messages": row["turns"], "images": row["images"]} | tools
 
 
     def check(row: Row) -> None:

@@ -1,1 +1,1 @@
-"""Pages and texts that people look at: the preview of rows and the dataset card."""
+"""What people look at: the preview of rows and the dataset card."""

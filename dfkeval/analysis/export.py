@@ -1,9 +1,7 @@
-"""Export samples as a table for other tools: Parquet, CSV or JSONL, one row a sample.
+"""Samples as a table for other tools: Parquet, CSV or JSONL, one row a sample.
 
-Guarantees:
-
-- Every column has one type in every file, whatever the answers hold: dicts (gold, value, lenient,
-  label_probs) are JSON texts; lists stay lists in Parquet and become JSON texts in CSV."""
+Promise: every column has one type in every file, whatever the answers hold: dicts (gold, value, lenient,
+label_probs) are JSON texts, lists stay lists in Parquet and become JSON texts in CSV."""
 
 from __future__ import annotations
 
@@ -30,15 +28,8 @@ _FIELDS = tuple(_ATTRIBUTES)
 
 
 def write_samples(samples: Sequence[Sample], path: str | Path) -> Path:
-    """Write samples to a file in the format of its ending, and return its path.
-
-    Args:
-        samples: Graded answers.
-        path: A file that ends in .parquet, .csv or .jsonl.
-
-    Raises:
-        ConfigError: The ending is another one, pyarrow is missing, or the file cannot be written.
-    """
+    """Write the samples to `path`; its ending says how. Raises `ConfigError` for another ending, a missing
+    pyarrow, or a place that cannot be written."""
     place = Path(path)
     if place.suffix not in SUFFIXES:
         raise ConfigError(f"{place}: the ending must be one of {', '.join(SUFFIXES)}")
@@ -57,13 +48,13 @@ def write_samples(samples: Sequence[Sample], path: str | Path) -> Path:
 
 
 def row(sample: Sample) -> dict[str, Any]:
-    """Return one sample as flat values."""
-    values = {column: getattr(sample, name) for column, name in _ATTRIBUTES.items()}
+    """One sample as flat values."""
+    found = {column: getattr(sample, name) for column, name in _ATTRIBUTES.items()}
     for name in _JSON:
-        values[name] = None if values[name] is None else msgspec.json.encode(values[name]).decode()
+        found[name] = None if found[name] is None else msgspec.json.encode(found[name]).decode()
     for name in _LISTS:
-        values[name] = list(values[name])
-    return values
+        found[name] = list(found[name])
+    return found
 
 
 def _parquet(samples: Sequence[Sample], path: Path) -> None:

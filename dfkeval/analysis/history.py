@@ -1,4 +1,4 @@
-"""List the runs of a folder, oldest first, with the change of each value."""
+"""Trends over a folder of runs."""
 
 from __future__ import annotations
 
@@ -12,34 +12,25 @@ from dfkeval.runs import directory
 
 
 def runs_in(folder: Path) -> list[Path]:
-    """Return the scored runs directly below `folder`, oldest first. Raises `ConfigError` if there are
-    none."""
-    runs = [
+    """The scored runs directly below `folder`, oldest first. Raises `ConfigError` when there are none."""
+    found = [
         path
         for path in folder.glob("*/")
         if (path / directory.SUMMARY).is_file() and (path / directory.CONFIG).is_file()
     ]
-    if not runs:
+    if not found:
         raise ConfigError(f"{folder}: holds no scored runs")
-    return sorted(runs, key=lambda path: ((path / directory.COMPLETIONS).stat().st_mtime_ns, path.name))
+    return sorted(found, key=lambda path: ((path / directory.COMPLETIONS).stat().st_mtime_ns, path.name))
 
 
 def history(folder: Path, names: Sequence[str] = ()) -> tuple[list[str], list[tuple[str, ...]]]:
-    """Return the table of the runs below a folder.
+    """(header, rows) of the runs below `folder`: n, each metric's value, and its change to the run before.
 
-    Args:
-        folder: A folder of run directories.
-        names: The values to show; empty for those of `HEADLINES` that some run has.
-
-    Returns:
-        The header, and one row a run: its name, n, and each value with its change to the run before.
-
-    Raises:
-        ConfigError: No run has a value of this name, or the folder holds no runs.
-    """
+    names: values to show; without any, those of `HEADLINES` that some run has. Raises `ConfigError` for a
+    name that no run has, or a folder without runs."""
     runs = [(path.name, directory.read_summary(path)) for path in runs_in(folder)]
     known = {name for _, summary in runs for name in summary["metrics"]}
-    check_names(names, known)
+    refuse_unknown(names, known)
     shown = [name for name in names or HEADLINES if name in known]
     rows = []
     before: dict[str, float | None] = {}
@@ -53,12 +44,12 @@ def history(folder: Path, names: Sequence[str] = ()) -> tuple[list[str], list[tu
     return ["run", "n", *shown], rows
 
 
-def check_names(names: Sequence[str], known: Iterable[str]) -> None:
-    """Raise `ConfigError` for a value that no run has."""
-    choices = sorted(known)
+def refuse_unknown(names: Sequence[str], known: Iterable[str]) -> None:
+    """Raises `ConfigError` for a value that the runs do not have."""
+    there = sorted(known)
     for name in names:
-        if name not in choices:
-            raise ConfigError(f"--metric: no run has a value {name!r}{suggestion(name, choices)}")
+        if name not in there:
+            raise ConfigError(f"--metric: no run has a value {name!r}{suggestion(name, there)}")
 
 
 def _trend(value: float | None, before: float | None) -> str:

@@ -1,14 +1,12 @@
-"""Read an answer in a schema: text becomes a value, or a failure with a kind and its problems.
+"""Text + schema -> data: the only place where what a model said becomes a value, or a failure with a kind and
+its problems.
 
-How it works: the schema's form says how the answer is written. The tool-call parser reads a tool form, and
-`marked_text` a text form. Strict reading takes exactly the form that training writes; lenient reading mends,
-and names each repair. Other ways of writing an answer (`form="json"`, `form="hermes"`) are read only if they
-are asked for.
+Strategy: the schema's form says how the answer is written. A tool form is read by the tool-call parser; a
+text form by its markers. Strict reads exactly the form that training writes; lenient mends, and names each
+repair. Other ways of writing an answer (`form="json"`, `form="hermes"`) are read on demand and never guessed.
 
-Guarantees:
-- Never raises for a str.
-- The JSON Schema of the answer and the answer class itself have accepted every value.
-- The kinds of failures are the closed list KINDS."""
+Promises: never raises for a str; a value has passed the answer class itself; failures are of the closed list
+KINDS."""
 
 from __future__ import annotations
 
@@ -20,7 +18,6 @@ from typing import Any, Final, Literal, get_args
 
 import msgspec
 from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
 
 from dfkdata import schemas
 from dfkdata.common.errors import ConfigError
@@ -61,16 +58,8 @@ _JSON_CODES: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """A valid answer.
-
-    Attributes:
-        value: field -> value as it was written, typed. Defaults are not filled in, written nulls are kept.
-        repairs: names of what was mended; "label_alias" may stand here in strict mode too.
-
-    Example:
-        >>> from dfkeval import decode
-        >>> decode("Label: fitnah\\n\\nAnalisis: Tanpa bukti.", "dfk_label")
-        Decoded(value={'label': 'fitnah', 'analisis': 'Tanpa bukti.'}, repairs=())"""
+    """A valid answer. `value`: what was written, typed; defaults are not filled in, written nulls are kept.
+    `repairs`: what was mended, by name; "label_alias" may stand here in strict mode too."""
 
     value: dict[str, Any]
     repairs: tuple[str, ...] = ()
@@ -78,17 +67,7 @@ class Decoded:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """No valid answer.
-
-    Attributes:
-        kind: one of KINDS.
-        problems: what is wrong, with spans into the text.
-
-    Example:
-        >>> from dfkeval import decode
-        >>> failure = decode("Label: bohong\\n\\nAnalisis: Tanpa bukti.", "dfk_label")
-        >>> failure.kind, failure.problems[0].json_pointer
-        ('unknown_label', '/label')"""
+    """No valid answer. `kind`: one of KINDS; `problems`: what is wrong where, spans into the text."""
 
     kind: Kind
     problems: tuple[Problem, ...] = ()
@@ -102,26 +81,11 @@ def decode(
     finished: bool = True,
     form: Form = "schema",
 ) -> Decoded | Failure:
-    """Read `text` as an answer in a schema.
+    """Read `text` as an answer in `schema` (a name, module, answer class or loaded schema).
 
-    Args:
-        text: what a model wrote.
-        schema: the name of a schema, a module, an answer class, or a loaded schema.
-        mode: "strict" or "lenient".
-        finished: False if generation stopped at its token limit.
-        form: "schema" for the schema's own form, "hermes" for a JSON tool call, "json" for a bare or fenced
-            JSON object.
-
-    Returns:
-        The value, or why there is none.
-
-    Raises:
-        ConfigError: if there is no such schema, mode or form.
-
-    Example:
-        >>> from dfkeval import decode
-        >>> decode("**Label**: Fitnah\\nAnalisis: Tanpa bukti.", "dfk_label", mode="lenient").value["label"]
-        'fitnah'"""
+    mode: "strict" or "lenient". finished: False when generation stopped at its token limit. form: "schema"
+    for the schema's own form, "hermes" for a JSON tool call, "json" for a bare or fenced JSON object. Raises
+    ConfigError for an unknown schema or option."""
     loaded = schemas.load(schema)
     if mode not in get_args(Mode) or form not in get_args(Form):
         choices = ", ".join(get_args(Form))
@@ -143,7 +107,9 @@ def decode(
             return _json_value(text, loaded, mode, finished, fenced=False)
 
 
-# --- tool calls --------------------------------------------------------------------------------------------
+# --- tool calls
+# ------------------------------------------------------------------------------------------------------
+
 
 CallDialect = Literal["auto", "hermes"]
 
@@ -167,7 +133,7 @@ def _tool_call(
     if len(result.calls) > 1:
         return _too_many(result)
     call = result.calls[0]
-    return _checked_by_class(call.arguments, schema, call.repairs, call.span)
+    return _checked(call.arguments, schema, call.repairs, call.span)
 
 
 def _too_many(result: ParseResult) -> Failure:
@@ -188,30 +154,35 @@ def _kind(problem: Problem) -> Kind:
     return "bad_xml" if problem.status == "malformed" else "schema_invalid"
 
 
-def _checked_by_class(
+def _checked(
     value: dict[str, Any], schema: Schema, repairs: tuple[str, ...], span: tuple[int, int]
 ) -> Decoded | Failure:
-    """A value that the JSON Schema accepts, if it can be encoded and the answer class accepts it too: the
-    validators of a class may ask for more than its JSON Schema says."""
-    surrogate = _lone_surrogate(value)
-    if surrogate is not None:
-        message = f"{surrogate!r} is half of a character and cannot be encoded"
+    """A value that the JSON Schema takes, if it is text and the answer class takes it too: its validators may
+    ask for more than its JSON Schema says."""
+    half = _half_character(value)
+    if half is not None:
+        message = f"{half!r} is half of a character and no text"
         return Failure("bad_json", (Problem("malformed", "lone_surrogate", message, span),))
     try:
         schema.answer.model_validate(value)
-    except ValidationError as refused:
-        errors = refused.errors(include_url=False, include_context=False, include_input=False)
-        return Failure("class_refused", tuple(_class_problem(error, span) for error in errors))
+    except ValidationError as bad:
+        problems = [
+            Problem(
+                "invalid",
+                error["type"],
+                error["msg"],
+                span,
+                "".join(pointer_step(str(step)) for step in error["loc"]),
+            )
+            for error in bad.errors(include_url=False, include_context=False, include_input=False)
+        ]
+        return Failure("class_refused", tuple(problems))
     return Decoded(value, repairs)
 
 
-def _class_problem(error: ErrorDetails, span: tuple[int, int]) -> Problem:
-    pointer = "".join(pointer_step(str(step)) for step in error["loc"])
-    return Problem("invalid", error["type"], error["msg"], span, pointer)
-
-
-def _lone_surrogate(value: dict[str, Any]) -> str | None:
-    """The first lone surrogate in any text of `value`, which no file and no server could take."""
+def _half_character(value: dict[str, Any]) -> str | None:
+    """The first lone surrogate in any text of `value`, which no file and no server could take; None for
+    none."""
     try:
         msgspec.json.encode(value)
     except UnicodeEncodeError as error:
@@ -221,7 +192,6 @@ def _lone_surrogate(value: dict[str, Any]) -> str | None:
 
 # --- JSON ------------------------------------------------------------------------------------------------
 
-_BRACKET: Final = re.compile(r"[\[{]")
 _FENCED: Final = re.compile(r"```(?:json)?[ \t]*+\n(?=[ \t\r\n]*+[\[{])")
 _JSON_REPAIRS: Final = {
     "code_fence": "the JSON stands in a code fence",
@@ -230,8 +200,8 @@ _JSON_REPAIRS: Final = {
 
 
 def _json_value(text: str, schema: Schema, mode: Mode, finished: bool, fenced: bool) -> Decoded | Failure:
-    """JSON and nothing else; `fenced`: a code fence around it is part of the form. Lenient reading accepts a
-    fence and prose around it."""
+    """JSON and nothing else; `fenced`: a code fence around it is part of the form. Lenient takes a fence and
+    prose."""
     start, end = visible_span(text)
     fence = _FENCED.search(text, start, end)
     begin = _json_start(text, fence.end() if fence else start, end, search=mode == "lenient")
@@ -256,9 +226,12 @@ def _json_start(text: str, start: int, end: int, search: bool) -> int | None:
     """Where the first JSON container begins: at `start` behind blanks, or anywhere if `search`."""
     begin = skip_blanks(text, start)
     if search:
-        bracket = _BRACKET.search(text, begin, end)
-        return bracket.start() if bracket else None
+        found = _CONTAINER.search(text, begin, end)
+        return found.start() if found else None
     return begin if begin < end and text[begin] in "[{" else None
+
+
+_CONTAINER: Final = re.compile(r"[\[{]")
 
 
 def _in_field(value: Any, schema: Schema) -> Any:
@@ -271,9 +244,10 @@ def _checked_json(
 ) -> Decoded | Failure:
     issues = _validator(schema.answer).issues(value)
     if issues:
-        problems = (Problem("invalid", issue.code, issue.message, span, issue.pointer) for issue in issues)
-        return Failure("schema_invalid", tuple(problems))
-    return _checked_by_class(value, schema, repairs, span)
+        return Failure(
+            "schema_invalid", tuple(Problem("invalid", i.code, i.message, span, i.pointer) for i in issues)
+        )
+    return _checked(value, schema, repairs, span)
 
 
 @lru_cache(maxsize=64)
@@ -281,7 +255,8 @@ def _validator(answer: type[BaseModel]) -> Validator:
     return schema_validator(json_schema(answer))
 
 
-# --- marked text -------------------------------------------------------------------------------------------
+# --- marked text
+# -----------------------------------------------------------------------------------------------------
 
 
 def _marked_text(text: str, schema: Schema, form: TextForm, mode: Mode, finished: bool) -> Decoded | Failure:
@@ -302,13 +277,15 @@ def _marked_text(text: str, schema: Schema, form: TextForm, mode: Mode, finished
 def _canonical(
     read: MarkedAnswer, field: str, role: Label, form: TextForm, repairs: list[str]
 ) -> Failure | None:
-    """Put the canonical label in place of the written one; note a spelling that training does not write."""
+    """Put the canonical label in its place; a spelling other than the trained one is noted in both modes."""
     written = read.value[field]
     resolved = role.labels.resolve(written)
     if resolved is None:
         message = f"{written!r} names none of {', '.join(role.labels.canonical)}"
-        problem = Problem("invalid", "unknown_label", message, read.spans[field], pointer_step(field))
-        return Failure("unknown_label", (problem,))
+        return Failure(
+            "unknown_label",
+            (Problem("invalid", "unknown_label", message, read.spans[field], pointer_step(field)),),
+        )
     if dict(form.printed).get(resolved.label, resolved.label) != written:
         repairs.append("label_alias")
     read.value[field] = resolved.label

@@ -18,7 +18,8 @@ from dfktrain.config.launch import is_main_process
 from dfktrain.config.run import TrainConfig
 
 if TYPE_CHECKING:
-    from dfktrain.training.state import OnProgress, TrainingProgress
+    from dfktrain.training import trainer
+    from dfktrain.training.trainer import OnProgress
 
 ConfigPath = Annotated[
     Path, typer.Argument(help="The training configuration, a YAML file.", metavar="CONFIG")
@@ -85,7 +86,7 @@ def progress_bar() -> OnProgress | None:
 
     bars: dict[str, Progress] = {}
 
-    def show(at: TrainingProgress) -> None:
+    def show(at: trainer.TrainingProgress) -> None:
         bar = bars.setdefault(at.stage, Progress("steps", before=at.step))
         loss = "" if at.loss is None else f"  loss {at.loss:.4f}"
         bar(at.step, at.steps, f"{at.stage}{loss}")

@@ -180,9 +180,7 @@ def _wrap_rule(module: Any) -> None:
     module.torch_chunk_gated_delta_rule = chunk_rule
 
 
-def packing_fault(
-    body: nn.Module, packer: Packer, samples: Sequence[EncodedSample], attention: str
-) -> str | None:
+def refusal(body: nn.Module, packer: Packer, samples: Sequence[EncodedSample], attention: str) -> str | None:
     """None where `samples` may be packed on this model, else the reason; prepares the kernels."""
     kind = body.config.model_type
     if not is_packable(kind):

@@ -29,7 +29,8 @@ from dfktrain.demo import captions, posts
 if TYPE_CHECKING:
     from dfkeval.analysis.comparison import Comparison
     from dfkeval.runs.run import Run
-    from dfktrain.training.state import TrainingProgress, TrainResult
+    from dfktrain.training.run import TrainResult
+    from dfktrain.training.trainer import TrainingProgress
 
 SEED = 2026
 POSTS, CAPTIONS = 380, 480

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from dfkdata.common import json_files
-from dfkeval.models import metadata
+from dfkeval.models import metadata as cards
 from dfktrain.config.sections import ModelCard
 
 NAME = "README.md"
@@ -41,7 +41,7 @@ def write(run: str | Path, folder: str | Path | None = None, *, merged: bool = F
     if report is None:
         return None
     path = folder / NAME
-    made = text(run.name, report, metadata.read(folder), evaluation(run), merged=merged)
+    made = text(run.name, report, cards.read(folder), evaluation(run), merged=merged)
     json_files.write_bytes(path, made.encode())
     return path
 
@@ -58,7 +58,7 @@ def evaluation(run: Path) -> dict[str, dict[str, Any]]:
 def text(
     name: str,
     report: Mapping[str, Any],
-    card: metadata.ModelMetadata | None,
+    card: cards.Card | None,
     scores: Mapping[str, Mapping[str, Any]],
     *,
     merged: bool = False,
@@ -146,7 +146,7 @@ def _data(report: Mapping[str, Any], said: ModelCard) -> str:
     )
 
 
-def _prompt(card: metadata.ModelMetadata | None) -> str:
+def _prompt(card: cards.Card | None) -> str:
     if card is None:
         return f"## Prompt\n\n{UNKNOWN}"
     parts = [
@@ -161,12 +161,12 @@ def _prompt(card: metadata.ModelMetadata | None) -> str:
         else "Tools: none, or not the same in all rows.",
         *([f"Instruction:\n\n{_fenced(asked)}"] if (asked := instruction(card)) else []),
         f"Chat template (sha256): `{card.template_sha256}`. Thinking: {'on' if card.thinking else 'off'}. "
-        f"Pixels an image: {card.max_pixels or 'as the processor says'}. `{metadata.NAME}` says it to programs.",
+        f"Pixels an image: {card.max_pixels or 'as the processor says'}. `{cards.NAME}` says it to programs.",
     ]
     return "\n\n".join(parts)
 
 
-def instruction(card: metadata.ModelMetadata) -> str | None:
+def instruction(card: cards.Card) -> str | None:
     """The user's turn as the schema asks it, fields in braces; None without a schema of this project."""
     from dfkdata import schemas
     from dfkdata.common.errors import ConfigError
