@@ -1,12 +1,13 @@
-"""One configuration, varied: every combination of values, with every seed, each in a process of its own; then
-one comparison.
+"""Train one configuration with varied values: every combination with every seed, each in its own process.
 
-    DIR/sweep.json            the configuration, so that a folder never mixes two
+    DIR/sweep.json            the configuration, so that a folder never mixes two sweeps
     DIR/POINT/seed-N/         a run directory of dfktrain, with its evaluation, and log.txt
     DIR/comparison.md, report.html
 
-Promises: a point that is finished is not run again, one that was stopped goes on; a failed point does not
-stop the others and is named at the end; the seeds of a point are one side of the comparison."""
+Guarantees:
+    - A finished point is not run again, and a point that was stopped continues.
+    - A failed point does not stop the others; it is named at the end.
+    - The seeds of a point are compared as one group of runs."""
 
 from __future__ import annotations
 
@@ -16,25 +17,30 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from dfkdata.common import json_files
+from dfkdata.common.console import key_value
 from dfkdata.common.errors import BackendError, ConfigError
+from dfkdata.common.json_files import read_json_or_none, write_json
+from dfkeval import reports
+from dfkeval.analysis import comparison
+from dfkeval.analysis.comparison import HEADLINES, Comparison
+from dfkeval.analysis.pooling import Pool, pool
+from dfkeval.runs.run import Run, load_run
 from dfktrain.config import overrides
 from dfktrain.experiments import evaluate
 
-if TYPE_CHECKING:
-    from dfkeval.analysis.comparison import Comparison
-    from dfkeval.analysis.pooling import Pool
-    from dfkeval.runs.run import Run
-
-#: Runs a command with its output in a file and returns its exit code.
 Launch = Callable[[list[str], Path], int]
+"""Runs a command with its output in a file, and returns its exit status."""
 
 
 @dataclass(frozen=True)
 class SweepPoint:
-    """One combination. changes: "place=value". name: its folder."""
+    """One combination of values.
+
+    Attributes:
+        name: Name of its folder.
+        changes: The values as "place=value".
+    """
 
     name: str
     changes: tuple[str, ...]
@@ -42,7 +48,15 @@ class SweepPoint:
 
 @dataclass(frozen=True)
 class Sweep:
-    """What to run. files: override files. seeds: each point is trained once with each."""
+    """A planned sweep.
+
+    Attributes:
+        config: The training configuration.
+        points: The combinations.
+        seeds: Every point is trained once with each seed.
+        files: Override files of every point.
+        changes: Changes of every point as "place=value".
+    """
 
     config: Path
     points: tuple[SweepPoint, ...]
@@ -53,8 +67,13 @@ class Sweep:
 
 @dataclass(frozen=True)
 class SweepResult:
-    """pools: name and values of "base", where it was asked, and of every finished point. comparisons: of each
-    with the first one. failed: "POINT/seed-N" -> the last line of its log."""
+    """A finished sweep.
+
+    Attributes:
+        pools: Name and values of the base, if it was evaluated, and of every finished point.
+        comparisons: Comparison of the first entry of `pools` with each other one.
+        failed: "POINT/seed-N" -> last line of its log.
+    """
 
     pools: tuple[tuple[str, Pool], ...]
     comparisons: tuple[Comparison, ...]
@@ -62,35 +81,43 @@ class SweepResult:
 
 
 def points(vary: Sequence[str]) -> tuple[SweepPoint, ...]:
-    """All combinations of "place=value,value". Raises `ConfigError` for a wrong word."""
+    """Return all combinations of values.
+
+    Args:
+        vary: Texts such as "stages.0.learning_rate=1e-4,2e-4", one for each place.
+
+    Raises:
+        ConfigError: A text is not written like that, or a place or value stands there twice.
+    """
     axes = [_axis(text) for text in vary]
     if not axes:
         return (SweepPoint("as-written", ()),)
     places = [place for place, _ in axes]
     if twice := [place for place in places if places.count(place) > 1]:
         raise ConfigError(f"--vary {twice[0]} is given twice; write all its values in one")
-    made = []
-    for values in itertools.product(*(found for _, found in axes)):
+    combinations = []
+    for values in itertools.product(*(options for _, options in axes)):
         pairs = list(zip(places, values, strict=True))
-        made.append(SweepPoint(_name(pairs, places), tuple(f"{place}={value}" for place, value in pairs)))
-    names = [point.name for point in made]
+        changes = tuple(f"{place}={value}" for place, value in pairs)
+        combinations.append(SweepPoint(_name(pairs, places), changes))
+    names = [point.name for point in combinations]
     if again := [name for name in names if names.count(name) > 1]:
         raise ConfigError(f"two points would be called {again[0]!r}; is a value written twice?")
-    return tuple(made)
+    return tuple(combinations)
 
 
 def _axis(text: str) -> tuple[str, list[str]]:
-    place, equals, values = text.partition("=")
-    found = [value.strip() for value in split(values)]
-    if not place or not equals or not all(found):
+    place, values_text = key_value(text, "--vary", "place=value,value: stages.0.learning_rate=1e-4,2e-4")
+    values = [value.strip() for value in split(values_text)]
+    if not all(values):
         raise ConfigError(f"--vary {text!r}: write it as place=value,value: stages.0.learning_rate=1e-4,2e-4")
     if place == "seed":
-        raise ConfigError(f"--vary {text}: seeds are varied with --seeds {','.join(found)}")
-    return place, found
+        raise ConfigError(f"--vary {text}: seeds are varied with --seeds {','.join(values)}")
+    return place, values
 
 
 def split(text: str) -> list[str]:
-    """`text` at its commas, those inside brackets left alone: "1,[2,3]" -> ["1", "[2,3]"]."""
+    """Split a text at its commas outside brackets: "1,[2,3]" gives ["1", "[2,3]"]."""
     parts, depth = [""], 0
     for letter in text:
         depth += (letter in "[{") - (letter in "]}")
@@ -102,7 +129,7 @@ def split(text: str) -> list[str]:
 
 
 def _name(pairs: list[tuple[str, str]], places: list[str]) -> str:
-    """Short and safe: the last step of a place where that is enough."""
+    """Return a short name that is safe for a folder, with the last step of each place if that is unique."""
     last = [place.rpartition(".")[2] for place in places]
     words = [
         f"{short if last.count(short) == 1 else place}-{value}"
@@ -113,8 +140,18 @@ def _name(pairs: list[tuple[str, str]], places: list[str]) -> str:
 
 
 def run(sweep: Sweep, out: Path, say: Callable[[str], None], launch: Launch | None = None) -> SweepResult:
-    """Run what is missing and compare. say: gets a line for every point. Raises `ConfigError` before the
-    first one, and `BackendError` if none succeeds."""
+    """Train and evaluate the points that are not finished, and compare all of them.
+
+    Args:
+        sweep: What to run.
+        out: Folder of the sweep.
+        say: Receives a line for every point.
+        launch: Runs the command of a point; None starts a process.
+
+    Raises:
+        ConfigError: A configuration or the folder cannot be used; raised before the first point.
+        BackendError: No point finished.
+    """
     out = out.resolve()
     _check(sweep, out)
     failed: dict[str, str] = {}
@@ -134,34 +171,34 @@ def run(sweep: Sweep, out: Path, say: Callable[[str], None], launch: Launch | No
 
 
 def finished(folder: Path) -> bool:
-    """Whether a run was trained and scored to the end."""
+    """Return whether a run was trained and evaluated to the end."""
     return (folder / "run.json").is_file() and (folder / evaluate.FOLDER / "report.html").is_file()
 
 
 def _check(sweep: Sweep, out: Path) -> None:
-    """Every point is a configuration and can be scored, and the folder is this sweep's."""
+    """Raise unless every point can be trained and evaluated and the folder belongs to this sweep."""
     for point in sweep.points:
         settings, _ = overrides.load(sweep.config, sweep.files, [*sweep.changes, *point.changes])
         if settings.evaluate is None:
             raise ConfigError(f"{sweep.config}: a sweep compares scores and needs an evaluate: section")
         evaluate.check(settings.resolved(sweep.config.parent.resolve()))
     settings, _ = overrides.load(sweep.config, sweep.files, sweep.changes)
-    written = {"config": settings.model_dump(mode="json", exclude={"seed"})}
-    found = json_files.read_json_or_none(out / "sweep.json")
-    if found is not None and found != written:
+    record = {"config": settings.model_dump(mode="json", exclude={"seed"})}
+    earlier = read_json_or_none(out / "sweep.json")
+    if earlier is not None and earlier != record:
         raise ConfigError(f"{out} holds a sweep of another configuration; choose another --out")
-    json_files.write_json(out / "sweep.json", written, floats="repr")
+    write_json(out / "sweep.json", record, floats="repr")
 
 
 def _asks_base(sweep: Sweep, out: Path) -> bool:
-    """The base is asked once, by the first run that comes to it; not at all where the model itself is varied,
-    since the points then have different bases."""
+    """Return whether the next run evaluates the base too: only the first one does, and none if the model is
+    varied, because the points then have different bases."""
     varied = any(change.startswith("model.") for point in sweep.points for change in point.changes)
     return not varied and _base(sweep, out) is None
 
 
 def _base(sweep: Sweep, out: Path) -> Path | None:
-    """The scored answers of the base, whichever run asked for them."""
+    """Return the run directory of the base, whichever run made it; None if there is none."""
     for point, seed in itertools.product(sweep.points, sweep.seeds):
         folder = out / point.name / f"seed-{seed}" / evaluate.FOLDER / "base"
         if (folder / "summary.json").is_file():
@@ -170,7 +207,7 @@ def _base(sweep: Sweep, out: Path) -> Path | None:
 
 
 def _command(sweep: Sweep, point: SweepPoint, seed: int, out: Path, *, before: bool) -> list[str]:
-    """The run of one point. before: it asks the base as well, where the configuration wants that."""
+    """Return the command that trains one point. before: whether it may evaluate the base too."""
     words = [sys.executable, "-m", "dfktrain.cli.app", "run", str(sweep.config)]
     words += ["--out", str(out / point.name / f"seed-{seed}")]
     for file in sweep.files:
@@ -193,11 +230,6 @@ def _last_line(log: Path) -> str:
 
 
 def _compared(sweep: Sweep, out: Path, failed: dict[str, str]) -> SweepResult:
-    from dfkeval import reports
-    from dfkeval.analysis import comparison
-    from dfkeval.analysis.pooling import pool
-    from dfkeval.runs.run import load_run
-
     whole = [
         point
         for point in sweep.points
@@ -205,52 +237,43 @@ def _compared(sweep: Sweep, out: Path, failed: dict[str, str]) -> SweepResult:
     ]
     if not whole:
         raise BackendError("no point of the sweep finished:\n" + "\n".join(map(": ".join, failed.items())))
-    sides = [(point.name, [_tuned(out, point, seed) for seed in sweep.seeds]) for point in whole]
+    groups = [(point.name, [_tuned(out, point, seed) for seed in sweep.seeds]) for point in whole]
     base = _base(sweep, out)
     if base is not None:
-        sides.insert(0, ("base", [load_run(base)]))
-    first, *others = sides
-    pairs = [
-        replace(pair, a=first[0], b=name)
-        for (name, _), pair in zip(
-            others, comparison.compare_all(first[1], [side for _, side in others]), strict=True
-        )
-    ]
-    found = SweepResult(tuple((name, pool(side)) for name, side in sides), tuple(pairs), failed)
-    runs = [run for _, side in sides for run in side]
+        groups.insert(0, ("base", [load_run(base)]))
+    (first_name, first), *others = groups
+    compared = comparison.compare_all(first, [runs for _, runs in others])
+    pairs = [replace(pair, a=first_name, b=name) for (name, _), pair in zip(others, compared, strict=True)]
+    result = SweepResult(tuple((name, pool(runs)) for name, runs in groups), tuple(pairs), failed)
+    runs = [run for _, group in groups for run in group]
     (out / "report.html").write_text(reports.page(f"sweep: {out.name}", runs, pairs), encoding="utf-8")
-    (out / "comparison.md").write_text(table(found) + "\n", encoding="utf-8")
-    return found
+    (out / "comparison.md").write_text(table(result) + "\n", encoding="utf-8")
+    return result
 
 
 def _tuned(out: Path, point: SweepPoint, seed: int) -> Run:
-    from dfkeval.runs.run import load_run
-
     return load_run(out / point.name / f"seed-{seed}" / evaluate.FOLDER / "tuned")
 
 
-def table(found: SweepResult) -> str:
-    """One row a point: the mean of each headline value over seeds, and its difference from the first row with
-    its interval."""
-    from dfkeval import reports
-    from dfkeval.analysis.comparison import HEADLINES
-
-    name, first = found.pools[0]
-    shown = [value for value in HEADLINES if value in first.values] or list(first.values)
-    rows = [(name, *(_number(first, value) for value in shown))]
-    for (other, pool), pair in zip(found.pools[1:], found.comparisons, strict=True):
-        cells = (f"{_number(pool, value)} ({_difference(pair, value)})" for value in shown)
+def table(result: SweepResult) -> str:
+    """Return a Markdown table with one row a point: the mean of each headline metric over the seeds, and its
+    difference from the first row with its interval."""
+    name, first = result.pools[0]
+    metrics = [value for value in HEADLINES if value in first.values] or list(first.values)
+    rows = [(name, *(_number(first, value) for value in metrics))]
+    for (other, values), pair in zip(result.pools[1:], result.comparisons, strict=True):
+        cells = (f"{_number(values, value)} ({_difference(pair, value)})" for value in metrics)
         rows.append((other, *cells))
-    return "\n".join(reports.table((f"against {name}", *shown), rows))
+    return "\n".join(reports.table((f"against {name}", *metrics), rows))
 
 
-def _number(pool: Pool, name: str) -> str:
-    found = pool.values.get(name)
-    return "n/a" if found is None or found.value is None else f"{found.value:.3f}"
+def _number(values: Pool, name: str) -> str:
+    estimate = values.values.get(name)
+    return "n/a" if estimate is None or estimate.value is None else f"{estimate.value:.3f}"
 
 
 def _difference(pair: Comparison, name: str) -> str:
-    found = pair.differences.get(name)
-    if found is None or found.value is None or found.low is None or found.high is None:
+    change = pair.differences.get(name)
+    if change is None or change.value is None or change.low is None or change.high is None:
         return "n/a"
-    return f"{found.value:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
+    return f"{change.value:+.3f} [{change.low:+.3f}, {change.high:+.3f}]"

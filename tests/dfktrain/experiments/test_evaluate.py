@@ -118,7 +118,7 @@ def test_a_wholly_trained_model_is_asked_as_a_model(project: Path) -> None:
     made |= {"evaluate": {"config": str(project / "eval.yaml"), "data": str(project / "test.jsonl")}}
     config = TrainConfig.model_validate(made)
     assert config.evaluate is not None
-    backend = scores.evaluation(config, config.evaluate, project).backend
+    backend = scores.evaluation_config(config, config.evaluate, project).backend
     assert (backend.model, backend.adapter) == (str(project), None)  # type: ignore[attr-defined]
 
 
@@ -127,7 +127,9 @@ def test_base_and_tuned_model_see_pictures_of_one_size(project: Path) -> None:
     made |= {"evaluate": {"config": str(project / "eval.yaml"), "data": str(project / "test.jsonl")}}
     config = TrainConfig.model_validate(made)
     assert config.evaluate is not None
-    backends = [scores.evaluation(config, config.evaluate, folder).backend for folder in (None, project)]
+    backends = [
+        scores.evaluation_config(config, config.evaluate, folder).backend for folder in (None, project)
+    ]
     assert [backend.max_pixels for backend in backends] == [4096, 4096]  # type: ignore[attr-defined]
 
 
