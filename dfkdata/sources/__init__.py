@@ -89,7 +89,7 @@ def parts(
         matches = sorted(file for file in base.glob(pattern) if file.is_file())
         if matches:
             return [Part(file.relative_to(base).as_posix(), base, file) for file in matches]
-    raise ConfigError(f"{input}: no such file, folder or pattern with a match")
+    raise ConfigError(f"{input}: no such file or folder, and no file matches it as a pattern")
 
 
 def exists(input: str | Path) -> bool:
@@ -129,7 +129,9 @@ def _is_output(folder: Path, top: Path) -> bool:
 
 def _unpacked(path: Path, store: Path | None) -> list[Part]:
     if store is None:
-        raise ConfigError(f"{path}: an archive needs a folder to be unpacked in; give store=, or convert it")
+        raise ConfigError(
+            f"{path}: an archive needs a folder to be unpacked into; give store=, or convert it"
+        )
     from dfkdata.sources import _archive
 
     content = file_sha256(path)[:8]  # another archive of that name must not be unpacked into the same folder
@@ -149,7 +151,9 @@ def rows(part: Part) -> Iterator[SourcedRow]:
     name = part.path.name
     kind = next((kind for kind in KINDS for packed in PACKED if name.lower().endswith(kind + packed)), None)
     if kind is None:
-        raise DataError(f"{part.path}: not a kind of file that is read; data files end in {', '.join(KINDS)}")
+        raise DataError(
+            f"{part.path}: this kind of file cannot be read; data files end in {', '.join(KINDS)}"
+        )
     return _read(part.path, kind, part.name)
 
 
@@ -168,7 +172,9 @@ def _read(path: Path, kind: str, name: str) -> Iterator[SourcedRow]:
             else:
                 yield from _json.lines(file, name)
         except (OSError, zlib.error, EOFError) as error:  # gzip and zstd say OSError for a broken file
-            raise DataError(f"{path}: the file is broken, or cannot be read on ({error})") from error
+            raise DataError(
+                f"{path}: the file is broken or cannot be read to its end ({error}); fetch it again"
+            ) from error
 
 
 def _memory(rows: Iterable[Any], name: str) -> Iterator[SourcedRow]:

@@ -44,7 +44,7 @@ def extract(path: Path, target: Path) -> None:
                         )
                     out.write(chunk)
     except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError) as error:
-        raise DataError(f"{path}: not a whole archive ({error})") from error
+        raise DataError(f"{path}: not a whole archive ({error}); fetch it again") from error
     except (RuntimeError, OSError) as error:  # a password, an unknown method, a name that is no file's here
         raise DataError(f"{path}: cannot be unpacked ({error}); unpack it yourself") from error
 

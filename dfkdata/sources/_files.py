@@ -72,7 +72,7 @@ def parquet_rows(path: Path, name: str) -> Iterator[SourcedRow]:
                 number += 1
                 yield plain(row), f"{name}:{number}"
     except (pyarrow.ArrowInvalid, OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not a whole Parquet file ({error})") from error
+        raise DataError(f"{path}: not a whole Parquet file ({error}); fetch it again") from error
 
 
 def plain(value: Any) -> Any:

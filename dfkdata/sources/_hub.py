@@ -1,7 +1,7 @@
 """Download data sets of the Hub into a local cache, through the Hub's plain HTTP interface.
 
 How it works. The endpoint is HF_ENDPOINT (default https://huggingface.co); the cache is the folder `dfk`
-below HF_HOME or ~/.cache/huggingface. A token in HF_TOKEN is sent to the host of the endpoint and never stored."""
+below HF_HOME or ~/.cache/huggingface. A token in HF_TOKEN is sent to the endpoint alone and never stored."""
 
 from __future__ import annotations
 
@@ -82,9 +82,13 @@ def _listing(place: Place) -> tuple[str, list[str]]:
     try:
         info = msgspec.json.decode(_get(what), type=_Info)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{what}: the hub's answer is not read ({error}); is HF_ENDPOINT a hub?") from error
+        raise DataError(
+            f"{what}: the hub's answer cannot be read ({error}); check that HF_ENDPOINT is a hub"
+        ) from error
     if not re.fullmatch(r"[0-9A-Za-z]+", info.sha):
-        raise DataError(f"{what}: the hub names the commit {info.sha!r}, which is none")
+        raise DataError(
+            f"{what}: the hub's commit {info.sha!r} is not a hash; check that HF_ENDPOINT is a hub"
+        )
     return info.sha, [file.rfilename for file in info.siblings if _stays_inside(file.rfilename)]
 
 
@@ -203,7 +207,7 @@ def _pattern(pattern: str) -> re.Pattern[str]:
     try:
         return re.compile(regex + re.escape(pattern[at:]))
     except re.error as error:
-        reason = f"data_files: {pattern!r} is no pattern ({error})"
+        reason = f"data_files: {pattern!r} is not a pattern ({error})"
         raise ConfigError(f"{reason}; name the files by a path behind the data set's name") from error
 
 
@@ -226,7 +230,7 @@ def _download(place: Place, commit: str, name: str, folder: Path) -> Path:
 def _get(what: str) -> bytes:
     endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
     if urlsplit(endpoint).scheme not in ("http", "https"):
-        raise ConfigError(f"HF_ENDPOINT={endpoint!r} is no web address")
+        raise ConfigError(f"HF_ENDPOINT={endpoint!r} is not a web address; write https://...")
     request = urllib.request.Request(f"{endpoint}/{what}")
     if token := os.environ.get("HF_TOKEN"):
         request.add_unredirected_header("Authorization", f"Bearer {token}")

@@ -96,7 +96,7 @@ def document(file: IO[bytes], name: str) -> Iterator[SourcedRow]:
         yield from rows
         return
     if _duplicate_keys.duplicate_key(data, whole) is not None:
-        yield from _with_keys_twice(data, name)
+        yield from _rows_with_duplicate_keys(data, name)
         return
     for number, row in enumerate(_unwrap(whole, name), start=1):
         source = f"{name}:{number}"
@@ -174,7 +174,7 @@ def _wrapped(file: IO[bytes], name: str) -> Iterator[SourcedRow]:
     text, number, full, before = Window(file, name), 0, "", set[str]()
     for key in text.names():
         if key in before:
-            raise _twice_around(name, key)
+            raise _duplicate_around(name, key)
         before.add(key)
         if key not in _WRAPPERS or not text.at("["):
             text.pass_value()
@@ -187,7 +187,7 @@ def _wrapped(file: IO[bytes], name: str) -> Iterator[SourcedRow]:
     text.finish()
 
 
-def _twice_around(name: str, key: str) -> DataError:
+def _duplicate_around(name: str, key: str) -> DataError:
     return DataError(f"{name}: the key {key!r} stands twice in the object around the rows; rename one")
 
 
@@ -196,13 +196,14 @@ def _two_lists(name: str, one: str, other: str) -> DataError:
     return DataError(f"{name}: rows under {one!r} and under {other!r}; {way}")
 
 
-def _with_keys_twice(data: bytes, name: str) -> Iterator[SourcedRow]:
-    """A document in which some object names a key twice: rows that do so are rejects. Raises `DataError`
-    where it is the object around the rows."""
+def _rows_with_duplicate_keys(data: bytes, name: str) -> Iterator[SourcedRow]:
+    """Yield the rows of a document in which some object holds a key twice; such rows are rejects.
+
+    A key twice in the object around the rows raises `DataError`."""
     hook = _duplicate_keys.DuplicateKeyHook()
     whole = json.loads(data, object_pairs_hook=lambda pairs: _Marked(hook(pairs), hook.take()))
     if isinstance(whole, _Marked) and whole.key is not None and _unwrap(whole, name) != [whole]:
-        raise _twice_around(name, whole.key)
+        raise _duplicate_around(name, whole.key)
     for number, row in enumerate(_unwrap(whole, name), start=1):
         source, key = f"{name}:{number}", _marked(row)
         text = msgspec.json.encode(row)

@@ -44,7 +44,7 @@ class Window:
             if self.place < rest:
                 return self.window[self.place] == sign
             if not self._more():
-                raise DataError(f"{self.name}:{self.line}: the JSON text breaks off")
+                raise DataError(f"{self.name}:{self.line}: the JSON text breaks off; fetch the file again")
 
     def skip(self, sign: str) -> None:
         """Step over `sign`; anything else raises `DataError`."""

@@ -463,7 +463,7 @@ def test_the_head_of_a_readme_may_be_of_any_form(
     info = {"sha": "c0ffee", "siblings": [{"rfilename": name} for name in names]}
     hub_of(monkeypatch, info, f"\ufeff---\n{head}\n---\n".encode())
     if found is None:  # a pattern starts at the data set's top, so c.jsonl is not sub/c.jsonl
-        with pytest.raises(ConfigError, match=r"no data file for config|is no pattern"):
+        with pytest.raises(ConfigError, match=r"no data file for config|is not a pattern"):
             sources.parts("hf://datasets/org/any", config=config)
     else:
         assert [part.name for part in sources.parts("hf://datasets/org/any", config=config)] == found
