@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from zlib import crc32
 
-from dfkdata.media.images import UnreadableImage, opened
+from dfkdata.media.images import UnreadableImageError, opened
 from dfkdata.rows.record import RowError
 
 MAX_PIXELS = 178_956_970  # twice Pillow's default warning limit, where Pillow itself raises
@@ -35,7 +35,7 @@ def read_header(data: bytes, kind: str) -> Header:
         kind: What `picture_kind` says.
 
     Raises:
-        DamagedPicture: If a picture with a good header cannot be whole inside.
+        DamagedImageError: If a picture with a good header cannot be whole inside.
         ValueError, IndexError: If there is no readable header.
     """
     return _PARSERS[kind](data) if kind in _PARSERS else _pillow(data)
@@ -45,7 +45,7 @@ Header = tuple[int, int, bool]
 """Width and height in pixels, and whether the file reaches its end marker."""
 
 
-class DamagedPicture(ValueError):
+class DamagedImageError(ValueError):
     """Why a picture with a good header cannot be whole inside."""
 
 
@@ -90,7 +90,7 @@ def _scans(data: bytes, at: int, size: tuple[int, int], code: int) -> Header:
     if not all(size):
         raise ValueError("no frame header before the first scan")
     if code != 0xDA:
-        raise DamagedPicture(f"the jpeg is damaged: it ends at byte {at}, and no scan came before")
+        raise DamagedImageError(f"the jpeg is damaged: it ends at byte {at}, and no scan came before")
     ended = data.endswith(b"\xff\xd9") and not _doubtful(data, at)
     return *size, ended or _jpeg_ends(data, at)
 
@@ -109,20 +109,22 @@ def _doubtful(data: bytes, at: int) -> bool:
 def _jpeg_ends(data: bytes, at: int) -> bool:
     """Return whether an EOI marker follows the scans from offset `at`; trailing bytes after it are allowed.
 
-    A marker that no scan holds raises `DamagedPicture`."""
+    A marker that no scan holds raises `DamagedImageError`."""
     while marker := _MARKER.search(data, at + 2 + int.from_bytes(data[at + 2 : at + 4])):
         at = marker.start()
         if data[at + 1] == 0xD9:
             return True
         if data[at + 1] not in _BETWEEN:
-            raise DamagedPicture(f"the jpeg is damaged: foreign bytes in its coded data, first at byte {at}")
+            raise DamagedImageError(
+                f"the jpeg is damaged: foreign bytes in its coded data, first at byte {at}"
+            )
     return False
 
 
 def _png(data: bytes) -> Header:
     """Walk the chunks to IEND; trailing bytes after it are allowed.
 
-    A wrong check sum, or no chunk with pixels, raises `DamagedPicture`. Decoders ignore the check sums of
+    A wrong check sum, or no chunk with pixels, raises `DamagedImageError`. Decoders ignore the check sums of
     notes behind the pixels, and so does this."""
     if data[12:16] != b"IHDR":
         raise ValueError("no IHDR")
@@ -135,11 +137,11 @@ def _png(data: bytes) -> Header:
             return width, height, False
         checked = not pixels or not name[0] & 0x20
         if checked and crc32(view[at + 4 : end]) != int.from_bytes(data[end : end + 4]):
-            raise DamagedPicture(f"the png is damaged: the check sum of its chunk at byte {at} is wrong")
+            raise DamagedImageError(f"the png is damaged: the check sum of its chunk at byte {at} is wrong")
         pixels += size if name == b"IDAT" else 0
         at = end + 4
     if width * height and not pixels:
-        raise DamagedPicture("the png holds no pixels: it has no IDAT chunk, or an empty one")
+        raise DamagedImageError("the png holds no pixels: it has no IDAT chunk, or an empty one")
     return width, height, True
 
 
@@ -203,7 +205,7 @@ def _pillow(data: bytes) -> Header:
             if image.width * image.height <= MAX_PIXELS:
                 image.load()
             return image.width, image.height, True
-    except UnreadableImage as error:
+    except UnreadableImageError as error:
         if error.too_large:
             raise RowError("IMG_BOMB", error.problem, path="images", hint="scale the picture down") from error
         raise ValueError(error.problem) from error

@@ -19,7 +19,7 @@ ImageSource = str | Path | bytes | Any
 """A path, a `data:` URI, the bytes of a picture file, or a Pillow image."""
 
 
-class UnreadableImage(DataError):
+class UnreadableImageError(DataError):
     """A picture that is missing or broken.
 
     Attributes:
@@ -40,7 +40,7 @@ def opened(image: ImageSource) -> Iterator[Any]:
         image: A path, a `data:` URI, bytes, or a Pillow image, which is given back as it is.
 
     Raises:
-        UnreadableImage: If the picture cannot be opened, or cannot be decoded inside the `with` block.
+        UnreadableImageError: If the picture cannot be opened, or cannot be decoded inside the `with` block.
     """
     from PIL import Image as Pillow
     from PIL import UnidentifiedImageError
@@ -57,7 +57,7 @@ def opened(image: ImageSource) -> Iterator[Any]:
             isinstance(error, Pillow.DecompressionBombError),
         )
         message = f"image {_name(image)}: cannot be read ({problem})"
-        raise UnreadableImage(message, problem=problem, too_large=too_large) from error
+        raise UnreadableImageError(message, problem=problem, too_large=too_large) from error
 
 
 def open_image(image: ImageSource) -> Any:
@@ -67,7 +67,7 @@ def open_image(image: ImageSource) -> Any:
         image: A path, a `data:` URI, bytes, or a Pillow image.
 
     Raises:
-        UnreadableImage: If the picture is missing or broken.
+        UnreadableImageError: If the picture is missing or broken.
     """
     with opened(image) as picture:
         return picture.convert("RGB")
@@ -80,7 +80,7 @@ def image_size(image: ImageSource) -> tuple[int, int]:
         image: A path, a `data:` URI, bytes, or a Pillow image.
 
     Raises:
-        UnreadableImage: If the picture is missing or its header is broken.
+        UnreadableImageError: If the picture is missing or its header is broken.
     """
     with opened(image) as picture:
         width, height = picture.size
@@ -99,7 +99,7 @@ def thumbnail(image: ImageSource, box: tuple[int, int], *, quality: int) -> Thum
     """Return a picture scaled down to fit into `box` (width, height in pixels), for an HTML page.
 
     Raises:
-        UnreadableImage: If the picture is missing or broken.
+        UnreadableImageError: If the picture is missing or broken.
     """
     small = open_image(image)
     small.thumbnail(box)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from dfkdata.media.images import UnreadableImage, opened
+from dfkdata.media.images import UnreadableImageError, opened
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -46,7 +46,7 @@ def decode(path: str, *, whole: bool = True) -> DecodedPicture:
                 image.draft("L", (72, 64))
             image.load()
             small = image.convert("L").resize((9, 8), Resampling.BILINEAR)
-    except UnreadableImage as error:
+    except UnreadableImageError as error:
         return DecodedPicture(error.problem, 0)
     cells = small.tobytes()
     rises = (cells[9 * y + x] < cells[9 * y + x + 1] for y in range(8) for x in range(8))

@@ -11,7 +11,7 @@ import stat
 from hashlib import sha256
 from typing import NamedTuple
 
-from dfkdata.media.image_formats import MAX_PIXELS, DamagedPicture, picture_kind, read_header
+from dfkdata.media.image_formats import MAX_PIXELS, DamagedImageError, picture_kind, read_header
 from dfkdata.rows.record import RowError
 
 MAX_BYTES = 1 << 29
@@ -76,7 +76,7 @@ def inspect(data: bytes, name: str = "") -> Picture:
         width, height, whole = read_header(data, kind)
     except (IndexError, ValueError) as error:
         reason = "empty file" if not data else f"no readable picture header ({kind or 'unknown kind'})"
-        reason = str(error) if isinstance(error, DamagedPicture) else reason
+        reason = str(error) if isinstance(error, DamagedImageError) else reason
         hint = "replace the file or leave the row out"
         raise RowError("IMG_UNREADABLE", reason, path="images", value=name, hint=hint) from error
     if not whole:

@@ -15,7 +15,7 @@ from typing import Any
 from dfkdata.common.errors import ConfigError
 from dfkdata.conversion.output_folder import Folder
 from dfkdata.conversion.splits import SPLITS
-from dfkdata.media.images import UnreadableImage, thumbnail
+from dfkdata.media.images import UnreadableImageError, thumbnail
 from dfkdata.rows.messages import load_rows
 
 _THUMB = (240, 240)
@@ -134,5 +134,5 @@ def _thumb(path: str) -> str:
     """A small JPEG of the picture as a `data:` URI; empty where it is gone."""
     try:
         return thumbnail(path, _THUMB, quality=70).uri
-    except UnreadableImage:
+    except UnreadableImageError:
         return ""

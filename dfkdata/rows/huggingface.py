@@ -67,7 +67,7 @@ def to_dataset(rows: Rows, *, images: bool = True, embed: bool = False) -> Any:
     columns, how = features(images=images, more=more), _How(images, embed, more)
     if isinstance(source, str | Path):
         # The content is part of the cache's key.
-        arguments = {"path": str(source), "content": file_sha256(source), "how": how}
+        arguments = {"path": str(source), "_content": file_sha256(source), "how": how}
         try:
             return datasets.Dataset.from_generator(_from_file, features=columns, gen_kwargs=arguments)
         except datasets.exceptions.DatasetGenerationError as error:
@@ -139,7 +139,7 @@ def _more(rows: str | Path | list[dict[str, Any]]) -> tuple[str, ...]:
     return tuple(name for name in _OTHERS if name in columns)
 
 
-def _from_file(path: str, content: str, how: _How) -> Iterator[dict[str, Any]]:
+def _from_file(path: str, _content: str, how: _How) -> Iterator[dict[str, Any]]:
     for row in load_rows(path):
         yield _row(row, how)
 

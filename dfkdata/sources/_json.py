@@ -13,7 +13,7 @@ import msgspec
 
 from dfkdata.common.errors import DataError
 from dfkdata.sources import _duplicate_keys
-from dfkdata.sources._json_window import NoNumber, Window
+from dfkdata.sources._json_window import NumberError, Window
 from dfkdata.sources._rejects import BOM, DECODE, DECODE_LINES, SourcedRow, as_row, bad_json
 
 _LINES_CHUNK = 1 << 17
@@ -164,7 +164,7 @@ def _key_of_list(text: Window) -> str | None:
             if key in _WRAPPERS and text.at("["):
                 return key
             text.pass_value()
-    except (DataError, NoNumber):
+    except (DataError, NumberError):
         pass  # reading the file whole reports what is wrong
     return None
 

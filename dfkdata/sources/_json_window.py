@@ -94,7 +94,7 @@ class Window:
         problem = ""
         try:
             value, written = self._value(self.read_value)
-        except NoNumber as error:
+        except NumberError as error:
             problem = str(error)
             value, written = self._value(self.read_loosely)
         if problem:
@@ -121,7 +121,7 @@ class Window:
             except RecursionError as error:
                 raise DataError(f"{self.name}:{self.line}: the row is nested too deeply") from error
             except ValueError as error:
-                raise NoNumber(str(error)) from error
+                raise NumberError(str(error)) from error
             if end + 2 >= len(self.window):  # a number may go on: 2 is a part of 2.5 and of 2e+5
                 end -= self.place  # what is passed is dropped now
                 if self._more():
@@ -145,7 +145,7 @@ class Window:
         return bool(data)
 
 
-class NoNumber(Exception):
+class NumberError(Exception):
     """A row holds NaN, Infinity, or an integer of more digits than Python reads."""
 
 

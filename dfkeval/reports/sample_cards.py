@@ -9,7 +9,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from dfkdata.media.images import UnreadableImage, thumbnail
+from dfkdata.media.images import UnreadableImageError, thumbnail
 from dfkeval.analysis.comparison import Change
 from dfkeval.reports.formatting import agrees, compared, shown
 from dfkeval.types import NOT_ANSWERED, OUTCOMES, Sample
@@ -143,7 +143,7 @@ def _thumbnail(image: str, changed: int) -> str:
     name = "embedded picture" if image.startswith("data:") else escape(Path(image).name)
     try:
         small = thumbnail(image, (THUMBNAIL, THUMBNAIL), quality=82)
-    except UnreadableImage:
+    except UnreadableImageError:
         return f'<span class="badge">picture not readable: {name}</span>'
     size = f'width="{small.width}" height="{small.height}"'
     return f'<img {size} alt="{name}" loading="lazy" src="{small.uri}">'

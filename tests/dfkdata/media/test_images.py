@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from dfkdata.common.errors import DataError
-from dfkdata.media.images import UnreadableImage, image_size, open_image, opened, thumbnail
+from dfkdata.media.images import UnreadableImageError, image_size, open_image, opened, thumbnail
 from tests.helpers.places import ROOT
 
 SIZE = (60, 40)
@@ -64,7 +64,7 @@ def test_every_source_gives_the_same_size_and_the_same_rgb_pixels(
 @pytest.mark.parametrize("source", [as_path, as_uri, as_bytes])
 def test_a_broken_picture_is_one_error_with_its_problem(source: Any, tmp_path: Path) -> None:
     cut = png()[:200]
-    with pytest.raises(UnreadableImage, match=r"^image .*: cannot be read \(") as error:
+    with pytest.raises(UnreadableImageError, match=r"^image .*: cannot be read \(") as error:
         open_image(source(cut, tmp_path))
     assert error.value.problem
     assert not error.value.too_large
@@ -79,26 +79,26 @@ def test_what_is_no_picture_is_a_data_error(image: Any, tmp_path: Path) -> None:
 
 
 def test_a_message_holds_no_more_than_the_start_of_an_embedded_picture() -> None:
-    with pytest.raises(UnreadableImage) as error:
+    with pytest.raises(UnreadableImageError) as error:
         open_image("data:image/png;base64," + "A" * 5000)
     assert len(str(error.value)) < 500
 
 
 def test_a_header_that_claims_too_many_pixels_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
-    with pytest.raises(UnreadableImage) as error:
+    with pytest.raises(UnreadableImageError) as error:
         image_size(png())
     assert error.value.too_large
 
 
 def test_the_error_crosses_a_process(tmp_path: Path) -> None:
-    with pytest.raises(UnreadableImage) as error:
+    with pytest.raises(UnreadableImageError) as error:
         open_image(tmp_path / "none.png")
     assert str(pickle.loads(pickle.dumps(error.value))) == str(error.value)
 
 
 def test_a_decoding_error_inside_the_block_is_the_same_error() -> None:
-    with pytest.raises(UnreadableImage), opened(png()[:200]) as image:
+    with pytest.raises(UnreadableImageError), opened(png()[:200]) as image:
         image.load()
 
 
