@@ -35,7 +35,7 @@ class Options(Config):
             )
         return self
 
-    def pair(self, text: str) -> legacy.Pair:
+    def pair(self, text: str) -> legacy.LabelAndExplanation:
         """Label and explanation that the evaluator reads."""
         match self.evaluator:
             case "vlm_gen":
@@ -103,13 +103,13 @@ def _read(sample: Sample, schema: Schema, options: Options) -> Read | None:
     return Read(gold.label, pair.label or UNPARSED, gold.explanation or "", pair.explanation or sample.text)
 
 
-def _gold(gold: Mapping[str, Any], schema: Schema, options: Options) -> legacy.Pair:
+def _gold(gold: Mapping[str, Any], schema: Schema, options: Options) -> legacy.LabelAndExplanation:
     """The gold label and explanation, as the evaluator finds them."""
     form = schema.form
     if options.evaluator != "vlm_gen" and isinstance(form, TextForm):
         whole = all(isinstance(gold.get(field), str) for _, field in form.parts)
-        return options.pair(write_text(dict(gold), form)) if whole else legacy.Pair(None, None)
+        return options.pair(write_text(dict(gold), form)) if whole else legacy.LabelAndExplanation(None, None)
     label, prose = fields_of(schema, (Label,))[0], fields_of(schema, (Prose,))
     said, text = gold.get(label), gold.get(prose[0]) if prose else None
     merged = options.pair(f"Label: {said}").label if isinstance(said, str) else None
-    return legacy.Pair(merged, text if isinstance(text, str) else "")
+    return legacy.LabelAndExplanation(merged, text if isinstance(text, str) else "")

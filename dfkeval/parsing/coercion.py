@@ -1,14 +1,17 @@
-"""Parameter text -> typed value, directed by the schema. A schema is compiled once, into a `Slot`.
+"""Read the text of a parameter as the value that its schema describes.
 
-Strategy: the schema says which JSON types are possible; each possible reading of the text becomes a
-candidate, in a fixed order, and the first candidate that passes full validation is the value. Order: null and
-booleans spelled exactly, then JSON containers, then strings and numbers as the schema lists them, and what
-needs a repair behind all that needs none. So `None` in a nullable string is null, `42` in `["integer",
-"string"]` is 42 and in `["string", "integer"]` is "42".
+How it works: a schema is compiled once, into a `Slot`. It says which JSON types are possible. Each
+possible reading of the text becomes a candidate, in a fixed order, and the first candidate that the whole
+schema accepts is the value. The order is: null and booleans spelled exactly, then JSON containers, then
+strings and numbers as the schema lists them; readings that need a repair come behind all others. So
+`None` in a nullable string is null, `42` in `["integer", "string"]` is 42 and in `["string", "integer"]`
+is "42".
 
-Promises: standard library only; integers never pass through a float; a value that does not fit is refused
-with a JSON pointer and never degrades to a string or to False; nothing is stripped from a string. Lenient
-reading adds named repairs, each returned; strict reading adds none."""
+Guarantees:
+- Integers never pass through a float.
+- A value that does not fit is refused with a JSON pointer; it never becomes a string or False instead.
+- Nothing is stripped from a string.
+- Lenient reading adds named repairs, all of which are returned; strict reading adds none."""
 
 from __future__ import annotations
 
@@ -41,8 +44,7 @@ WORDS: Final[dict[str, dict[str, bool | None]]] = {
     "qwen3-coder-2507": _PYTHON,
     "hermes": _JSON,
 }
-#: Where no string is possible every spelling that a released template or a grammar-bound engine writes is
-#: understood.
+#: The spellings of released templates and grammar-bound engines, all of which are read if no string is possible.
 _BOOLEANS: Final = {
     "true": True, "True": True, "TRUE": True, "1": True,
     "false": False, "False": False, "FALSE": False, "0": False,
@@ -53,7 +55,10 @@ _INTEGER: Final = re.compile(r"(-?[0-9]++)(?:\.0++)?+", re.ASCII)
 
 
 class Refused(ValueError):
-    """The text gives no value that fits; `issues` say why, each with a JSON pointer into the value."""
+    """The text gives no value that fits.
+
+    Attributes:
+        issues: the reasons, each with a JSON pointer into the value."""
 
     def __init__(self, issues: list[Issue]) -> None:
         super().__init__(issues[0].message)
@@ -108,9 +113,19 @@ def compile_slot(document: SchemaDocument, *schemas: Any) -> Slot:
 
 
 def read(slot: Slot, text: str, dialect: Dialect = "auto", lenient: bool = False) -> tuple[Any, list[str]]:
-    """The value that `text` writes for `slot` and the names of the repairs that were needed (strict: none).
+    """Read `text` as the value of a parameter.
 
-    Raises Refused where no reading of the text fits the schema."""
+    Args:
+        slot: the compiled schema of the parameter.
+        text: the value as it was written.
+        dialect: how scalars are spelled beside strings.
+        lenient: whether repairs are allowed.
+
+    Returns:
+        The value and the names of the repairs that it needed.
+
+    Raises:
+        Refused: if no reading of the text fits the schema."""
     if slot.plain:
         return text, []
     candidates = _Candidates(slot, text, dialect, lenient)
@@ -123,9 +138,9 @@ def read(slot: Slot, text: str, dialect: Dialect = "auto", lenient: bool = False
 
 
 def _mismatch(slot: Slot, text: str) -> Issue:
-    wanted = " or ".join(slot.types or ("a value",))
+    types = " or ".join(slot.types or ("a value",))
     shown = repr(text if len(text) <= 60 else text[:57] + "...")
-    return Issue("", "type", f"{wanted} expected, got the text {shown}")
+    return Issue("", "type", f"{types} expected, got the text {shown}")
 
 
 Candidate = tuple[Any, list[str]]
@@ -148,19 +163,19 @@ class _Candidates:
         self.complaints: list[Issue] = []
 
     def values(self) -> list[Candidate]:
-        made: list[Candidate] = [*self.words(), *self.containers()]
+        candidates: list[Candidate] = [*self.words(), *self.containers()]
         for name in self.types:
             if name == "string":
-                made.append((self.text, []))
+                candidates.append((self.text, []))
             elif name in ("integer", "number"):
-                made += self.numbers(name)
+                candidates += self.numbers(name)
         if self.enumerated and self.lenient and self.text != self.text.strip(BLANKS):
-            made.append((self.text.strip(BLANKS), ["outer_blanks"]))
-        made.sort(key=_mended)  # what strict reading takes comes first, so that lenient takes the same
-        return made
+            candidates.append((self.text.strip(BLANKS), ["outer_blanks"]))
+        candidates.sort(key=_mended)  # lenient reading must prefer what strict reading accepts
+        return candidates
 
     def words(self) -> list[Candidate]:
-        """null and booleans. Beside a string only the dialect's own spelling counts, and no outer blanks."""
+        """Null and booleans. Beside a string only the dialect's own spelling counts, without outer blanks."""
         if "string" in self.types:
             spelled = WORDS[self.dialect]
             if self.text not in spelled:
@@ -175,8 +190,8 @@ class _Candidates:
         return []
 
     def numbers(self, name: str) -> list[Candidate]:
-        """The text as a number. Leading zeros are read where no string is possible: beside one, no template
-        writes a number like that."""
+        """The text as a number. Leading zeros are read only if no string is possible, since no template writes
+        a number like that."""
         if "string" in self.types and not is_number(self.text):
             return []
         try:
@@ -209,8 +224,7 @@ class _Candidates:
         return self.inner(value)
 
     def python_literal(self, text: str, bad: LiteralError) -> list[Candidate]:
-        """The text as Python's repr: what the first Qwen3-Coder template writes; elsewhere a lenient
-        repair."""
+        """The text as Python's repr, which the first Qwen3-Coder template writes; elsewhere a repair."""
         own = self.dialect == "qwen3-coder-2507"
         closed = text.rstrip(BLANKS).endswith(("]", "}"))
         if not (closed and (own or self.lenient)) or bad.code in (
@@ -234,7 +248,7 @@ class _Candidates:
         try:
             return [(load_json(value), ["double_encoded"])]
         except LiteralError as bad:
-            return [(made, ["double_encoded", *names]) for made, names in self.python_literal(value, bad)]
+            return [(inner, ["double_encoded", *names]) for inner, names in self.python_literal(value, bad)]
 
     def complain(self, bad: LiteralError) -> None:
         self.complaints.append(Issue("", bad.code, str(bad)))

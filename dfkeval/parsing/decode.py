@@ -1,12 +1,14 @@
-"""Text + schema -> data: the only place where what a model said becomes a value, or a failure with a kind and
-its problems.
+"""Read an answer in a schema: text becomes a value, or a failure with a kind and its problems.
 
-Strategy: the schema's form says how the answer is written. A tool form is read by the tool-call parser; a
-text form by its markers. Strict reads exactly the form that training writes; lenient mends, and names each
-repair. Other ways of writing an answer (`form="json"`, `form="hermes"`) are read on demand and never guessed.
+How it works: the schema's form says how the answer is written. The tool-call parser reads a tool form,
+and `marked_text` a text form. Strict reading takes exactly the form that training writes; lenient reading
+mends, and names each repair. Other ways of writing an answer (`form="json"`, `form="hermes"`) are read
+only if they are asked for.
 
-Promises: never raises for a str; a value has passed the answer class itself; failures are of the closed list
-KINDS."""
+Guarantees:
+- Never raises for a str.
+- The JSON Schema of the answer and the answer class itself have accepted every value.
+- The kinds of failures are the closed list KINDS."""
 
 from __future__ import annotations
 
@@ -18,6 +20,7 @@ from typing import Any, Final, Literal, get_args
 
 import msgspec
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from dfkdata import schemas
 from dfkdata.common.errors import ConfigError
@@ -58,8 +61,16 @@ _JSON_CODES: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """A valid answer. `value`: what was written, typed; defaults are not filled in, written nulls are kept.
-    `repairs`: what was mended, by name; "label_alias" may stand here in strict mode too."""
+    """A valid answer.
+
+    Attributes:
+        value: field -> value as it was written, typed. Defaults are not filled in, written nulls are kept.
+        repairs: names of what was mended; "label_alias" may stand here in strict mode too.
+
+    Example:
+        >>> from dfkeval import decode
+        >>> decode("Label: fitnah\\n\\nAnalisis: Tanpa bukti.", "dfk_label")
+        Decoded(value={'label': 'fitnah', 'analisis': 'Tanpa bukti.'}, repairs=())"""
 
     value: dict[str, Any]
     repairs: tuple[str, ...] = ()
@@ -67,7 +78,17 @@ class Decoded:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """No valid answer. `kind`: one of KINDS; `problems`: what is wrong where, spans into the text."""
+    """No valid answer.
+
+    Attributes:
+        kind: one of KINDS.
+        problems: what is wrong, with spans into the text.
+
+    Example:
+        >>> from dfkeval import decode
+        >>> failure = decode("Label: bohong\\n\\nAnalisis: Tanpa bukti.", "dfk_label")
+        >>> failure.kind, failure.problems[0].json_pointer
+        ('unknown_label', '/label')"""
 
     kind: Kind
     problems: tuple[Problem, ...] = ()
@@ -81,11 +102,26 @@ def decode(
     finished: bool = True,
     form: Form = "schema",
 ) -> Decoded | Failure:
-    """Read `text` as an answer in `schema` (a name, module, answer class or loaded schema).
+    """Read `text` as an answer in a schema.
 
-    mode: "strict" or "lenient". finished: False when generation stopped at its token limit. form: "schema"
-    for the schema's own form, "hermes" for a JSON tool call, "json" for a bare or fenced JSON object. Raises
-    ConfigError for an unknown schema or option."""
+    Args:
+        text: what a model wrote.
+        schema: the name of a schema, a module, an answer class, or a loaded schema.
+        mode: "strict" or "lenient".
+        finished: False if generation stopped at its token limit.
+        form: "schema" for the schema's own form, "hermes" for a JSON tool call, "json" for a bare or fenced
+            JSON object.
+
+    Returns:
+        The value, or why there is none.
+
+    Raises:
+        ConfigError: if there is no such schema, mode or form.
+
+    Example:
+        >>> from dfkeval import decode
+        >>> decode("**Label**: Fitnah\\nAnalisis: Tanpa bukti.", "dfk_label", mode="lenient").value["label"]
+        'fitnah'"""
     loaded = schemas.load(schema)
     if mode not in get_args(Mode) or form not in get_args(Form):
         choices = ", ".join(get_args(Form))
@@ -107,9 +143,7 @@ def decode(
             return _json_value(text, loaded, mode, finished, fenced=False)
 
 
-# --- tool calls
-# ------------------------------------------------------------------------------------------------------
-
+# --- tool calls --------------------------------------------------------------------------------------------
 
 CallDialect = Literal["auto", "hermes"]
 
@@ -133,7 +167,7 @@ def _tool_call(
     if len(result.calls) > 1:
         return _too_many(result)
     call = result.calls[0]
-    return _checked(call.arguments, schema, call.repairs, call.span)
+    return _checked_by_class(call.arguments, schema, call.repairs, call.span)
 
 
 def _too_many(result: ParseResult) -> Failure:
@@ -154,35 +188,30 @@ def _kind(problem: Problem) -> Kind:
     return "bad_xml" if problem.status == "malformed" else "schema_invalid"
 
 
-def _checked(
+def _checked_by_class(
     value: dict[str, Any], schema: Schema, repairs: tuple[str, ...], span: tuple[int, int]
 ) -> Decoded | Failure:
-    """A value that the JSON Schema takes, if it is text and the answer class takes it too: its validators may
-    ask for more than its JSON Schema says."""
-    half = _half_character(value)
-    if half is not None:
-        message = f"{half!r} is half of a character and no text"
+    """A value that the JSON Schema accepts, if it can be encoded and the answer class accepts it too: the
+    validators of a class may ask for more than its JSON Schema says."""
+    surrogate = _lone_surrogate(value)
+    if surrogate is not None:
+        message = f"{surrogate!r} is half of a character and cannot be encoded"
         return Failure("bad_json", (Problem("malformed", "lone_surrogate", message, span),))
     try:
         schema.answer.model_validate(value)
-    except ValidationError as bad:
-        problems = [
-            Problem(
-                "invalid",
-                error["type"],
-                error["msg"],
-                span,
-                "".join(pointer_step(str(step)) for step in error["loc"]),
-            )
-            for error in bad.errors(include_url=False, include_context=False, include_input=False)
-        ]
-        return Failure("class_refused", tuple(problems))
+    except ValidationError as refused:
+        errors = refused.errors(include_url=False, include_context=False, include_input=False)
+        return Failure("class_refused", tuple(_class_problem(error, span) for error in errors))
     return Decoded(value, repairs)
 
 
-def _half_character(value: dict[str, Any]) -> str | None:
-    """The first lone surrogate in any text of `value`, which no file and no server could take; None for
-    none."""
+def _class_problem(error: ErrorDetails, span: tuple[int, int]) -> Problem:
+    pointer = "".join(pointer_step(str(step)) for step in error["loc"])
+    return Problem("invalid", error["type"], error["msg"], span, pointer)
+
+
+def _lone_surrogate(value: dict[str, Any]) -> str | None:
+    """The first lone surrogate in any text of `value`, which no file and no server could take."""
     try:
         msgspec.json.encode(value)
     except UnicodeEncodeError as error:
@@ -192,6 +221,7 @@ def _half_character(value: dict[str, Any]) -> str | None:
 
 # --- JSON ------------------------------------------------------------------------------------------------
 
+_BRACKET: Final = re.compile(r"[\[{]")
 _FENCED: Final = re.compile(r"```(?:json)?[ \t]*+\n(?=[ \t\r\n]*+[\[{])")
 _JSON_REPAIRS: Final = {
     "code_fence": "the JSON stands in a code fence",
@@ -200,8 +230,8 @@ _JSON_REPAIRS: Final = {
 
 
 def _json_value(text: str, schema: Schema, mode: Mode, finished: bool, fenced: bool) -> Decoded | Failure:
-    """JSON and nothing else; `fenced`: a code fence around it is part of the form. Lenient takes a fence and
-    prose."""
+    """JSON and nothing else; `fenced`: a code fence around it is part of the form. Lenient reading accepts a
+    fence and prose around it."""
     start, end = visible_span(text)
     fence = _FENCED.search(text, start, end)
     begin = _json_start(text, fence.end() if fence else start, end, search=mode == "lenient")
@@ -226,12 +256,9 @@ def _json_start(text: str, start: int, end: int, search: bool) -> int | None:
     """Where the first JSON container begins: at `start` behind blanks, or anywhere if `search`."""
     begin = skip_blanks(text, start)
     if search:
-        found = _CONTAINER.search(text, begin, end)
-        return found.start() if found else None
+        bracket = _BRACKET.search(text, begin, end)
+        return bracket.start() if bracket else None
     return begin if begin < end and text[begin] in "[{" else None
-
-
-_CONTAINER: Final = re.compile(r"[\[{]")
 
 
 def _in_field(value: Any, schema: Schema) -> Any:
@@ -244,10 +271,9 @@ def _checked_json(
 ) -> Decoded | Failure:
     issues = _validator(schema.answer).issues(value)
     if issues:
-        return Failure(
-            "schema_invalid", tuple(Problem("invalid", i.code, i.message, span, i.pointer) for i in issues)
-        )
-    return _checked(value, schema, repairs, span)
+        problems = (Problem("invalid", issue.code, issue.message, span, issue.pointer) for issue in issues)
+        return Failure("schema_invalid", tuple(problems))
+    return _checked_by_class(value, schema, repairs, span)
 
 
 @lru_cache(maxsize=64)
@@ -255,8 +281,7 @@ def _validator(answer: type[BaseModel]) -> Validator:
     return schema_validator(json_schema(answer))
 
 
-# --- marked text
-# -----------------------------------------------------------------------------------------------------
+# --- marked text -------------------------------------------------------------------------------------------
 
 
 def _marked_text(text: str, schema: Schema, form: TextForm, mode: Mode, finished: bool) -> Decoded | Failure:
@@ -277,15 +302,13 @@ def _marked_text(text: str, schema: Schema, form: TextForm, mode: Mode, finished
 def _canonical(
     read: MarkedAnswer, field: str, role: Label, form: TextForm, repairs: list[str]
 ) -> Failure | None:
-    """Put the canonical label in its place; a spelling other than the trained one is noted in both modes."""
+    """Put the canonical label in place of the written one; note a spelling that training does not write."""
     written = read.value[field]
     resolved = role.labels.resolve(written)
     if resolved is None:
         message = f"{written!r} names none of {', '.join(role.labels.canonical)}"
-        return Failure(
-            "unknown_label",
-            (Problem("invalid", "unknown_label", message, read.spans[field], pointer_step(field)),),
-        )
+        problem = Problem("invalid", "unknown_label", message, read.spans[field], pointer_step(field))
+        return Failure("unknown_label", (problem,))
     if dict(form.printed).get(resolved.label, resolved.label) != written:
         repairs.append("label_alias")
     read.value[field] = resolved.label

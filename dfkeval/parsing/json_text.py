@@ -1,11 +1,14 @@
-"""Text -> JSON value, exactly. Strategy: the C scanner of the standard library does the work, and hooks
-refuse what JSON or an exact reader must refuse: duplicate keys, NaN, Infinity, numbers that overflow,
-integers over the digit limit and nesting deeper than MAX_DEPTH. A second, small reader takes Python's repr of
-lists and dicts, which the first Qwen3-Coder template wrote; it is our own because `ast.literal_eval` can
-exhaust memory and accepts far more.
+"""Read JSON values exactly, and Python's repr of lists and dicts.
 
-Promises: standard library only; no recursion deeper than MAX_DEPTH; the only exception raised is
-LiteralError."""
+How it works: the C scanner of the standard library reads JSON, and hooks refuse what an exact reader must
+refuse: keys that stand twice, NaN, Infinity, numbers that overflow, integers over the digit limit, and
+nesting deeper than MAX_DEPTH. A small reader of our own takes Python's repr, which the first Qwen3-Coder
+template wrote; `ast.literal_eval` can exhaust memory and accepts far more.
+
+Guarantees:
+- Only the standard library is needed.
+- No recursion is deeper than MAX_DEPTH.
+- The only exception is `LiteralError`."""
 
 from __future__ import annotations
 
@@ -15,19 +18,20 @@ from collections.abc import Callable
 from itertools import chain
 from typing import Any, Final
 
-#: Nesting allowed in a value. Deeper values are refused, so that no later walk over a value can exhaust the
-#: stack.
+#: Levels of nesting in a value. Deeper values are refused, so that no later walk can exhaust the stack.
 MAX_DEPTH: Final = 100
-#: Decimal digits allowed in an integer: CPython's own default limit, which keeps conversion from going
-#: quadratic.
+#: Decimal digits of an integer: the default limit of CPython, which bounds the quadratic conversion.
 MAX_DIGITS: Final = 4300
-#: The blanks of JSON. `str.strip()` without them would also eat U+00A0 and other characters that are data.
+#: The blanks of JSON. `str.strip()` without them also removes U+00A0 and other characters that are data.
 BLANKS: Final = " \t\r\n"
 
 
 class LiteralError(ValueError):
-    """The text is no acceptable literal. `code` names the reason, `at` is the offset in the text that was
-    read."""
+    """The text is not an acceptable literal.
+
+    Attributes:
+        code: the name of the reason.
+        at: its offset in the text."""
 
     def __init__(self, code: str, message: str, at: int = 0) -> None:
         super().__init__(message)
@@ -57,7 +61,10 @@ def _constant(name: str) -> Any:
 
 
 def finite(text: str) -> float:
-    """The float that `text`, a JSON number, writes. Raises LiteralError where it overflows to infinity."""
+    """Return the float that a JSON number writes.
+
+    Raises:
+        LiteralError: if the number overflows to infinity."""
     value = float(text)
     if value - value != 0.0:
         raise LiteralError("not_finite", f"the number {text[:40]} is too large for a double")
@@ -142,14 +149,17 @@ _BLANK_RUN: Final = re.compile(r"[ \t\r\n]*+")
 
 
 def skip_blanks(text: str, start: int) -> int:
-    """The offset of the first character at or behind `start` that is not a JSON blank."""
-    found = _BLANK_RUN.match(text, start)
-    assert found is not None  # the pattern matches the empty string
-    return found.end()
+    """Return the offset of the first character at or behind `start` that is not a JSON blank."""
+    blanks = _BLANK_RUN.match(text, start)
+    assert blanks is not None  # the pattern matches the empty string
+    return blanks.end()
 
 
 def load_json(text: str) -> Any:
-    """The one JSON value that `text` holds between optional blanks. Raises LiteralError."""
+    """Return the one JSON value that `text` holds between optional blanks.
+
+    Raises:
+        LiteralError: if it holds no acceptable value, or text behind it."""
     value, end = scan_json(text, skip_blanks(text, 0))
     end = skip_blanks(text, end)
     if end != len(text):
@@ -166,8 +176,7 @@ _ESCAPED: Final = {"n": "\n", "r": "\r", "t": "\t", "\\": "\\", "'": "'", '"': '
 
 
 class _PythonReader:
-    """Reads `repr` of lists, string-keyed dicts, strings, finite numbers, True, False and None; nothing
-    else."""
+    """Reads the repr of lists, dicts with string keys, strings, finite numbers, True, False and None."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -221,26 +230,26 @@ class _PythonReader:
 
     def items(self, depth: int) -> list[Any]:
         self.enter(depth)
-        made: list[Any] = []
-        while self.more("]", not made):
-            made.append(self.value(depth + 1))
-        return made
+        items: list[Any] = []
+        while self.more("]", not items):
+            items.append(self.value(depth + 1))
+        return items
 
     def pairs(self, depth: int) -> dict[str, Any]:
         self.enter(depth)
-        made: dict[str, Any] = {}
-        while self.more("}", not made):
+        pairs: dict[str, Any] = {}
+        while self.more("}", not pairs):
             quote = self.peek()
             if quote not in ("'", '"'):
                 raise self.fail("a quoted key expected")
             key = self.string(quote)
-            if key in made:
+            if key in pairs:
                 raise LiteralError("duplicate_key", f"the key {key!r} stands twice in one object", self.at)
             if self.peek() != ":":
                 raise self.fail("':' expected")
             self.at += 1
-            made[key] = self.value(depth + 1)
-        return made
+            pairs[key] = self.value(depth + 1)
+        return pairs
 
     def string(self, quote: str) -> str:
         parts: list[str] = []
@@ -273,7 +282,10 @@ class _PythonReader:
 
 
 def load_python(text: str) -> Any:
-    """The list or dict whose Python repr `text` is, between optional blanks. Raises LiteralError."""
+    """Return the list or dict whose Python repr `text` is, between optional blanks.
+
+    Raises:
+        LiteralError: if it is nothing of the kind."""
     reader = _PythonReader(text)
     if reader.peek() not in ("[", "{"):
         raise reader.fail("'[' or '{' expected")
@@ -286,8 +298,11 @@ def load_python(text: str) -> Any:
 
 
 def number_of(text: str) -> int | float:
-    """The number that `text`, a JSON number, writes: an int where it has neither fraction nor exponent, never
-    through a float. Raises LiteralError where it is too large."""
+    """Return the number that a JSON number writes: an int, never through a float, if it has neither fraction
+    nor exponent.
+
+    Raises:
+        LiteralError: if the number is too large."""
     if not text.lstrip("-").isdigit():
         return finite(text)
     if len(text) > MAX_DIGITS:
@@ -296,5 +311,5 @@ def number_of(text: str) -> int | float:
 
 
 def is_number(text: str) -> bool:
-    """Whether `text` is a number by JSON's grammar."""
+    """Return whether `text` is a number by JSON's grammar."""
     return _NUMBER.fullmatch(text) is not None

@@ -1,14 +1,14 @@
-"""How sure a model is of the label it gives: one probability for each class of the closed set.
+"""Compute how sure a model is of its label: one probability for each class of the closed set.
 
-Definition. Let the model's answer run up to the place where its form names the label ("Label:"). For each
-class c, p(c) is the probability that the model goes on with c's spelling and what the form writes behind it
-("\\n\\nAnalisis:"), given the prompt and the answer up to that place; the p(c) are then divided by their sum.
-With what follows in it, no class is the beginning of another; lengths are not normalised, since a longer
-spelling is no other event than a shorter one. The sum before the division is not kept: a model that wants to
-say something else altogether can still be sure between the classes.
+Definition: let the model's answer run up to the place where its form names the label ("Label:"). For each
+class c, p(c) is the probability that the model continues with the spelling of c and with what the form
+writes behind it ("\\n\\nAnalisis:"), given the prompt and the answer up to that place. The p(c) are
+divided by their sum. Because of what follows, no class is the beginning of another. Lengths are not
+normalised, since every spelling is the same event whatever its length. The sum before the division is
+dropped: a model that wants to say something else altogether can still be sure between the classes.
 
-Where the answer never comes to that place, nothing is known and there are no probabilities. Servers show only
-the likeliest tokens of each step: see `from_alternatives` for what is then left of the definition."""
+If the answer does not contain the label marker, no probabilities are returned. Servers show only the
+likeliest tokens of each step; `from_alternatives` says what is then left of the definition."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ from dfkeval.types import LabelSlot, Request
 
 
 def label_field(schema: Schema) -> tuple[str, Label] | None:
-    """The first field with the role `Label`, None without one."""
+    """Return the name and role of the first field with the role `Label`; None if there is none."""
     return next(((name, role) for name, role in schema.roles.items() if isinstance(role, Label)), None)
 
 
 def label_of(value: Mapping[str, Any] | None, schema: Schema) -> str | None:
-    """The class that `value` names."""
-    found = label_field(schema)
-    label = value.get(found[0]) if value is not None and found is not None else None
+    """Return the class that an answer names; None if it names none."""
+    field = label_field(schema)
+    label = value.get(field[0]) if value is not None and field is not None else None
     return label if isinstance(label, str) else None
 
 
 def slot_of(schema: Schema) -> LabelSlot | None:
-    """Where an answer in `schema` names its label; None for a schema without a label."""
-    found = label_field(schema)
-    if found is None:
+    """Return where an answer in `schema` names its label; None for a schema without a label."""
+    labelled = label_field(schema)
+    if labelled is None:
         return None
-    field, role = found
+    field, role = labelled
     match schema.form:
         case TextForm() as form:
             place = [name for _, name in form.parts].index(field)
@@ -60,7 +60,10 @@ def slot_of(schema: Schema) -> LabelSlot | None:
 
 
 def require_slot(schema: Schema) -> LabelSlot:
-    """`slot_of`. Raises `ConfigError` for a schema without a label."""
+    """Return where an answer in `schema` names its label.
+
+    Raises:
+        ConfigError: if the schema has no label."""
     slot = slot_of(schema)
     if slot is None:
         raise ConfigError(
@@ -70,14 +73,24 @@ def require_slot(schema: Schema) -> LabelSlot:
 
 
 def with_slot(request: Request, schema: Schema) -> Request:
-    """The request that asks for label probabilities as well. Raises `ConfigError` as `require_slot`."""
+    """Return the request with a question for label probabilities.
+
+    Raises:
+        ConfigError: if the schema has no label."""
     return replace(request, slot=require_slot(schema))
 
 
 def continuations(text: str, slot: LabelSlot) -> tuple[str, dict[str, str]] | None:
-    """(the answer up to its label, class -> how the answer would go on); None where it names no label.
+    """Return the ways in which an answer can continue with a label.
 
-    Blanks that end the marker belong to what follows, since tokenizers join them to the next word."""
+    Blanks at the end of the marker belong to the continuation, since tokenizers join them to the next word.
+
+    Args:
+        text: the answer.
+        slot: where it names its label.
+
+    Returns:
+        The answer up to its label, and class -> continuation; None if the answer has no label marker."""
     head = slot.marker.rstrip()
     start, end = visible_span(text)
     at = text.find(head, start, end)
@@ -90,8 +103,7 @@ def continuations(text: str, slot: LabelSlot) -> tuple[str, dict[str, str]] | No
 
 
 def normalised(scores: Mapping[str, float]) -> dict[str, float] | None:
-    """Log-probabilities -> probabilities that sum to 1; None where one is not a number, or no class has
-    any."""
+    """Return log-probabilities as probabilities that sum to 1; None if one is not a number, or all are 0."""
     if any(math.isnan(score) for score in scores.values()):
         return None
     top = max(scores.values(), default=-math.inf)
@@ -105,18 +117,24 @@ def normalised(scores: Mapping[str, float]) -> dict[str, float] | None:
 def from_alternatives(
     steps: Sequence[tuple[str, Mapping[str, float]]], slot: LabelSlot
 ) -> dict[str, float] | None:
-    """Label probabilities from a server's log-probabilities: each step's token, and its likeliest tokens with
-    that one among them.
+    """Return label probabilities from the likeliest tokens that a server shows at each step.
 
     Each alternative is followed to the token at which it can only be one class, and gives that class its
-    probability; the answer's own way is followed further while it may still be several. What the server does
-    not show counts as 0, and what comes after the deciding token as certain: so these figures agree with the
-    definition where spellings differ in their first token, and are None where no class is seen at all."""
+    probability; the answer's own tokens are followed further while they may still become several classes.
+    What the server does not show counts as 0, and what comes after the deciding token as certain. So the
+    figures agree with the definition if the spellings differ in their first token.
+
+    Args:
+        steps: the token of each step, and token -> log-probability of its likeliest tokens, itself included.
+        slot: where the answer names its label.
+
+    Returns:
+        Class -> probability; None if no class is seen at all."""
     text = "".join(token for token, _ in steps)
-    found = continuations(text, slot)
-    if found is None:
+    continued = continuations(text, slot)
+    if continued is None:
         return None
-    before, ways = found
+    before, ways = continued
     mass = dict.fromkeys(ways, 0.0)
     way, path, position = "", 1.0, 0
     for token, alternatives in steps:
@@ -132,11 +150,11 @@ def from_alternatives(
             _give(mass, ways, way, path)
             break
     total = math.fsum(mass.values())
-    return {label: each / total for label, each in mass.items()} if total > 0 else None
+    return {label: share / total for label, share in mass.items()} if total > 0 else None
 
 
 def _give(mass: dict[str, float], ways: Mapping[str, str], text: str, share: float) -> None:
-    """`share` to the one class that `text` begins; to none where it may be several."""
+    """Add `share` to the one class that `text` begins; to none if it may become several."""
     fitting = _fitting(ways, text)
     if len(fitting) == 1:
         mass[fitting[0]] += share

@@ -1,8 +1,8 @@
-"""Decoders of earlier evaluators, reproduced so that their numbers can be reproduced. Never used by `decode`.
+"""Decode answers as earlier evaluators did, so that their numbers can be reproduced.
 
-Each keeps the behaviour of its original, mistakes included; what they get wrong is said in their docstrings.
-The regular expressions are facts of those programs (SITA's generative evaluators, qwen-test-runner's
-extraction); the code is our own."""
+Each function keeps the behaviour of its original, mistakes included; its docstring lists them. `decode`
+never uses these functions. The regular expressions are facts of those programs (SITA's generative
+evaluators, qwen-test-runner's extraction); the code is our own."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ _RAW_TEXT: Final = {
 }  # fmt: skip
 
 
-class Pair(NamedTuple):
-    """What a SITA evaluator reads: a label and an explanation, None where nothing was found."""
+class LabelAndExplanation(NamedTuple):
+    """What a SITA evaluator reads; None for what it does not find."""
 
     label: str | None
     explanation: str | None
@@ -45,30 +45,33 @@ def _folded(label: str, table: dict[str, str]) -> str:
     return table.get(folded, folded)
 
 
-def sita_vlm_gen(text: str) -> Pair:
-    """SITA's `vlm_gen`: the first `Label:` anywhere and everything behind the first `Analisis:`.
+def sita_vlm_gen(text: str) -> LabelAndExplanation:
+    """Read the first `Label:` anywhere and everything behind the first `Analisis:`, as SITA's `vlm_gen` does.
 
-    Known faults kept: `Label: **Fitnah**` gives "**fitnah**"; `Sub-label: a` counts as a label; an unclosed
+    Known mistakes: `Label: **Fitnah**` gives "**fitnah**"; `Sub-label: a` counts as a label; an unclosed
     think block is read; invented labels pass through."""
     seen = _visible(text)
     label, analysis = _LABEL.search(seen), _ANALYSIS.search(seen)
-    return Pair(
+    return LabelAndExplanation(
         _folded(label.group(1), _MERGED) if label else None,
         analysis.group(1).strip() if analysis else None,
     )
 
 
 def sita_caption(text: str) -> str:
-    """SITA's `vlm_captioning`: the whole text without think blocks."""
+    """Return the whole text without think blocks, as SITA's `vlm_captioning` does."""
     return _visible(text)
 
 
-def sita_text_gen(text: str, normalize: bool = True) -> Pair:
-    """SITA's `text_gen`: the first line, split at "penjelasan:", is the label; `normalize` merges to four
-    classes.
+def sita_text_gen(text: str, normalize: bool = True) -> LabelAndExplanation:
+    """Read the first line up to "penjelasan:" as the label, as SITA's `text_gen` does.
 
-    Known faults kept: any first line becomes a label; text behind the first line is lost where "penjelasan:"
-    stands on it."""
+    Known mistakes: any first line becomes a label; text behind the first line is lost if "penjelasan:" stands
+    on it.
+
+    Args:
+        text: the answer.
+        normalize: whether labels are merged to four classes."""
     seen = _visible(text)
     head, _, rest = seen.partition("\n")
     parts = _SPLIT.split(head, maxsplit=1)
@@ -78,22 +81,27 @@ def sita_text_gen(text: str, normalize: bool = True) -> Pair:
     )
     explanation = parts[1].strip() if len(parts) > 1 else rest.strip()
     if not label:
-        found = _LABEL.search(seen)
-        label = found.group(1) if found else ""
-    return Pair(_text_label(label, normalize) if label else None, explanation or None)
+        marked = _LABEL.search(seen)
+        label = marked.group(1) if marked else ""
+    return LabelAndExplanation(_text_label(label, normalize) if label else None, explanation or None)
 
 
-def sita_text_gen_v3(text: str, normalize: bool = True) -> Pair:
-    """SITA's `text_gen_v3`: the first `Label:`, and the text between "penjelasan:" and "kesimpulan:".
+def sita_text_gen_v3(text: str, normalize: bool = True) -> LabelAndExplanation:
+    """Read the first `Label:`, and the text between "penjelasan:" and "kesimpulan:", as SITA's `text_gen_v3`
+    does.
 
-    Known faults kept: a label inside the explanation wins; "kesimpulan:" inside the explanation cuts it."""
+    Known mistakes: a label inside the explanation wins; "kesimpulan:" inside the explanation cuts it.
+
+    Args:
+        text: the answer.
+        normalize: whether labels are merged to four classes."""
     seen = _visible(text)
-    found = _LABEL_V3.search(seen)
+    marked = _LABEL_V3.search(seen)
     explanation = seen[: _find(seen, "kesimpulan:", len(seen))]
     start = _find(explanation, "penjelasan:", -1)
     explanation = explanation[start + len("penjelasan:") :] if start >= 0 else explanation
-    label = found.group(1).strip().strip("*.") if found else None
-    return Pair(_text_label(label, normalize) if label else None, explanation.strip() or None)
+    label = marked.group(1).strip().strip("*.") if marked else None
+    return LabelAndExplanation(_text_label(label, normalize) if label else None, explanation.strip() or None)
 
 
 def _find(text: str, word: str, otherwise: int) -> int:
@@ -106,22 +114,22 @@ def _text_label(label: str, normalize: bool) -> str:
 
 
 def sita_keywords(text: str) -> list[str]:
-    """SITA's `keyword_gen`: the first `[…]` as JSON, else the last "[" to the last "]", else every quoted
-    text of 3 to 100 characters.
+    """Read the first `[…]` as JSON, else from the last "[" to the last "]", else every quoted text of 3 to 100
+    characters, as SITA's `keyword_gen` does.
 
-    Known faults kept: a nested list ends at its first "]"; null becomes "None"; `\\"` is unescaped before the
+    Known mistakes: a nested list ends at its first "]"; null becomes "None"; `\\"` is unescaped before the
     JSON is read, so quotes inside a keyword break it."""
     seen = text.rpartition("[/INST]")[2].strip() if "[/INST]" in text else text
     seen = seen.replace('\\"', '"')
     start, stop = seen.find("["), seen.rfind("]")
     first = seen.find("]", max(start, 0))
-    found = _json_list(seen[start : first + 1]) if 0 <= start < first else None
-    if not found:
+    keywords = _json_list(seen[start : first + 1]) if 0 <= start < first else None
+    if not keywords:
         start = seen.rfind("[")
-        found = _json_list(seen[start : stop + 1]) if 0 <= start < stop else None
-    if found is None:
-        found = _QUOTED.findall(seen)
-    return [str(each).strip() for each in found]
+        keywords = _json_list(seen[start : stop + 1]) if 0 <= start < stop else None
+    if keywords is None:
+        keywords = _QUOTED.findall(seen)
+    return [str(keyword).strip() for keyword in keywords]
 
 
 def _json_list(text: str) -> list[Any] | None:
@@ -136,24 +144,24 @@ _QUOTED: Final = re.compile(r'"([^"]{3,100})"')
 
 
 class Extracted(NamedTuple):
-    """What qwen-test-runner's extraction gives: the object, or None and its error message."""
+    """What qwen-test-runner extracts: the object, or None and its error message."""
 
     value: dict[str, Any] | None
     error: str | None
 
 
 def qwen_test_runner(text: str) -> Extracted:
-    """qwen-test-runner's extraction: the first code fence if any, then the first balanced `{…}`, then
-    `json.loads`.
+    """Extract an object as qwen-test-runner does: the first code fence if any, then the first balanced `{…}`,
+    then `json.loads`.
 
-    Known faults kept: a native tool call yields the first object inside a parameter; a fence inside a string
+    Known mistakes: a native tool call yields the first object inside a parameter; a fence inside a string
     breaks the reading. Its check against the caption class (lax, extras ignored) is the caller's."""
     fenced = _FENCE.search(text)
-    found = _balanced(fenced.group(1) if fenced else text)
-    if found is None:
+    braced = _balanced(fenced.group(1) if fenced else text)
+    if braced is None:
         return Extracted(None, "no JSON object found")
     try:
-        value = json.loads(found)
+        value = json.loads(braced)
     except (ValueError, RecursionError) as bad:
         return Extracted(None, f"json decode: {bad}")
     return Extracted(value, None)
@@ -163,7 +171,7 @@ _STEPS: Final = re.compile(r'\\.|["{}]', re.DOTALL)
 
 
 def _balanced(text: str) -> str | None:
-    """The first `{…}` whose braces balance; what stands between quotes or behind a backslash is skipped."""
+    """The first `{…}` whose braces balance, without what stands between quotes or behind a backslash."""
     start, depth, quoted = text.find("{"), 0, False
     for match in _STEPS.finditer(text, max(start, 0)):
         sign = match.group()

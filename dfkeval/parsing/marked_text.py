@@ -1,14 +1,15 @@
-"""Answers written as marked text (`Label: …`, blank line, `Analisis: …`) -> field texts with spans.
+"""Read an answer in marked text (`Label: …`, blank line, `Analisis: …`): the text of each field, with spans.
 
-Strict takes the markers exactly as training writes them, at the beginning of the visible text, and the form's
-`end` at its end. A form whose one marker is empty is free text: all that is visible is the value. Where the
-values before the last may have several lines, a marker that stands twice leaves two readings, and strict
-refuses both. Lenient finds the markers at the start of lines in any case and spacing, and names what it
-mended (TEXT_REPAIRS). Visible is what stands behind a leading think block and before the special tokens that
-end a turn.
+How it works: strict reading takes the markers exactly as training writes them, at the beginning of the
+visible text, and the form's `end` at its end. A form whose one marker is empty is free text: the whole
+visible text is the value. If values before the last may have several lines, a marker that stands twice
+leaves two readings, and strict reading refuses both. Lenient reading finds the markers at the start of
+lines in any case and spacing, and names what it mended (TEXT_REPAIRS). Visible text stands behind a
+leading think block and before the special tokens that end a turn.
 
-Promises: linear; never raises; nothing is cut from a long value but blanks around it, and that only
-leniently."""
+Guarantees:
+- Linear time; never raises.
+- Nothing is cut from a value but blanks around it, and those only leniently."""
 
 from __future__ import annotations
 
@@ -42,7 +43,13 @@ _NOTHING: Final = "(?!)"
 
 @dataclass(slots=True)
 class MarkedAnswer:
-    """Field -> text, its spans, the repairs."""
+    """The fields of an answer.
+
+    Attributes:
+        value: field -> text.
+        spans: field -> where its text stands.
+        span: where the whole answer stands.
+        repairs: names of what was mended."""
 
     value: dict[str, str]
     spans: dict[str, tuple[int, int]]
@@ -52,22 +59,27 @@ class MarkedAnswer:
 
 @dataclass(slots=True)
 class TextFailure:
-    """Why the text is not of the form."""
+    """Why a text is not of the form."""
 
     kind: Literal["empty", "no_call", "bad_xml", "ambiguous"]
     problems: list[Problem]
 
 
 def visible_span(text: str) -> tuple[int, int]:
-    """(start, end) of what the user sees: behind a leading think block, before the first special token. A
+    """Return the span of what a user sees: behind a leading think block, before the first special token. A
     think block that is not closed hides everything."""
     start = answer_start(text)
-    ended = _TURN_END.search(text, start)
-    return start, ended.start() if ended else len(text)
+    turn_end = _TURN_END.search(text, start)
+    return start, turn_end.start() if turn_end else len(text)
 
 
 def read_marked(text: str, form: TextForm, *, lenient: bool) -> MarkedAnswer | TextFailure:
-    """The values behind the markers of `form`, in its order."""
+    """Read the values behind the markers of a form.
+
+    Args:
+        text: what a model wrote.
+        form: the form of the answer.
+        lenient: whether repairs are allowed."""
     start, end = visible_span(text)
     if not form.parts[0][0]:
         return _free(text, form, start, end, lenient)
@@ -100,8 +112,7 @@ def _free(text: str, form: TextForm, start: int, end: int, lenient: bool) -> Mar
 
 
 def _lines(form: TextForm) -> frozenset[str]:
-    """The fields whose values stand on one line: all but the last, or only the last where the form has an
-    end."""
+    """The fields whose values stand on one line: all but the last, or only the last if the form has an end."""
     fields = [field for _, field in form.parts]
     return frozenset(fields[-1:] if form.end else fields[:-1])
 
@@ -154,27 +165,26 @@ def _inline(marker: str) -> re.Pattern[str]:
 
 
 def _twice(text: str, form: TextForm, read: MarkedAnswer) -> int:
-    """Where the whole form stands once more inside the last value, or, where values have several lines, any
-    later marker once more; -1 for nowhere."""
+    """The offset at which the whole form stands once more inside the last value or, if values have several
+    lines, any later marker does; -1 if there is none."""
     begin, end = read.spans[form.parts[-1][1]]
     if form.end:
         later = ((marker, read.spans[field][0]) for marker, field in form.parts[1:])
-        found = [text.find(marker, at - len(marker) + 1, end) for marker, at in later]
-        return max(found, default=-1)
+        return max((text.find(marker, at - len(marker) + 1, end) for marker, at in later), default=-1)
     at = text.find("\n" + form.parts[0][0], begin, end)
     return -1 if at < 0 or _exact(text, form, at + 1, end) is None else at + 1
 
 
 def _refused(text: str, form: TextForm, start: int, end: int) -> TextFailure:
-    found = [_pattern(marker).search(text, start, end) is not None for marker, _ in form.parts]
-    wanted = " … ".join(repr(marker) for marker, _ in form.parts)
-    wanted += f" … {form.end!r}" if form.end else ""
-    problem = Problem("malformed", "not_the_form", f"the text is not of the form {wanted}", (start, end))
-    return TextFailure("bad_xml" if any(found) else "no_call", [problem])
+    any_marker = any(_pattern(marker).search(text, start, end) for marker, _ in form.parts)
+    shape = " … ".join(repr(marker) for marker, _ in form.parts)
+    shape += f" … {form.end!r}" if form.end else ""
+    problem = Problem("malformed", "not_the_form", f"the text is not of the form {shape}", (start, end))
+    return TextFailure("bad_xml" if any_marker else "no_call", [problem])
 
 
 def _loose(text: str, form: TextForm, start: int, end: int) -> MarkedAnswer | TextFailure:
-    """The reading with markers wherever they begin a line; the first of each counts."""
+    """The reading with markers at the start of any line; the first of each counts."""
     heads: list[re.Match[str]] = []
     at = start
     for marker, _ in form.parts:
@@ -197,11 +207,11 @@ def _loose(text: str, form: TextForm, start: int, end: int) -> MarkedAnswer | Te
 
 def _head(text: str, marker: str, at: int, end: int, inline: bool, anywhere: bool) -> re.Match[str] | None:
     """The marker at the start of a line or, if `inline`, inside one: whichever comes first if `anywhere`."""
-    found = _pattern(marker).search(text, at, end)
-    if not inline or (found is not None and not anywhere):
-        return found
-    within = _inline(marker).search(text, at, end)
-    both = [head for head in (found, within) if head is not None]
+    at_line = _pattern(marker).search(text, at, end)
+    if not inline or (at_line is not None and not anywhere):
+        return at_line
+    in_line = _inline(marker).search(text, at, end)
+    both = [head for head in (at_line, in_line) if head is not None]
     return min(both, key=re.Match.start, default=None)
 
 
@@ -229,7 +239,7 @@ def _cut(text: str, form: TextForm, heads: list[re.Match[str]], end: int, repair
 
 
 def _last_stop(text: str, form: TextForm, begin: int, end: int, repairs: list[str]) -> int:
-    """Where the last value stops: at the form's end on its line; without one, where the text ends."""
+    """Where the last value stops: at the end of the form on its line, or where the text ends."""
     if not form.end:
         return end
     begin += len(text[begin:end]) - len(text[begin:end].lstrip())

@@ -1,8 +1,8 @@
 """Find the JSON types that a schema allows at its top, which direct how bare text is read.
 
-How it works: `type`, `enum` and `const` name types; references and `allOf` narrow them, `anyOf` and `oneOf`
-widen them; keywords of objects and arrays imply a type if nothing names one. Each part of a document is
-looked at once."""
+How it works: `type`, `enum` and `const` name types; references and `allOf` narrow them, `anyOf` and
+`oneOf` widen them; keywords of objects and arrays imply a type if nothing names one. Each part of a
+document is looked at once."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class _Reader:
             return _implied(schema)
         first, *rest = known
         for types in rest:
-            first = tuple(kept for name in first for kept in _common(name, types))
+            first = tuple(common for name in first for common in _common(name, types))
         return first
 
     def union(self, branches: Iterable[Any]) -> Types | None:

@@ -1,7 +1,7 @@
 """Split a model's text into its reasoning and its answer.
 
-How it works: a think block ends at its first closing tag, as chat templates write it: reasoning, closing tag,
-one blank line, answer.
+How it works: a think block ends at its first closing tag, as chat templates write it: reasoning, closing
+tag, one blank line, answer.
 
 Guarantees:
 - Linear time.

@@ -1,9 +1,9 @@
 """Check whether the JSON Schema and the pydantic class of a schema agree on an answer.
 
 How it works: the JSON Schema decides about an answer. An answer that it refuses is also read without its
-assertions and shown to the class. They disagree if a class has rules that its JSON Schema does not show, or
-if a hand-written JSON Schema says more than the class. Both are faults of the schema, not of the model, so
-each is reported with its place instead of being hidden in a rate.
+assertions and shown to the class. They disagree if a class has rules that its JSON Schema does not show,
+or if a hand-written JSON Schema says more than the class. Both are faults of the schema, not of the
+model, so each is reported with its place instead of being hidden in a rate.
 
 Guarantees:
 - The schemas that ship with this package never disagree; a fuzz test holds them to it."""

@@ -6,8 +6,8 @@ back.
     parameters on lines of their own L3  also declared names on lines of their own, ends of calls and whole
     calls
 
-The verdict on one text is "exact", "flagged" (the parser reports a problem and returns no wrong call), "null"
-(it differs only in nullable strings that spell null, which no parser can tell apart) or "wrong"
+The verdict on one text is "exact", "flagged" (the parser reports a problem and returns no wrong call),
+"null" (it differs only in nullable strings that spell null, which no parser can tell apart) or "wrong"
 (silently)."""
 
 from __future__ import annotations

@@ -1,16 +1,16 @@
 """Validate values against JSON Schemas: one engine for gold, answers and tool arguments.
 
 How it works: a schema is copied and prepared (`_preparation`), which puts other spellings in use into the
-terms of its draft and follows every reference; jsonschema-rs then compiles it and decides about values. The
-schema's `$schema` selects the draft; without one, draft 2020-12 applies. `format` is an annotation in every
-draft.
+terms of its draft and follows every reference; jsonschema-rs then compiles it and decides about values.
+The schema's `$schema` selects the draft; without one, draft 2020-12 applies. `format` is an annotation in
+every draft.
 
 Guarantees:
 - A schema is accepted or refused (`SchemaError`) when its `SchemaDocument` is made; nothing raises later.
 - Nothing is fetched: a reference to another document is refused.
 - What the preparation cannot express in JSON Schema is refused by name and never ignored.
-- Only the standard library and jsonschema-rs are needed; jsonschema-rs is imported for the first schema that
-  asserts something."""
+- Only the standard library and jsonschema-rs are needed; jsonschema-rs is imported for the first schema
+  that asserts something."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Copy a schema, put other spellings into the terms of its draft, and follow its references.
 
-How it works: one walk visits every subschema that a keyword or a reference reaches. It rewrites `nullable`,
-the type names of other languages, tuples written as a list of `items`, and boolean `exclusiveMinimum`; it
-registers `$id` and anchors; references are followed when all resources are known."""
+How it works: one walk visits every subschema that a keyword or a reference reaches. It rewrites
+`nullable`, the type names of other languages, tuples written as a list of `items`, and boolean
+`exclusiveMinimum`; it registers `$id` and anchors; references are followed when all resources are known."""
 
 from __future__ import annotations
 

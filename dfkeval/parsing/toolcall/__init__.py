@@ -1,20 +1,21 @@
-"""Tool calls in the text of Qwen3-Coder, Qwen3.5 and their successors: exact, typed, validated, in linear
-time.
+"""Read tool calls in the text of Qwen3-Coder, Qwen3.5 and their successors: exact, typed, validated.
 
     parser = ToolCallParser(tools)
     result = parser.parse(text)         # result.calls, .problems, .content, .reasoning, .segments
 
-Sans-I/O and standard library only. The rules, the dialects and the named repairs stand in docs/toolcalls.md.
+The parser does no I/O, takes linear time, and needs the standard library and jsonschema-rs. The rules,
+the dialects and the named repairs stand in docs/toolcalls.md.
 
-    _patterns  what finds a tag           _tags      all tags of a text
-    _frame     a call being read          _machine   moves frames over tags
-    _endings   where a call may end       _fast_path the usual case
-    _outside   think blocks, prose        _fences    Markdown code
-    _source    a text and its views       _stack     the calls that are open
-    _blocks    what was read -> result    _tools     tool definitions, compiled
-    _reader    a whole text               _finish    typing, validation, strict against lenient
-    _hermes    JSON calls                 _writer    the inverse
-    _stream    text in pieces             _parser    the public face"""
+    _patterns   find a tag                     _tags       all tags of a text
+    _frame      one call while it is read      _machine    moves frames over tags
+    _endings    where a call may end           _fast_path  the usual case
+    _outside    think blocks, code, end        _fences     Markdown code
+    _scanner    what a <tool_call> opens       _stack      the calls that are open
+    _source     a text and its views           _tools      compiled tool definitions
+    _reader     a whole text                   _validate   typing; strict against lenient
+    _result     blocks become a result         _hermes     JSON calls
+    _stream     text in pieces                 _writer     the inverse
+    _parser     the public interface           _types      the public results"""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """The usual case: a call exactly as templates write it, with no tag inside a value, read with a few
 `str.find`.
 
-Promise: gives the very result that the machine gives for the same call, or None; a property test holds it to
-that."""
+Promise: gives the very result that the machine gives for the same call, or None; a property test holds it
+to that."""
 
 from __future__ import annotations
 

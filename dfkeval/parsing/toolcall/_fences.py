@@ -1,9 +1,9 @@
 """Markdown code in the text outside of calls: a call inside a code fence or a backtick span is an example,
 not a call.
 
-Strategy: the lines that can close a fence and the backtick runs are found once, on first need. A fence that
-is never closed, or closes inside a call, is no fence. A backtick span ends on its line, or encloses exactly
-one call that follows it directly.
+Strategy: the lines that can close a fence and the backtick runs are found once, on first need. A fence
+that is never closed, or closes inside a call, is no fence. A backtick span ends on its line, or encloses
+exactly one call that follows it directly.
 
 Promise: linear; the search for a closing fence or run moves forward only."""
 

@@ -1,8 +1,8 @@
 """The state of one call while it is read: a frame with its parameters. Data only; `_machine` moves it.
 
 A frame also collects what is wrong with it: `repairs` (lenient reading mends them, strict reading refuses
-them), `doubts` (two readings are well formed; strict refuses, lenient takes the one described) and `faults`
-(no mode takes it)."""
+them), `doubts` (two readings are well formed; strict refuses, lenient takes the one described) and
+`faults` (no mode takes it)."""
 
 from __future__ import annotations
 

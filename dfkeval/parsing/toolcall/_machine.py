@@ -1,14 +1,14 @@
 """One call, read tag by tag. Strategy: a stack of frames over the list of tags, moving forward only.
 
 A closer ends a text value only where a legal continuation follows: the next parameter, or the end of the
-call. A call that is opened inside a text value is pushed as a frame of its own; when its end comes it is text
-again, and when the outer call never ends it was the real one. Where a second reading is as well formed, the
-frame keeps a doubt.
+call. A call that is opened inside a text value is pushed as a frame of its own; when its end comes it is
+text again, and when the outer call never ends it was the real one. Where a second reading is as well
+formed, the frame keeps a doubt.
 
 Promises: each tag is looked at a bounded number of times (runs of equal closers are taken as one), so the
-time is linear; nothing is raised for any text. A closer that is looked for up to the end of the text in vain
-makes tags be read again; that is counted in `spare`, and once it is used up the first possible end of a call
-is its end. Only texts with hundreds of calls that lack their closers come so far."""
+time is linear; nothing is raised for any text. A closer that is looked for up to the end of the text in
+vain makes tags be read again; that is counted in `spare`, and once it is used up the first possible end
+of a call is its end. Only texts with hundreds of calls that lack their closers come so far."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The public face: a parser with its tools compiled once, one-shot functions, and a stream."""
+"""Parse texts: a parser whose tools are compiled once, and functions for a single text."""
 
 from __future__ import annotations
 
@@ -19,16 +19,31 @@ _CHOICES: Final = {"mode": get_args(Mode), "dialect": get_args(Dialect), "prefil
 
 
 class ToolCallParser:
-    """Parses text that a model wrote.
+    """Parses texts that a model wrote.
 
-    tools: OpenAI-style definitions or pydantic classes; None or empty: any name is accepted, every value
-    stays text. mode: "strict" reads only what a chat template or a grammar-bound engine can write, and
-    reports the rest;
-        "lenient" applies the named repairs.
-    dialect: how scalars are spelled beside strings; "auto" takes both spellings; "hermes" reads JSON calls
-    instead. prefill: "think" when the prompt ended inside a think block. finished: False when generation
-    stopped at its token limit; a cut call is then never returned. Raises SchemaError for a tool definition
-    and ValueError for an option that cannot be used."""
+    Args:
+        tools: OpenAI-style definitions or pydantic classes. Without tools, any name is accepted and every
+            value stays text.
+        mode: "strict" reads only what a chat template or a grammar-bound engine can write and reports the
+            rest; "lenient" applies the named repairs.
+        dialect: how scalars are spelled beside strings. "auto" takes both spellings; "hermes" reads JSON
+            calls instead.
+        prefill: "think" if the prompt ended inside a think block.
+        finished: False if generation stopped at its token limit; a call that was cut is never returned then.
+
+    Raises:
+        SchemaError: if a tool definition cannot be used.
+        ValueError: if an option has no such value.
+
+    Example:
+        >>> from dfkeval import ToolCallParser, write_tool_call
+        >>> tool = {"name": "weather", "parameters": {"properties": {"days": {"type": "integer"}}}}
+        >>> parser = ToolCallParser([tool])
+        >>> result = parser.parse(write_tool_call("weather", {"days": 3}))
+        >>> result.calls[0].name, result.calls[0].arguments
+        ('weather', {'days': 3})
+        >>> [problem.code for problem in parser.parse(write_tool_call("weather", {"days": "x"})).problems]
+        ['type']"""
 
     def __init__(
         self,
@@ -51,16 +66,15 @@ class ToolCallParser:
         self._plain = prefill == "none" and dialect != "hermes"
 
     def parse(self, text: str) -> ParseResult:
-        """What `text` holds. Never raises for any str."""
+        """Return what `text` holds. Never raises for a str."""
         return self._parse(text, True)
 
     def stream(self) -> Stream:
-        """A stream that takes the text in pieces; its result equals `parse` of the whole, however it was
-        cut."""
+        """Return a stream that takes a text in pieces; its result equals `parse` of the whole."""
         return Stream(self._parse)
 
     def _parse(self, text: str, begins: bool) -> ParseResult:
-        """`begins`: the answer begins with this text, so that `prefill` applies to it."""
+        """Parse `text`; `begins`: the answer begins with it, so that `prefill` applies."""
         if self._plain and text.startswith(TOOL_CALL_OPEN):
             done = Canonical(text, self._tools, self.dialect).call(0)
             if done is not None and done[0].span[1] == len(text):
@@ -84,7 +98,25 @@ def parse_tool_calls(
     prefill: Prefill = "none",
     finished: bool = True,
 ) -> ParseResult:
-    """`ToolCallParser(tools, ...).parse(text)`; make the parser yourself to parse many texts."""
+    """Return what `text` holds. To parse many texts, make a `ToolCallParser` once.
+
+    Args:
+        text: what a model wrote.
+        tools: as for `ToolCallParser`, like all other arguments.
+        mode: "strict" or "lenient".
+        dialect: how scalars are spelled.
+        prefill: "think" if the prompt ended inside a think block.
+        finished: False if generation stopped at its token limit.
+
+    Raises:
+        SchemaError: if a tool definition cannot be used.
+        ValueError: if an option has no such value.
+
+    Example:
+        >>> from dfkeval import parse_tool_calls, write_tool_call
+        >>> result = parse_tool_calls("I look it up.\\n" + write_tool_call("search", {"query": "dfk"}))
+        >>> result.calls[0].arguments, result.content, result.ok
+        ({'query': 'dfk'}, 'I look it up.\\n', True)"""
     return ToolCallParser(tools, mode, dialect, prefill, finished).parse(text)
 
 
@@ -96,12 +128,29 @@ def parse_tool_call(
     prefill: Prefill = "none",
     finished: bool = True,
 ) -> dict[str, Any]:
-    """The arguments of the one call in `text`. Raises ToolCallError, with the problems, where there is not
-    exactly one."""
+    """Return the arguments of the one call in `text`.
+
+    Args:
+        text: what a model wrote.
+        tools: as for `ToolCallParser`, like all other arguments.
+        mode: "strict" or "lenient".
+        dialect: how scalars are spelled.
+        prefill: "think" if the prompt ended inside a think block.
+        finished: False if generation stopped at its token limit.
+
+    Raises:
+        ToolCallError: if the text does not hold exactly one good call; it carries the problems.
+        SchemaError: if a tool definition cannot be used.
+        ValueError: if an option has no such value.
+
+    Example:
+        >>> from dfkeval import parse_tool_call, write_tool_call
+        >>> parse_tool_call(write_tool_call("search", {"query": "dfk"}))
+        {'query': 'dfk'}"""
     result = parse_tool_calls(text, tools, mode, dialect, prefill, finished)
     if result.problems:
         first = result.problems[0]
         raise ToolCallError(f"{first.status} at {first.span[0]}: {first.message}", result.problems)
     if len(result.calls) != 1:
-        raise ToolCallError(f"one tool call expected, found {len(result.calls)}", [])
+        raise ToolCallError(f"one tool call expected, {len(result.calls)} found", [])
     return result.calls[0].arguments

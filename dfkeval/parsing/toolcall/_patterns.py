@@ -1,8 +1,8 @@
 """Find the tags of tool calls in a text, each with one pattern.
 
-Every pattern is linear on every text: literals, negated character classes and possessive repeats only. A name
-never holds '<', '>' or a newline: a key with '>' or a newline in it cannot be written in this format at
-all."""
+Every pattern is linear on every text: literals, negated character classes and possessive repeats only. A
+name never holds '<', '>' or a newline: a key with '>' or a newline in it cannot be written in this format
+at all."""
 
 from __future__ import annotations
 

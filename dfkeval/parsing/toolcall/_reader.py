@@ -1,10 +1,10 @@
 """A whole text -> calls, problems and segments. Strategy: look for the next thing outside of calls that can
-matter, hand calls to the fast path or to the machine, and keep what was found in a list of blocks until the
-text is read.
+matter, hand calls to the fast path or to the machine, and keep what was found in a list of blocks until
+the text is read.
 
-A block stays open to revision: a closing tag that turns up outside of any call, and that could end a value,
-shows that the end of an earlier call was text; that call is taken up again there. Calls are typed when
-nothing can change any more.
+A block stays open to revision: a closing tag that turns up outside of any call, and that could end a
+value, shows that the end of an earlier call was text; that call is taken up again there. Calls are typed
+when nothing can change any more.
 
 Promises: never raises for a str; linear; blocks and gaps cover the text exactly."""
 

@@ -1,6 +1,6 @@
-"""The text outside of calls: think blocks, code, prose, and where a call begins. Strategy: one search for the
-next thing that can matter, then a decision; every look-ahead that can fail to find anything is remembered, so
-none runs twice.
+"""The text outside of calls: think blocks, code, prose, and where a call begins. Strategy: one search for
+the next thing that can matter, then a decision; every look-ahead that can fail to find anything is
+remembered, so none runs twice.
 
 Promise: a `<tool_call>` that opens nothing is prose, and one that opens something unreadable is reported."""
 

@@ -1,11 +1,14 @@
-"""Text in pieces. Strategy: pieces are kept and the verdict is made from the whole text, since any later text
-can change the reading of an earlier call (a closing tag far behind shows that its end was text). What is
-known meanwhile is reported as events: previews, made when a call's closing tag arrives, read from the end of
-the last finished call on.
+"""Parse text that arrives in pieces.
 
-Promises: `close()` equals `parse()` of the joined pieces for every way of cutting. Feeding costs time linear
-in the text: previews are counted, and so are the characters that they read in vain. Once there are too many
-of either, or a call is very long, `close` alone tells, and feeding only keeps pieces."""
+How it works: pieces are kept, and the result is made from the whole text, since any later text can change
+the reading of an earlier call (a closing tag far behind shows that its end was text). What is known
+meanwhile is reported as events. They are previews, made when the closing tag of a call arrives, and read
+from the end of the last finished call on.
+
+Guarantees:
+- `close()` equals `parse()` of the joined pieces, however they were cut.
+- Feeding takes time linear in the text: previews are counted, and so are the characters that they read in
+  vain. After too many of either, or within a very long call, no more events are given."""
 
 from __future__ import annotations
 
@@ -25,11 +28,12 @@ _LONGEST: Final = 250_000
 
 
 class Stream:
-    """`feed` pieces, then `close`. An event is a preview of what the text holds so far; the result of `close`
-    is the verdict."""
+    """Takes a text in pieces: `feed` them, then `close`.
+
+    An event is a preview of what the text holds so far; the result of `close` counts."""
 
     def __init__(self, parse: Callable[[str, bool], ParseResult]) -> None:
-        """parse: (text, whether it begins where the answer begins) -> result."""
+        """`parse`: (text, whether it begins where the answer begins) -> result."""
         self._parse = parse
         #: The text up to `_from`, the end of the last finished call, and the pieces behind it.
         self._done: list[str] = []
@@ -45,8 +49,13 @@ class Stream:
         self._whole: tuple[int, ParseResult] | None = None
 
     def feed(self, piece: str) -> list[Event]:
-        """Take the next piece. Returns the calls that it completes and the problems before them. Raises
-        ValueError after `close`."""
+        """Take the next piece.
+
+        Returns:
+            The calls that it completes and the problems before them.
+
+        Raises:
+            ValueError: if the stream is closed."""
         if self._closed:
             raise ValueError("the stream is closed; make a new one")
         self._pieces.append(piece)
@@ -61,7 +70,10 @@ class Stream:
         return TOOL_CALL_CLOSE in "".join(self._pieces[-12:])[-len(piece) - 11 :]
 
     def close(self) -> ParseResult:
-        """The verdict on the whole text. Raises ValueError when called twice."""
+        """Return what the whole text holds.
+
+        Raises:
+            ValueError: if the stream is closed already."""
         if self._closed:
             raise ValueError("the stream is closed; make a new one")
         self._closed = True

@@ -1,11 +1,11 @@
 """All tags of a text, found once, and questions about their neighbourhood.
 
-Strategy: one pass of one pattern finds each tag and the blanks behind it, so that what follows a tag is known
-without another look at the text. Lists of integers and nothing else are kept: a text can hold a hundred
-thousand tags.
+Strategy: one pass of one pattern finds each tag and the blanks behind it, so that what follows a tag is
+known without another look at the text. Lists of integers and nothing else are kept: a text can hold a
+hundred thousand tags.
 
-Promise: each question takes constant time, but for those about a line or a run, which cost at most the gap
-between two tags, and each gap is asked about a bounded number of times."""
+Promise: each question takes constant time, but for those about a line or a run, which cost at most the
+gap between two tags, and each gap is asked about a bounded number of times."""
 
 from __future__ import annotations
 

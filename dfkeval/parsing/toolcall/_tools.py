@@ -1,7 +1,8 @@
 """Compile tool definitions into what the reader needs: names, slots, and the check of a whole call.
 
-How it works: each tool's schema is prepared and compiled when the parser is made. The parameters that parts
-of the schema declare (references, `allOf`, `anyOf`, `oneOf`, conditions, dependencies) count as declared.
+How it works: each tool's schema is prepared and compiled when the parser is made. The parameters that
+parts of the schema declare (references, `allOf`, `anyOf`, `oneOf`, conditions, dependencies) count as
+declared.
 
 Guarantees:
 - A definition that cannot be used raises `SchemaError` here and never while text is parsed."""

@@ -1,6 +1,6 @@
-"""What the parser returns: plain data, compared by value.
+"""Define the results of the parser: plain data, compared by value.
 
-Spans are (start, end) offsets in code points into the text that was parsed."""
+A span is a pair (start, end) of offsets in code points into the text that was parsed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ Span = tuple[int, int]
 
 
 class ToolCallError(ValueError):
-    """`parse_tool_call` found no single good call. `problems` lists what the parser found wrong."""
+    """A text does not hold exactly one good call.
+
+    Attributes:
+        problems: what the parser found wrong."""
 
     def __init__(self, message: str, problems: list[Problem]) -> None:
         super().__init__(message)
@@ -20,8 +23,14 @@ class ToolCallError(ValueError):
 
 
 class ToolCall(NamedTuple):
-    """One call. `arguments`: typed and validated. `repairs`: names of what lenient reading mended.
-    `spans`: where each parameter's value stands, without the framing newlines."""
+    """One call.
+
+    Attributes:
+        name: the name of the function.
+        arguments: parameter -> value, typed and validated.
+        span: where the call stands.
+        repairs: names of what lenient reading mended; empty in strict mode.
+        spans: parameter -> where its value stands, without the framing newlines."""
 
     name: str
     arguments: dict[str, Any]
@@ -31,8 +40,14 @@ class ToolCall(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """One thing that is wrong. `code`: stable name; `json_pointer`: into the arguments, for invalid
-    values."""
+    """One thing that is wrong.
+
+    Attributes:
+        status: "truncated", "malformed", "invalid" or "ambiguous".
+        code: the stable name of the problem.
+        message: the problem in words.
+        span: where it stands.
+        json_pointer: where in the arguments it is, for invalid values; else None."""
 
     status: Status
     code: str
@@ -42,8 +57,12 @@ class Problem(NamedTuple):
 
 
 class Segment(NamedTuple):
-    """A piece of the input. kind: "content", "reasoning", "call", "broken_call" (a call with a problem) or
-    "markup" (think tags, blanks between calls, special tokens)."""
+    """A piece of the input.
+
+    Attributes:
+        kind: "content", "reasoning", "call", "broken_call" (a call with a problem) or "markup" (think tags,
+            blanks between calls, special tokens).
+        source: the text of the piece."""
 
     kind: Kind
     source: str
@@ -52,9 +71,13 @@ class Segment(NamedTuple):
 class ParseResult:
     """What one text holds.
 
-    calls: the good calls in order. problems: in order of their spans. ok: no problems.
-    content: the text outside of calls; reasoning: the text of think blocks, one newline less per side.
-    segments: the whole input in pieces; their sources join to the input exactly."""
+    Attributes:
+        calls: the good calls in order.
+        problems: what is wrong, in order of the spans.
+        ok: whether nothing is wrong.
+        content: the text outside of calls and think blocks.
+        reasoning: the text of the think blocks.
+        segments: the whole input in pieces; their sources join to the input exactly."""
 
     __slots__ = ("_known", "_text", "calls", "problems")
 
@@ -65,7 +88,7 @@ class ParseResult:
         problems: list[Problem],
         layout: list[tuple[Kind, int, int]] | None,
     ) -> None:
-        """layout: (kind, start, end) of each piece; None where the whole text is one call."""
+        """`layout`: (kind, start, end) of each piece; None if the whole text is one call."""
         self._text = text
         self._known = layout
         self.calls = calls
@@ -77,7 +100,7 @@ class ParseResult:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is wrong; a text without calls is ok."""
+        """Whether nothing is wrong; a text without calls is ok too."""
         return not self.problems
 
     @property
@@ -87,8 +110,8 @@ class ParseResult:
 
     @property
     def reasoning(self) -> str:
-        """The text of the think blocks, without the one newline on either side that templates write; blocks
-        are joined by a newline."""
+        """The text of the think blocks without the newline that templates write on either side, joined by
+        newlines."""
         blocks = [self._text[start:end] for kind, start, end in self._layout if kind == "reasoning"]
         return "\n".join(block.removeprefix("\n").removesuffix("\n") for block in blocks)
 

@@ -1,9 +1,9 @@
-"""A finished frame -> a typed, validated call or the problems that forbid it. The only place where strict and
-lenient differ.
+"""A finished frame -> a typed, validated call or the problems that forbid it. The only place where strict
+and lenient differ.
 
-Lenient takes a call whose repairs are in REPAIRS and reads doubts as described there; strict reports both as
-problems. Promise: every call that strict takes, lenient takes too, with equal arguments, because both read
-the same frame."""
+Lenient takes a call whose repairs are in REPAIRS and reads doubts as described there; strict reports both
+as problems. Promise: every call that strict takes, lenient takes too, with equal arguments, because both
+read the same frame."""
 
 from __future__ import annotations
 

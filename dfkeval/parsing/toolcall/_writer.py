@@ -1,4 +1,4 @@
-"""A call as the chat template writes it, byte for byte. The reader is its inverse."""
+"""Write a call as the chat template does, byte for byte; the parser is the inverse."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def _json(value: Any) -> str:
 
 
 def _qwen35(value: Any) -> str:
-    """Qwen3.5 and the updated Qwen3-Coder: containers as JSON, everything else as Python prints it."""
+    """As Qwen3.5 and the updated Qwen3-Coder: containers as JSON, everything else as Python prints it."""
     return _json(value) if isinstance(value, Mapping | list | tuple) else str(value)
 
 
 def _qwen36(value: Any) -> str:
-    """Qwen3.6 and Qwen3.8: everything but strings as JSON."""
+    """As Qwen3.6 and Qwen3.8: everything but strings as JSON."""
     return value if isinstance(value, str) else _json(value)
 
 
@@ -39,15 +39,34 @@ _VALUES: Final[dict[str, Callable[[Any], str]]] = {
 
 
 def write_tool_call(name: str, arguments: Mapping[str, Any], dialect: Dialect = "qwen3.5") -> str:
-    """The text of one call in `dialect`: "qwen3.5", "qwen3.6", "qwen3-coder-2507" (Python repr) or "hermes"
-    (JSON).
+    """Return the text of one call.
 
-    Strings are written as they are, so a key with '>' or a newline in it cannot be read back. Raises
-    ValueError for another dialect."""
+    Args:
+        name: the name of the function.
+        arguments: parameter -> value. Strings are written as they are, so a name with '>' or a newline in it
+            cannot be read back.
+        dialect: "qwen3.5", "qwen3.6", "qwen3-coder-2507" (values as Python's repr) or "hermes" (JSON).
+
+    Raises:
+        ValueError: if there is no such dialect, or nothing is written in it ("auto").
+
+    Example:
+        >>> from dfkeval import write_tool_call
+        >>> print(write_tool_call("search", {"query": "dfk", "limit": None}))
+        <tool_call>
+        <function=search>
+        <parameter=query>
+        dfk
+        </parameter>
+        <parameter=limit>
+        None
+        </parameter>
+        </function>
+        </tool_call>"""
     if dialect == "hermes":
         return f"{TOOL_CALL_OPEN}\n{_json({'name': name, 'arguments': arguments})}\n{TOOL_CALL_CLOSE}"
     if dialect not in _VALUES:
-        raise ValueError(f"dialect {dialect!r} writes nothing; use one of {', '.join(_VALUES)} or hermes")
+        raise ValueError(f"dialect {dialect!r} cannot be written; use one of {', '.join(_VALUES)} or hermes")
     text = _VALUES[dialect]
     body = "".join(
         f"{parameter_open(key)}\n{text(value)}\n{PARAMETER_CLOSE}\n" for key, value in arguments.items()

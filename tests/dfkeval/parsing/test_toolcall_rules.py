@@ -207,7 +207,7 @@ def test_without_tools_every_name_is_accepted_and_values_stay_text():
 
 def test_parse_tool_call_gives_the_arguments_or_says_what_is_wrong():
     assert parse_tool_call(PING_CALL, TOOLS) == {}
-    with pytest.raises(ToolCallError, match="one tool call expected, found 2"):
+    with pytest.raises(ToolCallError, match="one tool call expected, 2 found"):
         parse_tool_call(PING_CALL + PING_CALL, TOOLS)
     with pytest.raises(ToolCallError, match="truncated at 0") as caught:
         parse_tool_call(PING_CALL[:-20], TOOLS)
