@@ -1,10 +1,13 @@
-"""The Hub: what is sent there, and adapters that come from there.
+"""Send weights to the Hugging Face Hub, and fetch adapters from it.
 
-Strategy: `plan` decides what would be sent, names and bytes; `send` hands exactly that to the Hub's client.
-Promises: nothing leaves the folder but the weights, the card, `dfk.json` and the curves (and a stopped run's
-state, see `resume`, where that is asked for); a file that names a
-token or a folder of this machine is refused; the base's folder is written as a name; the token comes from
-HF_TOKEN and is printed nowhere; nothing is sent or fetched unless an address was given."""
+How it works: `plan` decides what would be sent, names and bytes; `send` hands exactly that to the Hub's client.
+
+Guarantees:
+    - Only weights, model card, `dfk.json` and curves leave the folder, and the state of a stopped run if it is
+      asked for (`dfktrain.training.hub_resume`).
+    - A file that names a token or a folder of this machine is refused; the base's folder is sent as a name.
+    - The token comes from HF_TOKEN and is printed nowhere.
+    - Nothing is sent or fetched unless an address was given."""
 
 from __future__ import annotations
 
@@ -37,34 +40,43 @@ _FETCHED = ("adapter_config.json", "adapter_model*.safetensors", cards.NAME, "ch
 
 @dataclass(frozen=True)
 class File:
-    """name: in the repository. content: what is sent, or where it lies."""
+    """One file to send.
+
+    Attributes:
+        name: Path in the repository.
+        content: The bytes, or the file that holds them.
+    """
 
     name: str
     content: bytes | Path
 
     @property
     def size(self) -> int:
-        """Bytes."""
+        """The size in bytes."""
         return len(self.content) if isinstance(self.content, bytes) else self.content.stat().st_size
 
 
 def plan(run: str | Path) -> list[File]:
-    """What would be sent of a run's folder, or of a folder with an adapter or a merged model.
+    """Return the files that would be sent.
 
-    Raises `ConfigError` for a folder without weights, and for a file with a token or a path of this machine
-    in it."""
+    Args:
+        run: Folder of a run, of an adapter or of a merged model.
+
+    Raises:
+        ConfigError: The folder holds no weights, or a file holds a token or a path of this machine.
+    """
     run = Path(run)
     folder = run / "adapter" if (run / "run.json").is_file() else run
-    found = [File(path.name, public(path)) for path in sorted(_files(folder))]
-    if not any(WEIGHT_FILE.match(file.name) for file in found):
+    files = [File(path.name, public_content(path)) for path in sorted(_files(folder))]
+    if not any(WEIGHT_FILE.match(file.name) for file in files):
         raise ConfigError(
             f"{run}: neither a run's folder nor one with weights; give the --out of dfktrain run"
         )
     if folder != run:
-        found = _with_curves(found, run)
-    for file in found:
-        refuse_leak(file, run)
-    return found
+        files = _with_curves(files, run)
+    for file in files:
+        check_leak(file, run)
+    return files
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -77,21 +89,24 @@ def _files(folder: Path) -> Iterator[Path]:
             yield path
 
 
-def _with_curves(found: list[File], run: Path) -> list[File]:
-    """The stages' curves, and the card that shows them."""
+def _with_curves(files: list[File], run: Path) -> list[File]:
+    """Add the curves of the stages, and show them in the card."""
     pictures = sorted((run / "stages").glob("*/curves.png"))
     curves = [File(f"curves-{path.parent.name}.png", path) for path in pictures]
-    shown = "".join(f"\n![Loss of stage {file.name[7:-4]}]({file.name})\n" for file in curves)
-    made = []
-    for file in found:
+    links = "".join(
+        f"\n![Loss of stage {path.parent.name}]({file.name})\n"
+        for path, file in zip(pictures, curves, strict=True)
+    )
+    changed = []
+    for file in files:
         if file.name == model_card.NAME and curves and isinstance(file.content, bytes):
-            file = File(file.name, file.content + f"\n## Curves\n{shown}".encode())
-        made.append(file)
-    return [*made, *curves]
+            file = File(file.name, file.content + f"\n## Curves\n{links}".encode())
+        changed.append(file)
+    return [*changed, *curves]
 
 
-def public(path: Path) -> bytes | Path:
-    """What is sent of a file. Weights stay on disk; in two files the base's folder becomes its name."""
+def public_content(path: Path) -> bytes | Path:
+    """Return what is sent of a file: weights as their path, other files as bytes with the base by its name."""
     if path.suffix == ".safetensors":
         return path
     data = path.read_bytes()
@@ -108,19 +123,19 @@ def public(path: Path) -> bytes | Path:
 
 
 def _base_name(folder: Path, name: str | None) -> str | None:
-    """The base's name on the Hub as the run's card says it; a folder's last part; a hub name as it is."""
+    """Return the base's name on the Hub as the run knows it, else the last part of a folder's path."""
     run = folder.parent / "run.json"
     if run.is_file():
         report = json.loads(run.read_bytes())
-        said = ModelCard.model_validate(report["config"].get("card") or {})
-        name = model_card.base_model(report, said) or str(report["base"]["name"])
+        section = ModelCard.model_validate(report["config"].get("card") or {})
+        name = model_card.base_model(report, section) or str(report["base"]["name"])
     if name is None:
         return None
     return Path(name).name if Path(name).is_absolute() or Path(name).is_dir() else name
 
 
-def refuse_leak(file: File, run: Path) -> None:
-    """Raise `ConfigError` where a text file holds a token, the home folder or the run's own folder."""
+def check_leak(file: File, run: Path) -> None:
+    """Raise `ConfigError` if a text file holds a token, the home folder or the folder above the run."""
     if isinstance(file.content, Path):
         return
     secrets = [
@@ -142,10 +157,22 @@ def send(
     revision: str | None = None,
     replaces: str | None = None,
 ) -> str:
-    """Send `files` as one commit to the model repository ORG/NAME, made where it is missing; its address.
+    """Send files to a model repository as one commit.
 
-    revision: a branch, made where it is missing. replaces: a folder there whose other files are deleted.
-    Raises `ConfigError` for a wrong name or without HF_TOKEN, `BackendError` where the Hub refuses."""
+    Args:
+        files: The files.
+        repo: The repository as ORG/NAME; it is created if it is missing.
+        private: Whether a new repository is private.
+        revision: A branch, created if it is missing; None takes the main one.
+        replaces: Folder in the repository whose other files are deleted; None deletes nothing.
+
+    Returns:
+        The address of the commit, hf://ORG/NAME@COMMIT.
+
+    Raises:
+        ConfigError: `repo` is no such name, or HF_TOKEN is not set.
+        BackendError: The Hub refused, or nobody answered.
+    """
     check_name(repo)
     hub = _client()
     token = os.environ.get("HF_TOKEN")
@@ -163,10 +190,10 @@ def send(
         if revision is not None:
             api.create_branch(repo, branch=revision, exist_ok=True)
         if replaces is not None:
-            stays = {file.name for file in files}
-            there = api.list_repo_files(repo, revision=revision)
-            gone = [name for name in there if name.startswith(replaces) and name not in stays]
-            steps += [hub.CommitOperationDelete(name) for name in gone]
+            sent = {file.name for file in files}
+            names = api.list_repo_files(repo, revision=revision)
+            old = [name for name in names if name.startswith(replaces) and name not in sent]
+            steps += [hub.CommitOperationDelete(name) for name in old]
         done = api.create_commit(repo, steps, commit_message="Weights and card", revision=revision)
     except (hub.errors.HfHubHTTPError, OSError, _http_error()) as error:
         raise BackendError(f"{repo}: the Hub refused: {str(error).replace(token, '***')}") from error
@@ -179,8 +206,13 @@ def check_name(repo: str) -> None:
         raise ConfigError(f"--to {repo!r}: write ORG/NAME")
 
 
-def fetched(config: TrainConfig) -> TrainConfig:
-    """A copy whose warm start is a folder: an address on the Hub is downloaded, the adapter's files alone."""
+def with_local_warm_start(config: TrainConfig) -> TrainConfig:
+    """Return the configuration with a local warm start; an adapter on the Hub is downloaded.
+
+    Raises:
+        ConfigError: The address is not written as hf://ORG/NAME or hf://ORG/NAME@REVISION.
+        BackendError: The adapter cannot be downloaded.
+    """
     warm = config.adapter.warm_start
     if warm is None or not warm.startswith(HUB):
         return config
@@ -189,14 +221,19 @@ def fetched(config: TrainConfig) -> TrainConfig:
 
 
 def fetch(address: str) -> Path:
-    """The local copy of the adapter at hf://ORG/NAME[@REVISION]. Raises `ConfigError` for another form,
-    `BackendError` where it cannot be had."""
+    """Download the adapter at hf://ORG/NAME[@REVISION] and return its folder.
+
+    Raises:
+        ConfigError: The address is not written like that, or it holds no adapter.
+        BackendError: The adapter cannot be downloaded.
+    """
     return adapters.folder(str(download(address, _FETCHED)))
 
 
 def download(address: str, patterns: Iterable[str]) -> Path:
-    """The local folder with the files of hf://ORG/NAME[@REVISION] that match `patterns`; raises as `fetch`
-    does."""
+    """Download the files of hf://ORG/NAME[@REVISION] whose names match a pattern, and return their folder.
+
+    Raises as `fetch` does."""
     repo, _, revision = address.removeprefix(HUB).partition("@")
     if not _NAME.match(repo):
         raise ConfigError(f"{address}: write hf://ORG/NAME or hf://ORG/NAME@REVISION")
@@ -224,7 +261,7 @@ def _client() -> Any:
 
 
 def _http_error() -> type[Exception]:
-    """What the Hub's client raises where nobody answers."""
+    """Return the error that the Hub's client raises if nobody answers."""
     import httpx
 
     return httpx.HTTPError

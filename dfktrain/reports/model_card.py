@@ -1,8 +1,12 @@
-"""README.md beside the weights: the card that the Hub shows, filled from the run.
+"""Write README.md beside the weights: the model card that the Hub shows, filled from the run.
 
-Strategy: a pure function of run.json, dfk.json, the run's own evaluation and the `card:` section of its
-configuration. Promises: what a run cannot know and nobody wrote down is said to be unknown; files are named
-without their folders, so no path of a machine is printed; equal runs give equal text."""
+How it works: the text is a function of run.json, dfk.json, the run's own evaluation and the section `card` of
+its configuration.
+
+Guarantees:
+    - What a run cannot know and nobody wrote down is called unknown.
+    - Files are named without their folders, so that no path of a machine is printed.
+    - Equal runs give equal text."""
 
 from __future__ import annotations
 
@@ -31,28 +35,33 @@ Rows = Iterable[tuple[str, Any]]
 
 
 def write(run: str | Path, folder: str | Path | None = None, *, merged: bool = False) -> Path | None:
-    """Write the card of the run in `run` to `folder` (default: run/adapter); None where `run` is no finished
-    run.
+    """Write the card of a run.
 
-    merged: the folder holds the whole model, not an adapter."""
+    Args:
+        run: Folder of the run.
+        folder: Folder of the weights; None takes `run`/adapter.
+        merged: Whether the folder holds the whole model instead of an adapter.
+
+    Returns:
+        The written file; None if `run` is no finished run.
+    """
     run = Path(run)
     folder = run / "adapter" if folder is None else Path(folder)
     report = json_files.read_json_or_none(run / "run.json")
     if report is None:
         return None
     path = folder / NAME
-    made = text(run.name, report, cards.read(folder), evaluation(run), merged=merged)
-    json_files.write_bytes(path, made.encode())
+    card = text(run.name, report, cards.read(folder), evaluation(run), merged=merged)
+    json_files.write_bytes(path, card.encode())
     return path
 
 
 def evaluation(run: Path) -> dict[str, dict[str, Any]]:
-    """Name of the model ("base", "tuned") -> summary.json of the run's own evaluation."""
-    found = (
-        (side, json_files.read_json_or_none(run / "evaluation" / side / "summary.json"))
-        for side in ("base", "tuned")
-    )
-    return {side: summary for side, summary in found if summary is not None}
+    """Return "base" and "tuned" -> summary.json of the run's own evaluation, as far as they exist."""
+    folder = run / "evaluation"
+    names = ("base", "tuned")
+    summaries = {name: json_files.read_json_or_none(folder / name / "summary.json") for name in names}
+    return {name: summary for name, summary in summaries.items() if summary is not None}
 
 
 def text(
@@ -63,21 +72,29 @@ def text(
     *,
     merged: bool = False,
 ) -> str:
-    """The card. report: the contents of run.json. scores: see `evaluation`."""
+    """Return the text of the card.
+
+    Args:
+        name: Title of the card if the configuration names none.
+        report: Contents of run.json.
+        card: Contents of dfk.json; None without one.
+        scores: What `evaluation` returns.
+        merged: Whether the weights are the whole model instead of an adapter.
+    """
     config = report["config"]
-    said = ModelCard.model_validate(config.get("card") or {})
+    section = ModelCard.model_validate(config.get("card") or {})
     whole = merged or config["adapter"]["kind"] == "full"
-    base = base_model(report, said)
+    base = base_model(report, section)
     parts = [
-        _header(said, base, whole, report),
-        f"# {said.title or name}",
-        said.summary
+        _header(section, base, whole, report),
+        f"# {section.title or name}",
+        section.summary
         or f"{'A model' if whole else 'An adapter'} for {_base_text(report, base)}, trained with dfk.",
-        _details(said, report, base, whole),
-        "## Uses\n\n### Intended uses\n\n" + (said.uses or UNKNOWN),
-        "### Out of scope\n\n" + (said.out_of_scope or UNKNOWN),
-        "### Limitations\n\n" + (said.limitations or UNKNOWN),
-        _data(report, said),
+        _details(section, report, base, whole),
+        "## Uses\n\n### Intended uses\n\n" + (section.uses or UNKNOWN),
+        "### Out of scope\n\n" + (section.out_of_scope or UNKNOWN),
+        "### Limitations\n\n" + (section.limitations or UNKNOWN),
+        _data(report, section),
         _prompt(card),
         _procedure(report),
         _scores(scores),
@@ -87,10 +104,15 @@ def text(
     return "\n\n".join(part.strip() for part in parts if part) + "\n"
 
 
-def base_model(report: Mapping[str, Any], said: ModelCard) -> str | None:
-    """The base's name on the Hub; None where the run used a folder and nobody wrote the name down."""
-    if said.base_model is not None:
-        return said.base_model
+def base_model(report: Mapping[str, Any], section: ModelCard) -> str | None:
+    """Return the base's name on the Hub; None if the run used a folder and the section names none.
+
+    Args:
+        report: Contents of run.json.
+        section: The section `card` of the configuration.
+    """
+    if section.base_model is not None:
+        return section.base_model
     name = str(report["base"]["name"])
     return name if _HUB_NAME.match(name) and not name.startswith(".") else None
 
@@ -101,38 +123,38 @@ def _base_text(report: Mapping[str, Any], base: str | None) -> str:
     return f"`{Path(str(report['base']['name'])).name}` (a local model; its name on the Hub is unknown)"
 
 
-def _header(said: ModelCard, base: str | None, whole: bool, report: Mapping[str, Any]) -> str:
-    """The Hub's YAML; unknown keys are left out of it."""
+def _header(section: ModelCard, base: str | None, whole: bool, report: Mapping[str, Any]) -> str:
+    """Return the YAML header of the Hub, without unknown keys."""
     llm = report["config"]["model"]["kind"] == "llm"
     known: dict[str, Any] = {
         "base_model": base,
         "base_model_relation": None if base is None else "finetune" if whole else "adapter",
-        "license": said.license,
-        "language": [*said.language],
-        "datasets": [*said.datasets],
+        "license": section.license,
+        "language": [*section.language],
+        "datasets": [*section.datasets],
         "pipeline_tag": "text-generation" if llm else "image-text-to-text",
         "library_name": "transformers" if whole else "peft",
-        "tags": list(dict.fromkeys(["dfk", *([] if whole else ["lora"]), *said.tags])),
+        "tags": list(dict.fromkeys(["dfk", *([] if whole else ["lora"]), *section.tags])),
     }
     return "---\n" + yaml.safe_dump({k: v for k, v in known.items() if v}, sort_keys=False) + "---"
 
 
-def _details(said: ModelCard, report: Mapping[str, Any], base: str | None, whole: bool) -> str:
+def _details(section: ModelCard, report: Mapping[str, Any], base: str | None, whole: bool) -> str:
     llm = report["config"]["model"]["kind"] == "llm"
     kind = "language model" if llm else "vision-language model"
     rows = {
-        "developed by": said.developed_by or "unknown",
+        "developed by": section.developed_by or "unknown",
         "model type": kind if whole else f"{kind}, {report['config']['adapter']['kind']} adapter",
-        "languages": ", ".join(said.language) or "unknown",
-        "license": said.license or "unknown",
+        "languages": ", ".join(section.language) or "unknown",
+        "license": section.license or "unknown",
         "fine-tuned from": _base_text(report, base),
         "shapes of the base (sha256)": report["base"]["shapes_sha256"] or "unknown",
-        "code": said.repository or "unknown",
+        "code": section.repository or "unknown",
     }
     return "## Model details\n\n" + _table(("", ""), rows.items())
 
 
-def _data(report: Mapping[str, Any], said: ModelCard) -> str:
+def _data(report: Mapping[str, Any], section: ModelCard) -> str:
     rows = []
     for stage in report["stages"]:
         left = "; ".join(f"{count} rows left out: {why}" for why, count in stage["left_out"].items())
@@ -140,7 +162,7 @@ def _data(report: Mapping[str, Any], said: ModelCard) -> str:
             rows.append(
                 (stage["name"], Path(path).name, f"`{sha256}`", stage["samples"], left or "none left out")
             )
-    named = ", ".join(said.datasets) or "unknown"
+    named = ", ".join(section.datasets) or "unknown"
     return f"## Training data\n\nOn the Hub: {named}. Samples are those of the whole stage.\n\n" + _table(
         ("stage", "file", "sha256", "samples", "left out"), rows
     )
@@ -159,7 +181,7 @@ def _prompt(card: cards.Card | None) -> str:
         f"Tools:\n\n{_fenced(_json(card.tools), 'json')}"
         if card.tools
         else "Tools: none, or not the same in all rows.",
-        *([f"Instruction:\n\n{_fenced(asked)}"] if (asked := instruction(card)) else []),
+        *([f"Instruction:\n\n{_fenced(wording)}"] if (wording := instruction(card)) else []),
         f"Chat template (sha256): `{card.template_sha256}`. Thinking: {'on' if card.thinking else 'off'}. "
         f"Pixels an image: {card.max_pixels or 'as the processor says'}. `{cards.NAME}` says it to programs.",
     ]
@@ -167,7 +189,7 @@ def _prompt(card: cards.Card | None) -> str:
 
 
 def instruction(card: cards.Card) -> str | None:
-    """The user's turn as the schema asks it, fields in braces; None without a schema of this project."""
+    """Return the user's turn that the schema writes, fields in braces; None without an installed schema."""
     from dfkdata import schemas
     from dfkdata.common.errors import ConfigError
 
@@ -211,37 +233,37 @@ def _procedure(report: Mapping[str, Any]) -> str:
         ("seed", report["seed"]),
         ("loss on", "answers only"),
     ]
-    made = ["## Training procedure", _table(("parameter", "value"), run)]
-    for asked, done in zip(config["stages"], report["stages"], strict=True):
-        rows = [(key, asked[key]) for key in _STAGE_KEYS if asked.get(key) is not None]
+    parts = ["## Training procedure", _table(("parameter", "value"), run)]
+    for planned, done in zip(config["stages"], report["stages"], strict=True):
+        rows = [(key, planned[key]) for key in _STAGE_KEYS if planned.get(key) is not None]
         rows += [("steps done", done["steps"]), ("tokens", f"{done['tokens']:,}")]
         rows += [("scored tokens", f"{done['scored_tokens']:,}"), ("packing", done["packing"])]
-        made += [f"### Stage {done['name']}", _table(("parameter", "value"), dict(rows).items())]
-    return "\n\n".join(made)
+        parts += [f"### Stage {done['name']}", _table(("parameter", "value"), dict(rows).items())]
+    return "\n\n".join(parts)
 
 
 def _address(warm: str) -> str:
-    """An address on the Hub as it is, a folder by its name."""
+    """Return an address on the Hub unchanged, a folder by its name."""
     return warm if warm.startswith("hf://") else f"a local adapter ({Path(warm).name})"
 
 
 def _scores(scores: Mapping[str, Mapping[str, Any]]) -> str:
     if "tuned" not in scores:
         return "## Evaluation\n\nUnknown: the run had no `evaluate:` section."
-    sides = [side for side in ("base", "tuned") if side in scores]
+    models = [name for name in ("base", "tuned") if name in scores]
     names = scores["tuned"]["metrics"]
-    rows = [(name, *(_estimate(scores[side]["metrics"].get(name)) for side in sides)) for name in names]
+    rows = [(name, *(_estimate(scores[model]["metrics"].get(name)) for model in models)) for name in names]
     level = f"{scores['tuned'].get('confidence', 0.95):.0%}"
     head = f"## Evaluation\n\n{scores['tuned']['n']} rows; in brackets the {level} bootstrap interval.\n\n"
-    return head + _table(("metric", *sides), rows)
+    return head + _table(("metric", *models), rows)
 
 
-def _estimate(found: Mapping[str, Any] | None) -> str:
-    if found is None or found["value"] is None:
+def _estimate(estimate: Mapping[str, Any] | None) -> str:
+    if estimate is None or estimate["value"] is None:
         return "undefined"
-    if found["low"] is None or found["high"] is None:
-        return f"{found['value']:.3f}"
-    return f"{found['value']:.3f} [{found['low']:.3f}, {found['high']:.3f}]"
+    if estimate["low"] is None or estimate["high"] is None:
+        return f"{estimate['value']:.3f}"
+    return f"{estimate['value']:.3f} [{estimate['low']:.3f}, {estimate['high']:.3f}]"
 
 
 def _usage(stages: Sequence[Mapping[str, Any]]) -> str:
@@ -270,7 +292,7 @@ def _json(value: Any, indent: int | None = 2) -> str:
 
 
 def _fenced(words: str, language: str = "text") -> str:
-    """A code block that no text inside can close."""
+    """Return a code block that no text inside can close."""
     longest = max((len(run) for run in re.findall(r"`+", words)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"\n\n{fence}{language}\n{words}\n{fence}"

@@ -64,7 +64,7 @@ def plan(run: str | Path) -> list[hub.File]:
     if not found:
         raise ConfigError(f"{run}: no whole checkpoint yet; stages[].save_steps says when one is written")
     for file in found:
-        hub.refuse_leak(file, run)
+        hub.check_leak(file, run)
     index = {"format": 1, "state": vars(reached(run)), "files": {file.name: _sha256(file) for file in found}}
     made = [hub.File(INDEX, json.dumps(index, indent=2).encode() + b"\n"), *found]
     return [hub.File(FOLDER + file.name, file.content) for file in made]
@@ -137,7 +137,7 @@ def _of_stage(run: Path, stage: Path) -> Iterator[hub.File]:
 def _weights(run: Path, folder: Path) -> Iterator[hub.File]:
     for path in sorted(folder.iterdir()):
         if WEIGHT_FILE.match(path.name) or path.name in (*_SETTINGS, cards.NAME, "chat_template.jinja"):
-            yield hub.File(path.relative_to(run).as_posix(), hub.public(path))
+            yield hub.File(path.relative_to(run).as_posix(), hub.public_content(path))
 
 
 def _trainer_state(run: Path, newest: Path) -> Iterator[hub.File]:

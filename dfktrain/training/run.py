@@ -119,7 +119,7 @@ def train_on(
     out = Path(out)
     started = clock()
     template = template_sha256(base.processor)
-    local = hub.fetched(config)
+    local = hub.with_local_warm_start(config)
     facts = manifest.run_facts(local, base, template, precision)
     set_seed(config.seed)
     model, modules = adapt(base, local.adapter, engine)

@@ -1,9 +1,12 @@
-"""The story of a run while it is told: loss curves, what they mean, what the run cost.
+"""Loss curves of a run, an automatic diagnosis, and its time and memory.
 
-`StageCurve` is one stage so far. `verdict` reads its losses, `usage` its memory and time, `drawing` makes the
-PNG, `page` the HTML, and `recorder` is the Trainer's callback that keeps both up to date. Promises:
-everything here is a function of the log lines that the run keeps anyway, so a story can be told again from
-its folder; a picture that cannot be drawn never stops a training."""
+`StageCurve` is one stage so far. `diagnosis` reads its losses, `usage` measures memory and time, `plot` draws
+the PNG and `page` writes the HTML.
+
+Guarantees:
+    - Everything here is a function of the log lines that a run keeps, so that `dfktrain curves` can draw them
+      again from its folder.
+    - A picture that cannot be drawn never stops a training."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""What loss curves say, in words: learning, overfitting since a step, or flat.
+"""Diagnose loss curves: learning, overfitting since a step, or flat.
 
-Strategy: the rules that a hosted fine-tuning service gives its users. Both losses fall: it learns. The
-training loss falls and the validation loss rises: it overfits, since the step of the lowest validation
-loss. Both stay high or rise: flat. What counts as falling is stated below, so that two people read one
-curve alike. Promises: pure; needs no more than the log lines; too few points are no verdict."""
+How it works: these are the rules that a hosted fine-tuning service gives its users. If both losses fall, the
+model learns. If the training loss falls and the validation loss rises, it overfits, since the step of the
+lowest validation loss. If both stay high or rise, the curve is flat. The constants below say what counts as a
+fall; with too few points there is no diagnosis."""
 
 from __future__ import annotations
 
@@ -28,8 +28,13 @@ ERRORS = 2.0
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """since: the step of the lowest validation loss, for "overfitting" only. text: one or two sentences,
-    with the way out."""
+    """What loss curves say.
+
+    Attributes:
+        kind: The diagnosis.
+        text: One or two sentences, with what to do.
+        since: Step of the lowest validation loss if `kind` is "overfitting", else None.
+    """
 
     kind: Literal["learning", "overfitting", "flat", "too short"]
     text: str
@@ -37,7 +42,12 @@ class Diagnosis:
 
 
 def diagnose(training: Sequence[Point], validation: Sequence[Point] = ()) -> Diagnosis:
-    """The verdict on losses in order of steps. Points that are no finite numbers are left out."""
+    """Return the diagnosis of a stage.
+
+    Args:
+        training: Training losses in the order of steps; values that are not finite are ignored.
+        validation: Validation losses likewise.
+    """
     training = [point for point in training if math.isfinite(point[1])]
     validation = [point for point in validation if math.isfinite(point[1])]
     if len(training) < FEWEST:
@@ -54,7 +64,7 @@ def diagnose(training: Sequence[Point], validation: Sequence[Point] = ()) -> Dia
 
 
 def _falls(losses: Sequence[float]) -> bool:
-    """Whether the mean of the last third lies below that of the first by more than noise and one per cent."""
+    """Return whether the mean of the last third lies below that of the first by more than noise and 1 %."""
     third = max(2, len(losses) // 3)
     first, last = losses[:third], losses[-third:]
     drop = statistics.fmean(first) - statistics.fmean(last)
@@ -75,14 +85,14 @@ def _overfitting(best: Point, last: Point) -> str:
 
 
 def _flat(training: Sequence[Point], validation: Sequence[Point]) -> str:
-    seen = f"the training loss went from {training[0][1]:.4f} to {training[-1][1]:.4f}"
+    summary = f"the training loss went from {training[0][1]:.4f} to {training[-1][1]:.4f}"
     if validation:
-        seen += f", the validation loss from {validation[0][1]:.4f} to {validation[-1][1]:.4f}"
-    return f"Flat: {seen}. Look at the data, its mask (dfktrain check), the learning rate and the rank."
+        summary += f", the validation loss from {validation[0][1]:.4f} to {validation[-1][1]:.4f}"
+    return f"Flat: {summary}. Look at the data, its mask (dfktrain check), the learning rate and the rank."
 
 
 def _learning(training: Sequence[Point], validation: Sequence[Point]) -> str:
-    seen = f"Learning: the training loss fell from {training[0][1]:.4f} to {training[-1][1]:.4f}"
+    summary = f"Learning: the training loss fell from {training[0][1]:.4f} to {training[-1][1]:.4f}"
     if len(validation) < 2:
-        return f"{seen}. Without validation rows over several evaluations, overfitting would not be seen."
-    return f"{seen}, the validation loss from {validation[0][1]:.4f} to {validation[-1][1]:.4f}."
+        return f"{summary}. Without validation rows over several evaluations, overfitting would not be seen."
+    return f"{summary}, the validation loss from {validation[0][1]:.4f} to {validation[-1][1]:.4f}."

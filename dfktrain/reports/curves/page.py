@@ -1,5 +1,6 @@
-"""The page of a run: losses, watched answers, verdicts, time and memory of each stage; a browser reads
-it again while training."""
+"""Write the page of a run: losses, monitored answers, diagnosis, time and memory of each stage.
+
+While the run trains, the page asks the browser to reload it."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from dfktrain.reports.curves.stage_curve import StageCurve
 from dfktrain.reports.curves.usage import Usage
 
 PAGE = "training.html"
-"""The page's name in a run's folder."""
+"""Name of the page in a run's folder."""
 
 REFRESH_S = 10
 
@@ -21,14 +22,24 @@ BADGES = {"learning": "good", "overfitting": "bad", "flat": "bad", "too short": 
 
 
 def write(path: str | Path, title: str, stages: Sequence[StageCurve], *, finished: bool) -> Path:
-    """Write the page in one move, so that a browser never reads half of it."""
+    """Write the page at once, so that a browser never reads half of it.
+
+    Args:
+        path: The HTML file.
+        title: Title of the page.
+        stages: The stages so far.
+        finished: Whether the run is finished; else the browser reloads the page.
+
+    Returns:
+        `path`.
+    """
     path = Path(path)
     json_files.write_bytes(path, html(title, stages, finished=finished).encode())
     return path
 
 
 def html(title: str, stages: Sequence[StageCurve], *, finished: bool) -> str:
-    """The page; without `finished` it asks the browser to come back every ten seconds."""
+    """Return the page; arguments as of `write`."""
     now = "finished" if finished else f"training; this page is read again every {REFRESH_S} seconds"
     head = f'<header><h1>{escape(title)}</h1><p class="quiet">{now}</p></header>'
     body = "\n".join([head, *(_section(stage) for stage in stages)])
@@ -59,7 +70,7 @@ def _rows(stage: StageCurve) -> list[tuple[str, str]]:
 
 
 def described(usage: Usage) -> list[tuple[str, str]]:
-    """Time and memory as (name, text)."""
+    """Return time and memory as (name, text)."""
     minutes = f" ({usage.seconds / 60:.1f} minutes)" if usage.seconds >= 120 else ""
     share = f", {usage.share:.1%} of {usage.total_gib:.1f} GiB" if usage.share is not None else ""
     return [

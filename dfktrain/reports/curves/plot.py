@@ -1,4 +1,4 @@
-"""Loss curves, and below them what was watched, as a PNG, for papers, cards and messages."""
+"""Draw the loss curves of a stage, and below them its monitored answers, as a PNG."""
 
 from __future__ import annotations
 
@@ -13,12 +13,23 @@ from dfktrain.reports.curves.stage_curve import StageCurve
 
 
 def available() -> bool:
-    """Whether matplotlib, which draws, is installed."""
+    """Return whether matplotlib, which draws, is installed."""
     return importlib.util.find_spec("matplotlib") is not None
 
 
 def png(stage: StageCurve, path: str | Path) -> Path:
-    """Draw the stage's training and validation loss over steps. Raises `ConfigError` without matplotlib."""
+    """Draw the training and validation loss of a stage over its steps.
+
+    Args:
+        stage: The stage.
+        path: The PNG file.
+
+    Returns:
+        `path`.
+
+    Raises:
+        ConfigError: matplotlib is missing.
+    """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -46,7 +57,7 @@ def png(stage: StageCurve, path: str | Path) -> Path:
 
 
 def _losses(axes: Any, stage: StageCurve) -> None:
-    """Training and validation loss, and where the latter was lowest if it rose again."""
+    """Draw both losses, and the step of the lowest validation loss if it rose again."""
     _lines(axes, {"training": stage.training}, ".")
     _lines(axes, {"validation": stage.validation})
     diagnosis = stage.diagnosis

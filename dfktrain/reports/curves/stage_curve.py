@@ -1,4 +1,4 @@
-"""One stage of a run as its story tells it, and how a finished run's folder becomes chapters again."""
+"""The curves of one stage, also read again from the folder of a finished run."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from dfktrain.reports.curves.diagnosis import Diagnosis, Point, diagnose
 from dfktrain.reports.curves.usage import Usage
 
 WATCHED = "watch/"
-"""How the names of watched numbers begin in the history."""
+"""Prefix of the names of monitored metrics in the history."""
 
 PANEL = 4
-"""Lines that one panel holds, so that each can be told from the others."""
+"""Number of lines in one panel, few enough to tell them apart."""
 
 Panel = tuple[str, dict[str, list[Point]]]
 """(title, name -> points in order of steps)."""
@@ -24,8 +24,16 @@ Panel = tuple[str, dict[str, list[Point]]]
 
 @dataclass(frozen=True)
 class StageCurve:
-    """history: log lines with "step" and "loss", "eval_loss" or "watch/METRIC". steps: planned. facts:
-    more to show, as text."""
+    """The log lines of one stage so far.
+
+    Attributes:
+        name: Name of the stage.
+        history: Log lines with "step" and "loss", "eval_loss" or "watch/METRIC".
+        steps: Number of planned steps.
+        finished: Whether the stage is finished.
+        usage: Time and memory; None if they are not known yet.
+        facts: More to show, as name -> text.
+    """
 
     name: str
     history: Sequence[Mapping[str, float]]
@@ -36,18 +44,17 @@ class StageCurve:
 
     @property
     def training(self) -> list[Point]:
-        """(step, loss a scored token) of the training rows, each the mean since the line before."""
+        """(step, loss a scored token) on training rows, each the mean since the point before."""
         return _points(self.history, "loss")
 
     @property
     def validation(self) -> list[Point]:
-        """(step, loss a scored token) over all validation rows."""
+        """(step, loss a scored token) on all validation rows."""
         return _points(self.history, "eval_loss")
 
     @property
     def watched(self) -> list[Panel]:
-        """What the model answered while it was trained: a panel a metric, or more where it has many numbers.
-        Empty where nothing was watched."""
+        """The monitored metrics during training, a panel or more for each; empty if nothing was monitored."""
         names = dict.fromkeys(name for line in self.history for name in line if name.startswith(WATCHED))
         metrics: dict[str, list[str]] = {}
         for name in names:
@@ -60,7 +67,7 @@ class StageCurve:
 
     @property
     def diagnosis(self) -> Diagnosis:
-        """What the two curves say."""
+        """The diagnosis of the two loss curves."""
         return diagnose(self.training, self.validation)
 
 
@@ -69,7 +76,11 @@ def _points(history: Sequence[Mapping[str, float]], key: str) -> list[Point]:
 
 
 def stage_curves(run: str | Path) -> list[StageCurve]:
-    """The finished stages of a run's folder, in order. Raises `DataError` where there is no run."""
+    """Return the stages of a finished run in order.
+
+    Raises:
+        DataError: The folder holds no finished run.
+    """
     path = Path(run) / "run.json"
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
@@ -81,7 +92,7 @@ def stage_curves(run: str | Path) -> list[StageCurve]:
 
 
 def from_stage(stage: Mapping[str, Any]) -> StageCurve:
-    """A stage of run.json, or a finished `StageResult` as a dict."""
+    """Return the curve of a stage of run.json, or of a finished `StageResult` as a dict."""
     usage = stage.get("usage")
     facts = {
         "samples": f"{stage['samples']:,}",

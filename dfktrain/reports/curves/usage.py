@@ -1,4 +1,4 @@
-"""What a stage costs: time, tokens a second, and memory, on the GPU or of the process."""
+"""Measure what a stage costs: time, tokens a second, and memory of the GPU or of the process."""
 
 from __future__ import annotations
 
@@ -13,10 +13,16 @@ GIB = 1 << 30
 
 @dataclass(frozen=True)
 class Usage:
-    """device: the GPU's name, or "CPU". seconds: wall time of training. tokens_per_second: trained tokens,
-    without padding. peak_gib: most memory that torch had reserved on this rank's GPU; on a CPU the most
-    that the process held. before_gib: the same before the first step, so peak less before is what training
-    took. total_gib: of the card, None on a CPU."""
+    """Time and memory of a stage.
+
+    Attributes:
+        device: Name of the GPU, or "CPU".
+        seconds: Wall time of training.
+        tokens_per_second: Trained tokens a second, without padding.
+        peak_gib: Most memory that torch reserved on this rank's GPU; on a CPU the most that the process held.
+        before_gib: The same before the first step; the difference is what training took.
+        total_gib: Memory of the GPU; None on a CPU.
+    """
 
     device: str
     seconds: float
@@ -27,19 +33,24 @@ class Usage:
 
     @property
     def share(self) -> float | None:
-        """peak / total, None on a CPU."""
+        """Peak divided by total memory; None on a CPU."""
         return self.peak_gib / self.total_gib if self.total_gib else None
 
 
 class UsageMeter:
-    """Measures from its making on."""
+    """Measure memory from the construction of this object on."""
 
     def __init__(self) -> None:
         self.cuda = torch.cuda.is_available()
         self.before = _peak(self.cuda)
 
     def read(self, seconds: float, tokens: int) -> Usage:
-        """The usage so far. seconds and tokens: of training, as the run counts them."""
+        """Return the usage so far.
+
+        Args:
+            seconds: Time of training, as the run counts it.
+            tokens: Number of trained tokens.
+        """
         if self.cuda:
             card = torch.cuda.get_device_properties(torch.cuda.current_device())
             name, total = card.name, round(card.total_memory / GIB, 3)
