@@ -21,7 +21,7 @@ import jsonschema_rs
 import numpy as np
 
 from dfkdata import schemas
-from dfkeval.analysis import statistics
+from dfkeval.analysis import bootstrap, statistics
 from dfkeval.metrics import (
     Scoring,
     answers,
@@ -147,7 +147,7 @@ def measure_report() -> dict[str, float]:
     every_image = (*image, keywords, qwen_test_runner, sita_keywords)
 
     def cold(samples: list[Sample], schema: str, chosen: tuple[Any, ...]) -> float:
-        statistics.weights.cache_clear()
+        bootstrap.weights.cache_clear()
         rouge.short_pair.cache_clear()
         return clock(lambda: report(samples, schema, chosen), 1)
 

@@ -1,10 +1,10 @@
-"""Two runs on the same rows: paired differences with intervals and tests, and the samples that changed.
+"""Compare runs on the same rows: paired differences with intervals and tests, and the samples that changed.
 
-Strategy: rows are aligned by id. A row counts only if both runs were shown the same (prompt, tools, image
-bytes) and compared with the same gold; the rest are counted by reason. Runs that rendered with another
-template or at other image sizes were not asked the same, so none of their rows are comparable, and a metric
-with other settings is left out with a note. A side may be several runs of one model (other seeds): their
-means are compared on the rows that all runs have."""
+How it works: rows are aligned by id. A row counts only if both runs were shown the same (prompt, tools,
+image bytes) and compared with the same gold; the others are counted by reason. Runs that rendered with
+another template or at other image sizes were not shown the same, so none of their rows are comparable, and a
+metric with other settings is left out with a note. Each of the two may be a group of runs of one model
+(other seeds): their means are compared on the rows that all runs have."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from typing import Any
 from msgspec.structs import replace
 
 from dfkdata.common.errors import ConfigError
-from dfkeval.analysis import statistics
+from dfkeval.analysis import bootstrap, statistics
 from dfkeval.analysis.statistics import Difference
-from dfkeval.metrics import Measured
+from dfkeval.metrics import Measured, Metric
 from dfkeval.models.identity import AnswerIdentity
 from dfkeval.runs.directory import CONFIG
 from dfkeval.runs.run import Run, load_run
@@ -36,7 +36,7 @@ HEADLINES = (
 
 @dataclass(frozen=True)
 class Change:
-    """A sample whose outcome or strictly decoded answer differs between the runs."""
+    """A sample whose outcome or strictly decoded answer differs between two runs."""
 
     id: str
     before: Sample
@@ -45,10 +45,24 @@ class Change:
 
 @dataclass(frozen=True)
 class Comparison:
-    """a, b: names of the runs. differences: metric name -> b minus a on the `n` common rows. left_out:
-    reason -> rows.
+    """Run b against run a on their common rows.
 
-    notes: what could not be compared, in words. changed: samples whose strictly decoded answer differs."""
+    Attributes:
+        a: Name of the first run, or of the first group of runs.
+        b: Name of the second.
+        n: Number of common rows.
+        differences: Value name -> b minus a, with interval and test.
+        left_out: Reason -> number of rows that are not comparable.
+        notes: What could not be compared, in words.
+        changed: Samples whose strictly decoded answer differs; empty for groups of several runs.
+
+    Example:
+        >>> from dfkeval import Comparison
+        >>> from dfkeval.analysis.statistics import Difference
+        >>> change = Difference(0.2, 0.1, 0.3, 50, p=0.001, p_holm=0.002)
+        >>> Comparison("base", "tuned", 50, {"labels.accuracy": change}).verdict("labels.accuracy")
+        'better'
+    """
 
     a: str
     b: str
@@ -59,64 +73,102 @@ class Comparison:
     changed: tuple[Change, ...] = ()
 
     def detectable(self, name: str) -> float | None:
-        """Smallest true difference that these rows would show with 80 % power; None without an interval."""
+        """Return the smallest true difference that these rows would show with 80 % power; None if unknown."""
         change = self.differences[name]
         return statistics.detectable(change.low, change.high)
 
     def verdict(self, name: str) -> str:
-        """What the difference of one value means (`stats.Difference.verdict`)."""
+        """Return what the difference of one value means (see `Difference.verdict`)."""
         return self.differences[name].verdict
 
 
 #: Fact by which two runs show the same row differently -> the reason in the report.
 _SHOWN = {"template_sha256": "other chat template", "pixels": "other image size"}
 
-Side = Run | str | Path | Sequence[Run | str | Path]
+#: A run, its folder, several of these, or a folder of runs; several are runs of one model.
+RunGroup = Run | str | Path | Sequence[Run | str | Path]
 
 
 def compare(
-    a: Side,
-    b: Side,
+    a: RunGroup,
+    b: RunGroup,
     *,
     resamples: int | None = None,
     confidence: float | None = None,
     seed: int | None = None,
 ) -> Comparison:
-    """Run b against run a on their common rows. resamples, confidence, seed: run a's where not given.
+    """Compare run b with run a on their common rows.
 
-    A side is a run, its folder, several of these, or a folder of runs: repeats of one model. Raises
-    `ConfigError` when the runs answer different schemas, and `DataError` for a directory that is no run."""
+    Args:
+        a: A run, its folder, several of these, or a folder of runs. Several are runs of one model, such as
+            other seeds, and count as one by their means.
+        b: The same, for the second.
+        resamples: Number of bootstrap resamples; None takes run a's.
+        confidence: Coverage of the intervals; None takes run a's.
+        seed: Seed of the resamples; None takes run a's.
+
+    Returns:
+        The differences b minus a.
+
+    Raises:
+        ConfigError: The runs answer different schemas.
+        DataError: A folder holds no scored run.
+
+    Example:
+        >>> import json
+        >>> from pathlib import Path
+        >>> from dfkeval import EvalConfig, compare, evaluate
+        >>> rows = [{"id": name, "messages": [{"role": "user", "content": f"The capital of {name}?"}],
+        ...          "meta": {"schema": "answer", "gold": {"answer": gold}}}
+        ...         for name, gold in [("Indonesia", "Jakarta"), ("Japan", "Tokyo")]]
+        >>> _ = Path("rows.jsonl").write_text("\\n".join(map(json.dumps, rows)))
+        >>> for run, text in [("base", "Paris"), ("tuned", "Tokyo")]:
+        ...     answers = [json.dumps({"id": row["id"], "text": text}) for row in rows]
+        ...     _ = Path(f"{run}.jsonl").write_text("\\n".join(answers))
+        ...     backend = {"kind": "scripted", "completions": f"{run}.jsonl"}
+        ...     _ = evaluate(EvalConfig(data="rows.jsonl", backend=backend, metrics=["answers"]), run)
+        >>> found = compare("base", "tuned")
+        >>> found.n, found.differences["answers.exact"].value
+        (2, 0.5)
+    """
     return compare_all(a, [b], resamples=resamples, confidence=confidence, seed=seed)[0]
 
 
 def compare_all(
-    a: Side,
-    others: Sequence[Side],
+    a: RunGroup,
+    others: Sequence[RunGroup],
     *,
     resamples: int | None = None,
     confidence: float | None = None,
     seed: int | None = None,
 ) -> list[Comparison]:
-    """Each of `others` against `a`, as `compare`; p values are corrected over the headline values of all."""
+    """Compare each of `others` with `a` (see `compare`); p values are corrected over the headline values of
+    all."""
     first = runs_of(a)
-    found = [_compare(first, runs_of(other), resamples, confidence, seed) for other in others]
-    return _corrected(found)
+    pairs = [_compare(first, runs_of(other), resamples, confidence, seed) for other in others]
+    return _corrected(pairs)
 
 
 def _compare(
     left: list[Run], right: list[Run], resamples: int | None, confidence: float | None, seed: int | None
 ) -> Comparison:
     first = left[0]
-    _refuse_other_schema([*left, *right])
+    _check_schema([*left, *right])
     places, left_out = align_all([*left, *right])
     groups = [first.samples[place].group for place in places[0]]
-    found: dict[str, Difference] = {}
+    values: dict[str, Difference] = {}
     notes: list[str] = []
     for name in first.measured:
         if not all(name in run.measured for run in [*left, *right]):
             continue
         tables = [run.measured[name][1] for run in [*left, *right]]
-        note = next(filter(None, (settings_differ(name, tables[0], other) for other in tables[1:])), "")
+        note = next(
+            filter(
+                None,
+                (settings_differ(name, first.measured[name][0], tables[0], other) for other in tables[1:]),
+            ),
+            "",
+        )
         if note:
             notes.append(note)
             continue
@@ -128,12 +180,14 @@ def _compare(
             groups,
             resamples=resamples or first.config.resamples,
             confidence=confidence or first.config.confidence,
-            seed=statistics.stream(first.config.seed if seed is None else seed, "bootstrap"),
+            seed=bootstrap.stream(first.config.seed if seed is None else seed, "bootstrap"),
         )
-        found |= {f"{name}.{key}": value for key, value in differences.items()}
+        values |= {f"{name}.{key}": value for key, value in differences.items()}
     notes += _unanswered([*left, *right], places)
     changed = _changed(left[0], right[0], places) if len(left) == len(right) == 1 else ()
-    return Comparison(side_name(left), side_name(right), len(groups), found, left_out, tuple(notes), changed)
+    return Comparison(
+        group_name(left), group_name(right), len(groups), values, left_out, tuple(notes), changed
+    )
 
 
 def _changed(a: Run, b: Run, places: Sequence[list[int]]) -> tuple[Change, ...]:
@@ -143,13 +197,13 @@ def _changed(a: Run, b: Run, places: Sequence[list[int]]) -> tuple[Change, ...]:
 
 
 def _unanswered(runs: Sequence[Run], places: Sequence[list[int]]) -> list[str]:
-    """A note on the common rows that are in no value, because a request failed; none without any."""
+    """Return a note on the common rows that count in no value because a request failed; none without any."""
     rows = zip(*places, strict=True)
     lost = sum(not all(run.samples[at].answered for run, at in zip(runs, row, strict=True)) for row in rows)
     return [f"{lost} of the common rows got no answer in a run, and are in no value"] if lost else []
 
 
-def _refuse_other_schema(runs: Sequence[Run]) -> None:
+def _check_schema(runs: Sequence[Run]) -> None:
     first = runs[0]
     for other in runs:
         if other.schema.name != first.schema.name:
@@ -158,47 +212,59 @@ def _refuse_other_schema(runs: Sequence[Run]) -> None:
             )
 
 
-def runs_of(side: Side, *, same_schema: bool = False) -> list[Run]:
-    """The runs of one side. Raises `ConfigError` for none, or for several schemas where they must be the
-    same, and `DataError` for a folder that holds no run."""
-    found = _runs_of(side)
-    if not found:
-        raise ConfigError("compare: a side without runs; name one run or more")
+def runs_of(group: RunGroup, *, same_schema: bool = False) -> list[Run]:
+    """Return the runs of a group.
+
+    Args:
+        group: A run, its folder, several of these, or a folder of runs.
+        same_schema: Whether all must answer the same schema.
+
+    Raises:
+        ConfigError: There are none, or they answer different schemas.
+        DataError: A folder holds no scored run.
+    """
+    runs = _runs_of(group)
+    if not runs:
+        raise ConfigError("compare: a group without runs; name one run or more")
     if same_schema:
-        _refuse_other_schema(found)
-    return found
+        _check_schema(runs)
+    return runs
 
 
-def _runs_of(side: Side) -> list[Run]:
-    if isinstance(side, Run):
-        return [side]
-    if isinstance(side, str | Path):
-        folder = Path(side)
+def _runs_of(group: RunGroup) -> list[Run]:
+    if isinstance(group, Run):
+        return [group]
+    if isinstance(group, str | Path):
+        folder = Path(group)
         inner = (
             [] if (folder / CONFIG).exists() else sorted(path.parent for path in folder.glob(f"*/{CONFIG}"))
         )
         return [load_run(path) for path in inner or [folder]]
-    return [run for each in side for run in _runs_of(each)]
+    return [run for member in group for run in _runs_of(member)]
 
 
-def side_name(side: Sequence[Run]) -> str:
-    """The run's name; of several runs in one folder that folder's, with their number."""
-    if len(side) == 1:
-        return side[0].name
-    parents = {run.folder.parent for run in side}
-    name = parents.pop().name if len(parents) == 1 else side[0].name
-    return f"{name} ({len(side)} runs)"
+def group_name(runs: Sequence[Run]) -> str:
+    """Return the run's name; for several runs in one folder the folder's, with their number."""
+    if len(runs) == 1:
+        return runs[0].name
+    parents = {run.folder.parent for run in runs}
+    name = parents.pop().name if len(parents) == 1 else runs[0].name
+    return f"{name} ({len(runs)} runs)"
 
 
 def align(a: Run, b: Run) -> tuple[list[tuple[int, int]], dict[str, int]]:
-    """Places of the comparable rows in both runs, and the number of the others by reason."""
+    """Return the places of the comparable rows in both runs, and the number of the others by reason."""
     places, left_out = align_all([a, b])
     return list(zip(*places, strict=True)), left_out
 
 
 def align_all(runs: Sequence[Run]) -> tuple[list[list[int]], dict[str, int]]:
-    """For each run the places of the rows that are comparable with the first run's in all of them, in the
-    first run's order, and the number of the other rows by the first reason against them."""
+    """Align the rows of several runs.
+
+    Returns:
+        For each run the places of the rows that are comparable in all runs, in the first run's order; and the
+        number of the other rows by the first reason against them.
+    """
     first, others = runs[0], runs[1:]
     tables = [{sample.id: index for index, sample in enumerate(run.samples)} for run in others]
     known = {sample.id for sample in first.samples}
@@ -208,25 +274,24 @@ def align_all(runs: Sequence[Run]) -> tuple[list[list[int]], dict[str, int]]:
     settings = [_other_setting(first, run) for run in others]
     places: list[list[int]] = [[] for _ in runs]
     for index, sample in enumerate(first.samples):
-        reason, found = "", [index]
+        reason, aligned = "", [index]
         for run, table, setting in zip(others, tables, settings, strict=True):
             place = table.get(sample.id)
             if place is None:
                 reason = reason or f"only in {first.name}"
                 continue
             reason = reason or setting or _other_row(sample, run.samples[place])
-            found.append(place)
+            aligned.append(place)
         if reason:
             left_out[reason] += 1
             continue
-        for kept, place in zip(places, found, strict=True):
-            kept.append(place)
+        for column, place in zip(places, aligned, strict=True):
+            column.append(place)
     return places, {reason: count for reason, count in sorted(left_out.items()) if count}
 
 
 def _other_setting(a: Run, b: Run) -> str:
-    """Why no row of the two runs can be compared; empty when they can. Unknown settings are taken as
-    equal."""
+    """Return why no row of the two runs can be compared; empty if they can. Unknown facts count as equal."""
     left, right = (AnswerIdentity.of(run.environment.get("backend")) for run in (a, b))
     fact = left.shown_differently(right)
     return "" if fact is None else _SHOWN.get(fact, f"other {fact}")
@@ -238,44 +303,42 @@ def _other_row(a: Sample, b: Sample) -> str:
     return "other gold" if a.gold != b.gold else ""
 
 
-def settings_differ(name: str, a: Measured, b: Measured) -> str:
-    """Why the numbers of one metric do not belong on one scale; empty when they do."""
-    keys = (
-        "model", "weights_sha256", "layer", "idf", "dtype", "threshold", "windows", "evaluator", "normalize",
-    )  # fmt: skip
-    sides = [{key: run.details.get(key) for key in keys} for run in (a, b)]
-    if sides[0] == sides[1]:
+def settings_differ(name: str, metric: Metric, a: Measured, b: Measured) -> str:
+    """Return why the numbers of one metric cannot be compared (`Metric.settings`); empty if they can."""
+    one, other = ({key: run.details.get(key) for key in metric.settings} for run in (a, b))
+    if one == other:
         return ""
-    return f"{name} is not compared: one run used {_short(sides[0])}, the other {_short(sides[1])}"
+    return f"{name} is not compared: one run used {_short(one)}, the other {_short(other)}"
 
 
 def _short(facts: dict[str, Any]) -> str:
-    return ", ".join(f"{key} {str(value)[:40]}" for key, value in facts.items() if value is not None)
+    shown = ", ".join(f"{key} {str(value)[:40]}" for key, value in facts.items() if value is not None)
+    return shown or "the defaults"
 
 
 def rows_of(measured: Measured, places: list[int]) -> Measured:
-    """The chosen rows of a metric's table."""
+    """Return the chosen rows of a metric's table."""
     return Measured(measured.columns, measured.values[places], measured.scored[places], measured.details)
 
 
-def _corrected(found: Sequence[Comparison]) -> list[Comparison]:
-    """The same comparisons with Holm's correction over the headline values of all of them."""
+def _corrected(pairs: Sequence[Comparison]) -> list[Comparison]:
+    """Return the comparisons with Holm's correction over the headline values of all of them."""
     raw = {
-        f"{place} {name}": each.differences[name].p
-        for place, each in enumerate(found)
+        f"{place} {name}": pair.differences[name].p
+        for place, pair in enumerate(pairs)
         for name in HEADLINES
-        if name in each.differences
+        if name in pair.differences
     }
     p = statistics.holm(raw)
     return [
         dataclasses.replace(
-            each,
+            pair,
             differences={
                 name: replace(value, p_holm=p.get(f"{place} {name}"))
-                for name, value in each.differences.items()
+                for name, value in pair.differences.items()
             },
         )
-        for place, each in enumerate(found)
+        for place, pair in enumerate(pairs)
     ]
 
 
@@ -285,15 +348,15 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def table(found: Sequence[Comparison]) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
-    """(`COLUMNS`, one row for each difference), headline values first."""
+def table(pairs: Sequence[Comparison]) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
+    """Return `COLUMNS` and one row for each difference, headline values first."""
     rows: list[tuple[object, ...]] = []
-    for each in found:
-        first = [name for name in HEADLINES if name in each.differences]
-        for name in [*first, *(name for name in each.differences if name not in first)]:
-            d = each.differences[name]
+    for pair in pairs:
+        first = [name for name in HEADLINES if name in pair.differences]
+        for name in [*first, *(name for name in pair.differences if name not in first)]:
+            d = pair.differences[name]
             rows.append(
-                (name, each.b, each.a, d.b, d.a, d.value, d.low, d.high, d.p, d.p_holm, d.test, d.n,
-                 d.verdict, each.detectable(name))
+                (name, pair.b, pair.a, d.b, d.a, d.value, d.low, d.high, d.p, d.p_holm, d.test, d.n,
+                 d.verdict, pair.detectable(name))
             )  # fmt: skip
     return COLUMNS, rows

@@ -1,20 +1,24 @@
-"""Several runs of one model (other seeds) as one side of a comparison: their mean, resampled.
+"""Resample the mean of several runs of one model (other seeds), for pooling and comparisons.
 
-Strategy: all runs are resampled with the same groups, so what they have in common is paired. A few runs say
-little about the spread of all that could have been, so their standard deviation s enters as one that is
+How it works: all runs are resampled with the same groups, so what they have in common is paired. A few runs
+say little about the spread of all that could have been, so their standard deviation s enters as one that is
 estimated from S runs:
 
     a mean         each resampled mean moves by s / sqrt(S) times a draw of Student's t with S - 1 degrees of
                    freedom (Behrens 1929, Fisher 1935); a share on the logit scale, its error divided by
                    p (1 - p) (delta method), so that no draw leaves [0, 1]
-    a difference   the resampled difference moves by a normal draw of both sides' s^2 / S together, and its
+    a difference   the resampled difference moves by a normal draw of both groups' s^2 / S together, and its
                    whole deviation is stretched as Student's t with the degrees of freedom that Satterthwaite
                    (1946) gives rows and runs together; a difference of shares is kept in [-1, 1]
 
-The first is rather too wide than too narrow; the second is nearer to what it says, which a verdict needs.
-Promises: seeded; one run alone moves by its rows only. The noise of rows that runs do not share is counted
-with the rows and with the runs (Owen 2007, The pigeonhole bootstrap): a little too wide again.
-tests/dfkeval/analysis/test_repeated_runs.py measures coverage and false verdicts."""
+The first interval is rather too wide than too narrow; the second is closer to its nominal coverage, which a
+verdict needs. Noise of rows that runs do not share is counted with the rows and with the runs (Owen 2007, The
+pigeonhole bootstrap), which makes intervals a little too wide again.
+tests/dfkeval/analysis/test_repeated_runs.py measures coverage and false verdicts.
+
+Guarantees:
+
+- A seed gives the same resamples; the mean of one run alone moves by its rows only."""
 
 from __future__ import annotations
 
@@ -26,48 +30,66 @@ import numpy as np
 from dfkeval.analysis.bootstrap import clusters, resample
 from dfkeval.metrics import Bools, Floats, Measured, Metric
 
-Side = dict[str, Floats]  # value name -> one number a run, or one a resample
+#: Value name -> one number a run, or one a resample.
+Values = dict[str, Floats]
 
 
-def sides(
-    runs_of: Sequence[Sequence[Measured]],
+def resampled_means(
+    run_groups: Sequence[Sequence[Measured]],
     metric: Metric,
     both: Bools,
     groups: Sequence[str],
     resamples: int,
     seed: int,
-) -> tuple[list[Side], list[Side] | None]:
-    """(each side's values by run (S,), the resampled means of its runs (R,)); no resamples for one group
-    alone. both: (N,), whether all runs scored the sample."""
-    runs = [run for side in runs_of for run in side]
+) -> tuple[list[Values], list[Values] | None]:
+    """Resample the means of groups of runs.
+
+    Args:
+        run_groups: For each group of runs, the statistics of each run on the same samples.
+        metric: Their metric.
+        both: Booleans of shape (N,): whether all runs scored the sample.
+        groups: The group of each sample, of length N.
+        resamples: Number of resamples R.
+        seed: Seed of the resamples.
+
+    Returns:
+        For each group of runs its values by run, of shape (S,); and the resampled means of its runs, of
+        shape (R,), or None if all samples are of one group.
+    """
+    runs = [run for members in run_groups for run in members]
     joint = np.concatenate([run.values[both] for run in runs], axis=1)
-    sums = clusters(joint, [group for group, kept in zip(groups, both, strict=True) if kept])
-    points = _by_side(runs_of, metric, joint.sum(axis=0, keepdims=True))
-    values = [{name: table[:, 0] for name, table in side.items()} for side in points]
+    sums = clusters(joint, [group for group, scored in zip(groups, both, strict=True) if scored])
+    points = _by_group(run_groups, metric, joint.sum(axis=0, keepdims=True))
+    values = [{name: table[:, 0] for name, table in tables.items()} for tables in points]
     if len(sums) < 2:
         return values, None
-    drawn = _by_side(runs_of, metric, resample(sums, resamples, seed))
-    return values, [{name: table.mean(axis=0) for name, table in side.items()} for side in drawn]
+    drawn = _by_group(run_groups, metric, resample(sums, resamples, seed))
+    return values, [{name: table.mean(axis=0) for name, table in tables.items()} for tables in drawn]
 
 
-def _by_side(runs_of: Sequence[Sequence[Measured]], metric: Metric, sums: Floats) -> list[Side]:
-    """(R, sum of all K) -> for each side: value name -> (S, R), of the values that all its runs have."""
-    found: list[Side] = []
+def _by_group(run_groups: Sequence[Sequence[Measured]], metric: Metric, sums: Floats) -> list[Values]:
+    """Return for each group of runs value name -> (S, R), from sums (R, sum of all K)."""
+    values: list[Values] = []
     start = 0
-    for side in runs_of:
+    for members in run_groups:
         tables = []
-        for run in side:
+        for run in members:
             tables.append(metric.reduce(sums[:, start : start + len(run.columns)], run.columns))
             start += len(run.columns)
         names = [name for name in tables[0] if all(name in table for table in tables)]
-        found.append({name: np.stack([table[name] for table in tables]) for name in names})
-    return found
+        values.append({name: np.stack([table[name] for table in tables]) for name in names})
+    return values
 
 
 def moved_mean(whole: Floats, values: Floats, seed: int, *, share: bool) -> Floats:
-    """(R,) resampled means of the runs, moved by what the runs do not say about all.
+    """Move resampled means by what a few runs leave unknown about all possible runs.
 
-    values: (S,) of each run on the real rows."""
+    Args:
+        whole: Resampled means of the runs, of shape (R,).
+        values: The value of each run on the real rows, of shape (S,).
+        seed: Seed of the moves.
+        share: Whether the value lies in [0, 1].
+    """
     mean, error = float(values.mean()), _error(values)
     if not error > 0:
         return whole
@@ -81,11 +103,17 @@ def moved_mean(whole: Floats, values: Floats, seed: int, *, share: bool) -> Floa
 
 
 def moved_difference(whole: Floats, a: Floats, b: Floats, seed: int, *, share: bool) -> Floats:
-    """(R,) resampled differences of the sides' means, moved and stretched by what the runs do not say.
+    """Move and stretch resampled differences of means by what a few runs leave unknown.
 
-    a, b: (S,) of each run of a side on the real rows."""
-    sides = [(len(values), _error(values)) for values in (a, b)]
-    known = [(count, error) for count, error in sides if error > 0]
+    Args:
+        whole: Resampled differences of the two groups' means, of shape (R,).
+        a: The value of each run of the first group on the real rows, of shape (S,).
+        b: The same of the second group.
+        seed: Seed of the moves.
+        share: Whether the values lie in [0, 1].
+    """
+    errors = [(len(values), _error(values)) for values in (a, b)]
+    known = [(count, error) for count, error in errors if error > 0]
     if not known:
         return whole
     runs = math.fsum(error**2 for _, error in known)
@@ -99,5 +127,5 @@ def moved_difference(whole: Floats, a: Floats, b: Floats, seed: int, *, share: b
 
 
 def _error(values: Floats) -> float:
-    """Standard error of the mean of several runs; 0 for one alone, NaN where a value is not known."""
+    """Return the standard error of the mean of several runs; 0 for one alone, NaN if a value is unknown."""
     return float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else 0.0

@@ -1,9 +1,12 @@
-"""A server's own tool-call parser against ours, on the same answers.
+"""Compare a server's own tool-call parser with ours on the same answers.
 
-Strategy: ours is the strict reading, else the lenient one; the server's is its one call of the schema's tool.
-They agree when both found the same arguments, or both found no call. Promises: answers whose raw text is not
-known are counted and not compared; where two requests were needed, the result says so, since it then rests on
-the server repeating itself."""
+How it works: ours is the strict reading, else the lenient one; the server's is its one call of the schema's
+tool. They agree if both found the same arguments, or if both found no call.
+
+Guarantees:
+
+- Answers whose raw text is not known are counted and not compared.
+- If two requests were needed, the result says so, since it then relies on the server repeating itself."""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from typing import Any
 from dfkdata.schemas import Schema, ToolForm
 from dfkeval.types import Completion, Sample
 
-#: Where the result stands in the details of summary.json.
+#: Key of the result in the details of summary.json.
 DETAIL = "server_parsing"
 #: Differences that are listed in full.
 SHOWN = 20
@@ -23,8 +26,17 @@ SHOWN = 20
 def compare(
     samples: Iterable[Sample], completions: Mapping[str, Completion], schema: Schema
 ) -> dict[str, Any] | None:
-    """{"compared", "equal", "sources", "differ": [{"id", "ours", "server"}]}; None where no answer carries
-    what its server parsed."""
+    """Compare both parsers on a run.
+
+    Args:
+        samples: The graded answers.
+        completions: Request id -> completion, which may carry what the server parsed.
+        schema: The schema of the answers.
+
+    Returns:
+        {"compared", "equal", "server_parsed", "sources", "differ": [{"id", "ours", "server"}]}; None if no
+        completion carries what its server parsed.
+    """
     sources: Counter[str] = Counter()
     differ: list[dict[str, Any]] = []
     compared = parsed = 0
@@ -52,20 +64,20 @@ def compare(
 
 
 def called(calls: list[dict[str, Any]], schema: Schema) -> dict[str, Any] | None:
-    """The arguments of the one call of the schema's tool; None for none, several, or another tool."""
+    """Return the arguments of the one call of the schema's tool; None for none, several, or another tool."""
     name = schema.form.name if isinstance(schema.form, ToolForm) else None
     if len(calls) != 1 or calls[0].get("name") != name or not isinstance(calls[0].get("arguments"), dict):
         return None
-    found: dict[str, Any] = calls[0]["arguments"]
-    return found
+    arguments: dict[str, Any] = calls[0]["arguments"]
+    return arguments
 
 
-def line(found: Mapping[str, Any]) -> str:
-    """The result in one sentence for the report."""
-    sources = ", ".join(f"{count} from {name}" for name, count in found["sources"].items())
-    said = (
-        f"The server's tool-call parser agrees with ours on {found['equal']} of {found['compared']} answers"
+def line(result: Mapping[str, Any]) -> str:
+    """Return the result of `compare` as one sentence for the report."""
+    sources = ", ".join(f"{count} from {name}" for name, count in result["sources"].items())
+    agreement = (
+        f"The server's tool-call parser agrees with ours on {result['equal']} of {result['compared']} answers"
     )
-    if found["compared"] and not found["server_parsed"]:
-        return f"{said}; it parsed none at all, so it was probably started without a parser ({sources})."
-    return f"{said} ({sources})."
+    if result["compared"] and not result["server_parsed"]:
+        return f"{agreement}; it parsed none at all, so it was probably started without a parser ({sources})."
+    return f"{agreement} ({sources})."

@@ -1,10 +1,15 @@
-"""Intervals and tests for any metric, from its sufficient statistics.
+"""Compute intervals and tests for any metric from its sufficient statistics.
 
-Strategy: resampled sums over groups (`_resampling`) go through the metric's own `reduce`, so a value, its
-interval and a difference between runs are one computation; the spread of several runs of one model (other
-seeds) is in the interval too (`_sides`). Promises: seeded and repeatable; intervals are percentile intervals,
-widened to hold the point value; one group alone has no interval; comparisons use only rows that all runs
-have; an interval of a share stays within [0, 1]."""
+How it works: resampled sums over groups (`bootstrap`) go through the metric's own `reduce`, so a value, its
+interval and a difference between runs are one computation. The spread of several runs of one model (other
+seeds) is in the interval too (`repeated_runs`).
+
+Guarantees:
+
+- A seed gives the same numbers on every machine.
+- Intervals are percentile intervals, widened to hold the point value; samples of one group alone have none.
+- Comparisons use only rows that all runs have.
+- An interval of a share stays within [0, 1]."""
 
 from __future__ import annotations
 
@@ -14,12 +19,8 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 import numpy as np
 
-from dfkeval.analysis.bootstrap import clusters as clusters
-from dfkeval.analysis.bootstrap import resample as resample
-from dfkeval.analysis.bootstrap import resample_all
-from dfkeval.analysis.bootstrap import stream as stream
-from dfkeval.analysis.bootstrap import weights as weights
-from dfkeval.analysis.repeated_runs import moved_difference, moved_mean, sides
+from dfkeval.analysis.bootstrap import clusters, resample_all
+from dfkeval.analysis.repeated_runs import moved_difference, moved_mean, resampled_means
 from dfkeval.metrics import Bools, Floats, Measured, Metric
 
 RESAMPLES = 10_000
@@ -27,8 +28,14 @@ CONFIDENCE = 0.95
 
 
 class Estimate(msgspec.Struct, frozen=True):
-    """value: None where nothing was scored. low, high: bounds of the interval, None without one. n: samples
-    scored."""
+    """A value of a metric with its interval.
+
+    Attributes:
+        value: None if nothing was scored.
+        low: Lower bound of the interval; None without one.
+        high: Upper bound.
+        n: Number of samples that were scored.
+    """
 
     value: float | None
     low: float | None
@@ -37,8 +44,16 @@ class Estimate(msgspec.Struct, frozen=True):
 
 
 class Pooled(msgspec.Struct, frozen=True):
-    """The mean of several runs. spread: standard deviation of the runs' values, None for one run alone.
-    by_run: the value of each run."""
+    """The mean of several runs with its interval.
+
+    Attributes:
+        value: None if nothing was scored.
+        low: Lower bound of the interval; None without one.
+        high: Upper bound.
+        n: Number of rows; of values with fewer, that of the run with the fewest.
+        spread: Standard deviation of the runs' values; None for one run alone.
+        by_run: The value of each run.
+    """
 
     value: float | None
     low: float | None
@@ -49,9 +64,21 @@ class Pooled(msgspec.Struct, frozen=True):
 
 
 class Difference(msgspec.Struct, frozen=True):
-    """Second run minus first, on their common samples. p: two-sided; `test` names where it is from. p_holm:
-    corrected for the comparisons beside it, None where none was. lower_is_better: a negative difference is an
-    improvement. confidence: of the interval."""
+    """The second run minus the first, on their common samples.
+
+    Attributes:
+        value: The difference; None if nothing was scored.
+        low: Lower bound of its interval; None without one.
+        high: Upper bound.
+        n: Number of common samples.
+        a: The first run's value.
+        b: The second run's value.
+        p: Two-sided p value.
+        p_holm: The p value corrected for the comparisons beside it; None if it was not corrected.
+        test: Where `p` is from.
+        lower_is_better: Whether a negative difference is an improvement.
+        confidence: Coverage of the interval.
+    """
 
     value: float | None
     low: float | None
@@ -67,8 +94,11 @@ class Difference(msgspec.Struct, frozen=True):
 
     @property
     def verdict(self) -> str:
-        """ "better" or "worse" where the interval excludes 0 and the corrected p, if there is one, is below
-        1 - confidence; else "no difference shown"; "n/a" without an interval."""
+        """Whether the second run is "better" or "worse": the interval excludes 0, and a corrected p is small
+        enough.
+
+        Else "no difference shown"; "n/a" without an interval.
+        """
         if self.low is None or self.high is None:
             return "n/a"
         by_chance = self.p_holm is not None and self.p_holm > 1 - self.confidence
@@ -86,7 +116,8 @@ def estimate(
     confidence: float = CONFIDENCE,
     seed: int = 42,
 ) -> dict[str, Estimate]:
-    """Each value of the metric with its interval. groups: (N,) cluster of each sample."""
+    """Return each value of a metric with its interval; `groups` holds the group of each sample, of length
+    N."""
     one = {"": (metric, measured)}
     return estimates(one, groups, resamples=resamples, confidence=confidence, seed=seed)[""]
 
@@ -99,7 +130,18 @@ def estimates(
     confidence: float = CONFIDENCE,
     seed: int = 42,
 ) -> dict[str, dict[str, Estimate]]:
-    """`estimate` of several metrics of the same samples, which share the drawing of groups."""
+    """Estimate the values of several metrics of the same samples, which share the draws of groups.
+
+    Args:
+        scored: Metric name -> the metric and its statistics.
+        groups: The group of each sample, of length N; groups are resampled whole.
+        resamples: Number of resamples.
+        confidence: Coverage of the intervals.
+        seed: Seed of the resamples.
+
+    Returns:
+        Metric name -> value name -> estimate.
+    """
     sums = {
         name: clusters(measured.values[measured.scored], _kept(groups, measured))
         for name, (_, measured) in scored.items()
@@ -115,17 +157,19 @@ def estimates(
 def _estimates(
     metric: Metric, measured: Measured, drawn: Floats | None, confidence: float
 ) -> dict[str, Estimate]:
-    """drawn: (R, K) resampled sums, None for one group alone."""
+    """Return the estimates from resampled sums of shape (R, K); None for samples of one group alone."""
     counts = _counts(metric, [measured], measured.scored)
     point = metric.reduce(measured.values.sum(axis=0, keepdims=True), measured.columns)
     if drawn is None:
         return {name: _without_interval(value[0], counts(name)) for name, value in point.items()}
-    found = metric.reduce(drawn, measured.columns)
-    return {name: _interval(value[0], found[name], counts(name), confidence) for name, value in point.items()}
+    resampled = metric.reduce(drawn, measured.columns)
+    return {
+        name: _interval(value[0], resampled[name], counts(name), confidence) for name, value in point.items()
+    }
 
 
 def _counts(metric: Metric, runs: Sequence[Measured], kept: Bools) -> Callable[[str], int]:
-    """Value name -> the rows it is made of; of several runs the fewest."""
+    """Return a function: value name -> number of rows that it is made of; of several runs the fewest."""
 
     def count(name: str) -> int:
         title = metric.counted.get(name, metric.counted.get(name.partition(".")[0]))
@@ -145,7 +189,7 @@ def _without_interval(value: float, n: int) -> Estimate:
 
 
 def _interval(value: float, drawn: Floats, n: int, confidence: float) -> Estimate:
-    """Percentile interval over the resamples where the value is defined."""
+    """Return the percentile interval over the resamples in which the value is defined."""
     defined = drawn[~np.isnan(drawn)]
     if math.isnan(value) or not len(defined):
         return _without_interval(value, n)
@@ -162,13 +206,25 @@ def pooled(
     confidence: float = CONFIDENCE,
     seed: int = 42,
 ) -> dict[str, Pooled]:
-    """Mean over several runs of one model on the same samples in the same order, with the runs' spread.
+    """Return the mean over several runs of one model on the same samples in the same order.
 
-    Samples that any run did not score are left out of all; values that not all runs have are left out."""
+    Samples that any run did not score are left out of all; values that not all runs have are left out.
+
+    Args:
+        metric: The metric.
+        runs: Its statistics of each run.
+        groups: The group of each sample, of length N.
+        resamples: Number of resamples.
+        confidence: Coverage of the intervals.
+        seed: Seed of the resamples.
+
+    Returns:
+        Value name -> mean with its interval and the runs' spread.
+    """
     both = _scored_by_all(runs)
     counts = _counts(metric, runs, both)
-    points, drawn = sides([runs], metric, both, groups, resamples, seed)
-    found = {}
+    points, drawn = resampled_means([runs], metric, both, groups, resamples, seed)
+    means = {}
     for name in points[0]:
         values = points[0][name]
         mean, n = float(values.mean()), counts(name)
@@ -177,8 +233,8 @@ def pooled(
             moved = moved_mean(drawn[0][name], values, seed, share=metric.is_share(name))
             whole = _interval(mean, moved, n, confidence)
         spread = float(values.std(ddof=1)) if len(runs) > 1 and not math.isnan(mean) else None
-        found[name] = Pooled(whole.value, whole.low, whole.high, n, spread, tuple(map(_number, values)))
-    return found
+        means[name] = Pooled(whole.value, whole.low, whole.high, n, spread, tuple(map(_number, values)))
+    return means
 
 
 def difference(
@@ -191,17 +247,31 @@ def difference(
     confidence: float = CONFIDENCE,
     seed: int = 42,
 ) -> dict[str, Difference]:
-    """Each value of b minus a; of several runs on a side, their means. All measured the same samples in the
-    same order. Samples that any run did not score are left out of all, and `n` says how many remain; for a
-    value that is made of fewer rows (`Metric.counted`), how many the run with the fewest has. Values that
-    not all runs have are left out."""
+    """Return each value of b minus a; of several runs, the difference of their means.
+
+    Samples that any run did not score are left out of all, and `n` says how many remain; for a value that is
+    made of fewer rows (`Metric.counted`), how many the run with the fewest has. Values that not all runs
+    have are left out.
+
+    Args:
+        metric: The metric.
+        a: Its statistics of the first run, or of several; all measured the same samples in the same order.
+        b: The same of the second.
+        groups: The group of each sample, of length N.
+        resamples: Number of resamples.
+        confidence: Coverage of the intervals.
+        seed: Seed of the resamples.
+
+    Returns:
+        Value name -> difference.
+    """
     left, right = _as_list(a), _as_list(b)
     both = _scored_by_all([*left, *right])
     counts = _counts(metric, [*left, *right], both)
-    points, drawn = sides([left, right], metric, both, groups, resamples, seed)
-    kept = [group for group, scored in zip(groups, both, strict=True) if scored]
-    alone = len(left) == len(right) == 1 and len(set(kept)) == len(kept)
-    found = {}
+    points, drawn = resampled_means([left, right], metric, both, groups, resamples, seed)
+    scored_groups = [group for group, scored in zip(groups, both, strict=True) if scored]
+    alone = len(left) == len(right) == 1 and len(set(scored_groups)) == len(scored_groups)
+    differences = {}
     for name in [name for name in points[0] if name in points[1]]:
         x, y, n = float(points[0][name].mean()), float(points[1][name].mean()), counts(name)
         change = _without_interval(y - x, n)
@@ -214,11 +284,11 @@ def difference(
             change, p = _interval(y - x, moved, n, confidence), _sign_p(moved)
             if alone and name in metric.binary:
                 p, test = _mcnemar_of(metric.binary[name], left[0], right[0], both), "McNemar, exact"
-        found[name] = Difference(
+        differences[name] = Difference(
             change.value, change.low, change.high, n, _number(x), _number(y), p, None, test,
             name in metric.lower_is_better, confidence,
         )  # fmt: skip
-    return found
+    return differences
 
 
 def _as_list(runs: Measured | Sequence[Measured]) -> list[Measured]:
@@ -226,8 +296,8 @@ def _as_list(runs: Measured | Sequence[Measured]) -> list[Measured]:
 
 
 def _scored_by_all(runs: Sequence[Measured]) -> Bools:
-    found: Bools = np.logical_and.reduce([run.scored for run in runs])
-    return found
+    scored: Bools = np.logical_and.reduce([run.scored for run in runs])
+    return scored
 
 
 def _mcnemar_of(column: str, a: Measured, b: Measured, both: Bools) -> float:
@@ -240,7 +310,7 @@ def _number(value: float) -> float | None:
 
 
 def _sign_p(drawn: Floats) -> float | None:
-    """Two-sided: how often the resampled difference is on the other side of 0; at least 2 / (R + 1)."""
+    """Return the two-sided p: how often resamples lie beyond 0; at least 2 / (R + 1)."""
     defined = drawn[~np.isnan(drawn)]
     if not len(defined):
         return None
@@ -249,8 +319,12 @@ def _sign_p(drawn: Floats) -> float | None:
 
 
 def mcnemar(lost: int, won: int) -> float:
-    """Exact two-sided p of McNemar's test: `lost` samples only the first run has right, `won` only the
-    second."""
+    """Return the exact two-sided p of McNemar's test.
+
+    Args:
+        lost: Samples that only the first run has right.
+        won: Samples that only the second run has right.
+    """
     total, small = lost + won, min(lost, won)
     if total == 0:
         return 1.0
@@ -264,7 +338,7 @@ def _log_choose(n: int, k: int) -> float:
 
 
 def holm(p_values: Mapping[str, float | None]) -> dict[str, float | None]:
-    """Holm's correction for looking at several values at once; order and names are kept."""
+    """Return p values with Holm's correction for looking at several at once; order and names are kept."""
     known = sorted((p, name) for name, p in p_values.items() if p is not None)
     corrected: dict[str, float | None] = dict.fromkeys(p_values)
     worst = 0.0
@@ -277,10 +351,19 @@ def holm(p_values: Mapping[str, float | None]) -> dict[str, float | None]:
 def detectable(
     low: float | None, high: float | None, *, confidence: float = CONFIDENCE, power: float = 0.8
 ) -> float | None:
-    """Smallest true difference that a comparison with this interval's width would find with `power`; None
-    without one.
+    """Return the smallest true difference that a comparison with an interval of this width would find.
 
-    (z of the confidence + z of the power) times the standard error that the interval shows."""
+    It is (z of the confidence + z of the power) times the standard error that the interval shows.
+
+    Args:
+        low: Lower bound of the interval; None without one.
+        high: Upper bound.
+        confidence: Coverage of the interval.
+        power: Probability with which the difference would be found.
+
+    Returns:
+        The difference; None without an interval.
+    """
     if low is None or high is None:
         return None
     from statistics import NormalDist

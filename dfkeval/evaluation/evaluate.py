@@ -23,7 +23,7 @@ from dfkdata.common import json_files
 from dfkdata.common.errors import DataError
 from dfkdata.schemas import Schema
 from dfkeval import reports
-from dfkeval.analysis import comparison, server_parser, statistics
+from dfkeval.analysis import bootstrap, comparison, server_parser, statistics
 from dfkeval.backends import Backend
 from dfkeval.evaluation import constraints, generation, likelihood, preflight
 from dfkeval.evaluation.generation import LazyBackend, Progress
@@ -140,7 +140,7 @@ def summarise(run: Run) -> dict[str, Any]:
         [sample.group for sample in run.samples],
         resamples=run.config.resamples,
         confidence=run.config.confidence,
-        seed=statistics.stream(run.config.seed, "bootstrap"),
+        seed=bootstrap.stream(run.config.seed, "bootstrap"),
     )
     return {
         "n": len(run.samples),

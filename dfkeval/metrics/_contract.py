@@ -81,9 +81,22 @@ class Metric:
         reproduces: The tool whose published numbers it repeats, with that tool's own treatment of failures.
         lower_is_better: Names of the values of which a smaller number is the better one.
         likelihoods: Whether it needs the likelihood of the gold answers, which an evaluation then computes.
-        counted: Value name, or its part before the first dot -> column that is 1 for each row that the value is
-            made of, if these are not all scored rows; their number is the value's `n`.
-        unbounded: Endings of the names of values that are no shares and may leave [0, 1]."""
+        counted: Value name, or its part before the first dot -> column that is 1 for each row that the value
+            is made of, if these are not all scored rows; their number is the value's `n`.
+        unbounded: Endings of the names of values that are no shares and may leave [0, 1].
+        settings: Names of the details that two runs must share for their values to be compared.
+
+    Example:
+        >>> import numpy as np
+        >>> from dfkeval.metrics import Measured, Metric, column, ratio
+        >>> def measure(samples, scoring):
+        ...     values = np.array([[sample.answered, len(sample.text) < 80] for sample in samples], dtype=float)
+        ...     return Measured(("n", "short"), values, values[:, 0] > 0)
+        >>> def reduce(sums, columns):
+        ...     return {"rate": ratio(column(sums, columns, "short"), column(sums, columns, "n"))}
+        >>> Metric(measure, reduce, binary={"rate": "short"}).is_share("rate")
+        True
+    """
 
     measure: Callable[[Sequence[Sample], Scoring], Measured]
     reduce: Callable[[Floats, tuple[str, ...]], dict[str, Floats]]
@@ -94,6 +107,7 @@ class Metric:
     likelihoods: bool = False
     counted: Mapping[str, str] = field(default_factory=dict)
     unbounded: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
 
     def is_share(self, name: str) -> bool:
         """Return whether the value lies in [0, 1] for whatever is measured."""

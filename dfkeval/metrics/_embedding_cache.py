@@ -21,7 +21,8 @@ from dfkeval.models.text_encoder import TokenEmbeddings
 
 
 class _Line(msgspec.Struct, frozen=True):
-    """text: hash of the text. offset: in bytes. tokens, width: T and D. truncated: as in `TokenEmbeddings`."""
+    """text: hash of the text. offset: in bytes. tokens, width: T and D. truncated: as in
+    `TokenEmbeddings`."""
 
     text: str
     offset: int

@@ -18,6 +18,8 @@ from dfkeval.parsing import legacy
 from dfkeval.types import Sample
 
 UNPARSED, EMPTY = "<UNPARSED>", "<EMPTY>"
+#: Details that decide the numbers.
+SETTINGS = ("evaluator", "normalize")
 
 
 class Options(Config):

@@ -233,4 +233,7 @@ def settings(options: Options, scores: TextScores) -> dict[str, Any]:
     }
 
 
-METRIC = Metric(measure, means, unbounded=NAMES)
+#: Details that decide the numbers.
+SETTINGS = ("model", "weights_sha256", "layer", "idf", "dtype", "windows")
+
+METRIC = Metric(measure, means, unbounded=NAMES, settings=SETTINGS)

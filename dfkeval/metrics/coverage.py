@@ -37,7 +37,8 @@ def measure(samples: Sequence[Sample], scoring: Scoring) -> Measured:
         covered = grounding.coverage(answer, sample.source_text or "", options.language)
         if covered is not None:
             row[:] = (1, covered)
-    return Measured(COLUMNS, values, values[:, 0] > 0)
+    details = {} if options.language == "en" else {"language": options.language}
+    return Measured(COLUMNS, values, values[:, 0] > 0, details)
 
 
 def reduce(sums: Floats, columns: tuple[str, ...]) -> dict[str, Floats]:
@@ -45,4 +46,4 @@ def reduce(sums: Floats, columns: tuple[str, ...]) -> dict[str, Floats]:
     return {"rate": ratio(column(sums, columns, "rate"), column(sums, columns, "n"))}
 
 
-METRIC = Metric(measure, reduce, needs=(Grounded,))
+METRIC = Metric(measure, reduce, needs=(Grounded,), settings=("language",))

@@ -168,4 +168,10 @@ def _total(sums: Floats, places: list[int]) -> Floats:
     return total
 
 
-METRIC = Metric(measure, reduce, needs=(Grounded, Choice, Label), binary={"exact": "exact"})
+METRIC = Metric(
+    measure,
+    reduce,
+    needs=(Grounded, Choice, Label),
+    binary={"exact": "exact"},
+    settings=("model", "weights_sha256", "dtype", "threshold"),
+)

@@ -47,7 +47,10 @@ def measure(samples: Sequence[Sample], scoring: Scoring) -> Measured:
         row[:] = (1, rate.value or 0.0, clean, rate.texts, rate.supported)
         if rate.missing:
             unsupported[sample.id] = list(rate.missing)
-    return Measured(COLUMNS, values, values[:, 0] > 0, {"unsupported": unsupported})
+    details: dict[str, object] = {"unsupported": unsupported}
+    if options.language != "en":
+        details["language"] = options.language
+    return Measured(COLUMNS, values, values[:, 0] > 0, details)
 
 
 def reduce(sums: Floats, columns: tuple[str, ...]) -> dict[str, Floats]:
@@ -57,4 +60,4 @@ def reduce(sums: Floats, columns: tuple[str, ...]) -> dict[str, Floats]:
     return out | {"leaf_rate": ratio(column(sums, columns, "supported"), column(sums, columns, "leaves"))}
 
 
-METRIC = Metric(measure, reduce, needs=(Grounded,), binary={"clean": "clean"})
+METRIC = Metric(measure, reduce, needs=(Grounded,), binary={"clean": "clean"}, settings=("language",))

@@ -72,4 +72,5 @@ METRIC = Metric(
     reproduces="SITA vlm_gen, text_gen, text_gen_v3",
     counted={f"rouge_l_{name}": "rouge_n" for name in ("precision", "recall", "f1")},
     unbounded=("_support",),
+    settings=_sita.SETTINGS,
 )

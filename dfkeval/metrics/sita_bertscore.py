@@ -35,4 +35,11 @@ def reduce(sums: Floats, columns: tuple[str, ...]) -> dict[str, Floats]:
     return {f"bertscore_{name}": value for name, value in means(sums, columns).items()}
 
 
-METRIC = Metric(measure, reduce, needs=(Label,), reproduces="SITA", unbounded=NAMES)
+METRIC = Metric(
+    measure,
+    reduce,
+    needs=(Label,),
+    reproduces="SITA",
+    unbounded=NAMES,
+    settings=(*bertscore.SETTINGS, *_sita.SETTINGS),
+)

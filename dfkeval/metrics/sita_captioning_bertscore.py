@@ -24,4 +24,11 @@ def measure(samples: Sequence[Sample], scoring: Scoring) -> Measured:
     return Measured(COLUMNS, values, values[:, 0] > 0, bertscore.settings(options, scores))
 
 
-METRIC = Metric(measure, reduce, needs=(Prose,), reproduces="SITA vlm_captioning", unbounded=NAMES)
+METRIC = Metric(
+    measure,
+    reduce,
+    needs=(Prose,),
+    reproduces="SITA vlm_captioning",
+    unbounded=NAMES,
+    settings=bertscore.SETTINGS,
+)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dfkeval.analysis import statistics
+from dfkeval.analysis import bootstrap, statistics
 from dfkeval.metrics import Measured, Metric, Scoring, column, labels, ratio, validity
 from tests.helpers.runs import DFK, sample_of
 
@@ -54,9 +54,9 @@ def test_metrics_estimated_together_have_the_numbers_that_each_has_alone() -> No
 
 def test_sums_of_groups_do_not_depend_on_whether_each_row_is_one() -> None:
     values = np.random.default_rng(9).random((50, 3))
-    alone = statistics.clusters(values, groups(50))
+    alone = bootstrap.clusters(values, groups(50))
     assert sorted(alone.tolist()) == sorted(values.tolist())
-    pairs = statistics.clusters(np.repeat(values, 2, axis=0), [str(index // 2) for index in range(100)])
+    pairs = bootstrap.clusters(np.repeat(values, 2, axis=0), [str(index // 2) for index in range(100)])
     assert pairs == pytest.approx(2 * alone)
 
 
@@ -149,7 +149,7 @@ def test_resampled_confusions_stay_within_what_was_seen() -> None:
     scoring = Scoring(DFK)
     for metric in (labels.METRIC, validity.METRIC):
         table = metric.measure(samples, scoring)
-        drawn = statistics.resample(statistics.clusters(table.values, [s.group for s in samples]), 200, 1)
+        drawn = bootstrap.resample(bootstrap.clusters(table.values, [s.group for s in samples]), 200, 1)
         for values in metric.reduce(drawn, table.columns).values():
             assert np.nanmin(values) >= 0.0 and np.nanmax(values) <= 1.0
 

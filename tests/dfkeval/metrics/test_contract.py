@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from dfkdata.common import plugins
 from dfkdata.common.errors import ConfigError
 from dfkeval import metrics
-from dfkeval.analysis import statistics
+from dfkeval.analysis import bootstrap, statistics
 from dfkeval.metrics import Measured, Metric, Scoring
 from dfkeval.metrics.bertscore import Options
 from dfkeval.types import Sample
@@ -112,8 +112,8 @@ def test_intervals_hold_the_value_and_count_failures(name: str, schema: str) -> 
 def test_values_are_shares_unless_the_metric_says_otherwise(name: str, schema: str) -> None:
     texts = [None, "?", None, "Label: fitnah\n\nAnalisis: lain"] * 4
     metric, measured = measured_of(name, schema, samples_of(schema, texts))
-    drawn = statistics.resample(
-        statistics.clusters(measured.values, [str(index) for index in range(16)]), 200, 1
+    drawn = bootstrap.resample(
+        bootstrap.clusters(measured.values, [str(index) for index in range(16)]), 200, 1
     )
     for key, found in metric.reduce(drawn, measured.columns).items():
         if metric.is_share(key):
