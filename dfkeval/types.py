@@ -1,11 +1,13 @@
-"""The shapes that flow through an evaluation: what is asked, what came back, what it was worth.
+"""The shapes that flow through an evaluation.
 
     row -> Request -> Backend.generate -> Completion (stored verbatim) -> decode -> Sample -> Metric ->
     Estimate
 
-Promises: a `Completion` holds the model's bytes and is never repaired; a `Sample` has exactly one outcome
-of `OUTCOMES`, so rates over outcomes sum to 100 %. A request that failed is not an answer: it is counted
-apart and never scored."""
+Guarantees:
+
+- A `Completion` holds the model's text and is never repaired.
+- A `Sample` has exactly one outcome of `OUTCOMES`, so the rates of all outcomes sum to 100 %.
+- A request that failed is not an answer: it is counted apart and never scored."""
 
 from __future__ import annotations
 
@@ -49,8 +51,13 @@ NOT_ANSWERED = frozenset({"request_failed", "timeout"})
 
 
 class LabelSlot(msgspec.Struct, frozen=True, kw_only=True):
-    """Where an answer names its label. marker: what is written before it. written: canonical label -> its
-    spelling. closing: what follows it; empty for the end of the answer. `dfkeval.parsing.label_confidence` makes it."""
+    """Where an answer names its label (`dfkeval.parsing.label_confidence` makes it).
+
+    Attributes:
+        marker: The text before the label.
+        written: Canonical label -> how answers spell it.
+        closing: The text after the label; empty if it ends the answer.
+    """
 
     marker: str
     written: dict[str, str]
@@ -61,20 +68,38 @@ ConstraintKind = Literal["structural_tag", "grammar", "json_schema", "json_objec
 
 
 class Constraint(msgspec.Struct, frozen=True, kw_only=True):
-    """What the answer must match while it is written (`dfkeval.evaluation.constraints` derives it from a schema).
+    """What an answer must match while it is written (`dfkeval.evaluation.constraints` derives it from a
+    schema).
 
-    text: a structural tag or a JSON Schema as JSON, or an EBNF grammar with the rule `root`; empty for
-    json_object."""
+    Attributes:
+        kind: How `text` is read.
+        text: A structural tag or a JSON Schema as JSON, or an EBNF grammar with the rule `root`; empty for
+            json_object.
+    """
 
     kind: ConstraintKind
     text: str = ""
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """One question. `messages`: chat turns with parts {"type": "text"|"image"}; `images`: paths in
-    placeholder order; `slot`: asks for the probability of each label as well. draw_index: which draw of the
-    same question this is, from 0. constraint: None for a free answer. force_tool: the function that a server
-    is told to have called, whatever the model would rather do."""
+    """One question to a model.
+
+    Attributes:
+        id: The id of its completion.
+        messages: Chat turns; their parts have the type "text" or "image".
+        images: Paths or data URIs in the order of the image parts.
+        tools: Tool definitions; None for none.
+        slot: Where the answer names its label, to ask for the probability of each label too; None if not
+            asked.
+        draw_index: Which draw of the same question this is, from 0.
+        constraint: What the answer must match; None for a free answer.
+        force_tool: The function that the server must call; None leaves it to the model.
+
+    Example:
+        >>> from dfkeval.backends import Request
+        >>> Request(id="1", messages=[{"role": "user", "content": "Hello"}]).draw_index
+        0
+    """
 
     id: str
     messages: list[dict[str, Any]]
@@ -87,8 +112,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def refuse_unseen(turns: Iterable[Mapping[str, Any]]) -> None:
-    """Raise `DataError` for video and audio in `turns`: a request carries pictures only, and the model would
-    be asked about something that it was not shown."""
+    """Raise `DataError` for video and audio in the turns, which a request does not carry and a model would
+    not see."""
     contents = (turn.get("content") for turn in turns)
     for part in (part for parts in contents if isinstance(parts, list) for part in parts):
         if part.get("type") in ("video", "audio"):
@@ -96,13 +121,27 @@ def refuse_unseen(turns: Iterable[Mapping[str, Any]]) -> None:
 
 
 class Sampling(Config):
-    """How text is drawn. temperature 0 is greedy, and then top_p, top_k and min_p do not matter.
+    """How text is drawn.
 
-    max_new_tokens: limit of one answer, in tokens. stop: strings that end an answer; they stay in its text.
-    seed, repeats: each row is drawn `repeats` times; a draw depends on the seed, its number and the question
-    alone. thinking: whether the template opens a think block for the model. thinking_budget: tokens of
-    reasoning, after which the block is closed for the model; they come on top of `max_new_tokens`. None lets
-    reasoning and answer share `max_new_tokens`."""
+    Attributes:
+        max_new_tokens: Limit of one answer, in tokens.
+        temperature: 0 is greedy; then top_p, top_k and min_p do not matter.
+        top_p: Smallest set of tokens whose probabilities sum to this share.
+        top_k: Number of most likely tokens; 0 for all.
+        min_p: Smallest probability of a token, as a share of the most likely one's.
+        repetition_penalty: Divisor of the logits of tokens that have occurred; 1 for none.
+        stop: Strings that end an answer; they stay in its text.
+        seed: A draw depends on the seed, its index and the question alone.
+        repeats: How often each row is drawn.
+        thinking: Whether the template opens a think block for the model.
+        thinking_budget: Tokens of reasoning, after which the block is closed for the model; they come on top
+            of `max_new_tokens`. None lets reasoning and answer share `max_new_tokens`.
+
+    Example:
+        >>> from dfkeval.backends import Sampling
+        >>> Sampling(temperature=0.7, repeats=4, thinking=True, thinking_budget=256).limit
+        768
+    """
 
     max_new_tokens: int = Field(default=512, ge=1)
     temperature: float = Field(default=0.0, ge=0.0)
@@ -126,30 +165,42 @@ class Sampling(Config):
 
     @property
     def limit(self) -> int:
-        """Tokens of reasoning and answer together."""
+        """The most tokens of reasoning and answer together."""
         return self.max_new_tokens + (self.thinking_budget or 0)
 
 
 class Completion(msgspec.Struct, frozen=True, kw_only=True):
     """What came back for one request, verbatim.
 
-    text: the generated text with its stop string, without the stop token and padding. seconds: wall time of
-    the request, or of its batch. error: why there is no answer, when finish_reason is "error". timed_out:
-    the error was a time limit. restored_stop: the server dropped this stop string and it was put back.
+    Attributes:
+        id: The id of its request.
+        text: The generated text with its stop string, without the stop token and padding. If the prompt
+            opened a think block, the text is what follows the block.
+        finish_reason: "stop", "length" if the token limit was reached, or "error".
+        n_prompt_tokens: Tokens of the prompt; None if unknown.
+        n_output_tokens: Tokens that were generated; None if unknown.
+        error: Why there is no answer, if finish_reason is "error".
+        seconds: Wall time of the request, or of its batch.
+        timed_out: Whether the error was a time limit.
+        restored_stop: The stop string that the server dropped and that was put back.
+        server_parsed: Whether the server returned a parsed call, which the text repeats.
+        label_probs: Canonical label -> its probability over the closed set
+            (`dfkeval.parsing.label_confidence`); None if it was not asked for or is not known.
+        reasoning: What stood in the think block that the prompt opened; None without one.
+        unclosed_think: Whether that block was never closed; the text is empty then.
+        thinking_cut: Whether the block was closed for the model when its budget was spent.
+        first_token_seconds: Time from the start of the attempt that was answered, or of its batch, to its
+            first token; None if unknown.
+        cached: Whether it was taken from the response cache; `seconds` are those of the first time.
+        server_calls: What the server's own parser made of the answer, [{"name", "arguments"}]; None if it
+            was not asked for.
+        server_source: Where `text` comes from then: "same answer", "two greedy requests", or "no raw text".
 
-    server_parsed: the server returned a parsed call, and the text is that call written again.
-    label_probs: canonical label -> its probability over the closed set (`dfkeval.parsing.label_confidence`); None where it
-    was not asked for or cannot be known.
-
-    reasoning: what stood in the think block that the prompt opened, None without one; `text` is then what
-    follows it. unclosed_think: that block was never closed, and the text is empty. thinking_cut: the block
-    was closed for the model when its budget was spent. first_token_seconds: from the start of the attempt
-    that was answered, or of its batch, to its first token; None where it is not known. cached: taken from the
-    response cache; seconds are those of the first time.
-
-    server_calls: what the server's own parser made of the answer, [{"name", "arguments"}], None where it was
-    not asked for. server_source: where `text` comes from then: "same answer", "two greedy requests", or "no
-    raw text"."""
+    Example:
+        >>> from dfkeval.backends import Completion
+        >>> Completion(id="1", text="Jakarta").finish_reason
+        'stop'
+    """
 
     id: str
     text: str
@@ -172,18 +223,32 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True):
-    """One judged answer.
+    """One graded answer.
 
-    outcome: one of `OUTCOMES`. gold: the row's answer, None if it has none. value: the strictly decoded
-    answer, None unless outcome is "ok". lenient: the answer after named repairs; equal to `value` where
-    that exists. repairs: what lenient did, or the aliases that strict resolved. problems: what is wrong,
-    one readable line each. text: the raw answer. source_text: what the answer must be grounded in, None for
-    none. prompt: the asked text, images as `<image>`. label: the answered class, of `lenient`, where the
-    schema has one. label_probs: as in the completion. draw_index: which draw of its row this is, from 0
-    (`repeat` in files).
-    reasoning: what the model thought before it answered, None for nothing. gold_nll, gold_tokens: as in
-    `Likelihood`; None where it was not asked for or could not be given. differs: where JSON Schema and answer
-    class disagree on the answer, in words with the place; None where they agree."""
+    Attributes:
+        id: The id of its request.
+        group: Samples of one group are resampled together.
+        outcome: One of `OUTCOMES`.
+        gold: The row's answer; None if it has none.
+        value: The strictly decoded answer; None unless the outcome is "ok".
+        lenient: The answer after named repairs; equal to `value` if that exists.
+        text: The raw answer.
+        repairs: What lenient reading did, or the aliases that strict reading resolved.
+        problems: What is wrong, one readable line each.
+        source_text: What the answer must be grounded in; None for none.
+        images: Paths or data URIs of the images that were shown.
+        prompt: The question as readable text, with images as `<image>`.
+        key: Hash of prompt, tools and image bytes; rows of two runs are comparable if it is equal.
+        label: The answered class, of `lenient`, if the schema has one.
+        label_probs: As in the completion, like finish_reason, n_prompt_tokens, n_output_tokens, seconds and
+            first_token_seconds.
+        draw_index: Which draw of its row this is, from 0; `repeat` in files.
+        reasoning: What the model thought before it answered; None for nothing.
+        gold_nll: As `Likelihood.nll`; None if it was not asked for or could not be computed.
+        gold_tokens: As `Likelihood.tokens`.
+        differs: Where JSON Schema and answer class disagree on the answer, in words with the place; None if
+            they agree.
+    """
 
     id: str
     group: str
@@ -213,7 +278,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def confidence(self) -> float | None:
-        """The probability of the label that was answered, in [0, 1]; None where either is not known."""
+        """The probability of the label that was answered, in [0, 1]; None if either is not known."""
         return self.label_probs.get(self.label) if self.label_probs and self.label is not None else None
 
     @property
@@ -223,7 +288,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GoldAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """A question with the answer that the row teaches. turn: the assistant's message."""
+    """A question with the answer that the row teaches; `turn` is the assistant's message."""
 
     request: Request
     turn: dict[str, Any]
@@ -232,8 +297,13 @@ class GoldAnswer(msgspec.Struct, frozen=True, kw_only=True):
 class Likelihood(msgspec.Struct, frozen=True, kw_only=True):
     """How likely a model finds a row's gold answer.
 
-    nll: negative log-likelihood in nats, summed over the answer's tokens and its stop token, given the
-    prompt. tokens: their number. error: why there is none, the other two being 0 then."""
+    Attributes:
+        id: The id of the request.
+        nll: Negative log-likelihood in nats, summed over the answer's tokens and its stop token, given the
+            prompt.
+        tokens: Number of these tokens.
+        error: Why there is none; `nll` and `tokens` are 0 then.
+    """
 
     id: str
     nll: float = 0.0

@@ -14,15 +14,15 @@ if TYPE_CHECKING:
     from dfktrain.config.run import TrainConfig as TrainConfig
     from dfktrain.data.collator import Collator as Collator
     from dfktrain.merging.merge import merge_adapter as merge_adapter
-    from dfktrain.training.run import TrainResult as TrainResult
     from dfktrain.training.run import train as train
+    from dfktrain.training.state import TrainResult as TrainResult
 
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
         "Collator": "data.collator",
         "TrainConfig": "config.run",
-        "TrainResult": "training.run",
+        "TrainResult": "training.state",
         "merge_adapter": "merging.merge",
         "train": "training.run",
     },

@@ -20,8 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from dfkdata.common.errors import BackendError, ConfigError, missing_package
-from dfkeval.models import adapters
-from dfkeval.models import metadata as cards
+from dfkeval.models import adapters, metadata
 from dfkeval.models.families import WEIGHT_FILE
 from dfktrain.config.run import HUB, TrainConfig
 from dfktrain.config.sections import ModelCard
@@ -31,11 +30,11 @@ _BESIDE = (
     "adapter_config.json", "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json",
     "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "processor_config.json",
     "preprocessor_config.json", "video_preprocessor_config.json", "chat_template.jinja", "merge-report.json",
-    cards.NAME, model_card.NAME,
+    metadata.NAME, model_card.NAME,
 )  # fmt: skip
 _NAME = re.compile(r"^[\w-][\w.-]*/[\w-][\w.-]*$")
 _TOKEN = re.compile(rb"hf_[A-Za-z0-9]{20,}")
-_FETCHED = ("adapter_config.json", "adapter_model*.safetensors", cards.NAME, "chat_template.jinja")
+_FETCHED = ("adapter_config.json", "adapter_model*.safetensors", metadata.NAME, "chat_template.jinja")
 
 
 @dataclass(frozen=True)
@@ -114,7 +113,7 @@ def public_content(path: Path) -> bytes | Path:
         settings = json.loads(data)
         settings["base_model_name_or_path"] = _base_name(path.parent, settings.get("base_model_name_or_path"))
         return json.dumps(settings, indent=2, sort_keys=True).encode() + b"\n"
-    if path.name == cards.NAME:
+    if path.name == metadata.NAME:
         card = json.loads(data)
         if card.get("base"):
             card["base"]["name"] = _base_name(path.parent, card["base"]["name"])

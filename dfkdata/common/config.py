@@ -80,7 +80,7 @@ def _echo(fault: Mapping[str, Any], all_faults: Sequence[Mapping[str, Any]]) -> 
 def _fault(model: type[BaseModel], loc: tuple[int | str, ...], kind: str, message: str) -> str:
     place = ".".join(str(step) for step in loc)
     if kind != "extra_forbidden":
-        return f"{place}: {message}"
+        return f"{place}: {message}" if place else message
     known = _known_keys(model, loc[:-1])
     key = str(loc[-1])
     return f"{place}: unknown key{suggestion(key, known)} (known: {', '.join(known)})"

@@ -1,236 +1,191 @@
-"""convert(): read -> check -> deduplicate -> split -> export, one row in memory at a time.
+"""convert(): read, check, deduplicate, split and export raw rows, one row in memory at a time.
 
-Promises: rows in = rows out + quarantined + duplicates + left out by request; equal input and configuration
-give equal bytes; nothing in the output folder changes before everything is written (see `dfkdata.conversion.output_folder`).
-An exact duplicate (same turns, same tools, same picture bytes) is written to duplicates.jsonl and is no
-reject. Where two copies fall on two sides of the split, the one in training goes, so that nothing is tested
-that was taught."""
+Guarantees:
+    - Rows in = rows out + quarantined + duplicates + left out by request.
+    - Equal input and options give equal bytes.
+    - Nothing in the output folder changes before everything is written (`dfkdata.conversion.output_folder`).
+    - An exact duplicate (same turns, same tools, same picture bytes) goes to duplicates.jsonl and is no
+      reject. If one copy is held out, the training copy goes, so that no test row is in the training data."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import wraps
+from inspect import Signature, signature
 from pathlib import Path
-from types import ModuleType
-from typing import Any, Literal
+from typing import Any, ParamSpec, Protocol
 
-from dfkdata import schemas, sources
-from dfkdata.common import plugins
+from dfkdata import sources
 from dfkdata.common.config import bind
 from dfkdata.common.errors import ConfigError
-from dfkdata.conversion import output_folder, reader, selection
-from dfkdata.conversion import splits as split
+from dfkdata.conversion import job as jobs
+from dfkdata.conversion import output_folder
+from dfkdata.conversion.job import ConversionJob
 from dfkdata.conversion.options import ConvertOptions, Summary, reject_limit
 from dfkdata.conversion.runner import ConversionRun
-from dfkdata.validation.rules import Policy
+from dfkdata.conversion.splits import SPLITS
+from dfkdata.validation.rules import RULES
 
-EXPORTS = "dfkdata.exports"
-
-
-def convert(
-    input: sources.Input,
-    out: str | Path,
-    *,
-    format: str,
-    to: str = "messages",
-    schema: str | None = None,
-    variant: str | None = None,
-    images: str | Path | None = None,
-    seed: int = 42,
-    max_rejects: str | int = "0%",
-    validation: float = 0.1,
-    test: float = 0.0,
-    group_by: str | None = None,
-    split_column: str | None = None,
-    validation_file: sources.Input | None = None,
-    test_file: sources.Input | None = None,
-    stratify: str | None = None,
-    split: Literal["hash", "sita"] = "hash",
-    max_samples: int | None = None,
-    subsample: float = 1.0,
-    where: list[str] | None = None,
-    limit: int | None = None,
-    sample: bool = False,
-    hub_config: str | None = None,
-    hub_split: str | None = None,
-    materialize: Literal["link", "copy", "embed"] = "link",
-    deep: bool = False,
-    tokenizer: str | None = None,
-    max_tokens: int | None = None,
-    grounding: float | None = None,
-    grounding_language: Literal["en", "id"] = "en",
-    balance: bool = False,
-    overwrite: bool = False,
-    nulls: Literal["omit", "keep"] = "omit",
-    rules: dict[str, Policy] | None = None,
-    options: dict[str, Any] | None = None,
-    progress: Callable[[int], None] | None = None,
-) -> Summary:
-    """Convert `input` from a raw `format` to the training layout `to`, into the folder `out`.
-
-    input: file, folder, pattern, zip or tar, hf://datasets/ORG/NAME@REV (`hub_config`, `hub_split`), or rows
-    in memory. schema, variant: default the format's own. images: folder where image names start, default the
-    input's folder. validation, test: shares of groups in [0, 1). group_by: field of the raw row (dotted)
-    instead of the format's group. split_column: field that names each row's split. validation_file,
-    test_file: inputs that are held out; then no share is cut from `input`. stratify: field whose values keep
-    their shares on each side. split: "sita" repeats that framework's shuffle, with its `max_samples` and
-    `subsample` (share of each label). where: conditions such as "meta.grounded=true". limit: the first rows,
-    or with `sample` that many at random. materialize: "copy" the images into `out`, or "embed" them in the
-    rows. deep: decode every picture and look for near duplicates across splits. tokenizer, max_tokens: a
-    tokenizer.json and how many text tokens a row may have. max_rejects: "2%" of all rows or a count. rules:
-    rule code -> policy. options: the format's own. progress: told the number of rows read from time to time.
-    Raises `ConfigError` before anything is written, `DataError` for a file that is not of the format."""
-    allowed = reject_limit(max_rejects)
-    fixed = validation_file is not None or test_file is not None
-    if fixed and split_column:
-        raise ConfigError(
-            "--split-column and --validation-file/--test-file both fix the split; give one of them"
-        )
-    asked = {
-        "format": format, "to": to, "schema_name": schema, "variant": variant, "seed": seed,
-        "validation": 0.0 if fixed else validation, "test": 0.0 if fixed else test, "group_by": group_by,
-        "split_column": split_column, "stratify": stratify, "split": split, "max_samples": max_samples,
-        "subsample": subsample, "where": where or [],
-        "limit": limit, "sample": sample, "hub_config": hub_config,
-        "hub_split": hub_split, "materialize": materialize, "deep": deep, "tokenizer": tokenizer,
-        "max_tokens": max_tokens, "grounding": grounding, "grounding_language": grounding_language,
-        "balance": balance, "nulls": nulls, "rules": rules or {}, "options": options or {},
-    }  # fmt: skip
-    inputs: list[tuple[sources.Input, str | None]] = [(input, "train" if fixed else None)]
-    held = ((validation_file, "validation"), (test_file, "test"))
-    inputs += [(given, side) for given, side in held if given is not None]
-    job = _Job(
-        bind(asked, ConvertOptions, "convert"),
-        inputs,
-        Path(images) if images is not None else None,
-        Path(out),
-    )
-    job.progress = progress
-    return job.convert(allowed, overwrite)
+P = ParamSpec("P")
 
 
-class _Job:
-    """A conversion before it runs: names are resolved, nothing is open."""
+class _Convert(Protocol[P]):
+    def __call__(
+        self, input: sources.Input, out: str | Path, *args: P.args, **options: P.kwargs
+    ) -> Summary: ...
 
-    progress: Callable[[int], None] | None = None
 
-    def __init__(
-        self,
-        plan: ConvertOptions,
-        inputs: list[tuple[sources.Input, str | None]],
-        images: Path | None,
-        out: Path,
-    ) -> None:
-        self.plan, self.inputs, self.images, self.folder = plan, inputs, images, output_folder.Folder(out)
-        self.format: ModuleType = plugins.load(reader.FAMILY, plan.format)
-        self.options = bind(plan.options, self.format.Options, f"format {plan.format}")
-        self.export: ModuleType = plugins.load(EXPORTS, plan.to)
-        name, variant = plan.schema_name or self.format.SCHEMA, plan.variant
-        if variant is None and plan.schema_name in (None, self.format.SCHEMA):
-            variant = getattr(self.format, "VARIANT", None)
-        self.schema = schemas.load(name, variant) if name else None
-        self.side = split.HashSplit(plan.seed, plan.validation, plan.test)
-        self.conditions = [selection.condition(text) for text in plan.where]
-        reader.demand_folder(images)
-        for given, _ in inputs:
-            if isinstance(given, str | Path) and not sources.exists(given):
-                raise ConfigError(f"{given}: no such file, folder or pattern with a match")
+def _takes_fields_of(
+    model: Callable[P, ConvertOptions],
+) -> Callable[[Callable[[sources.Input, str | Path, ConvertOptions], Summary]], _Convert[P]]:
+    """Let `convert` take the fields of its options as keywords, with the model's types and defaults."""
 
-    def parts(self) -> list[tuple[sources.Part, str | None]]:
-        """The parts of all inputs; archives are unpacked beside the output's other media."""
-        store, config, side = (
-            self.folder.partial / output_folder.MEDIA,
-            self.plan.hub_config,
-            self.plan.hub_split,
-        )
-        return [
-            (part, fixed)
-            for given, fixed in self.inputs
-            for part in sources.parts(given, store=store, config=config, split=side)
-        ]
+    def decorate(function: Callable[[sources.Input, str | Path, ConvertOptions], Summary]) -> _Convert[P]:
+        @wraps(function)
+        def call(input: sources.Input, out: str | Path, *args: P.args, **options: P.kwargs) -> Summary:
+            return function(input, out, bind(options, ConvertOptions, "convert"))
 
-    def convert(self, allowed: Callable[[int], float], overwrite: bool) -> Summary:
-        """Do the work, or find that it is done."""
-        head = self._head()
-        old = None if overwrite else self._earlier(head)
-        if old is not None and self._settled(old):
-            return self._summary(old, allowed, fresh=False)
-        with self.folder.alone():
-            old = None if overwrite else self._earlier(head)  # another run may have finished meanwhile
+        input_and_out = [*signature(function).parameters.values()][:2]
+        fields = signature(model).parameters.values()
+        setattr(call, "__signature__", Signature([*input_and_out, *fields], return_annotation=Summary))  # noqa: B010
+        return call
+
+    return decorate
+
+
+@_takes_fields_of(ConvertOptions)
+def convert(input: sources.Input, out: str | Path, options: ConvertOptions) -> Summary:
+    """Convert raw data into a folder of training files.
+
+    Writes train.jsonl, validation.jsonl, test.jsonl (if rows are held out for it), quarantine.jsonl (rows that
+    cannot be used, whole, each with its reason), duplicates.jsonl and manifest.json.
+
+    Args:
+        input: File, folder, pattern, zip or tar, hf://datasets/ORG/NAME@REV, or rows in memory.
+        out: Folder to write.
+        options: The fields of `ConvertOptions`, as keywords: `format` is required, `to`, `schema`, `images`,
+            `validation`, `test`, `rules` and the others have defaults.
+
+    Returns:
+        Counts of rows, splits, rejects and warnings.
+
+    Raises:
+        ConfigError: An option is wrong, an input does not exist, or `out` holds something else; nothing was
+            written.
+        DataError: A file is not of the format.
+
+    Example:
+        >>> import tempfile
+        >>> from dfkdata import convert, load_rows
+        >>> rows = [{"instruction": "Sapa dunia.", "output": "Halo, dunia."}, {"instruction": "Sapa!"}]
+        >>> summary = convert(rows, tempfile.mkdtemp() + "/out", format="alpaca", validation=0)
+        >>> summary.rows["out"], [*summary.codes]
+        (1, ['NO_ANSWER'])
+        >>> [row["messages"][-1]["content"] for row in load_rows(summary.folder / "train.jsonl")]
+        [[{'type': 'text', 'text': 'Halo, dunia.'}]]
+    """
+    allowed = reject_limit(options.max_rejects)
+    job = jobs.resolve(input, out, options)
+    manifest, fresh = _manifest(job)
+    return _summary(job.folder.final, manifest, allowed, fresh)
+
+
+def _manifest(job: ConversionJob) -> tuple[dict[str, Any], bool]:
+    """Do the work, or find that it is done: the manifest, and whether anything was written."""
+    head, overwrite = _head(job), job.options.overwrite
+    old = None if overwrite else _earlier(job, head)
+    if old is not None and _is_settled(old):
+        return old, False
+    with job.folder.alone():
+        old = None if overwrite else _earlier(job, head)  # another run may have finished meanwhile
+        if old is None:
+            _check_strangers(job)
+        job.folder.start()
+        try:
+            manifest = head | ConversionRun(job).run()
             if old is None:
-                self._refuse_strangers(overwrite)
-            self.folder.start()
-            try:
-                manifest = head | ConversionRun(self).run()
-                if old is None:
-                    self.folder.finish(manifest)
-                elif old != manifest:
-                    raise self._other(old, manifest)
-            finally:
-                self.folder.discard()
-        return self._summary(manifest, allowed, fresh=old is None)
+                job.folder.finish(manifest)
+            elif old != manifest:
+                raise _other(job, old, manifest)
+        finally:
+            job.folder.discard()
+    return manifest, old is None
 
-    def _earlier(self, head: dict[str, Any]) -> dict[str, Any] | None:
-        """The manifest of this very conversion, finished before. Raises `ConfigError` for that of another."""
-        old = self.folder.manifest()
-        if old is not None and any(old.get(key) != value for key, value in head.items()):
-            raise self._other(old, head)
-        return old
 
-    def _refuse_strangers(self, overwrite: bool) -> None:
-        """Raises `ConfigError` where a file to be written is an input, or is there without a manifest."""
-        names = [f"{name}.jsonl" for name in (*split.SPLITS, "quarantine", "duplicates")]
-        found = [path for name in names if (path := self.folder.final / name).exists()]
-        given = [Path(each).resolve() for each, _ in self.inputs if isinstance(each, str | Path)]
-        if read := [path for path in found if path.resolve() in given]:
-            raise ConfigError(f"{read[0]}: is an input and would be written over; give another --out")
-        killed = self.folder.partial.exists() or self.folder.manifest_exists()
-        if found and not killed and not overwrite:
-            reason = "not written by a conversion"
-            raise ConfigError(f"{found[0]}: {reason}; give another --out or use --overwrite")
+def _earlier(job: ConversionJob, head: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the manifest of this very conversion if it was finished before.
 
-    def _settled(self, old: dict[str, Any]) -> bool:
-        """Whether inputs and configuration alone say that nothing changed: pictures and memory have to be
-        looked at."""
-        seen = all("sha256" in entry for entry in old["inputs"])
-        return seen and not old["images"] and not any(code.startswith("IMG") for code in old["codes"])
+    Raises `ConfigError` if the folder holds another conversion."""
+    old = job.folder.manifest()
+    if old is not None and any(old.get(key) != value for key, value in head.items()):
+        raise _other(job, old, head)
+    return old
 
-    def _head(self) -> dict[str, Any]:
-        """What makes this conversion the same as another: configuration and inputs."""
-        default = ConvertOptions(format="").model_dump()
-        config = {
-            key: value
-            for key, value in self.plan.model_dump().items()
-            if value is not None and (value != default[key] or key in ("seed", "to", "validation", "test"))
-        }
-        config["options"] = self.options.model_dump()
-        found = [
-            entry | ({"split": side} if side else {})
-            for given, side in self.inputs
-            for entry in self._facts(given)
-        ]
-        return {"manifest": 1, "config": config, "inputs": found}
 
-    def _facts(self, given: sources.Input) -> list[dict[str, Any]]:
-        if not isinstance(given, str | Path):
-            return [{"path": "memory"}]
-        if Path(given).is_file():
-            return [output_folder.file_facts(Path(given), Path(given).name)]
-        parts = sources.parts(given, config=self.plan.hub_config, split=self.plan.hub_split)
-        return [output_folder.file_facts(part.path, part.name) for part in parts if part.path is not None]
+def _check_strangers(job: ConversionJob) -> None:
+    """Raise `ConfigError` if a file to be written is an input, or is there without a manifest."""
+    names = [f"{name}.jsonl" for name in (*SPLITS, "quarantine", "duplicates")]
+    files = [path for name in names if (path := job.folder.final / name).exists()]
+    inputs = [Path(given).resolve() for given, _ in job.inputs if isinstance(given, str | Path)]
+    if read := [path for path in files if path.resolve() in inputs]:
+        raise ConfigError(f"{read[0]}: is an input and would be written over; give another --out")
+    killed = job.folder.partial.exists() or job.folder.manifest_exists()
+    if files and not killed and not job.options.overwrite:
+        reason = "not written by a conversion"
+        raise ConfigError(f"{files[0]}: {reason}; give another --out or use --overwrite")
 
-    def _other(self, old: dict[str, Any], new: dict[str, Any]) -> ConfigError:
-        keys = ("config", "inputs", "images", "rows", "outputs")
-        changed = " and ".join(key for key in keys if key in new and old.get(key) != new[key])
-        what = f"{self.folder.final}: holds another conversion ({changed or 'version'} differ)"
-        return ConfigError(f"{what}; give another --out or use --overwrite")
 
-    def _summary(self, manifest: dict[str, Any], allowed: Callable[[int], float], fresh: bool) -> Summary:
-        rows = manifest["rows"]
-        written = {
-            Path(entry["path"]).stem: entry["rows"] for entry in manifest["outputs"] if "rows" in entry
-        }
-        splits = {name: written[name] for name in split.SPLITS if name in written}
-        too_many = rows["quarantined"] > allowed(rows["in"])
-        return Summary(
-            self.folder.final, rows, splits, manifest["codes"], manifest["warnings"], too_many, fresh
-        )
+def _is_settled(old: dict[str, Any]) -> bool:
+    """Whether inputs and options alone show that nothing changed.
+
+    Rows in memory and files beside the rows (pictures, videos) have to be looked at again."""
+    hashed = all("sha256" in entry for entry in old["inputs"])
+    media = old["images"] or any(code not in RULES or RULES[code].about == "media" for code in old["codes"])
+    return hashed and not media
+
+
+def _head(job: ConversionJob) -> dict[str, Any]:
+    """Return what makes this conversion the same as another: options and inputs."""
+    default = ConvertOptions(format="").model_dump()
+    config = {
+        key: value
+        for key, value in job.options.model_dump().items()
+        if value is not None and (value != default[key] or key in ("seed", "to", "validation", "test"))
+    }
+    config["options"] = job.format_options.model_dump()
+    inputs = [
+        entry | ({"split": split} if split else {})
+        for given, split in job.inputs
+        for entry in _input_facts(given, job.options)
+    ]
+    return {"manifest": 1, "config": config, "inputs": inputs}
+
+
+def _input_facts(given: sources.Input, options: ConvertOptions) -> list[dict[str, Any]]:
+    if not isinstance(given, str | Path):
+        return [{"path": "memory"}]
+    if Path(given).is_file():
+        return [output_folder.file_facts(Path(given), Path(given).name)]
+    parts = sources.parts(given, config=options.hub_config, split=options.hub_split)
+    return [output_folder.file_facts(part.path, part.name) for part in parts if part.path is not None]
+
+
+def _other(job: ConversionJob, old: dict[str, Any], new: dict[str, Any]) -> ConfigError:
+    keys = ("config", "inputs", "images", "rows", "outputs")
+    changed = " and ".join(key for key in keys if key in new and old.get(key) != new[key])
+    what = f"{job.folder.final}: holds another conversion ({changed or 'version'} differ)"
+    return ConfigError(f"{what}; give another --out or use --overwrite")
+
+
+def _summary(folder: Path, manifest: dict[str, Any], allowed: Callable[[int], float], fresh: bool) -> Summary:
+    rows = manifest["rows"]
+    written = {Path(entry["path"]).stem: entry["rows"] for entry in manifest["outputs"] if "rows" in entry}
+    return Summary(
+        folder=folder,
+        rows=rows,
+        splits={name: written[name] for name in SPLITS if name in written},
+        codes=manifest["codes"],
+        warnings=manifest["warnings"],
+        too_many=rows["quarantined"] > allowed(rows["in"]),
+        fresh=fresh,
+    )

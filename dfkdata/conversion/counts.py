@@ -1,11 +1,13 @@
-"""What is counted while rows flow: rules that were broken, with the first example of each, and labels."""
+"""What a conversion counts: rows, broken rules with the first example of each, labels, and pictures."""
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Any
 
+from dfkdata.conversion.splits import SPLITS
 from dfkdata.rows.record import Record, Reject
 from dfkdata.schemas import Label, Schema
 
@@ -14,74 +16,122 @@ _SHOWN = ("source", "reason", "path", "excerpt", "hint")
 
 
 @dataclass
-class _Found:
+class _RuleCount:
     count: int = 0
     first: dict[str, Any] = field(default_factory=dict)
 
 
 class RuleCounts:
-    """Rule -> how often it was broken, and where first."""
+    """Count how often each rule was broken, and keep the first example of each."""
 
     def __init__(self) -> None:
-        self._found: dict[str, _Found] = {}
+        self._counts: dict[str, _RuleCount] = {}
 
     def add(self, reject: Reject) -> None:
-        """Count one; the first of its rule is kept as the example."""
-        found = self._found.setdefault(reject.code, _Found())
-        found.count += 1
-        if found.count == 1:
-            found.first = {key: getattr(reject, key) for key in _SHOWN if getattr(reject, key)}
+        """Count one broken rule."""
+        entry = self._counts.setdefault(reject.code, _RuleCount())
+        entry.count += 1
+        if entry.count == 1:
+            entry.first = {key: getattr(reject, key) for key in _SHOWN if getattr(reject, key)}
 
     def facts(self) -> dict[str, Any]:
-        """The manifest's part: rule -> {"count", "first"}, sorted."""
-        return {code: {"count": one.count, "first": one.first} for code, one in sorted(self._found.items())}
+        """Return the manifest's part: code -> {"count", "first"}, sorted."""
+        return {code: {"count": one.count, "first": one.first} for code, one in sorted(self._counts.items())}
 
 
 class LabelCounts:
-    """Label field -> {"raw": spellings as they came, "train": classes, ...}; "raw" counts every row that was
-    written."""
+    """Count the classes of every label field, in each split and as they were spelt.
 
-    def __init__(self, schema: Schema | None, sides: tuple[str, ...]) -> None:
+    The manifest's part is field -> {"raw": spellings of all written rows, "train": classes, ...}."""
+
+    def __init__(self, schema: Schema | None) -> None:
         names = [name for name, role in schema.roles.items() if isinstance(role, Label)] if schema else []
         self.names = tuple(names)
-        self._counts = {name: {side: Counter[str]() for side in ("raw", *sides)} for name in names}
+        self._counts = {name: {split: Counter[str]() for split in ("raw", *SPLITS)} for name in names}
 
-    def add(self, record: Record, side: str) -> None:
-        """Count the labels of a record that was written to `side`."""
+    def add(self, record: Record, split: str) -> None:
+        """Count the labels of a record that was written to `split`."""
         for name, counts in self._counts.items():
             if record.gold is not None and name in record.gold:
-                counts[side][str(record.gold[name])] += 1
+                counts[split][str(record.gold[name])] += 1
                 counts["raw"][str(record.meta.get(f"raw_{name}", record.gold[name]))] += 1
 
-    def remove(self, meta: dict[str, Any], side: str) -> None:
-        """Take back a row that left `side` again; `meta` is the written row's."""
+    def remove(self, meta: dict[str, Any], split: str) -> None:
+        """Take back a row that left `split` again; `meta` is the written row's."""
         gold = meta.get("gold", {})
         for name, counts in self._counts.items():
             if name in gold:
-                counts[side][str(gold[name])] -= 1
+                counts[split][str(gold[name])] -= 1
                 counts["raw"][str(meta.get(f"raw_{name}", gold[name]))] -= 1
 
     def rare(self) -> list[str]:
-        """A sentence for each class under 5 % of the rows."""
-        found = []
+        """Return a sentence for each class with less than 5 % of the rows."""
+        sentences = []
         for counts in self._counts.values():
-            total = sum((number for side, number in counts.items() if side != "raw"), Counter[str]())
+            total = sum((number for split, number in counts.items() if split != "raw"), Counter[str]())
             small = [name for name, number in sorted(total.items()) if number < RARE_SHARE * total.total()]
-            found += [f"{name!r} has {total[name]} of {total.total()} rows" for name in small]
-        return found
+            sentences += [f"{name!r} has {total[name]} of {total.total()} rows" for name in small]
+        return sentences
 
-    def weights(self, side: str) -> dict[str, dict[str, float]]:
-        """Field -> class -> weight with which each class is drawn equally often from `side`; the mean over
-        rows is 1."""
-        found = {}
+    def weights(self, split: str) -> dict[str, dict[str, float]]:
+        """Return field -> class -> weight with which every class is drawn equally often from `split`.
+
+        The mean weight over all rows is 1."""
+        weights = {}
         for name, counts in self._counts.items():
-            rows = {key: n for key, n in sorted(counts[side].items()) if n}
-            found[name] = {key: round(sum(rows.values()) / (len(rows) * n), 6) for key, n in rows.items()}
-        return found
+            rows = {key: n for key, n in sorted(counts[split].items()) if n}
+            weights[name] = {key: round(sum(rows.values()) / (len(rows) * n), 6) for key, n in rows.items()}
+        return weights
 
     def facts(self) -> dict[str, dict[str, dict[str, int]]]:
-        """The manifest's part: field -> side -> class -> rows, sorted."""
+        """Return the manifest's part: field -> split -> class -> rows, sorted."""
         return {
-            name: {side: {key: n for key, n in sorted(found.items()) if n} for side, found in counts.items()}
+            name: {
+                split: {key: n for key, n in sorted(counter.items()) if n}
+                for split, counter in counts.items()
+            }
             for name, counts in self._counts.items()
+        }
+
+
+class ImageCounts:
+    """Count the pictures of written rows and hash their digests in order."""
+
+    def __init__(self) -> None:
+        self._count, self._hash = 0, sha256()
+
+    def add(self, digest: bytes) -> None:
+        """Count one picture."""
+        self._count += 1
+        self._hash.update(digest)
+
+    def facts(self) -> dict[str, Any]:
+        """Return the manifest's part: {"count", "sha256"}, empty without pictures."""
+        return {"count": self._count, "sha256": self._hash.hexdigest()} if self._count else {}
+
+
+class RunCounts:
+    """Hold all counts of one conversion.
+
+    Attributes:
+        rows: in, out, quarantined, duplicates, left_out.
+        rejects: Broken rules of rejected rows.
+        warnings: Broken rules that let a row through.
+        labels: Classes.
+        images: Pictures.
+    """
+
+    def __init__(self, schema: Schema | None) -> None:
+        self.rows = {"in": 0, "out": 0, "quarantined": 0, "duplicates": 0, "left_out": 0}
+        self.rejects, self.warnings = RuleCounts(), RuleCounts()
+        self.labels, self.images = LabelCounts(schema), ImageCounts()
+
+    def facts(self) -> dict[str, Any]:
+        """Return the manifest's part."""
+        return {
+            "rows": dict(self.rows),
+            "codes": self.rejects.facts(),
+            "warnings": self.warnings.facts(),
+            "labels": self.labels.facts(),
+            "images": self.images.facts(),
         }

@@ -1,5 +1,5 @@
-"""The rules that look beyond one row, or that only work when asked for: length, one post with two labels,
-classes and splits that are too small."""
+"""The rules that look beyond one row, or that only work when asked for: length, grounding, one post with two
+labels, classes and splits that are too small."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 
 import msgspec
 
-from dfkdata.conversion import decode_pool
 from dfkdata.conversion.counts import LabelCounts
 from dfkdata.conversion.digest_set import DigestSet
 from dfkdata.conversion.options import ConvertOptions
@@ -16,76 +15,87 @@ from dfkdata.rows.prompt import before_answer
 from dfkdata.rows.record import Record, RowError
 from dfkdata.schemas import Schema
 from dfkdata.validation import grounding, token_count
-from dfkdata.validation.rules import RuleReporter
+from dfkdata.validation.rules import RowReport, RuleReporter
 
 _RECOMMENDED = range(100, 100_001)
 
 
 class DatasetChecks:
-    """Sees each row once before it is written, and the counts at the end. busy: whether rows need be shown to
-    it."""
+    """Check each row before it is written, and the counts at the end.
+
+    Attributes:
+        needs_rows: Whether any rule of this conversion looks at single rows.
+    """
 
     def __init__(
-        self, plan: ConvertOptions, labels: LabelCounts, report: RuleReporter, schema: Schema | None
+        self, options: ConvertOptions, labels: LabelCounts, rules: RuleReporter, schema: Schema | None
     ) -> None:
-        self.schema = schema
-        self.plan, self.labels, self.report = plan, labels, report
-        self.decoder = decode_pool.ImageDecodePool() if plan.deep else None
-        self._tokens = token_count.counter(plan.tokenizer) if plan.tokenizer else None
+        self._options, self._labels, self._rules, self._schema = options, labels, rules, schema
+        self._tokens = token_count.counter(options.tokenizer) if options.tokenizer else None
         self._posts, self._labelled = DigestSet(), DigestSet()
-        self.busy = bool(labels.names or plan.tokenizer or plan.grounding is not None)
+        self.needs_rows = bool(labels.names or options.tokenizer or options.grounding is not None)
 
-    def row(self, row: dict[str, Any], record: Record, pictures: list[bytes] | None) -> None:
-        """Look at a finished row. Raises `RowError` where a rule says so."""
+    def check_row(
+        self, row: dict[str, Any], record: Record, pictures: list[bytes] | None, report: RowReport
+    ) -> None:
+        """Check a finished row.
+
+        Args:
+            row: The row in the messages layout.
+            record: The record behind it.
+            pictures: What identifies its files; None without files.
+            report: Reports the rules that it breaks.
+
+        Raises:
+            RowError: A broken rule whose policy is "quarantine".
+        """
         if self._tokens is not None:
-            self._length(self._tokens(row))
-        if record.gold is not None and self.plan.grounding is not None:
-            self._grounded(record, record.gold, self.plan.grounding)
-        if record.gold is not None and self.labels.names:
-            self._two_labels(row, record, pictures)
+            self._check_length(self._tokens(row), report)
+        if record.gold is not None and self._options.grounding is not None:
+            self._check_grounding(record, record.gold, self._options.grounding, report)
+        if record.gold is not None and self._labels.names:
+            self._check_labels(row, record, pictures, report)
 
-    def close(self) -> None:
-        """End the processes that decode."""
-        if self.decoder is not None:
-            self.decoder.close()
+    def check_all(self, written: dict[str, int], out: int, fixed_splits: set[str]) -> None:
+        """Check all rows together.
 
-    def whole(self, written: dict[str, int], out: int, files: set[str | None]) -> None:
-        """The rules about all rows together. written: rows in each split's file. files: sides that files of
-        their own fix."""
-        self.report.source = "all rows"
-        for sentence in self.labels.rare():
-            self.report(RowError("CLASS_RARE", sentence))
+        Args:
+            written: Split -> rows in its file.
+            out: Number of rows in all of them.
+            fixed_splits: Splits that come from files of their own.
+        """
+        for sentence in self._labels.rare():
+            self._warn("CLASS_RARE", sentence)
         train = written["train"]
-        if self.plan.to == "swift" and train not in _RECOMMENDED:
-            self.report(
-                RowError("SIZE_RECOMMENDED", f"{train} training rows; 100 to 100,000 are recommended")
-            )
+        if self._options.to == "swift" and train not in _RECOMMENDED:
+            self._warn("SIZE_RECOMMENDED", f"{train} training rows; 100 to 100,000 are recommended")
         if not train:
             hint = "see the counts: no rows came in, or they were rejected, left out or all held out"
-            self.report(RowError("SPLIT_EMPTY", "no row fell into train", hint=hint))
-        for name, share in (("validation", self.plan.validation), ("test", self.plan.test)):
+            self._warn("SPLIT_EMPTY", "no row fell into train", hint)
+        for name, share in (("validation", self._options.validation), ("test", self._options.test)):
             if share and out and not written.get(name):
                 hint = "few groups: give a larger share, another --seed, or --stratify"
-                self.report(RowError("SPLIT_EMPTY", f"no row fell into {name}", hint=hint))
-            if name in files and not written.get(name):
+                self._warn("SPLIT_EMPTY", f"no row fell into {name}", hint)
+            if name in fixed_splits and not written.get(name):
                 hint = "see the counts: its file is empty, or its rows were left out or rejected"
-                self.report(RowError("SPLIT_EMPTY", f"no row of the {name} file is there", hint=hint))
+                self._warn("SPLIT_EMPTY", f"no row of the {name} file is there", hint)
 
-    def _length(self, length: int) -> None:
-        if self.plan.max_tokens is not None and length > self.plan.max_tokens:
-            reason = f"{length} text tokens, the limit is {self.plan.max_tokens}"
-            self.report(
-                RowError("TOO_LONG", reason, path="messages", hint="shorten it or raise --max-tokens")
-            )
+    def _warn(self, code: str, reason: str, hint: str = "") -> None:
+        self._rules.report(RowError(code, reason, hint=hint), "all rows")
 
-    def _grounded(self, record: Record, gold: dict[str, Any], wanted: float) -> None:
-        if self.schema is None:
+    def _check_length(self, length: int, report: RowReport) -> None:
+        if self._options.max_tokens is not None and length > self._options.max_tokens:
+            reason = f"{length} text tokens, the limit is {self._options.max_tokens}"
+            report(RowError("TOO_LONG", reason, path="messages", hint="shorten it or raise --max-tokens"))
+
+    def _check_grounding(self, record: Record, gold: dict[str, Any], least: float, report: RowReport) -> None:
+        if self._schema is None:
             return
         source = str(record.meta.get("text") or "\n".join(record.fields.values()))
-        found = grounding.rate(gold, source, self.schema, self.plan.grounding_language)
+        found = grounding.rate(gold, source, self._schema, self._options.grounding_language)
         if found.value is None:
             hint = "write what the text says, or drop the row"
-            self.report(
+            report(
                 RowError(
                     "GROUNDING_EMPTY",
                     "the answer says nothing that could be grounded",
@@ -93,15 +103,17 @@ class DatasetChecks:
                     hint=hint,
                 )
             )
-        elif found.value < wanted:
+        elif found.value < least:
             reason = f"{found.supported} of {found.texts} texts are in the source"
             hint = f"not in the source: {', '.join(found.missing[:5])}"
-            self.report(RowError("NOT_GROUNDED", reason, path="gold", value=source, hint=hint))
+            report(RowError("NOT_GROUNDED", reason, path="gold", value=source, hint=hint))
 
-    def _two_labels(self, row: dict[str, Any], record: Record, pictures: list[bytes] | None) -> None:
-        """Hear of a post that an earlier row had with another label: the same prompt, or the same link."""
+    def _check_labels(
+        self, row: dict[str, Any], record: Record, pictures: list[bytes] | None, report: RowReport
+    ) -> None:
+        """Report a post that an earlier row has with another label: the same prompt, or the same link."""
         gold = record.gold or {}
-        names = [name for name in self.labels.names if name in gold]
+        names = [name for name in self._labels.names if name in gold]
         if not names:
             return
         prompt = msgspec.json.encode(before_answer(row["messages"]))
@@ -113,10 +125,10 @@ class DatasetChecks:
         contradicted = [how for how, post in keys.items() if self._contradicts(post, labels)]
         if contradicted:
             reason = f"an earlier row {contradicted[0]} and has another label"
-            self.report(RowError("TWO_LABELS", reason, path=names[0], hint="decide which label is right"))
+            report(RowError("TWO_LABELS", reason, path=names[0], hint="decide which label is right"))
 
     def _contradicts(self, post: bytes, labels: bytes) -> bool:
-        """Whether the post was seen, and never with these labels."""
+        """Return whether the post was seen, and never with these labels."""
         labelled = sha256(post + labels).digest()
         known = self._posts.put(int.from_bytes(post[:8]), 0) is not None
         return self._labelled.put(int.from_bytes(labelled[:8]), 0) is None and known

@@ -1,7 +1,7 @@
-"""--deep: every picture is decoded whole, in a pool of processes, before its row is taken.
+"""Decode every picture whole, in a pool of processes, before its row is taken (`--deep`).
 
-Pictures are decoded while rows wait in a window, so order and memory stay bounded; each gives its difference
-hash on the way (`dfkdata.media.perceptual_hash`)."""
+How it works: pictures are decoded while their rows wait in a window, so that order and memory stay bounded.
+Decoding gives each picture's perceptual hash, too (`dfkdata.media.perceptual_hash`)."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from dfkdata.common.errors import ConfigError
+from dfkdata.conversion.reader import Pair
 from dfkdata.media.perceptual_hash import DecodedPicture, decode
 from dfkdata.rows.record import Record, Reject, RowError
 
@@ -19,24 +20,29 @@ if TYPE_CHECKING:
 
 _WINDOW = 64
 
+DecodedPair = tuple[Pair, tuple[int, ...]]
+"""(raw row, record or reject) and the perceptual hashes of its pictures."""
 
-Pair = tuple[Any, Record | Reject]
 _Waiting = tuple[Any, Record | Reject, "list[Future[DecodedPicture]]"]
 
 
 class ImageDecodePool:
-    """Decodes the pictures of records that pass through. looks: the hashes of the row that was given out
-    last."""
+    """Decode the pictures of records that pass through, in processes."""
 
     def __init__(self, workers: int | None = None) -> None:
         from concurrent.futures import ProcessPoolExecutor
         from multiprocessing import get_context
 
         self._pool = ProcessPoolExecutor(workers or os.cpu_count(), mp_context=get_context("spawn"))
-        self.looks: list[int] = []
 
-    def checked(self, pairs: Iterable[Pair]) -> Iterator[Pair]:
-        """The pairs in order; a record with a picture that cannot be decoded comes out as a reject."""
+    def decode(self, pairs: Iterable[Pair]) -> Iterator[DecodedPair]:
+        """Yield the pairs in order, each with the perceptual hashes of its pictures.
+
+        A record with a picture that does not decode comes out as a reject.
+
+        Raises:
+            ConfigError: A process of the pool died.
+        """
         waiting: deque[_Waiting] = deque()
         for raw, item in pairs:
             paths = item.images if isinstance(item, Record) else ()
@@ -46,23 +52,21 @@ class ImageDecodePool:
         while waiting:
             yield self._settled(*waiting.popleft())
 
-    def _settled(self, raw: Any, item: Record | Reject, jobs: list[Future[DecodedPicture]]) -> Pair:
+    def _settled(self, raw: Any, item: Record | Reject, jobs: list[Future[DecodedPicture]]) -> DecodedPair:
         from concurrent.futures.process import BrokenProcessPool
 
         try:
-            found = [job.result() for job in jobs]
+            pictures = [job.result() for job in jobs]
         except BrokenProcessPool as error:
             hint = "a script that converts needs `if __name__ == '__main__':` around its call"
             raise ConfigError(f"deep: a process that decodes pictures died; {hint}") from error
-        self.looks = [one.dhash for one in found]
-        problem = next((one.problem for one in found if one.problem), "")
+        hashes = tuple(picture.dhash for picture in pictures)
+        problem = next((picture.problem for picture in pictures if picture.problem), "")
         if problem:
-            hint = "replace the file or leave the row out"
-            fault = RowError(
-                "IMG_UNREADABLE", f"the picture does not decode: {problem}", path="images", hint=hint
-            )
-            return raw, fault.reject(item.source, raw)
-        return raw, item
+            reason, hint = f"the picture does not decode: {problem}", "replace the file or leave the row out"
+            damaged = RowError("IMG_UNREADABLE", reason, path="images", hint=hint)
+            return (raw, damaged.reject(item.source, raw)), hashes
+        return (raw, item), hashes
 
     def close(self) -> None:
         """End the processes."""

@@ -1,10 +1,11 @@
-"""Rows of plain text, many at once: nearly every row of a text data set is one question and one answer that
-break no rule.
+"""Write rows of plain text many at once: nearly every row of a text data set is one question and one answer
+that break no rule.
 
-Strategy: such a row waits as the bytes of its turns; a few hundred are then hashed, divided, looked up among
-the rows before and written by loops that run in C. A row that is anything more goes through `flow` alone,
-after those that wait. Of a waiting row little is kept: objects that live longer cost Python more.
-Promises: the same bytes in the same order as if each row had gone alone; little more than `_WAITING_BYTES` of
+How it works: such a row waits as the bytes of its turns. A few hundred are then hashed, split, looked up among
+the rows before and written by loops that run in C. Any other row goes alone, after those that wait. Little is
+kept of a waiting row, because objects that live longer cost Python more.
+
+Guarantees: the bytes and their order are those of rows that go alone; little more than `_WAITING_BYTES` of
 turns wait."""
 
 from __future__ import annotations
@@ -12,37 +13,59 @@ from __future__ import annotations
 from collections.abc import Sequence
 from hashlib import sha256
 from itertools import compress
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import msgspec
 
 from dfkdata.conversion import selection
-from dfkdata.conversion.splits import SPLITS
-from dfkdata.conversion.writer import CODE
+from dfkdata.conversion.splits import SPLITS, Splitter
+from dfkdata.conversion.writer import CODE, SplitWriter
 from dfkdata.rows.messages import PlainMeta, PlainRow
 from dfkdata.rows.record import Record, Reject, RowError
 from dfkdata.validation import conversation, text
 
-if TYPE_CHECKING:
-    from dfkdata.conversion.runner import ConversionRun
-
 _WAITING_BYTES = 1 << 17
 _Waiting = tuple[Any, str, str, bool, bytes, str, str, str]
-"""raw row, source, id, keyed, turns, question, group, side; the last two are empty where the turns decide."""
+"""raw row, source, id, keyed, turns, question, group, split; the last two are empty if the turns decide."""
+
+
+class RowSink(Protocol):
+    """Take the rows that the batcher hands on."""
+
+    writer: SplitWriter
+    splitter: Splitter
+
+    def reject(self, reject: Reject) -> None:
+        """Quarantine a row."""
+
+    def write_plain(
+        self,
+        rows: Sequence[PlainRow],
+        questions: Sequence[str],
+        groups: Sequence[str],
+        digests: Sequence[bytes],
+        codes: Sequence[int],
+    ) -> None:
+        """Write rows of plain text, column by column. `codes`: place of each row's split in `SPLITS`."""
 
 
 class PlainTextBatcher:
-    """Takes the plain rows of a conversion that needs nothing which only a row alone gets."""
+    """Batch the plain rows of a conversion that needs nothing which only a row alone gets."""
 
-    def __init__(self, flow: ConversionRun) -> None:
-        self._flow = flow
-        self._group_by = flow.plan.group_by
+    def __init__(self, sink: RowSink, group_by: str | None) -> None:
+        self._sink, self._group_by = sink, group_by
         self._encode = msgspec.json.Encoder().encode
         self._waiting: list[_Waiting] = []
         self._bytes = 0
 
     def takes(self, raw: Any, item: Record | Reject, fixed: str | None) -> bool:
-        """Whether a row is plain. Then it waits and is written in time, at the latest by `write`."""
+        """Return whether a row is plain; then it waits and is written by the next `write` at the latest.
+
+        Args:
+            raw: The raw row.
+            item: What became of it.
+            fixed: The split that its input fixes.
+        """
         if type(item) is not Record or item.messages is None:
             return False
         if (
@@ -66,8 +89,8 @@ class PlainTextBatcher:
             return False
         if text.may_hold_control_token(turns) or not (turns.isascii() or text.is_normal(turns.decode())):
             return False
-        side = fixed or item.split or ""
-        self._waiting.append((raw, item.source, item.id, item.keyed, turns, question, group, side))
+        split = fixed or item.split or ""
+        self._waiting.append((raw, item.source, item.id, item.keyed, turns, question, group, split))
         self._bytes += len(turns)
         if self._bytes > _WAITING_BYTES:
             self.write()
@@ -78,29 +101,29 @@ class PlainTextBatcher:
         if not self._waiting:
             return
         waiting, self._waiting, self._bytes = self._waiting, [], 0
-        _, sources, ids, keyed, turns, questions, given, fixed = zip(*waiting, strict=True)
+        _, sources, ids, keyed, turns, questions, own_groups, fixed = zip(*waiting, strict=True)
         digests = [sha256(one).digest()[:8] for one in turns]
         names = [name or digest.hex() for name, digest in zip(ids, digests, strict=True)]
-        groups = [group or name for group, name in zip(given, names, strict=True)]
-        by_rule = fixed if all(fixed) else self._flow.side.many(groups)
-        sides = [CODE[side or otherwise] for side, otherwise in zip(fixed, by_rule, strict=True)]
+        groups = [group or name for group, name in zip(own_groups, names, strict=True)]
+        by_group = fixed if all(fixed) else self._sink.splitter.many(groups)
+        codes = [CODE[split or otherwise] for split, otherwise in zip(fixed, by_group, strict=True)]
         metas = map(PlainMeta, groups, sources)
         rows = [
             PlainRow(name, msgspec.Raw(one), (), meta)
             for name, one, meta in zip(names, turns, metas, strict=True)
         ]
-        columns: tuple[Sequence[Any], ...] = (rows, questions, groups, digests, sides)
-        if any(keyed) or not self._flow.written.all_new(digests, sides):
-            taken = [self._is_taken(*one) for one in zip(waiting, names, digests, sides, strict=True)]
+        columns: tuple[Sequence[Any], ...] = (rows, questions, groups, digests, codes)
+        if any(keyed) or not self._sink.writer.all_new(digests, codes):
+            taken = [self._is_taken(*one) for one in zip(waiting, names, digests, codes, strict=True)]
             columns = tuple(list(compress(column, taken)) for column in columns)
-        self._flow.write_plain(*columns)
+        self._sink.write_plain(*columns)
 
-    def _is_taken(self, waiting: _Waiting, name: str, digest: bytes, side: int) -> bool:
-        """Whether a row is no copy of an earlier one and has a key of its own."""
+    def _is_taken(self, waiting: _Waiting, name: str, digest: bytes, code: int) -> bool:
+        """Return whether a row is no copy of an earlier one and has a key of its own."""
         raw, source, key, keyed, *_ = waiting
         record = Record(id=key, group="", source=source, keyed=keyed)
         try:
-            return self._flow.written.takes(raw, record, {"id": name, "meta": {}}, digest, SPLITS[side])
-        except RowError as fault:
-            self._flow.reject(fault.reject(source, raw))
+            return self._sink.writer.takes(raw, record, {"id": name, "meta": {}}, digest, SPLITS[code])
+        except RowError as error:
+            self._sink.reject(error.reject(source, raw))
             return False

@@ -1,57 +1,104 @@
-"""What is asked of a conversion and what came of it."""
+"""Options and result of a conversion."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, SkipValidation, field_validator, model_validator
 
 from dfkdata.common.config import Config
 from dfkdata.common.errors import ConfigError
 from dfkdata.common.plugins import suggestion
+from dfkdata.sources import Input
 from dfkdata.validation.rules import RULES, Policy
 
 
 class ConvertOptions(Config):
-    """Everything that decides the rows of a conversion; it stands in the manifest. Where files lie is no part
-    of it."""
+    """Everything that can be asked of a conversion; `convert` takes these fields as keywords.
 
-    format: str
-    to: str = "messages"
-    schema_name: str | None = None
-    variant: str | None = None
-    seed: int = 42
-    validation: float = 0.1
-    test: float = 0.0
-    group_by: str | None = None
-    split_column: str | None = None
-    stratify: str | None = None
-    split: Literal["hash", "sita"] = "hash"
-    max_samples: int | None = Field(default=None, gt=0)
-    subsample: float = Field(default=1.0, gt=0, le=1)
-    nulls: Literal["omit", "keep"] = "omit"
-    where: list[str] = Field(default_factory=list)
-    limit: int | None = Field(default=None, ge=0)
-    sample: bool = False
-    hub_config: str | None = None
-    hub_split: str | None = None
-    materialize: Literal["link", "copy", "embed"] = "link"
-    deep: bool = False
-    tokenizer: str | None = None
-    max_tokens: int | None = Field(default=None, gt=0)
-    balance: bool = False
-    grounding: float | None = Field(default=None, ge=0, le=1)
-    grounding_language: Literal["en", "id"] = "en"
-    rules: dict[str, Policy] = Field(default_factory=dict)
-    options: dict[str, Any] = Field(default_factory=dict)
+    The manifest records the fields that decide the rows. Fields that say where files lie, or what to do about
+    the result, are excluded from it."""
+
+    format: str = Field(description="Raw format of the input.")
+    to: str = Field(default="messages", description="Training layout to write.")
+    schema_name: str | None = Field(
+        default=None, alias="schema", description="Output schema; default: the format's own."
+    )
+    variant: str | None = Field(default=None, description="Variant of the schema.")
+    images: str | Path | None = Field(
+        default=None, exclude=True, description="Folder where image names start; default: the input's."
+    )
+    seed: int = Field(default=42, description="Seed of split and sample.")
+    max_rejects: str | int = Field(
+        default="0%", exclude=True, description="Exit 1 above this share (2%) or count (5)."
+    )
+    validation: float = Field(default=0.1, description="Share of groups held out.")
+    test: float = Field(default=0.0, description="Share of groups held out for the test.")
+    group_by: str | None = Field(
+        default=None, description="Field (dotted) whose value keeps rows in one split."
+    )
+    split_column: str | None = Field(default=None, description="Field that names each row's split.")
+    validation_file: Annotated[Input | None, SkipValidation] = Field(
+        default=None, exclude=True, description="Validation rows."
+    )
+    test_file: Annotated[Input | None, SkipValidation] = Field(
+        default=None, exclude=True, description="Test rows."
+    )
+    stratify: str | None = Field(
+        default=None, description="Field whose values have the same shares in every split."
+    )
+    split: Literal["hash", "sita"] = Field(
+        default="hash", description="How to split; sita repeats that framework's shuffle."
+    )
+    max_samples: int | None = Field(default=None, gt=0, description="Cap of --split sita.")
+    subsample: float = Field(default=1.0, gt=0, le=1, description="Share of each label, of --split sita.")
+    nulls: Literal["omit", "keep"] = Field(default="omit", description="Null slots in tool-call targets.")
+    where: list[str] | None = Field(default=None, description="FIELD=VALUE or FIELD!=VALUE.")
+    limit: int | None = Field(default=None, ge=0, description="Only that many rows.")
+    sample: bool = Field(default=False, description="Choose the --limit rows at random.")
+    hub_config: str | None = Field(default=None, description="Config of a hub data set.")
+    hub_split: str | None = Field(default=None, description="Split of a hub data set.")
+    materialize: Literal["link", "copy", "embed"] = Field(
+        default="link", description="Write the images' paths, copy the files, or embed them in the rows."
+    )
+    deep: bool = Field(
+        default=False, description="Decode every picture; look for near duplicates across splits."
+    )
+    tokenizer: str | None = Field(default=None, description="tokenizer.json for --max-tokens.")
+    max_tokens: int | None = Field(default=None, gt=0, description="Text tokens that a row may have.")
+    balance: bool = Field(default=False, description="Class weights into the manifest.")
+    grounding: float | None = Field(
+        default=None, ge=0, le=1, description="Share of an answer that its text must support."
+    )
+    grounding_language: Literal["en", "id"] = Field(
+        default="en", description="Language of the texts that answers are grounded in."
+    )
+    rules: dict[str, Policy] | None = Field(default=None, description="CODE=quarantine|warn|fix|off.")
+    options: dict[str, Any] | None = Field(default=None, description="KEY=VALUE, an option of the format.")
+    overwrite: bool = Field(
+        default=False, exclude=True, description="Replace another conversion in the output folder."
+    )
+    progress: Annotated[Callable[[int], None] | None, SkipValidation] = Field(
+        default=None, exclude=True, description="Called with the number of rows read, from time to time."
+    )
+
+    @property
+    def has_split_files(self) -> bool:
+        """Whether files of their own hold the validation or test rows."""
+        return self.validation_file is not None or self.test_file is not None
 
     @model_validator(mode="after")
     def _agree(self) -> ConvertOptions:
         sita = self.split == "sita"
-        if sita and (self.test or self.split_column or self.stratify):
+        if self.has_split_files and self.split_column:
+            raise ValueError(
+                "--split-column and --validation-file/--test-file both fix the split; give one of them"
+            )
+        shares = (self.validation, self.test) if not self.has_split_files else (0.0, 0.0)
+        if sita and (shares[1] or self.split_column or self.stratify):
             raise ValueError(
                 "split=sita makes training and validation only, by share; leave the other split options out"
             )
@@ -65,25 +112,44 @@ class ConvertOptions(Config):
             raise ValueError("tokenizer and max_tokens belong together")
         return self
 
+    @field_validator("where", "options")
+    @classmethod
+    def _none_if_empty(cls, value: Any) -> Any:
+        return value or None
+
     @field_validator("rules")
     @classmethod
-    def _known_rules(cls, rules: dict[str, Policy]) -> dict[str, Policy]:
-        for code, policy in rules.items():
+    def _known_rules(cls, rules: dict[str, Policy] | None) -> dict[str, Policy] | None:
+        for code, policy in (rules or {}).items():
             rule = RULES.get(code)
             if rule is None:
                 raise ValueError(f"no rule {code!r}{suggestion(code, list(RULES))}")
             if policy not in rule.policies:
                 raise ValueError(f"{code} cannot be {policy!r}; it can be {', '.join(rule.policies)}")
-        return rules
+        return rules or None
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What a conversion did. rows: in, out, quarantined, duplicates, left_out. splits: rows in each file.
+    """Hold what a conversion did.
 
-    codes: rule -> {"count", "first": {"source", "reason", "path", "excerpt", "hint"}}; warnings: the same for
-    rules that let a row through. too_many: more rejects than `max_rejects` allows. fresh: False when nothing
-    was to do."""
+    Attributes:
+        folder: The output folder.
+        rows: Number of rows: in, out, quarantined, duplicates, left_out.
+        splits: Number of rows in each split's file.
+        codes: Rule -> {"count", "first": {"source", "reason", "path", "excerpt", "hint"}} of rejected rows.
+        warnings: The same for rules that let a row through.
+        too_many: Whether there are more rejects than `max_rejects` allows.
+        fresh: False if the folder held exactly this conversion already, so that nothing was to do.
+
+    Example:
+        >>> import tempfile
+        >>> from dfkdata import convert
+        >>> rows = [{"instruction": "Sapa dunia.", "output": "Halo, dunia."}]
+        >>> summary = convert(rows, tempfile.mkdtemp() + "/out", format="alpaca", validation=0)
+        >>> summary.rows["out"], summary.splits, summary.too_many
+        (1, {'train': 1, 'validation': 0}, False)
+    """
 
     folder: Path
     rows: dict[str, int]
@@ -95,7 +161,11 @@ class Summary:
 
 
 def reject_limit(text: str | int) -> Callable[[int], float]:
-    """ "2%" or "5" -> how many rejects n rows may have. Raises `ConfigError` for anything else."""
+    """Return a function: number of rows -> how many of them may be rejected, by "2%" or "5".
+
+    Raises:
+        ConfigError: `text` is neither a share nor a count.
+    """
     written = str(text).strip()
     number = written.removesuffix("%")
     try:
@@ -104,4 +174,4 @@ def reject_limit(text: str | int) -> Callable[[int], float]:
         value = -1
     if value < 0:
         raise ConfigError(f"--max-rejects {text!r}: write a share such as 2% or a count such as 5")
-    return (lambda n: n * value / 100) if written.endswith("%") else (lambda n: value)
+    return (lambda rows: rows * value / 100) if written.endswith("%") else (lambda rows: value)

@@ -1,4 +1,4 @@
-"""What needs a look at all rows before the first is written: a sample at random, and a stratified split."""
+"""Look at all rows before the first is written, for a random sample and for a stratified split."""
 
 from __future__ import annotations
 
@@ -13,55 +13,70 @@ from dfkdata.rows.record import Record, Reject
 from dfkdata.schemas import Label, Schema
 
 
-class Found(NamedTuple):
-    """chosen: places (from 0) of the rows to take, among those that fulfil the conditions; None for all.
-    side: the rule that divides them. met: how many rows fulfilled the conditions,
-    where they were looked at."""
+class Prepass(NamedTuple):
+    """Hold what the first look found.
+
+    Attributes:
+        chosen: Places (from 0) of the rows to take among those that fulfil the conditions; None for all.
+        splitter: Divides them.
+        matching: How many rows fulfilled the conditions; None if no look was needed.
+    """
 
     chosen: Container[int] | None
-    side: splits.Splitter
-    met: int | None = None
+    splitter: splits.Splitter
+    matching: int | None = None
 
 
 def look(
-    plan: ConvertOptions,
+    options: ConvertOptions,
     schema: Schema | None,
     parts: Iterable[sources.Part],
     pairs: Callable[[sources.Part], Iterator[reader.Pair]],
-    meant: Callable[[Any], bool],
-    side: splits.HashSplit,
-) -> Found:
-    """Read all rows where a sample or strata are asked for.
+    matches: Callable[[Any], bool],
+    splitter: splits.HashSplit,
+) -> Prepass:
+    """Read all rows if the options ask for a sample or for strata.
 
-    pairs: reads a part. meant: whether a raw row fulfils the conditions. side: the rule without strata.
-    Raises `ConfigError` for rows that can be read only once."""
-    first = range(plan.limit) if plan.limit is not None and not plan.sample else None
-    if not plan.sample and plan.stratify is None:
-        return Found(first, side)
+    Args:
+        options: The options of the conversion.
+        schema: Its schema.
+        parts: What to read.
+        pairs: Reads a part.
+        matches: Whether a raw row fulfils the conditions.
+        splitter: The split without strata.
+
+    Raises:
+        ConfigError: The rows can be read only once, or no row has the field to stratify by.
+    """
+    first = range(options.limit) if options.limit is not None and not options.sample else None
+    if not options.sample and options.stratify is None:
+        return Prepass(first, splitter)
     parts = list(parts)
     if any(iter(part.memory) is part.memory for part in parts if part.path is None):
         raise ConfigError("a sample or a stratified split reads the rows twice; give a list, not an iterator")
-    rows = (pair for part in parts for pair in pairs(part) if meant(pair[0]))
-    strata = [_group_and_stratum(plan, schema, raw, item) for raw, item in rows]
+    rows = (pair for part in parts for pair in pairs(part) if matches(pair[0]))
+    strata = [_group_and_stratum(options, schema, raw, item) for raw, item in rows]
     chosen: Container[int] | None = first
-    if plan.sample and plan.limit is not None:
-        chosen = selection.sample((stratum for _, stratum in strata), plan.limit, plan.seed)
-    if plan.stratify is None:
-        return Found(chosen, side, len(strata))
+    if options.sample and options.limit is not None:
+        chosen = selection.sample((stratum for _, stratum in strata), options.limit, options.seed)
+    if options.stratify is None:
+        return Prepass(chosen, splitter, len(strata))
     if {stratum for _, stratum in strata} - {""} == {"None"}:
-        raise ConfigError(f"no row has a value {plan.stratify!r} to stratify by")
+        raise ConfigError(f"no row has a value {options.stratify!r} to stratify by")
     grouped = (pair for at, pair in enumerate(strata) if pair[0] and (chosen is None or at in chosen))
-    return Found(chosen, splits.StratifiedSplit(side, grouped, plan.validation, plan.test), len(strata))
+    return Prepass(
+        chosen, splits.StratifiedSplit(splitter, grouped, options.validation, options.test), len(strata)
+    )
 
 
 def _group_and_stratum(
-    plan: ConvertOptions, schema: Schema | None, raw: Any, item: Record | Reject
+    options: ConvertOptions, schema: Schema | None, raw: Any, item: Record | Reject
 ) -> tuple[str, str]:
-    """Both empty for a row that cannot be read, the group for one that lacks what to group by."""
+    """Return the group (empty without one) and the stratum of a row; both empty if it cannot be read."""
     if isinstance(item, Reject):
         return "", ""
-    group = reader.group_of(item) if plan.group_by is None else selection.text(raw, plan.group_by) or ""
-    return group, "" if plan.stratify is None else _stratum(plan.stratify, schema, raw, item)
+    group = reader.group_of(item) if options.group_by is None else selection.text(raw, options.group_by) or ""
+    return group, "" if options.stratify is None else _stratum(options.stratify, schema, raw, item)
 
 
 def _stratum(field: str, schema: Schema | None, raw: Any, record: Record) -> str:

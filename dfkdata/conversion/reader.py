@@ -1,7 +1,8 @@
-"""Files -> records: the one loop under every format.
+"""Read files into records: the one loop under every format.
 
-`pairs` gives each raw row with what became of it; `read` gives only the latter and is the public door.
-Promise: one `Record` or `Reject` for every raw row, in file order."""
+`pairs` yields each raw row with what became of it; the public `read` yields only the latter.
+
+Guarantee: one `Record` or `Reject` for every raw row, in file order."""
 
 from __future__ import annotations
 
@@ -35,18 +36,33 @@ def read(
     store: str | Path | None = None,
     options: dict[str, Any] | None = None,
 ) -> Iterator[Record | Reject]:
-    """The rows of `input` in the raw layout `format`, as records and rejects in order.
+    """Read raw rows as records and rejects, in order.
 
-    input: a file (.csv, .json, .jsonl, .parquet, each also .gz or .zst), a folder, a pattern, a zip or tar,
-    hf://datasets/ORG/NAME@REV, or rows in memory. images: folder where image names start and outside which
-    none may lie; default: the folder of the input. store: folder for embedded images and unpacked archives.
-    options: the format's own options, for example {"images_per_row": "first"}.
-    Raises `ConfigError` for an unknown format or option or an `images` that is no folder, `DataError` for a
-    file that is not of this format."""
+    Args:
+        input: A file (.csv, .json, .jsonl, .parquet, each also .gz or .zst), a folder, a pattern, a zip or tar,
+            hf://datasets/ORG/NAME@REV, or rows in memory.
+        format: Name of the raw format.
+        images: Folder where image names start and outside which none may lie; default: the input's folder.
+        store: Folder for embedded images and unpacked archives.
+        options: The format's own options, for example {"images_per_row": "first"}.
+
+    Yields:
+        One `Record` or `Reject` for every raw row.
+
+    Raises:
+        ConfigError: The format or an option is unknown, or `images` is not a folder.
+        DataError: A file is not of this format.
+
+    Example:
+        >>> from dfkdata import read
+        >>> rows = [{"instruction": "Sapa dunia.", "output": "Halo, dunia."}, {"instruction": "Sapa!"}]
+        >>> [type(item).__name__ for item in read(rows, "alpaca")]
+        ['Record', 'Reject']
+    """
     module = plugins.load(FAMILY, format)
     bound = bind(options or {}, module.Options, f"format {format}")
     keep = Path(store) if store is not None else None
-    demand_folder(images)
+    check_folder(images)
     parts = sources.parts(input, store=keep)
     return (
         _named(item, raw)
@@ -55,19 +71,19 @@ def read(
     )
 
 
-def demand_folder(images: str | Path | None) -> None:
-    """Raises `ConfigError` where image names are to start in a folder that is none."""
+def check_folder(images: str | Path | None) -> None:
+    """Raise `ConfigError` if `images` is given and is not a folder."""
     if images is not None and not Path(images).is_dir():
-        raise ConfigError(f"images: {images} is no folder; give the one in which image names start")
+        raise ConfigError(f"images: {images} is not a folder; give the one in which image names start")
 
 
 def media_for(part: sources.Part, images: str | Path | None, store: Path | None) -> MediaResolver:
-    """Where the images of a part may lie: under `images`, or the part's own root, and in the store."""
+    """Return the resolver of a part's media: under `images` or the part's own root, and in the store."""
     return MediaResolver((Path(images) if images is not None else part.root,), store)
 
 
 def _named(item: Record | Reject, raw: Any) -> Record | Reject:
-    """A record whose format leaves the name to its content gets it; a doubtful one is a reject here."""
+    """Name a record by its content if its format left that open; one with a warning is a reject here."""
     if isinstance(item, Reject):
         return item
     if item.warnings:
@@ -79,17 +95,21 @@ def _named(item: Record | Reject, raw: Any) -> Record | Reject:
 
 
 def group_of(item: Record) -> str:
-    """The group of a record that `read` would name."""
+    """Return the group of a record that `read` would name."""
     return item.group or item.id or turns_digest(msgspec.json.encode(item.messages), item.tools).hex()
 
 
 def turns_digest(turns: bytes, tools: Any) -> bytes:
-    """8 bytes over the encoded turns of a row and its tools."""
+    """Return 8 bytes over the encoded turns of a row and its tools."""
     return sha256(turns + msgspec.json.encode(tools) if tools else turns).digest()[:8]
 
 
 def pairs(part: sources.Part, module: ModuleType, options: Config, media: MediaResolver) -> Iterator[Pair]:
-    """(raw row, `Record` or `Reject`) for each raw row of `part`, image paths absolute."""
+    """Yield (raw row, `Record` or `Reject`) for each raw row of `part`, image paths absolute.
+
+    Raises:
+        DataError: A table has none of the format's headers.
+    """
     make: Callable[..., Record] = module.record
     checked = False
     for row, source in sources.rows(part):
@@ -103,15 +123,16 @@ def pairs(part: sources.Part, module: ModuleType, options: Config, media: MediaR
             record = make(row, source, options)
             if record.images or record.videos or record.audios:
                 record = _located(record, media)
-        except RowError as fault:
-            yield row, fault.reject(source, row)
+        except RowError as error:
+            yield row, error.reject(source, row)
             continue
         yield row, record
 
 
 def _located(record: Record, media: MediaResolver) -> Record:
-    """`record` with absolute media paths, and with a group made of its media where the row names none. Raises
-    `RowError`. Names stay part of an identity that the turns give."""
+    """Return `record` with absolute media paths, and with a group made of its media if the row names none.
+
+    File names stay part of an identity that the turns give. Raises `RowError`."""
     changed = replace(
         record,
         images=tuple(media.locate(name) for name in record.images),
@@ -128,24 +149,24 @@ def _located(record: Record, media: MediaResolver) -> Record:
 
 
 def _media_group(paths: tuple[str, ...], record: Record, media: MediaResolver) -> str:
-    """Rows with the same first picture, whatever it is called, or else with a video or audio file of the same
-    name, belong together. Raises `RowError` for a picture that cannot be read."""
+    """Return the group of rows with the same first picture, whatever its name, or the same video or audio name.
+
+    Raises `RowError` for a picture that cannot be read."""
     if paths:
         return media.picture(paths[0]).digest.hex()[:16]
     return content_id(*(record.videos or record.audios)[:1])
 
 
 def _check_columns(row: Any, module: ModuleType, name: str) -> None:
-    """A table's first row shows its header. Raises `DataError` when no layout of the format has these
-    columns."""
+    """Raise `DataError` if the first row of a table shows a header that no layout of the format has."""
     if (
         ".csv" not in name.lower()
         or not module.COLUMNS
         or any(columns <= row.keys() for columns in module.COLUMNS)
     ):
         return
-    wanted = " or ".join(", ".join(sorted(columns)) for columns in module.COLUMNS[:4])
+    needed = " or ".join(", ".join(sorted(columns)) for columns in module.COLUMNS[:4])
     kind = module.__name__.removeprefix(FAMILY + ".")
     raise DataError(
-        f"{name}: not of the format {kind!r}: it has the columns {', '.join(row)}; it needs {wanted}"
+        f"{name}: not of the format {kind!r}: it has the columns {', '.join(row)}; it needs {needed}"
     )

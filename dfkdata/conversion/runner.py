@@ -1,268 +1,175 @@
-"""The rows of one conversion on their way: check, deduplicate, split, export, count.
+"""Run one conversion over all rows: read, build, deduplicate, split, write and count.
 
-One row is in memory at a time, of plain text a few hundred (`dfkdata.conversion.fast_path`). The turns are encoded once: the
-same bytes are hashed, normalised and written."""
+How it works: one row is in memory at a time, of plain text a few hundred (`dfkdata.conversion.fast_path`)."""
 
 from __future__ import annotations
 
-from base64 import b64encode
-from collections.abc import Callable, Container, Iterator, Sequence
-from hashlib import sha256
-from pathlib import Path
-from types import ModuleType
-from typing import Any, Protocol
-
-import msgspec
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import repeat
+from typing import Any
 
 from dfkdata import sources
-from dfkdata.common.config import Config
 from dfkdata.common.errors import ConfigError
-from dfkdata.conversion import counts, output_folder, prepass, reader, selection, splits
+from dfkdata.conversion import output_folder, prepass, reader, splits
+from dfkdata.conversion.counts import RunCounts
 from dfkdata.conversion.dataset_checks import DatasetChecks
+from dfkdata.conversion.decode_pool import DecodedPair, ImageDecodePool
 from dfkdata.conversion.fast_path import PlainTextBatcher
-from dfkdata.conversion.options import ConvertOptions
+from dfkdata.conversion.job import ConversionJob
+from dfkdata.conversion.row_builder import BuiltRow, RowBuilder
+from dfkdata.conversion.selection import RowFilter, lookup
 from dfkdata.conversion.sita_split import SitaSplit
 from dfkdata.conversion.writer import CODE, SplitWriter
-from dfkdata.media.probe import inspect
-from dfkdata.media.resolver import MediaResolver, store_picture
-from dfkdata.rows.messages import PlainRow, training_row
+from dfkdata.media.resolver import MediaResolver
+from dfkdata.rows.messages import PlainRow
 from dfkdata.rows.record import Record, Reject, RowError
-from dfkdata.schemas import Schema
 from dfkdata.sources import unencodable
-from dfkdata.validation import text as texts
-from dfkdata.validation.conversation import check_conversation
-from dfkdata.validation.gold import bind_gold
-from dfkdata.validation.leakage import LeakageCheck
+from dfkdata.validation.leakage import LeakageCheck, SplitRow
 from dfkdata.validation.rules import RuleReporter
 
 
-class Job(Protocol):
-    """What a flow needs to know: the resolved names and files of a conversion."""
-
-    plan: ConvertOptions
-    images: Path | None
-    folder: output_folder.Folder
-    format: ModuleType
-    options: Config
-    export: ModuleType
-    schema: Schema | None
-    side: splits.HashSplit
-    conditions: list[selection.Condition]
-    inputs: list[tuple[sources.Input, str | None]]
-    progress: Callable[[int], None] | None
-
-    def parts(self) -> list[tuple[sources.Part, str | None]]: ...
-
-
 class ConversionRun:
-    """One run over all rows: what is open and counted while they flow."""
+    """Take every row of a job to its file, and return the manifest's part about rows and outputs.
 
-    def __init__(self, job: Job) -> None:
-        self.job, self.plan, self.schema, self.folder = job, job.plan, job.schema, job.folder
-        self.quarantine = self.folder.lines("quarantine.jsonl")
-        self.rejects, self.warnings = counts.RuleCounts(), counts.RuleCounts()
-        self.labels = counts.LabelCounts(self.schema, splits.SPLITS)
-        self.report = RuleReporter(self.plan.rules, self.warnings.add)
-        self.taken = 0
-        self.met: int | None = None
-        self.rows = {"in": 0, "out": 0, "quarantined": 0, "duplicates": 0, "left_out": 0}
-        self.written = SplitWriter(self.folder, self.rows, self.labels)
-        self.image_hash, self.image_count = sha256(), 0
-        self.relative = self.folder.relative()
-        self.encode = msgspec.json.Encoder().encode
-        self.identity = self.plan.to == "messages"
-        self.nulls, self.group_by, self.split_column = (
-            self.plan.nulls,
-            self.plan.group_by,
-            self.plan.split_column,
+    Attributes:
+        writer: The files of the splits.
+        splitter: The split of a group.
+    """
+
+    def __init__(self, job: ConversionJob) -> None:
+        self.job = job
+        self.counts = RunCounts(job.schema)
+        self.rules = RuleReporter(job.options.rules, self.counts.warnings.add)
+        self.writer = SplitWriter(job.folder, self.counts)
+        self.checks = DatasetChecks(job.options, self.counts.labels, self.rules, job.schema)
+        self.builder = RowBuilder(job, self.checks)
+        self.sita = SitaSplit(job.options) if job.options.split == "sita" else None
+        self.splitter: splits.Splitter = (
+            job.splitter if self.sita is None else splits.HashSplit(job.options.seed, 0.0, 0.0)
         )
-        self.sita = SitaSplit(self.plan) if self.plan.split == "sita" else None
-        self.watch = DatasetChecks(self.plan, self.labels, self.report, self.schema)
-        self.across = self._across()
-        self.side: splits.Splitter = (
-            job.side if self.sita is None else splits.HashSplit(self.plan.seed, 0.0, 0.0)
-        )
-        self.plain = PlainTextBatcher(self) if self._may_be_plain() else None
-
-    def _may_be_plain(self) -> bool:
-        """Whether this conversion asks nothing of rows of plain text that `PlainTextBatcher` does not do."""
-        simple = self.identity and self.schema is None and self.sita is None
-        return simple and self.split_column is None and not self.watch.busy
-
-    def _across(self) -> LeakageCheck | None:
-        """None where every row is a training row."""
-        fixed = self.plan.split_column is not None or any(side for _, side in self.job.inputs)
-        if not (fixed or self.plan.validation or self.plan.test):
-            return None
-        sided = fixed or self.sita is not None
-        return LeakageCheck(self.folder.partial, self.report, fixed=sided, deep=self.plan.deep)
+        self.leakage = _leakage_check(job, self.rules)
 
     def run(self) -> dict[str, Any]:
-        """All rows of all inputs; the manifest's part about rows and outputs."""
+        """Convert all rows of all inputs.
+
+        Returns:
+            The manifest's part about rows and outputs.
+
+        Raises:
+            ConfigError: The rows changed between two looks, or a picture cannot be decoded by the pool.
+        """
+        pool = ImageDecodePool() if self.job.options.deep else None
         try:
-            self._rows()
-            if self.across is not None:
-                self.across.finish()
+            self._convert(pool)
+            if self.leakage is not None:
+                self.leakage.finish()
         finally:
-            self.watch.close()
-            if self.across is not None:
-                self.across.close()
+            if pool is not None:
+                pool.close()
+            if self.leakage is not None:
+                self.leakage.close()
         return self._close()
 
-    def _rows(self) -> None:
+    def _convert(self, pool: ImageDecodePool | None) -> None:
         parts = self.job.parts()
-        chosen = self._look(parts)
-        picky, progress, rows = bool(self.job.conditions) or chosen is not None, self.job.progress, self.rows
-        plain = self.plain
+        chooser = RowFilter(self.job.conditions)
+        expected = self._look(parts, chooser)
+        batcher = PlainTextBatcher(self, self.job.options.group_by) if self._batches() else None
+        rows, progress, takes_all = self.counts.rows, self.job.options.progress, chooser.takes_all
         for part, fixed in parts:
-            self.media = self._media(part)
-            for raw, item in self._pairs(part):
+            media = self._media(part)
+            pairs = reader.pairs(part, self.job.format, self.job.format_options, media)
+            for (raw, item), hashes in _decoded(pairs, pool):
                 rows["in"] += 1
                 if progress is not None and not rows["in"] & 1023:
                     progress(rows["in"])
-                if picky and not self._chosen(raw, chosen):
+                if not takes_all and not chooser.takes(raw):
                     rows["left_out"] += 1
                     continue
-                if plain is not None:
-                    if plain.takes(raw, item, fixed):
+                if batcher is not None:
+                    if batcher.takes(raw, item, fixed):
                         continue
-                    plain.write()
-                self._one(raw, item, fixed)
-            if plain is not None:
-                plain.write()
-        met = self.taken if picky else rows["in"]
-        if self.met is not None and met != self.met:
-            raise ConfigError(f"{self.met} rows at the first look and {met} at the second; give a list")
+                    batcher.write()
+                self._one(raw, item, fixed, media, hashes)
+            if batcher is not None:
+                batcher.write()
+        matching = rows["in"] if takes_all else chooser.matching
+        if expected is not None and matching != expected:
+            raise ConfigError(f"{expected} rows at the first look and {matching} at the second; give a list")
 
-    def _one(self, raw: Any, item: Record | Reject, fixed: str | None) -> None:
-        """One raw row to its end."""
+    def _batches(self) -> bool:
+        """Return whether this conversion asks nothing of plain rows that `PlainTextBatcher` does not do."""
+        options = self.job.options
+        simple = options.to == "messages" and self.job.schema is None and self.sita is None
+        return simple and options.split_column is None and not self.checks.needs_rows
+
+    def _look(self, parts: list[tuple[sources.Part, str | None]], chooser: RowFilter) -> int | None:
+        """Choose rows and strata if that needs a first look at all rows; return how many rows it met."""
+        job = self.job
+        result = prepass.look(
+            job.options,
+            job.schema,
+            [part for part, _ in parts],
+            lambda part: reader.pairs(part, job.format, job.format_options, self._media(part)),
+            chooser.matches,
+            job.splitter,
+        )
+        chooser.chosen = result.chosen
+        if self.sita is None:
+            self.splitter = result.splitter
+        return result.matching
+
+    def _media(self, part: sources.Part) -> MediaResolver:
+        return reader.media_for(part, self.job.options.images, self.job.folder.partial / output_folder.MEDIA)
+
+    def _one(
+        self,
+        raw: Any,
+        item: Record | Reject,
+        fixed: str | None,
+        media: MediaResolver,
+        hashes: Sequence[int] | None,
+    ) -> None:
+        """Take one raw row to its end."""
         try:
             if isinstance(item, Record):
-                self._row(raw, item, fixed)
+                report = self.rules.for_row(item.source, item.warnings)
+                built = self.builder.build(raw, item, report, media)
+                self._write(raw, built, fixed, media, hashes)
             else:
                 self.reject(item)
-        except RowError as fault:
-            self.reject(fault.reject(item.source, raw))
+        except RowError as error:
+            self.reject(error.reject(item.source, raw))
         except UnicodeEncodeError as error:
             self.reject(unencodable(item.source, raw, error))
 
-    def _chosen(self, raw: Any, chosen: Container[int] | None) -> bool:
-        """Whether a row fulfils the conditions and is among the chosen of those."""
-        if not self._meant(raw):
-            return False
-        self.taken += 1
-        return chosen is None or self.taken - 1 in chosen
-
-    def _look(self, parts: list[tuple[sources.Part, str | None]]) -> Container[int] | None:
-        """The rows to take, where it takes a look at all of them to know; so do the sides."""
-        job = self.job
-        found = prepass.look(
-            self.plan,
-            self.schema,
-            [part for part, _ in parts],
-            lambda part: reader.pairs(part, job.format, job.options, self._media(part)),
-            self._meant,
-            job.side,
-        )
-        self.met = found.met
-        if self.sita is None:
-            self.side = found.side
-        return found.chosen
-
-    def _pairs(self, part: sources.Part) -> Iterator[reader.Pair]:
-        pairs = reader.pairs(part, self.job.format, self.job.options, self.media)
-        return self.watch.decoder.checked(pairs) if self.watch.decoder is not None else pairs
-
-    def _media(self, part: sources.Part) -> MediaResolver:
-        return reader.media_for(part, self.job.images, self.folder.partial / output_folder.MEDIA)
-
-    def _meant(self, raw: Any) -> bool:
-        """Whether a row fulfils the conditions; one that cannot be read cannot, unless it is no object at
-        all."""
-        return not isinstance(raw, dict) or all(condition.holds(raw) for condition in self.job.conditions)
-
     def reject(self, reject: Reject) -> None:
         """Quarantine a row."""
-        self.quarantine.put(reject)
-        self.rows["quarantined"] += 1
-        self.rejects.add(reject)
+        self.writer.reject(reject)
 
-    def _row(self, raw: Any, record: Record, fixed: str | None) -> None:
-        """One record through checks, deduplication, split and export. Raises `RowError`."""
-        self.report.source = record.source
-        if record.warnings:
-            self.report.warnings(record.warnings)
-        if self.schema is not None:
-            record = bind_gold(record, self.schema, self.report)
-        row = training_row(record, self.schema, nulls=self.nulls)
-        files = self._files(record, row) if record.images or record.videos or record.audios else None
-        check_conversation(row, self.report)
-        if self.watch.busy:
-            self.watch.row(row, record, files)
-        turns: bytes = self.encode(row["messages"])
-        texts.check_control_tokens(
-            turns + self.encode(row["tools"]) if "tools" in row else turns, self.report
-        )
-        digest = reader.turns_digest(turns, row.get("tools"))
-        if not record.id:
-            row["id"] = digest.hex()
-        group = record.group or row["id"] if self.group_by is None else _group(raw, self.group_by)
-        row["meta"]["group"] = group
-        if not turns.isascii():
-            turns, digest = self._normal(row, turns, digest)
-        if files:
-            digest = sha256(b"".join((digest, *files))).digest()[:8]
-        side = fixed or record.split or self._own_split(raw) or self.side(group)
-        if self.identity:
-            written = row
-            written["messages"] = msgspec.Raw(turns)
-        else:
-            written = self.job.export.row(row)
-            self.job.export.check(written)
+    def _write(
+        self, raw: Any, built: BuiltRow, fixed: str | None, media: MediaResolver, hashes: Sequence[int] | None
+    ) -> None:
+        """Write a finished row to its split, unless it is a copy. Raises `RowError`."""
+        record, digest = built.record, built.digest
+        split = fixed or record.split or self._own_split(raw) or self.splitter(built.group)
+        written = self.builder.export(built)
         if self.sita is not None:
             self.sita.add(record)
-        if self.sita is not None or self.written.takes(raw, record, row, digest, side):
-            self._write(record, written, digest, side, group)
+        elif not self.writer.takes(raw, record, built.row, digest, split):
+            return
+        self.writer.put(written, digest, split)
+        if record.gold is not None:
+            self.counts.labels.add(record, split)
+        pictures = [(path, media.picture(path).digest) for path in record.images]
+        for _, picture in pictures:
+            self.counts.images.add(picture)
+        if self.leakage is not None:
+            self.leakage.add(SplitRow(CODE[split], record, built.group, digest[0], pictures, hashes))
 
     def _own_split(self, raw: Any) -> str | None:
-        column = self.split_column
-        return splits.named(selection.lookup(raw, column), column) if column is not None else None
-
-    def _files(self, record: Record, row: dict[str, Any]) -> list[bytes]:
-        """Audit the row's pictures and write all paths as seen from the output; what tells the files
-        apart."""
-        found = [self.media.picture(path).digest for path in record.images]
-        match self.plan.materialize:
-            case "link":
-                row["images"] = [self.relative(path) for path in record.images]
-            case "copy":
-                copies = (copied(path, self.folder.partial / output_folder.MEDIA) for path in record.images)
-                row["images"] = [self.relative(path) for path in copies]
-            case "embed":
-                row["images"] = [embedded(path) for path in record.images]
-        for kind, paths in (("videos", record.videos), ("audios", record.audios)):
-            if paths:  # these are not opened, so their names stand for them
-                row[kind] = [self.relative(path) for path in paths]
-                found += [name.encode() for name in row[kind]]
-        return found
-
-    def _normal(self, row: dict[str, Any], turns: bytes, digest: bytes) -> tuple[bytes, bytes]:
-        """The turns in Unicode normal form C and their digest; the row changes with them."""
-        text = texts.normalised(turns.decode(), self.report)
-        if text is None:
-            return turns, digest
-        row["messages"] = msgspec.json.decode(text)
-        row["meta"] = msgspec.json.decode(texts.nfc(self.encode(row["meta"]).decode()))
-        return text.encode(), reader.turns_digest(text.encode(), row.get("tools"))
-
-    def _write(self, record: Record, row: dict[str, Any], digest: bytes, side: str, group: str) -> None:
-        self.written.put(row, digest, side)
-        if record.gold is not None:
-            self.labels.add(record, side)
-        if self.across is not None:
-            self.across.row(CODE[side], record, group, digest[0])
-        if record.images:
-            self._count_images(record)
+        column = self.job.options.split_column
+        return splits.named(lookup(raw, column), column) if column is not None else None
 
     def write_plain(
         self,
@@ -270,85 +177,64 @@ class ConversionRun:
         questions: Sequence[str],
         groups: Sequence[str],
         digests: Sequence[bytes],
-        sides: Sequence[int],
+        codes: Sequence[int],
     ) -> None:
         """Write rows of plain text, as `_write` does with one row."""
-        self.written.put_all(rows, digests, sides)
-        if self.across is not None:
-            self.across.texts(sides, questions, groups, digests)
-
-    def _count_images(self, record: Record) -> None:
-        decoder = self.watch.decoder
-        for path in record.images:
-            digest = self.media.picture(path).digest
-            self.image_count += 1
-            self.image_hash.update(digest)
-            if self.across is not None and decoder is None:
-                self.across.picture(path, digest, record.source)
-        if self.across is not None and decoder is not None:
-            self.across.looks(decoder.looks)
+        self.writer.put_all(rows, digests, codes)
+        if self.leakage is not None:
+            self.leakage.add_texts(codes, questions, groups, digests)
 
     def _close(self) -> dict[str, Any]:
-        left = self.written.close()
-        self.quarantine.close()
-        if left and self.across is not None:
-            self.across.left(left)
-        files = self.written.files
+        places = self.writer.close()
+        if places and self.leakage is not None:
+            self.leakage.remove(places)
+        files, rows = self.writer.files, self.counts.rows
         if self.sita is not None:
-            self.rows["left_out"] += self.sita.divide(self.folder, files)
-            if self.across is not None:
-                self.across.divided(self.sita.sides)
-            self.rows["out"] = files["train"].rows + files["validation"].rows
-        self.written.duplicates.close()
+            rows["left_out"] += self.sita.divide(self.job.folder, files)
+            if self.leakage is not None:
+                self.leakage.reorder(self.sita.order)
+            rows["out"] = files["train"].rows + files["validation"].rows
+        self.writer.duplicates.close()
         self._write_extra()
-        wanted = self.plan.test > 0 or any(side == "test" for _, side in self.job.inputs)
-        if not wanted and not files["test"].rows:
+        wants_test = self.job.options.test > 0 or "test" in self.job.fixed_splits
+        if not wants_test and not files["test"].rows:
             files.pop("test").path.unlink()
         return self._facts()
 
     def _write_extra(self) -> None:
-        """Files that the layout wants beside its rows."""
+        """Write the files that the layout wants beside its rows."""
         make = getattr(self.job.export, "extra_files", None)
         if make is not None:
-            for name, data in make([side for side, file in self.written.files.items() if file.rows]).items():
-                (self.folder.partial / name).write_bytes(data)
+            names = [split for split, file in self.writer.files.items() if file.rows]
+            for name, data in make(names).items():
+                (self.job.folder.partial / name).write_bytes(data)
 
     def _facts(self) -> dict[str, Any]:
-        files = self.written.files
+        files = self.writer.files
         written = {name: file.rows for name, file in files.items()}
-        self.watch.whole(written, self.rows["out"], {side for _, side in self.job.inputs})
-        images = (
-            {"count": self.image_count, "sha256": self.image_hash.hexdigest()} if self.image_count else {}
-        )
-        outputs = (*files.values(), self.quarantine, self.written.duplicates)
-        more: dict[str, Any] = {"weights": self.labels.weights("train")} if self.plan.balance else {}
-        if self.across is not None:
-            more["overlap"] = self.across.tell()
-        return more | {
-            "rows": dict(self.rows),
-            "codes": self.rejects.facts(),
-            "warnings": self.warnings.facts(),
-            "labels": self.labels.facts(),
-            "images": images,
-            "outputs": sorted((file.facts for file in outputs), key=lambda facts: str(facts["path"])),
-        }
+        self.checks.check_all(written, self.counts.rows["out"], self.job.fixed_splits)
+        facts: dict[str, Any] = {}
+        if self.job.options.balance:
+            facts["weights"] = self.counts.labels.weights("train")
+        if self.leakage is not None:
+            facts["overlap"] = self.leakage.compare()
+        outputs = (*files.values(), self.writer.quarantine, self.writer.duplicates)
+        facts |= self.counts.facts()
+        facts["outputs"] = sorted((file.facts for file in outputs), key=lambda entry: str(entry["path"]))
+        return facts
 
 
-def copied(path: str, store: Path) -> str:
-    """A copy of the picture in `store`, named by its content."""
-    return str(store_picture(Path(path).read_bytes(), store))
+def _decoded(
+    pairs: Iterable[reader.Pair], pool: ImageDecodePool | None
+) -> Iterator[tuple[reader.Pair, Sequence[int] | None]] | Iterator[DecodedPair]:
+    return zip(pairs, repeat(None), strict=False) if pool is None else pool.decode(pairs)
 
 
-def embedded(path: str) -> str:
-    """The picture as a `data:` URI."""
-    data = Path(path).read_bytes()
-    return f"data:image/{inspect(data).kind};base64,{b64encode(data).decode()}"
-
-
-def _group(raw: Any, path: str) -> str:
-    """The value to group by. Raises `RowError` where there is none."""
-    group = selection.text(raw, path)
-    if group is None:
-        hint, value = "give each row a value to group by", selection.lookup(raw, path)
-        raise RowError("GROUP_MISSING", f"{path} holds no value", path=path, value=value, hint=hint)
-    return group
+def _leakage_check(job: ConversionJob, rules: RuleReporter) -> LeakageCheck | None:
+    """Return None if every row is a training row."""
+    options = job.options
+    fixed = options.split_column is not None or bool(job.fixed_splits)
+    if not (fixed or options.validation or options.test):
+        return None
+    by_row = fixed or options.split == "sita"
+    return LeakageCheck(job.folder.partial, rules, compares_groups=by_row, deep=options.deep)

@@ -1,8 +1,7 @@
-"""The split that the SITA framework makes, bit for bit, so that published adapters can be compared on their
-own rows.
+"""Repeat the split of the SITA framework bit for bit, so that published adapters can be compared on their rows.
 
-It shuffles rows, not groups, so copies and neighbours of one post stand on both sides; use it to reproduce,
-not to measure. Duplicates are kept, since removing them would change the order."""
+It shuffles rows, not groups, so copies and neighbours of one post stand in both splits: use it to reproduce, not
+to measure. Duplicates are kept, since removing them would change the order."""
 
 from __future__ import annotations
 
@@ -17,47 +16,52 @@ from dfkdata.rows.record import Record
 
 
 class SitaSplit:
-    """Takes rows in file order, all into the training file, and divides that file at the end."""
+    """Take rows in file order, all into the training file, and divide that file at the end.
 
-    def __init__(self, plan: ConvertOptions) -> None:
-        self.plan = plan
-        self.labels: list[str] = []
-        self.sides: tuple[list[int], list[int]] = ([], [])
+    Attributes:
+        order: Places (from 0) of the rows as they were written, in training and in validation.
+    """
+
+    def __init__(self, options: ConvertOptions) -> None:
+        self._options = options
+        self._labels: list[str] = []
+        self.order: tuple[list[int], list[int]] = ([], [])
 
     def add(self, record: Record) -> None:
         """Remember the label of a row that is written."""
         gold = record.gold or {}
-        self.labels.append(str(gold.get("label") or record.meta.get("raw_label", "")).lower())
+        self._labels.append(str(gold.get("label") or record.meta.get("raw_label", "")).lower())
 
     def divide(self, folder: Folder, files: dict[str, JsonlWriter]) -> int:
-        """Write training and validation rows in SITA's order (`sides`); how many rows its caps left out."""
-        plan, old = self.plan, files["train"].path
-        ratio, count = round(1 - plan.validation, 12), len(self.labels)
-        first = (
-            plan.format == "dfk_csv"
-        )  # the first loader cuts before the shuffle, all others after the split
-        sides = places(count, ratio, plan.seed, cut=plan.max_samples if first else None)
-        if plan.subsample < 1:
-            sides = subsampled(sides, self.labels, plan.subsample, plan.seed, shuffled=sum(map(len, sides)))
-        if plan.max_samples is not None and not first:
-            sides = sides[0][: plan.max_samples], sides[1][: plan.max_samples]
-        self.sides = sides
+        """Write training and validation rows in SITA's order; return how many rows its caps left out."""
+        options, old = self._options, files["train"].path
+        ratio, count = round(1 - options.validation, 12), len(self._labels)
+        # SITA's first loader cuts before the shuffle, all others after the split
+        first = options.format == "dfk_csv"
+        splits = places(count, ratio, options.seed, cut=options.max_samples if first else None)
+        if options.subsample < 1:
+            splits = subsampled(
+                splits, self._labels, options.subsample, options.seed, shuffled=sum(map(len, splits))
+            )
+        if options.max_samples is not None and not first:
+            splits = splits[0][: options.max_samples], splits[1][: options.max_samples]
+        self.order = splits
         before = old.rename(old.with_suffix(".before"))
         files["validation"].path.unlink()
         starts = _starts(before)
         with before.open("rb") as lines:
-            for name, chosen in zip(("train", "validation"), sides, strict=True):
+            for name, chosen in zip(("train", "validation"), splits, strict=True):
                 files[name] = folder.lines(f"{name}.jsonl")
                 for at in chosen:
                     lines.seek(starts[at])
                     files[name].put_line(lines.readline())
                 files[name].close()
         before.unlink()
-        return count - sum(map(len, sides))
+        return count - sum(map(len, splits))
 
 
 def _starts(path: Path) -> list[int]:
-    """Byte offset of each line."""
+    """Return the byte offset of each line."""
     starts, at = [], 0
     with path.open("rb") as lines:
         for line in lines:
@@ -67,8 +71,14 @@ def _starts(path: Path) -> list[int]:
 
 
 def places(count: int, ratio: float, seed: int, *, cut: int | None = None) -> tuple[list[int], list[int]]:
-    """(training, evaluation) places of `count` rows. ratio: share of training. cut: rows kept before the
-    shuffle."""
+    """Return the places (from 0) of training and evaluation rows.
+
+    Args:
+        count: Number of rows.
+        ratio: Share of training.
+        seed: Of the shuffle.
+        cut: Rows that are kept before the shuffle; None for all.
+    """
     order = list(range(count if cut is None else min(cut, count)))
     random.Random(seed).shuffle(order)
     train = int(len(order) * ratio)
@@ -76,23 +86,29 @@ def places(count: int, ratio: float, seed: int, *, cut: int | None = None) -> tu
 
 
 def subsampled(
-    sides: tuple[list[int], list[int]],
+    splits: tuple[list[int], list[int]],
     labels: Sequence[str],
     share: float,
     seed: int,
     *,
     shuffled: int | None,
 ) -> tuple[list[int], list[int]]:
-    """Both sides with `share` of each label's rows, at least one; rows without a label count as "unknown".
+    """Return both splits with `share` of each label's rows, at least one a label.
 
-    shuffled: how many rows the same random source has shuffled before (ratio mode), None for fixed files."""
+    Args:
+        splits: Places of training and evaluation rows.
+        labels: Label of each row; an empty one counts as "unknown".
+        share: Of the rows to keep.
+        seed: Of the choice.
+        shuffled: How many rows the same random source has shuffled before; None for fixed files.
+    """
     pick = random.Random(seed)
     if shuffled is not None:
         pick.shuffle(list(range(shuffled)))
-    return _side(sides[0], labels, share, pick), _side(sides[1], labels, share, pick)
+    return _sampled(splits[0], labels, share, pick), _sampled(splits[1], labels, share, pick)
 
 
-def _side(rows: list[int], labels: Sequence[str], share: float, pick: random.Random) -> list[int]:
+def _sampled(rows: list[int], labels: Sequence[str], share: float, pick: random.Random) -> list[int]:
     groups: dict[str, list[int]] = {}
     for at in rows:
         groups.setdefault(labels[at] or "unknown", []).append(at)

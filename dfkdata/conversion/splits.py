@@ -1,8 +1,10 @@
-"""Which side a row belongs to: train, validation or test.
+"""Assign groups of rows to the splits train, validation and test.
 
-Strategy: the group's name and the seed are hashed to a number in [0, 1); below the test share is test, then
-validation, the rest train. Promises: rows of one group are never on two sides; adding, removing or reordering
-rows moves no other row; equal seeds give equal splits on every machine."""
+How it works: the group's name and the seed are hashed to a number in [0, 1). Numbers below the test share are
+test, the next ones validation, the rest train.
+
+Guarantees: rows of one group are never in two splits; adding, removing or reordering rows moves no other row;
+equal seeds give equal splits on every machine."""
 
 from __future__ import annotations
 
@@ -21,22 +23,28 @@ NAMES = {
     **{name: "validation" for name in ("val", "valid", "dev", "eval", "restval")},
     **{name: "test" for name in ("testing", "uji")},
 }
-"""What sources call their splits -> our name. Karpathy's caption splits call held-back training rows
-`restval`."""
+"""What sources call their splits -> our name. Karpathy's caption splits call some training rows `restval`."""
 
 
 class Splitter(Protocol):
-    """Which side a group belongs to."""
+    """Assign groups to splits."""
 
-    def __call__(self, group: str) -> str: ...
+    def __call__(self, group: str) -> str:
+        """Return the split of a group."""
 
-    def many(self, groups: Iterable[str]) -> list[str]: ...
+    def many(self, groups: Iterable[str]) -> list[str]:
+        """Return the splits of many groups, in less time than one by one."""
 
 
 class HashSplit:
-    """The split of a group. validation, test: shares in [0, 1), their sum below 1."""
+    """Assign a group by the hash of its name and the seed."""
 
     def __init__(self, seed: int, validation: float, test: float) -> None:
+        """Take the shares of groups in [0, 1), whose sum is below 1.
+
+        Raises:
+            ConfigError: The shares leave no training rows.
+        """
         if not (validation >= 0 and test >= 0 and validation + test < 1):  # so written, NaN is refused
             reason = f"validation={validation} and test={test} leave no training rows"
             raise ConfigError(f"{reason}; give shares from 0 whose sum is below 1")
@@ -44,7 +52,7 @@ class HashSplit:
         self._test, self._held = (round(share * 2**64).to_bytes(8) for share in (test, test + validation))
 
     def place(self, group: str) -> bytes:
-        """Where the group lies: 32 bytes, uniform, in the order of places in [0, 1)."""
+        """Return where the group lies: 32 uniform bytes, in the order of numbers in [0, 1)."""
         return sha256((self._key + group).encode("utf-8", "surrogatepass")).digest()
 
     def __call__(self, group: str) -> str:
@@ -54,24 +62,31 @@ class HashSplit:
         return "test" if place < self._test else "validation"
 
     def many(self, groups: Iterable[str]) -> list[str]:
-        """The sides of many groups, in less time than one by one."""
+        """Return the splits of many groups, in less time than one by one."""
         key, test, held = self._key, self._test, self._held
         places = [sha256((key + group).encode("utf-8", "surrogatepass")).digest() for group in groups]
         return ["train" if place >= held else "test" if place < test else "validation" for place in places]
 
 
 class StratifiedSplit:
-    """As `HashSplit`, but each stratum gives its share: within it, groups in the order of their hashes fill the
-    test share, then validation. Shares are counted over all strata so far: those of few rows get what others
-    rounded away. A group that has rows in several strata belongs to the one that most of them
-    are in.
+    """Assign groups so that each stratum gives its share to every split.
 
-    Adding rows can move a group at a border, which `HashSplit` promises not to do."""
+    Within a stratum, groups in the order of their hashes fill the test share, then validation. Shares are
+    counted over all strata so far: small strata get what others rounded away. A group that has rows in several
+    strata belongs to the one that most of them are in. Unlike with `HashSplit`, adding rows can move a group at
+    a border."""
 
     def __init__(
         self, by_hash: HashSplit, rows: Iterable[tuple[str, str]], validation: float, test: float
     ) -> None:
-        """rows: (group, stratum) of each row."""
+        """Divide the groups.
+
+        Args:
+            by_hash: Orders the groups of a stratum.
+            rows: (group, stratum) of each row.
+            validation: Share of rows.
+            test: Share of rows.
+        """
         strata: dict[str, Counter[str]] = {}
         for group, stratum in rows:
             strata.setdefault(group, Counter())[stratum] += 1
@@ -80,19 +95,18 @@ class StratifiedSplit:
             home = min(counts, key=lambda name: (-counts[name], name))
             members.setdefault(home, []).append(group)
         self._held: dict[str, str] = {}
-        total, given = 0, [0, 0]
+        total, assigned = 0, [0, 0]
         for _, groups in sorted(members.items()):
             groups.sort(key=by_hash.place)
             sized = [(group, strata[group].total()) for group in groups]
             total += sum(size for _, size in sized)
             # what earlier strata rounded away is owed to this one, so that many small ones give their share
-            owed = [share * total - had for share, had in zip((test, validation), given, strict=True)]
-            for side, had in enumerate(self._fill(sized, *owed)):
-                given[side] += had
+            owed = [share * total - rows for share, rows in zip((test, validation), assigned, strict=True)]
+            for split, size in enumerate(self._fill(sized, *owed)):
+                assigned[split] += size
 
     def _fill(self, groups: list[tuple[str, int]], test: float, validation: float) -> tuple[int, int]:
-        """Give a stratum's first groups to test, then validation, to about as many rows; how many went
-        there."""
+        """Give a stratum's first groups to test, then validation, up to about so many rows; return how many."""
         tested = held = 0
         for group, size in groups:
             if tested + size / 2 <= test:
@@ -107,12 +121,16 @@ class StratifiedSplit:
         return self._held.get(group, "train")
 
     def many(self, groups: Iterable[str]) -> list[str]:
-        """The sides of many groups."""
+        """Return the splits of many groups."""
         return [self._held.get(group, "train") for group in groups]
 
 
 def named(value: object, column: str) -> str:
-    """Our name for the split that a source's column says. Raises `RowError` for any other text."""
+    """Return our name for the split that a source's column says.
+
+    Raises:
+        RowError: The value names no split.
+    """
     name = NAMES.get(value.strip().lower()) if isinstance(value, str) else None
     if name is None:
         hint = f"write one of {', '.join(sorted(NAMES))}"

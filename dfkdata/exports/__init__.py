@@ -14,14 +14,15 @@ calls). A complete member:
 
     from dfkdata.exports import Row, RowError
 
+    COLUMNS = ("images", "videos", "audios", "tools")
+
 
     def row(row: Row) -> Row:
-        return {"turns": row["messages"], "images": row["images"], "tools": row.get("tools")}
+        return {"turns": row["messages"]} | {name: row[name] for name in COLUMNS if name in row}
 
 
     def inverse(row: Row) -> Row:
-        tools = {"tools": row["tools"]} if row["tools"] else {}
-        return {"messages": row["turns"], "images": row["images"]} | tools
+        return {"messages": row["turns"]} | {name: row[name] for name in COLUMNS if name in row}
 
 
     def check(row: Row) -> None:

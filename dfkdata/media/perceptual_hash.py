@@ -2,8 +2,8 @@
 
 How it works. A JPEG is decoded at an eighth of its size, which is enough for nine by eight cells; each bit
 says whether a cell is darker than its right neighbour. Two pictures are near duplicates if at most
-`NEAR_BITS` bits differ. Cut into four bands, such hashes agree in at least one, so only those are compared. An image of
-one colour has no perceptual hash and is never reported as a near duplicate."""
+`NEAR_BITS` bits differ. Cut into four bands, such hashes agree in at least one, so only those are compared.
+An image of one colour has no perceptual hash and is never reported as a near duplicate."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What people look at: the preview of rows and the dataset card."""
+"""Pages and texts that people look at: the preview of rows and the dataset card."""

@@ -1,4 +1,4 @@
-"""What people look at before they convert: rows as turns, and what a schema asks for."""
+"""Show people rows as turns, and what a schema asks for, before they convert."""
 
 from __future__ import annotations
 
@@ -19,15 +19,28 @@ from dfkdata.validation.rules import RuleReporter
 from dfkdata.validation.text import check_control_tokens
 
 
-def shown(
+def preview(
     input: str,
     format: str,
-    schema: str | None,
-    variant: str | None,
-    images: Path | None,
-    options: dict[str, Any],
+    *,
+    schema: str | None = None,
+    variant: str | None = None,
+    images: str | Path | None = None,
+    options: dict[str, Any] | None = None,
 ) -> Iterator[str]:
-    """Each row as text: its place, its turns, its images; or why it is a reject."""
+    """Yield each row as text: its place, its turns and its images, or why it is a reject.
+
+    Args:
+        input: What to read, as in `dfkdata.read`.
+        format: Its raw format.
+        schema: The output schema; None for the format's own.
+        variant: Variant of the schema.
+        images: Folder where image names start.
+        options: The format's own options.
+
+    Raises:
+        ConfigError: A name is unknown.
+    """
     module = plugins.load(reader.FAMILY, format)
     name = schema or module.SCHEMA
     if variant is None and schema is None:
@@ -38,14 +51,14 @@ def shown(
 
 def _shown(item: Record | Reject, schema: schemas.Schema | None) -> str:
     if isinstance(item, Record):
-        report = RuleReporter()
+        report = RuleReporter().for_row(item.source)
         try:
             record = bind_gold(item, schema, report) if schema is not None else item
             row = training_row(record, schema)
             check_conversation(row, report)
             check_control_tokens(msgspec.json.encode(row["messages"]), report)
-        except RowError as fault:
-            item = fault.reject(item.source, None)
+        except RowError as error:
+            item = error.reject(item.source, None)
         else:
             return _turns(row, item.source)
     hint = f"\n  → {item.hint}" if item.hint else ""
@@ -69,7 +82,7 @@ def _part(part: dict[str, Any], images: Iterator[str]) -> str:
 
 
 def schema_facts(name: str, variant: str | None) -> dict[str, Any]:
-    """A schema as plain data: variants, form, roles, JSON Schema, tools."""
+    """Return a schema as plain data: variants, form, roles, JSON Schema and tools."""
     loaded = schemas.load(name, variant)
     variants = plugins.load(schemas.FAMILY, name).VARIANTS
     return {

@@ -15,7 +15,7 @@ import msgspec
 
 from dfkdata.common.json_schema import SchemaDocument, SchemaError, Validator, pointer_steps
 from dfkdata.rows.record import RowError
-from dfkdata.validation.rules import RuleReporter
+from dfkdata.validation.rules import RowReport
 
 Message = dict[str, Any]
 
@@ -46,7 +46,7 @@ def is_plain(row: dict[str, Any]) -> bool:
     return bool(plain_question(row["messages"]))
 
 
-def check_conversation(row: dict[str, Any], report: RuleReporter) -> None:
+def check_conversation(row: dict[str, Any], report: RowReport) -> None:
     """Check the turns of a canonical row.
 
     Args:
@@ -82,7 +82,7 @@ def check_conversation(row: dict[str, Any], report: RuleReporter) -> None:
     _counts(row, report)
 
 
-def _counts(row: dict[str, Any], report: RuleReporter) -> None:
+def _counts(row: dict[str, Any], report: RowReport) -> None:
     """Report a kind of media with more or fewer placeholders than files, over all turns."""
     counts = {"image": 0, "video": 0, "audio": 0}
     for message in row["messages"]:
@@ -108,7 +108,7 @@ def _order(number: int, reason: str) -> RowError:
     return RowError("ROLE_ORDER", reason, path=f"messages.{number}.role", hint=hint)
 
 
-def _user(message: Message, number: int, report: RuleReporter) -> str:
+def _user(message: Message, number: int, report: RowReport) -> str:
     """Check a user turn and return its text."""
     text, media = "", False
     for part in message["content"]:
@@ -122,7 +122,7 @@ def _user(message: Message, number: int, report: RuleReporter) -> str:
 
 
 def _assistant(
-    message: Message, number: int, before: str, question: str, row: dict[str, Any], report: RuleReporter
+    message: Message, number: int, before: str, question: str, row: dict[str, Any], report: RowReport
 ) -> None:
     """Check an assistant turn against the role `before` it and the last `question`."""
     if before not in ("user", "tool"):
@@ -143,7 +143,7 @@ def _assistant(
         report(RowError("ANSWER_COPIES_PROMPT", reason, path=f"messages.{number}", value=answer))
 
 
-def _calls(calls: list[Any], number: int, tools: list[Any] | None, report: RuleReporter) -> None:
+def _calls(calls: list[Any], number: int, tools: list[Any] | None, report: RowReport) -> None:
     known = {tool["function"]["name"]: tool["function"].get("parameters") for tool in tools or []}
     for index, call in enumerate(calls):
         path = f"messages.{number}.tool_calls.{index}.function"
@@ -159,7 +159,7 @@ def _calls(calls: list[Any], number: int, tools: list[Any] | None, report: RuleR
             _fits(arguments, known[name], f"{path}.arguments", report)
 
 
-def _fits(arguments: dict[str, Any], parameters: Any, path: str, report: RuleReporter) -> None:
+def _fits(arguments: dict[str, Any], parameters: Any, path: str, report: RowReport) -> None:
     """Check arguments against the tool's own JSON Schema."""
     validator = _validator(msgspec.json.encode(parameters))
     if isinstance(validator, str):
@@ -183,7 +183,7 @@ def _validator(parameters: bytes) -> Validator | str:
     return document.validator(document.root)
 
 
-def _other_turn(role: Any, number: int, before: str, messages: list[Message], report: RuleReporter) -> None:
+def _other_turn(role: Any, number: int, before: str, messages: list[Message], report: RowReport) -> None:
     """Check that system turns come first, that tool turns follow calls, and that no other role is there."""
     path = f"messages.{number}.role"
     if role == "system":

@@ -12,10 +12,10 @@ from dfkdata.common.plugins import suggestion
 from dfkdata.rows.messages import read_text
 from dfkdata.rows.record import Record, RowError
 from dfkdata.schemas import JsonForm, Label, Prose, Schema, TextForm, ToolForm
-from dfkdata.validation.rules import RuleReporter
+from dfkdata.validation.rules import RowReport
 
 
-def bind_gold(record: Record, schema: Schema, report: RuleReporter) -> Record:
+def bind_gold(record: Record, schema: Schema, report: RowReport) -> Record:
     """Return the record with gold that is valid for a schema: labels are canonical, null values stay.
 
     Args:
@@ -92,7 +92,7 @@ def _label(value: str, role: Label, name: str) -> str:
     return resolved.label
 
 
-def _validate(gold: dict[str, Any], schema: Schema, report: RuleReporter) -> None:
+def _validate(gold: dict[str, Any], schema: Schema, report: RowReport) -> None:
     try:
         schema.answer.model_validate(gold)
     except ValidationError as error:

@@ -1,12 +1,13 @@
-"""What the sides of a split share: groups, texts that are nearly the same, pictures that look the same.
+"""What the splits of a data set share: groups, texts that are nearly the same, pictures that look the same.
 
-Strategy: each written row leaves a few numbers, and they are compared once, at the end, when it is certain
-which rows stayed where. Texts leave sketches in a file (`dfkdata.validation.text_sketch`), pictures their difference hash
-(`dfkdata.media.perceptual_hash`). Groups are compared, each side with each other, where something other than their hash
-divides the rows.
-Sketches cost about as much as half of a conversion. So, unless all are asked for (`deep`), each side's first
-`FREE_ROWS` rows leave one, and of the others every sixteenth by its content: a lower bound is found then.
-Promises: no row is held up or changed, and a rule that is off costs nothing."""
+How it works: each written row leaves a few numbers, and they are compared once, at the end, when it is certain
+which rows stayed where. Texts leave sketches in a file (`dfkdata.validation.text_sketch`), pictures their
+difference hash (`dfkdata.media.perceptual_hash`). Groups are compared, each split with each other, if something
+other than their hash divides the rows.
+Sketches cost about as much as half of a conversion. So, unless all are asked for (`deep`), the first `FREE_ROWS`
+rows of each split leave one, and of the others every sixteenth by its content: a lower bound is found then.
+
+Guarantees: no row is held up or changed, and a rule that is off costs nothing."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from array import array
 from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dfkdata.media.perceptual_hash import DecodedPicture, PerceptualHasher, near_pairs
 from dfkdata.rows.record import Record, RowError
@@ -26,191 +27,268 @@ if TYPE_CHECKING:
 
 FREE_ROWS = 10_000
 GONE = 255
-"""The side of a row that left its file again."""
+"""In the place of a split: the row left its file again."""
 
-_SIDES = ("train", "validation", "test")
+_SPLITS = ("train", "validation", "test")
 _MAX_CHARS = 4096  # of a text: enough to know it by, and what bounds the memory of a block
 _BLOCK_ROWS = 512
 _QUESTION = {"question"}  # asked of many pictures, it tells no two apart
 
 
+class SplitRow(NamedTuple):
+    """Hold what the comparison of splits needs of a written row.
+
+    Attributes:
+        split: Place of its split in train, validation, test.
+        record: The record behind it.
+        group: Its group.
+        chance: A byte that its content decides; rows with a multiple of 16 are sampled.
+        pictures: (path, digest) of each picture.
+        hashes: Perceptual hashes of the pictures if they are known already, else None.
+    """
+
+    split: int
+    record: Record
+    group: str
+    chance: int
+    pictures: Sequence[tuple[str, bytes]]
+    hashes: Sequence[int] | None
+
+
 class LeakageCheck:
-    """Takes each row when it is written and compares the sides at the end.
+    """Take each row when it is written, and compare the splits at the end."""
 
-    folder: where sketches lie meanwhile. deep: every text leaves a sketch. fixed: the source, or a shuffle of
-    rows, divides them, so that groups have to be compared."""
+    def __init__(self, folder: Path, rules: RuleReporter, *, compares_groups: bool, deep: bool) -> None:
+        """Open what the rules that are on need.
 
-    def __init__(self, folder: Path, report: RuleReporter, *, fixed: bool, deep: bool) -> None:
-        wanted = {kind: report.policy(code) != "off" for kind, (code, _) in _RULES.items()}
-        self.report = report
-        self.sides = bytearray()
-        self.orders: tuple[list[int], list[int]] | None = None
-        self._sketches = folder / "sketches"
-        self._file = self._sketches.open("wb") if wanted["prompts"] else None
-        self._texts: list[str] = []
-        self._deep, self._free, self._sketched = deep, [FREE_ROWS] * len(_SIDES), array("I")
-        self._groups: array[int] | None = array("Q") if fixed and wanted["groups"] else None
-        self._wants_looks = wanted["pictures"]
-        self._looking: PerceptualHasher | None = None
-        self._looks, self._rows = array("Q"), array("Q")
+        Args:
+            folder: Where sketches lie meanwhile.
+            rules: The policies; hears of shared rows.
+            compares_groups: Whether the source, or a shuffle of rows, divides the rows, so that a group can
+                have rows in two splits.
+            deep: Whether every text leaves a sketch.
+        """
+        self._rules = rules
+        self._splits = bytearray()
+        self._order: tuple[list[int], list[int]] | None = None
+        self._texts = _TextSketches(folder / "sketches", deep) if self._is_on("prompts") else None
+        self._groups: array[int] | None = array("Q") if compares_groups and self._is_on("groups") else None
+        self._pictures = _PictureHashes(rules) if deep or self._is_on("pictures") else None
 
-    def row(self, side: int, record: Record, group: str, chance: int) -> None:
-        """A row was written to `side`, a place in `split.SPLITS`. chance: a byte that its content decides."""
-        if self._file is not None and self._chosen(side, chance):
-            self._text(asked(record), len(self.sides))
-        self.sides.append(side)
+    def _is_on(self, kind: str) -> bool:
+        return self._rules.policy(_RULES[kind][0]) != "off"
+
+    def add(self, row: SplitRow) -> None:
+        """Take a row that was written."""
+        number = len(self._splits)
+        if self._texts is not None and self._texts.samples(row.split, row.chance):
+            self._texts.add(prompt_text(row.record), number)
+        self._splits.append(row.split)
         if self._groups is not None:
-            self._groups.append(_number(group))
+            self._groups.append(_number(row.group))
+        if row.pictures and self._pictures is not None:
+            self._pictures.add(number, row)
 
-    def texts(
-        self, sides: Sequence[int], texts: Sequence[str], groups: Sequence[str], digests: Sequence[bytes]
+    def add_texts(
+        self, splits: Sequence[int], texts: Sequence[str], groups: Sequence[str], digests: Sequence[bytes]
     ) -> None:
-        """Rows that ask these texts were written, as `row` says; the first byte of a digest is the chance."""
-        if self._file is not None:
-            for place, (side, digest) in enumerate(zip(sides, digests, strict=True)):
-                if self._chosen(side, digest[0]):
-                    self._text(texts[place], len(self.sides) + place)
-        self.sides += bytes(sides)
+        """Take rows of plain text column by column, as `add` takes one; `digests` begin with the chance."""
+        if self._texts is not None:
+            for place, (split, digest) in enumerate(zip(splits, digests, strict=True)):
+                if self._texts.samples(split, digest[0]):
+                    self._texts.add(texts[place], len(self._splits) + place)
+        self._splits += bytes(splits)
         if self._groups is not None:
             self._groups.extend(map(_number, groups))
 
-    def _chosen(self, side: int, chance: int) -> bool:
-        """Whether the next row of a side leaves a sketch."""
-        if self._free[side]:
-            self._free[side] -= 1
-            return True
-        return self._deep or not chance & 15
-
-    def _text(self, text: str, row: int) -> None:
-        if text:
-            self._sketched.append(row)
-            self._texts.append(text if len(text) <= _MAX_CHARS else text[:_MAX_CHARS])
-            if len(self._texts) == _BLOCK_ROWS:
-                self._flush()
-
-    def picture(self, path: str, digest: bytes, source: str) -> None:
-        """A picture of the row that was written last; `source` is where that row came from."""
-        if self._wants_looks:
-            if self._looking is None:
-                self._looking = PerceptualHasher(self._look)
-            self._looking.add((len(self.sides) - 1, source), path, digest)
-
-    def looks(self, found: Sequence[int]) -> None:
-        """The looks of the pictures of the row that was written last, where they are known already."""
-        for look in found:
-            self._look((len(self.sides) - 1, ""), "", DecodedPicture("", look))
-
-    def _look(self, whose: tuple[int, str], name: str, found: DecodedPicture) -> None:
-        row, source = whose
-        if found.problem:
-            reason, hint = f"it does not decode: {found.problem}", "--deep quarantines such rows"
-            self.report.source, at_hand = source, self.report.source
-            self.report(RowError("IMG_UNDECODED", reason, path="images", value=name, hint=hint))
-            self.report.source = at_hand
-        else:
-            self._looks.append(found.dhash)
-            self._rows.append(row)
-
-    def left(self, places: Sequence[int]) -> None:
-        """The rows at these places (from 0) of the training file left it again."""
+    def remove(self, places: Sequence[int]) -> None:
+        """Forget the rows at these places (from 0) of the training file, which left it again."""
         import numpy
 
-        for row in numpy.flatnonzero(self._side() == 0)[list(places)]:
-            self.sides[row] = GONE
+        for row in numpy.flatnonzero(self._codes() == 0)[list(places)]:
+            self._splits[row] = GONE
 
-    def divided(self, orders: tuple[list[int], list[int]]) -> None:
-        """The rows, by the order of writing, stand so in training and validation, and in no other file."""
-        self.sides = bytearray([GONE]) * len(self.sides)
-        self.orders = orders
-        for side, rows in enumerate(orders):
+    def reorder(self, order: tuple[list[int], list[int]]) -> None:
+        """Take the final order: numbers of the rows, as they were written, in training and in validation."""
+        self._splits = bytearray([GONE]) * len(self._splits)
+        self._order = order
+        for split, rows in enumerate(order):
             for row in rows:
-                self.sides[row] = side
-
-    def place(self, row: int) -> str:
-        """Where a row stands, such as "train.jsonl:7"."""
-        side = self.sides[row]
-        if side == GONE:
-            return "a row that was left out"
-        before = self.orders[side].index(row) + 1 if self.orders else self.sides[: row + 1].count(side)
-        return f"{_SIDES[side]}.jsonl:{before}"
+                self._splits[row] = split
 
     def finish(self) -> None:
-        """All rows were written: wait for what is being looked at."""
-        if self._looking is not None:
-            self._looking.finish()
+        """Wait for the pictures that are being decoded."""
+        if self._pictures is not None:
+            self._pictures.finish()
 
     def close(self) -> None:
         """End the threads."""
-        if self._looking is not None:
-            self._looking.close()
+        if self._pictures is not None:
+            self._pictures.close()
 
-    def tell(self) -> dict[str, int]:
-        """What sides share: groups (any two sides), pictures and prompts (training and held-out rows); the
-        report hears of it. Once."""
+    def compare(self) -> dict[str, int]:
+        """Compare the splits, once, and report what they share.
+
+        Returns:
+            Number of groups in two splits, and of held-out pictures and prompts that are nearly training ones.
+        """
         shared = {"groups": self._shared_groups(), "pictures": self._near_pictures()}
         shared["prompts"] = self._near_texts()
-        self.report.source = "all rows"
         for kind, found in shared.items():
             if found.number:
                 code, says = _RULES[kind]
-                if kind == "prompts" and self._partly():
+                if kind == "prompts" and self._texts is not None and self._texts.is_partial:
                     says += " (of those looked at; --deep looks at all)"
-                pair = f"{self.place(found.held)} and {self.place(found.train)}"
-                self.report(RowError(code, f"{found.number} {says}, such as {pair}", hint=_HINT))
+                pair = f"{self._place(found.held)} and {self._place(found.train)}"
+                error = RowError(code, f"{found.number} {says}, such as {pair}", hint=_HINT)
+                self._rules.report(error, "all rows")
         return {kind: found.number for kind, found in shared.items()}
 
-    def _partly(self) -> bool:
-        """Whether some rows left no sketch because there were too many."""
-        return not self._deep and 0 in self._free
+    def _place(self, row: int) -> str:
+        """Return where a row stands, such as "train.jsonl:7"."""
+        split = self._splits[row]
+        if split == GONE:
+            return "a row that was left out"
+        if self._order is not None:
+            line = self._order[split].index(row) + 1
+        else:
+            line = self._splits[: row + 1].count(split)
+        return f"{_SPLITS[split]}.jsonl:{line}"
 
-    def _side(self) -> NDArray[Any]:
+    def _codes(self) -> NDArray[Any]:
         import numpy
 
-        return numpy.frombuffer(bytes(self.sides), numpy.uint8)
-
-    def _flush(self) -> None:
-        if self._texts and self._file is not None:
-            self._file.write(sketches(self._texts).tobytes())
-            self._texts.clear()
+        return numpy.frombuffer(bytes(self._splits), numpy.uint8)
 
     def _shared_groups(self) -> Shared:
-        if self._groups is None:
-            return Shared(0)
         import numpy
 
-        found, side = numpy.frombuffer(self._groups, numpy.uint64), self._side()
-        apart = [numpy.unique(found[side == at]) for at in range(len(_SIDES))]
-        groups, sides = numpy.unique(numpy.concatenate(apart), return_counts=True)
-        shared = groups[sides > 1]
+        if self._groups is None:
+            return Shared(0)
+        groups, codes = numpy.frombuffer(self._groups, numpy.uint64), self._codes()
+        members = [numpy.unique(groups[codes == split]) for split in range(len(_SPLITS))]
+        distinct, counts = numpy.unique(numpy.concatenate(members), return_counts=True)
+        shared = distinct[counts > 1]
         if not len(shared):
             return Shared(0)
-        taught = shared[numpy.isin(shared, apart[0])]  # the worse case makes the better example
-        rows = numpy.flatnonzero((found == (*taught, *shared)[0]) & (side < GONE))
-        low = int(rows[numpy.argmin(side[rows])])
-        return Shared(len(shared), int(rows[side[rows] != side[low]][0]), low)
+        in_training = shared[numpy.isin(shared, members[0])]  # the worse case makes the better example
+        example = in_training[0] if len(in_training) else shared[0]
+        rows = numpy.flatnonzero((groups == example) & (codes < GONE))
+        low = int(rows[numpy.argmin(codes[rows])])
+        return Shared(len(shared), int(rows[codes[rows] != codes[low]][0]), low)
 
     def _near_pictures(self) -> Shared:
-        sides: dict[bool, list[tuple[int, int]]] = {True: [], False: []}
-        for look, row in zip(self._looks, self._rows, strict=True):
-            if self.sides[row] != GONE:
-                sides[self.sides[row] > 0].append((look, row))
-        pairs = near_pairs(sides[True], sides[False])
+        if self._pictures is None:
+            return Shared(0)
+        train: list[tuple[int, int]] = []
+        held: list[tuple[int, int]] = []
+        for dhash, row in self._pictures.hashes():
+            if self._splits[row] != GONE:
+                (held if self._splits[row] else train).append((dhash, row))
+        pairs = near_pairs(held, train)
         return Shared(len(pairs), *pairs[0]) if pairs else Shared(0)
 
     def _near_texts(self) -> Shared:
-        if self._file is None:
+        if self._texts is None:
             return Shared(0)
-        found = Shared(0)
-        if len(set(self.sides) - {GONE}) > 1:
-            self._flush()
-            self._file.flush()
-            side = self._side()[list(self._sketched)]
-            found = near(self._sketches, side == 0, (side > 0) & (side < GONE))
+        with self._texts as texts:
+            if len(set(self._splits) - {GONE}) <= 1:
+                return Shared(0)
+            return texts.near(self._codes())
+
+
+class _TextSketches:
+    """Keep the sketches of sampled texts in a file."""
+
+    def __init__(self, path: Path, deep: bool) -> None:
+        self._path, self._deep = path, deep
+        self._file = path.open("wb")
+        self._free = [FREE_ROWS] * len(_SPLITS)
+        self._waiting: list[str] = []
+        self._rows = array("I")
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether some rows left no sketch because there were too many."""
+        return not self._deep and 0 in self._free
+
+    def samples(self, split: int, chance: int) -> bool:
+        """Return whether the next row of a split leaves a sketch."""
+        if self._free[split]:
+            self._free[split] -= 1
+            return True
+        return self._deep or not chance & 15
+
+    def add(self, text: str, row: int) -> None:
+        if text:
+            self._rows.append(row)
+            self._waiting.append(text if len(text) <= _MAX_CHARS else text[:_MAX_CHARS])
+            if len(self._waiting) == _BLOCK_ROWS:
+                self._flush()
+
+    def near(self, codes: NDArray[Any]) -> Shared:
+        """Return the held-out rows that are nearly training ones. codes: split of each row."""
+        self._flush()
+        self._file.flush()
+        split = codes[list(self._rows)]
+        shared = near(self._path, split == 0, (split > 0) & (split < GONE))
+        if not shared.number:
+            return shared
+        return Shared(shared.number, self._rows[shared.held], self._rows[shared.train])
+
+    def __enter__(self) -> _TextSketches:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self._file.close()
-        self._sketches.unlink()
-        if not found.number:
-            return found
-        return Shared(found.number, self._sketched[found.held], self._sketched[found.train])
+        self._path.unlink()
+
+    def _flush(self) -> None:
+        if self._waiting:
+            self._file.write(sketches(self._waiting).tobytes())
+            self._waiting.clear()
+
+
+class _PictureHashes:
+    """Keep the perceptual hash of each picture and the row that shows it."""
+
+    def __init__(self, rules: RuleReporter) -> None:
+        self._rules = rules
+        self._hasher: PerceptualHasher | None = None
+        self._hashes, self._rows = array("Q"), array("Q")
+
+    def add(self, number: int, row: SplitRow) -> None:
+        """Take the pictures of row `number`; those without a known hash are decoded in threads."""
+        if row.hashes is not None:
+            self._hashes.extend(row.hashes)
+            self._rows.extend([number] * len(row.hashes))
+            return
+        if self._hasher is None:
+            self._hasher = PerceptualHasher(self._decoded)
+        for path, digest in row.pictures:
+            self._hasher.add((number, row.record.source), path, digest)
+
+    def hashes(self) -> list[tuple[int, int]]:
+        """Return (hash, row) of every picture."""
+        return list(zip(self._hashes, self._rows, strict=True))
+
+    def finish(self) -> None:
+        if self._hasher is not None:
+            self._hasher.finish()
+
+    def close(self) -> None:
+        if self._hasher is not None:
+            self._hasher.close()
+
+    def _decoded(self, whose: tuple[int, str], name: str, picture: DecodedPicture) -> None:
+        row, source = whose
+        if picture.problem:
+            reason, hint = f"it does not decode: {picture.problem}", "--deep quarantines such rows"
+            error = RowError("IMG_UNDECODED", reason, path="images", value=name, hint=hint)
+            self._rules.report(error, source)
+        else:
+            self._hashes.append(picture.dhash)
+            self._rows.append(row)
 
 
 _RULES = {
@@ -225,12 +303,14 @@ def _number(group: str) -> int:
     return int.from_bytes(sha256(group.encode("utf-8", "surrogatepass")).digest()[:8])
 
 
-def asked(record: Record) -> str:
-    """What tells the row from others: its fields, or the texts of its user turns. Empty where only its
-    pictures do: an instruction or a question that is asked of many pictures says nothing about them."""
+def prompt_text(record: Record) -> str:
+    """Return the text that tells the row from others: its fields, or the texts of its user turns.
+
+    Empty if only its pictures do: an instruction or a question that is asked of many pictures says nothing
+    about them."""
     if record.fields:
-        says = not record.images or record.fields.keys() - _QUESTION
-        return "\n".join(record.fields.values()) if says else ""
+        differs = not record.images or record.fields.keys() - _QUESTION
+        return "\n".join(record.fields.values()) if differs else ""
     messages = record.messages
     if not messages or record.images:
         return ""

@@ -1,7 +1,7 @@
 """The rules that rows must keep, each with a code, and what happens to a row that breaks one.
 
-Strategy: `RULES` is the one table; whoever finds a broken rule tells a `RuleReporter`, which knows each rule's
-policy and raises, counts or lets it pass."""
+How it works: `RULES` is the only table of codes. Whoever finds a broken rule calls the row's `RowReport`, which
+knows the policy of each rule and raises the error, counts it as a warning, or lets it pass."""
 
 from __future__ import annotations
 
@@ -17,13 +17,19 @@ _SOFT: tuple[Policy, ...] = ("quarantine", "warn", "off")
 
 @dataclass(frozen=True)
 class Rule:
-    """says: what the rule demands, for people. default: its policy unless the user sets another.
+    """Describe one rule.
 
-    policies: what it can be set to; a row that is no row at all can only be quarantined."""
+    Attributes:
+        says: What the rule demands, for people.
+        default: Its policy unless the user sets another.
+        policies: What it can be set to; a row that cannot be read can only be quarantined.
+        about: "media" if the answer depends on image, video or audio files beside the row, else "row".
+    """
 
     says: str
     default: Policy = "quarantine"
     policies: tuple[Policy, ...] = ("quarantine",)
+    about: Literal["row", "media"] = "row"
 
 
 RULES: dict[str, Rule] = {
@@ -37,6 +43,7 @@ RULES: dict[str, Rule] = {
     "NOT_TEXT": Rule("a text field holds text"),
     "FIELD_EMPTY": Rule("a needed field is there and not blank"),
     "FORMAT_OTHER": Rule("a row is of the format that was named"),
+    "NO_INPUT": Rule("a row that is to be answered shows what the prompt asks about"),
     "NO_TURNS": Rule("a row holds a list of turns"),
     "NO_ANSWER": Rule("a row ends with an answer", policies=_SOFT),
     "NO_CALL": Rule("a tool-call row ends in a call"),
@@ -47,18 +54,18 @@ RULES: dict[str, Rule] = {
     "IMG_LITERAL": Rule("a text that says <image> stays text in layouts whose placeholder that is"),
     "LAYOUT_CANNOT": Rule("the layout can hold the row"),
     "MEDIA_COUNT": Rule("there are as many video and audio placeholders as files", policies=_SOFT),
-    "MEDIA_MISSING": Rule("audio and video files exist under the roots"),
+    "MEDIA_MISSING": Rule("audio and video files exist under the roots", about="media"),
     "IMG_LIST": Rule("a list of image paths is a list of strings"),
-    "IMG_MISSING": Rule("an image file exists under the image roots"),
-    "IMG_AMBIGUOUS": Rule("an image name means one file"),
-    "IMG_OUTSIDE": Rule("an image file lies inside the image roots, symlinks followed"),
-    "IMG_REMOTE": Rule("images are files, not addresses"),
-    "IMG_EMBEDDED": Rule("an embedded image has a folder to be written to"),
+    "IMG_MISSING": Rule("an image file exists under the image roots", about="media"),
+    "IMG_AMBIGUOUS": Rule("an image name means one file", about="media"),
+    "IMG_OUTSIDE": Rule("an image file lies inside the image roots, symlinks followed", about="media"),
+    "IMG_REMOTE": Rule("images are files, not addresses", about="media"),
+    "IMG_EMBEDDED": Rule("an embedded image has a folder to be written to", about="media"),
     "IMG_UNREADABLE": Rule(
-        "an image file holds a picture that is not damaged, as far as that shows undecoded"
+        "an image file holds a picture that is not damaged, as far as that shows undecoded", about="media"
     ),
-    "IMG_TRUNCATED": Rule("an image file reaches its end marker"),
-    "IMG_BOMB": Rule("an image stays under the pixel limit"),
+    "IMG_TRUNCATED": Rule("an image file reaches its end marker", about="media"),
+    "IMG_BOMB": Rule("an image stays under the pixel limit", about="media"),
     "IMG_COUNT": Rule("there are as many image placeholders as images", policies=_SOFT),
     "CONTROL_TOKEN": Rule("text holds no control token of a tokenizer, such as <|im_end|>", policies=_SOFT),
     "IMG_POSITION": Rule("media placeholders stand in user and tool turns", policies=_SOFT),
@@ -82,8 +89,12 @@ RULES: dict[str, Rule] = {
     "NOT_GROUNDED": Rule("the source text supports the asked share of the answer", policies=_SOFT),
     "GROUNDING_EMPTY": Rule("an answer that is to be grounded says something", policies=_SOFT),
     "TWO_LABELS": Rule("one post has one label", "warn", _SOFT),
-    "IMG_NEAR_DUPLICATE": Rule("no held-out picture looks like one of training", "warn", ("warn", "off")),
-    "IMG_UNDECODED": Rule("a picture can be decoded to see how it looks", "warn", ("warn", "off")),
+    "IMG_NEAR_DUPLICATE": Rule(
+        "no held-out picture looks like one of training", "warn", ("warn", "off"), about="media"
+    ),
+    "IMG_UNDECODED": Rule(
+        "a picture can be decoded to see how it looks", "warn", ("warn", "off"), about="media"
+    ),
     "TEXT_NEAR_DUPLICATE": Rule("no held-out text is nearly one of training", "warn", ("warn", "off")),
     "GROUP_ACROSS": Rule("rows of one group are on one side of the split", "warn", ("warn", "off")),
     "SIZE_RECOMMENDED": Rule(
@@ -97,34 +108,67 @@ RULES: dict[str, Rule] = {
 
 
 class RuleReporter:
-    """Decides what a broken rule means: raise and quarantine, count as a warning, or nothing.
-
-    policies: code -> policy where it is not the rule's default. warn: told of each warning. source: the row
-    at hand."""
+    """Apply the policies of the rules: raise, count as a warning, or ignore."""
 
     def __init__(
         self, policies: dict[str, Policy] | None = None, warn: Callable[[Reject], None] | None = None
     ) -> None:
+        """Take the policies of a conversion.
+
+        Args:
+            policies: Code -> policy, for rules that do not keep their default.
+            warn: Called with each warning.
+        """
         self._policies = policies or {}
         self._warn = warn
-        self.source = ""
-        self._doubted: tuple[str, frozenset[str]] = ("", frozenset())
 
     def policy(self, code: str) -> Policy:
-        """The policy of a rule."""
+        """Return the policy of a rule."""
         return self._policies.get(code) or RULES[code].default
 
-    def __call__(self, fault: RowError) -> None:
-        """Raise `fault`, count it, or let it pass, as its rule's policy says; a fix counts as a warning."""
-        policy = self.policy(fault.code)
-        if policy == "quarantine":
-            raise fault
-        told = self._doubted[0] == self.source and fault.code in self._doubted[1]
-        if policy != "off" and self._warn is not None and not told:
-            self._warn(fault.reject(self.source, None))
+    def report(self, error: RowError, source: str) -> None:
+        """Raise `error`, count it, or let it pass, by its rule's policy; a fix counts as a warning.
 
-    def warnings(self, found: tuple[RowError, ...]) -> None:
-        """Weigh what a format found wrong with the row at hand; these rules are not told of again for it."""
-        for fault in found:
-            self(fault)
-        self._doubted = self.source, frozenset(fault.code for fault in found)
+        Args:
+            error: The broken rule.
+            source: "file:line" of the row, or "all rows".
+
+        Raises:
+            RowError: The policy is "quarantine".
+        """
+        policy = self.policy(error.code)
+        if policy == "quarantine":
+            raise error
+        if policy != "off" and self._warn is not None:
+            self._warn(error.reject(source, None))
+
+    def for_row(self, source: str, warnings: tuple[RowError, ...] = ()) -> RowReport:
+        """Return the report of one row; what the format found wrong with it (`warnings`) is reported at once.
+
+        Raises:
+            RowError: A warning whose policy is "quarantine".
+        """
+        for warning in warnings:
+            self.report(warning, source)
+        return RowReport(self, source, frozenset(warning.code for warning in warnings) if warnings else _NONE)
+
+
+_NONE: frozenset[str] = frozenset()
+
+
+class RowReport:
+    """Report the broken rules of one row; a rule of which its format has warned already is not counted again."""
+
+    __slots__ = ("_known", "_reporter", "source")
+
+    def __init__(self, reporter: RuleReporter, source: str, known: frozenset[str]) -> None:
+        self._reporter, self.source, self._known = reporter, source, known
+
+    def policy(self, code: str) -> Policy:
+        """Return the policy of a rule."""
+        return self._reporter.policy(code)
+
+    def __call__(self, error: RowError) -> None:
+        """Report a broken rule. Raises `RowError` if its policy is "quarantine"."""
+        if error.code not in self._known or self._reporter.policy(error.code) == "quarantine":
+            self._reporter.report(error, self.source)

@@ -6,7 +6,7 @@ import re
 import unicodedata
 
 from dfkdata.rows.record import RowError
-from dfkdata.validation.rules import RuleReporter
+from dfkdata.validation.rules import RowReport
 
 _CONTROL = re.compile(rb"<\|[A-Za-z0-9_]+\|>")
 _LESS = ord("<")
@@ -25,7 +25,7 @@ def control_token(turns: bytes) -> str | None:
     return match.group().decode() if match is not None else None
 
 
-def check_control_tokens(turns: bytes, report: RuleReporter) -> None:
+def check_control_tokens(turns: bytes, report: RowReport) -> None:
     """Report a control token in encoded turns."""
     name = control_token(turns)
     if name is not None:
@@ -47,7 +47,7 @@ def is_normal(text: str) -> bool:
     return unicodedata.is_normalized("NFC", text) and not any([sign in text for sign in _ZERO_WIDTH])
 
 
-def normalised(text: str, report: RuleReporter) -> str | None:
+def normalised(text: str, report: RowReport) -> str | None:
     """Return the JSON text of some turns as it is to be written, or None if it stays as it is.
 
     JSON's own signs are ASCII that composes with nothing, so the text can be normalised as a whole.

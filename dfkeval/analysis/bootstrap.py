@@ -1,9 +1,13 @@
-"""Sums over resampled groups, which every interval and test of `stats` is made of.
+"""Resample groups with replacement (the cluster bootstrap), behind every interval and test of `statistics`.
 
-Strategy: samples of one group are summed first, since they are not independent; a resample draws groups with
-replacement and is a row of integer weights, so all resamples of a metric are one matrix product. Equal groups
-are lumped and drawn together (a multinomial), which makes ten thousand resamples of a confusion matrix a
-matter of milliseconds. Promise: seeded; the same on every machine."""
+How it works: samples of one group are summed first, since they are not independent. A resample draws groups
+with replacement and is a row of integer weights, so all resamples of a metric are one matrix product. Equal
+groups are lumped and drawn together (a multinomial), which makes ten thousand resamples of a confusion
+matrix a matter of milliseconds.
+
+Guarantees:
+
+- A seed gives the same resamples on every machine."""
 
 from __future__ import annotations
 
@@ -26,7 +30,8 @@ CHUNK, DRAWN = 10_000_000, 200_000
 
 
 def clusters(values: Floats, groups: Sequence[str]) -> Floats:
-    """(N, K) -> (G, K): sums of each group, groups in sorted order, so that row order does not matter."""
+    """Return the sums of each group, (N, K) -> (G, K), groups in sorted order so that row order does not
+    matter."""
     count, places = _places(tuple(groups))
     sums = np.zeros((count, values.shape[1]))
     if count == len(places):  # every row is a group: several times faster than adding
@@ -38,36 +43,46 @@ def clusters(values: Floats, groups: Sequence[str]) -> Floats:
 
 @lru_cache(maxsize=2)
 def _places(groups: tuple[str, ...]) -> tuple[int, NDArray[np.int64]]:
-    """Number of groups, and the place of each row's; kept, because every metric of a run has the same."""
+    """Return the number of groups and the place of each row's group; cached, as all metrics of a run share
+    them."""
     names, places = np.unique(np.array(groups, dtype=object).astype(str), return_inverse=True)
     return len(names), places.astype(np.int64)
 
 
 def resample(sums: Floats, resamples: int, seed: int) -> Floats:
-    """(G, K) -> (resamples, K): sums over G groups drawn with replacement."""
+    """Return sums over G groups drawn with replacement: (G, K) -> (resamples, K)."""
     return resample_all([sums], resamples, seed)[0]
 
 
 def resample_all(tables: Sequence[Floats], resamples: int, seed: int) -> list[Floats]:
-    """`resample` of each table. Tables over as many groups are drawn alike, and drawn once."""
-    found: list[Floats] = [np.empty(0)] * len(tables)
+    """Resample each table; tables over the same number of groups share their draws.
+
+    Args:
+        tables: Sums of shape (G, K), of the groups of each metric.
+        resamples: Number of resamples R.
+        seed: Seed of the draws.
+
+    Returns:
+        For each table, sums of shape (R, K).
+    """
+    sampled: list[Floats] = [np.empty(0)] * len(tables)
     waiting: dict[int, list[int]] = {}
     for place, sums in enumerate(tables):
         distinct, counts = _distinct(sums)
         if len(distinct) <= LUMPED:
             drawn = np.random.default_rng(seed).multinomial(len(sums), counts / len(sums), size=resamples)
-            found[place] = drawn.astype(np.float64) @ distinct
+            sampled[place] = drawn.astype(np.float64) @ distinct
         else:
             waiting.setdefault(len(sums), []).append(place)
     for places in waiting.values():
         drawn_alike = _drawn([tables[place] for place in places], resamples, seed)
         for place, table in zip(places, drawn_alike, strict=True):
-            found[place] = table
-    return found
+            sampled[place] = table
+    return sampled
 
 
 def _drawn(tables: Sequence[Floats], resamples: int, seed: int) -> list[Floats]:
-    """Tables of one number of groups: the weights of a block are converted once for all their products."""
+    """Resample tables of one number of groups; the weights of a block are converted once for all products."""
     groups = len(tables[0])
     out = [np.empty((resamples, table.shape[1])) for table in tables]
     parts = [(at, *part) for at, table in enumerate(tables) for part in _parts(table)]
@@ -85,8 +100,8 @@ def _drawn(tables: Sequence[Floats], resamples: int, seed: int) -> list[Floats]:
 
 
 def _distinct(sums: Floats) -> tuple[Floats, NDArray[np.int64]]:
-    """Distinct rows and how often each occurs; where the first rows already are too many to lump, only
-    these."""
+    """Return the distinct rows and how often each occurs; only of the first rows if these are too many to
+    lump."""
     for rows in (sums[: 4 * LUMPED], sums):
         distinct, counts = np.unique(rows, axis=0, return_counts=True)
         if len(distinct) > LUMPED:
@@ -95,8 +110,8 @@ def _distinct(sums: Floats) -> tuple[Floats, NDArray[np.int64]]:
 
 
 def _parts(sums: Floats) -> list[tuple[NDArray[np.int64], NDArray[np.floating[Any]]]]:
-    """Columns, and their table in the number type in which products are exact enough: counts stay exact in
-    float32, which takes half the time, as long as no sum of them can pass 2 to the 24th."""
+    """Return columns and their table by number type: counts are exact in float32, in half the time, up to
+    2**24."""
     counts = (sums == np.rint(sums)).all(axis=0) & (np.abs(sums).max(axis=0) * len(sums) < 2**24)
     parts: list[tuple[NDArray[np.int64], NDArray[np.floating[Any]]]] = []
     for mask, kind in ((counts, np.float32), (~counts, np.float64)):
@@ -107,9 +122,10 @@ def _parts(sums: Floats) -> list[tuple[NDArray[np.int64], NDArray[np.floating[An
 
 @lru_cache(maxsize=16)
 def weights(rows: int, groups: int, seed: int, chunk: int) -> NDArray[np.uint8]:
-    """(rows, groups): how often each group is drawn in each of these resamples; rows sum to `groups`.
+    """Return how often each group is drawn in each resample, of shape (rows, groups); rows sum to `groups`.
 
-    The last ones are kept, because every metric of a run is resampled with the same ones."""
+    The last ones are cached, because every metric of a run is resampled with the same weights.
+    """
     rng = np.random.default_rng((seed, chunk))
     counts = np.empty((rows, groups), dtype=np.uint8)
     step = max(1, DRAWN // groups)
@@ -122,5 +138,5 @@ def weights(rows: int, groups: int, seed: int, chunk: int) -> NDArray[np.uint8]:
 
 
 def stream(seed: int, name: str) -> int:
-    """A seed of its own for each purpose, the same on every machine."""
+    """Return a seed of its own for each purpose, the same on every machine."""
     return int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:8], "big")

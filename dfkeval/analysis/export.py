@@ -1,7 +1,9 @@
-"""Samples as a table for other tools: Parquet, CSV or JSONL, one row a sample.
+"""Export samples as a table for other tools: Parquet, CSV or JSONL, one row a sample.
 
-Promise: every column has one type in every file, whatever the answers hold: dicts (gold, value, lenient,
-label_probs) are JSON texts, lists stay lists in Parquet and become JSON texts in CSV."""
+Guarantees:
+
+- Every column has one type in every file, whatever the answers hold: dicts (gold, value, lenient,
+  label_probs) are JSON texts; lists stay lists in Parquet and become JSON texts in CSV."""
 
 from __future__ import annotations
 
@@ -28,8 +30,15 @@ _FIELDS = tuple(_ATTRIBUTES)
 
 
 def write_samples(samples: Sequence[Sample], path: str | Path) -> Path:
-    """Write the samples to `path`; its ending says how. Raises `ConfigError` for another ending, a missing
-    pyarrow, or a place that cannot be written."""
+    """Write samples to a file in the format of its ending, and return its path.
+
+    Args:
+        samples: Graded answers.
+        path: A file that ends in .parquet, .csv or .jsonl.
+
+    Raises:
+        ConfigError: The ending is another one, pyarrow is missing, or the file cannot be written.
+    """
     place = Path(path)
     if place.suffix not in SUFFIXES:
         raise ConfigError(f"{place}: the ending must be one of {', '.join(SUFFIXES)}")
@@ -48,13 +57,13 @@ def write_samples(samples: Sequence[Sample], path: str | Path) -> Path:
 
 
 def row(sample: Sample) -> dict[str, Any]:
-    """One sample as flat values."""
-    found = {column: getattr(sample, name) for column, name in _ATTRIBUTES.items()}
+    """Return one sample as flat values."""
+    values = {column: getattr(sample, name) for column, name in _ATTRIBUTES.items()}
     for name in _JSON:
-        found[name] = None if found[name] is None else msgspec.json.encode(found[name]).decode()
+        values[name] = None if values[name] is None else msgspec.json.encode(values[name]).decode()
     for name in _LISTS:
-        found[name] = list(found[name])
-    return found
+        values[name] = list(values[name])
+    return values
 
 
 def _parquet(samples: Sequence[Sample], path: Path) -> None:

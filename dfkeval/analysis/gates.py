@@ -1,6 +1,6 @@
-"""Conditions for pipelines.
+"""Check conditions on the numbers of a run, for pipelines.
 
-A gate is one comparison such as `labels.macro_f1.low < 0.8`; when it holds, the command exits 1."""
+A gate is one comparison such as `labels.macro_f1.low < 0.8`; if it holds, the command exits 1."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _GATE = re.compile(r"\s*([\w.<>]+?)\.(value|low|high|n)\s*(<=|>=|<|>)\s*(-?\d+(?
 
 @dataclass(frozen=True)
 class Gate:
-    """`metric`.`part` `sign` `bound`."""
+    """The condition `metric`.`part` `sign` `bound`."""
 
     metric: str
     part: str
@@ -29,22 +29,28 @@ class Gate:
     bound: float
 
     def fails(self, summary: dict[str, Any]) -> bool:
-        """Whether the condition holds, or has no number to hold for. Raises `ConfigError` for an unknown
-        metric."""
-        found = summary["metrics"]
-        if self.metric not in found:
-            near = suggestion(self.metric, sorted(found))
+        """Return whether the condition holds, or the metric has no number.
+
+        Args:
+            summary: The run's summary.
+
+        Raises:
+            ConfigError: The run has no such metric.
+        """
+        metrics = summary["metrics"]
+        if self.metric not in metrics:
+            near = suggestion(self.metric, sorted(metrics))
             raise ConfigError(f"--fail-if: the run has no metric {self.metric!r}{near}")
-        value = found[self.metric][self.part]
+        value = metrics[self.metric][self.part]
         return value is None or _SIGNS[self.sign](value, self.bound)
 
 
 def gate(text: str) -> Gate:
-    """Read "labels.macro_f1.low < 0.8". Raises `ConfigError` with the form when it is not one."""
-    found = _GATE.fullmatch(text)
-    if found is None:
+    """Read a condition such as "labels.macro_f1.low < 0.8". Raises `ConfigError` that shows the form."""
+    match = _GATE.fullmatch(text)
+    if match is None:
         raise ConfigError(
             f"--fail-if {text!r}: write METRIC.value, .low, .high or .n, a sign and a number, "
             "for example 'labels.macro_f1.low < 0.8'"
         )
-    return Gate(found[1], found[2], found[3], float(found[4]))
+    return Gate(match[1], match[2], match[3], float(match[4]))

@@ -1,4 +1,4 @@
-"""Trends over a folder of runs."""
+"""List the runs of a folder, oldest first, with the change of each value."""
 
 from __future__ import annotations
 
@@ -12,25 +12,34 @@ from dfkeval.runs import directory
 
 
 def runs_in(folder: Path) -> list[Path]:
-    """The scored runs directly below `folder`, oldest first. Raises `ConfigError` when there are none."""
-    found = [
+    """Return the scored runs directly below `folder`, oldest first. Raises `ConfigError` if there are
+    none."""
+    runs = [
         path
         for path in folder.glob("*/")
         if (path / directory.SUMMARY).is_file() and (path / directory.CONFIG).is_file()
     ]
-    if not found:
+    if not runs:
         raise ConfigError(f"{folder}: holds no scored runs")
-    return sorted(found, key=lambda path: ((path / directory.COMPLETIONS).stat().st_mtime_ns, path.name))
+    return sorted(runs, key=lambda path: ((path / directory.COMPLETIONS).stat().st_mtime_ns, path.name))
 
 
 def history(folder: Path, names: Sequence[str] = ()) -> tuple[list[str], list[tuple[str, ...]]]:
-    """(header, rows) of the runs below `folder`: n, each metric's value, and its change to the run before.
+    """Return the table of the runs below a folder.
 
-    names: values to show; without any, those of `HEADLINES` that some run has. Raises `ConfigError` for a
-    name that no run has, or a folder without runs."""
+    Args:
+        folder: A folder of run directories.
+        names: The values to show; empty for those of `HEADLINES` that some run has.
+
+    Returns:
+        The header, and one row a run: its name, n, and each value with its change to the run before.
+
+    Raises:
+        ConfigError: No run has a value of this name, or the folder holds no runs.
+    """
     runs = [(path.name, directory.read_summary(path)) for path in runs_in(folder)]
     known = {name for _, summary in runs for name in summary["metrics"]}
-    refuse_unknown(names, known)
+    check_names(names, known)
     shown = [name for name in names or HEADLINES if name in known]
     rows = []
     before: dict[str, float | None] = {}
@@ -44,12 +53,12 @@ def history(folder: Path, names: Sequence[str] = ()) -> tuple[list[str], list[tu
     return ["run", "n", *shown], rows
 
 
-def refuse_unknown(names: Sequence[str], known: Iterable[str]) -> None:
-    """Raises `ConfigError` for a value that the runs do not have."""
-    there = sorted(known)
+def check_names(names: Sequence[str], known: Iterable[str]) -> None:
+    """Raise `ConfigError` for a value that no run has."""
+    choices = sorted(known)
     for name in names:
-        if name not in there:
-            raise ConfigError(f"--metric: no run has a value {name!r}{suggestion(name, there)}")
+        if name not in choices:
+            raise ConfigError(f"--metric: no run has a value {name!r}{suggestion(name, choices)}")
 
 
 def _trend(value: float | None, before: float | None) -> str:

@@ -39,13 +39,13 @@ def pool_command(
 ) -> None:
     """Several runs of one model (other seeds) as one result: the mean, its interval, and the runs' spread."""
     from dfkeval import reports
-    from dfkeval.analysis.history import refuse_unknown
+    from dfkeval.analysis.history import check_names
     from dfkeval.analysis.pooling import pool
     from dfkeval.reports import formatting
 
     pooled = pool(list(runs))
     first, rest = formatting.split(pooled.values)
-    refuse_unknown(metric or (), pooled.values)
+    check_names(metric or (), pooled.values)
     rows = []
     for name in metric or [*first, *rest]:
         value = pooled.values[name]
@@ -132,7 +132,7 @@ def suspects_command(
     suspects = label_errors.suspects([load_run(path) for path in runs], least)
     header = ("id", "gold", "answered", "runs", "confidence", "text")
     rows = [
-        (row.id, row.gold, row.said, str(row.runs), reports.number(row.confidence), row.source_text)
+        (row.id, row.gold, row.answered, str(row.runs), reports.number(row.confidence), row.source_text)
         for row in suspects
     ]
     if csv_ is not None:

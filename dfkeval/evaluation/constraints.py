@@ -1,13 +1,17 @@
-"""Schema -> what its answers must match while they are written.
+"""Derive what answers must match while they are written from their schema.
 
     free          nothing is asked for
     json_mode     any JSON object, read as JSON instead of in the schema's own form
     constrained   the schema's own form: a tool call by xgrammar's `qwen_3_5` structural tag, marked text by a
                   grammar derived from its markers and labels, JSON by its JSON Schema
 
-Strategy: a constraint is data (`samples.Constraint`) and every backend says what it makes of it. Promises:
-labels are written as training prints them; a constrained answer may still be cut by its token limit. Source
-of the grammar's notation: the GBNF dialect of EBNF that xgrammar, vLLM and SGLang read."""
+How it works: a constraint is data (`dfkeval.types.Constraint`), and every backend applies it in its own way.
+Grammars are written in the GBNF dialect of EBNF that xgrammar, vLLM and SGLang read.
+
+Guarantees:
+
+- Labels are written as training prints them.
+- A constrained answer may still be cut by its token limit."""
 
 from __future__ import annotations
 
@@ -26,14 +30,20 @@ DIALECT: Final = "qwen_3_5"
 
 
 def constraint(schema: Schema, mode: Mode) -> Constraint | None:
-    """What `mode` asks of an answer in `schema`; None for a free one.
+    """Return what an answer must match in a mode; None for free answers.
 
-    Raises `ConfigError` for json_mode where the answer is no JSON object, and, for a tool call, where
-    xgrammar is not installed."""
+    Args:
+        schema: The schema of the answers.
+        mode: free, json_mode or constrained.
+
+    Raises:
+        ConfigError: The mode is json_mode and answers are not JSON objects, or xgrammar is needed and
+            missing.
+    """
     if mode == "free":
         return None
     if mode == "json_mode":
-        _refuse_text(schema)
+        _check_json_object(schema)
         return Constraint(kind="json_object")
     match schema.form:
         case ToolForm() as call:
@@ -45,11 +55,11 @@ def constraint(schema: Schema, mode: Mode) -> Constraint | None:
 
 
 def reading(schema: Schema, mode: Mode) -> Form:
-    """How answers of this mode are decoded."""
+    """Return how answers of this mode are decoded."""
     return "json" if mode == "json_mode" else "schema"
 
 
-def _refuse_text(schema: Schema) -> None:
+def _check_json_object(schema: Schema) -> None:
     if isinstance(schema.form, TextForm):
         raise ConfigError(
             f"mode json_mode: answers of schema {schema.name!r} are marked text, not JSON; "
@@ -63,7 +73,7 @@ def _refuse_text(schema: Schema) -> None:
 
 
 def structural_tag(schema: Schema, form: ToolForm) -> str:
-    """Exactly one call of the schema's tool, nothing around it, as a structural tag in JSON."""
+    """Return a structural tag in JSON: exactly one call of the schema's tool and nothing around it."""
     choice = {"type": "function", "function": {"name": form.name}}
     tag = load_xgrammar().get_model_structural_tag(
         DIALECT, tools=schema.tools, tool_choice=choice, reasoning="disabled", parallel_tool_calls=False
@@ -73,8 +83,11 @@ def structural_tag(schema: Schema, form: ToolForm) -> str:
 
 
 def grammar(schema: Schema, form: TextForm) -> str:
-    """The EBNF of marked text: each marker as it is, each label as training prints it, other values not empty
-    and, where the form says so, on one line."""
+    """Return the EBNF of marked text.
+
+    Each marker stands as it is and each label as training prints it; other values are not empty and, if the
+    form says so, on one line.
+    """
     printed = dict(form.printed)
     fields = [field for _, field in form.parts]
     one_line = set(fields[-1:] if form.end else fields[:-1])
@@ -92,18 +105,18 @@ def grammar(schema: Schema, form: TextForm) -> str:
     return "\n".join([f"root ::= {' '.join(root)}", *rules]) + "\n"
 
 
-#: Some text that begins with a visible sign; `_LINE` has no line break.
+#: Text that begins with a visible character; `_LINE` has no line break.
 _LINE: Final = r"[^ \t\r\n] [^\r\n]*"
 _TEXT: Final = r"[^ \t\r\n] [^\0]*"
 
 
 def _quoted(text: str) -> str:
-    """A terminal of the grammar."""
+    """Return a terminal of the grammar."""
     return msgspec.json.encode(text).decode()
 
 
 def _value_schema(schema: Schema, field: str | None) -> dict[str, Any]:
-    """The JSON Schema of what is written: the whole answer, or one field of it."""
+    """Return the JSON Schema of what is written: the whole answer, or one field of it."""
     whole = schema.json_schema
     if field is None:
         return whole

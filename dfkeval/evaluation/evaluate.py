@@ -1,8 +1,9 @@
 """Evaluate a model on rows: ask every row, grade the answers, score them, and write the run directory.
 
-How it works: rows become requests, requests become completions, completions become samples, and samples become
-a summary and reports, with files between the stages. Only asking needs the model, and it appends to the run
-directory; grading and scoring are pure functions of rows and completions and can be repeated at any time.
+How it works: rows become requests, requests become completions, completions become samples, and samples
+become a summary and reports, with files between the stages. Only asking needs the model, and it appends to
+the run directory; grading and scoring are pure functions of rows and completions and can be repeated at any
+time.
 
 Guarantees:
 
@@ -49,23 +50,61 @@ def evaluate(
     overrides: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> Run:
-    """Ask every row, judge the answers, score them and write the report; continues a run that was stopped.
+    """Ask every row, grade the answers, score them and write the run directory; continue a run that was
+    stopped.
 
-    config: a configuration, or the path of its YAML file. backend: something loaded that answers instead of
-    the one the configuration names. Raises `ConfigError` before anything slow is loaded, `DataError` for
-    the data file, and `BackendError` when the engine itself fails; what was answered until then is kept."""
+    Args:
+        config: The configuration, or the path of its YAML file.
+        out: Folder of the run. If it holds the same run unfinished, only what is missing is asked.
+        backend: A loaded backend that answers instead of the one that the configuration names.
+        overwrite: Whether another run in `out` is thrown away.
+        overrides: Changes to a YAML file, such as "sampling.max_new_tokens=64".
+        progress: Called after each completion with the numbers of finished and of all requests.
+
+    Returns:
+        The scored run; the same files lie in `out`.
+
+    Raises:
+        ConfigError: The configuration does not fit together; nothing slow has been loaded by then.
+        DataError: The data file holds no rows, an id twice, or rows that cannot be asked.
+        BackendError: The engine itself fails; what was answered until then is kept.
+
+    Example:
+        >>> import json
+        >>> from pathlib import Path
+        >>> from dfkeval import EvalConfig, evaluate
+        >>> row = {"id": "1", "messages": [{"role": "user", "content": "The capital of Indonesia?"}],
+        ...        "meta": {"schema": "answer", "gold": {"answer": "Jakarta"}}}
+        >>> _ = Path("rows.jsonl").write_text(json.dumps(row))
+        >>> _ = Path("answers.jsonl").write_text('{"id": "1", "text": "Jakarta"}')
+        >>> backend = {"kind": "scripted", "completions": "answers.jsonl"}
+        >>> config = EvalConfig(data="rows.jsonl", backend=backend, metrics=["answers"])
+        >>> run = evaluate(config, "run")
+        >>> run.summary["metrics"]["answers.exact"]["value"]
+        1.0
+    """
     if not isinstance(config, EvalConfig):
         config = configs.read(config, overrides)
     config = configs.rooted(config, Path.cwd())
-    with generation.LazyBackend(config, backend) as lazy:
-        return answered(config, out, lazy, overwrite=overwrite, progress=progress)
+    with LazyBackend(config, backend) as lazy:
+        return evaluate_rooted(config, out, lazy, overwrite=overwrite, progress=progress)
 
 
-def answered(
+def evaluate_rooted(
     config: EvalConfig, out: str | Path, lazy: LazyBackend, *, overwrite: bool, progress: Progress | None
 ) -> Run:
-    """`evaluate` for a configuration with absolute paths and an engine that is loaded only if something is
-    left to ask."""
+    """Evaluate a configuration whose paths are absolute (see `evaluate`).
+
+    Args:
+        config: The configuration, for one mode.
+        out: Folder of the run.
+        lazy: The backend, which is loaded only if something is left to ask.
+        overwrite: Whether another run in `out` is thrown away.
+        progress: Called after each completion.
+
+    Returns:
+        The scored run.
+    """
     rows = read_rows(config)
     config, schema = configs.resolve(config, rows[0])
     constraint = constraints.constraint(schema, config.mode)
@@ -93,7 +132,7 @@ def _pending(
     schema: Schema,
     constraint: Constraint | None,
 ) -> list[Request]:
-    """What has no answer yet, as it is asked."""
+    """Return the requests that have no answer yet."""
     done = run_dir.completions()
     pending = [item.request for item in items if item.request.id not in done or done[item.request.id].error]
     pending = [structs.replace(request, constraint=constraint) for request in pending]
@@ -133,7 +172,8 @@ def write_reports(run: Run, others: Sequence[Run] = ()) -> None:
 
 
 def summarise(run: Run) -> dict[str, Any]:
-    """Return what summary.json holds: {"n", "outcomes", "metrics": {name: {"value", "low", "high", "n"}}, ...}."""
+    """Return what summary.json holds: {"n", "outcomes", "metrics": {name: {"value", "low", "high", "n"}},
+    ...}."""
     outcomes = Counter(sample.outcome for sample in run.samples)
     estimates = statistics.estimates(
         run.measured,
@@ -159,19 +199,43 @@ def summarise(run: Run) -> dict[str, Any]:
 
 
 def score(folder: str | Path, *, metrics: Sequence[str] | None = None) -> Run:
-    """Judge and score a run again from its stored completions; no model is needed.
+    """Grade and score a run again from its stored completions; no model is needed.
 
-    metrics: other metrics than the run's. Rows come from the data file, or, where it is gone, from
-    samples.jsonl. Raises `DataError` when the data file, or the scaffold, was changed since, and
-    `ConfigError` while another process writes into the run."""
+    The rows come from the data file or, if it is gone, from samples.jsonl.
+
+    Args:
+        folder: A run directory.
+        metrics: Other metrics than the run's; None keeps them.
+
+    Returns:
+        The run with its new samples, summary and reports, which are written too.
+
+    Raises:
+        DataError: The folder holds no run, or the data file or the scaffold was changed since.
+        ConfigError: Another process writes into the run, or a metric does not fit.
+
+    Example:
+        >>> import json
+        >>> from pathlib import Path
+        >>> from dfkeval import EvalConfig, evaluate, score
+        >>> row = {"id": "1", "messages": [{"role": "user", "content": "The capital of Indonesia?"}],
+        ...        "meta": {"schema": "answer", "gold": {"answer": "Jakarta"}}}
+        >>> _ = Path("rows.jsonl").write_text(json.dumps(row))
+        >>> _ = Path("answers.jsonl").write_text('{"id": "1", "text": "Jakarta"}')
+        >>> backend = {"kind": "scripted", "completions": "answers.jsonl"}
+        >>> _ = evaluate(EvalConfig(data="rows.jsonl", backend=backend), "run")
+        >>> run = score("run", metrics=["answers"])
+        >>> run.summary["metrics"]["answers.exact"]["value"]
+        1.0
+    """
     run_dir = RunDirectory(folder)
-    run_dir.config()  # no folder is made where there is no run
+    run_dir.config()  # raises if there is no run, before a lock makes the folder
     with run_dir.alone(else_=""):
         return _scored_again(run_dir, metrics)
 
 
 def _scored_again(run_dir: RunDirectory, metrics: Sequence[str] | None) -> Run:
-    """The configuration is written last, so that metrics that cannot be had leave the run as it was."""
+    """Score again and write the configuration last, so that a metric that fails leaves the run as it was."""
     record = run_dir.config()
     config = stored_config(run_dir)
     if metrics:

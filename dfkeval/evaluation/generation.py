@@ -1,7 +1,9 @@
-"""Asking a backend and keeping what comes: the only stage of a run that needs a model.
+"""Generate answers with a backend and store them: the only stage of a run that needs a model.
 
-Promises: what the backend cannot do is said before anything is loaded; every completion is on disk before the
-next one is awaited; a run that is done in several sittings adds up their tokens and seconds."""
+Guarantees:
+
+- Every completion is on disk before the next one is awaited.
+- A run that is done in several sittings adds up their tokens and seconds."""
 
 from __future__ import annotations
 
@@ -27,25 +29,24 @@ Progress = Callable[[int, int], None]
 PACKAGES = (*MODEL_PACKAGES, "pydantic", "jsonschema-rs", "httpx", "vllm", "xgrammar")
 
 
-def start(config: EvalConfig) -> Backend:
-    """The configured backend, loaded. Raises what its `start` raises."""
-    return backends.start(config.backend)
-
-
 class LazyBackend:
-    """The engine of a configuration, loaded when it is first asked and closed if it was. given: a loaded one
-    that answers instead, and is not closed."""
+    """The backend of a configuration, which is loaded when it is first needed and closed if it was loaded.
+
+    Args:
+        config: The configuration.
+        given: A loaded backend that is used instead and stays open; None for the configured one.
+    """
 
     def __init__(self, config: EvalConfig, given: Backend | None = None) -> None:
         self.config, self.given = config, given
         self._started: Backend | None = None
 
     def engine(self) -> Backend:
-        """The loaded engine. Raises what its `start` raises."""
+        """Return the loaded backend. Raises what the `start` of its member raises."""
         if self.given is not None:
             return self.given
         if self._started is None:
-            self._started = start(self.config)
+            self._started = backends.start(self.config.backend)
         return self._started
 
     def __enter__(self) -> LazyBackend:
@@ -64,7 +65,19 @@ def generate(
     total: int,
     progress: Progress | None,
 ) -> None:
-    """Ask the pending requests and append what comes; the environment is written however it ends."""
+    """Ask the pending requests and store each completion; write environment.json however it ends.
+
+    Args:
+        run_dir: The run directory.
+        backend: The loaded backend.
+        pending: The requests that have no answer yet.
+        config: The configuration of the run.
+        total: Number of all requests, for `progress`.
+        progress: Called after each completion.
+
+    Raises:
+        BackendError: The engine itself fails.
+    """
     stats, done = GenerationStats(), total - len(pending)
     try:
         for completion in run_dir.append(backend.generate(pending, config.sampling)):
@@ -78,7 +91,7 @@ def generate(
 
 
 class GenerationStats:
-    """Tokens and times of one sitting."""
+    """Count the tokens and times of one sitting."""
 
     def __init__(self) -> None:
         self.started = time.perf_counter()
@@ -86,7 +99,7 @@ class GenerationStats:
         self.first: list[float] = []
 
     def count(self, completion: Completion) -> None:
-        """One more completion. Tokens of a cached one were made at another time, and are not counted."""
+        """Add a completion; the tokens of a cached one were generated at another time and do not count."""
         self.counts["requests"] += 1
         if completion.cached:
             self.counts["cached"] += 1
@@ -97,12 +110,18 @@ class GenerationStats:
             self.first.append(completion.first_token_seconds)
 
     def facts(self, before: Mapping[str, Any]) -> dict[str, Any]:
-        """For environment.json: sums over this sitting and those before; times to the first token of this
-        one."""
+        """Return the facts for environment.json.
+
+        Args:
+            before: The facts of the sittings before, whose sums go on.
+
+        Returns:
+            Sums over all sittings; times to the first token of this one.
+        """
         seconds = time.perf_counter() - self.started + float(before.get("seconds") or 0.0)
-        found: dict[str, Any] = {name: n + int(before.get(name) or 0) for name, n in self.counts.items()}
-        output = found["output_tokens"]
-        return found | {
+        sums: dict[str, Any] = {name: n + int(before.get(name) or 0) for name, n in self.counts.items()}
+        output = sums["output_tokens"]
+        return sums | {
             "sittings": 1 + int(before.get("sittings") or 0),
             "seconds": round(seconds, 3),
             "output_tokens_per_second": round(output / seconds, 1) if seconds else None,
@@ -111,7 +130,7 @@ class GenerationStats:
 
 
 def _spread(values: list[float]) -> dict[str, float | int] | None:
-    """Median and 95th percentile (nearest rank) of what is known; None for nothing."""
+    """Return the median and the 95th percentile (nearest rank); None for no values."""
     if not values:
         return None
     ordered = sorted(values)
@@ -120,7 +139,7 @@ def _spread(values: list[float]) -> dict[str, float | int] | None:
 
 
 def environment(backend: Backend, generation: Mapping[str, Any]) -> dict[str, Any]:
-    """What the answers depend on besides the configuration, and how fast they came."""
+    """Return what the answers depend on besides the configuration, and how fast they came."""
     return {
         "python": sys.version.split()[0],
         "platform": platform.platform(),

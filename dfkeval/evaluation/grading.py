@@ -1,7 +1,10 @@
-"""A row and its completion -> one judged sample. Pure functions: no files but the images' bytes, no model.
+"""Grade answers: make one sample of a row and its completion, without a model.
 
-Promises: every row gives exactly one sample with one outcome of the closed list; strict reading decides the
-value, lenient reading is only counted; a gold that does not fit the schema is no gold."""
+Guarantees:
+
+- Every row gives exactly one sample with one outcome of the closed list `OUTCOMES`.
+- Strict reading decides the value; lenient reading is only counted.
+- A gold that does not fit the schema does not count as a gold."""
 
 from __future__ import annotations
 
@@ -28,9 +31,17 @@ from dfkeval.types import NOT_ANSWERED, OUTCOMES, Completion, Request, Sample
 
 @dataclass(frozen=True)
 class EvalItem:
-    """One row to ask. gold: None where the row has none. prompt: the turns as readable text. key: hash of
-    prompt, tools and image bytes; rows of two runs are comparable when it is equal. turn: the assistant's
-    message that the row teaches, None where it teaches none."""
+    """One row to ask, and what its answer is compared with.
+
+    Attributes:
+        request: The question.
+        group: Rows of one group are resampled together.
+        gold: The gold answer; None if the row has none.
+        source_text: What the answer must be grounded in; None for none.
+        prompt: The turns as readable text.
+        key: Hash of prompt, tools and image bytes; rows of two runs are comparable if it is equal.
+        turn: The assistant's message that the row teaches; None if it teaches none.
+    """
 
     request: Request
     group: str
@@ -42,7 +53,7 @@ class EvalItem:
 
 
 def eval_item(row: Mapping[str, Any], schema: Schema) -> EvalItem:
-    """One row as something to ask and to compare with."""
+    """Return a row of the messages layout as an item to ask."""
     meta = row.get("meta") or {}
     messages, images = before_answer(row["messages"]), tuple(row.get("images") or ())
     request = Request(id=str(row["id"]), messages=messages, images=images, tools=row.get("tools"))
@@ -59,8 +70,8 @@ def eval_item(row: Mapping[str, Any], schema: Schema) -> EvalItem:
 
 
 def gold_of_messages(messages: list[dict[str, Any]], schema: Schema) -> dict[str, Any] | None:
-    """The answer in the last assistant turn, for rows that keep no gold in `meta`; None when there is none
-    to read."""
+    """Return the answer in the last assistant turn, for rows without a gold in `meta`; None if none can be
+    read."""
     turn = messages[-1] if messages else {}
     if turn.get("role") != "assistant":
         return None
@@ -73,7 +84,7 @@ def gold_of_messages(messages: list[dict[str, Any]], schema: Schema) -> dict[str
 
 
 def request_key(request: Request) -> str:
-    """Hash of what the model is shown: turns, tools, and the bytes of the images."""
+    """Return the hash of what the model is shown: turns, tools, and the bytes of the images."""
     digest = hashlib.sha256(msgspec.json.encode((request.messages, request.tools), order="sorted"))
     for image in request.images:
         digest.update(_bytes_of(image))
@@ -81,7 +92,7 @@ def request_key(request: Request) -> str:
 
 
 def _bytes_of(image: str) -> bytes:
-    """An image that the row carries itself stands for its bytes."""
+    """Return the bytes of an image file; an embedded image stands for itself."""
     if image.startswith("data:"):
         return image.encode()
     path = Path(image)
@@ -89,46 +100,52 @@ def _bytes_of(image: str) -> bytes:
 
 
 def with_draws(items: Iterable[EvalItem], repeats: int) -> list[EvalItem]:
-    """Each item `repeats` times, row by row: draw 2 of row "a" is "a#2", in the row's group."""
+    """Return each item once a draw, row by row; draw 2 of row "a" has the id "a#2" and the row's group."""
     if repeats == 1:
         return list(items)
-    return [_draw(each, place) for each in items for place in range(repeats)]
+    return [_draw(item, index) for item in items for index in range(repeats)]
 
 
-def _draw(each: EvalItem, place: int) -> EvalItem:
-    request = structs.replace(each.request, id=f"{each.request.id}#{place + 1}", draw_index=place)
-    return replace(each, request=request)
+def _draw(item: EvalItem, index: int) -> EvalItem:
+    request = structs.replace(item.request, id=f"{item.request.id}#{index + 1}", draw_index=index)
+    return replace(item, request=request)
 
 
 def grade(
     items: Iterable[EvalItem], completions: Mapping[str, Completion], schema: Schema, form: Form = "schema"
 ) -> list[Sample]:
-    """One sample a row, in row order; a row without completion is a failed request. form: how answers are
-    written, as in `decode`."""
-    return [_sample(each, completions.get(each.request.id), schema, form) for each in items]
+    """Return one sample for each item, in their order.
+
+    Args:
+        items: The rows that were asked.
+        completions: Request id -> completion; an item without one counts as a failed request.
+        schema: The schema of the answers.
+        form: How answers are written, as in `decode`.
+    """
+    return [_sample(item, completions.get(item.request.id), schema, form) for item in items]
 
 
-def _sample(each: EvalItem, completion: Completion | None, schema: Schema, form: Form) -> Sample:
+def _sample(item: EvalItem, completion: Completion | None, schema: Schema, form: Form) -> Sample:
     if completion is None:
-        completion = Completion(id=each.request.id, text="", finish_reason="error", error="no completion")
+        completion = Completion(id=item.request.id, text="", finish_reason="error", error="no completion")
     graded = _grade(completion, schema, form)
-    gold_fault = None if each.gold is None else fault(each.gold, schema)
+    gold_fault = None if item.gold is None else fault(item.gold, schema)
     if gold_fault is not None and graded.outcome not in NOT_ANSWERED:
         graded = replace(graded, outcome="no_gold", problems=(f"gold: {gold_fault}", *graded.problems))
     return Sample(
-        id=each.request.id,
-        group=each.group,
+        id=item.request.id,
+        group=item.group,
         outcome=graded.outcome,
-        gold=each.gold if gold_fault is None else None,
+        gold=item.gold if gold_fault is None else None,
         value=graded.value,
         lenient=graded.lenient,
         text=completion.text,
         repairs=graded.repairs,
         problems=graded.problems,
-        source_text=each.source_text,
-        images=each.request.images,
-        prompt=each.prompt,
-        key=each.key,
+        source_text=item.source_text,
+        images=item.request.images,
+        prompt=item.prompt,
+        key=item.key,
         finish_reason=completion.finish_reason,
         n_prompt_tokens=completion.n_prompt_tokens,
         n_output_tokens=completion.n_output_tokens,
@@ -136,14 +153,14 @@ def _sample(each: EvalItem, completion: Completion | None, schema: Schema, form:
         label=label_of(graded.lenient, schema),
         label_probs=completion.label_probs,
         first_token_seconds=completion.first_token_seconds,
-        draw_index=each.request.draw_index,
+        draw_index=item.request.draw_index,
         reasoning=_reasoning(completion),
         differs=graded.differs,
     )
 
 
 def _reasoning(completion: Completion) -> str | None:
-    """What the model thought: in the block that the prompt opened, or in one that the answer begins with."""
+    """Return the reasoning in the block that the prompt opened, or in one that the answer begins with."""
     if completion.reasoning is not None:
         return completion.reasoning
     thought = split_leading(completion.text)
@@ -152,7 +169,7 @@ def _reasoning(completion: Completion) -> str | None:
 
 @dataclass(frozen=True)
 class Grade:
-    """What one answer says, strictly and leniently."""
+    """The outcome of one answer, and its value by strict and by lenient reading."""
 
     outcome: str
     value: dict[str, Any] | None = None
@@ -183,7 +200,7 @@ def _grade(completion: Completion, schema: Schema, form: Form) -> Grade:
 
 
 def _repaired(text: str, schema: Schema, finished: bool, form: Form, failed: Grade) -> Grade:
-    """The lenient reading of an answer that strict reading refused."""
+    """Return the grade by lenient reading of an answer that strict reading refused."""
     second = decode(text, schema, mode="lenient", finished=finished, form=form)
     if isinstance(second, Decoded):
         return replace(failed, outcome="repaired", lenient=second.value, repairs=tuple(second.repairs))
@@ -192,7 +209,7 @@ def _repaired(text: str, schema: Schema, finished: bool, form: Form, failed: Gra
 
 
 def fault(value: dict[str, Any], schema: Schema) -> str | None:
-    """What the schema's JSON Schema has against `value`, with the place; None if it fits."""
+    """Return the first error of `value` by the JSON Schema, with its place; None if it fits."""
     issues = _validator(schema.name, schema.variant).issues(value)
     return f"{issues[0].pointer or '/'}: {issues[0].message}" if issues else None
 
@@ -203,26 +220,26 @@ def _validator(name: str, variant: str) -> Validator:
 
 
 def _closed(kind: str) -> str:
-    """Outcomes are a closed list; a new kind of failure has to be added there first."""
+    """Return `kind`, which must be an outcome: a new kind of failure is added to `OUTCOMES` first."""
     if kind not in OUTCOMES:
-        raise ValueError(f"decode gave the failure kind {kind!r}, which is not an outcome")
+        raise ValueError(f"decode returned the failure kind {kind!r}, which is not in OUTCOMES")
     return kind
 
 
 def _line(problem: object) -> str:
-    """A problem as one readable line: code, place, message."""
+    """Return a problem as one readable line: code, place, message."""
     code, message = getattr(problem, "code", ""), getattr(problem, "message", str(problem))
     place = getattr(problem, "json_pointer", None)
     return _text(" ".join(part for part in (code and f"{code}:", place and f"{place}:", message) if part))
 
 
 def _text(line: str) -> str:
-    """The line as something that a file can hold: half characters become a mark."""
+    """Return the line without lone surrogates, which no file can hold."""
     return line.encode("utf-8", "replace").decode("utf-8")
 
 
 def prompt_text(messages: Iterable[Mapping[str, Any]]) -> str:
-    """The turns as readable text, pictures as `<image>`."""
+    """Return the turns as readable text, with images as `<image>`."""
     return "\n\n".join(f"[{turn['role']}]\n{''.join(_part_texts(turn))}" for turn in messages)
 
 

@@ -1,11 +1,14 @@
-"""One run for each mode on the same rows, compared in pairs with the first: what constraints are worth.
+"""Evaluate several modes on the same rows and compare each with the first, to see what constraints are worth.
 
     modes: [free, json_mode, constrained]
 
-Strategy: the backend is loaded once, if any mode has something left to ask; each mode has a run directory of
-its own inside the one that was asked for, so each can be stopped, resumed and scored again alone.
-Promises: a mode that the backend or the schema cannot do is refused before the first one is asked; nothing
-falls back to another."""
+How it works: the backend is loaded once, if any mode has something left to ask. Each mode has a run
+directory of its own inside the given one, so each can be stopped, resumed and scored again alone.
+
+Guarantees:
+
+- A mode that the backend or the schema cannot do is refused before the first mode is asked.
+- No mode falls back to another."""
 
 from __future__ import annotations
 
@@ -37,9 +40,38 @@ def evaluate_modes(
     overrides: Sequence[str] = (),
     progress: Callable[[Mode], generation.Progress] | None = None,
 ) -> list[Run]:
-    """The runs of all modes, in their order: `out` itself for one mode, else `out/<mode>` and the comparison.
+    """Evaluate every mode of a configuration, and compare each with the first.
 
-    progress: called with the mode for what is told of each completion. Raises as `harness.evaluate`."""
+    Args:
+        config: The configuration, or the path of its YAML file.
+        out: Folder of the run if there is one mode. Of several modes, each has its run in `out`/MODE, and
+            `out` holds comparison.md and comparison.html.
+        backend: A loaded backend that answers instead of the one that the configuration names.
+        overwrite: Whether other runs in these folders are thrown away.
+        overrides: Changes to a YAML file, such as "sampling.max_new_tokens=64".
+        progress: Called with the mode before it is asked; returns what is called after each completion.
+
+    Returns:
+        The runs in the order of `modes`.
+
+    Raises:
+        ConfigError: A mode cannot be done, or `out` holds a run of one mode.
+        DataError: As `evaluate`.
+        BackendError: As `evaluate`.
+
+    Example:
+        >>> import json
+        >>> from pathlib import Path
+        >>> from dfkeval import EvalConfig, evaluate_modes
+        >>> row = {"id": "1", "messages": [{"role": "user", "content": "The capital of Indonesia?"}],
+        ...        "meta": {"schema": "answer", "gold": {"answer": "Jakarta"}}}
+        >>> _ = Path("rows.jsonl").write_text(json.dumps(row))
+        >>> _ = Path("answers.jsonl").write_text('{"id": "1", "text": "Jakarta"}')
+        >>> backend = {"kind": "scripted", "completions": "answers.jsonl"}
+        >>> config = EvalConfig(data="rows.jsonl", backend=backend, metrics=["answers"], modes=["free"])
+        >>> [run.config.mode for run in evaluate_modes(config, "run")]
+        ['free']
+    """
     if not isinstance(config, EvalConfig):
         config = configs.read(config, overrides)
     config = configs.rooted(config, Path.cwd())
@@ -48,32 +80,32 @@ def evaluate_modes(
         places = [Path(out)]
     else:
         places = [Path(out) / mode for mode in config.modes]
-        _refuse(single, Path(out), backend)
+        _check_modes(single, Path(out), backend)
     with generation.LazyBackend(config, backend) as lazy:
         runs = [
-            evaluate.answered(
-                each, place, lazy, overwrite=overwrite,
-                progress=None if progress is None else progress(each.mode),
+            evaluate.evaluate_rooted(
+                one_mode, place, lazy, overwrite=overwrite,
+                progress=None if progress is None else progress(one_mode.mode),
             )
-            for each, place in zip(single, places, strict=True)
+            for one_mode, place in zip(single, places, strict=True)
         ]  # fmt: skip
     if len(runs) > 1:
         write_comparison(runs, Path(out))
     return runs
 
 
-def _refuse(single: Sequence[EvalConfig], out: Path, backend: Backend | None) -> None:
-    """Raises `ConfigError` for a mode that cannot be, or a folder that already holds one run."""
+def _check_modes(single: Sequence[EvalConfig], out: Path, backend: Backend | None) -> None:
+    """Raise `ConfigError` if a mode cannot be done, or if the folder already holds one run."""
     if (out / directory.CONFIG).exists():
         raise ConfigError(f"{out}: holds a run of one mode; give another --out for several")
     first = read_rows(single[0])[0]
-    for each in single:
-        filled, schema = configs.resolve(each, first)
-        preflight.check_run(filled, schema, constraints.constraint(schema, each.mode), first, backend)
+    for one_mode in single:
+        config, schema = configs.resolve(one_mode, first)
+        preflight.check_run(config, schema, constraints.constraint(schema, config.mode), first, backend)
 
 
 def write_comparison(runs: Sequence[Run], out: Path) -> None:
-    """comparison.md and comparison.html: every mode against the first, on the rows they share."""
+    """Write comparison.md and comparison.html: every mode against the first, on the rows that they share."""
     pairs = [comparison.compare(runs[0], other) for other in runs[1:]]
     parts = [f"# {', '.join(run.name for run in runs)}"]
     parts += [f"## {pair.a} -> {pair.b}\n\n{reports.comparison_table(pair)}" for pair in pairs]

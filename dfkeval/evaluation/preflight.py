@@ -99,7 +99,7 @@ def check_metadata(config: EvalConfig, schema: Schema, first_row: Mapping[str, A
         "tools": row.get("tools"),
         "thinking": config.sampling.thinking,
     }
-    metadata.refuse_mismatch(trained, f"{folder}/{metadata.NAME}", asked)
+    metadata.check_matches(trained, f"{folder}/{metadata.NAME}", asked)
 
 
 def _system_text(messages: Sequence[Mapping[str, Any]]) -> str | None:

@@ -1,11 +1,14 @@
-"""Answers that are used again, by content: around any backend that can say what its answers depend on.
+"""Keep answers by content and use them again, around any backend whose answers can be told apart by content.
 
-Strategy: the key is the hash of everything that decides an answer: the weights' and the adapter's hashes, the
-template, the rendered prompt, each image after resizing, every generation setting, the constraint, the seed
-and the number of the draw. Row ids and file names are no part of it. One file an answer, written whole, so
-several processes may share a folder without a lock. Promises: only finished answers are kept, never a failed
-request, an answer that was cut or a think block that was not closed; a server's answers are kept only where
-its `revision` is declared, since nothing else says what it runs."""
+How it works: the key of an answer is the hash of everything that decides it: the backend's `AnswerIdentity`,
+the rendered prompt, each image after resizing, every generation setting, the constraint, the seed and the
+index of the draw. Row ids and file names are no part of it. Each answer is one file that is written whole, so
+several processes may share a folder without a lock.
+
+Guarantees:
+
+- Only finished answers are kept: no failed request, no answer that was cut, no unclosed think block.
+- A server's answers are kept only if its `revision` is declared, since nothing else says what it runs."""
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ FORMAT = 1
 
 
 class CachedAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """One kept answer; `key` is that of its file's name."""
+    """One kept answer; `key` is the name of its file."""
 
     format: int = FORMAT
     key: str
@@ -35,7 +38,15 @@ class CachedAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CachedBackend:
-    """A backend that asks `backend` only what `folder` does not hold."""
+    """A backend that asks another one only for answers that a folder does not hold.
+
+    Args:
+        backend: The backend to ask.
+        folder: Folder of kept answers; it is created if it is missing.
+
+    Raises:
+        ConfigError: Nothing says what the backend answers with, or the folder cannot be written.
+    """
 
     def __init__(self, backend: Backend, folder: Path) -> None:
         cacheable = cast(Cacheable, backend) if backend.capabilities.cacheable else None
@@ -57,7 +68,7 @@ class CachedBackend:
         self.capabilities = replace(backend.capabilities, likelihoods=False)
 
     def generate(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[Completion]:
-        """Kept answers first, then what the backend answers to the rest."""
+        """Yield kept answers first, then what the backend answers to the rest."""
         missing: list[Request] = []
         keys: dict[str, str] = {}
         for request in requests:
@@ -81,7 +92,7 @@ class CachedBackend:
         self.backend.close()
 
     def _key(self, request: Request, sampling: Sampling) -> str | None:
-        """None for a request whose images cannot be read: the backend says why."""
+        """Return the key of a request; None if its images cannot be read, which the backend will say."""
         try:
             shown = self.backend.fingerprint(request, sampling)
         except DataError:
@@ -89,7 +100,7 @@ class CachedBackend:
         return key(self.identity, shown, request, sampling)
 
     def read(self, name: str) -> Completion | None:
-        """The kept answer, None without one. Raises `DataError` for a file that is no answer."""
+        """Return the kept answer, None if there is none. Raises `DataError` if the file is damaged."""
         path = self._path(name)
         try:
             entry = msgspec.json.decode(path.read_bytes(), type=CachedAnswer)
@@ -102,7 +113,7 @@ class CachedBackend:
         return entry.completion
 
     def write(self, name: str, completion: Completion) -> None:
-        """Keep an answer; whole or not at all. Raises `ConfigError` where it cannot be written."""
+        """Keep an answer, whole or not at all. Raises `ConfigError` if it cannot be written."""
         path = self._path(name)
         part = path.with_name(f"{path.name}.{os.getpid()}.{os.urandom(4).hex()}.part")
         try:
@@ -121,12 +132,12 @@ def _unwritable(folder: Path, error: OSError) -> ConfigError:
 
 
 def finished(completion: Completion) -> bool:
-    """Whether this is an answer that may be used again."""
+    """Return whether an answer may be used again."""
     return completion.error is None and completion.finish_reason == "stop" and not completion.unclosed_think
 
 
 def key(identity: dict[str, Any], shown: dict[str, Any], request: Request, sampling: Sampling) -> str:
-    """The hash of all that decides an answer. How often a row is drawn does not decide any one draw."""
+    """Return the hash of all that decides an answer; how often a row is drawn decides no single draw."""
     settings = sampling.model_dump(mode="json", exclude={"repeats"})
     asked = (request.draw_index, request.constraint, request.slot, request.force_tool)
     material = msgspec.json.encode((FORMAT, identity, shown, settings, asked), order="sorted")

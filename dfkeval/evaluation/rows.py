@@ -1,4 +1,4 @@
-"""The rows of an evaluation: read, checked, and made into what is asked."""
+"""Read and check the rows of an evaluation, and make them into items."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from dfkeval.types import Request, Sample
 
 
 def read_rows(config: EvalConfig) -> list[dict[str, Any]]:
-    """The rows to ask. Raises `DataError` for none, or for an id written twice."""
+    """Return the rows to ask. Raises `DataError` if there are none, or if an id stands twice."""
     everything = list(islice(load_rows(config.data), config.limit))
     place, count = config.part
     rows = everything[place - 1 :: count]
@@ -33,11 +33,11 @@ def read_rows(config: EvalConfig) -> list[dict[str, Any]]:
                 f"{config.data}: row {str(row['id'])!r}: a turn is not {{role, content}} with a list of parts"
                 " (dfkdata convert writes them)"
             )
-    _refuse_twice(config.data, [str(row["id"]) for row in rows])
+    _check_ids(config.data, [str(row["id"]) for row in rows])
     return rows
 
 
-def _refuse_twice(data: Path, names: Sequence[str]) -> None:
+def _check_ids(data: Path, names: Sequence[str]) -> None:
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         raise DataError(f"{data}: {len(twice)} ids are written twice, for example {twice[0]!r}")
@@ -53,23 +53,32 @@ def _is_turn(turn: Any) -> bool:
 
 
 def items_of(rows: Sequence[dict[str, Any]], config: EvalConfig, schema: Schema) -> list[EvalItem]:
-    """What is asked: every row, under the scaffold where there is one, as often as it is drawn. Raises
-    `DataError` when two draws share an id, and as `scaffold.read`."""
+    """Return the items to ask: every row, under the scaffold if there is one, once for each draw.
+
+    Args:
+        rows: Rows of the messages layout.
+        config: The resolved configuration.
+        schema: The schema of the answers.
+
+    Raises:
+        DataError: Two draws share an id, or the scaffold cannot be read.
+        ConfigError: The scaffold's tool is not the one that the schema reads.
+    """
     replacement = scaffold.read_if_given(config.scaffold, schema)
     items = with_draws(
         [eval_item(scaffold.of_row(row, replacement), schema) for row in rows], config.sampling.repeats
     )
-    _refuse_twice(config.data, [each.request.id for each in items])
+    _check_ids(config.data, [item.request.id for item in items])
     return items
 
 
 def stored_item(sample: Sample) -> EvalItem:
-    """The item of a sample, for a run whose data file is gone."""
+    """Return the item of a sample, for a run whose data file is gone."""
     request = Request(id=sample.id, messages=[], images=sample.images, draw_index=sample.draw_index)
     return EvalItem(request, sample.group, sample.gold, sample.source_text, sample.prompt, sample.key)
 
 
 def inputs_sha256(config: EvalConfig) -> str:
-    """Hash of the data file; with a scaffold, of both hashes."""
-    found = [file_sha256(path) for path in (config.data, config.scaffold) if path is not None]
-    return found[0] if len(found) == 1 else hashlib.sha256("".join(found).encode()).hexdigest()
+    """Return the hash of the data file; with a scaffold, the hash of both hashes."""
+    hashes = [file_sha256(path) for path in (config.data, config.scaffold) if path is not None]
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()

@@ -1,10 +1,14 @@
-"""What an adapter must be asked with besides the row: system text and tool definitions.
+"""Replace the system text and the tool definitions of prompts by those that an adapter was trained with.
 
-Strategy: an adapter of this project carries both in its `dfk.json`; for a foreign one they stand in the data
-that it was trained on, a `task_1` file (`--scaffold`). Where neither is given, the schema's own count.
-Promises: one rule for `run`, `predict` and `serve`: a scaffold replaces the system turn and the tools of
-every prompt and nothing else; one that differs from the `dfk.json` beside it is refused, and so is a tool
-that the schema does not read."""
+How it works: an adapter of this project carries both in its `dfk.json`; for a foreign one they stand in the
+data that it was trained on, a `task_1` file (`--scaffold`). If neither is given, the schema's own count.
+
+Guarantees:
+
+- `run`, `predict` and `serve` share one rule: a scaffold replaces the system turn and the tools of every
+  prompt and nothing else.
+- A scaffold that differs from the `dfk.json` beside it is refused, and so is a tool that the schema does not
+  read."""
 
 from __future__ import annotations
 
@@ -16,21 +20,26 @@ from dfkdata.common.errors import ConfigError
 from dfkdata.formats.task_1 import scaffold
 from dfkdata.rows.scaffold import Scaffold
 from dfkdata.schemas import Schema, ToolForm
-from dfkeval.models import metadata as cards
+from dfkeval.models import metadata
 
 Turn = dict[str, Any]
 
 
 def read(path: str | Path, schema: Schema) -> Scaffold:
-    """The scaffold in a task_1 file. Raises `DataError` for a file without one, `ConfigError` where its tool
-    is not the one that `schema` reads."""
-    found = scaffold(path)
-    check_tools(found.tools, schema, str(path))
-    return found
+    """Return the scaffold in a task_1 file.
+
+    Raises:
+        DataError: The file holds none.
+        ConfigError: Its tool is not the one that `schema` reads.
+    """
+    written = scaffold(path)
+    check_tools(written.tools, schema, str(path))
+    return written
 
 
-def of_card(card: cards.Card | None, where: str, schema: Schema) -> Scaffold | None:
-    """The scaffold in an adapter's note; None where it says nothing. Raises `ConfigError` as `read`."""
+def of_card(card: metadata.ModelMetadata | None, where: str, schema: Schema) -> Scaffold | None:
+    """Return the scaffold in an adapter's `dfk.json`; None if it holds none. Raises `ConfigError` as
+    `read`."""
     if card is None or (card.system_prompt is None and not card.tools):
         return None
     if card.tools:
@@ -39,31 +48,32 @@ def of_card(card: cards.Card | None, where: str, schema: Schema) -> Scaffold | N
 
 
 def check_tools(tools: Sequence[Mapping[str, Any]], schema: Schema, where: str) -> None:
-    """Raises `ConfigError` where answers to `tools` could never be read in `schema`."""
-    wanted = schema.form.name if isinstance(schema.form, ToolForm) else None
+    """Raise `ConfigError` if answers to `tools` could never be read in `schema`."""
+    own = schema.form.name if isinstance(schema.form, ToolForm) else None
     names = [str((tool.get("function") or {}).get("name")) for tool in tools]
-    if wanted not in names:
-        reads = f"reads calls of {wanted!r}" if wanted else "is answered as text"
+    if own not in names:
+        reads = f"reads calls of {own!r}" if own else "is answered as text"
         raise ConfigError(f"{where}: its tools are {', '.join(names)}, and schema {schema.name!r} {reads}")
 
 
 def read_if_given(path: str | Path | None, schema: Schema) -> Scaffold | None:
-    """`read`; None for no path."""
+    """Return the scaffold in a file; None if no file is given. Raises as `read`."""
     return None if path is None else read(path, schema)
 
 
-def of_row(row: Mapping[str, Any], found: Scaffold | None) -> dict[str, Any]:
-    """A prepared row with the scaffold's system turn and tools in place of its own."""
-    if found is None:
+def of_row(row: Mapping[str, Any], replacement: Scaffold | None) -> dict[str, Any]:
+    """Return a row with the scaffold's system turn and tools in place of its own."""
+    if replacement is None:
         return dict(row)
-    return {**row, "messages": applied(row["messages"], found), "tools": found.tools or row.get("tools")}
+    tools = replacement.tools or row.get("tools")
+    return {**row, "messages": applied(row["messages"], replacement), "tools": tools}
 
 
-def applied(messages: Sequence[Turn], found: Scaffold | None) -> list[Turn]:
-    """The turns with the scaffold's system text in front, in place of their own."""
+def applied(messages: Sequence[Turn], replacement: Scaffold | None) -> list[Turn]:
+    """Return the turns with the scaffold's system text in front, in place of their own."""
     turns = list(messages)
-    if found is None or not found.system:
+    if replacement is None or not replacement.system:
         return turns
     if turns and turns[0].get("role") == "system":
         turns = turns[1:]
-    return [{"role": "system", "content": [{"type": "text", "text": found.system}]}, *turns]
+    return [{"role": "system", "content": [{"type": "text", "text": replacement.system}]}, *turns]

@@ -1,7 +1,9 @@
-"""The shards of one run, put together again.
+"""Merge the shards of one run.
 
-Promises: only all the shards of one configuration on the same data make a run, and it equals, byte for byte
-in its samples and summary, the run that was not cut."""
+Guarantees:
+
+- Only all the shards of one configuration on the same data make a run.
+- Its samples and its summary equal, byte for byte, those of a run that was not cut."""
 
 from __future__ import annotations
 
@@ -21,30 +23,40 @@ from dfkeval.runs.run import Run
 
 
 def merge(folders: Sequence[str | Path], out: str | Path, *, overwrite: bool = False) -> Run:
-    """The shards of one run as one run in `out`, scored as a whole.
+    """Merge the shards of one run into one run in `out`, and score it as a whole.
 
-    Raises `ConfigError` when the folders are not all the shards of one configuration on the same data."""
+    Args:
+        folders: The run directories of all shards.
+        out: Folder of the whole run.
+        overwrite: Whether another run in `out` is thrown away.
+
+    Returns:
+        The scored run.
+
+    Raises:
+        ConfigError: The folders are not all the shards of one configuration on the same data.
+    """
     parts = [RunDirectory(folder) for folder in folders]
     records = [part.config() for part in parts]
-    configs_found = [EvalConfig.model_validate(record["config"]) for record in records]
-    _refuse_other_shards(parts, records, configs_found)
+    shards = [EvalConfig.model_validate(record["config"]) for record in records]
+    _check_shards(parts, records, shards)
     run_dir = RunDirectory(out)
-    whole = configs_found[0].model_copy(update={"shard": None})
+    whole = shards[0].model_copy(update={"shard": None})
     with run_dir.alone():
         run_dir.begin(whole.record(), records[0]["data_sha256"], overwrite=overwrite)
-        return _joined(run_dir, whole, parts)
+        return _merge_into(run_dir, whole, parts)
 
 
-def _joined(run_dir: RunDirectory, whole: EvalConfig, parts: Sequence[RunDirectory]) -> Run:
-    found = {name: each for part in parts for name, each in part.completions().items()}
+def _merge_into(run_dir: RunDirectory, whole: EvalConfig, parts: Sequence[RunDirectory]) -> Run:
+    completions = {name: completion for part in parts for name, completion in part.completions().items()}
     rows = read_rows(whole)
     whole, schema = configs.resolve(whole, rows[0])
     items = items_of(rows, whole, schema)
     done = run_dir.completions()
-    ordered = (found[each.request.id] for each in items if each.request.id in found)
-    for _ in run_dir.append(each for each in ordered if each.id not in done):
+    ordered = (completions[item.request.id] for item in items if item.request.id in completions)
+    for _ in run_dir.append(completion for completion in ordered if completion.id not in done):
         pass
-    likelihoods = {name: each for part in parts for name, each in part.likelihoods().items()}
+    likelihoods = {name: likelihood for part in parts for name, likelihood in part.likelihoods().items()}
     missing = sorted(likelihoods.keys() - run_dir.likelihoods().keys())
     for _ in run_dir.append_likelihoods(likelihoods[name] for name in missing):
         pass
@@ -52,13 +64,15 @@ def _joined(run_dir: RunDirectory, whole: EvalConfig, parts: Sequence[RunDirecto
     return finish(run_dir, whole, schema, items)
 
 
-def _refuse_other_shards(
-    parts: Sequence[RunDirectory], records: Sequence[Any], found: Sequence[EvalConfig]
+def _check_shards(
+    parts: Sequence[RunDirectory], records: Sequence[Any], shards: Sequence[EvalConfig]
 ) -> None:
-    counts = {config.part[1] for config in found}
-    places = sorted(config.part[0] for config in found)
+    counts = {config.part[1] for config in shards}
+    places = sorted(config.part[0] for config in shards)
     if len(counts) != 1 or places != list(range(1, max(counts) + 1)):
-        shown = ", ".join(f"{part.folder}: {config.shard}" for part, config in zip(parts, found, strict=True))
+        shown = ", ".join(
+            f"{part.folder}: {config.shard}" for part, config in zip(parts, shards, strict=True)
+        )
         raise ConfigError(f"merge-runs needs every shard of one run exactly once; got {shown or 'none'}")
     facts = [
         (record["data_sha256"], configs.answer_identity(record["config"] | {"shard": None}))
@@ -72,9 +86,9 @@ def _refuse_other_shards(
 
 
 def _merge_environments(run_dir: RunDirectory, parts: Sequence[RunDirectory]) -> None:
-    """The first shard's facts, with every shard's throughput beside it."""
-    found = [json_files.read_json(part.path(directory.ENVIRONMENT)) for part in parts]
-    shards = [each.get("generation", {}) for each in found]
+    """Write the first shard's facts, with every shard's throughput beside them."""
+    environments = [json_files.read_json(part.path(directory.ENVIRONMENT)) for part in parts]
+    shards = [environment.get("generation", {}) for environment in environments]
     json_files.write_json(
-        run_dir.path(directory.ENVIRONMENT), found[0] | {"generation": {}, "shards": shards}
+        run_dir.path(directory.ENVIRONMENT), environments[0] | {"generation": {}, "shards": shards}
     )

@@ -113,7 +113,7 @@ class Predictor:
         self.scaffold = _scaffold(scaffold, trained, where, self.schema)
         if trained is not None:
             requested = {"form": self.schema.variant, "thinking": self.sampling.thinking}
-            metadata.refuse_mismatch(trained, where, requested)
+            metadata.check_matches(trained, where, requested)
         self.threshold = threshold
         self.confidences = confidences or threshold is not None
         if self.confidences:
@@ -211,7 +211,7 @@ class Predictor:
 
 def _metadata(
     model: str | Path | None, adapter: str | Path | None, backend: Backend | Config | None
-) -> tuple[Path | None, metadata.Card | None]:
+) -> tuple[Path | None, metadata.ModelMetadata | None]:
     """(folder of the model's `dfk.json`, its content)."""
     if isinstance(backend, Config):
         model, adapter = getattr(backend, "model", model), getattr(backend, "adapter", adapter)
@@ -219,7 +219,9 @@ def _metadata(
     return folder, metadata.read(folder) if folder is not None else None
 
 
-def _schema(schema: str | Schema | None, variant: str | None, trained: metadata.Card | None) -> Schema:
+def _schema(
+    schema: str | Schema | None, variant: str | None, trained: metadata.ModelMetadata | None
+) -> Schema:
     if schema is None and (trained is None or trained.schema is None):
         raise ConfigError("say which schema the model answers in, for example schema='dfk_label'")
     if variant is None and trained is not None and schema in (None, trained.schema):
@@ -231,13 +233,13 @@ def _schema(schema: str | Schema | None, variant: str | None, trained: metadata.
 
 
 def _scaffold(
-    path: str | Path | None, trained: metadata.Card | None, where: str, schema: Schema
+    path: str | Path | None, trained: metadata.ModelMetadata | None, where: str, schema: Schema
 ) -> Scaffold | None:
     if path is None:
         return scaffolds.of_card(trained, where, schema)
     given = scaffolds.read(path, schema)
     if trained is not None:
-        metadata.refuse_mismatch(trained, where, {"system_prompt": given.system, "tools": given.tools})
+        metadata.check_matches(trained, where, {"system_prompt": given.system, "tools": given.tools})
     return given
 
 

@@ -1,10 +1,10 @@
 """FAMILY: metrics, one a file.
 
-A member has `METRIC`, a `Metric` of two functions, and may have `Options`, a `dfkdata.common.config.Config` that
-users fill in under `metric_options: {NAME: ...}`; `scoring.options_of(NAME, Options)` returns them.
+A member has `METRIC`, a `Metric` of two functions, and may have `Options`, a `dfkdata.common.config.Config`
+that users fill in under `metric_options: {NAME: ...}`; `scoring.options_of(NAME, Options)` returns them.
 
-    measure(samples, scoring) -> Measured   one row of sufficient statistics for every sample, failures included
-    reduce(sums, columns) -> {name: (R,)}   weighted sums of the columns, (R, K), to values
+    measure(samples, scoring) -> Measured   one row of sufficient statistics for every sample, failures
+    included reduce(sums, columns) -> {name: (R,)}   weighted sums of the columns, (R, K), to values
 
 This is a whole member; saved as `long_answers.py` it is used as `metrics: [long_answers]`:
 
@@ -25,8 +25,8 @@ This is a whole member; saved as `long_answers.py` it is used as `metrics: [long
 Guarantees that every member keeps:
 
 - A failed answer has a row of its own in `values`, so it cannot leave the mean.
-- A sample that is not scored (no gold, no source text, request failed) has a row of zeros: it adds nothing to any
-  sum and is not counted in `n`.
+- A sample that is not scored (no gold, no source text, request failed) has a row of zeros: it adds nothing
+  to any sum and is not counted in `n`.
 - `reduce` knows the sums alone, so that ten thousand resamples are one matrix product.
 - A metric asks the schema for roles and never names a field."""
 
@@ -50,7 +50,8 @@ FAMILY = "dfkeval.metrics"
 
 
 def load(name: str) -> Metric:
-    """Return the metric of member `name`, or of a dotted module outside. Raises `ConfigError` with the choices."""
+    """Return the metric of member `name`, or of a dotted module outside. Raises `ConfigError` with the
+    choices."""
     metric = getattr(plugins.load(FAMILY, name), "METRIC", None)
     if not isinstance(metric, Metric):
         raise ConfigError(f"metric {name!r}: the module has no METRIC of type dfkeval.metrics.Metric")
@@ -76,7 +77,8 @@ def bind_options(name: str, values: Mapping[str, Any], where: str) -> Config:
     """Return the options of member `name` with these values.
 
     Raises:
-        ConfigError: The member has no options, a key is unknown, or a value does not fit; `where` names the place."""
+        ConfigError: The member has no options, a key is unknown, or a value does not fit; `where` names the
+            place."""
     options = options_class(name)
     if options is None:
         raise ConfigError(f"{where}: metric {name!r} has no options")

@@ -60,7 +60,8 @@ class Measured:
         columns: Names of the K columns.
         values: Numbers of shape (N, K); a row that is not scored is all zero.
         scored: Booleans of shape (N,): whether the sample counts in `n`.
-        details: Facts for the report, JSON types only; what two runs must share to be compared is here too."""
+        details: Facts for the report, JSON types only; what two runs must share to be compared is here
+            too."""
 
     columns: tuple[str, ...]
     values: Floats
@@ -74,10 +75,11 @@ class Metric:
 
     Attributes:
         measure: Samples and scoring -> sufficient statistics of every sample, failures included.
-        reduce: Weighted sums of the columns, of shape (R, K), and the columns' names -> value name -> (R,) numbers;
-            NaN means that nothing was scored.
+        reduce: Weighted sums of the columns, of shape (R, K), and the columns' names -> value name -> (R,)
+            numbers; NaN means that nothing was scored.
         needs: At least one of these roles must be in the schema; empty for any schema.
-        binary: Value name -> column that is 0 or 1 for each sample. Runs are compared on it by McNemar's test.
+        binary: Value name -> column that is 0 or 1 for each sample. Runs are compared on it by McNemar's
+            test.
         reproduces: The tool whose published numbers it repeats, with that tool's own treatment of failures.
         lower_is_better: Names of the values of which a smaller number is the better one.
         likelihoods: Whether it needs the likelihood of the gold answers, which an evaluation then computes.
@@ -126,12 +128,14 @@ def column(sums: Floats, columns: tuple[str, ...], name: str) -> Floats:
 
 
 def ratio(top: Floats, bottom: Floats) -> Floats:
-    """Return top / bottom, and NaN if bottom is 0: nothing was scored, which is not the same as a score of 0."""
+    """Return top / bottom, and NaN if bottom is 0: nothing was scored, which is not the same as a score of
+    0."""
     out = np.full(np.broadcast(top, bottom).shape, np.nan)
     np.divide(top, bottom, out=out, where=bottom != 0)
     return out
 
 
 def f1(hit: Floats, wrong: Floats, missed: Floats) -> Floats:
-    """Return 2·hit / (2·hit + wrong + missed), and NaN if there was nothing to find and nothing was answered."""
+    """Return 2·hit / (2·hit + wrong + missed), and NaN if there was nothing to find and nothing was
+    answered."""
     return ratio(2 * hit, 2 * hit + wrong + missed)

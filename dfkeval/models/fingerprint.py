@@ -7,18 +7,18 @@ import json
 import sys
 from typing import Any
 
-from dfkeval.models import metadata as cards
+from dfkeval.models.metadata import shapes_sha256, text_sha256
 
 
 def model_shapes_sha256(net: Any) -> str:
     """Return the hash of a base model's parameter names and shapes, which does not depend on its folder."""
-    return cards.shapes_sha256({name: tuple(tensor.shape) for name, tensor in net.named_parameters()})
+    return shapes_sha256({name: tuple(tensor.shape) for name, tensor in net.named_parameters()})
 
 
 def template_sha256(processor: Any) -> str:
     """Return the hash of the chat template that the processor renders prompts with."""
     template = getattr(processor, "chat_template", None) or processor.tokenizer.chat_template
-    return cards.text_sha256(template if isinstance(template, str) else json.dumps(template, sort_keys=True))
+    return text_sha256(template if isinstance(template, str) else json.dumps(template, sort_keys=True))
 
 
 def kernels(net: Any) -> dict[str, str]:

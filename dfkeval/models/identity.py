@@ -9,8 +9,8 @@ from typing import Any, Final
 #: Keys of `Backend.info` that are recorded and decide no answer.
 NOT_DECIDING: Final = frozenset(
     {
-        "adapter", "adapter_effect", "batch_tokens_after_out_of_memory", "completions", "data_parallel", "servers",
-        "shapes_sha256", "source", "tensor_parallel",
+        "adapter", "adapter_effect", "batch_tokens_after_out_of_memory", "completions", "data_parallel",
+        "servers", "shapes_sha256", "source", "tensor_parallel",
     }
 )  # fmt: skip
 
@@ -88,7 +88,8 @@ class AnswerIdentity:
         return sorted(key for key in keys if self.settings.get(key) != other.settings.get(key))
 
     def shown_differently(self, other: AnswerIdentity) -> str | None:
-        """Return the first fact by which the two show a question differently; unknown facts count as equal."""
+        """Return the first fact by which the two show a question differently; unknown facts count as
+        equal."""
         for name in _COMPARE:
             mine, theirs = getattr(self, name), getattr(other, name)
             if mine is not None and theirs is not None and mine != theirs:

@@ -17,9 +17,10 @@ from typing import Any
 from dfkdata.common.errors import BackendError, ConfigError
 from dfkdata.common.hashing import folder_sha256
 from dfkeval.models import adapters
-from dfkeval.models import metadata as cards
+from dfkeval.models import metadata as metadata_file
 from dfkeval.models._packages import require_package
 from dfkeval.models.fingerprint import kernels, model_shapes_sha256, template_sha256
+from dfkeval.models.metadata import ModelMetadata
 from dfkeval.models.processor import TEMPLATE, load_processor, set_template
 from dfkeval.models.quiet import quiet_loading
 from dfkeval.models.source import TINY, model_source
@@ -32,14 +33,14 @@ class Loaded:
     Args:
         model: The network in evaluation mode, on its device.
         processor: Tokenizer, image processor and chat template in one.
-        card: The `dfk.json` of the adapter or the model folder; None if there is none.
+        metadata: The `dfk.json` of the adapter or the model folder; None if there is none.
         name: The model as the caller named it.
         info: Facts for the record of a run.
     """
 
     model: Any
     processor: Any
-    card: cards.Card | None
+    metadata: ModelMetadata | None
     name: str
     info: dict[str, Any] = field(default_factory=dict)
 
@@ -75,7 +76,7 @@ def load(
     transformers = require_package("transformers")
     source = model_source(model)
     folder = None if adapter is None else adapters.folder(adapter)
-    card = cards.read(folder) if folder is not None else _card_of(source)
+    trained = metadata_file.read(folder) if folder is not None else _metadata_of(source)
     place = pick_device(torch, device)
     kind = _dtype(torch, dtype, place)
     try:
@@ -87,12 +88,12 @@ def load(
         raise BackendError(f"model {str(model)!r} cannot be loaded: {error}") from error
     net = net.to(place).eval()
     shapes = model_shapes_sha256(net)
-    _check_base(card, shapes, folder or source)
-    processor = _processor_of(source, card, folder, max_pixels)
+    _check_base(trained, shapes, folder or source)
+    processor = _processor_of(source, trained, folder, max_pixels)
     if folder is not None:
         net = adapters.attach(net, folder, processor, verify=verify)
     info = _info(torch, transformers, net, processor, str(model), source, folder, kind, place, shapes)
-    return Loaded(net, processor, card, str(model), info)
+    return Loaded(net, processor, trained, str(model), info)
 
 
 def outline(model: str | Path, *, adapter: str | Path | None = None, max_pixels: int | None = None) -> Loaded:
@@ -103,7 +104,7 @@ def outline(model: str | Path, *, adapter: str | Path | None = None, max_pixels:
     torch, transformers = require_package("torch"), require_package("transformers")
     source = model_source(model)
     folder = None if adapter is None else adapters.folder(adapter)
-    card = cards.read(folder) if folder is not None else _card_of(source)
+    trained = metadata_file.read(folder) if folder is not None else _metadata_of(source)
     try:
         config = transformers.AutoConfig.from_pretrained(source)
         with torch.device("meta"):
@@ -111,29 +112,31 @@ def outline(model: str | Path, *, adapter: str | Path | None = None, max_pixels:
     except (OSError, ValueError, KeyError) as error:
         raise BackendError(f"model {str(model)!r} cannot be loaded: {error}") from error
     shapes = model_shapes_sha256(net)
-    _check_base(card, shapes, folder or source)
-    processor = _processor_of(source, card, folder, max_pixels)
+    _check_base(trained, shapes, folder or source)
+    processor = _processor_of(source, trained, folder, max_pixels)
     if folder is not None:
         adapters.check_fits({name: tuple(each.shape) for name, each in net.named_parameters()}, folder)
     info = _info(torch, transformers, net, processor, str(model), source, folder, "", "cuda", shapes)
-    return Loaded(None, processor, card, str(model), info)
+    return Loaded(None, processor, trained, str(model), info)
 
 
-def _processor_of(source: str, card: cards.Card | None, folder: Path | None, max_pixels: int | None) -> Any:
+def _processor_of(
+    source: str, trained: ModelMetadata | None, folder: Path | None, max_pixels: int | None
+) -> Any:
     """The processor with the adapter's template, and the requested pixels or those of `dfk.json`. Raises
     `ConfigError` if `dfk.json` records another template or other pixels."""
-    budget = max_pixels if max_pixels is not None else (card.max_pixels if card else None)
+    budget = max_pixels if max_pixels is not None else (trained.max_pixels if trained else None)
     processor = load_processor(source, max_pixels=budget)
     if folder is not None and (folder / TEMPLATE).is_file():
         set_template(processor, (folder / TEMPLATE).read_text(encoding="utf-8"))
-    if card is not None:
-        asked = {"max_pixels": max_pixels, "template_sha256": template_sha256(processor)}
-        cards.refuse_mismatch(card, f"{folder or source}/{cards.NAME}", asked)
+    if trained is not None:
+        requested = {"max_pixels": max_pixels, "template_sha256": template_sha256(processor)}
+        metadata_file.check_matches(trained, f"{folder or source}/{metadata_file.NAME}", requested)
     return processor
 
 
-def _card_of(source: str) -> cards.Card | None:
-    return cards.read(Path(source)) if Path(source).is_dir() else None
+def _metadata_of(source: str) -> ModelMetadata | None:
+    return metadata_file.read(Path(source)) if Path(source).is_dir() else None
 
 
 def pick_device(torch: Any, device: str) -> str:
@@ -157,10 +160,10 @@ def _dtype(torch: Any, dtype: str, device: str) -> Any:
     return getattr(torch, dtype)
 
 
-def _check_base(card: cards.Card | None, shapes: str, where: Path | str) -> None:
-    expected = card.base.shapes_sha256 if card is not None and card.base is not None else None
+def _check_base(trained: ModelMetadata | None, shapes: str, where: Path | str) -> None:
+    expected = trained.base.shapes_sha256 if trained is not None and trained.base is not None else None
     if expected is not None and expected != shapes:
-        name = card.base.name if card is not None and card.base is not None else "?"
+        name = trained.base.name if trained is not None and trained.base is not None else "?"
         raise ConfigError(
             f"{where} was trained on another base model ({name!r}): parameter names and shapes differ; "
             "give that model or one with equal shapes"

@@ -1,8 +1,8 @@
-"""`dfk.json`: the note that lies next to every adapter and merged model that the project writes.
+"""Read and write `dfk.json`, which lies next to every adapter and merged model that the project writes.
 
-Strategy: an adapter works only with the prompt, tools, template, pixels and base it was trained with, and
-none of them is in the adapter's own files. Training writes them here; evaluation and prediction read them
-and refuse a mismatch."""
+How it works: an adapter works only with the prompt, tools, template, pixels and base that it was trained with, and
+none of them is in the adapter's own files. Training writes them here; evaluation and prediction read them and
+refuse a mismatch."""
 
 from __future__ import annotations
 
@@ -17,16 +17,33 @@ from dfkdata.common.errors import ConfigError, DataError
 NAME = "dfk.json"
 
 
-class Base(msgspec.Struct, frozen=True, kw_only=True):
-    """The base model: its name, for people, and the hash of its parameter names and shapes, for the check."""
+class BaseRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """The base model of an adapter.
+
+    Args:
+        name: Its name, for people.
+        shapes_sha256: Hash of its parameter names and shapes, for the check; None if it has no such record.
+    """
 
     name: str
     shapes_sha256: str | None = None
 
 
-class Card(msgspec.Struct, frozen=True, kw_only=True):
-    """What an adapter was trained with. schema: None for an adapter of rows without a schema. quantized: how
-    the base was quantised in training ("nf4", "nf4+loftq"), None for not at all."""
+class ModelMetadata(msgspec.Struct, frozen=True, kw_only=True):
+    """What an adapter or a merged model was trained with.
+
+    Args:
+        format: Version of the file.
+        schema: Output schema of the rows; None for rows without one.
+        form: Variant of the schema.
+        system_prompt: System text of the rows.
+        tools: Tools of the rows.
+        template_sha256: Hash of the chat template.
+        max_pixels: Largest area of an image in pixels.
+        thinking: Whether the template opened a think block.
+        base: The base model.
+        quantized: How the base was quantised in training ("nf4", "nf4+loftq"); None if it was not.
+    """
 
     format: int = 1
     schema: str | None = None
@@ -36,35 +53,35 @@ class Card(msgspec.Struct, frozen=True, kw_only=True):
     template_sha256: str | None = None
     max_pixels: int | None = None
     thinking: bool = False
-    base: Base | None = None
+    base: BaseRecord | None = None
     quantized: str | None = None
 
 
-def write(folder: Path, card: Card) -> Path:
-    """Write `folder/dfk.json`; returns its path."""
+def write(folder: Path, metadata: ModelMetadata) -> Path:
+    """Write `folder/dfk.json` and return its path."""
     path = folder / NAME
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(card), indent=2) + b"\n")
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(metadata), indent=2) + b"\n")
     return path
 
 
-def read(folder: Path) -> Card | None:
-    """The card in `folder`, None if there is none. Raises `DataError` for a file that is no card."""
+def read(folder: Path) -> ModelMetadata | None:
+    """Return the `dfk.json` in a folder; None if there is none. Raises `DataError` for a file of another kind."""
     path = folder / NAME
     if not path.is_file():
         return None
     try:
-        card = msgspec.json.decode(path.read_bytes(), type=Card)
+        metadata = msgspec.json.decode(path.read_bytes(), type=ModelMetadata)
     except msgspec.MsgspecError as error:
         raise DataError(f"{path}: not a model card of this project ({error})") from error
-    if card.format != 1:
+    if metadata.format != 1:
         raise DataError(
-            f"{path}: format {card.format} is newer than this version of dfk reads (1); upgrade dfk"
+            f"{path}: format {metadata.format} is newer than this version of dfk reads (1); upgrade dfk"
         )
-    return card
+    return metadata
 
 
 def folder_of(model: str | Path | None, adapter: str | Path | None) -> Path | None:
-    """Where the note of a model lies: beside its adapter, else in the model's own folder; None for a hub
+    """Return the folder that may hold a model's `dfk.json`: the adapter's, else the model's own; None for a Hub
     name."""
     if adapter is not None:
         return Path(adapter)
@@ -72,24 +89,31 @@ def folder_of(model: str | Path | None, adapter: str | Path | None) -> Path | No
 
 
 def text_sha256(text: str) -> str:
-    """The hash under which templates are recorded."""
+    """Return the hash under which templates are recorded."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def shapes_sha256(shapes: dict[str, tuple[int, ...]]) -> str:
-    """Hash of a model's parameter names and shapes; independent of order, dtype and values."""
+    """Return the hash of a model's parameter names and shapes, which does not depend on order, dtype or values."""
     lines = sorted(f"{name}:{','.join(map(str, shape))}" for name, shape in shapes.items())
     return text_sha256("\n".join(lines))
 
 
-def refuse_mismatch(card: Card, where: str, asked: dict[str, Any]) -> None:
-    """Compare what is asked for with what was trained. Raises `ConfigError` listing every difference.
+def check_matches(trained: ModelMetadata, where: str, requested: dict[str, Any]) -> None:
+    """Compare what is requested with what was trained.
 
-    asked: card field -> value; None and absent mean "not asked for"."""
+    Args:
+        trained: What was trained.
+        where: Path of its `dfk.json`, for the message.
+        requested: Field of `ModelMetadata` -> value; None and a missing field are not compared.
+
+    Raises:
+        ConfigError: They differ; the message lists every difference.
+    """
     faults = [
-        f"{name} was {getattr(card, name)!r:.120} in training and is {value!r:.120} here"
-        for name, value in asked.items()
-        if value is not None and getattr(card, name) is not None and getattr(card, name) != value
+        f"{name} was {getattr(trained, name)!r:.120} in training and is {value!r:.120} here"
+        for name, value in requested.items()
+        if value is not None and getattr(trained, name) is not None and getattr(trained, name) != value
     ]
     if faults:
         raise ConfigError(f"{where} does not fit this run: " + "; ".join(faults))

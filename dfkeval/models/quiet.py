@@ -1,4 +1,4 @@
-"""Other libraries' notices and progress bars, which would tear ours, kept away."""
+"""Turn off telemetry and other libraries' progress bars and notices, which would tear ours."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 
 def quiet_libraries() -> None:
-    """No telemetry, and no library notices among our lines; called by commands before anything is loaded."""
+    """Turn off telemetry, progress bars and notices of libraries; commands call this before they load anything."""
     for name, value in (
         ("HF_HUB_DISABLE_TELEMETRY", "1"),
         ("TRANSFORMERS_VERBOSITY", "error"),
@@ -19,7 +19,7 @@ def quiet_libraries() -> None:
 
 @contextmanager
 def quiet_loading() -> Iterator[None]:
-    """Switch transformers' progress bars off for a while, and back on where they were on."""
+    """Turn transformers' progress bars off for a while; afterwards they are as before."""
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()

@@ -1,9 +1,10 @@
-"""One row as the text that the model's own template makes of it: what is asked, and the answer with its stop
-token. Training learns from the answer, and evaluation measures its likelihood, so both cut it here.
+"""Render a row as the text that the model's own template makes of it: the prompt, and the answer with its stop token.
 
-Strategy: render the conversation twice, once up to the answer with the generation prompt and once whole. The
-first is what inference shows the model, token for token; the rest of the second is the answer. No marker
-string is searched for in user text. A row where the two do not fit together is a `DataError`."""
+Training learns from the answer and evaluation measures its likelihood, so both cut it here.
+
+How it works: the conversation is rendered twice, once up to the answer with the generation prompt and once whole.
+The first text is what inference shows the model, token for token; the rest of the second is the answer. No marker
+string is searched for in user text. A row whose two texts do not fit together is a `DataError`."""
 
 from __future__ import annotations
 
@@ -20,30 +21,43 @@ _CLOSED_EMPTY_THINK = re.compile(rf"{THINK_OPEN}\s*{THINK_CLOSE}\s*$")
 
 
 @dataclass(frozen=True)
-class Spans:
-    """A rendered sample as text. prompt: shown by inference too. silent: an empty think block, not scored.
-    answer: scored, ends with the stop token. rest: what the template writes after it, not scored."""
+class RenderedSample:
+    """A rendered row, in four parts.
+
+    Args:
+        prompt: What inference shows the model.
+        empty_think: An empty think block, which is not scored.
+        answer: What is scored; ends with the stop token.
+        suffix: What the template writes after it, which is not scored.
+    """
 
     prompt: str
-    silent: str
+    empty_think: str
     answer: str
-    rest: str
+    suffix: str
 
 
-def spans(row: dict[str, Any], processor: Any) -> Spans:
-    """The four parts of the row's last assistant turn. Raises `DataError` where the template does not agree
-    with itself."""
+def render_sample(row: dict[str, Any], processor: Any) -> RenderedSample:
+    """Render a row and cut it at its last assistant turn.
+
+    Args:
+        row: A training row: `id`, `messages`, and optionally `tools` and `chat_template_kwargs`.
+        processor: A processor or a tokenizer with a chat template.
+
+    Raises:
+        DataError: The template renders the prompt differently once the answer follows, does not end the answer
+            with the stop token, or the answer is empty.
+    """
     messages = row["messages"]
     prompt = render(processor, row, messages[:-1], generation_prompt=True)
     whole = render(processor, row, messages, generation_prompt=False)
-    silent, written = _split(prompt, whole, row["id"])
-    answer, rest = _stop(written, processor, row["id"])
-    return Spans(prompt, silent, answer, rest)
+    empty_think, written = _split(prompt, whole, row["id"])
+    answer, suffix = _stop(written, processor, row["id"])
+    return RenderedSample(prompt, empty_think, answer, suffix)
 
 
 def _split(prompt: str, whole: str, row_id: str) -> tuple[str, str]:
-    """(silent, written): what follows the prompt in `whole`; the empty think block is silent, wherever it is
-    written."""
+    """(empty think block, answer and suffix): what follows the prompt in `whole`."""
     if whole.startswith(prompt):
         written = whole[len(prompt) :]
         block = _EMPTY_THINK.match(written)
@@ -69,18 +83,18 @@ def _split(prompt: str, whole: str, row_id: str) -> tuple[str, str]:
 
 def _stop(written: str, processor: Any, row_id: str) -> tuple[str, str]:
     stop = stop_token(processor)
-    answer, found, rest = written.rpartition(stop)
-    if not found:
+    answer, stop_found, suffix = written.rpartition(stop)
+    if not stop_found:
         raise DataError(f"row {row_id}: the template does not end the answer with the stop token {stop!r}")
     if not answer.strip():
         raise DataError(
             f"row {row_id}: the last answer is empty, so no token but the stop token would carry loss"
         )
-    return answer + found, rest
+    return answer + stop, suffix
 
 
 def stop_token(processor: Any) -> str:
-    """The text of the token that ends a turn: <|im_end|> where the vocabulary has it, else the end-of-text
+    """Return the text of the token that ends a turn: <|im_end|> if the vocabulary has it, else the end-of-text
     token."""
     tokenizer = getattr(processor, "tokenizer", processor)
     return IM_END if IM_END in tokenizer.get_added_vocab() else str(tokenizer.eos_token)
@@ -89,10 +103,17 @@ def stop_token(processor: Any) -> str:
 def render(
     processor: Any, row: dict[str, Any], messages: list[dict[str, Any]], *, generation_prompt: bool
 ) -> str:
-    """`messages` as text by the processor's own template, with the row's tools and `chat_template_kwargs`.
+    """Return turns as text, by the processor's own template; thinking is off unless the row turns it on.
 
-    Thinking is off unless the row turns it on. Raises `DataError` for an option that the template does not
-    read, and for turns that it refuses."""
+    Args:
+        processor: A processor or a tokenizer with a chat template.
+        row: The row, for its `tools` and `chat_template_kwargs`.
+        messages: The turns.
+        generation_prompt: Whether the text ends where the model is to answer.
+
+    Raises:
+        DataError: The template does not read an option of the row, or refuses its turns.
+    """
     tokenizer_only = not hasattr(processor, "tokenizer")
     template = _template(processor)
     options = dict(row.get("chat_template_kwargs") or {})
@@ -128,10 +149,9 @@ def _template(processor: Any) -> str:
 
 
 def _without_none(turn: dict[str, Any]) -> dict[str, Any]:
-    """The turn without the keys of its parts that hold None.
+    """The turn without the keys of its parts that hold None, which columnar loaders fill in.
 
-    Columnar loaders fill them in, and templates test for the key alone: a text with `image: None` would be
-    rendered as an image."""
+    Templates test for the key alone, so a text with `image: None` would be rendered as an image."""
     content = turn.get("content")
     if not isinstance(content, list):
         return dict(turn)
@@ -140,7 +160,7 @@ def _without_none(turn: dict[str, Any]) -> dict[str, Any]:
 
 
 def _plain(turn: dict[str, Any]) -> dict[str, Any]:
-    """The turn with text parts joined: text-only templates expect a string."""
+    """The turn with its text parts joined, because text-only templates expect a string."""
     content = turn.get("content")
     if not isinstance(content, list):
         return dict(turn)

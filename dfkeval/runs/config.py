@@ -7,9 +7,9 @@
     metric_options:
       bertscore: {lang: id}
 
-How it works: a backend's keys are bound by the `Config` of its member, a metric's options by the `Options` of its
-member, so a new member brings its own keys. Everything is checked before anything slow is loaded: names, unknown
-keys, and whether each metric finds a field that it can score."""
+How it works: a backend's keys are bound by the `Config` of its member, a metric's options by the `Options`
+of its member, so a new member brings its own keys. Everything is checked before anything slow is loaded:
+names, unknown keys, and whether each metric finds a field that it can score."""
 
 from __future__ import annotations
 
@@ -55,12 +55,14 @@ class EvalConfig(Config):
         backend: The engine that answers; `kind` names a member of `dfkeval.backends`.
         metrics: Members of `dfkeval.metrics`, or dotted modules outside.
         sampling: How text is drawn.
-        modes: free, json_mode or constrained (`dfkeval.evaluation.constraints`); several give one run each, compared
+        modes: free, json_mode or constrained (`dfkeval.evaluation.constraints`); several give one run each,
+        compared
             with the first.
         cache: Folder of answers that are used again if everything that decides them is equal.
         scaffold: A task_1 file whose system turn and tools replace the rows' own.
         confidences: Whether the probability of each label is asked for too.
-        metric_options: Options by the name of a metric. `bertscore`, `fields` and `sita` may also stand at the top.
+        metric_options: Options by the name of a metric. `bertscore`, `fields` and `sita` may also stand at
+            the top.
         trackers: Services that get the numbers too (`dfkeval.reports.trackers`).
         limit: Only so many rows, from the first.
         shard: "3/16" is every sixteenth row from the third.
@@ -70,6 +72,7 @@ class EvalConfig(Config):
         seed: Seed of the resamples.
 
     Example:
+        >>> from dfkeval import EvalConfig
         >>> config = EvalConfig.model_validate({
         ...     "data": "test.jsonl",
         ...     "schema": "dfk_label",
@@ -77,7 +80,8 @@ class EvalConfig(Config):
         ...     "metrics": ["validity", "labels"],
         ... })
         >>> config.kind, config.mode
-        ('scripted', 'free')"""
+        ('scripted', 'free')
+    """
 
     model_config = ConfigDict(populate_by_name=True)
 
@@ -104,8 +108,8 @@ class EvalConfig(Config):
     #: other values. Every other key is part of the `AnswerIdentity`.
     scoring_keys: ClassVar[frozenset[str]] = frozenset(
         {
-            "metrics", "metric_options", *SECTIONS, "resamples", "confidence", "seed", "max_failures", "cache",
-            "trackers",
+            "metrics", "metric_options", *SECTIONS, "resamples", "confidence", "seed", "max_failures",
+            "cache", "trackers",
         }
     )  # fmt: skip
 
@@ -119,16 +123,16 @@ class EvalConfig(Config):
         options = data.pop("metric_options", None) or {}
         if not isinstance(options, Mapping):
             raise ConfigError("metric_options: not a mapping of metric names to their options")
-        places = {name: f"metric_options.{name}" for name in options}
-        found = dict(options)
+        places = {name: f"metric_options.{name}" for name in [*SECTIONS, *options]}
+        by_name: dict[str, Any] = {name: {} for name in SECTIONS} | dict(options)
         for name in (name for name in SECTIONS if data.get(name) is not None):
             values = data.pop(name)
             both = isinstance(values, Mapping) and isinstance(options.get(name), Mapping)
-            found[name], places[name] = {**options[name], **values} if both else values, name
+            by_name[name], places[name] = {**options[name], **values} if both else values, name
         listed = {str(name).rsplit(".", 1)[-1]: str(name) for name in data.get("metrics") or ()}
         data["metric_options"] = {
             name.rsplit(".", 1)[-1]: _options(listed.get(name, name), values, places[name])
-            for name, values in found.items()
+            for name, values in by_name.items()
         }
         return data
 
@@ -145,12 +149,12 @@ class EvalConfig(Config):
 
     @property
     def kind(self) -> str:
-        """The backend's member name."""
+        """The name of the backend's member."""
         return backends.kind_of(self.backend)
 
     @property
     def mode(self) -> Mode:
-        """The mode of this run. Raises `ConfigError` when there are several."""
+        """The mode of this run. Raises `ConfigError` if there are several."""
         if len(self.modes) > 1:
             raise ConfigError(
                 f"modes {', '.join(self.modes)}: one run has one mode; `dfkeval run` and "
@@ -169,7 +173,8 @@ class EvalConfig(Config):
     def record(self) -> dict[str, Any]:
         """Return the configuration as JSON types; `EvalConfig.model_validate` reads it back.
 
-        The sections in `SECTIONS` are always written, with their defaults; other options only if they are set."""
+        The sections in `SECTIONS` are always written, with their defaults; other options only if they are
+        set."""
         record: dict[str, Any] = {}
         for key, value in self.model_dump(mode="json", by_alias=True).items():
             if key == "metric_options":
@@ -179,13 +184,9 @@ class EvalConfig(Config):
         return record
 
     def _recorded_options(self, written: Mapping[str, Any]) -> dict[str, Any]:
-        sections = {name: written.get(name) or _defaults(name) for name in SECTIONS}
+        sections = {name: written[name] for name in SECTIONS}
         others = {name: value for name, value in written.items() if name not in SECTIONS}
         return sections | ({"metric_options": others} if others else {})
-
-
-def _defaults(metric: str) -> dict[str, Any]:
-    return metrics.bind_options(metric, {}, metric).model_dump(mode="json")
 
 
 def _options(metric: str, values: Any, where: str) -> Config:
@@ -204,12 +205,13 @@ def answer_identity(record: Mapping[str, Any]) -> AnswerIdentity:
 
 
 def read(path: str | Path, overrides: Sequence[str] = ()) -> EvalConfig:
-    """The configuration in a YAML file, its paths made absolute. Raises `ConfigError` with every fault."""
+    """Return the configuration in a YAML file, with absolute paths. Raises `ConfigError` with every fault."""
     return rooted(load_config(path, EvalConfig, overrides), Path(path).resolve().parent)
 
 
 def rooted(config: EvalConfig, root: Path) -> EvalConfig:
-    """Relative paths become absolute, read from `root`; a model name that is no folder there stays a name."""
+    """Return the configuration with absolute paths; a model that is not a folder below `root` stays a
+    name."""
     backend = config.backend.model_copy(update=paths_of(config.backend, root))
     own: dict[str, Any] = {"data": _absolute(config.data, root), "backend": backend}
     own["metric_options"] = {
@@ -225,15 +227,15 @@ def rooted(config: EvalConfig, root: Path) -> EvalConfig:
 
 
 def paths_of(part: Config, root: Path) -> dict[str, Any]:
-    """The fields of `part` that hold paths, or a model that is a folder, as absolute paths."""
-    found: dict[str, Any] = {}
+    """Return the fields that hold paths, or a model that is a folder, as absolute paths."""
+    paths: dict[str, Any] = {}
     for name in type(part).model_fields:
         value = getattr(part, name)
         if isinstance(value, Path):
-            found[name] = _absolute(value, root)
+            paths[name] = _absolute(value, root)
         elif name == "model" and isinstance(value, str) and (root / value).is_dir():
-            found[name] = str(_absolute(Path(value), root))
-    return found
+            paths[name] = str(_absolute(Path(value), root))
+    return paths
 
 
 def _absolute(path: Path, root: Path) -> Path:
@@ -241,10 +243,19 @@ def _absolute(path: Path, root: Path) -> Path:
 
 
 def resolve(config: EvalConfig, first: Mapping[str, Any]) -> tuple[EvalConfig, Schema]:
-    """Fill what the rows decide (schema, variant) and what the schema decides (stop string), and check all
-    names.
+    """Fill in what the rows decide (schema, variant) and what the schema decides (stop string), and check
+    all names.
 
-    first: the first row. Raises `ConfigError`."""
+    Args:
+        config: The configuration.
+        first: The first row; empty if the rows are gone.
+
+    Returns:
+        The filled configuration and the schema of the answers.
+
+    Raises:
+        ConfigError: No schema is named, a metric finds no field, or a name stands twice.
+    """
     meta = first.get("meta") or {}
     name = config.schema_name or meta.get("schema")
     if not isinstance(name, str):

@@ -1,15 +1,19 @@
-"""The run directory: everything that is needed to believe, repeat and re-score a run.
+"""Read and write run directories: everything that is needed to check, repeat and score a run again.
 
     config.json         the resolved configuration and the hash of the data file
     environment.json    versions, hardware, model and template hashes, throughput
     completions.jsonl   every completion verbatim, appended and flushed as it comes
-    likelihoods.jsonl   likelihood of each gold answer, where a metric needs it; appended likewise
-    samples.jsonl       one judged sample a line, in data order
+    likelihoods.jsonl   likelihood of each gold answer, if a metric needs it; appended likewise
+    samples.jsonl       one graded sample a line, in data order
     summary.json        counts of outcomes, and every metric with its interval
     report.md, report.html
 
-Promises: a killed run loses at most what was in flight; a resumed one continues only the same configuration
-on the same data, and two never write into one folder; every other file is written whole or not at all."""
+Guarantees:
+
+- A killed run loses at most what was in flight.
+- A run is resumed only with the same `AnswerIdentity` on the same data, and two processes never write into
+  one folder.
+- Every file that is not appended to is written whole or not at all."""
 
 from __future__ import annotations
 
@@ -35,18 +39,22 @@ Line = TypeVar("Line", Completion, Likelihood)
 
 
 class RunDirectory:
-    """One run directory."""
+    """One run directory.
+
+    Args:
+        folder: Its path; nothing is read or written yet.
+    """
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
 
     def path(self, name: str) -> Path:
-        """A file of this run."""
+        """Return the path of a file of this run."""
         return self.folder / name
 
     @contextmanager
     def alone(self, *, else_: str = " or give another --out") -> Iterator[None]:
-        """The folder for this process only. Raises `ConfigError` as `locks.alone`, and where it is a file."""
+        """Keep the folder to this process. Raises `ConfigError` if another one has it, or if it is a file."""
         if self.folder.exists() and not self.folder.is_dir():
             raise ConfigError(f"{self.folder}: is a file; give another --out")
         with locks.alone(self.path(locks.LOCK), else_=else_):
@@ -55,15 +63,21 @@ class RunDirectory:
     def begin(self, config: dict[str, Any], data_sha256: str, *, overwrite: bool = False) -> None:
         """Create the directory, or continue in it.
 
-        Raises `ConfigError` when it holds a run with another configuration or other data and `overwrite` is
-        off."""
+        Args:
+            config: The record of the configuration.
+            data_sha256: Hash of the data.
+            overwrite: Whether another run in it is thrown away.
+
+        Raises:
+            ConfigError: It holds a run with another configuration or other data, or files of something else.
+        """
         record = {"format": FORMAT, "data_sha256": data_sha256, "config": config}
         if self.path(CONFIG).exists() and not overwrite:
             if self._asked():  # a run whose backend never started binds nobody
-                self._refuse_other(record)
+                self._check_same(record)
         elif self.folder.exists() and self._holds_something():
             if not overwrite:
-                raise ConfigError(f"{self.folder}: not empty and no run; give another --out")
+                raise ConfigError(f"{self.folder}: not empty and not a run; give another --out")
             if not self.path(CONFIG).exists():
                 raise ConfigError(
                     f"{self.folder}: holds no run, so nothing there is overwritten; give another --out"
@@ -74,15 +88,15 @@ class RunDirectory:
         write_json(self.path(CONFIG), record)
 
     def _holds_something(self) -> bool:
-        """Whether there is more in the folder than what a kill at the very start leaves."""
+        """Return whether there is more in the folder than what a kill at the very start leaves."""
         return any(path.name not in (f"{CONFIG}.part", locks.LOCK) for path in self.folder.iterdir())
 
     def _asked(self) -> bool:
-        """Whether the folder holds any answer, whole or half-written."""
+        """Return whether the folder holds any answer, whole or half-written."""
         path = self.path(COMPLETIONS)
         return path.exists() and path.stat().st_size > 0
 
-    def _refuse_other(self, record: dict[str, Any]) -> None:
+    def _check_same(self, record: dict[str, Any]) -> None:
         old = self.config()
         if old["data_sha256"] != record["data_sha256"]:
             raise ConfigError(f"{self.folder}: holds a run on other data; give another --out, or --overwrite")
@@ -94,7 +108,7 @@ class RunDirectory:
             )
 
     def config(self) -> dict[str, Any]:
-        """{"format", "data_sha256", "config"}. Raises `DataError` when this is no run directory."""
+        """Return {"format", "data_sha256", "config"}. Raises `DataError` if this is not a run directory."""
         record = read_json(self.path(CONFIG), f"is {self.folder} a run directory?")
         if record.get("format") != FORMAT:
             raise DataError(
@@ -103,29 +117,29 @@ class RunDirectory:
         return record
 
     def environment(self) -> dict[str, Any]:
-        """What the answers depend on besides the configuration, and how fast they came; empty before."""
+        """Return what the answers depend on besides the configuration; empty before anything was asked."""
         path = self.path(ENVIRONMENT)
         return read_json(path) if path.exists() else {}
 
     def completions(self) -> dict[str, Completion]:
-        """The last completion of each id. A half-written last line, which a kill leaves, is not one."""
-        return {found.id: found for found in self._lines(COMPLETIONS, Completion)}
+        """Return the last completion of each id; a half-written last line, which a kill leaves, does not
+        count."""
+        return {completion.id: completion for completion in self._lines(COMPLETIONS, Completion)}
 
     def likelihoods(self) -> dict[str, Likelihood]:
-        """The last likelihood of each id."""
-        return {found.id: found for found in self._lines(LIKELIHOODS, Likelihood)}
+        """Return the last likelihood of each id."""
+        return {likelihood.id: likelihood for likelihood in self._lines(LIKELIHOODS, Likelihood)}
 
     def _lines(self, name: str, kind: type[Line]) -> Iterator[Line]:
         what = f"a {kind.__name__.lower()}"
         return (found for _, found in jsonl.read_finished(self.path(name), kind, what))
 
     def append(self, completions: Iterable[Completion]) -> Iterator[Completion]:
-        """Write each completion as it comes, flushed, and pass it on; a half-written last line is cut off
-        first."""
+        """Write each completion as it comes and pass it on, after a half-written last line is cut off."""
         return self._append(COMPLETIONS, completions)
 
     def append_likelihoods(self, likelihoods: Iterable[Likelihood]) -> Iterator[Likelihood]:
-        """As `append`."""
+        """Write each likelihood as it comes and pass it on (see `append`)."""
         return self._append(LIKELIHOODS, likelihoods)
 
     def _append(self, name: str, lines: Iterable[Line]) -> Iterator[Line]:
@@ -139,7 +153,7 @@ class RunDirectory:
         jsonl.write_lines(self.path(SAMPLES), samples)
 
     def samples(self) -> list[Sample]:
-        """The judged samples. Raises `DataError` when the run has not been scored."""
+        """Return the graded samples. Raises `DataError` if the run has not been scored."""
         path = self.path(SAMPLES)
         if not path.exists():
             raise DataError(f"{self.folder}: has no {SAMPLES}; run `dfkeval score {self.folder}` first")
@@ -153,10 +167,10 @@ class RunDirectory:
 
 
 def read_summary(folder: Path) -> dict[str, Any]:
-    """The run's summary.json. Raises `DataError` where there is none, or not the summary of a run."""
+    """Return summary.json of a run. Raises `DataError` if there is none, or if it is something else."""
     path = folder / SUMMARY
-    found = read_json(path, f"is {folder} a run directory?")
+    summary = read_json(path, f"is {folder} a run directory?")
     shape = {"n": int, "outcomes": dict, "metrics": dict, "details": dict}
-    if not all(isinstance(found.get(key), kind) for key, kind in shape.items()):
+    if not all(isinstance(summary.get(key), kind) for key, kind in shape.items()):
         raise DataError(f"{path}: not the summary of a run; run `dfkeval score {folder}` again")
-    return found
+    return summary

@@ -1,4 +1,4 @@
-"""A finished run: its configuration, samples and numbers, as they lie in a run directory."""
+"""Load a finished run: its configuration, samples and numbers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,30 @@ Scored = tuple[metrics.Metric, metrics.Measured]
 
 @dataclass(kw_only=True)
 class Run:
-    """A run directory in memory. summary: {"n", "outcomes", "metrics", "details"} as in summary.json."""
+    """A scored run in memory.
+
+    Attributes:
+        folder: Its run directory.
+        config: The configuration that it was run with.
+        schema: The schema of the answers.
+        samples: The graded answers, in the order of the data.
+        summary: As in summary.json: "n", "outcomes", "metrics" (name -> value, low, high, n), and "details".
+        environment: As in environment.json: versions, facts of the backend, tokens and times.
+        measured: Metric name -> the metric and its sufficient statistics, one row a sample; computed once.
+
+    Example:
+        >>> import json
+        >>> from pathlib import Path
+        >>> from dfkeval import EvalConfig, evaluate
+        >>> row = {"id": "1", "messages": [{"role": "user", "content": "The capital of Indonesia?"}],
+        ...        "meta": {"schema": "answer", "gold": {"answer": "Jakarta"}}}
+        >>> _ = Path("rows.jsonl").write_text(json.dumps(row))
+        >>> _ = Path("answers.jsonl").write_text('{"id": "1", "text": "Jakarta"}')
+        >>> backend = {"kind": "scripted", "completions": "answers.jsonl"}
+        >>> run = evaluate(EvalConfig(data="rows.jsonl", backend=backend), "run")
+        >>> run.name, [sample.outcome for sample in run.samples], run.failed_share
+        ('run', ['ok'], 0.0)
+    """
 
     folder: Path
     config: EvalConfig
@@ -34,30 +57,54 @@ class Run:
 
     @cached_property
     def measured(self) -> dict[str, Scored]:
-        """Every metric's sufficient statistics, rows in the order of `samples`; computed once."""
+        """Metric name -> the metric and its sufficient statistics, one row a sample; computed once."""
         return measure(self.samples, self.config, self.schema)
 
     @property
     def name(self) -> str:
-        """The directory's name."""
+        """The name of the run directory."""
         return self.folder.name
 
     @property
     def failed_share(self) -> float:
-        """Share of requests that got no answer."""
+        """Share of the requests that got no answer, in [0, 1]."""
         failed = sum(self.summary["outcomes"].get(name, 0) for name in NOT_ANSWERED)
         return float(failed / max(1, self.summary["n"]))
 
 
 def measure(samples: Sequence[Sample], config: EvalConfig, schema: Schema) -> dict[str, Scored]:
-    """Every metric of the configuration on the samples, by member name."""
+    """Return the statistics of every metric of the configuration, by the metric's name."""
     scoring = metrics.Scoring(schema, config.metric_options)
     loaded = {name.rsplit(".", 1)[-1]: metrics.load(name) for name in config.metrics}
     return {name: (metric, metric.measure(samples, scoring)) for name, metric in loaded.items()}
 
 
 def load_run(folder: str | Path) -> Run:
-    """A finished run as it was scored. Raises `DataError` when it is none."""
+    """Load a finished run as it was scored.
+
+    Args:
+        folder: Its run directory.
+
+    Returns:
+        The run; its metrics are measured again only if they are asked for.
+
+    Raises:
+        DataError: The folder holds no scored run.
+        ConfigError: Another version wrote its configuration.
+
+    Example:
+        >>> import json
+        >>> from pathlib import Path
+        >>> from dfkeval import EvalConfig, evaluate, load_run
+        >>> row = {"id": "1", "messages": [{"role": "user", "content": "The capital of Indonesia?"}],
+        ...        "meta": {"schema": "answer", "gold": {"answer": "Jakarta"}}}
+        >>> _ = Path("rows.jsonl").write_text(json.dumps(row))
+        >>> _ = Path("answers.jsonl").write_text('{"id": "1", "text": "Jakarta"}')
+        >>> backend = {"kind": "scripted", "completions": "answers.jsonl"}
+        >>> _ = evaluate(EvalConfig(data="rows.jsonl", backend=backend), "run")
+        >>> load_run("run").samples[0].value
+        {'answer': 'Jakarta'}
+    """
     run_dir = RunDirectory(folder)
     config = stored_config(run_dir)
     return Run(
@@ -71,5 +118,5 @@ def load_run(folder: str | Path) -> Run:
 
 
 def stored_config(run_dir: RunDirectory) -> EvalConfig:
-    """The configuration of a run. Raises `ConfigError` when another version of dfk wrote it."""
+    """Return the configuration of a run. Raises `ConfigError` if another version wrote it."""
     return bind(run_dir.config().get("config") or {}, EvalConfig, str(run_dir.path(directory.CONFIG)))

@@ -18,8 +18,7 @@ from dfktrain.config.launch import is_main_process
 from dfktrain.config.run import TrainConfig
 
 if TYPE_CHECKING:
-    from dfktrain.training import trainer
-    from dfktrain.training.trainer import OnProgress
+    from dfktrain.training.state import OnProgress, TrainingProgress
 
 ConfigPath = Annotated[
     Path, typer.Argument(help="The training configuration, a YAML file.", metavar="CONFIG")
@@ -86,7 +85,7 @@ def progress_bar() -> OnProgress | None:
 
     bars: dict[str, Progress] = {}
 
-    def show(at: trainer.TrainingProgress) -> None:
+    def show(at: TrainingProgress) -> None:
         bar = bars.setdefault(at.stage, Progress("steps", before=at.step))
         loss = "" if at.loss is None else f"  loss {at.loss:.4f}"
         bar(at.step, at.steps, f"{at.stage}{loss}")

@@ -45,5 +45,5 @@ def rft_command(
     require_packages()
     from dfktrain.experiments import rft
 
-    result = rft.rft(settings, out, asked=Progress("answers"), trained=progress_bar(), say=say)
+    result = rft.rft(settings, out, on_answer=Progress("answers"), on_step=progress_bar(), say=say)
     sys.stdout.write(rft.table(result))

@@ -25,7 +25,7 @@ from dfktrain.config.launch import is_main_process
 
 if TYPE_CHECKING:
     from dfktrain.config.run import TrainConfig
-    from dfktrain.training.run import TrainResult
+    from dfktrain.training.state import TrainResult
 
 EXAMPLES = examples(
     "dfktrain run train.yaml --out runs/first",

@@ -252,14 +252,34 @@ class Evaluate(Config):
 
 
 class TrainConfig(Config):
-    """One training run. seed fixes the adapter's start, the order of rows and dropout. evaluate: what it ends
-    with. watch: rows that the model answers while it is trained. card: what its README.md should say.
+    """One training run: a model, an adapter, and the stages that the adapter goes through.
 
-    engine: "auto" takes Unsloth where its tested set is installed and a GPU is there, else transformers.
-    precision: "auto" is bf16 where the device has it natively, else fp32; never fp16, in which Qwen3.5's
-    gradients become NaN. checkpointing: recompute activations in the backward pass ("none" | "torch" |
-    "unsloth"). output: the run's folder, unless the command names one. run_name: what trackers call the run.
-    trackers: services that get the log lines too; TensorBoard's files lie in stages/NAME/tensorboard."""
+    Args:
+        model: The base model.
+        adapter: What is trained.
+        stages: The stages in order, at least one.
+        engine: "auto" takes Unsloth if a tested version and a GPU are there, else transformers.
+        precision: "auto" is bf16 if the device computes it natively, else fp32. fp16 does not exist, because
+            the gradients of Qwen3.5 become NaN in it.
+        checkpointing: Who recomputes activations in the backward pass: "none", "torch" or "unsloth".
+        output: Folder of the run, unless the command names one.
+        run_name: Name of the run in trackers.
+        trackers: Services that get the log lines too. TensorBoard's files lie in stages/NAME/tensorboard.
+        evaluate: The evaluation that the run ends with.
+        watch: Rows that the model answers while it is trained.
+        card: What the README.md beside the weights says.
+        seed: Decides the adapter's start, the order of rows and dropout.
+
+    Raises:
+        ConfigError: `load_config` found an unknown key, a wrong value, or two keys that exclude each other.
+
+    Example:
+        >>> from dfktrain import TrainConfig
+        >>> stage = {"name": "sft", "data": ["rows.jsonl"], "epochs": 2}
+        >>> config = TrainConfig.model_validate({"model": {"name": "tiny"}, "stages": [stage]})
+        >>> config.adapter.rank, config.stages[0].batch_size, config.seed
+        (16, 8, 42)
+    """
 
     model: ModelConfig
     adapter: AdapterConfig = AdapterConfig()

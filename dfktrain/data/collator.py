@@ -1,12 +1,14 @@
-"""Rows of the messages layout -> one batch of tensors, the same for every engine.
+"""Turn rows of the messages layout into batches of tensors, the same for every engine.
 
-Strategy: a row is encoded once (text, image sizes from file headers, mask) and batched often; only a batch
-opens pictures. Image tokens are counted with the processor's own rule and the pixel budget of the stage,
-which is passed by call: image processors keep their size in a dict that instances share, so it is never
-written to. Videos are read twice, for their text and for their tensors, at their processor's own budget.
-Promises: the batch holds only arguments of the model's `forward` (and, in a stage with label weights,
-loss_weights, which the engine's patched one takes); labels are (B, T) with -100 where no loss;
-nothing is cut here, least of all inside an image or an answer: a row over `max_length` is a `DataError`."""
+How it works: a row is encoded once (text, image sizes from file headers, mask) and batched often; only
+making a batch decodes images. Image tokens are counted with the processor's own rule and the stage's pixel
+budget. The budget is passed with each call, because image processors keep their size in a dict that
+instances share. Videos are read twice, for their text and for their tensors, at their processor's own budget.
+
+Guarantees:
+    - A batch holds only arguments of the model's forward call; `loss_weights`, which a stage with label
+      weights adds, is one after `dfktrain.losses.attach`.
+    - Making a batch never cuts a row: one that is longer than `max_length` raises `DataError`."""
 
 from __future__ import annotations
 
@@ -27,11 +29,31 @@ _MEDIA = {"video": "video", "audio": "audio", "input_audio": "audio", "video_url
 
 
 class Collator:
-    """Batches rows, or rows already encoded by `encode`.
+    """Make batches of rows, or of samples that `encode` has made of them.
 
-    processor: a vision-language processor or a bare tokenizer. max_length: tokens a row, image tokens
-    included.
-    max_pixels: pixels an image; None keeps the processor's budget."""
+    Args:
+        processor: A vision-language processor, or the tokenizer of a model that sees no images.
+        max_length: Largest number of tokens of a row, image tokens included; None is no limit.
+        max_pixels: Largest number of pixels of an image; None keeps the processor's budget.
+
+    Example:
+        >>> from dfktrain import Collator, tiny
+        >>> _, processor = tiny.load()
+        >>> row = {
+        ...     "id": "1",
+        ...     "messages": [
+        ...         {"role": "user", "content": "Is this true?"},
+        ...         {"role": "assistant", "content": "Label: Netral"},
+        ...     ],
+        ... }
+        >>> collate = Collator(processor)
+        >>> batch = collate([row])
+        >>> batch["labels"].shape == batch["input_ids"].shape
+        True
+        >>> scored = batch["labels"][batch["labels"] != -100]
+        >>> processor.tokenizer.decode(scored)
+        'Label: Netral<|im_end|>'
+    """
 
     def __init__(
         self, processor: Any, *, max_length: int | None = None, max_pixels: int | None = None
@@ -48,12 +70,20 @@ class Collator:
             self.pad_id = self.tokenizer.eos_token_id
 
     def __call__(self, rows: Sequence[dict[str, Any] | EncodedSample]) -> dict[str, Tensor]:
-        """B rows -> input_ids, attention_mask, labels (B, T) int64; for a vision-language model
-        mm_token_type_ids (B, T) with 1 at image and 2 at video tokens; where there are images pixel_values
-        (patches, dim) and image_grid_thw (N, 3), where there are videos pixel_values_videos and
-        video_grid_thw; where a sample's weight is not 1 loss_weights (B, T) float32.
+        """Return a batch of B rows, padded on the right to T tokens.
 
-        Raises `DataError` for a row that cannot be trained on, with its id."""
+        Args:
+            rows: Rows of the messages layout, or encoded samples.
+
+        Returns:
+            input_ids, attention_mask and labels (B, T) int64; labels are -100 at tokens without loss. For a
+            vision-language model also mm_token_type_ids (B, T), 1 at image and 2 at video tokens. With images
+            pixel_values (patches, dim) and image_grid_thw (N, 3), with videos pixel_values_videos and
+            video_grid_thw. If a sample's weight is not 1, loss_weights (B, T) float32.
+
+        Raises:
+            DataError: A row cannot be trained on; the message names its id.
+        """
         samples = [row if isinstance(row, EncodedSample) else self.encode(row) for row in rows]
         for sample in samples:
             self._refuse_long(sample)
@@ -73,7 +103,7 @@ class Collator:
         self._refuse_media(row)
         row = next(masking.turns(row))
         images, videos = tuple(row.get("images") or ()), tuple(row.get("videos") or ())
-        parts = video.fill(masking.spans(row, self.processor), row["id"], videos, self.processor)
+        parts = video.fill(masking.render_sample(row, self.processor), row["id"], videos, self.processor)
         ids, labels = masking.tokens(parts, self.processor)
         ids, labels = self._widen(row["id"], ids, labels, images)
         return EncodedSample(str(row["id"]), ids, labels, images, videos)

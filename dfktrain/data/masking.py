@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from dfkdata.common.errors import DataError
-from dfkeval.models.rendering import Spans as Spans
+from dfkeval.models.rendering import RenderedSample as RenderedSample
 from dfkeval.models.rendering import render as render
-from dfkeval.models.rendering import spans as spans
+from dfkeval.models.rendering import render_sample as render_sample
 
 IGNORE = -100
 """The label of a token that carries no loss."""
@@ -84,7 +84,7 @@ def _turn_id(row: dict[str, Any], end: int, ends: list[int], which: str) -> str:
     return row["id"] if which == "last" or len(ends) == 1 else f"{row['id']}#turn{end}"
 
 
-def tokens(parts: Spans, processor: Any) -> tuple[list[int], list[int]]:
+def tokens(parts: RenderedSample, processor: Any) -> tuple[list[int], list[int]]:
     """(input_ids, labels) of a rendered sample, images still one token each.
 
     Each part is tokenised alone: the prompt's ids are then exactly those that inference starts from."""
@@ -93,6 +93,11 @@ def tokens(parts: Spans, processor: Any) -> tuple[list[int], list[int]]:
     def ids(text: str) -> list[int]:
         return list(tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
 
-    prompt, silent, answer, rest = ids(parts.prompt), ids(parts.silent), ids(parts.answer), ids(parts.rest)
+    prompt, silent, answer, rest = (
+        ids(parts.prompt),
+        ids(parts.empty_think),
+        ids(parts.answer),
+        ids(parts.suffix),
+    )
     labels = [IGNORE] * (len(prompt) + len(silent)) + answer + [IGNORE] * len(rest)
     return prompt + silent + answer + rest, labels

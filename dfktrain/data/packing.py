@@ -180,7 +180,9 @@ def _wrap_rule(module: Any) -> None:
     module.torch_chunk_gated_delta_rule = chunk_rule
 
 
-def refusal(body: nn.Module, packer: Packer, samples: Sequence[EncodedSample], attention: str) -> str | None:
+def packing_fault(
+    body: nn.Module, packer: Packer, samples: Sequence[EncodedSample], attention: str
+) -> str | None:
     """None where `samples` may be packed on this model, else the reason; prepares the kernels."""
     kind = body.config.model_type
     if not is_packable(kind):

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from dfkdata.common.errors import DataError
 from dfkeval.models.families import FAMILIES
-from dfkeval.models.rendering import Spans
+from dfkeval.models.rendering import RenderedSample
 
 
 @dataclass(frozen=True)
@@ -58,13 +58,13 @@ def read(processor: Any, video: Any) -> EncodedVideo:
     return EncodedVideo(text, made["pixel_values_videos"], made["video_grid_thw"])
 
 
-def fill(parts: Spans, row_id: str, videos: Sequence[Any], processor: Any) -> Spans:
+def fill(parts: RenderedSample, row_id: str, videos: Sequence[Any], processor: Any) -> RenderedSample:
     """The sample with the text of each video in the place of its placeholder. Raises `DataError` if places
     and videos are not as many."""
     token = getattr(processor, "video_token", None)
     if token is None:
         return parts
-    places = [part.count(token) for part in (parts.prompt, parts.silent + parts.answer + parts.rest)]
+    places = [part.count(token) for part in (parts.prompt, parts.empty_think + parts.answer + parts.suffix)]
     if places != [len(videos), 0]:
         raise DataError(
             f"row {row_id}: {sum(places)} video placeholders, {len(videos)} videos in the row; "
@@ -73,7 +73,7 @@ def fill(parts: Spans, row_id: str, videos: Sequence[Any], processor: Any) -> Sp
     pieces = parts.prompt.split(token)
     texts = [*(read(processor, video).text for video in videos), ""]
     prompt = "".join(piece + text for piece, text in zip(pieces, texts, strict=True))
-    return Spans(prompt, parts.silent, parts.answer, parts.rest)
+    return RenderedSample(prompt, parts.empty_think, parts.answer, parts.suffix)
 
 
 def tensors(processor: Any, videos: Sequence[Any], tokens: int) -> dict[str, Tensor]:

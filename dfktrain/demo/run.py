@@ -29,8 +29,7 @@ from dfktrain.demo import captions, posts
 if TYPE_CHECKING:
     from dfkeval.analysis.comparison import Comparison
     from dfkeval.runs.run import Run
-    from dfktrain.training.run import TrainResult
-    from dfktrain.training.trainer import TrainingProgress
+    from dfktrain.training.state import TrainingProgress, TrainResult
 
 SEED = 2026
 POSTS, CAPTIONS = 380, 480

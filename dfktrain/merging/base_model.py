@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from dfkdata.common.errors import BackendError, ConfigError
-from dfkeval.models import metadata as cards
+from dfkeval.models import metadata
 from dfkeval.models.source import model_source
 from dfktrain.engines import shapes_without_weights
 from dfktrain.merging.plan import read_config
@@ -27,7 +27,7 @@ def find_base(base: str | Path | None, adapter: lora.Adapter) -> tuple[Path, lis
         ConfigError: There is no such model, its weights are quantised, or the adapter does not belong to it.
         BackendError: The model cannot be downloaded.
     """
-    card = cards.read(adapter.folder)
+    card = metadata.read(adapter.folder)
     recorded = _recorded_name(adapter, card)
     if base is None and recorded is None:
         raise ConfigError(f"adapter {adapter.folder}: names no base model; give it with --base")
@@ -54,18 +54,18 @@ def public_name(base: str | Path | None, adapter: lora.Adapter, folder: Path) ->
         adapter: The adapter.
         folder: Folder of the base.
     """
-    name = str(base) if base is not None else _recorded_name(adapter, cards.read(adapter.folder))
+    name = str(base) if base is not None else _recorded_name(adapter, metadata.read(adapter.folder))
     name = name or folder.name
     return Path(name).name if Path(name).is_dir() else name
 
 
-def _recorded_name(adapter: lora.Adapter, card: cards.Card | None) -> str | None:
+def _recorded_name(adapter: lora.Adapter, card: metadata.ModelMetadata | None) -> str | None:
     """Return the base that `dfk.json` or PEFT recorded; for a 4-bit one its 16-bit original."""
     name = card.base.name if card is not None and card.base is not None else adapter.base
     return lora.full_precision(name) if name else None
 
 
-def _quantisation_notes(adapter: lora.Adapter, card: cards.Card | None) -> list[str]:
+def _quantisation_notes(adapter: lora.Adapter, card: metadata.ModelMetadata | None) -> list[str]:
     """Say what a 4-bit base in training means for the merged model. Raises `ConfigError` for LoftQ."""
     quantized = card.quantized if card is not None else None
     if quantized is not None and "loftq" in quantized:
@@ -83,7 +83,7 @@ def _quantisation_notes(adapter: lora.Adapter, card: cards.Card | None) -> list[
     ]
 
 
-def _check_shapes(card: cards.Card | None, folder: Path, adapter: Path) -> None:
+def _check_shapes(card: metadata.ModelMetadata | None, folder: Path, adapter: Path) -> None:
     """Raise unless the base has the parameters that `dfk.json` records."""
     expected = card.base.shapes_sha256 if card is not None and card.base is not None else None
     if expected is None or not is_vision_model(folder):

@@ -9,8 +9,7 @@ from pathlib import Path
 
 from dfkdata.common.errors import ConfigError
 from dfkdata.common.json_files import read_json_or_none, write_json
-from dfkeval.models import families
-from dfkeval.models import metadata as cards
+from dfkeval.models import families, metadata
 from dfkeval.models.fingerprint import template_sha256
 from dfkeval.models.processor import TEMPLATE
 from dfktrain.merging.probes import is_vision_model, load_probe_processor
@@ -84,7 +83,7 @@ def write_video_processor(folder: Path) -> None:
     write_json(target, video, floats="repr")
 
 
-def check_template(card: cards.Card | None, folder: Path, adapter: Path) -> None:
+def check_template(card: metadata.ModelMetadata | None, folder: Path, adapter: Path) -> None:
     """Raise `ConfigError` unless the model in a folder renders prompts as the adapter's training did."""
     if card is None or card.template_sha256 is None or not is_vision_model(folder):
         return

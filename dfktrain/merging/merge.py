@@ -24,8 +24,7 @@ import torch
 from dfkdata.common.errors import ConfigError, DataError
 from dfkdata.common.hashing import folder_sha256
 from dfkdata.common.json_files import read_json_or_none, write_json
-from dfkeval.models import adapters, loader
-from dfkeval.models import metadata as cards
+from dfkeval.models import adapters, loader, metadata
 from dfktrain.engines import package_versions
 from dfktrain.merging import probes as probes_
 from dfktrain.merging.base_model import find_base, public_name
@@ -44,7 +43,7 @@ from dfktrain.weights.safetensors_io import TensorFile, rewrite, weight_files
 REPORT = "merge-report.json"
 """File that says what was merged and how it was verified, in the folder of a merged model."""
 
-_NOT_COPIED = (adapters.CONFIG_FILE, REPORT, "trainer_state.json", cards.NAME, model_card.NAME)
+_NOT_COPIED = (adapters.CONFIG_FILE, REPORT, "trainer_state.json", metadata.NAME, model_card.NAME)
 
 
 @dataclass(frozen=True)
@@ -147,7 +146,7 @@ class _Merge:
 
     base: Path
     adapter: lora.Adapter
-    card: cards.Card | None
+    card: metadata.ModelMetadata | None
     files: list[TensorFile]
     changes: Changes
 
@@ -155,7 +154,7 @@ class _Merge:
     def plan(cls, base: Path, adapter: lora.Adapter) -> _Merge:
         _check_not_merged_before(base, adapter.folder)
         files = weight_files(base)
-        return cls(base, adapter, cards.read(adapter.folder), files, plan_changes(adapter, files, base))
+        return cls(base, adapter, metadata.read(adapter.folder), files, plan_changes(adapter, files, base))
 
     def write(self, folder: Path, template: Path | None, say: Callable[[str], None]) -> list[str]:
         """Write the model to a folder and return notes for the user."""
@@ -166,7 +165,7 @@ class _Merge:
         say("writing the weights")
         write_weights(self.files, folder, self.changes)
         if self.card is not None:
-            cards.write(folder, self.card)
+            metadata.write(folder, self.card)
         return notes
 
     def verify(

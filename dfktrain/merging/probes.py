@@ -11,7 +11,7 @@ from typing import Any
 
 from dfkdata.common.errors import DataError
 from dfkdata.media.images import open_image
-from dfkeval.models import metadata as cards
+from dfkeval.models import metadata
 from dfkeval.models.processor import load_processor
 
 TEXTS = (
@@ -39,7 +39,7 @@ class Probe:
     tools: list[dict[str, Any]] | None = None
 
 
-def built_in(folder: Path, card: cards.Card | None) -> list[Probe]:
+def built_in(folder: Path, card: metadata.ModelMetadata | None) -> list[Probe]:
     """Return four texts and, for a vision-language model, a drawn picture.
 
     Args:

@@ -24,7 +24,7 @@ from torch import Tensor
 from dfkdata.common import json_files
 from dfkdata.common.errors import ConfigError
 from dfkdata.common.hashing import folder_sha256
-from dfkeval.models import metadata as cards
+from dfkeval.models import metadata
 from dfkeval.models.adapters import CONFIG_FILE, WEIGHTS_FILE
 from dfktrain.merging.sphere import BlendedLayer, blend_layers
 from dfktrain.weights import lora
@@ -175,13 +175,13 @@ def _read(folder: Path) -> lora.Adapter:
 def _check_same_family(adapters: Sequence[lora.Adapter]) -> None:
     """Raise unless base, prompt, template and schema of all adapters agree, as far as they are recorded."""
     first, others = adapters[0], adapters[1:]
-    card = cards.read(first.folder)
+    card = metadata.read(first.folder)
     for other in others:
-        other_card = cards.read(other.folder)
+        other_card = metadata.read(other.folder)
         if card is not None and other_card is not None:
             facts = {key: getattr(other_card, key) for key in _SHARED_FACTS}
             facts["thinking"] = other_card.thinking
-            cards.refuse_mismatch(card, f"{first.folder}/{cards.NAME}", facts)
+            metadata.check_matches(card, f"{first.folder}/{metadata.NAME}", facts)
             if card.base and other_card.base and card.base.shapes_sha256 != other_card.base.shapes_sha256:
                 raise ConfigError(f"{first.folder} and {other.folder} were trained on different base models")
         _check_shapes(first, other)
@@ -277,9 +277,9 @@ def _write_adapter(
     save_file(contiguous, str(part / WEIGHTS_FILE), {"format": "pt"})
     json_files.write_json(part / CONFIG_FILE, settings, floats="repr")
     json_files.write_json(part / _RECORD, record, floats="repr")
-    card = cards.read(first.folder)
+    card = metadata.read(first.folder)
     if card is not None:
-        cards.write(part, card)
+        metadata.write(part, card)
     if folder.is_dir():
         folder.rmdir()
     part.replace(folder)

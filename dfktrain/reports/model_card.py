@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from dfkdata.common import json_files
-from dfkeval.models import metadata as cards
+from dfkeval.models import metadata
 from dfktrain.config.sections import ModelCard
 
 NAME = "README.md"
@@ -51,7 +51,7 @@ def write(run: str | Path, folder: str | Path | None = None, *, merged: bool = F
     if report is None:
         return None
     path = folder / NAME
-    card = text(run.name, report, cards.read(folder), evaluation(run), merged=merged)
+    card = text(run.name, report, metadata.read(folder), evaluation(run), merged=merged)
     json_files.write_bytes(path, card.encode())
     return path
 
@@ -67,7 +67,7 @@ def evaluation(run: Path) -> dict[str, dict[str, Any]]:
 def text(
     name: str,
     report: Mapping[str, Any],
-    card: cards.Card | None,
+    card: metadata.ModelMetadata | None,
     scores: Mapping[str, Mapping[str, Any]],
     *,
     merged: bool = False,
@@ -168,7 +168,7 @@ def _data(report: Mapping[str, Any], section: ModelCard) -> str:
     )
 
 
-def _prompt(card: cards.Card | None) -> str:
+def _prompt(card: metadata.ModelMetadata | None) -> str:
     if card is None:
         return f"## Prompt\n\n{UNKNOWN}"
     parts = [
@@ -183,12 +183,12 @@ def _prompt(card: cards.Card | None) -> str:
         else "Tools: none, or not the same in all rows.",
         *([f"Instruction:\n\n{_fenced(wording)}"] if (wording := instruction(card)) else []),
         f"Chat template (sha256): `{card.template_sha256}`. Thinking: {'on' if card.thinking else 'off'}. "
-        f"Pixels an image: {card.max_pixels or 'as the processor says'}. `{cards.NAME}` says it to programs.",
+        f"Pixels an image: {card.max_pixels or 'as the processor says'}. `{metadata.NAME}` says it to programs.",
     ]
     return "\n\n".join(parts)
 
 
-def instruction(card: cards.Card) -> str | None:
+def instruction(card: metadata.ModelMetadata) -> str | None:
     """Return the user's turn that the schema writes, fields in braces; None without an installed schema."""
     from dfkdata import schemas
     from dfkdata.common.errors import ConfigError

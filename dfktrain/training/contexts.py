@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from torch import nn
 
 from dfkeval.models.families import is_vision
-from dfktrain.engines import trainable
+from dfktrain.engines import bare, trainable
+from dfktrain.losses.kl_to_base import KLToBase, kl_to_base
+from dfktrain.training.sharding import vision_on_every_rank
 
 
 @contextmanager
@@ -38,3 +41,24 @@ def adapters_in_bf16(model: nn.Module, enabled: bool) -> Iterator[None]:
     finally:
         for layer in layers:
             layer.cast_input_dtype_enabled = True
+
+
+@contextmanager
+def stage_forward(
+    model: Any, *, bf16: bool, kl: KLToBase | None, vision_on_all_ranks: bool
+) -> Iterator[None]:
+    """Let the model's forward call compute, within, what a stage's settings ask for.
+
+    Args:
+        model: The network with its adapter.
+        bf16: Whether adapter products are computed in bf16.
+        kl: The SFT-Plus setting of the stage, if it has one.
+        vision_on_all_ranks: Whether batches without images run the vision tower too, as sharding needs it.
+    """
+    network = bare(model)
+    with (
+        adapters_in_bf16(model, bf16),
+        kl_to_base(network, kl),
+        vision_on_every_rank(network.model, vision_on_all_ranks),
+    ):
+        yield

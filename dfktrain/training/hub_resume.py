@@ -25,9 +25,10 @@ from typing import Any
 from dfkdata.common import json_files
 from dfkdata.common.errors import BackendError, ConfigError
 from dfkdata.common.hashing import file_sha256
-from dfkeval.models import metadata as cards
+from dfkeval.models import metadata
 from dfkeval.models.families import WEIGHT_FILE
 from dfktrain import hub
+from dfktrain.training.checkpoints import last_complete
 
 FOLDER = "checkpoint/"
 INDEX = "resume.json"
@@ -113,8 +114,6 @@ def _stages(run: Path) -> list[Path]:
 
 def _checkpoint(stage: Path) -> Path | None:
     """The newest whole checkpoint of a stage that is not finished."""
-    from dfktrain.training.trainer import last_complete
-
     return None if (stage / "stage.json").is_file() else last_complete(stage / "checkpoints")
 
 
@@ -136,7 +135,7 @@ def _of_stage(run: Path, stage: Path) -> Iterator[hub.File]:
 
 def _weights(run: Path, folder: Path) -> Iterator[hub.File]:
     for path in sorted(folder.iterdir()):
-        if WEIGHT_FILE.match(path.name) or path.name in (*_SETTINGS, cards.NAME, "chat_template.jinja"):
+        if WEIGHT_FILE.match(path.name) or path.name in (*_SETTINGS, metadata.NAME, "chat_template.jinja"):
             yield hub.File(path.relative_to(run).as_posix(), hub.public_content(path))
 
 

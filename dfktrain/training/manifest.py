@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from dfkdata.common.errors import ConfigError
 from dfkdata.common.hashing import folder_sha256
-from dfkeval.models import metadata as cards
+from dfkeval.models import metadata
 from dfktrain.config.run import AdapterConfig, Stage, TrainConfig
 from dfktrain.data.stage_data import StageData, data_sha256
 
@@ -82,11 +82,11 @@ def _warm_start_sha256(folder: Path) -> str:
 
 
 def card(
-    data: StageData, stage: Stage, base: cards.Base, template: str, adapter: AdapterConfig
-) -> cards.Card:
+    data: StageData, stage: Stage, base: metadata.BaseRecord, template: str, adapter: AdapterConfig
+) -> metadata.ModelMetadata:
     """`dfk.json`: what inference must repeat. A field on which the rows differ is left empty."""
     tools = _only(data.tools)
-    return cards.Card(
+    return metadata.ModelMetadata(
         schema=_only(data.schemas),
         form=_only(data.variants),
         system_prompt=_only(data.systems),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from dfkeval.models import metadata as cards
+from dfkeval.models import metadata
 from dfkeval.models.processor import TEMPLATE
 from dfktrain.config.launch import is_main_process
 from dfktrain.weights import extra_tensors
@@ -38,7 +38,11 @@ def gathered(trainer: Trainer) -> dict[str, Tensor] | None:
 
 
 def save(
-    base: LoadedBase, model: Any, folder: Path, card: cards.Card | None, state: dict[str, Tensor] | None
+    base: LoadedBase,
+    model: Any,
+    folder: Path,
+    card: metadata.ModelMetadata | None,
+    state: dict[str, Tensor] | None,
 ) -> Path:
     """Save the adapter, or the whole model with its processor, and its `dfk.json`.
 
@@ -62,7 +66,7 @@ def save(
         if _is_adapter(model) and base.own_template:
             (folder / TEMPLATE).write_text(str(base.processor.chat_template), encoding="utf-8")
         if card is not None:
-            cards.write(folder, card)
+            metadata.write(folder, card)
     return folder
 
 

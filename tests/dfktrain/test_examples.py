@@ -10,7 +10,10 @@ import pytest
 import dfktrain
 from dfktrain import tiny
 
-DOCUMENTED = {"merge_adapter": dfktrain.merge_adapter, "tiny.load": tiny.load}
+DOCUMENTED = {
+    **{name: getattr(dfktrain, name) for name in dfktrain.__all__},
+    "tiny.load": tiny.load,
+}
 
 
 @pytest.mark.parametrize("name", DOCUMENTED)

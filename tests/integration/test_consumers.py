@@ -12,9 +12,9 @@ import pytest
 from dfkdata import convert, load_rows
 from dfkdata.common.errors import DataError
 from dfkdata.rows.huggingface import to_dataset, write_parquet
-from tests.dfkdata.conversion.test_convert import caption, rows_of, write
-from tests.dfkdata.media.test_media import KINDS
 from tests.helpers.golden import GOLDEN
+from tests.helpers.pictures import KINDS
+from tests.helpers.rows import caption, rows_of, write
 
 datasets = pytest.importorskip("datasets")
 IMAGES = GOLDEN / "formats" / "images"

@@ -14,8 +14,8 @@ from dfkdata.media import perceptual_hash
 from dfkdata.reports import dataset_card
 from dfkeval.reports import sample_cards
 from dfktrain import Collator
-from tests.dfkdata.conversion.test_convert import write
 from tests.helpers.models import build_processor, image_row, released_template
+from tests.helpers.rows import write
 
 Image = pytest.importorskip("PIL.Image")
 

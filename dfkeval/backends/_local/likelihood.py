@@ -16,7 +16,7 @@ from typing import Any
 from dfkdata.common.errors import DataError
 from dfkdata.media.images import open_image
 from dfkeval.backends._local.padding import ALONG, Inputs, joined, length
-from dfkeval.models.rendering import spans
+from dfkeval.models.rendering import render_sample
 from dfkeval.types import GoldAnswer, Likelihood, refuse_unseen
 
 
@@ -66,14 +66,14 @@ def _encoded(gold_answer: GoldAnswer, processor: Any, thinking: bool) -> _Row:
     }  # fmt: skip
     if thinking:
         row["chat_template_kwargs"] = {"enable_thinking": True}
-    parts = spans(row, processor)
+    parts = render_sample(row, processor)
     if parts.prompt.count(processor.image_token) != len(request.images):
         raise DataError(f"the turns do not have one place for each of the row's {len(request.images)} images")
     images = [open_image(path) for path in request.images]
     inputs = dict(processor(text=[parts.prompt], images=images or None, return_tensors="pt"))
     silent, answer = (
         processor.tokenizer(text, add_special_tokens=False)["input_ids"] if text else []
-        for text in (parts.silent, parts.answer)
+        for text in (parts.empty_think, parts.answer)
     )
     tail = torch.tensor([[*silent, *answer]], dtype=inputs["input_ids"].dtype)
     ends = {"input_ids": tail, "attention_mask": torch.ones_like(tail)}

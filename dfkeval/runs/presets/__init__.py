@@ -1,7 +1,7 @@
-"""Evaluation configurations that ship: one YAML file a preset, its name is the file's.
+"""Evaluation configurations that ship with the package, one YAML file each.
 
-Each opens with a comment that says whose numbers it repeats. `dfkeval init NAME` copies one to edit; in a
-checkout they are also seen as `configs/eval/`."""
+A preset is named as its file and opens with a comment that says whose numbers it repeats. `dfkeval init
+NAME` copies one to edit; in a checkout they are also seen as `configs/eval/`."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ FOLDER = Path(__file__).parent
 
 
 def names() -> list[str]:
-    """The presets, sorted."""
+    """Return the names of the presets, sorted."""
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
 def text(name: str) -> str:
-    """The YAML of a preset. Raises `ConfigError` that lists them when there is none of this name."""
+    """Return the YAML of a preset. Raises `ConfigError` that lists all if there is none of this name."""
     if name not in names():
         raise ConfigError(
             f"{name!r} is not a preset{suggestion(name, names())} (presets: {', '.join(names())})"
@@ -28,20 +28,23 @@ def text(name: str) -> str:
 
 
 def about(name: str) -> str:
-    """What a preset says of itself in its first line."""
+    """Return the first line of a preset, which says what it is for."""
     return text(name).splitlines()[0].removeprefix("#").strip()
 
 
 def write(name: str, out: Path) -> Path:
-    """Copy the preset to `out`, a YAML file or a folder. Raises `ConfigError` where a file is already, or
-    none can be written."""
-    found = text(name)
+    """Copy a preset to `out`, a YAML file or a folder, and return its path.
+
+    Raises:
+        ConfigError: There is no preset of this name, the file exists, or it cannot be written.
+    """
+    content = text(name)
     path = out if out.suffix in (".yaml", ".yml") else out / f"{name}.yaml"
     if path.exists():
         raise ConfigError(f"{path}: is there already; give another --out")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(found, encoding="utf-8")
+        path.write_text(content, encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"{path}: cannot be written ({error.strerror}); give another --out") from error
     return path

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.dfkdata.conversion.test_convert import caption, write
+from tests.helpers.rows import caption, write
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -94,7 +95,6 @@ def test_preview_prints_rows_as_turns(source: Path) -> None:
 
 
 def test_schema_prints_the_json_schema_and_the_tool() -> None:
-    import json
 
     facts = json.loads(run("schema", "caption").stdout)
     assert facts["tools"][0]["function"]["parameters"] == facts["json_schema"]
@@ -103,7 +103,7 @@ def test_schema_prints_the_json_schema_and_the_tool() -> None:
 
 
 def test_a_card_shows_rows_with_pictures_and_escapes_them(tmp_path: Path) -> None:
-    from tests.dfkdata.media.test_media import KINDS
+    from tests.helpers.pictures import KINDS
 
     (tmp_path / "a.png").write_bytes(KINDS["png"])
     row = caption(1, image="a.png") | {"caption": "<script>alert(1)</script>"}
@@ -127,3 +127,33 @@ def test_a_card_shows_rows_with_pictures_and_escapes_them(tmp_path: Path) -> Non
     assert "<script" not in page and "&lt;script&gt;" in page
     assert "BAD_JSON" in page
     assert run("card", tmp_path).returncode == 2
+
+
+def test_the_options_of_convert_are_the_fields_of_its_options_object() -> None:
+    from typer.main import get_command
+
+    from dfkdata.cli.app import app
+    from dfkdata.conversion.options import ConvertOptions
+
+    command = get_command(app).commands["convert"]  # type: ignore[attr-defined]  # a group has commands
+    options = {option.name: option for option in command.params}
+    fields = ConvertOptions.model_fields
+    assert options.keys() - {"help"} == (fields.keys() - {"progress"}) | {"input", "out", "images_per_row"}
+    for name, option in options.items():
+        if name in fields:
+            assert option.help == fields[name].description, name
+            assert option.required is (name in {"format", "to"}), name
+    assert (options["seed"].default, options["max_rejects"].default) == (42, "0%")
+
+
+def test_pairs_and_choices_of_the_command_line_reach_the_conversion(source: Path, tmp_path: Path) -> None:
+    words = ("--from", "captions", "--to", "messages", "--out", tmp_path / "out", "--max-rejects", "100%")
+    done = run(
+        "convert", source, *words, "--rule", "ZERO_WIDTH=fix", "-o", "image=picture", "--nulls", "keep"
+    )
+    assert done.returncode == 0, done.stderr
+    config = json.loads((tmp_path / "out" / "manifest.json").read_text())["config"]
+    assert config["rules"] == {"ZERO_WIDTH": "fix"} and config["nulls"] == "keep"
+    assert config["options"]["image"] == "picture"
+    assert run("convert", source, *words, "--rule", "ZERO_WIDTH").returncode == 2
+    assert "--to" in run("convert", source, "--from", "captions", "--out", tmp_path / "x").stderr

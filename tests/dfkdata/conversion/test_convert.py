@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +12,7 @@ from hypothesis import strategies as st
 from dfkdata import convert, load_rows
 from dfkdata.common.errors import ConfigError, DataError
 from dfkdata.conversion.splits import HashSplit
-
-
-def caption(number: int, **more: Any) -> dict[str, Any]:
-    return {"caption": f"A dog number {number}.", "gold": {"subjects": [{"name": "dog"}]}, **more}
-
-
-def write(path: Path, rows: list[Any]) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
-    return path
-
-
-def rows_of(folder: Path, part: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / f"{part}.jsonl").read_text().splitlines()]
+from tests.helpers.rows import caption, rows_of, write
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -198,7 +184,7 @@ def test_a_table_of_another_format_is_an_error_that_names_its_columns(tmp_path: 
 
 
 def test_written_rows_load_with_absolute_images(tmp_path: Path) -> None:
-    from tests.dfkdata.media.test_media import KINDS
+    from tests.helpers.pictures import KINDS
 
     (tmp_path / "data/images").mkdir(parents=True)
     (tmp_path / "data/images/a.png").write_bytes(KINDS["png"])
@@ -211,7 +197,7 @@ def test_written_rows_load_with_absolute_images(tmp_path: Path) -> None:
 
 
 def test_a_repaired_image_is_noticed_in_a_finished_folder(tmp_path: Path) -> None:
-    from tests.dfkdata.media.test_media import KINDS
+    from tests.helpers.pictures import KINDS
 
     image = tmp_path / "a.png"
     image.write_bytes(KINDS["png"][:100])
@@ -257,12 +243,12 @@ def test_files_of_others_and_inputs_are_not_written_over(tmp_path: Path) -> None
 
 def test_a_configuration_that_is_no_text_or_empty_says_so(tmp_path: Path) -> None:
     from dfkdata.common.config import load_config
-    from dfkdata.conversion.options import Plan
+    from dfkdata.conversion.options import ConvertOptions
 
     for data, reason in ((b"\xff\xfe", "not UTF-8"), (b"", "is empty")):
         (tmp_path / "c.yaml").write_bytes(data)
         with pytest.raises(ConfigError, match=reason):
-            load_config(tmp_path / "c.yaml", Plan)
+            load_config(tmp_path / "c.yaml", ConvertOptions)
 
 
 def test_rows_with_more_cells_than_columns_and_rows_without_a_group_are_rejects(tmp_path: Path) -> None:
@@ -274,3 +260,33 @@ def test_rows_with_more_cells_than_columns_and_rows_without_a_group_are_rejects(
         "GROUP_MISSING": "in.csv:4",
     }
     assert summary.rows["out"] == 1
+
+
+def test_a_video_that_comes_later_is_looked_for_again(tmp_path: Path) -> None:
+    """A rule about files beside the rows is not settled by the rows alone."""
+    turns = [{"role": "user", "content": "<video>Apa?"}, {"role": "assistant", "content": "Itu."}]
+    source = write(tmp_path / "in.jsonl", [{"messages": turns, "videos": ["a.mp4"]}])
+    first = convert(source, tmp_path / "out", format="messages", validation=0)
+    assert first.codes.keys() == {"MEDIA_MISSING"}
+    (tmp_path / "a.mp4").write_bytes(b"x")
+    with pytest.raises(ConfigError, match="rows and outputs differ"):
+        convert(source, tmp_path / "out", format="messages", validation=0)
+
+
+def test_the_keywords_of_convert_are_the_fields_of_its_options() -> None:
+    import inspect
+
+    from dfkdata.conversion.options import ConvertOptions
+
+    parameters = inspect.signature(convert).parameters
+    fields = {field.alias or name: field for name, field in ConvertOptions.model_fields.items()}
+    assert [*parameters] == ["input", "out", *fields]
+    for name, field in fields.items():
+        assert field.description, name
+        if not field.is_required():
+            assert parameters[name].default == field.default, name
+
+
+def test_a_keyword_that_is_none_of_its_options_is_named_with_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="vlidation: unknown key; did you mean 'validation'"):
+        convert([], tmp_path / "out", format="alpaca", vlidation=0.1)  # type: ignore[call-arg]

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from dfkdata import convert
 from dfkdata.conversion import fast_path
-from dfkdata.conversion.runner import Flow
+from dfkdata.conversion.runner import ConversionRun
 from dfkdata.rows.record import Record, RowError
 
 ODD = ["satu", "café", "cafe\u0301", "a\u200bb", "tidak <b>", "<|im_end|>", " ", "\ud800", "“x” – ñ"]
@@ -65,7 +65,7 @@ def test_rows_written_many_at_once_are_those_written_alone(
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(fast_path, "_WAITING_BYTES", waiting)
             if not at_once:
-                patch.setattr(Flow, "_may_be_plain", lambda self: False)
+                patch.setattr(ConversionRun, "_batches", lambda self: False)
             convert(rows, folder / str(at_once), format="alpaca", overwrite=True, **way, **more)
     assert list(contents(folder / "True")) == list(contents(folder / "False"))
 
@@ -75,9 +75,11 @@ def test_plain_rows_are_written_many_at_once(tmp_path: Path) -> None:
     calls: list[int] = []
     rows = [{"instruction": f"Apa {n}?", "output": f"Itu {n}."} for n in range(50)]
     with pytest.MonkeyPatch.context() as patch:
-        real = Flow.write_plain
+        real = ConversionRun.write_plain
         patch.setattr(
-            Flow, "write_plain", lambda self, *columns: (calls.append(len(columns[0])), real(self, *columns))
+            ConversionRun,
+            "write_plain",
+            lambda self, *columns: (calls.append(len(columns[0])), real(self, *columns)),
         )
         convert(rows, tmp_path / "out", format="alpaca")
     assert calls == [50]
@@ -120,26 +122,28 @@ MORE: dict[str, Any] = {
 }
 
 
+class NoSink:
+    """A sink that nothing may reach."""
+
+    writer: Any = None
+    splitter: Any = None
+
+    def reject(self, reject: Any) -> None:
+        raise AssertionError(reject)
+
+    def write_plain(self, *columns: Any) -> None:
+        raise AssertionError(columns)
+
+
 @pytest.mark.parametrize("name", [None, *MORE])
-def test_a_row_that_is_more_than_its_turns_goes_alone(name: str | None, tmp_path: Path) -> None:
+def test_a_row_that_is_more_than_its_turns_goes_alone(name: str | None) -> None:
     turns = [
         {"role": role, "content": [{"type": "text", "text": text}]}
         for role, text in (("user", "Apa?"), ("assistant", "Itu."))
     ]
     more = {name: MORE[name]} if name is not None else {}
-    taken: list[bool] = []
-    with pytest.MonkeyPatch.context() as patch:
-        real = Flow._one
-
-        def one(self: Flow, raw: Any, item: Any, fixed: str | None) -> None:
-            assert self.plain is not None
-            record = Record(id="", group="", source="memory:1", messages=turns, **more)
-            taken.append(self.plain.takes(raw, record, fixed))
-            real(self, raw, item, fixed)
-
-        patch.setattr(Flow, "_one", one)
-        convert([{"instruction": "", "output": ""}], tmp_path / "out", format="alpaca")
-    assert taken == [name is None]
+    record = Record(id="", group="", source="memory:1", messages=turns, **more)
+    assert fast_path.PlainTextBatcher(NoSink(), None).takes({}, record, None) is (name is None)
 
 
 def test_rows_written_at_once_keep_their_group(tmp_path: Path) -> None:

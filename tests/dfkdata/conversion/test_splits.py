@@ -13,7 +13,7 @@ from dfkdata import convert
 from dfkdata.common.errors import ConfigError
 from dfkdata.conversion.selection import condition, sample
 from dfkdata.conversion.sita_split import places, subsampled
-from tests.dfkdata.conversion.test_convert import caption, rows_of, write
+from tests.helpers.rows import caption, rows_of, write
 
 
 def test_sita_mode_repeats_its_shuffle_bit_for_bit(tmp_path: Path) -> None:

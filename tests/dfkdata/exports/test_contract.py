@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from dfkdata import convert
+from dfkdata import convert, exports
 from dfkdata.common import plugins
 from dfkdata.exports import bare
 from dfkdata.rows.record import RowError
+from tests.helpers.examples import shown_member
 from tests.helpers.golden import GOLDEN, check
 
 EXPORTS = plugins.names("dfkdata.exports")
@@ -113,3 +114,13 @@ def test_sharegpt_declares_its_files(tmp_path: Path) -> None:
     assert info["dfk_train"]["file_name"] == "train.jsonl"
     first = json.loads((tmp_path / "out" / "train.jsonl").read_text().splitlines()[0])
     assert info["dfk_train"]["columns"]["messages"] in first
+
+
+def test_the_member_in_the_docstring_keeps_the_contract() -> None:
+    member = shown_member(exports)
+    for row in CANONICAL:
+        written = member.row(row)
+        member.check(written)
+        assert bare(member.inverse(written)) == bare(row)
+    with pytest.raises(RowError, match="a row without turns"):
+        member.check({"turns": []})

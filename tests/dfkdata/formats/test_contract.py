@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from dfkdata import Record, Reject, convert, read
+from dfkdata import Record, Reject, convert, formats, read
 from dfkdata.common import plugins
 from dfkdata.common.config import Config
+from tests.helpers.examples import shown_member
 from tests.helpers.golden import GOLDEN, check
 
 FORMATS = plugins.names("dfkdata.formats")
@@ -63,3 +64,12 @@ def test_read_gives_a_record_or_a_reject_with_its_place_for_every_row(
         assert isinstance(item, Record | Reject)
         assert item.source.startswith(f"{path.name}:")
         assert item.source.rpartition(":")[2].isdigit()
+
+
+def test_the_member_in_the_docstring_reads_rows_and_reports_what_is_missing() -> None:
+    member = shown_member(formats)
+    row = {"frage": "Was?", "antwort": "Nichts.", "case_id": 7}
+    record = member.record(row, "a.csv:2", member.Options(capitals=True))
+    assert (record.fields, record.gold, record.group) == ({"question": "WAS?"}, {"answer": "Nichts."}, "7")
+    with pytest.raises(formats.RowError, match="frage is missing or empty"):
+        member.record({"antwort": "x"}, "a.csv:3", member.Options())

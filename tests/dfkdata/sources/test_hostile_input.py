@@ -20,7 +20,7 @@ from dfkdata import convert, load_rows
 from dfkdata.common import plugins
 from dfkdata.common.errors import DataError
 from dfkdata.conversion.options import Summary
-from tests.dfkdata.media.test_media import KINDS
+from tests.helpers.pictures import KINDS
 
 GOOD = '{"instruction": "q", "output": "a"}'
 OTHER = '{"instruction": "z", "output": "y"}'

@@ -19,8 +19,8 @@ import pytest
 from dfkdata import Record, convert, read, sources
 from dfkdata.common.errors import ConfigError, DataError
 from dfkdata.sources import _json, _json_window
-from tests.dfkdata.conversion.test_convert import caption, rows_of, write
-from tests.dfkdata.media.test_media import KINDS
+from tests.helpers.pictures import KINDS
+from tests.helpers.rows import caption, rows_of, write
 
 ROWS = [caption(n, note="001", nothing=None, deep={"a": [1, 2.5, True]}) for n in range(5)]
 

@@ -10,7 +10,7 @@ import pytest
 from dfkdata import convert, schemas
 from dfkdata.validation.grounding import GroundingRate, SourceText, coverage, rate
 from dfkdata.validation.morphology import Language
-from tests.dfkdata.conversion.test_convert import caption, rows_of, write
+from tests.helpers.rows import caption, rows_of, write
 
 SCHEMA = schemas.load("caption")
 
@@ -182,7 +182,7 @@ def test_the_filter_keeps_grounded_rows_and_writes_the_others_with_reasons(tmp_p
 def test_weights_of_classes_are_written_and_no_row_is_copied(tmp_path: Path) -> None:
     import json
 
-    from tests.dfkdata.media.test_media import KINDS
+    from tests.helpers.pictures import KINDS
 
     (tmp_path / "a.png").write_bytes(KINDS["png"])
     rows = [f"t{n},l{n},x,a.png,{'fitnah' if n % 4 else 'netral'},Analisis {n}" for n in range(40)]

@@ -17,11 +17,11 @@ from dfkdata.common.errors import ConfigError
 from dfkdata.conversion.output_folder import Folder
 from dfkdata.media.perceptual_hash import near_pairs
 from dfkdata.validation import leakage
-from dfkdata.validation.leakage import LeakageCheck, asked
+from dfkdata.validation.leakage import LeakageCheck, prompt_text
 from dfkdata.validation.rules import RuleReporter
 from dfkdata.validation.text_sketch import NEAR_SLOTS, sketches
-from tests.dfkdata.conversion.test_convert import caption, rows_of, write
-from tests.dfkdata.media.test_media import KINDS, undecodable
+from tests.helpers.pictures import KINDS, undecodable
+from tests.helpers.rows import caption, rows_of, write
 
 WORDS = [f"kata{n}" for n in range(500)]
 
@@ -229,8 +229,8 @@ def test_with_many_rows_a_part_is_compared_and_deep_compares_all(
 def test_a_question_asked_of_many_pictures_is_not_compared() -> None:
     question = "What is the most likely finding in the picture shown here?"
     record = Record(id="1", group="", source="x", fields={"question": question}, images=("a.png",))
-    assert asked(record) == ""
-    assert asked(Record(id="1", group="", source="x", fields={"question": question})) == question
+    assert prompt_text(record) == ""
+    assert prompt_text(Record(id="1", group="", source="x", fields={"question": question})) == question
 
 
 def test_without_a_held_out_side_nothing_is_compared(tmp_path: Path) -> None:
@@ -239,8 +239,8 @@ def test_without_a_held_out_side_nothing_is_compared(tmp_path: Path) -> None:
 
 
 def test_texts_that_no_rule_looks_at_leave_no_file(tmp_path: Path) -> None:
-    report = RuleReporter({"TEXT_NEAR_DUPLICATE": "off"})
-    LeakageCheck(tmp_path, report, fixed=False, deep=False)
+    rules = RuleReporter({"TEXT_NEAR_DUPLICATE": "off"})
+    LeakageCheck(tmp_path, rules, compares_groups=False, deep=False)
     assert not list(tmp_path.iterdir())
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +21,8 @@ from dfkdata.common.errors import ConfigError
 from dfkdata.rows.record import RowError
 from dfkdata.validation import conversation
 from dfkdata.validation.rules import RULES, Policy, RuleReporter
-from tests.dfkdata.conversion.test_convert import caption, rows_of, write
-from tests.dfkdata.media.test_media import KINDS, picture, undecodable
+from tests.helpers.pictures import KINDS, picture, undecodable
+from tests.helpers.rows import caption, rows_of, write
 
 
 def turns(*pairs: tuple[str, str], **more: Any) -> dict[str, Any]:
@@ -361,25 +363,62 @@ TURN = st.fixed_dictionaries(
 def test_the_shortcut_for_plain_rows_agrees_with_the_walk(messages: list[Any], images: list[str]) -> None:
     row = {"messages": messages, "images": images}
     heard: list[str] = []
-    report = RuleReporter(dict.fromkeys(RULES, "warn"), lambda reject: heard.append(reject.code))  # type: ignore[arg-type]
+    rules = RuleReporter(dict.fromkeys(RULES, "warn"), lambda reject: heard.append(reject.code))  # type: ignore[arg-type]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(conversation, "is_plain", lambda row: False)
         try:
-            conversation.check_conversation(row, report)
+            conversation.check_conversation(row, rules.for_row("x"))
         except RowError as fault:
             heard.append(fault.code)
     assert not (conversation.is_plain(row) and heard)
 
 
-def test_every_reject_code_in_the_source_is_a_rule() -> None:
-    import re
+def _codes(source: str) -> Iterator[str]:
+    """Codes of the rejects that a source makes: `RowError("CODE", ...)`, `Reject(..., code="CODE")`."""
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.Call):
+            continue
+        name = getattr(node.func, "id", getattr(node.func, "attr", ""))
+        given = [word.value for word in node.keywords if word.arg == "code"]
+        if name == "RowError" or name == "Reject":
+            given += node.args[:1] if name == "RowError" else []
+            for value in given:
+                yield from (
+                    leaf.value
+                    for leaf in ast.walk(value)
+                    if isinstance(leaf, ast.Constant) and isinstance(leaf.value, str) and leaf.value.isupper()
+                )
 
+
+def test_every_code_that_a_reject_carries_is_a_rule() -> None:
     import dfkdata
+    import dfkeval
+    import dfktrain
 
-    found = set()
-    for path in Path(dfkdata.__file__).parent.rglob("*.py"):
-        found |= set(re.findall(r'RowError\(\s*"([A-Z_]+)"', path.read_text()))
-    assert found and found <= RULES.keys(), found - RULES.keys()
+    codes = {
+        code: path.name
+        for package in (dfkdata, dfkeval, dfktrain)
+        for path in Path(package.__file__).parent.rglob("*.py")
+        for code in _codes(path.read_text(encoding="utf-8"))
+    }
+    assert codes.keys() >= {"BAD_JSON", "NO_INPUT", "IMG_MISSING"}
+    assert codes.keys() <= RULES.keys(), {code: name for code, name in codes.items() if code not in RULES}
+
+
+def test_a_broken_rule_is_reported_with_its_own_source() -> None:
+    """Two rows may be reported in turns: nothing remembers which one was looked at last."""
+    warnings: list[tuple[str, str]] = []
+    rules = RuleReporter({"ZERO_WIDTH": "warn"}, lambda reject: warnings.append((reject.source, reject.code)))
+    first, second = rules.for_row("a:1"), rules.for_row("a:2", (RowError("TEXT_NFC", "told by the format"),))
+    for report in (second, first):
+        report(RowError("TEXT_NFC", "x"))
+        report(RowError("ZERO_WIDTH", "x"))
+    assert warnings == [
+        ("a:2", "TEXT_NFC"),
+        ("a:2", "ZERO_WIDTH"),
+        ("a:1", "TEXT_NFC"),
+        ("a:1", "ZERO_WIDTH"),
+    ]
 
 
 def test_a_reject_holds_what_repairing_needs(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ def test_suspects_are_rows_whose_gold_all_runs_contradict_alike(tmp_path: Path) 
         evaluated(tmp_path, "b", {"r001": other, "r002": other, "r003": third, "r005": "?"}),
     ]
     found = label_errors.suspects(runs)
-    assert [(each.id, each.gold, each.said) for each in found] == [
+    assert [(each.id, each.gold, each.answered) for each in found] == [
         ("r001", "disinformasi", "netral"),
         ("r002", "fitnah", "netral"),
     ]

@@ -16,8 +16,7 @@ from dfkdata.media.images import open_image
 from dfkeval.backends._local.generate import Generator
 from dfkeval.backends._local.prompts import Prompt
 from dfkeval.backends.transformers import Transformers
-from dfkeval.models import fingerprint, loader
-from dfkeval.models import metadata as cards
+from dfkeval.models import fingerprint, loader, metadata
 from dfkeval.models import tiny as tiny_model
 from dfkeval.models.fingerprint import template_sha256
 from dfkeval.models.processor import load_processor
@@ -317,21 +316,23 @@ def test_an_adapter_that_lacks_a_key_is_refused(make_adapter: Any) -> None:
 
 def test_an_adapter_of_another_base_is_refused_by_its_card(make_adapter: Any) -> None:
     folder = make_adapter()
-    cards.write(folder, cards.Card(base=cards.Base(name="someone/other", shapes_sha256="0" * 64)))
+    metadata.write(
+        folder, metadata.ModelMetadata(base=metadata.BaseRecord(name="someone/other", shapes_sha256="0" * 64))
+    )
     with pytest.raises(ConfigError, match=r"another base model \('someone/other'\)"):
         load_adapter(folder)
 
 
 def test_an_adapter_trained_with_another_template_is_refused_by_its_card(make_adapter: Any) -> None:
     folder = make_adapter()
-    cards.write(folder, cards.Card(template_sha256="0" * 64))
+    metadata.write(folder, metadata.ModelMetadata(template_sha256="0" * 64))
     with pytest.raises(ConfigError, match=r"template_sha256 was .* in training"):
         load_adapter(folder)
 
 
 def test_the_card_of_an_adapter_sets_the_pixels_and_another_number_is_refused(make_adapter: Any) -> None:
     folder = make_adapter()
-    cards.write(folder, cards.Card(max_pixels=4096))
+    metadata.write(folder, metadata.ModelMetadata(max_pixels=4096))
     assert load_adapter(folder).info["pixels"]["longest_edge"] == 4096
     with pytest.raises(ConfigError, match="max_pixels was 4096 in training and is 8192 here"):
         loader.load("tiny", adapter=folder, max_pixels=8192, dtype="float32", device="cpu")
@@ -346,6 +347,6 @@ def test_what_cannot_be_loaded_is_said_in_words(tmp_path: Path) -> None:
         loader.load("tiny", dtype="int3")
     with pytest.raises(BackendError, match="cannot be loaded"):
         loader.load(tmp_path)
-    (tmp_path / cards.NAME).write_text('{"format": "new"}')
+    (tmp_path / metadata.NAME).write_text('{"format": "new"}')
     with pytest.raises(DataError, match="not a model card"):
-        cards.read(tmp_path)
+        metadata.read(tmp_path)

@@ -226,9 +226,7 @@ def test_free_and_constrained_on_the_same_rows_are_a_paired_comparison(
     for line in (tmp_path / "modes" / "json_mode" / "completions.jsonl").read_text().splitlines():
         found = json.loads(line)
         assert found["text"].lstrip().startswith("{")
-    monkeypatch.setattr(
-        "dfkeval.evaluation.generation.start", lambda config: pytest.fail("nothing is left to ask")
-    )
+    monkeypatch.setattr("dfkeval.backends.start", lambda config: pytest.fail("nothing is left to ask"))
     again = dfkeval.evaluate_modes(config, tmp_path / "modes")
     assert [run.summary for run in again] == [run.summary for run in runs]
 

@@ -83,7 +83,7 @@ def test_every_answer_has_one_outcome_of_the_closed_list(
 
 
 def test_a_gold_that_does_not_fit_the_schema_is_counted_and_not_compared() -> None:
-    item = grading.item(
+    item = grading.eval_item(
         {"id": "1", "messages": [], "meta": {"gold": {"label": "bohong", "analisis": "x"}}}, DFK
     )
     text = "Label: fitnah\n\nAnalisis: sebab"
@@ -332,7 +332,7 @@ def test_an_adapter_is_not_asked_what_it_was_not_trained_on(
     tmp_path: Path, trained: dict[str, Any], difference: str
 ) -> None:
     data = write_rows(tmp_path / "test.jsonl", DFK, 2)
-    metadata.write(tmp_path, metadata.Card(**trained))
+    metadata.write(tmp_path, metadata.ModelMetadata(**trained))
     backend = {"kind": "transformers", "model": "tiny", "adapter": tmp_path}
     config = EvalConfig.model_validate({"data": data, "backend": backend})
     with pytest.raises(ConfigError, match=difference):

@@ -353,7 +353,7 @@ def test_a_scaffold_with_another_tool_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("place", ["adapter", "model"])
 def test_the_note_of_an_adapter_or_a_merged_model_decides_what_is_asked(tmp_path: Path, place: str) -> None:
-    note = metadata.Card(
+    note = metadata.ModelMetadata(
         schema="caption", form="tool", system_prompt="Trained so.", tools=OTHER, thinking=True
     )
     metadata.write(tmp_path, note)
@@ -368,12 +368,14 @@ def test_the_note_of_an_adapter_or_a_merged_model_decides_what_is_asked(tmp_path
 
 
 def test_what_the_note_contradicts_is_refused(tmp_path: Path) -> None:
-    metadata.write(tmp_path, metadata.Card(schema="dfk_label", form="card", thinking=False))
+    metadata.write(tmp_path, metadata.ModelMetadata(schema="dfk_label", form="card", thinking=False))
     with pytest.raises(ConfigError, match="form was 'card' in training and is 'code'"):
         Predictor(adapter=tmp_path, variant="code", backend=Sure())
     with pytest.raises(ConfigError, match="thinking was False in training and is True"):
         Predictor(adapter=tmp_path, sampling=Sampling(thinking=True), backend=Sure())
-    metadata.write(tmp_path, metadata.Card(schema="caption", system_prompt="Trained so.", tools=OTHER))
+    metadata.write(
+        tmp_path, metadata.ModelMetadata(schema="caption", system_prompt="Trained so.", tools=OTHER)
+    )
     with pytest.raises(ConfigError, match="system_prompt was 'Trained so"):
         Predictor(adapter=tmp_path, scaffold=scaffold_file(tmp_path / "t.jsonl"), backend=Sure())
 
@@ -382,7 +384,7 @@ def test_what_the_note_contradicts_is_refused(tmp_path: Path) -> None:
 def test_a_run_refuses_what_the_note_of_an_adapter_or_a_merged_model_contradicts(
     tmp_path: Path, place: str
 ) -> None:
-    metadata.write(tmp_path, metadata.Card(schema="caption", form="tool", thinking=True))
+    metadata.write(tmp_path, metadata.ModelMetadata(schema="caption", form="tool", thinking=True))
     data = write_rows(tmp_path / "d.jsonl", DFK, 2)
     backend = {"kind": "transformers", "model": "tiny"} | {place: str(tmp_path)}
     config = EvalConfig.model_validate({"data": data, "backend": backend})

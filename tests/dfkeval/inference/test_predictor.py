@@ -75,7 +75,7 @@ def test_an_input_that_the_prompt_has_no_use_for_is_refused() -> None:
 
 
 def test_the_schema_comes_from_the_adapter_and_another_is_refused(tmp_path: Path) -> None:
-    metadata.write(tmp_path, metadata.Card(schema="caption"))
+    metadata.write(tmp_path, metadata.ModelMetadata(schema="caption"))
     assert Predictor(adapter=tmp_path, backend=Says("x")).schema.name == "caption"
     with pytest.raises(ConfigError, match="trained on schema 'caption'"):
         Predictor(adapter=tmp_path, schema="dfk_label", backend=Says("x"))

@@ -169,7 +169,7 @@ def test_a_scaffold_stands_for_the_card_of_an_adapter_without_one(tmp_path: Path
 def test_a_scaffold_that_differs_from_the_card_beside_it_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "adapter"
     folder.mkdir()
-    metadata.write(folder, metadata.Card(schema="caption", system_prompt="Trained so."))
+    metadata.write(folder, metadata.ModelMetadata(schema="caption", system_prompt="Trained so."))
     data = write_rows(tmp_path / "test.jsonl", CAPTION, 1)
     fields = {
         "data": data, "schema": "caption", "scaffold": scaffold(tmp_path / "task_1.jsonl"),
@@ -179,6 +179,7 @@ def test_a_scaffold_that_differs_from_the_card_beside_it_is_refused(tmp_path: Pa
     with pytest.raises(ConfigError, match="system_prompt was 'Trained so"):
         dfkeval.evaluate(config, tmp_path / "run")
     metadata.write(
-        folder, metadata.Card(schema="caption", system_prompt=CAPTION.prompt.system, tools=CAPTION.tools)
+        folder,
+        metadata.ModelMetadata(schema="caption", system_prompt=CAPTION.prompt.system, tools=CAPTION.tools),
     )
     preflight.check_metadata(config, CAPTION, read_rows(config)[0])

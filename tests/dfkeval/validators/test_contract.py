@@ -32,7 +32,7 @@ def test_the_family_has_the_members_that_labelling_and_sampling_name() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_member_has_options_that_refuse_unknown_keys(name: str) -> None:
+def test_a_member_has_options_that_check_names_keys(name: str) -> None:
     assert issubclass(plugins.load(validators.FAMILY, name).Options, Config)
     with pytest.raises(ConfigError, match="unknown key"):
         validators.build({name: {"nonsense": 1}}, schema_for(name).name)

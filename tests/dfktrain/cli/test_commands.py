@@ -126,7 +126,7 @@ def test_the_first_help_shows_where_to_begin() -> None:
 
 def test_a_log_gets_a_line_for_each_stage_with_rate_loss_and_time_left(monkeypatch: Any, capsys: Any) -> None:
     from dfkdata.common import progress
-    from dfktrain.training.trainer import TrainingProgress
+    from dfktrain.training.state import TrainingProgress
 
     monkeypatch.setattr(progress, "FIRST", 0.0)
     monkeypatch.setattr(progress, "LOG", 0.0)

@@ -15,8 +15,7 @@ from typing import Any
 import pytest
 
 from dfkdata.common.errors import ConfigError, DataError
-from dfkeval.models import adapters
-from dfkeval.models import metadata as cards
+from dfkeval.models import adapters, metadata
 from dfktrain.cli import app
 from dfktrain.merging import base_model, merge, reference, verification
 from dfktrain.merging import plan as mergeplan
@@ -397,10 +396,10 @@ def test_an_adapter_of_ours_that_was_trained_in_4_bit_says_so_and_loftq_is_refus
     base: Path, plain: Path, probes: Path, tmp_path: Path, unproved: None
 ) -> None:
     folder = renamed(plain, tmp_path / "adapter", str, base_model_name_or_path="a/b")
-    cards.write(folder, cards.Card(quantized="nf4"))
+    metadata.write(folder, metadata.ModelMetadata(quantized="nf4"))
     report = merge_adapter(base, folder, tmp_path / "out", probes=probes)
     assert any("trained on a/b, in 4 bit" in note for note in report.notes)
-    cards.write(folder, cards.Card(quantized="nf4+loftq"))
+    metadata.write(folder, metadata.ModelMetadata(quantized="nf4+loftq"))
     with pytest.raises(ConfigError, match="LoftQ started it as the error of the 4-bit base"):
         merge_adapter(base, folder, tmp_path / "out2", probes=probes)
 
@@ -424,7 +423,7 @@ def test_a_template_that_is_not_the_trainings_is_refused_and_can_be_given(
 ) -> None:
     folder = renamed(plain, tmp_path / "adapter", str)
     template = (base / "chat_template.jinja").read_text(encoding="utf-8") + "{# ours #}"
-    cards.write(folder, cards.Card(template_sha256=cards.text_sha256(template)))
+    metadata.write(folder, metadata.ModelMetadata(template_sha256=metadata.text_sha256(template)))
     with pytest.raises(ConfigError, match="was trained with another chat template"):
         merge_adapter(base, folder, tmp_path / "out", probes=probes)
     (tmp_path / "ours.jinja").write_text(template, encoding="utf-8")
@@ -432,7 +431,7 @@ def test_a_template_that_is_not_the_trainings_is_refused_and_can_be_given(
         base, folder, tmp_path / "out", probes=probes, chat_template=tmp_path / "ours.jinja"
     )
     assert (report.out / "chat_template.jinja").read_text(encoding="utf-8") == template
-    assert cards.read(report.out) == cards.read(folder)
+    assert metadata.read(report.out) == metadata.read(folder)
     assert report.notes == ("the chat template is that of ours.jinja, not the base's",)
 
 
@@ -570,9 +569,9 @@ def test_an_adapter_of_another_base_is_noticed(
     folder = renamed(plain, tmp_path / "adapter", str, base_model_name_or_path="some/Other-0.8B")
     report = merge_adapter(base, folder, tmp_path / "out", probes=probes)
     assert report.notes == (f"the adapter names Other-0.8B as its base, it is merged into {base.name}",)
-    cards.write(folder, cards.Card(base=cards.Base(name=base.name)))
+    metadata.write(folder, metadata.ModelMetadata(base=metadata.BaseRecord(name=base.name)))
     assert merge_adapter(base, folder, tmp_path / "known", probes=probes).notes == ()
-    cards.write(folder, cards.Card(base=cards.Base(name="x", shapes_sha256="0" * 64)))
+    metadata.write(folder, metadata.ModelMetadata(base=metadata.BaseRecord(name="x", shapes_sha256="0" * 64)))
     with pytest.raises(ConfigError, match="was trained on a model of other shapes"):
         merge_adapter(base, folder, tmp_path / "out2", probes=probes)
 
@@ -611,9 +610,12 @@ def test_the_built_in_model_is_merged_under_the_name_in_dfk_json_and_used_like_a
 
     folder = adapter(tiny.path(), tmp_path / "adapter", modules="layers.5")
     shapes = loader.load("tiny", adapter=folder, device="cpu").info["shapes_sha256"]
-    cards.write(folder, cards.Card(schema="caption", base=cards.Base(name="tiny", shapes_sha256=shapes)))
+    metadata.write(
+        folder,
+        metadata.ModelMetadata(schema="caption", base=metadata.BaseRecord(name="tiny", shapes_sha256=shapes)),
+    )
     report = merge_adapter(None, folder, tmp_path / "out")
     assert report.base == "tiny" and report.notes == () and report.verification["probes"] == 5
     loaded = loader.load(report.out, device="cpu")
-    assert loaded.card is not None and loaded.card.schema == "caption"
+    assert loaded.metadata is not None and loaded.metadata.schema == "caption"
     assert loaded.info["shapes_sha256"] == shapes and not (report.out / "README.md").exists()

@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 
 from dfkdata.common.errors import ConfigError
-from dfkeval.models import adapters
-from dfkeval.models import metadata as cards
+from dfkeval.models import adapters, metadata
 from dfktrain.cli import app
 from dfktrain.merging import slerp
 from dfktrain.merging.slerp import grid, slerp_adapters
@@ -174,9 +173,9 @@ def test_what_cannot_be_blended_is_refused_by_name(
     dora = adapter(base_folder, tmp_path / "dora", modules="layers.3", use_dora=True)
     biased = adapter(base_folder, tmp_path / "biased", modules="visual", bias="all")
     asked = renamed(pair[0], tmp_path / "asked", str)
-    cards.write(asked, cards.Card(schema="caption"))
+    metadata.write(asked, metadata.ModelMetadata(schema="caption"))
     other = renamed(pair[0], tmp_path / "other", str)
-    cards.write(other, cards.Card(schema="dfk_label"))
+    metadata.write(other, metadata.ModelMetadata(schema="dfk_label"))
     for pairs, weights, message in (
         ((pair[0], dora), (1, 1), "DoRA scales rows as well"),
         ((pair[0], biased), (1, 1), "holds whole tensors"),

@@ -17,7 +17,7 @@ from dfkdata.common.errors import BackendError, ConfigError
 from dfktrain import TrainConfig, hub, train
 from dfktrain.cli import app
 from dfktrain.training import hub_resume
-from dfktrain.training.trainer import TrainingProgress
+from dfktrain.training.state import TrainingProgress
 from tests.fakes.fake_hub import Hub
 from tests.helpers.models import text_row, write_rows
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from dfktrain.training.trainer import COMPLETE, last_complete
+from dfktrain.training.checkpoints import COMPLETE, last_complete
 from tests.helpers import processes
 
 WORKER = """

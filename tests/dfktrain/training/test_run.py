@@ -24,14 +24,11 @@ from dfktrain.data.samplers import LengthGroupedSampler
 from dfktrain.data.stage_data import read_stage
 from dfktrain.engines import LoadedBase, adapt, bare, target_modules, trainable
 from dfktrain.losses.attach import score_answers
-from dfktrain.training.run import train_on, verify_effect
-from dfktrain.training.trainer import (
-    AnswerTrainer,
-    ProgressCallback,
-    TrainingProgress,
-    check_norm,
-    gradient_norm,
-)
+from dfktrain.training.callbacks.progress import ProgressCallback, check_norm, gradient_norm
+from dfktrain.training.run import train_on
+from dfktrain.training.stage import verify_effect
+from dfktrain.training.state import TrainingProgress
+from dfktrain.training.trainer import AnswerTrainer
 from tests.helpers.adapters import EXTRA, released, tensors_of
 from tests.helpers.models import build_model, text_row, write_rows
 

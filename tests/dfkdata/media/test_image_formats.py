@@ -1,12 +1,8 @@
-"""Images: exact paths inside the roots, whole files only."""
+"""Picture headers: whole files only, without decoding."""
 
 from __future__ import annotations
 
-import base64
 import io
-import os
-import zlib
-from pathlib import Path
 from random import Random
 from typing import Any
 from zlib import crc32
@@ -14,41 +10,9 @@ from zlib import crc32
 import pytest
 from PIL import Image
 
-import dfkdata
-from dfkdata import convert
-from dfkdata.common.errors import ConfigError
-from dfkdata.media.image_formats import MAX_PIXELS
-from dfkdata.media.probe import audit, inspect
-from dfkdata.media.resolver import MediaResolver
+from dfkdata.media.probe import inspect
 from dfkdata.rows.record import RowError
-
-
-def picture(kind: str, size: tuple[int, int] = (60, 40), **how: object) -> bytes:
-    image = Image.effect_noise(size, 60).convert("RGB")
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **how)
-    return buffer.getvalue()
-
-
-def undecodable(png: bytes) -> bytes:
-    """The picture with other coded data and the check sum of that, so that only decoding finds it."""
-    broken, data = bytearray(png), png.index(b"IDAT")
-    end = data + 4 + int.from_bytes(png[data - 4 : data])
-    broken[60:900] = bytes(840)
-    broken[end : end + 4] = zlib.crc32(broken[data:end]).to_bytes(4)
-    return bytes(broken)
-
-
-KINDS = {
-    "jpeg": picture("JPEG"),
-    "progressive": picture("JPEG", progressive=True),
-    "png": picture("PNG"),
-    "gif": picture("GIF"),
-    "webp": picture("WEBP"),
-    "lossless": picture("WEBP", lossless=True),
-    "bmp": picture("BMP"),
-    "tiff": picture("TIFF"),
-}
+from tests.helpers.pictures import KINDS, picture
 
 
 def code(fault: pytest.ExceptionInfo[RowError]) -> str:
@@ -210,114 +174,3 @@ def test_a_png_without_pixels_is_damaged(pixels: bytes) -> None:
     with pytest.raises(RowError, match="holds no pixels") as fault:
         inspect(KINDS["png"][:33] + pixels + KINDS["png"][-12:])
     assert code(fault) == "IMG_UNREADABLE"
-
-
-def test_a_header_that_claims_too_many_pixels_is_refused_unread() -> None:
-    data = bytearray(KINDS["png"])
-    data[16:24] = (40_000).to_bytes(4) + (40_000).to_bytes(4)
-    data[29:33] = crc32(data[12:29]).to_bytes(4)
-    assert MAX_PIXELS < 40_000**2
-    with pytest.raises(RowError) as fault:
-        inspect(bytes(data))
-    assert code(fault) == "IMG_BOMB"
-
-
-@pytest.mark.parametrize(
-    "data", [b"", b"<html>404</html>", b"\xff\xd8\xff", b"GIF89a", b"RIFF\x04\0\0\0WEBP"]
-)
-def test_what_is_no_picture_is_unreadable(data: bytes) -> None:
-    with pytest.raises(RowError) as fault:
-        inspect(data)
-    assert code(fault) == "IMG_UNREADABLE"
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    for folder in ("data/a", "data/b", "outside"):
-        (tmp_path / folder).mkdir(parents=True)
-    (tmp_path / "data/b/frame_0.png").write_bytes(KINDS["png"])
-    (tmp_path / "outside/secret.png").write_bytes(KINDS["png"])
-    return tmp_path / "data"
-
-
-def test_an_image_is_never_taken_from_a_sibling_folder(root: Path) -> None:
-    with pytest.raises(RowError) as fault:
-        MediaResolver((root,)).locate("a/frame_0.png")
-    assert code(fault) == "IMG_MISSING"
-
-
-def test_a_near_name_is_suggested_and_not_used(root: Path) -> None:
-    with pytest.raises(RowError) as fault:
-        MediaResolver((root,)).locate("b/frame_O.png")
-    assert "b/frame_0.png" in fault.value.hint
-
-
-@pytest.mark.parametrize("name", ["../outside/secret.png", "a/../../outside/secret.png", "..", "/etc/passwd"])
-def test_a_path_that_leaves_the_root_is_refused(root: Path, name: str) -> None:
-    with pytest.raises(RowError) as fault:
-        MediaResolver((root,)).locate(name)
-    assert code(fault) == "IMG_OUTSIDE"
-
-
-def test_symlinks_that_leave_the_root_are_refused(root: Path) -> None:
-    (root / "link.png").symlink_to(root.parent / "outside" / "secret.png")
-    (root / "folder").symlink_to(root.parent / "outside")
-    for name in ("link.png", "folder/secret.png"):
-        with pytest.raises(RowError) as fault:
-            MediaResolver((root,)).locate(name)
-        assert code(fault) == "IMG_OUTSIDE"
-
-
-def test_a_root_that_is_itself_a_symlink_is_fine(root: Path) -> None:
-    alias = root.parent / "alias"
-    alias.symlink_to(root)
-    assert MediaResolver((alias,)).locate("b/frame_0.png") == str(alias / "b/frame_0.png")
-    assert MediaResolver((alias,)).locate(str(root / "b/frame_0.png")) == str(root / "b/frame_0.png")
-
-
-def test_a_name_under_two_roots_is_ambiguous(root: Path) -> None:
-    (root / "a/frame_0.png").write_bytes(KINDS["png"])
-    with pytest.raises(RowError) as fault:
-        MediaResolver((root / "a", root / "b")).locate("frame_0.png")
-    assert code(fault) == "IMG_AMBIGUOUS"
-
-
-def test_nothing_is_fetched(root: Path) -> None:
-    with pytest.raises(RowError) as fault:
-        MediaResolver((root,)).locate("https://example.org/a.png")
-    assert code(fault) == "IMG_REMOTE"
-
-
-def test_an_embedded_image_is_written_under_its_hash(root: Path, tmp_path: Path) -> None:
-    uri = "data:image/png;base64," + base64.b64encode(KINDS["png"]).decode()
-    path = Path(MediaResolver((root,), tmp_path / "store").locate(uri))
-    assert path.read_bytes() == KINDS["png"]
-    assert path.suffix == ".png"
-    with pytest.raises(RowError) as fault:
-        MediaResolver((root,)).locate(uri)
-    assert code(fault) == "IMG_EMBEDDED"
-
-
-def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe.png")
-    with pytest.raises(RowError) as fault:
-        audit(str(tmp_path / "pipe.png"))
-    assert code(fault) == "IMG_UNREADABLE"
-
-
-def test_a_picture_without_pixels_is_unreadable() -> None:
-    header = b"IHDR" + bytes(8) + b"\x08\x02\x00\x00\x00"
-    header += crc32(header).to_bytes(4)
-    data = b"\x89PNG\r\n\x1a\n" + (13).to_bytes(4) + header + b"\x00\x00\x00\x00IEND\xaeB`\x82"
-    with pytest.raises(RowError, match="0 x 0 pixels") as caught:
-        inspect(data)
-    assert caught.value.code == "IMG_UNREADABLE"
-
-
-def test_an_image_folder_that_is_none_is_the_callers_mistake(tmp_path: Path) -> None:
-    row = {"instruction": "a", "output": "b", "image": "a.png"}
-    for call in (convert, lambda rows, out, **more: dfkdata.read(rows, **more)):
-        with pytest.raises(
-            ConfigError, match=r"nowhere is no folder; give the one in which image names start"
-        ):
-            call([row], tmp_path / "out", format="alpaca", images=tmp_path / "nowhere")

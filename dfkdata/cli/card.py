@@ -1,0 +1,28 @@
+"""`dfkdata card`: a page about a converted data set."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dfkdata.common.console import examples
+
+EXAMPLES = examples("dfkdata card data/dfk", "dfkdata card data/dfk --samples 24 --out card.html")
+
+
+def card_command(
+    folder: Annotated[Path, typer.Argument(help="A folder that convert wrote, in the messages layout.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="HTML file; default: card.html in the folder.")
+    ] = None,
+    samples: Annotated[
+        int, typer.Option("--samples", help="How many rows to show with their pictures.")
+    ] = 12,
+) -> None:
+    """Write a page about a converted data set: counts, labels, lengths, rules, and rows with their pictures."""
+    from dfkdata.reports.dataset_card import write_card
+
+    sys.stdout.write(f"{write_card(folder, out or folder / 'card.html', samples=samples)}\n")

@@ -1,0 +1,49 @@
+"""Print the result of a conversion as tables."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from dfkdata.conversion.options import Summary
+
+
+def write_summary(summary: Summary, *, files: bool = True) -> None:
+    """Print the summary: rows, files, and each rule that rows broke with its first example.
+
+    Args:
+        summary: The result of a conversion.
+        files: Whether files were written; without them only the rows are counted.
+    """
+
+    console = Console()
+    if not summary.fresh:
+        console.print(Text(f"{summary.folder} holds exactly this conversion; nothing to do"))
+    counts = summary.rows | (summary.splits if files else {})
+    table = Table(title="rows", title_justify="left")
+    for name in counts:
+        table.add_column(name, justify="right")
+    table.add_row(*(str(number) for number in counts.values()))
+    console.print(table)
+    for title, entries in (("quarantined", summary.codes), ("warnings", summary.warnings)):
+        if entries:
+            console.print(_table(title, entries))
+    if summary.rows["quarantined"] and files:
+        console.print(Text(f"rejected rows, whole: {summary.folder / 'quarantine.jsonl'}"))
+
+
+def _table(title: str, entries: dict[str, dict[str, Any]]) -> Table:
+
+    table = Table(title=title, title_justify="left")
+    for name in ("rule", "rows", "first example"):
+        table.add_column(name, justify="right" if name == "rows" else "left", overflow="fold")
+    for code, entry in entries.items():
+        first = entry["first"]
+        example = f"{first['source']}: {first['reason']}"
+        example += f" [{first['excerpt']}]" if first.get("excerpt") else ""
+        example += f"\n→ {first['hint']}" if first.get("hint") else ""
+        table.add_row(code, str(entry["count"]), Text(example))
+    return table

@@ -1,0 +1,102 @@
+"""A conversion before it runs: all names are resolved and checked, nothing is open."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+from dfkdata import schemas, sources
+from dfkdata.common import plugins
+from dfkdata.common.config import Config, bind
+from dfkdata.common.errors import ConfigError
+from dfkdata.conversion import output_folder, reader, selection
+from dfkdata.conversion.options import ConvertOptions
+from dfkdata.conversion.splits import HashSplit
+
+EXPORTS = "dfkdata.exports"
+
+
+@dataclass(frozen=True)
+class ConversionJob:
+    """Hold what a run needs to know.
+
+    Attributes:
+        options: The options; shares are 0 if files of their own hold the other splits.
+        inputs: (input, split that it fixes or None).
+        folder: The output folder.
+        format: Module of the raw format.
+        format_options: Its own options.
+        export: Module of the training layout.
+        schema: The output schema; None if the rows carry their own turns.
+        splitter: The split by hash.
+        conditions: What a raw row has to fulfil to take part.
+    """
+
+    options: ConvertOptions
+    inputs: tuple[tuple[sources.Input, str | None], ...]
+    folder: output_folder.Folder
+    format: ModuleType
+    format_options: Config
+    export: ModuleType
+    schema: schemas.Schema | None
+    splitter: HashSplit
+    conditions: tuple[selection.Condition, ...]
+
+    @property
+    def fixed_splits(self) -> set[str]:
+        """Splits that come from files of their own."""
+        return {split for _, split in self.inputs if split is not None}
+
+    def parts(self) -> list[tuple[sources.Part, str | None]]:
+        """Return the parts of all inputs, each with the split that its input fixes.
+
+        Archives are unpacked into the output's media folder."""
+        store = self.folder.partial / output_folder.MEDIA
+        config, hub_split = self.options.hub_config, self.options.hub_split
+        return [
+            (part, split)
+            for given, split in self.inputs
+            for part in sources.parts(given, store=store, config=config, split=hub_split)
+        ]
+
+
+def resolve(input: sources.Input, out: str | Path, options: ConvertOptions) -> ConversionJob:
+    """Return the job of a conversion.
+
+    Raises:
+        ConfigError: A format, layout, schema or option is unknown, or an input does not exist.
+    """
+    if options.has_split_files:
+        options = options.model_copy(update={"validation": 0.0, "test": 0.0})
+    format = plugins.load(reader.FAMILY, options.format)
+    format_options = bind(options.options or {}, format.Options, f"format {options.format}")
+    job = ConversionJob(
+        options=options,
+        inputs=_inputs(input, options),
+        folder=output_folder.Folder(Path(out)),
+        format=format,
+        format_options=format_options,
+        export=plugins.load(EXPORTS, options.to),
+        schema=_schema(format, options),
+        splitter=HashSplit(options.seed, options.validation, options.test),
+        conditions=tuple(selection.condition(text) for text in options.where or ()),
+    )
+    reader.check_folder(options.images)
+    for given, _ in job.inputs:
+        if isinstance(given, str | Path) and not sources.exists(given):
+            raise ConfigError(f"{given}: no such file, folder or pattern with a match")
+    return job
+
+
+def _inputs(input: sources.Input, options: ConvertOptions) -> tuple[tuple[sources.Input, str | None], ...]:
+    files = ((options.validation_file, "validation"), (options.test_file, "test"))
+    first = (input, "train" if options.has_split_files else None)
+    return (first, *((file, split) for file, split in files if file is not None))
+
+
+def _schema(format: ModuleType, options: ConvertOptions) -> schemas.Schema | None:
+    name, variant = options.schema_name or format.SCHEMA, options.variant
+    if variant is None and options.schema_name in (None, format.SCHEMA):
+        variant = getattr(format, "VARIANT", None)
+    return schemas.load(name, variant) if name else None

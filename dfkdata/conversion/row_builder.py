@@ -1,0 +1,131 @@
+"""Turn a record into a finished row: gold, turns, media paths, identity, and the checks of one row."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from dfkdata.conversion import output_folder, reader, selection
+from dfkdata.conversion.dataset_checks import DatasetChecks
+from dfkdata.conversion.job import ConversionJob
+from dfkdata.media.probe import inspect
+from dfkdata.media.resolver import MediaResolver, store_picture
+from dfkdata.rows.messages import training_row
+from dfkdata.rows.record import Record, RowError
+from dfkdata.validation import text as texts
+from dfkdata.validation.conversation import check_conversation
+from dfkdata.validation.gold import bind_gold
+from dfkdata.validation.rules import RowReport
+
+
+class BuiltRow(NamedTuple):
+    """Hold a row that passed its checks.
+
+    Attributes:
+        record: The record behind it, its gold bound to the schema.
+        row: The row in the messages layout.
+        turns: Its turns as JSON.
+        digest: 8 bytes over its turns, tools and media.
+        group: Rows of one group go to one split.
+    """
+
+    record: Record
+    row: dict[str, Any]
+    turns: bytes
+    digest: bytes
+    group: str
+
+
+class RowBuilder:
+    """Build the rows of one conversion. The turns are encoded once: the same bytes are hashed and written."""
+
+    def __init__(self, job: ConversionJob, checks: DatasetChecks) -> None:
+        self._job, self._checks = job, checks
+        self._nulls, self._group_by = job.options.nulls, job.options.group_by
+        self._identity = job.options.to == "messages"
+        self._relative = job.folder.relative()
+        self._encode = msgspec.json.Encoder().encode
+
+    def build(self, raw: Any, record: Record, report: RowReport, media: MediaResolver) -> BuiltRow:
+        """Return the finished row of a record.
+
+        Raises:
+            RowError: The row breaks a rule whose policy is "quarantine".
+        """
+        if self._job.schema is not None:
+            record = bind_gold(record, self._job.schema, report)
+        row = training_row(record, self._job.schema, nulls=self._nulls)
+        files = self._files(record, row, media) if record.images or record.videos or record.audios else None
+        check_conversation(row, report)
+        if self._checks.needs_rows:
+            self._checks.check_row(row, record, files, report)
+        turns: bytes = self._encode(row["messages"])
+        texts.check_control_tokens(turns + self._encode(row["tools"]) if "tools" in row else turns, report)
+        digest = reader.turns_digest(turns, row.get("tools"))
+        if not record.id:
+            row["id"] = digest.hex()
+        group = record.group or row["id"] if self._group_by is None else _group(raw, self._group_by)
+        row["meta"]["group"] = group
+        if not turns.isascii():
+            turns, digest = self._normal(row, turns, digest, report)
+        if files:
+            digest = sha256(b"".join((digest, *files))).digest()[:8]
+        return BuiltRow(record, row, turns, digest, group)
+
+    def export(self, built: BuiltRow) -> dict[str, Any]:
+        """Return the row in the training layout. Raises `RowError` if the layout cannot hold it."""
+        if self._identity:
+            built.row["messages"] = msgspec.Raw(built.turns)
+            return built.row
+        written: dict[str, Any] = self._job.export.row(built.row)
+        self._job.export.check(written)
+        return written
+
+    def _files(self, record: Record, row: dict[str, Any], media: MediaResolver) -> list[bytes]:
+        """Audit the row's pictures and write all paths as seen from the output; return what identifies the
+        files."""
+        files = [media.picture(path).digest for path in record.images]
+        store = self._job.folder.partial / output_folder.MEDIA
+        match self._job.options.materialize:
+            case "link":
+                row["images"] = [self._relative(path) for path in record.images]
+            case "copy":
+                copies = (str(store_picture(Path(path).read_bytes(), store)) for path in record.images)
+                row["images"] = [self._relative(path) for path in copies]
+            case "embed":
+                row["images"] = [_embedded(path) for path in record.images]
+        for kind, paths in (("videos", record.videos), ("audios", record.audios)):
+            if paths:  # these are not opened, so their names stand for them
+                row[kind] = [self._relative(path) for path in paths]
+                files += [name.encode() for name in row[kind]]
+        return files
+
+    def _normal(
+        self, row: dict[str, Any], turns: bytes, digest: bytes, report: RowReport
+    ) -> tuple[bytes, bytes]:
+        """Return the turns in Unicode normal form C and their digest; the row changes with them."""
+        text = texts.normalised(turns.decode(), report)
+        if text is None:
+            return turns, digest
+        row["messages"] = msgspec.json.decode(text)
+        row["meta"] = msgspec.json.decode(texts.nfc(self._encode(row["meta"]).decode()))
+        return text.encode(), reader.turns_digest(text.encode(), row.get("tools"))
+
+
+def _embedded(path: str) -> str:
+    """Return the picture as a `data:` URI."""
+    data = Path(path).read_bytes()
+    return f"data:image/{inspect(data).kind};base64,{b64encode(data).decode()}"
+
+
+def _group(raw: Any, path: str) -> str:
+    """Return the value to group by. Raises `RowError` if there is none."""
+    group = selection.text(raw, path)
+    if group is None:
+        hint, value = "give each row a value to group by", selection.lookup(raw, path)
+        raise RowError("GROUP_MISSING", f"{path} holds no value", path=path, value=value, hint=hint)
+    return group

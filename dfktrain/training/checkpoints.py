@@ -1,0 +1,29 @@
+"""Mark checkpoints that were written to the end, and find the newest one.
+
+A run that is killed while it writes a checkpoint leaves it without the mark; it is then not resumed from."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+COMPLETE = "complete"
+"""File in a checkpoint's folder that marks it as whole."""
+
+
+def mark_complete(checkpoint: Path, tokens: int, scored: int) -> None:
+    """Mark a checkpoint as whole, with the numbers of tokens and of scored tokens trained on so far."""
+    counts = {"tokens": tokens, "scored": scored}
+    (checkpoint / COMPLETE).write_text(json.dumps(counts), encoding="utf-8")
+
+
+def token_counts(checkpoint: Path) -> tuple[int, int]:
+    """Return the numbers of tokens and of scored tokens that were trained on up to a whole checkpoint."""
+    counts = json.loads((checkpoint / COMPLETE).read_text(encoding="utf-8"))
+    return counts["tokens"], counts["scored"]
+
+
+def last_complete(folder: Path) -> Path | None:
+    """Return the newest whole checkpoint in `folder`, None if there is none."""
+    checkpoints = [mark.parent for mark in folder.glob(f"checkpoint-*/{COMPLETE}")]
+    return max(checkpoints, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
