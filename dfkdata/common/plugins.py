@@ -29,12 +29,28 @@ def load(family: str, name: str) -> ModuleType:
     known = names(family)
     if name in known:
         return importlib.import_module(f"{family}.{name}")
-    if "." in name and importlib.util.find_spec(name.split(".")[0]) is not None:
-        try:
-            return importlib.import_module(name)
-        except ModuleNotFoundError as error:
-            raise ConfigError(f"{family} {name!r}: {error}; give an importable dotted path") from error
-    raise ConfigError(f"{name!r} is not one of {family}: {', '.join(known)}{suggestion(name, known)}")
+    module = load_outside(family, name)
+    if module is None:
+        raise ConfigError(f"{name!r} is not one of {family}: {', '.join(known)}{suggestion(name, known)}")
+    return module
+
+
+def load_outside(what: str, name: str) -> ModuleType | None:
+    """Return the module of a dotted name outside this repository; None if the name cannot be one.
+
+    Args:
+        what: What is looked for, for the message.
+        name: Dotted path such as "my_company.posts".
+
+    Raises:
+        ConfigError: The package is there, and the module is not or imports something that is not.
+    """
+    if "." not in name or importlib.util.find_spec(name.split(".")[0]) is None:
+        return None
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"{what} {name!r}: {error}; give an importable dotted path") from error
 
 
 def suggestion(word: str, known: list[str]) -> str:

@@ -15,7 +15,7 @@ from dfkdata.rows.prompt import before_answer
 from dfkdata.rows.record import Record, RowError
 from dfkdata.schemas import Schema
 from dfkdata.validation import grounding, token_count
-from dfkdata.validation.rules import RowReport, RuleReporter
+from dfkdata.validation.rules import RULES, RowReport, RuleReporter, load_row_rule
 
 _RECOMMENDED = range(100, 100_001)
 
@@ -33,7 +33,10 @@ class DatasetChecks:
         self._options, self._labels, self._rules, self._schema = options, labels, rules, schema
         self._tokens = token_count.counter(options.tokenizer) if options.tokenizer else None
         self._posts, self._labelled = DigestSet(), DigestSet()
-        self.needs_rows = bool(labels.names or options.tokenizer or options.grounding is not None)
+        self._own = [load_row_rule(code).check for code in options.rules or {} if code not in RULES]
+        self.needs_rows = bool(
+            labels.names or options.tokenizer or options.grounding is not None or self._own
+        )
 
     def check_row(
         self, row: dict[str, Any], record: Record, pictures: list[bytes] | None, report: RowReport
@@ -55,6 +58,11 @@ class DatasetChecks:
             self._check_grounding(record, record.gold, self._options.grounding, report)
         if record.gold is not None and self._labels.names:
             self._check_labels(row, record, pictures, report)
+        for check in self._own:
+            try:
+                check(row)
+            except RowError as error:
+                report(error)
 
     def check_all(self, written: dict[str, int], out: int, fixed_splits: set[str]) -> None:
         """Check all rows together.

@@ -11,9 +11,8 @@ from pydantic import Field, SkipValidation, field_validator, model_validator
 
 from dfkdata.common.config import Config
 from dfkdata.common.errors import ConfigError
-from dfkdata.common.plugins import suggestion
 from dfkdata.sources import Input
-from dfkdata.validation.rules import RULES, Policy
+from dfkdata.validation.rules import Policy, rule_of
 
 
 class ConvertOptions(Config):
@@ -121,9 +120,7 @@ class ConvertOptions(Config):
     @classmethod
     def _known_rules(cls, rules: dict[str, Policy] | None) -> dict[str, Policy] | None:
         for code, policy in (rules or {}).items():
-            rule = RULES.get(code)
-            if rule is None:
-                raise ValueError(f"no rule {code!r}{suggestion(code, list(RULES))}")
+            rule = rule_of(code)
             if policy not in rule.policies:
                 raise ValueError(f"{code} cannot be {policy!r}; it can be {', '.join(rule.policies)}")
         return rules or None

@@ -1,7 +1,14 @@
 """The rules that rows must keep, each with a code, and what happens to a row that breaks one.
 
 How it works: `RULES` is the only table of codes. Whoever finds a broken rule calls the row's `RowReport`, which
-knows the policy of each rule and raises the error, counts it as a warning, or lets it pass."""
+knows the policy of each rule and raises the error, counts it as a warning, or lets it pass.
+
+A rule of your own is a module outside this repository; its dotted name is its code. It looks at finished rows in
+the messages layout, as soon as a policy is given for it (`--rule shop.links=warn`):
+
+    RULE = Rule("a review holds no link", default="warn", policies=("quarantine", "warn", "off"))
+
+    def check(row) -> None      raises `RowError(__name__, reason, ...)` if the row breaks the rule"""
 
 from __future__ import annotations
 
@@ -9,7 +16,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from dfkdata.rows.record import Reject, RowError
+from dfkdata.common import plugins
+from dfkdata.common.errors import ConfigError
+from dfkdata.rows.record import Reject, Row, RowError
 
 Policy = Literal["quarantine", "warn", "fix", "off"]
 _SOFT: tuple[Policy, ...] = ("quarantine", "warn", "off")
@@ -107,6 +116,39 @@ RULES: dict[str, Rule] = {
 }
 
 
+@dataclass(frozen=True)
+class RowRule:
+    """A rule outside this repository: what it demands, and who looks for it."""
+
+    rule: Rule
+    check: Callable[[Row], None]
+
+
+def load_row_rule(code: str) -> RowRule:
+    """Return the rule in a module outside this repository.
+
+    Args:
+        code: Dotted name of the module.
+
+    Raises:
+        ConfigError: There is no such module, or it has no `RULE` and `check`.
+    """
+    module = plugins.load_outside("rule", code)
+    if module is None:
+        raise ConfigError(f"no rule {code!r}{plugins.suggestion(code, list(RULES))}")
+    rule, check = getattr(module, "RULE", None), getattr(module, "check", None)
+    if not isinstance(rule, Rule) or not callable(check):
+        raise ConfigError(
+            f"rule {code!r}: the module needs RULE, a dfkdata.validation.rules.Rule, and check(row)"
+        )
+    return RowRule(rule, check)
+
+
+def rule_of(code: str) -> Rule:
+    """Return the rule of a code, or of a module outside this repository. Raises `ConfigError` if there is none."""
+    return RULES[code] if code in RULES else load_row_rule(code).rule
+
+
 class RuleReporter:
     """Apply the policies of the rules: raise, count as a warning, or ignore."""
 
@@ -124,7 +166,7 @@ class RuleReporter:
 
     def policy(self, code: str) -> Policy:
         """Return the policy of a rule."""
-        return self._policies.get(code) or RULES[code].default
+        return self._policies.get(code) or rule_of(code).default
 
     def report(self, error: RowError, source: str) -> None:
         """Raise `error`, count it, or let it pass, by its rule's policy; a fix counts as a warning.

@@ -440,3 +440,45 @@ def test_a_process_that_decodes_and_dies_is_an_error_with_a_way_out(tmp_path: Pa
     (tmp_path / "script.py").write_text(script)
     done = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True)
     assert "ConfigError: deep:" in done.stderr and "__main__" in done.stderr
+
+
+OWN_RULE = """
+from dfkdata.rows.record import RowError
+from dfkdata.validation.rules import Rule
+RULE = Rule("an answer is short", default="warn", policies=("quarantine", "warn", "off"))
+def check(row):
+    text = row["messages"][-1]["content"][0]["text"]
+    if len(text) > 5:
+        raise RowError(__name__, "the answer is long", path="messages[-1]", value=text)
+"""
+
+
+@pytest.mark.parametrize(
+    ("policy", "counts"), [("quarantine", (1, 1, 0)), ("warn", (2, 0, 1)), ("off", (2, 0, 0))]
+)
+def test_a_rule_of_ones_own_is_a_module_and_its_policies_hold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, policy: str, counts: tuple[int, int, int]
+) -> None:
+    name = f"own_rules_{policy}"
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "short.py").write_text(OWN_RULE)
+    monkeypatch.syspath_prepend(tmp_path)
+    rows = [{"instruction": "a", "output": "brief"}, {"instruction": "b", "output": "much too long"}]
+    code = f"{name}.short"
+    done = convert(rows, tmp_path / "out", format="alpaca", validation=0, max_rejects=1, rules={code: policy})  # type: ignore[dict-item]
+    warned = done.warnings.get(code, {"count": 0})["count"]
+    assert (done.rows["out"], done.rows["quarantined"], warned) == counts
+    assert set(done.codes) == ({code} if policy == "quarantine" else set())
+
+
+def test_what_is_no_rule_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    for code, message in (
+        ("NO_SUCH", "no rule 'NO_SUCH'"),
+        ("json.decoder", "needs RULE"),
+        ("json.nothing", "json.nothing"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            convert(
+                [{"instruction": "a", "output": "b"}], tmp_path / "out", format="alpaca", rules={code: "warn"}
+            )
+    assert not (tmp_path / "out").exists()

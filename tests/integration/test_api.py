@@ -1,0 +1,88 @@
+"""The public names: all documented, all with an example that runs, and docs/api.md lists exactly them."""
+
+from __future__ import annotations
+
+import doctest
+import inspect
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tools import api_page
+
+PUBLIC = [(package, name) for package, name, _ in api_page.public()]
+OBJECTS = {(package, name): value for package, name, value in api_page.public()}
+#: First words of summaries that are not verbs in the imperative.
+NOT_IMPERATIVE = {
+    "a",
+    "an",
+    "the",
+    "this",
+    "it",
+    "what",
+    "which",
+    "how",
+    "whether",
+    "returns",
+    "one",
+    "all",
+    "each",
+}
+
+
+def documented(value: Any) -> bool:
+    """Whether an object carries its own docstring: constants and type aliases of the public names cannot."""
+    return inspect.isclass(value) or inspect.isroutine(value)
+
+
+@pytest.mark.parametrize(("package", "name"), PUBLIC)
+def test_a_function_says_in_the_imperative_what_it_does_and_names_its_parameters(
+    package: str, name: str
+) -> None:
+    value = OBJECTS[package, name]
+    if not documented(value):
+        pytest.skip("a constant")
+    parts = api_page.sections(value)
+    summary = parts[""]
+    assert summary and summary.split("\n\n")[0].rstrip().endswith((".", ":"))
+    if inspect.isroutine(value):
+        assert summary.split()[0].lower() not in NOT_IMPERATIVE, summary
+        named = [each for each in inspect.signature(value).parameters if not each.startswith("_")]
+        if named:
+            assert "Args" in parts
+        missing = [each for each in named if not re.search(rf"\b{each}\b", parts.get("Args", ""))]
+        assert missing == []
+        hint = inspect.signature(value).return_annotation
+        assert hint in ("None", None) or "Returns" in parts or "Yields" in parts
+
+
+@pytest.mark.parametrize(("package", "name"), PUBLIC)
+def test_its_example_runs(package: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    value = OBJECTS[package, name]
+    if not documented(value):
+        pytest.skip("a constant")
+    example = api_page.sections(value).get("Example", "")
+    assert ">>>" in example, f"{package}.{name} has no example"
+    monkeypatch.chdir(tmp_path)
+    test = doctest.DocTestParser().get_doctest(example, {}, f"{package}.{name}", None, None)
+    lines: list[str] = []
+    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
+    runner.run(test, out=lines.append)
+    assert runner.failures == 0, "".join(lines)
+
+
+def test_the_page_is_written_from_the_docstrings() -> None:
+    assert api_page.PAGE.read_text(encoding="utf-8") == api_page.page(), "run: python -m tools.api_page"
+
+
+def test_the_page_lists_what_the_packages_export() -> None:
+    page = api_page.PAGE.read_text(encoding="utf-8")
+    listed: dict[str, list[str]] = {}
+    for line in page.splitlines():
+        if line.startswith("## "):
+            listed[line[3:]] = []
+        elif line.startswith("### "):
+            listed[list(listed)[-1]].append(line[4:])
+    assert {(package, name) for package, names in listed.items() for name in names} == set(PUBLIC)
