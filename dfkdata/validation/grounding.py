@@ -33,7 +33,7 @@ class GroundingRate(NamedTuple):
         return self.supported / self.texts if self.texts else None
 
 
-class SourceText:
+class GroundingSource:
     """A source text whose words are looked up once, for many texts of an answer.
 
     Args:
@@ -83,13 +83,13 @@ def rate(
         source: The text that the answer was made from.
         schema: Whose fields with the role `Grounded` are looked at.
         language: Whose word forms count.
-        max_gap: As for `SourceText`.
+        max_gap: As for `GroundingSource`.
 
     Returns:
         The counts and the unsupported texts.
     """
     texts = list(grounded_texts(answer, schema))
-    source_text = SourceText(source, language, max_gap=max_gap)
+    source_text = GroundingSource(source, language, max_gap=max_gap)
     missing = tuple(text for text in texts if not source_text.supports(text))
     return GroundingRate(len(texts) - len(missing), len(texts), missing)
 

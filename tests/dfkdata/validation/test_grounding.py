@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from dfkdata import convert, schemas
-from dfkdata.validation.grounding import GroundingRate, SourceText, coverage, rate
+from dfkdata.validation.grounding import GroundingRate, GroundingSource, coverage, rate
 from dfkdata.validation.morphology import Language
 from tests.helpers.rows import caption, rows_of, write
 
@@ -16,7 +16,7 @@ SCHEMA = schemas.load("caption")
 
 
 def grounded(text: str, source: str, language: Language = "en") -> bool:
-    return SourceText(source, language).supports(text)
+    return GroundingSource(source, language).supports(text)
 
 
 @pytest.mark.parametrize(
@@ -131,13 +131,13 @@ def test_indonesian_affixes_are_known(text: str, source: str) -> None:
 @pytest.mark.parametrize(("between", "supported"), [(0, True), (3, True), (4, False)])
 def test_with_a_gap_words_stand_in_order_and_at_most_that_far_apart(between: int, supported: bool) -> None:
     source = " ".join(["red", *["x"] * between, "dog"])
-    assert SourceText(source, max_gap=3).supports("red dogs") is supported
-    assert not SourceText(source, max_gap=3).supports("dog red")
-    assert SourceText(source).supports("dog red")
+    assert GroundingSource(source, max_gap=3).supports("red dogs") is supported
+    assert not GroundingSource(source, max_gap=3).supports("dog red")
+    assert GroundingSource(source).supports("dog red")
 
 
 def test_a_gap_follows_every_place_that_a_word_may_have() -> None:
-    assert SourceText("a dog x x x x a dog and a red big ball", max_gap=3).supports("dog red ball")
+    assert GroundingSource("a dog x x x x a dog and a red big ball", max_gap=3).supports("dog red ball")
 
 
 @pytest.mark.parametrize(("text", "source"), [("no dog", "a dog"), ("not red", "red")])
