@@ -203,7 +203,15 @@ def table(work: Path) -> str:
         for name in ORDER:
             if name in found and name.split("-")[1] == data:
                 lines.append(_line(work, name, found[name], ceiling, plain))
+    for name in ORDER:
+        if "profile" in found.get(name, {}):
+            lines += ["", f"kernels of {name}, ms a step (launches):", *_kernels(found[name]["profile"])]
     return "\n".join(lines)
+
+
+def _kernels(profile: dict[str, Any], shown: int = 12) -> list[str]:
+    top = profile["kernels"][:shown]
+    return [f"{each['ms']:8.2f} ({each['launches']:.0f}) {each['kernel'][:90]}" for each in top]
 
 
 HEADER = (
