@@ -1,5 +1,4 @@
-"""Sample captions with their gold structure, one JSON object a line, a few broken rows among them on
-purpose."""
+"""Make sample captions with their gold structure, one JSON object a line, and a few broken rows on purpose."""
 
 from __future__ import annotations
 
@@ -15,15 +14,15 @@ Gold = dict[str, Any]
 
 
 def make_caption(rng: random.Random) -> tuple[str, Gold]:
-    """(caption, gold): one to three subjects with traits, what they do to each other, and where."""
+    """Return (caption, gold): one to three subjects with traits, what they do to each other, and where."""
     nouns = rng.sample(NOUNS, rng.choices((1, 2, 3), (1, 4, 2))[0])
     subjects: list[dict[str, Any]] = [
         {"name": noun, "attributes": rng.sample(TRAITS, rng.choices((0, 1, 2), (3, 5, 1))[0])}
         for noun in nouns
     ]
-    said = [_with_article([*subject["attributes"], subject["name"]]) for subject in subjects]
-    text, actions = said[0], []
-    for (before, noun), words in zip(itertools.pairwise(nouns), said[1:], strict=True):
+    phrases = [_with_article([*subject["attributes"], subject["name"]]) for subject in subjects]
+    text, actions = phrases[0], []
+    for (before, noun), words in zip(itertools.pairwise(nouns), phrases[1:], strict=True):
         if rng.random() < 0.65:
             verb = rng.choice(VERBS)
             actions.append(f"{before} {verb} {noun}")
@@ -41,16 +40,25 @@ def _with_article(words: list[str]) -> str:
 
 
 def write_captions(folder: Path, *, count: int, seed: int) -> Path:
-    """Write `folder/captions.jsonl`: `count` good rows and the broken ones. Returns its path."""
+    """Write captions.jsonl.
+
+    Args:
+        folder: Folder of the file.
+        count: Number of good rows.
+        seed: Seed of the rows.
+
+    Returns:
+        The file.
+    """
     rng = random.Random(f"captions/{seed}")
     folder.mkdir(parents=True, exist_ok=True)
-    made: dict[str, Gold] = {}
-    while len(made) < count:
+    captions: dict[str, Gold] = {}
+    while len(captions) < count:
         caption, gold = make_caption(rng)
-        made.setdefault(caption, gold)
+        captions.setdefault(caption, gold)
     lines = [
         json.dumps({"id": f"caption-{at:04d}", "caption": caption, "gold": gold})
-        for at, (caption, gold) in enumerate(made.items())
+        for at, (caption, gold) in enumerate(captions.items())
     ]
     for line in _broken(lines[0]):
         lines.insert(rng.randrange(len(lines)), line)
@@ -60,8 +68,7 @@ def write_captions(folder: Path, *, count: int, seed: int) -> Path:
 
 
 def _broken(line: str) -> list[str]:
-    """One of each: cut JSON, no caption, a setting that the schema lacks, gold that is no object, an exact
-    copy."""
+    """Return one row of each kind: cut JSON, no caption, unknown setting, gold that is no object, exact copy."""
     row = json.loads(line)
     return [
         line[: len(line) // 2],

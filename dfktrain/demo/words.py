@@ -1,5 +1,6 @@
-"""The demo's words. The built-in model has never seen any of them: its lessons draw a made-up word again when
-it is one."""
+"""The words of the demo.
+
+The built-in model has never seen any of them: its training data never contained one (a test checks this)."""
 
 from __future__ import annotations
 
