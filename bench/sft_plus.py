@@ -3,9 +3,9 @@
     python bench/sft_plus.py --out runs/sft-plus [--seeds 1 2 3] [--steps 600] [--lambdas 0.1 0.2]
     python bench/sft_plus.py --out runs/sft-plus --speed
 
-Old skills: unseen rows of four of the lessons that the base was taught (`tools/tiny_model/tasks.py`; `judge`
-is left out, the base only guesses there), greedy, exact match. New skill: the demo's labelled posts, never a
-lesson. Plain SFT and every lambda train one adapter a seed on the posts; then both sets are asked again.
+Old skills: unseen rows of four of the tasks that the base was trained on (`tools/tiny_model/tasks.py`; `judge`
+is left out, the base only guesses there), greedy, exact match. New skill: the demo's labelled posts, which the
+base never saw. Plain SFT and every lambda train one adapter a seed on the posts; then both sets are asked again.
 Differences are paired over rows, a side is the runs of all seeds (`dfkeval.compare`). Each setting is
 compared with SFT after the same steps, and with the SFT runs (--short: fewer steps) whose new skill is
 closest: a run that has learnt less has also forgotten less, and that alone would be no merit. Finished runs
@@ -50,22 +50,22 @@ class Setting:
 
 
 def old_rows(folder: Path, count: int, seed: int = 77_001) -> Path:
-    """`count` unseen rows of each lesson, as rows that the schema `answer` can score."""
+    """`count` unseen rows of each task, as rows that the schema `answer` can score."""
     path = folder / "old.jsonl"
     (folder / "pictures").mkdir(parents=True, exist_ok=True)
     lines = []
-    for lesson in OLD:
-        rng = random.Random(f"{seed}/{lesson}")
+    for task in OLD:
+        rng = random.Random(f"{seed}/{task}")
         for index in range(count):
-            lines.append(json.dumps(_old_row(folder, lesson, index, tasks.LESSONS[lesson](rng))))
+            lines.append(json.dumps(_old_row(folder, task, index, tasks.TASKS[task](rng))))
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
 
 
-def _old_row(folder: Path, lesson: str, index: int, made: dict[str, Any]) -> dict[str, Any]:
+def _old_row(folder: Path, task: str, index: int, made: dict[str, Any]) -> dict[str, Any]:
     images = []
     for image in made["images"]:
-        images.append(str(folder / "pictures" / f"{lesson}-{index}.png"))
+        images.append(str(folder / "pictures" / f"{task}-{index}.png"))
         image.save(images[-1])
     turn = made["messages"][-1]
     if calls := turn.get("tool_calls"):
@@ -73,7 +73,7 @@ def _old_row(folder: Path, lesson: str, index: int, made: dict[str, Any]) -> dic
         answer = write_tool_call(called["name"], called["arguments"])
     else:
         answer = turn["content"][0]["text"]
-    name = f"{lesson}-{index}"
+    name = f"{task}-{index}"
     meta = {"schema": "answer", "group": name, "gold": {"answer": answer}}
     row = {"id": name, "messages": made["messages"], "images": images, "meta": meta}
     return row | {"tools": made["tools"] or None}
@@ -150,9 +150,9 @@ def interval(a: list[Run], b: list[Run], metric: str) -> str:
     return f"{found.value:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
 
 
-def only(run: Run, lesson: str) -> Run:
-    """The rows of one lesson."""
-    kept = [sample for sample in run.samples if sample.group.rpartition("-")[0] == lesson]
+def only(run: Run, task: str) -> Run:
+    """The rows of one task."""
+    kept = [sample for sample in run.samples if sample.group.rpartition("-")[0] == task]
     return Run(
         folder=run.folder, config=run.config, schema=run.schema, samples=kept, summary={},
         environment=run.environment,
@@ -205,7 +205,7 @@ def main() -> None:
     parser.add_argument("--short", type=int, nargs="*", default=[], help="SFT with fewer steps, as well")
     parser.add_argument("--lambdas", type=float, nargs="+", default=[0.1, 0.2])
     parser.add_argument("--temperatures", type=float, nargs="+", default=[1.0])
-    parser.add_argument("--rows", type=int, default=60, help="rows of each lesson")
+    parser.add_argument("--rows", type=int, default=60, help="rows of each task")
     parser.add_argument("--speed", action="store_true", help="measure seconds a step and stop")
     options = parser.parse_args()
     options.out = options.out.resolve()
@@ -242,8 +242,8 @@ def show(base: dict[str, Run], found: dict[str, dict[str, list[Run]]], sft: str,
     print("|---|" + "---|" * (2 + len(OLD)))
     for name, kinds in [("base", {kind: [run] for kind, run in base.items()}), *found.items()]:
         cells = [score(kinds[kind], HEADLINE[kind]) for kind in ("new", "old")]
-        lessons_of = ([only(run, lesson) for run in kinds["old"]] for lesson in OLD)
-        cells += [score(runs, HEADLINE["old"]) for runs in lessons_of]
+        tasks_of = ([only(run, task) for run in kinds["old"]] for task in OLD)
+        cells += [score(runs, HEADLINE["old"]) for runs in tasks_of]
         print(f"| {name} | " + " | ".join(f"{cell:.3f}" for cell in cells) + " |")
     print("\n| against | run | new skill: difference | old skills: difference |\n|---|---|---|---|")
     skills = {name: score(kinds["new"], HEADLINE["new"]) for name, kinds in found.items()}

@@ -1,4 +1,4 @@
-"""The built-in model is what its card says, and its lessons are not the demo."""
+"""The built-in model is what its card says, and its tasks are not the demo."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def loaded():
 
 
 @pytest.fixture(scope="module")
-def lesson_texts() -> list[str]:
+def task_texts() -> list[str]:
     tasks.use_pieces(json.loads((tiny.path() / "tokenizer.json").read_text())["model"]["vocab"])
     rng = random.Random(5)
-    return [build._rendered(lesson(rng)) for lesson in tasks.LESSONS.values() for _ in range(ROWS)]
+    return [build._rendered(task(rng)) for task in tasks.TASKS.values() for _ in range(ROWS)]
 
 
 def test_it_is_a_hybrid_vision_language_model_with_a_tied_head(loaded) -> None:
@@ -88,7 +88,7 @@ def test_a_picture_takes_at_most_nine_tokens(loaded) -> None:
         assert int(grid.prod()) // shape.MERGE**2 <= 9
 
 
-def test_the_lessons_never_show_the_demos_tasks(lesson_texts: list[str]) -> None:
+def test_the_tasks_never_show_the_demos_tasks(task_texts: list[str]) -> None:
     forbidden = (
         "emit_caption_schema",
         "Label:",
@@ -96,13 +96,13 @@ def test_the_lessons_never_show_the_demos_tasks(lesson_texts: list[str]) -> None
         dfk_label.INSTRUCTION[:40],
         caption.SYSTEM[:40],
     )
-    assert not [text for text in lesson_texts if any(each in text for each in forbidden)]
+    assert not [text for text in task_texts if any(each in text for each in forbidden)]
     own = json.dumps(load("caption").json_schema["properties"])
-    assert not [text for text in lesson_texts if own in text]
+    assert not [text for text in task_texts if own in text]
 
 
-def test_the_lessons_never_show_the_demos_words(lesson_texts: list[str]) -> None:
-    shown = {word for text in lesson_texts for word in re.findall(r"[a-z]+", text.lower())}
+def test_the_tasks_never_show_the_demos_words(task_texts: list[str]) -> None:
+    shown = {word for text in task_texts for word in re.findall(r"[a-z]+", text.lower())}
     assert not shown & words.ALL
 
 
@@ -124,7 +124,7 @@ def test_no_piece_that_words_are_made_of_is_the_demos() -> None:
     assert not set(tasks.PIECES) & words.ALL
 
 
-def test_the_lessons_draw_no_letters_and_use_other_seeds_than_the_demo() -> None:
+def test_the_tasks_draw_no_letters_and_use_other_seeds_than_the_demo() -> None:
     source = inspect.getsource(tasks)
     assert "ImageFont" not in source
     assert ".text(" not in source
@@ -132,9 +132,9 @@ def test_the_lessons_draw_no_letters_and_use_other_seeds_than_the_demo() -> None
     assert demo.SEED not in recipe
 
 
-def test_lessons_repeat_for_a_seed_and_differ_between_seeds() -> None:
-    for lesson in tasks.LESSONS.values():
-        one, same, other = (lesson(random.Random(seed)) for seed in (1, 1, 2))
+def test_tasks_repeat_for_a_seed_and_differ_between_seeds() -> None:
+    for task in tasks.TASKS.values():
+        one, same, other = (task(random.Random(seed)) for seed in (1, 1, 2))
         assert one["messages"] == same["messages"] != other["messages"]
 
 

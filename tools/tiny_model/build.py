@@ -1,5 +1,4 @@
-"""Tokenizer, image processor and model of the built-in VLM, from `shape` and generated text. Needs
-transformers."""
+"""Build tokenizer, image processor and model of the built-in VLM from `shape` and generated text."""
 
 from __future__ import annotations
 
@@ -16,17 +15,17 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase
 
-#: How often the product's own prompts stand in the tokenizer's text, so that they take few tokens.
+#: How often the tokenizer's text repeats the project's own prompts, so that they take few tokens.
 _REPEATS = 200
 
 
 def corpus(seed: int, rows: int) -> list[str]:
-    """Text to train the tokenizer on: `rows` of each lesson as the chat template writes them, and the
-    product's prompts."""
+    """Return the texts to train the tokenizer on: `rows` rows of each task as the chat template writes them,
+    and the project's prompts."""
     from dfkdata.schemas import caption, dfk_label
 
     rng = random.Random(seed)
-    texts = [_rendered(lesson(rng)) for _ in range(rows) for lesson in tasks.LESSONS.values()]
+    texts = [_rendered(task(rng)) for _ in range(rows) for task in tasks.TASKS.values()]
     own = [
         dfk_label.INSTRUCTION,
         caption.SYSTEM,
@@ -45,16 +44,15 @@ def _rendered(row: tasks.Row) -> str:
 
 
 def weights() -> Path:
-    """The folder of the built-in model inside the package."""
+    """Return the folder of the built-in model inside the package."""
     return tiny.path()
 
 
 def tokenizer(seed: int = 7, rows: int = 4000) -> PreTrainedTokenizerBase:
-    """A byte-level BPE tokenizer with Qwen's splitting rule and special tokens, trained on `corpus`.
+    """Return a byte-level BPE tokenizer with Qwen's splitting rule and special tokens, trained on `corpus`.
 
     Merges inside words rank before merges with a leading blank, and only frequent long words have the latter.
-    So a word has the same tokens after a blank as after a quote, and copying it out of a sentence is copying
-    tokens."""
+    So a word has the same tokens after a blank as after a quote, and copying a word is copying tokens."""
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
     from transformers.models.qwen3_5.tokenization_qwen3_5 import Qwen3_5Tokenizer
 
@@ -76,8 +74,7 @@ def tokenizer(seed: int = 7, rows: int = 4000) -> PreTrainedTokenizerBase:
 
 
 #: The byte-level spelling of a blank, how many pieces get a merge with it, and how long a word with it must
-#: be: a
-#: short one is too often the beginning of another word, which would then have other tokens after a blank.
+#: be: a short one is too often the beginning of another word, which would then have other tokens after a blank.
 _BLANK, _BLANK_MERGES, _LONG = "Ġ", 160, 5
 
 
@@ -95,7 +92,7 @@ def _bytes() -> Any:
 
 
 def _after_blank(texts: list[str], vocab: dict[str, int]) -> list[str]:
-    """The pieces that most often follow a blank and are one token."""
+    """Return the one-token pieces that most often follow a blank."""
     from tokenizers import pre_tokenizers
 
     split = pre_tokenizers.Sequence([_qwen_split(), _bytes()])
@@ -122,7 +119,7 @@ def _wrap(made: Any) -> Any:
 
 
 def model(made: PreTrainedTokenizerBase, seed: int = 0) -> torch.nn.Module:
-    """The model with random weights, fp32, on the CPU."""
+    """Return the model with random weights, fp32, on the CPU."""
     import torch
     from transformers import Qwen3_5Config, Qwen3_5ForConditionalGeneration, set_seed
 
@@ -148,8 +145,7 @@ def model(made: PreTrainedTokenizerBase, seed: int = 0) -> torch.nn.Module:
 
 
 def save(made: PreTrainedTokenizerBase, built: torch.nn.Module, folder: Path) -> None:
-    """Write the model folder as transformers lays it out: weights in bf16, processor files for both image
-    backends."""
+    """Write a model folder of transformers: weights in bf16, and processor files for both image backends."""
     import torch
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -165,7 +161,7 @@ def save(made: PreTrainedTokenizerBase, built: torch.nn.Module, folder: Path) ->
 
 
 def _without(path: Path, *keys: str) -> None:
-    """Drop keys that say how this process loaded the model, not what the model is."""
+    """Drop keys that describe how this process loaded the model."""
     data = json.loads(path.read_text(encoding="utf-8"))
     for key in keys:
         *above, last = key.split(".")

@@ -1,8 +1,8 @@
-"""The shape of the built-in model and its special tokens.
+"""Shape and special tokens of the built-in model.
 
-A real `qwen3_5` vision-language model, as small as it can be and still copy, see and call tools: six layers,
-two thirds of them Gated DeltaNet, a vision tower of two blocks, tied head. Special tokens and their order are
-those of the released Qwen3.5 tokenizer."""
+It is a `qwen3_5` vision-language model, as small as possible for copying, seeing and calling tools: six
+layers, two thirds of them Gated DeltaNet, a vision tower of two blocks, a tied head. The special tokens and
+their order are those of the released Qwen3.5 tokenizer."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 
 VOCABULARY = 3072
 
-#: (text, special). A special token is dropped by `skip_special_tokens`; tool and think tags are not, as in
-#: the release.
+#: (text, special). `skip_special_tokens` drops special tokens; tool and think tags are not special, as in the
+#: release.
 ADDED_TOKENS: tuple[tuple[str, bool], ...] = tuple(
     [
         (f"<|{name}|>", True)
@@ -28,13 +28,13 @@ ADDED_TOKENS: tuple[tuple[str, bool], ...] = tuple(
 
 PATCH = 16
 MERGE = 2
-#: Pictures are brought to at most this many pixels: 9 image tokens.
+#: Pictures are scaled to at most this many pixels, which are 9 image tokens.
 MAX_PIXELS = 96 * 96
 MIN_PIXELS = 64 * 64
 
 
 def text_config(vocabulary: int) -> dict[str, Any]:
-    """Keyword arguments of `Qwen3_5TextConfig`."""
+    """Return the keyword arguments of `Qwen3_5TextConfig`."""
     return {
         "vocab_size": vocabulary,
         "hidden_size": 192,
@@ -62,7 +62,7 @@ def text_config(vocabulary: int) -> dict[str, Any]:
 
 
 def vision_config() -> dict[str, Any]:
-    """Keyword arguments of `Qwen3_5VisionConfig`."""
+    """Return the keyword arguments of `Qwen3_5VisionConfig`."""
     return {
         "depth": 2,
         "hidden_size": 96,
@@ -77,7 +77,7 @@ def vision_config() -> dict[str, Any]:
 
 
 def image_processor_config() -> dict[str, Any]:
-    """Keyword arguments of the Qwen2-VL image processor; `size` is in pixels, not in sides."""
+    """Return the keyword arguments of the Qwen2-VL image processor; `size` counts pixels, not sides."""
     return {
         "patch_size": PATCH,
         "merge_size": MERGE,

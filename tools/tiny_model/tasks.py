@@ -1,15 +1,15 @@
-"""What the built-in model is taught: copying and seeing, on rows that are generated and never repeat.
+"""Tasks on which the built-in model is trained: copying and seeing, on generated rows that never repeat.
 
-Every word that carries meaning is made up out of syllables, so that the model learns to copy and not to know.
-Pictures are named in English. Four lessons, each a generator of rows of the messages layout:
+Every word that carries meaning is made up of syllables, so that the model learns to copy and not to know.
+Pictures are described in English. There are four tasks, each a generator of rows of the messages layout:
 
 - `fill_form`: read `name: value` entries and call a tool whose name and parameters are made up,
 - `take_apart`: read a sentence and list its things, traits and relations as JSON or as lines,
 - `look`: say which shape and colour is drawn, where, and repeat the title,
-- `judge`: read a rule that ties shapes to made-up words, look, and answer in two marked lines.
+- `apply_rule`: read a rule that ties shapes to made-up words, look, and answer in two marked lines.
 
-Promise: none of the demo's tasks, word lists, fonts or seeds occur here (held by a test), so that a score of
-the untouched model on the demo is a score on unseen tasks."""
+Guarantee: none of the demo's tasks, word lists, fonts or seeds occur here (a test checks this), so that a
+score of the untouched model on the demo is a score on unseen tasks."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from PIL import Image, ImageDraw
 
 from dfktrain.demo.words import ALL as DEMO_WORDS
 
-#: Never said: the demo's words, and the marks of its answers.
+#: Words that never occur: the demo's words, and the markers of its answers.
 RESERVED = DEMO_WORDS | {"label", "analisis", "judul", "konteks"}
 
 Row = dict[str, Any]
@@ -54,13 +54,13 @@ PIECES: list[str] = []
 
 
 def use_pieces(vocabulary: Iterable[str]) -> None:
-    """Let words be pieces of this vocabulary as well."""
-    found = {piece for piece in vocabulary if piece.isascii() and piece.isalpha() and len(piece) > 2}
-    PIECES[:] = sorted(found | {piece.lower() for piece in found})
+    """Let made-up words also be pieces of this vocabulary."""
+    pieces = {piece for piece in vocabulary if piece.isascii() and piece.isalpha() and len(piece) > 2}
+    PIECES[:] = sorted(pieces | {piece.lower() for piece in pieces})
 
 
 def word(rng: random.Random) -> str:
-    """One made-up word of one to three syllables; never a word of the demo."""
+    """Return a made-up word of one to three syllables; never a word of the demo."""
     made = _made_up(rng)
     while made.lower() in RESERVED:
         made = _made_up(rng)
@@ -68,8 +68,8 @@ def word(rng: random.Random) -> str:
 
 
 def _made_up(rng: random.Random) -> str:
-    """Syllables; some words are any letters or a piece of the vocabulary, so that no piece of a word is
-    foreign to the model: a token that was never an answer cannot be copied."""
+    """Return syllables, for some words random letters or a piece of the vocabulary: every token must occur in
+    answers, because a token that was never an answer cannot be copied."""
     kind = rng.random()
     if kind < 0.15:
         return "".join(rng.choices(_LETTERS, k=rng.randint(3, 7)))
@@ -81,7 +81,7 @@ def _made_up(rng: random.Random) -> str:
 
 
 def _verb(rng: random.Random) -> str:
-    """One made-up word with -ing; never a word of the demo, which a made-up stem can become."""
+    """Return a made-up word with -ing; never a word of the demo."""
     made = word(rng) + "ing"
     while made in RESERVED:
         made = word(rng) + "ing"
@@ -89,7 +89,7 @@ def _verb(rng: random.Random) -> str:
 
 
 def name(rng: random.Random) -> str:
-    """One made-up word with a capital."""
+    """Return a made-up word with a capital."""
     return word(rng).capitalize()
 
 
@@ -126,7 +126,7 @@ _SYSTEMS = (
 
 
 def _tool(rng: random.Random, kinds: list[tuple[str, str]], function: str) -> Row:
-    """A tool definition in the layout that pydantic writes, descriptions and limits included."""
+    """Return a tool definition in the layout that pydantic writes, with descriptions and limits."""
     properties: Row = {}
     for key, kind in kinds:
         title = key.replace("_", " ").title()
@@ -177,7 +177,7 @@ def _tool(rng: random.Random, kinds: list[tuple[str, str]], function: str) -> Ro
 
 
 def fill_form(rng: random.Random) -> Row:
-    """`poru: tam, lesk` entries in any order -> a call with these values, lists as JSON arrays."""
+    """Return a row with `poru: tam, lesk` entries and a call with their values, lists as JSON arrays."""
     keys = list(
         dict.fromkeys(rng.choice((word(rng), f"{word(rng)}_{word(rng)}")) for _ in range(rng.randint(2, 5)))
     )
@@ -231,8 +231,8 @@ _LINKS = ("with", "and", "next to", "above", "behind", "under")
 
 
 def take_apart(rng: random.Random) -> Row:
-    """`a brin toka skaiing over the muro` -> its things, their traits and its relations, in one of three
-    layouts."""
+    """Return a row with a sentence such as `a brin toka skaiing over the muro` and its things, traits and
+    relations, in one of three layouts."""
     things = [_thing(rng) for _ in range(rng.randint(1, 3))]
     sentence, relations = _said(things[0], rng.choice(("a", "the", "one"))), []
     for before, thing in itertools.pairwise(things):
@@ -254,7 +254,7 @@ def take_apart(rng: random.Random) -> Row:
 
 
 def take_apart_among_tools(rng: random.Random) -> Row:
-    """The same with tools on offer that do not fit: the answer is text all the same."""
+    """Return a row of `take_apart` with tools that do not fit: the answer is still text."""
     return take_apart(rng) | {"tools": fill_form(rng)["tools"]}
 
 
@@ -267,7 +267,7 @@ _TAKE = {
 
 
 def _layout(layout: str, things: list[tuple[list[str], str]], relations: list[str], place: str | None) -> str:
-    """JSON objects, a JSON mapping of things to traits, or lines."""
+    """Return JSON objects, a JSON mapping of things to traits, or lines."""
     match layout:
         case "objects":
             objects = [{"thing": noun, "traits": traits} for traits, noun in things]
@@ -281,12 +281,11 @@ def _layout(layout: str, things: list[tuple[list[str], str]], relations: list[st
             return "\n".join([*lines, f"@ {place}"] if place else lines)
 
 
-# ------------------------------------------------------------------------------------------------ look and
-# judge
+# -------------------------------------------------------------------------------------- look and apply_rule
 
 
 def draw(rng: random.Random, shape: str, colour: str, place: str = "middle", side: int = 96) -> Image.Image:
-    """A square picture: one filled shape on a pale ground, among thin grey strokes and small pale boxes."""
+    """Return a square picture: one filled shape on a pale ground, among thin grey strokes and pale boxes."""
     ground = tuple(rng.randint(215, 255) for _ in range(3))
     image = Image.new("RGB", (side, side), ground)
     pen = ImageDraw.Draw(image)
@@ -313,7 +312,7 @@ def _clutter(rng: random.Random, pen: ImageDraw.ImageDraw, side: int) -> None:
 
 
 def _scribble(rng: random.Random, pen: ImageDraw.ImageDraw, x: float, y: float, side: int) -> None:
-    """A row of small dark marks, as small print looks from afar."""
+    """Draw a row of small dark marks that looks like small print from afar."""
     dark = (rng.randint(20, 120),) * 3
     while x < side and rng.random() < 0.93:
         pen.line((x, y, x, y + rng.uniform(-3, 3)), fill=dark, width=1)
@@ -332,7 +331,7 @@ def _centre(rng: random.Random, place: str, side: int, half: float) -> tuple[flo
 def draw_shape(
     pen: ImageDraw.ImageDraw, shape: str, centre: tuple[float, float], half: float, fill: tuple[int, ...]
 ) -> None:
-    """Draw `shape` of SHAPES, `half` its half side in pixels."""
+    """Draw a shape of SHAPES; `half` is half its side in pixels."""
     x, y = centre
     box = (x - half, y - half, x + half, y + half)
     match shape:
@@ -364,34 +363,35 @@ def _star(x: float, y: float, half: float) -> list[tuple[float, float]]:
 
 
 def look(rng: random.Random) -> Row:
-    """Picture and title -> a sentence that names shape, colour and place and repeats the title."""
+    """Return a row with picture and title, and a sentence that names shape, colour, place and the title."""
     shape, colour, place = rng.choice(SHAPES), rng.choice(tuple(COLOURS)), rng.choice(PLACES)
     title = " ".join(name(rng) for _ in range(rng.randint(1, 4)))
     picture = [{"type": "image"}]
     question = rng.choice(("What is drawn?", "Look.", "Apa yang tampak?"))
-    said = [_text(f"{rng.choice(('Title', 'Head', 'Topik'))}: {title}\n{question}")]
+    text = [_text(f"{rng.choice(('Title', 'Head', 'Topik'))}: {title}\n{question}")]
     answer = f"A {colour} {shape} at the {place}. It says: {title}"
-    user = picture + said if rng.random() < 0.5 else said + picture
+    user = picture + text if rng.random() < 0.5 else text + picture
     return _row(user, {"content": [_text(answer)]}, images=[draw(rng, shape, colour, place)])
 
 
-def judge(rng: random.Random) -> Row:
-    """A rule in the prompt ties each of two to four shapes to a word; answer the word, then the evidence."""
+def apply_rule(rng: random.Random) -> Row:
+    """Return a row whose rule ties each of two to four shapes to a word; the answer is the word of the drawn
+    shape, then the evidence."""
     shapes = rng.sample(SHAPES, rng.randint(2, 4))
     colour, shape = rng.choice(tuple(COLOURS)), rng.choice(shapes)
-    verdicts = {each: word(rng) for each in shapes}
+    words = {name: word(rng) for name in shapes}
     first, second = name(rng), name(rng)
     title = " ".join(name(rng) for _ in range(rng.randint(1, 3)))
-    rule = "\n".join(f"{each}: {verdict}" for each, verdict in verdicts.items())
+    rule = "\n".join(f"{name}: {meaning}" for name, meaning in words.items())
     user = [_text(f"{rule}\nTopik: {title}\n{first}, {second}?"), {"type": "image"}]
-    answer = f"{first}: {verdicts[shape]}\n\n{second}: {colour} {shape}, {title}"
+    answer = f"{first}: {words[shape]}\n\n{second}: {colour} {shape}, {title}"
     return _row(user, {"content": [_text(answer)]}, images=[draw(rng, shape, colour, rng.choice(PLACES))])
 
 
-LESSONS: dict[str, Callable[[random.Random], Row]] = {
+TASKS: dict[str, Callable[[random.Random], Row]] = {
     "fill_form": fill_form,
     "take_apart": take_apart,
     "take_apart_among_tools": take_apart_among_tools,
     "look": look,
-    "judge": judge,
+    "judge": apply_rule,
 }

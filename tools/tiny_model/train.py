@@ -1,12 +1,12 @@
-"""Make the built-in model from nothing: `python -m tools.tiny_model.train` (a GPU; a sitting takes about nine
-minutes on one H200). The weights that ship took four sittings, which the model card and docs/LOG.md list.
+"""Train the built-in model from random weights: `python -m tools.tiny_model.train` in a checkout.
 
-Strategy: rows of `lessons` are generated in worker processes and never repeat; each step is one batch of long
-rows (tools in the prompt) and one of short rows; loss on answers only; AdamW with a cosine to zero; weights
-are saved in bf16 and the exact-match rates printed are those of the saved weights on rows of another seed.
-Options: --steps, --seed, --peak (learning rate), --out FOLDER, --seconds (a limit: after 40 steps the number
-of steps is cut to fit it), --start FOLDER (go on from weights made before), --hold (no cosine: another
-sitting goes on from here), --trial (a few small steps on a CPU, to see that it works)."""
+A run takes about nine minutes on one H200. The weights that ship took four runs, each from the weights of the
+one before; the model card and docs/LOG.md list them.
+
+How it works: rows of `tasks` are generated in worker processes and never repeat. Each step is one batch of
+long rows (tools in the prompt) and one of short rows; only answers carry loss; AdamW with a cosine to zero.
+Weights are saved in bf16, and the printed exact-match rates are those of the saved weights on rows of another
+seed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from tools.tiny_model import build, shape, tasks
 
-#: Rows of each lesson in one step: (long batch, short batch).
+#: Rows of each task in one step: (long batch, short batch).
 LONG = {"fill_form": 44, "take_apart_among_tools": 36}
 SHORT = {"take_apart": 96, "look": 72, "judge": 56}
 WARMUP_STEPS = 60
@@ -38,13 +38,13 @@ Batch = dict[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class Tools:
-    """What turns a row into tensors; cheap to hand to worker processes."""
+    """Turn rows into tensors; cheap to send to worker processes."""
 
     tokenizer: Any
     images: Any
 
     def encode(self, row: tasks.Row) -> tuple[list[int], list[int]]:
-        """(token ids, number of prompt tokens) of the row as the chat template writes it."""
+        """Return (token ids, number of prompt tokens) of a row as the chat template writes it."""
         write = self.tokenizer.apply_chat_template
         pads = [self.pads(image) for image in row["images"]]
         prompt = write(
@@ -61,14 +61,14 @@ class Tools:
         return ids + answer, len(ids)
 
     def pads(self, image: Any) -> int:
+        """Return the number of tokens of a picture."""
         side = shape.PATCH * shape.MERGE
         assert image.width % side == image.height % side == 0
         return (image.width // side) * (image.height // side)
 
 
 def batch(rows: list[tasks.Row], tools: Tools, multiple: int = 64) -> Batch:
-    """Rows -> input_ids, labels, attention_mask, mm_token_type_ids (B, T), right-padded, and pictures if
-    there are any."""
+    """Return input_ids, labels, attention_mask, mm_token_type_ids (B, T), right-padded, and the pictures."""
     encoded = [tools.encode(row) for row in rows]
     width = math.ceil(max(len(ids) for ids, _ in encoded) / multiple) * multiple
     made = {key: torch.zeros(len(rows), width, dtype=torch.long) for key in ("attention_mask", "input_ids")}
@@ -84,7 +84,7 @@ def batch(rows: list[tasks.Row], tools: Tools, multiple: int = 64) -> Batch:
 
 
 class Steps(IterableDataset[tuple[Batch, Batch]]):
-    """(long batch, short batch) for each step; worker w of n makes steps w, w + n, ..."""
+    """Yield (long batch, short batch) for each step; worker w of n makes the steps w, w + n, ..."""
 
     def __init__(self, tools: Tools, seed: int, shrink: int = 1) -> None:
         self.tools, self.seed, self.shrink = tools, seed, shrink
@@ -99,15 +99,15 @@ class Steps(IterableDataset[tuple[Batch, Batch]]):
 
     def _batch(self, mixture: dict[str, int], rng: random.Random) -> Batch:
         rows = [
-            tasks.LESSONS[lesson](rng)
-            for lesson, count in mixture.items()
+            tasks.TASKS[task](rng)
+            for task, count in mixture.items()
             for _ in range(max(1, count // self.shrink))
         ]
         return batch(rows, self.tools)
 
 
 def loss_sum(model: torch.nn.Module, rows: Batch) -> tuple[torch.Tensor, int]:
-    """(sum of the cross-entropy over answer tokens, their number); the head sees answer positions only."""
+    """Return (sum of the cross-entropy over answer tokens, their number); the head sees only their positions."""
     labels = rows.pop("labels")
     hidden = model.model(**rows, use_cache=False).last_hidden_state[:, :-1]
     scored = labels[:, 1:] != IGNORED
@@ -118,14 +118,14 @@ def loss_sum(model: torch.nn.Module, rows: Batch) -> tuple[torch.Tensor, int]:
 
 
 def learning_rate(step: int, steps: int, peak: float, *, hold: bool) -> float:
-    """Linear warm-up, then the peak (`hold`) or a cosine to zero."""
+    """Return the learning rate of a step: linear warm-up, then the peak (`hold`) or a cosine to zero."""
     warm = min(1.0, (step + 1) / WARMUP_STEPS)
     fall = 1.0 if hold else 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps)))
     return peak * warm * fall
 
 
 def train(model: torch.nn.Module, tools: Tools, options: argparse.Namespace) -> list[tuple[int, float]]:
-    """Train in place; returns (step, loss per answer token) every ten steps."""
+    """Train a model in place and return (step, loss per answer token) of every tenth step."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=options.peak, betas=(0.9, 0.98), weight_decay=0.05)
     data = DataLoader(
         Steps(tools, options.seed, options.shrink),
@@ -157,7 +157,7 @@ _MEASURED = (10, 40)
 
 
 def _step(model: torch.nn.Module, pair: tuple[Batch, Batch], optimizer: torch.optim.Optimizer) -> float:
-    """One optimiser step on both batches; returns the mean loss over their answer tokens."""
+    """Take one optimiser step on both batches and return the mean loss over their answer tokens."""
     device = next(model.parameters()).device
     tokens = sum(int((rows["labels"][:, 1:] != IGNORED).sum()) for rows in pair)
     total = torch.zeros((), device=device)
@@ -172,7 +172,7 @@ def _step(model: torch.nn.Module, pair: tuple[Batch, Batch], optimizer: torch.op
 
 
 def _fitting(steps: int, each: float, spent: float, step: int, limit: float | None) -> int:
-    """How many steps of `each` seconds fit into `limit` seconds, of which `spent` are gone after `step`."""
+    """Return how many steps of `each` seconds fit into `limit` seconds, of which `spent` are gone after `step`."""
     fitting = steps if limit is None else min(steps, step + int((limit - spent) / max(each, 1e-3)))
     _say(f"{each:.3f} s a step: {fitting} steps")
     return fitting
@@ -180,16 +180,16 @@ def _fitting(steps: int, each: float, spent: float, step: int, limit: float | No
 
 @torch.no_grad()
 def exact_match(model: torch.nn.Module, tools: Tools, seed: int, rows: int) -> dict[str, float]:
-    """Share of unseen rows of each lesson that greedy decoding answers exactly."""
+    """Return the share of unseen rows of each task that greedy decoding answers exactly."""
     rates = {}
-    for lesson, make in tasks.LESSONS.items():
-        rng = random.Random(f"check/{seed}/{lesson}")
-        rates[lesson] = sum(_answers(model, tools, [make(rng) for _ in range(rows)])) / rows
+    for task, make in tasks.TASKS.items():
+        rng = random.Random(f"check/{seed}/{task}")
+        rates[task] = sum(_answers(model, tools, [make(rng) for _ in range(rows)])) / rows
     return rates
 
 
 def _answers(model: torch.nn.Module, tools: Tools, rows: list[tasks.Row]) -> list[bool]:
-    """Whether each row is answered exactly; prompts are left-padded."""
+    """Return whether each row is answered exactly; prompts are left-padded."""
     encoded = [tools.encode(row) for row in rows]
     prompts = [ids[:length] for ids, length in encoded]
     width, device = max(map(len, prompts)), next(model.parameters()).device
@@ -231,13 +231,17 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--steps", type=int, default=1400)
     parser.add_argument("--seed", type=int, default=11)
-    parser.add_argument("--out", type=Path, default=build.weights())
-    parser.add_argument("--seconds", type=float)
-    parser.add_argument("--start", type=Path)
-    parser.add_argument("--peak", type=float, default=1.5e-3)
-    parser.add_argument("--hold", action="store_true")
+    parser.add_argument("--out", type=Path, default=build.weights(), help="folder of the model")
+    parser.add_argument(
+        "--seconds", type=float, help="limit; after 40 steps the number of steps is cut to fit"
+    )
+    parser.add_argument("--start", type=Path, help="folder with weights to start from")
+    parser.add_argument("--peak", type=float, default=1.5e-3, help="learning rate")
+    parser.add_argument(
+        "--hold", action="store_true", help="no cosine, because another run continues from here"
+    )
     parser.add_argument("--workers", type=int, default=14)
-    parser.add_argument("--trial", action="store_true")
+    parser.add_argument("--trial", action="store_true", help="a few small steps on a CPU, as a test")
     options = parser.parse_args(arguments)
     options.shrink = 12 if options.trial else 1
     if options.trial:
@@ -246,7 +250,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Train, save and check; the last line printed is a JSON object with the exact-match rates."""
+    """Train, save and check a model; the last printed line is a JSON object with the exact-match rates."""
     from transformers import AutoTokenizer, Qwen2VLImageProcessorPil, Qwen3_5ForConditionalGeneration
 
     options = _options(arguments)
