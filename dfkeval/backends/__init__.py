@@ -2,7 +2,8 @@
 
 A member is a module with two names, and three more that are optional:
 
-    Config         what users write under `backend:`, a subclass of `dfkdata.common.config.Config` whose `kind`
+    Config         what users write under `backend:`, a subclass of `dfkdata.common.config.Config` whose
+    `kind`
                    is the name of the member
     start(config)  loads the engine and returns a `Backend`; raises `BackendError` or `ConfigError`
     CAPABILITIES   what the backend can do besides answering (`Capabilities`); without it, nothing
@@ -10,8 +11,8 @@ A member is a module with two names, and three more that are optional:
                    raises `ConfigError` for what the engine cannot do, before anything is loaded
 
 The returned backend has `info`, `capabilities` (the same as the module's), `generate` and `close`. If its
-capabilities say so it is a `Scorer` or `Cacheable` as well. The engine's package is imported inside `start`, so
-that a configuration can be written and checked where the engine is not installed. A complete member:
+capabilities say so it is a `Scorer` or `Cacheable` as well. The engine's package is imported inside `start`,
+so that a configuration can be written and checked where the engine is not installed. A complete member:
 
     from typing import Literal
     from dfkdata.common import config
@@ -54,7 +55,8 @@ FAMILY = "dfkeval.backends"
 
 
 def kind_of(config: Config) -> str:
-    """Return the name of the member that a configuration belongs to; a module's path for one from elsewhere."""
+    """Return the name of the member that a configuration belongs to; a module's path for one from
+    elsewhere."""
     return str(getattr(config, "kind", type(config).__module__))
 
 

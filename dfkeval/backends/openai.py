@@ -1,12 +1,16 @@
-"""Any server that speaks the OpenAI chat protocol: vLLM, SGLang, llama.cpp, and hosted ones.
+"""Ask any server that speaks the OpenAI chat protocol: vLLM, SGLang, llama.cpp, and hosted ones.
 
-Strategy: one thread a request under way; which server it goes to and how many there may be follows the
-servers' health (`_http`); images travel as data URIs of the file's own bytes, tools and the think switch as
-the server's template expects them (`_chat`). Promises: no request is lost: each ends as an answer or as a
-failed request with its reason; a stop string that the server cut off is put back and recorded; the key comes
-from the environment and is never stored; a server that ignores a constraint is found out before it is asked
-anything. What server-side tool parsing returned is written back in the template's form and marked, since the
-model's own bytes are gone; `tool_parsing: compare` asks for them too."""
+How it works: each request under way has a thread. Which server it goes to, and how many may be under way,
+follows the servers' health (`retry`). Images travel as data URIs of the file's own bytes, tools and the think
+switch as the server's template expects them (`protocol`). A call that the server parsed is written back in
+the template's form and marked, because the model's own bytes are gone; `tool_parsing: compare` asks for them
+too.
+
+Guarantees:
+- Each request ends as an answer or as a failed request with its reason.
+- A stop string that the server cut off is put back and recorded.
+- The key comes from the environment and is never stored.
+- A server that ignores a constraint is found out before it is asked anything."""
 
 from __future__ import annotations
 
@@ -42,16 +46,22 @@ CAPABILITIES = Capabilities(constrained=True, remote=True, parallel=True, cachea
 
 
 class Config(config.Config):
-    """base_urls: one or more, each ending in /v1; requests are shared between them. model: the name that the
-    servers know it by.
+    """What users write under `backend:`.
 
-    stream: answers are asked as streams, which tells the time to the first token; they are the same answers.
-
-    server: what they are, for parameters beyond the protocol (constraints, a budget of reasoning). key: name
-    of the environment variable that holds the API key, None for none. timeout: seconds of one attempt.
-    attempts: per request. concurrency: requests under way at most, at all servers. revision: what the servers
-    run, in your words; without it answers are never taken from a cache. tool_parsing: "compare" keeps the
-    calls that the server parsed beside the raw text, from a second greedy request where that is needed."""
+    Args:
+        base_urls: Addresses of the servers, each ending in /v1; requests are shared between them.
+        model: The name that the servers know the model by.
+        server: What they are, for parameters beyond the protocol (constraints, a budget of reasoning).
+        key: Name of the environment variable that holds the API key; None for no key.
+        timeout: Seconds of one attempt.
+        attempts: Attempts for each request.
+        concurrency: Requests under way at most, at all servers.
+        revision: What the servers run, in your words; without it answers are never taken from a cache.
+        tool_parsing: "compare" keeps the calls that the server parsed beside the raw text, from a second
+            greedy request if that is needed.
+        stream: Whether answers are streamed, which shows the time to the first token; the answers are the
+            same.
+    """
 
     kind: Literal["openai"] = "openai"
     base_urls: tuple[str, ...] = Field(min_length=1)
@@ -67,7 +77,7 @@ class Config(config.Config):
 
 
 def check(config: Config, sampling: Sampling, constraint: Constraint | None) -> None:
-    """Raises `ConfigError` for what these servers have no parameter for."""
+    """Raise `ConfigError` if these servers have no parameter for what is asked."""
     if constraint is not None:
         protocol.constrained(constraint, config.server)
     if sampling.thinking_budget is not None:
@@ -79,7 +89,7 @@ def check(config: Config, sampling: Sampling, constraint: Constraint | None) -> 
 
 
 def start(config: Config) -> Backend:
-    """Check that a server answers. Raises `ConfigError` for a key that is not set, `BackendError` when none
+    """Check that a server answers. Raises `ConfigError` if the key is not set, `BackendError` if no server
     answers."""
     try:
         import httpx
@@ -96,8 +106,11 @@ def start(config: Config) -> Backend:
 
 
 class OpenAI:
-    """A backend around an httpx client. identity: what the user says that the servers run; None if they say
-    nothing."""
+    """A backend around an httpx client.
+
+    Attributes:
+        identity: What the user says that the servers run.
+    """
 
     capabilities = CAPABILITIES
 
@@ -113,7 +126,7 @@ class OpenAI:
         self.identity = AnswerIdentity.of({**self.info, "server": config.server})
 
     def check(self) -> None:
-        """Raises `BackendError` when no server answers at all."""
+        """Raise `BackendError` if no server answers at all."""
         import httpx
 
         faults = []
@@ -126,7 +139,7 @@ class OpenAI:
         raise BackendError(f"no server answers ({'; '.join(faults)}); start it, or correct backend.base_urls")
 
     def generate(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[Completion]:
-        """One completion for each request, as they come. Raises `ConfigError` for a server that ignores a
+        """Yield one completion for each request, as they come. Raises `ConfigError` if a server ignores a
         constraint."""
         waiting = self._probed(requests, sampling)
         pool = ThreadPoolExecutor(max_workers=self.config.concurrency)
@@ -144,7 +157,7 @@ class OpenAI:
             pool.shutdown(wait=False, cancel_futures=True)
 
     def fingerprint(self, request: Request, sampling: Sampling) -> dict[str, Any]:
-        """The whole JSON of the request, pictures included, as a hash."""
+        """Return the hash of the whole JSON of the request, pictures included."""
         payload = body(request, sampling, self.config.model, self.config.server)
         text = msgspec.json.encode((payload, self.config.tool_parsing), order="sorted")
         return {"request_sha256": hashlib.sha256(text).hexdigest()}
@@ -154,7 +167,7 @@ class OpenAI:
         self.client.close()
 
     def _probed(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[Request]:
-        """The requests, each new kind of constraint tried out at every server before its first one."""
+        """The requests; each new kind of constraint is tried at every server first."""
         tried: set[str] = set()
         for request in requests:
             if request.constraint is not None and request.constraint.kind not in tried:
@@ -163,12 +176,12 @@ class OpenAI:
             yield request
 
     def _probe(self, constraint: Constraint) -> None:
-        """Raises `ConfigError` for a server that refuses or ignores the kind of `constraint`, `BackendError`
-        for one that does not answer."""
+        """Raise `ConfigError` if a server refuses or ignores this kind of constraint, `BackendError` if it
+        does not answer."""
         parts = [{"type": "text", "text": "Say hello."}]
         only = protocol.probe(constraint)
-        asked = Request(id="probe", messages=[{"role": "user", "content": parts}], constraint=only)
-        payload = body(asked, Sampling(max_new_tokens=64), self.config.model, self.config.server)
+        request = Request(id="probe", messages=[{"role": "user", "content": parts}], constraint=only)
+        payload = body(request, Sampling(max_new_tokens=64), self.config.model, self.config.server)
         for number, url in enumerate(self.urls):
             try:
                 reply: Reply = self.retry.run(partial(self._probe_attempt, payload, number), Servers(1, 1))
@@ -200,38 +213,38 @@ class OpenAI:
             return _failed(request.id, str(error), started)
         except RequestFailed as failure:
             return _failed(request.id, str(failure), started, timed_out=failure.timed_out)
-        found = self._completion(request, sampling, reply, started)
-        return replace(found, label_probs=label_probs(reply.answer, request))
+        answer = self._completion(request, sampling, reply, started)
+        return replace(answer, label_probs=label_probs(reply.answer, request))
 
     def _tried(self, payload: dict[str, Any]) -> Reply:
-        asked = payload | _stream.ASKED if self.config.stream else payload
-        found: Reply = self.retry.run(lambda server: self._attempt(asked, server), self.servers)
-        return found
+        sent = payload | _stream.STREAM_OPTIONS if self.config.stream else payload
+        reply: Reply = self.retry.run(lambda server: self._attempt(sent, server), self.servers)
+        return reply
 
     def _completion(self, request: Request, sampling: Sampling, reply: Reply, started: float) -> Completion:
         seconds = time.monotonic() - started
-        found = completion(request.id, reply.answer, sampling, seconds, self.config.server)
-        return replace(found, first_token_seconds=reply.first)
+        answer = completion(request.id, reply.answer, sampling, seconds, self.config.server)
+        return replace(answer, first_token_seconds=reply.first)
 
     def _both(
         self, request: Request, sampling: Sampling, payload: dict[str, Any], reply: Reply, started: float
     ) -> Completion:
-        """The raw text with the calls that the server parsed beside it.
+        """The raw text, and beside it the calls that the server parsed.
 
-        Where the server gives only the calls, the raw text is that of a second request that forbids them, and
+        If the server gives only the calls, the raw text is that of a second request that forbids them, and
         counts only if its prompt was as long."""
         choice = reply.answer["choices"][0]
         message = choice["message"]
         calls = protocol.calls_of(message)
         if not calls or TOOL_CALL_OPEN in (message.get("content") or ""):
             bare = reply.answer | {"choices": [choice | {"message": message | {"tool_calls": None}}]}
-            found = self._completion(request, sampling, reply._replace(answer=bare), started)
-            return replace(found, server_calls=calls, server_source="same answer")
+            answer = self._completion(request, sampling, reply._replace(answer=bare), started)
+            return replace(answer, server_calls=calls, server_source="same answer")
         second = self._tried(payload | {"tool_choice": "none"})
         raw = self._completion(request, sampling, second, started)
-        found = self._completion(request, sampling, reply, started)
-        if raw.n_prompt_tokens != found.n_prompt_tokens or raw.server_parsed:
-            return replace(found, server_calls=calls, server_source="no raw text")
+        answer = self._completion(request, sampling, reply, started)
+        if raw.n_prompt_tokens != answer.n_prompt_tokens or raw.server_parsed:
+            return replace(answer, server_calls=calls, server_source="no raw text")
         return replace(raw, server_calls=calls, server_source="two greedy requests")
 
     def _attempt(self, payload: dict[str, Any], server: int) -> Reply:
@@ -248,13 +261,13 @@ class OpenAI:
             raise self._late() from error
         except httpx.HTTPError as error:
             raise RequestFailed(f"{type(error).__name__}: {error}", retryable=True) from error
-        rest = spent(response.headers)
-        if rest is not None:
-            self.servers.pause(server, rest)
+        seconds = spent(response.headers)
+        if seconds is not None:
+            self.servers.pause(server, seconds)
         return reply
 
     def _reply(self, response: Any, began: float) -> Reply:
-        """What a response holds; a server that does not stream answers whole. Raises `RequestFailed`."""
+        """Read a response, streamed or whole. Raises `RequestFailed`."""
         parts = self._parts(response, began)
         if response.status_code != 200:
             text = " ".join(b"".join(parts).decode(errors="replace").split())[:300]
@@ -265,7 +278,7 @@ class OpenAI:
         return Reply(_answer.checked(b"".join(parts)))
 
     def _parts(self, response: Any, began: float) -> Iterator[bytes]:
-        """The body as it comes, unpacked. Raises `RequestFailed` for one without end, in bytes or in time."""
+        """The body as it comes, unpacked. Raises `RequestFailed` if it is too large or takes too long."""
         size = 0
         for part in response.iter_bytes():
             size += len(part)

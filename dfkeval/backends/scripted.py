@@ -1,7 +1,8 @@
-"""Answers from a JSONL file of {"id", "text"}: tests, re-scoring, and other tools' outputs.
+"""Play answers back from a JSONL file of {"id", "text"}, for tests, scoring again, and other tools' outputs.
 
-Promises: an id that the file lacks is a failed request and never an empty answer; an id written twice is an
-error."""
+Guarantees:
+- An id that the file lacks is a failed request, never an empty answer.
+- An id that is written twice is an error."""
 
 from __future__ import annotations
 
@@ -20,20 +21,24 @@ CAPABILITIES = Capabilities(parallel=True)
 
 
 class Config(config.Config):
-    """completions: JSONL of {"id", "text"} and, if known, finish_reason, n_output_tokens, error."""
+    """What users write under `backend:`.
+
+    Args:
+        completions: JSONL of {"id", "text"} and, if known, finish_reason, n_output_tokens and error.
+    """
 
     kind: Literal["scripted"] = "scripted"
     completions: Path
 
 
 def start(config: Config) -> Backend:
-    """Read the file. Raises `DataError` with file and line for a line that is no completion."""
+    """Read the file. Raises `DataError` that names the line which is not a completion."""
     return Scripted(read(config.completions), source=str(config.completions))
 
 
 def read(path: Path) -> dict[str, Completion]:
-    """The completions of a JSONL file by id."""
-    found: dict[str, Completion] = {}
+    """Return the completions of a JSONL file by id. Raises `DataError` for a file that is not one."""
+    completions: dict[str, Completion] = {}
     try:
         lines = path.read_bytes().splitlines()
     except OSError as error:
@@ -49,10 +54,10 @@ def read(path: Path) -> dict[str, Completion]:
             raise DataError(
                 f'{path}:{number}: not a completion ({error}); write {{"id": …, "text": …}}'
             ) from error
-        if completion.id in found:
+        if completion.id in completions:
             raise DataError(f"{path}:{number}: the id {completion.id!r} is written twice")
-        found[completion.id] = completion
-    return found
+        completions[completion.id] = completion
+    return completions
 
 
 class Scripted:
@@ -65,7 +70,7 @@ class Scripted:
         self.info: dict[str, Any] = {"kind": "scripted", "source": source, "completions": len(completions)}
 
     def generate(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[Completion]:
-        """The stored answer of each request, in request order."""
+        """Yield the stored answer of each request, in the order of the requests."""
         for request in requests:
             missing = Completion(
                 id=request.id,
@@ -76,4 +81,4 @@ class Scripted:
             yield self.completions.get(request.id, missing)
 
     def close(self) -> None:
-        """Nothing to free."""
+        """Do nothing: there is nothing to free."""

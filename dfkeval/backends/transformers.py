@@ -1,11 +1,15 @@
-"""A Qwen vision-language model through transformers, on a GPU or a CPU.
+"""Run a vision-language model through transformers, on a GPU or a CPU.
 
-Strategy: prompts are rendered and measured first, sorted by length and cut into batches under a token
-budget, so that little is padded; the next batch is prepared (images decoded by several workers, resized)
-while the model works on this one; a batch that does not fit into memory is halved, later batches are made
-smaller, and the run goes on. Promises: left padding with `mm_token_type_ids`, so an answer does not depend on
-its neighbours (bit-equal texts in fp32), drawn answers included; nothing of the model's own generation
-defaults leaks in; the text is kept verbatim up to and with its stop string."""
+How it works: prompts are rendered and measured first, sorted by length and cut into batches under a token
+budget, so that little is padded. The next batch is prepared (images decoded by several workers, resized)
+while the model works on this one. A batch that does not fit into memory is halved, later batches are made
+smaller, and the run goes on.
+
+Guarantees:
+- An answer does not depend on its neighbours (equal texts in fp32), drawn answers included, because batches
+  are padded on the left with `mm_token_type_ids`.
+- Nothing of the model's own generation defaults has an effect.
+- The text is kept verbatim up to and with its stop string."""
 
 from __future__ import annotations
 
@@ -23,7 +27,14 @@ from dfkeval.backends._contract import Backend, Capabilities
 from dfkeval.backends._local.generate import Batch, Generator
 from dfkeval.backends._local.label_probabilities import with_label_probs
 from dfkeval.backends._local.likelihood import likelihoods
-from dfkeval.backends._local.prompts import Prompt, decoded_sha256, failed, measured, render, resized_sha256
+from dfkeval.backends._local.prompts import (
+    RenderedPrompt,
+    decoded_sha256,
+    failed,
+    measured,
+    render,
+    resized_sha256,
+)
 from dfkeval.backends._xgrammar import load_xgrammar
 from dfkeval.models import loader
 from dfkeval.models.identity import AnswerIdentity
@@ -35,10 +46,19 @@ CAPABILITIES = Capabilities(constrained=True, likelihoods=True, cacheable=True)
 
 
 class Config(config.Config):
-    """model: folder, hub name or "tiny". adapter: folder of a LoRA adapter. max_pixels: largest image area;
-    None takes the adapter's `dfk.json`, else the processor's own. batch_tokens: prompt and answer tokens of
-    one batch, padding included. batch_size: rows of one batch at most. workers: threads that decode
-    images."""
+    """What users write under `backend:`.
+
+    Args:
+        model: A model folder, a Hub name, or "tiny".
+        adapter: Folder of a LoRA adapter.
+        dtype: Type of the weights; "auto" is bfloat16 on a GPU and float32 on a CPU.
+        device: "auto", "cpu", "cuda", or a card such as "cuda:1".
+        max_pixels: Largest image area in pixels; None takes the adapter's `dfk.json`, else the processor's
+            own.
+        batch_tokens: Prompt and answer tokens of one batch, padding included.
+        batch_size: Rows of one batch at most.
+        workers: Threads that decode images.
+    """
 
     kind: Literal["transformers"] = "transformers"
     model: str
@@ -52,14 +72,14 @@ class Config(config.Config):
 
 
 def check(config: Config, sampling: Sampling, constraint: Constraint | None) -> None:
-    """Raises `ConfigError` when answers are to be constrained and xgrammar is not installed."""
+    """Raise `ConfigError` if answers are to be constrained and xgrammar is not installed."""
     if constraint is not None:
         load_xgrammar()
 
 
 def start(config: Config) -> Backend:
-    """Load the model. Raises `ConfigError` for what does not fit together, `BackendError` for what cannot
-    be loaded."""
+    """Load the model. Raises `ConfigError` if model and adapter do not belong together, `BackendError` if
+    they cannot be loaded."""
     loaded = loader.load(
         config.model,
         adapter=config.adapter,
@@ -77,8 +97,10 @@ def start(config: Config) -> Backend:
 class Transformers:
     """A backend around a loaded model; training evaluates its live model through this class.
 
-    identity: what the weights are, for the response cache; None for a live model, whose answers are never
-    cached."""
+    Attributes:
+        identity: What decides an answer, for the response cache; None for a live model, whose answers are
+            never cached.
+    """
 
     capabilities = CAPABILITIES
 
@@ -97,10 +119,10 @@ class Transformers:
         self.generator = Generator(self.model, self.processor)
 
     def generate(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[Completion]:
-        """One completion for each request, longest prompts first."""
-        prompts, broken = measured(self.processor, requests, sampling)
+        """Yield one completion for each request, longest prompts first."""
+        prompts, failures = measured(self.processor, requests, sampling)
         self.generator.compile(prompts)
-        yield from broken
+        yield from failures
         batches = self._batches(prompts, sampling.limit)
         with ThreadPoolExecutor(max_workers=1) as ahead, ThreadPoolExecutor(self.workers) as decoders:
             coming = (ahead.submit(self._prepare, each, sampling, decoders) for each in batches)
@@ -110,14 +132,14 @@ class Transformers:
                 yield from self._answer(batch, sampling, decoders)
 
     def fingerprint(self, request: Request, sampling: Sampling) -> dict[str, Any]:
-        """What the model is shown for `request`, in hashes. Raises `DataError` for an image that cannot be
-        read."""
+        """Return what the model is shown for a request: text and hashes of images. Raises `DataError` if an
+        image cannot be read."""
         text = render(self.processor, request, sampling)
         images = [open_image(path) for path in request.images]
         return {"prompt": text, "images": resized_sha256(self.processor, images)}
 
     def likelihoods(self, gold_answers: Iterable[GoldAnswer], sampling: Sampling) -> Iterator[Likelihood]:
-        """How likely the model finds each gold answer."""
+        """Yield how likely the model finds each gold answer."""
         yield from likelihoods(
             gold_answers, self.model, self.processor, sampling.thinking, self.batch_tokens, self.batch_size
         )
@@ -127,10 +149,11 @@ class Transformers:
         self.model = None
         self.generator = Generator(None, self.processor)
 
-    def _batches(self, prompts: Sequence[Prompt], new_tokens: int) -> Iterator[list[Prompt]]:
-        """Consecutive prompts whose padded size stays under the budget, which may shrink meanwhile; a prompt
-        above it comes alone."""
-        batch: list[Prompt] = []
+    def _batches(self, prompts: Sequence[RenderedPrompt], new_tokens: int) -> Iterator[list[RenderedPrompt]]:
+        """Consecutive prompts whose padded size stays under the budget, which may shrink meanwhile.
+
+        A prompt above the budget comes alone."""
+        batch: list[RenderedPrompt] = []
         for prompt in prompts:
             width = (batch[0] if batch else prompt).tokens + new_tokens
             if batch and (len(batch) >= self.batch_size or width * (len(batch) + 1) > self.batch_tokens):
@@ -140,24 +163,24 @@ class Transformers:
         if batch:
             yield batch
 
-    def _prepare(self, prompts: Sequence[Prompt], sampling: Sampling, decoders: Executor) -> Batch:
-        """Decoded, resized and padded. Images are decoded by `decoders`, several at once."""
-        kept: list[Prompt] = []
+    def _prepare(self, prompts: Sequence[RenderedPrompt], sampling: Sampling, decoders: Executor) -> Batch:
+        """Decode, resize and pad a batch; images are decoded by `decoders`, several at once."""
+        readable: list[RenderedPrompt] = []
         images: list[list[Any]] = []
-        broken: list[Completion] = []
-        for prompt, found in zip(prompts, decoders.map(_images, prompts), strict=True):
-            if isinstance(found, DataError):
-                broken.append(failed(prompt.request, str(found)))
+        failures: list[Completion] = []
+        for prompt, decoded in zip(prompts, decoders.map(_images, prompts), strict=True):
+            if isinstance(decoded, DataError):
+                failures.append(failed(prompt.request, str(decoded)))
             else:
-                kept.append(prompt)
-                images.append(found)
-        if not kept:
-            return Batch(kept, broken)
+                readable.append(prompt)
+                images.append(decoded)
+        if not readable:
+            return Batch(readable, failures)
         drawn = sampling.temperature > 0
-        draws = [_draw(prompt, row, sampling) for prompt, row in zip(kept, images, strict=True) if drawn]
-        return Batch(kept, broken, self._inputs(kept, images), tuple(draws))
+        draws = [_draw(prompt, row, sampling) for prompt, row in zip(readable, images, strict=True) if drawn]
+        return Batch(readable, failures, self._inputs(readable, images), tuple(draws))
 
-    def _inputs(self, batch: Sequence[Prompt], images: Sequence[list[Any]]) -> Any:
+    def _inputs(self, batch: Sequence[RenderedPrompt], images: Sequence[list[Any]]) -> Any:
         """Left-padded tensors of a batch, on the CPU."""
         return self.processor(
             text=[prompt.text for prompt in batch],
@@ -168,16 +191,16 @@ class Transformers:
         )
 
     def _answer(self, batch: Batch, sampling: Sampling, decoders: Executor) -> Iterator[Completion]:
-        yield from batch.broken
+        yield from batch.failures
         if not batch.prompts:
             return
         made = self._attempt(batch, sampling)
         if isinstance(made, list):
-            asked = [
-                (each.request, _answered_from(each, found))
-                for each, found in zip(batch.prompts, made, strict=True)
+            requests = [
+                (prompt.request, _answered_from(prompt, completion))
+                for prompt, completion in zip(batch.prompts, made, strict=True)
             ]
-            yield from with_label_probs(made, asked, self.model, self.processor, self.batch_tokens)
+            yield from with_label_probs(made, requests, self.model, self.processor, self.batch_tokens)
             return
         if len(batch.prompts) == 1:
             prompt = batch.prompts[0]
@@ -188,38 +211,38 @@ class Transformers:
             yield from self._answer(self._prepare(half, sampling, decoders), sampling, decoders)
 
     def _attempt(self, batch: Batch, sampling: Sampling) -> list[Completion] | str:
-        """The answers of a batch, or why it does not fit into memory; then later batches are made smaller.
+        """The answers of a batch, or why it does not fit into memory; later batches are then made smaller.
 
-        Nothing of the failed attempt is held when this returns, so its memory is free again."""
+        The error is caught here, so that nothing holds the memory of the failed attempt when this returns."""
         import torch
 
         try:
             return self.generator.run(batch, sampling)
         except torch.OutOfMemoryError as error:
-            why = str(error)
+            reason = str(error)
         width = batch.prompts[0].tokens + sampling.limit
         self.batch_tokens = max(1, min(self.batch_tokens, width * len(batch.prompts) // 2))
         self.info["batch_tokens_after_out_of_memory"] = self.batch_tokens
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        return why
+        return reason
 
 
-def _images(prompt: Prompt) -> list[Any] | DataError:
-    """The decoded images of a prompt, or why one of them cannot be."""
+def _images(prompt: RenderedPrompt) -> list[Any] | DataError:
+    """The decoded images of a prompt, or the error of one that cannot be read."""
     try:
         return [open_image(path) for path in prompt.request.images]
     except DataError as error:
         return error
 
 
-def _answered_from(prompt: Prompt, completion: Completion) -> str:
-    """What the model had before it when its answer began: the prompt, and its reasoning."""
+def _answered_from(prompt: RenderedPrompt, completion: Completion) -> str:
+    """The text before the answer: the prompt, and the reasoning."""
     if completion.reasoning is None or completion.unclosed_think:
         return prompt.text
     return f"{prompt.text}{completion.reasoning}{THINK_CLOSE}{GAP}"
 
 
-def _draw(prompt: Prompt, images: Sequence[Any], sampling: Sampling) -> str:
+def _draw(prompt: RenderedPrompt, images: Sequence[Any], sampling: Sampling) -> str:
     """What a row's draws depend on: seed, number of the draw, and the question; no neighbour and no id."""
     return f"{sampling.seed}\n{prompt.request.draw_index}\n{decoded_sha256(images)}\n{prompt.text}"

@@ -1,11 +1,14 @@
-"""A Qwen vision-language model through vLLM in this process, on one or several GPUs.
+"""Run a vision-language model through vLLM in this process, on one or several GPUs.
 
-Strategy: prompts are rendered with the model's own processor, as `transformers` renders them; vLLM batches by
-itself, so requests are handed over in large chunks. `tensor_parallel` splits one model over GPUs,
-`data_parallel` runs several engines in processes of their own. Promises: an adapter with layers that vLLM
-leaves out without a word (vision tower, Gated DeltaNet projections) is refused with "merge first"; base and
-adapter are matched by shapes before the engine starts. That the adapter changes the answers is not proved
-here, since vLLM gives no logits of both: the record says so."""
+How it works: prompts are rendered with the model's own processor, as the transformers backend renders them.
+vLLM batches by itself, so requests are handed over in large chunks. `tensor_parallel` splits one model over
+GPUs, `data_parallel` runs several engines in processes of their own. Whether the adapter changes the answers
+is not checked here, because vLLM does not give the logits of both; the record says so.
+
+Guarantees:
+- An adapter with layers that vLLM ignores without a message (vision tower, Gated DeltaNet projections) is
+  refused with "merge first".
+- Base and adapter are compared by shapes before the engine starts."""
 
 from __future__ import annotations
 
@@ -24,16 +27,16 @@ from dfkdata.common.errors import ConfigError, DataError, missing_package
 from dfkdata.media.images import open_image
 from dfkeval.backends._contract import Backend, Capabilities
 from dfkeval.backends._local.prompts import (
-    Prompt,
+    RenderedPrompt,
     decoded_sha256,
     failed,
-    fitted,
+    fitted_size,
     measured,
     opens_think,
     render,
     resized_sha256,
 )
-from dfkeval.backends._local.vllm_engine import Engine, Job, Settings, Workers
+from dfkeval.backends._local.vllm_engine import EngineSettings, PromptJob, VLLMEngine, Workers
 from dfkeval.models import adapters, loader
 from dfkeval.models.identity import AnswerIdentity
 from dfkeval.models.source import model_source
@@ -44,11 +47,21 @@ CAPABILITIES = Capabilities(constrained=True, cacheable=True)
 
 
 class Config(config.Config):
-    """model: folder or hub name. adapter: folder of a LoRA adapter. max_pixels: largest image area; None
-    takes the adapter's `dfk.json`, else the processor's own. tensor_parallel: GPUs of one engine.
-    data_parallel: engines. max_model_len: tokens of prompt and answer at most. memory: share of each GPU's
-    memory that an engine takes. images: pictures of one prompt at most. chunk: requests handed over at
-    once."""
+    """What users write under `backend:`.
+
+    Args:
+        model: A model folder or a Hub name.
+        adapter: Folder of a LoRA adapter.
+        dtype: Type of the weights.
+        max_pixels: Largest image area in pixels; None takes the adapter's `dfk.json`, else the processor's
+            own.
+        tensor_parallel: GPUs of one engine.
+        data_parallel: Number of engines.
+        max_model_len: Tokens of prompt and answer at most.
+        memory: Share of each GPU's memory that an engine takes.
+        images: Pictures of one prompt at most.
+        chunk: Requests handed over at once.
+    """
 
     kind: Literal["vllm"] = "vllm"
     model: str
@@ -64,7 +77,7 @@ class Config(config.Config):
 
 
 def check(config: Config, sampling: Sampling, constraint: Constraint | None) -> None:
-    """Raises `ConfigError` when vllm is not installed, or leaves out layers of the adapter."""
+    """Raise `ConfigError` if vllm is not installed, or ignores layers of the adapter."""
     if importlib.util.find_spec("vllm") is None:
         raise missing_package('backend "vllm"', "vllm", "vllm")
     if config.adapter is not None:
@@ -72,11 +85,11 @@ def check(config: Config, sampling: Sampling, constraint: Constraint | None) -> 
 
 
 def start(config: Config) -> Backend:
-    """Start the engines. Raises `ConfigError` for what does not fit together, `BackendError` for what cannot
-    be started."""
+    """Start the engines. Raises `ConfigError` if model and adapter do not belong together, `BackendError` if
+    an engine cannot start."""
     check(config, Sampling(), None)
-    found = loader.outline(config.model, adapter=config.adapter, max_pixels=config.max_pixels)
-    settings = Settings(
+    outline = loader.outline(config.model, adapter=config.adapter, max_pixels=config.max_pixels)
+    settings = EngineSettings(
         model=model_source(config.model),
         dtype=config.dtype,
         tensor_parallel=config.tensor_parallel,
@@ -85,17 +98,17 @@ def start(config: Config) -> Backend:
         images=config.images,
         adapter="" if config.adapter is None else str(config.adapter),
         rank=0 if config.adapter is None else adapters.rank(config.adapter),
-        ends=tuple({str(found.processor.tokenizer.eos_token), *TURN_ENDS}),
+        ends=tuple({str(outline.processor.tokenizer.eos_token), *TURN_ENDS}),
     )
-    return VLLM(config, settings, found)
+    return VLLM(config, settings, outline)
 
 
 class VLLM:
-    """A backend around one engine, or around workers. identity: what answers, for the response cache."""
+    """A backend around one engine, or around workers that hold one each."""
 
     capabilities = CAPABILITIES
 
-    def __init__(self, config: Config, settings: Settings, outline: loader.Loaded) -> None:
+    def __init__(self, config: Config, settings: EngineSettings, outline: loader.Loaded) -> None:
         self.config, self.processor = config, outline.processor
         version = importlib.import_module("vllm").__version__
         self.info: dict[str, Any] = {
@@ -106,24 +119,24 @@ class VLLM:
         if config.adapter is not None:
             self.info["adapter_effect"] = "not proved: vllm gives no logits without the adapter"
         self.identity = AnswerIdentity.of(self.info)
-        self.engine: Engine | None = None
+        self.engine: VLLMEngine | None = None
         self.workers: Workers | None = None
         if config.data_parallel == 1:
-            self.engine = Engine(settings)
+            self.engine = VLLMEngine(settings)
         else:
             self.workers = Workers(settings, devices(config.data_parallel, config.tensor_parallel))
 
     def generate(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[Completion]:
-        """One completion for each request, in chunks."""
-        prompts, broken = measured(self.processor, requests, sampling)
-        yield from broken
-        jobs: list[Job] = []
+        """Yield one completion for each request, chunk by chunk."""
+        prompts, failures = measured(self.processor, requests, sampling)
+        yield from failures
+        jobs: list[PromptJob] = []
         for prompt in prompts:
-            found = self._job(prompt, sampling)
-            if isinstance(found, Completion):
-                yield found
+            job = self._job(prompt, sampling)
+            if isinstance(job, Completion):
+                yield job
             else:
-                jobs.append(found)
+                jobs.append(job)
         if self.workers is not None:
             yield from self.workers.answer(_spread(jobs, self.config), sampling)
         elif self.engine is not None:
@@ -131,8 +144,8 @@ class VLLM:
                 yield from self.engine.answer(jobs[at : at + self.config.chunk], sampling)
 
     def fingerprint(self, request: Request, sampling: Sampling) -> dict[str, Any]:
-        """What the model is shown for `request`, in hashes. Raises `DataError` for an image that cannot be
-        read."""
+        """Return what the model is shown for a request: text and hashes of images. Raises `DataError` if an
+        image cannot be read."""
         text = render(self.processor, request, sampling)
         images = [open_image(path) for path in request.images]
         return {"prompt": text, "images": resized_sha256(self.processor, images)}
@@ -143,18 +156,18 @@ class VLLM:
         if self.workers is not None:
             self.workers.close()
 
-    def _job(self, prompt: Prompt, sampling: Sampling) -> Job | Completion:
+    def _job(self, prompt: RenderedPrompt, sampling: Sampling) -> PromptJob | Completion:
         """The prompt with its pictures' sizes, or a failed request."""
         request = prompt.request
         if prompt.tokens + sampling.limit > self.config.max_model_len:
-            why = f"{prompt.tokens} prompt tokens and {sampling.limit} to come are above max_model_len"
-            return failed(request, f"{why} {self.config.max_model_len}")
+            reason = f"{prompt.tokens} prompt tokens and {sampling.limit} to come are above max_model_len"
+            return failed(request, f"{reason} {self.config.max_model_len}")
         try:
             images = [open_image(path) for path in request.images]
         except DataError as error:
             return failed(request, str(error))
-        sizes = [fitted(self.processor, image) for image in images]
-        return Job(
+        sizes = [fitted_size(self.processor, image) for image in images]
+        return PromptJob(
             id=request.id,
             text=prompt.text,
             seed=_seed(prompt, decoded_sha256(images), sampling),
@@ -164,27 +177,27 @@ class VLLM:
         )
 
 
-def _seed(prompt: Prompt, images: str, sampling: Sampling) -> int:
+def _seed(prompt: RenderedPrompt, images: str, sampling: Sampling) -> int:
     """31 bits that depend on the seed, the number of the draw, and the question."""
     key = f"{sampling.seed}\n{prompt.request.draw_index}\n{images}\n{prompt.text}"
     return int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "big") >> 1
 
 
-def _spread(jobs: Sequence[Job], config: Config) -> list[list[Job]]:
-    """Chunks that keep every worker busy to the end: at least four a worker where there are enough jobs."""
+def _spread(jobs: Sequence[PromptJob], config: Config) -> list[list[PromptJob]]:
+    """Chunks that keep every worker busy to the end: at least four for each if there are enough prompts."""
     size = max(1, min(config.chunk, -(-len(jobs) // (4 * config.data_parallel))))
     return [list(jobs[at : at + size]) for at in range(0, len(jobs), size)]
 
 
-def devices(engines: int, each: int) -> list[str]:
-    """CUDA_VISIBLE_DEVICES of each engine. Raises `ConfigError` when fewer are visible than asked for."""
+def devices(engines: int, per_engine: int) -> list[str]:
+    """Return CUDA_VISIBLE_DEVICES of each engine. Raises `ConfigError` if too few GPUs are visible."""
     shown = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = [name.strip() for name in shown.split(",") if name.strip()] if shown is not None else None
     if names is None:
-        names = [str(at) for at in range(engines * each)]
-    if len(names) < engines * each:
+        names = [str(at) for at in range(engines * per_engine)]
+    if len(names) < engines * per_engine:
         raise ConfigError(
-            f"data_parallel {engines} times tensor_parallel {each} needs {engines * each} GPUs, and "
-            f"CUDA_VISIBLE_DEVICES shows {len(names)}"
+            f"data_parallel {engines} times tensor_parallel {per_engine} needs {engines * per_engine} GPUs, "
+            f"and CUDA_VISIBLE_DEVICES shows {len(names)}"
         )
-    return [",".join(names[at * each : (at + 1) * each]) for at in range(engines)]
+    return [",".join(names[at * per_engine : (at + 1) * per_engine]) for at in range(engines)]

@@ -79,8 +79,8 @@ def label_command(
     accept = _validators(validators)
     store = out / "media"
     labeller = teacher.Labeller(
-        backends.start(config), prompt=prompt, schema=schema, validators=accept, tool_choice=tool_choice, sampling=sampling,
-        prices=budget.Prices(price_prompt, price_output),
+        backends.start(config), prompt=prompt, schema=schema, validators=accept,
+        tool_choice=tool_choice, sampling=sampling, prices=budget.Prices(price_prompt, price_output),
     )  # fmt: skip
     budget.Budget(max_cost, labeller.prices, sampling.limit)  # refuse a cap without prices first
 
@@ -99,12 +99,17 @@ def label_command(
     bar = Progress("captions")
     counts = run.label(labeller, rows(), out, cap=max_cost, progress=lambda done: bar(done, expected.total))
     _write_totals(counts, out, labeller.schema.name)
+    _exit_if_unfinished(counts, expected.total, max_cost)
+
+
+def _exit_if_unfinished(counts: Totals, total: int, max_cost: float | None) -> None:
+    """Exit with 1 if requests failed, or the cap on the cost left rows unasked."""
     if counts.failed:
         sys.stderr.write(
             f"dfkeval: {counts.failed} requests failed; the same command again asks only these\n"
         )
     if counts.stopped:
-        left = expected.total - counts.kept - counts.rejected - counts.failed
+        left = total - counts.kept - counts.rejected - counts.failed
         sys.stderr.write(
             f"dfkeval: {left} rows are not asked, which could cost more than --max-cost {max_cost:g}; "
             "a larger one goes on there\n"
@@ -137,7 +142,8 @@ def _write_totals(counts: Totals, out: Path, schema: str) -> None:
 
     reasons = ", ".join(f"{name} {count}" for name, count in counts.reasons.most_common())
     write(
-        f"kept: {counts.kept}\nrejected: {counts.rejected + counts.failed}{f' ({reasons})' if reasons else ''}\n"
+        f"kept: {counts.kept}\n"
+        f"rejected: {counts.rejected + counts.failed}{f' ({reasons})' if reasons else ''}\n"
         f"tokens: {counts.prompt_tokens} prompt, {counts.output_tokens} answer; {_money(counts.cost)}\n"
         f"rows: {out / KEPT}\nrejects: {out / REJECTED}\n"
         f"next: dfkdata convert {out / KEPT} --from task_1 --schema {schema} --out data\n"

@@ -1,7 +1,7 @@
 """`dfkeval parse`: read one answer from standard input and print it as JSON, with every problem underlined.
 
-The bytes are taken as they are, except for one final newline, which shells and editors add and no model wrote;
-`--exact` keeps it. The exit status is 0 for a valid answer, else 1."""
+The bytes are taken as they are, except for one final newline, which shells and editors add and no model
+wrote; `--exact` keeps it. The exit status is 0 for a valid answer, else 1."""
 
 from __future__ import annotations
 
@@ -78,7 +78,8 @@ def _failed(failure: Failure, text: str) -> dict[str, Any]:
 
 
 def underline(text: str, problem: Problem) -> str:
-    """Return the line where a problem begins, and below it carets under its span; long lines are cut around it."""
+    """Return the line where a problem begins, and below it carets under its span; long lines are cut around
+    it."""
     start, end = problem.span
     line = text.rfind("\n", 0, start) + 1
     stop = text.find("\n", start)

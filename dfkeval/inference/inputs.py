@@ -1,12 +1,13 @@
-"""Read inputs without gold answers: files of any raw format, files with one column an input, and folders of pictures.
+"""Read inputs without gold answers: files of any raw format, files with one column an input, and folders of
+pictures.
 
     {"title": "Judul", "text": "Isi", "img_path": "images/1.png", "id"?: key of the row}
 
-The module is a raw format (see `dfkdata.formats`) itself. Every column with text is an input under its name, and
-the schema's prompt shows those that it knows: title and text for posts, caption for captions, question for
-questions. Numbers count as text; other values are not inputs. A row needs a text or a picture. The column
-`caption`, if there is one, is kept as `meta.text`, which an answer must be grounded in. The module stands outside
-`dfkdata.formats`, because what it reads cannot be converted into training rows."""
+The module is a raw format (see `dfkdata.formats`) itself. Every column with text is an input under its name,
+and the schema's prompt shows those that it knows: title and text for posts, caption for captions, question
+for questions. Numbers count as text; other values are not inputs. A row needs a text or a picture. The column
+`caption`, if there is one, is kept as `meta.text`, which an answer must be grounded in. The module stands
+outside `dfkdata.formats`, because what it reads cannot be converted into training rows."""
 
 from __future__ import annotations
 

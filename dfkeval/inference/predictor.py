@@ -1,8 +1,8 @@
 """Ask a model with validated answers, without gold.
 
-How it works: prompts come from `dfkdata.rows.prompt`, so a prediction asks exactly what training taught. Schema,
-form, system text, tools and thinking come from the `dfk.json` of the adapter or merged model if they are not
-given, and a mismatch is refused.
+How it works: prompts come from `dfkdata.rows.prompt`, so a prediction asks exactly what training taught.
+Schema, form, system text, tools and thinking come from the `dfk.json` of the adapter or merged model if they
+are not given, and a mismatch is refused.
 
 Guarantees:
 - An answer that is not valid has no value, and neither has one that is less sure than the threshold."""
@@ -49,7 +49,8 @@ class PredictionError(DfkError):
         >>> from dfkeval import PredictionError, Predictor
         >>> from dfkeval.backends import Completion
         >>> from dfkeval.backends.scripted import Scripted
-        >>> predictor = Predictor(schema="answer", backend=Scripted({"1": Completion(id="1", text=" ")}))
+        >>> backend = Scripted({"1": Completion(id="1", text=" ")})
+        >>> predictor = Predictor(schema="answer", backend=backend)
         >>> try:
         ...     predictor(question="Ibu kota Indonesia?")
         ... except PredictionError as error:
@@ -86,9 +87,8 @@ class Predictor:
         >>> from dfkeval import Predictor
         >>> from dfkeval.backends import Completion
         >>> from dfkeval.backends.scripted import Scripted
-        >>> predictor = Predictor(schema="answer", backend=Scripted({"1": Completion(id="1", text="Jakarta")}))
-        >>> predictor(question="Ibu kota Indonesia?")
-        {'answer': 'Jakarta'}
+        >>> backend = Scripted({"1": Completion(id="1", text="Jakarta")})
+        >>> predictor = Predictor(schema="answer", backend=backend) >>> predictor(question="Ibu kota Indonesia?") {'answer': 'Jakarta'}
     """
 
     def __init__(

@@ -1,12 +1,12 @@
 """The files of a LoRA adapter: its keys, what they fit, who serves them, and how one is put on its base.
 
-How it works: everything is read from adapter_config.json and the tensors' shapes, before any weight is loaded.
-PEFT's own layout is read, and the one that Unsloth saves (a pattern instead of a list of modules, and facts of
-its own in the config); their keys are alike. One adapter can come as
+How it works: everything is read from adapter_config.json and the tensors' shapes, before any weight is
+loaded. PEFT's own layout is read, and the one that Unsloth saves (a pattern instead of a list of modules, and
+facts of its own in the config); their keys are alike. One adapter can come as
 `base_model.model.model.language_model.layers.0...` (PEFT on the whole class),
-`base_model.model.model.layers.0...` (trained through the text-only class, as Unsloth's language loader saves it)
-or `base_model.model.language_model.model.layers.0...` (older class layouts), and with or without the adapter's
-name in its keys, so modules are compared by their `plain_name`.
+`base_model.model.model.layers.0...` (trained through the text-only class, as Unsloth's language loader saves
+it) or `base_model.model.language_model.model.layers.0...` (older class layouts), and with or without the
+adapter's name in its keys, so modules are compared by their `plain_name`.
 
 Guarantees:
 - Pickled adapters are never loaded.
@@ -188,7 +188,8 @@ def check_fits(base: Mapping[str, tuple[int, ...]], adapter: Path) -> None:
     """Raise `ConfigError` if a matrix of the adapter does not fit its layer of the base.
 
     Args:
-        base: Parameter name -> shape; a linear layer's weight is (out, in), A is (rank, in), B is (out, rank).
+        base: Parameter name -> shape; a linear layer's weight is (out, in), A is (rank, in), B is (out,
+            rank).
         adapter: Folder of the adapter.
     """
     faults = [fault for _, fault in sorted(_misfits(base, shapes(adapter), read_keys(adapter)))]
@@ -265,8 +266,8 @@ def _check_keys(adapted: Any, folder: Path, saved: set[str], peft: Any) -> None:
 
 
 def _check_effect(adapted: Any, folder: Path, processor: Any) -> None:
-    """Compare the logits of a short text with and without the adapter; an adapter of vision modules alone must
-    have weights other than 0."""
+    """Compare the logits of a short text with and without the adapter; an adapter of vision modules alone
+    must have weights other than 0."""
     torch = require_package("torch")
     ids = processor.tokenizer(_PROBE, return_tensors="pt")["input_ids"].to(adapted.device)
     with torch.inference_mode():

@@ -1,8 +1,8 @@
 """A Qwen3-VL processor that needs no torchvision. Import it only where transformers may be loaded.
 
-How it works: the library's class requires a video processor, which requires torchvision. The sub-processors of
-a `ProcessorMixin` are read from the signature of `__init__`, so a subclass without `video_processor` loads and
-works with Pillow alone. If torchvision is installed, `add_video` adds the model's video processor."""
+How it works: the library's class requires a video processor, which requires torchvision. The sub-processors
+of a `ProcessorMixin` are read from the signature of `__init__`, so a subclass without `video_processor` loads
+and works with Pillow alone. If torchvision is installed, `add_video` adds the model's video processor."""
 
 from __future__ import annotations
 

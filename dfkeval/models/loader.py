@@ -140,8 +140,8 @@ def _metadata_of(source: str) -> ModelMetadata | None:
 
 
 def pick_device(torch: Any, device: str) -> str:
-    """Return the device to use; "auto" is a GPU if there is one. Raises `ConfigError` for a device that cannot
-    be used here."""
+    """Return the device to use; "auto" is a GPU if there is one. Raises `ConfigError` for a device that
+    cannot be used here."""
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:

@@ -1,8 +1,8 @@
 """Read and write `dfk.json`, which lies next to every adapter and merged model that the project writes.
 
-How it works: an adapter works only with the prompt, tools, template, pixels and base that it was trained with, and
-none of them is in the adapter's own files. Training writes them here; evaluation and prediction read them and
-refuse a mismatch."""
+How it works: an adapter works only with the prompt, tools, template, pixels and base that it was trained
+with, and none of them is in the adapter's own files. Training writes them here; evaluation and prediction
+read them and refuse a mismatch."""
 
 from __future__ import annotations
 
@@ -65,7 +65,8 @@ def write(folder: Path, metadata: ModelMetadata) -> Path:
 
 
 def read(folder: Path) -> ModelMetadata | None:
-    """Return the `dfk.json` in a folder; None if there is none. Raises `DataError` for a file of another kind."""
+    """Return the `dfk.json` in a folder; None if there is none. Raises `DataError` for a file of another
+    kind."""
     path = folder / NAME
     if not path.is_file():
         return None
@@ -81,8 +82,8 @@ def read(folder: Path) -> ModelMetadata | None:
 
 
 def folder_of(model: str | Path | None, adapter: str | Path | None) -> Path | None:
-    """Return the folder that may hold a model's `dfk.json`: the adapter's, else the model's own; None for a Hub
-    name."""
+    """Return the folder that may hold a model's `dfk.json`: the adapter's, else the model's own; None for a
+    Hub name."""
     if adapter is not None:
         return Path(adapter)
     return Path(model) if model is not None and Path(model).is_dir() else None
@@ -94,7 +95,8 @@ def text_sha256(text: str) -> str:
 
 
 def shapes_sha256(shapes: dict[str, tuple[int, ...]]) -> str:
-    """Return the hash of a model's parameter names and shapes, which does not depend on order, dtype or values."""
+    """Return the hash of a model's parameter names and shapes, which does not depend on order, dtype or
+    values."""
     lines = sorted(f"{name}:{','.join(map(str, shape))}" for name, shape in shapes.items())
     return text_sha256("\n".join(lines))
 

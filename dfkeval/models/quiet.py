@@ -8,7 +8,8 @@ from contextlib import contextmanager
 
 
 def quiet_libraries() -> None:
-    """Turn off telemetry, progress bars and notices of libraries; commands call this before they load anything."""
+    """Turn off telemetry, progress bars and notices of libraries; commands call this before they load
+    anything."""
     for name, value in (
         ("HF_HUB_DISABLE_TELEMETRY", "1"),
         ("TRANSFORMERS_VERBOSITY", "error"),

@@ -1,10 +1,12 @@
-"""Render a row as the text that the model's own template makes of it: the prompt, and the answer with its stop token.
+"""Render a row as the text that the model's own template makes of it: the prompt, and the answer with its
+stop token.
 
 Training learns from the answer and evaluation measures its likelihood, so both cut it here.
 
-How it works: the conversation is rendered twice, once up to the answer with the generation prompt and once whole.
-The first text is what inference shows the model, token for token; the rest of the second is the answer. No marker
-string is searched for in user text. A row whose two texts do not fit together is a `DataError`."""
+How it works: the conversation is rendered twice, once up to the answer with the generation prompt and once
+whole. The first text is what inference shows the model, token for token; the rest of the second is the
+answer. No marker string is searched for in user text. A row whose two texts do not fit together is a
+`DataError`."""
 
 from __future__ import annotations
 
@@ -45,8 +47,8 @@ def render_sample(row: dict[str, Any], processor: Any) -> RenderedSample:
         processor: A processor or a tokenizer with a chat template.
 
     Raises:
-        DataError: The template renders the prompt differently once the answer follows, does not end the answer
-            with the stop token, or the answer is empty.
+        DataError: The template renders the prompt differently once the answer follows, does not end the
+            answer with the stop token, or the answer is empty.
     """
     messages = row["messages"]
     prompt = render(processor, row, messages[:-1], generation_prompt=True)
@@ -94,8 +96,8 @@ def _stop(written: str, processor: Any, row_id: str) -> tuple[str, str]:
 
 
 def stop_token(processor: Any) -> str:
-    """Return the text of the token that ends a turn: <|im_end|> if the vocabulary has it, else the end-of-text
-    token."""
+    """Return the text of the token that ends a turn: <|im_end|> if the vocabulary has it, else the
+    end-of-text token."""
     tokenizer = getattr(processor, "tokenizer", processor)
     return IM_END if IM_END in tokenizer.get_added_vocab() else str(tokenizer.eos_token)
 

@@ -1,7 +1,9 @@
-"""One call of the model's `generate` for one batch: settings, processors, and what came out.
+"""Generate answers for one batch with the model's `generate`.
 
-Promises: nothing of the model's own generation defaults leaks in; the largest logit is always taken, since
-drawing, closing a think block and keeping to a grammar are done on the logits (`_logits`, `_grammar`)."""
+Guarantees:
+- Nothing of the model's own generation defaults has an effect.
+- The largest logit is always taken; drawing, closing a think block and keeping to a grammar happen on the
+  logits (`logits`, `grammar`)."""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ from typing import Any
 from dfkdata.common.errors import ConfigError
 from dfkeval.backends._local.grammar import Compiler, Constrained
 from dfkeval.backends._local.logits import Draw, FirstToken, Thinking
-from dfkeval.backends._local.prompts import Prompt, opens_think
+from dfkeval.backends._local.prompts import RenderedPrompt, opens_think
 from dfkeval.parsing import reasoning
 from dfkeval.parsing.tags import THINK_CLOSE
 from dfkeval.types import Completion, Sampling
@@ -22,35 +24,41 @@ from dfkeval.types import Completion, Sampling
 
 @dataclass
 class Batch:
-    """Prompts whose images could be decoded, with their tensors, and the failed requests of the others.
+    """Prompts whose images could be decoded, with their tensors.
 
-    inputs: left-padded, on the CPU. draws: for each prompt, what its random draws depend on."""
+    Args:
+        prompts: The prompts.
+        failures: Failed requests of the other prompts.
+        inputs: Left-padded tensors, on the CPU.
+        draws: For each prompt, what its random draws depend on.
+    """
 
-    prompts: list[Prompt]
-    broken: list[Completion]
+    prompts: list[RenderedPrompt]
+    failures: list[Completion]
     inputs: Any = None
     draws: tuple[str, ...] = ()
 
 
 class Generator:
-    """A model and its processor."""
+    """Generate with a model and its processor."""
 
     def __init__(self, model: Any, processor: Any) -> None:
         self.model, self.processor = model, processor
         self._compiler: Compiler | None = None
 
-    def compile(self, prompts: Sequence[Prompt]) -> None:
-        """Compile every constraint before anything is asked. Raises `ConfigError`."""
-        asked = {prompt.request.constraint for prompt in prompts} - {None}
-        if asked and self._compiler is None:
+    def compile(self, prompts: Sequence[RenderedPrompt]) -> None:
+        """Compile every constraint before anything is asked. Raises `ConfigError` for one that cannot be
+        compiled."""
+        constraints = {prompt.request.constraint for prompt in prompts} - {None}
+        if constraints and self._compiler is None:
             vocab = self.model.config.get_text_config().vocab_size
             self._compiler = Compiler(self.processor.tokenizer, vocab, self._turn_ends())
-        for constraint in asked:
+        for constraint in constraints:
             if self._compiler is not None and constraint is not None:
                 self._compiler.compiled(constraint)
 
     def run(self, batch: Batch, sampling: Sampling) -> list[Completion]:
-        """Generate for one batch."""
+        """Return the completions of one batch, in order."""
         import torch
 
         started = time.monotonic()
@@ -76,7 +84,7 @@ class Generator:
         ]
 
     def _settings(self, sampling: Sampling, thinking: Thinking | None) -> Any:
-        """Always the largest logit: what is drawn is drawn by our own processor."""
+        """Settings that take the largest logit; drawing is done by our own processor."""
         from transformers import GenerationConfig
 
         tokenizer = self.processor.tokenizer
@@ -91,15 +99,15 @@ class Generator:
         )
 
     def _stop_strings(self, sampling: Sampling) -> dict[str, Any]:
-        """Stop strings of several tokens."""
+        """The arguments for stop strings of several tokens."""
         tokenizer = self.processor.tokenizer
         strings = [
-            each for each in sampling.stop if len(tokenizer.encode(each, add_special_tokens=False)) > 1
+            stop for stop in sampling.stop if len(tokenizer.encode(stop, add_special_tokens=False)) > 1
         ]
         return {"stop_strings": strings, "tokenizer": tokenizer} if strings else {}
 
     def _thinking(self, batch: Batch, sampling: Sampling) -> Thinking | None:
-        """The budget of the think blocks that the prompts open; None without one."""
+        """The processor that keeps a budget of reasoning; None without one."""
         if sampling.thinking_budget is None:
             return None
         closer = self._ids("\n" + THINK_CLOSE + reasoning.GAP)
@@ -110,8 +118,8 @@ class Generator:
         if self._compiler is None or all(prompt.request.constraint is None for prompt in batch.prompts):
             return []
         compiled = [
-            None if each.request.constraint is None else self._compiler.compiled(each.request.constraint)
-            for each in batch.prompts
+            None if prompt.request.constraint is None else self._compiler.compiled(prompt.request.constraint)
+            for prompt in batch.prompts
         ]
         opens = opens_think(batch.prompts[0].text)
         return [
@@ -125,23 +133,24 @@ class Generator:
         ]
 
     def _think_end(self) -> int:
-        """The id of the closing tag. Raises `ConfigError` for a tokenizer that spells it out."""
+        """The id of the closing tag. Raises `ConfigError` if the tokenizer has no token for it."""
         ids = self._ids(THINK_CLOSE)
         if len(ids) != 1:
             raise ConfigError(
-                f"thinking: {THINK_CLOSE} is no single token of this model, so no budget can be kept"
+                f"thinking: {THINK_CLOSE} is not a single token of this model, so no budget can be kept"
             )
         return ids[0]
 
     def _ids(self, text: str) -> list[int]:
-        found: list[int] = self.processor.tokenizer.encode(text, add_special_tokens=False)
-        return found
+        ids: list[int] = self.processor.tokenizer.encode(text, add_special_tokens=False)
+        return ids
 
     @contextmanager
     def _no_defaults(self) -> Iterator[None]:
-        """The library fills settings that we leave out (suppressed tokens, n-gram bans, …) from the model's
-        own; for the time of one call it has none. An adapter of
-        PEFT may hold settings too."""
+        """Take the model's own generation settings away for one call.
+
+        The library would fill what we leave out from them (suppressed tokens, n-gram bans); a PEFT adapter
+        may hold settings too."""
         from transformers import GenerationConfig
 
         base = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
@@ -157,7 +166,7 @@ class Generator:
 
     def _stop_ids(self, sampling: Sampling) -> list[int]:
         """The end-of-turn tokens, and stop strings that are one token."""
-        single = [self._ids(each) for each in sampling.stop]
+        single = [self._ids(stop) for stop in sampling.stop]
         return sorted({*self._turn_ends(), *(ids[0] for ids in single if len(ids) == 1)})
 
     def _turn_ends(self) -> list[int]:
@@ -168,7 +177,7 @@ class Generator:
 
     def _completion(
         self,
-        prompt: Prompt,
+        prompt: RenderedPrompt,
         ids: list[int],
         count: int,
         sampling: Sampling,
@@ -177,14 +186,14 @@ class Generator:
     ) -> Completion:
         """The row's text up to its stop token (left out) or stop string (kept), its reasoning apart.
 
-        count: tokens of the prompt. seconds: of the batch, and until its first token. cut: the think block
-        was closed for the model."""
+        `count` is the number of tokens of the prompt, `seconds` those of the batch and until its first
+        token."""
         tokenizer = self.processor.tokenizer
         stops = set(self._stop_ids(sampling))
-        end = next((at for at, each in enumerate(ids) if each in stops), None)
-        kept = _unpadded(ids, tokenizer.pad_token_id) if end is None else ids[: end + 1]
+        end = next((at for at, token in enumerate(ids) if token in stops), None)
+        answer = _unpadded(ids, tokenizer.pad_token_id) if end is None else ids[: end + 1]
         text = tokenizer.decode(
-            self._without_end(kept, sampling), skip_special_tokens=False, clean_up_tokenization_spaces=False
+            self._without_end(answer, sampling), skip_special_tokens=False, clean_up_tokenization_spaces=False
         )
         thought = reasoning.split_opened(text) if opens_think(prompt.text) else None
         text = text if thought is None else thought.answer
@@ -194,7 +203,7 @@ class Generator:
             text=text if stop is None else text[:stop],
             finish_reason="length" if end is None and stop is None else "stop",
             n_prompt_tokens=count,
-            n_output_tokens=len(kept),
+            n_output_tokens=len(answer),
             seconds=seconds[0],
             first_token_seconds=seconds[1],
             reasoning=None if thought is None else thought.reasoning,
@@ -203,10 +212,10 @@ class Generator:
         )
 
     def _without_end(self, ids: list[int], sampling: Sampling) -> list[int]:
-        """`ids` less a last end-of-turn token; the token of a stop string stays."""
+        """The ids without a last end-of-turn token; the token of a stop string stays."""
         tokenizer = self.processor.tokenizer
-        kept = {tokenizer.encode(each, add_special_tokens=False)[-1] for each in sampling.stop}
-        return ids[:-1] if ids and ids[-1] in set(self._stop_ids(sampling)) - kept else ids
+        stop_ends = {tokenizer.encode(stop, add_special_tokens=False)[-1] for stop in sampling.stop}
+        return ids[:-1] if ids and ids[-1] in set(self._stop_ids(sampling)) - stop_ends else ids
 
 
 def _listed(processors: Sequence[Any]) -> Any:
@@ -216,7 +225,7 @@ def _listed(processors: Sequence[Any]) -> Any:
 
 
 def _unpadded(ids: list[int], pad: int | None) -> list[int]:
-    """Less the padding that follows a stop string of several tokens."""
+    """The ids without the padding that follows a stop string of several tokens."""
     end = len(ids)
     while end and ids[end - 1] == pad:
         end -= 1

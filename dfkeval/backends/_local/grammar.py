@@ -1,10 +1,13 @@
-"""Constraints at work on logits, through xgrammar.
+"""Keep answers to their constraints while they are written, through xgrammar.
 
-Strategy: one compiler for each tokenizer and vocabulary size (the model's, which is larger than the
-tokenizer's: padded logits must be masked too); one processor for each call of `generate`, with one matcher a
-row. A row that reasons first is left alone until its think block is closed, and then gets the blank line that
-the template writes. Promises: a row that has ended is never matched again; a constraint that cannot be
-compiled is a `ConfigError`, before anything is asked."""
+How it works: there is one compiler for each tokenizer and vocabulary size (the model's, which is larger than
+the tokenizer's, because padded logits must be masked too), and one processor for each call of `generate`,
+with one matcher a row. A row that reasons first is free until its think block is closed, and then gets the
+blank line that the template writes.
+
+Guarantees:
+- A row that has ended is never matched again.
+- A constraint that cannot be compiled is a `ConfigError`, before anything is asked."""
 
 from __future__ import annotations
 
@@ -18,7 +21,8 @@ from dfkeval.types import Constraint
 
 
 class Compiler:
-    """Compiled constraints of one tokenizer. vocab: logits of one step. ends: ids that end a turn."""
+    """Compile constraints for one tokenizer; `vocab` is the number of logits of a step, `ends` are ids that
+    end a turn."""
 
     def __init__(self, tokenizer: Any, vocab: int, ends: Sequence[int]) -> None:
         self.library = load_xgrammar()
@@ -30,7 +34,7 @@ class Compiler:
         self.known: dict[Constraint, Any] = {}
 
     def compiled(self, constraint: Constraint) -> Any:
-        """The constraint as the library holds it. Raises `ConfigError` for one that it refuses."""
+        """Return the compiled constraint. Raises `ConfigError` if the library refuses it."""
         if constraint not in self.known:
             try:
                 self.known[constraint] = self._compile(constraint)
@@ -52,10 +56,15 @@ class Compiler:
 
 
 class Constrained:
-    """Lets each row choose only what its constraint allows.
+    """Let each row choose only what its constraint allows.
 
-    compiled: one a row, None for a free row. ends: ids after which a row has ended. think_end: the id that
-    closes the think block which the prompts opened, None without one; gap: ids that follow it."""
+    Args:
+        compiler: The compiler of the constraints.
+        compiled: One compiled constraint a row; None for a free row.
+        ends: Ids after which a row has ended.
+        think_end: Id that closes the think block which the prompts opened; None without one.
+        gap: Ids that follow it.
+    """
 
     def __init__(
         self,
@@ -68,7 +77,7 @@ class Constrained:
     ) -> None:
         library = compiler.library
         self.apply = library.apply_token_bitmask_inplace
-        self.matchers: list[Any] = [each and library.GrammarMatcher(each) for each in compiled]
+        self.matchers: list[Any] = [grammar and library.GrammarMatcher(grammar) for grammar in compiled]
         self.mask = library.allocate_token_bitmask(len(compiled), compiler.vocab)
         self.ends, self.think_end, self.gap = frozenset(ends), think_end, list(gap)
         self.waiting = [think_end is not None] * len(compiled)
@@ -85,7 +94,7 @@ class Constrained:
         return logits
 
     def _matches(self, row: int, last: int, logits: Any) -> bool:
-        """Take the last token of `row` in; whether its next one is bound by the grammar."""
+        """Accept the last token of a row; return whether its next one is bound by the grammar."""
         if self.matchers[row] is None or not self._answering(row, last, logits):
             return False
         if not self.begun[row]:
@@ -97,7 +106,7 @@ class Constrained:
         return not self.matchers[row].is_terminated()
 
     def _answering(self, row: int, last: int, logits: Any) -> bool:
-        """Whether the answer of `row` has begun; writes the gap behind its think block first."""
+        """Return whether the answer of a row has begun; the gap behind its think block is written first."""
         if self.waiting[row]:
             if last != self.think_end:
                 return False

@@ -1,11 +1,12 @@
-"""Label probabilities of a local model: every class is put where the answer names its label, and scored.
+"""Measure label probabilities under a local model: put every class where the answer names its label, and
+score it.
 
-Strategy: the text of prompt, answer so far, spelling and closing is tokenized whole, as training tokenizes
-it; a class's score is the sum of the log-probabilities (in fp32) of its tokens from the first one at which
-the classes differ, since what comes before is the same for all and leaves in the division. What is the same
-is read once: its keys, values and states are repeated for the classes, whose few tokens are read together in
-a second, short pass. Requests share batches under the token budget, padded on the left, and a batch that does
-not fit into memory is halved."""
+How it works: prompt, answer so far, spelling and closing are tokenized as one text, as training tokenizes
+them. A class's score is the sum of the log-probabilities (in fp32) of its tokens from the first one at which
+the classes differ; what comes before is the same for all and cancels in the division. The common part is read
+once: its keys, values and states are repeated for the classes, whose few tokens are read together in a
+second, short pass. Requests share batches under the token budget, padded on the left; a batch that does not
+fit into memory is halved."""
 
 from __future__ import annotations
 
@@ -24,9 +25,15 @@ from dfkeval.types import Completion, Request
 
 @dataclass(frozen=True)
 class _Place:
-    """Where one request names its label. text: prompt and answer with one class, whose own are the last `cut`
-    tokens. tails: class -> the tokens that tell it from the others and what follows them. length: tokens of
-    the longest text, each image as one."""
+    """Where one request names its label.
+
+    Args:
+        request: The request.
+        text: Prompt and answer with one class, whose own tokens are the last `cut`.
+        cut: Number of those tokens.
+        tails: Class -> the tokens that tell it from the others, and what follows them.
+        length: Tokens of the longest text, each image as one.
+    """
 
     request: Request
     text: str
@@ -39,18 +46,24 @@ Scores = dict[str, float]  # class -> sum of log-probabilities, natural logarith
 
 
 def with_label_probs(
-    completions: Sequence[Completion], asked: Sequence[tuple[Request, str]],
+    completions: Sequence[Completion], requests: Sequence[tuple[Request, str]],
     model: Any, processor: Any, batch_tokens: int,
 ) -> Iterator[Completion]:  # fmt: skip
-    """The completions of one batch in order, with probabilities where the request has a slot.
+    """Yield the completions of one batch in order, with probabilities if the request has a slot.
 
-    asked: each completion's request and rendered prompt."""
-    found = (
+    Args:
+        completions: The answers.
+        requests: Request and rendered prompt of each completion.
+        model: The network.
+        processor: Its processor.
+        batch_tokens: Tokens of one forward pass at most.
+    """
+    candidates = (
         _place(completion, request, prompt, processor.tokenizer)
-        for completion, (request, prompt) in zip(completions, asked, strict=True)
+        for completion, (request, prompt) in zip(completions, requests, strict=True)
     )
-    places = [place for place in found if place is not None]
-    images = max((each.n_prompt_tokens or 0 for each in completions), default=0)
+    places = [place for place in candidates if place is not None]
+    images = max((completion.n_prompt_tokens or 0 for completion in completions), default=0)
     scores: dict[str, Scores | None] = {}
     for batch in _batches(places, images, batch_tokens):
         for place, score in zip(batch, _scores(batch, model, processor), strict=True):
@@ -66,7 +79,7 @@ def _batches(places: Sequence[_Place], images: int, batch_tokens: int) -> Iterat
     batch: list[_Place] = []
     longest = max((place.length for place in places), default=1) + images
     for place in places:
-        if batch and sum(len(each.tails) for each in (*batch, place)) * longest > batch_tokens:
+        if batch and sum(len(member.tails) for member in (*batch, place)) * longest > batch_tokens:
             yield batch
             batch = []
         batch.append(place)
@@ -75,18 +88,18 @@ def _batches(places: Sequence[_Place], images: int, batch_tokens: int) -> Iterat
 
 
 def _place(completion: Completion, request: Request, prompt: str, tokenizer: Any) -> _Place | None:
-    """None where nothing is asked, or the answer does not come to its label."""
+    """None if no label is asked for, or the answer does not come to its label."""
     if request.slot is None or completion.finish_reason == "error":
         return None
-    found = continuations(completion.text, request.slot)
-    if found is None:
+    labelled = continuations(completion.text, request.slot)
+    if labelled is None:
         return None
-    before, ways = found
+    before, ways = labelled
     end = "" if request.slot.closing else tokenizer.eos_token
     texts = {label: f"{prompt}{before}{way}{end}" for label, way in ways.items()}
     ids = {label: tokenizer(text)["input_ids"] for label, text in texts.items()}
     common = _common(list(ids.values()))
-    tails = {label: tuple(each[common:]) for label, each in ids.items()}
+    tails = {label: tuple(tokens[common:]) for label, tokens in ids.items()}
     text, cut = next(iter(texts.values())), len(next(iter(tails.values())))
     return _Place(request, text, cut, tails, max(map(len, ids.values())))
 
@@ -118,8 +131,10 @@ def _in_halves(place: _Place, model: Any, processor: Any) -> Scores | None:
         return None
     halves = (names[: len(names) // 2], names[len(names) // 2 :])
     parts = [dataclasses.replace(place, tails={name: place.tails[name] for name in half}) for half in halves]
-    found = [_scores([part], model, processor)[0] for part in parts]
-    return None if None in found else {name: score for part in found if part for name, score in part.items()}
+    scores = [_scores([part], model, processor)[0] for part in parts]
+    return (
+        None if None in scores else {name: score for part in scores if part for name, score in part.items()}
+    )
 
 
 def _forward(batch: Sequence[_Place], model: Any, processor: Any) -> list[Scores]:
@@ -132,11 +147,11 @@ def _forward(batch: Sequence[_Place], model: Any, processor: Any) -> list[Scores
     owner = torch.tensor([at for at, place in enumerate(batch) for _ in place.tails], device=model.device)
     tails = [tail for place in batch for tail in place.tails.values()]
     with torch.inference_mode():
-        seen = model(**inputs, logits_to_keep=1, use_cache=True)
-        first = torch.log_softmax(seen.logits[:, -1].float(), dim=-1)[owner]
+        prefix = model(**inputs, logits_to_keep=1, use_cache=True)
+        first = torch.log_softmax(prefix.logits[:, -1].float(), dim=-1)[owner]
         scores = first.gather(-1, torch.tensor([[tail[0]] for tail in tails], device=model.device))[:, 0]
         if max(map(len, tails)) > 1:
-            scores = scores + _rest(tails, owner, inputs, seen, model, pad)
+            scores = scores + _rest(tails, owner, inputs, prefix, model, pad)
     values = iter(scores.tolist())
     return [{label: next(values) for label in place.tails} for place in batch]
 
@@ -149,38 +164,40 @@ def _common_part(place: _Place, processor: Any) -> dict[str, Any]:
 
 
 def _rest(
-    tails: Sequence[tuple[int, ...]], owner: Any, inputs: dict[str, Any], seen: Any, model: Any, pad: int
+    tails: Sequence[tuple[int, ...]], owner: Any, inputs: dict[str, Any], prefix: Any, model: Any, pad: int
 ) -> Any:
-    """(C,): log-probability of each tail's tokens behind its first one.
+    """(C,): log-probability of each tail's tokens behind its first one; tails are padded on the right, where
+    nothing that is scored looks.
 
-    owner: (C,) row of `inputs` that the tail goes on from. seen: the model's output for `inputs`. Tails are
-    padded on the right, where nothing that is scored looks."""
+    `owner` (C,) is the row of `inputs` that a tail continues, `prefix` the model's output for `inputs`."""
     import torch
 
     width = max(map(len, tails))
     ids = torch.tensor([[*tail, *[pad] * (width - len(tail))] for tail in tails], device=owner.device)
     real = torch.tensor([[at < len(tail) for at in range(1, width)] for tail in tails], device=owner.device)
     mask = inputs["attention_mask"][owner]
-    seen.past_key_values.reorder_cache(owner)
+    prefix.past_key_values.reorder_cache(owner)
     logits = model(
         input_ids=ids[:, :-1],
         attention_mask=torch.cat([mask, torch.ones_like(ids[:, :-1], dtype=mask.dtype)], dim=1),
-        position_ids=_positions(mask, owner, inputs, seen, width - 1),
-        past_key_values=seen.past_key_values,
+        position_ids=_positions(mask, owner, inputs, prefix, width - 1),
+        past_key_values=prefix.past_key_values,
         use_cache=True,
     ).logits
     steps = torch.log_softmax(logits.float(), dim=-1).gather(-1, ids[:, 1:, None])[..., 0]
     return (steps * real).sum(dim=1)
 
 
-def _positions(mask: Any, owner: Any, inputs: dict[str, Any], seen: Any, count: int) -> Any:
-    """(3, C, count): places behind the common part, where the first pass would have put them: with images it
-    counts real tokens and moves by what images take, without it counts the padding too. Said here, since the
-    model would take the move of the last batch with images for one without."""
+def _positions(mask: Any, owner: Any, inputs: dict[str, Any], prefix: Any, count: int) -> Any:
+    """(3, C, count): positions behind the common part, as the first pass would count them.
+
+    With images the model counts real tokens and adds what images take; without, it counts the padding too.
+    They are given here because the model would use the offset of the last batch with images for one
+    without."""
     import torch
 
     if "image_grid_thw" in inputs:
-        start = mask.sum(dim=1) + seen.rope_deltas.to(mask.device)[owner, 0]
+        start = mask.sum(dim=1) + prefix.rope_deltas.to(mask.device)[owner, 0]
     else:
         start = torch.full_like(owner, mask.shape[1])
     behind = start[:, None] + torch.arange(count, device=owner.device)

@@ -1,10 +1,14 @@
-"""Likelihood of given answers under a local model, one forward pass a batch.
+"""Measure the likelihood of given answers under a local model, with one forward pass a batch.
 
-Strategy: a row is cut into prompt and answer where training cuts it (`dfkeval.models.rendering`), each part is tokenized
-alone, and the answer's tokens are scored at the end of left-padded rows, so that logits are kept for answers
-only. Rows are encoded in windows, sorted by length inside, and batched under the token budget; a batch that
-does not fit into memory is halved. Promises: a row's number does not depend on its neighbours; a row that
-cannot be rendered, or whose image cannot be read, has an error and takes no other row with it."""
+How it works: a row is cut into prompt and answer where training cuts it (`dfkeval.models.rendering`), and
+each part is tokenized alone. The answer's tokens are scored at the end of left-padded rows, so that logits
+are kept for answers only. Rows are encoded in windows, sorted by length inside, and batched under the token
+budget; a batch that does not fit into memory is halved.
+
+Guarantees:
+- A row's number does not depend on its neighbours.
+- A row that cannot be rendered, or whose image cannot be read, has an error and costs no other row its
+  number."""
 
 from __future__ import annotations
 
@@ -22,7 +26,7 @@ from dfkeval.types import GoldAnswer, Likelihood, refuse_unseen
 
 @dataclass(frozen=True)
 class _Row:
-    """One row's tensors without padding; the last `scored` tokens are the answer."""
+    """The tensors of one row without padding; the last `scored` tokens are the answer."""
 
     id: str
     inputs: Inputs
@@ -41,7 +45,7 @@ def likelihoods(
     batch_tokens: int,
     batch_size: int,
 ) -> Iterator[Likelihood]:
-    """One likelihood for each gold answer, longest first within a window of four batches."""
+    """Yield one likelihood for each gold answer, longest first within a window of four batches."""
     waiting = iter(gold_answers)
     while window := list(islice(waiting, 4 * batch_size)):
         rows: list[_Row] = []
@@ -56,7 +60,7 @@ def likelihoods(
 
 
 def _encoded(gold_answer: GoldAnswer, processor: Any, thinking: bool) -> _Row:
-    """Prompt, silent think block and answer as one row. Raises `DataError`."""
+    """Prompt, empty think block and answer as one row. Raises `DataError`."""
     import torch
 
     request = gold_answer.request
@@ -71,11 +75,11 @@ def _encoded(gold_answer: GoldAnswer, processor: Any, thinking: bool) -> _Row:
         raise DataError(f"the turns do not have one place for each of the row's {len(request.images)} images")
     images = [open_image(path) for path in request.images]
     inputs = dict(processor(text=[parts.prompt], images=images or None, return_tensors="pt"))
-    silent, answer = (
+    empty_think, answer = (
         processor.tokenizer(text, add_special_tokens=False)["input_ids"] if text else []
         for text in (parts.empty_think, parts.answer)
     )
-    tail = torch.tensor([[*silent, *answer]], dtype=inputs["input_ids"].dtype)
+    tail = torch.tensor([[*empty_think, *answer]], dtype=inputs["input_ids"].dtype)
     ends = {"input_ids": tail, "attention_mask": torch.ones_like(tail)}
     for key in ALONG:
         if key in inputs:
@@ -84,7 +88,8 @@ def _encoded(gold_answer: GoldAnswer, processor: Any, thinking: bool) -> _Row:
 
 
 def _batches(rows: Sequence[_Row], batch_tokens: int, batch_size: int) -> Iterator[list[_Row]]:
-    """Consecutive rows, longest first, whose padded size stays under the budget; one above it comes alone."""
+    """Consecutive rows, longest first, whose padded size stays under the budget; a row above it comes
+    alone."""
     batch: list[_Row] = []
     for row in rows:
         if batch and (len(batch) >= batch_size or batch[0].length * (len(batch) + 1) > batch_tokens):
@@ -99,7 +104,7 @@ def _scored(batch: Sequence[_Row], model: Any, pad: int) -> Iterator[Likelihood]
     import torch
 
     try:
-        found = _forward(batch, model, pad)
+        numbers = _forward(batch, model, pad)
     except torch.OutOfMemoryError as error:
         torch.cuda.empty_cache()
         if len(batch) == 1:
@@ -109,7 +114,7 @@ def _scored(batch: Sequence[_Row], model: Any, pad: int) -> Iterator[Likelihood]
         yield from _scored(batch[:middle], model, pad)
         yield from _scored(batch[middle:], model, pad)
         return
-    for row, nll in zip(batch, found, strict=True):
+    for row, nll in zip(batch, numbers, strict=True):
         yield Likelihood(id=row.id, nll=nll, tokens=row.scored)
 
 

@@ -1,12 +1,13 @@
-"""What happens to the logits of each step: the clock, the think block that is closed, and the draw.
+"""Change the logits of each step: take the time of the first token, close the think block, and draw.
 
-Strategy: processors that transformers calls between the model and a plain argmax (the grammar of `_grammar`
-stands before the draw). Each keeps a state a row. Promises: a row's draw depends on its own key and on
-nothing of its neighbours, so drawn answers are as independent of batch and order as greedy ones; one set of
-processors serves one call of `generate` and is then thrown away.
+How it works: transformers calls these processors between the model and a plain argmax (the grammar stands
+before the draw). Each keeps a state for each row, and one set serves one call of `generate`. Drawing uses the
+Gumbel maximum: argmax(logits + noise) has exactly the softmax's distribution (E. J. Gumbel, Statistical
+Theory of Extreme Values and Some Practical Applications, 1954).
 
-Drawing is Gumbel's: argmax(logits + noise) has exactly the softmax's distribution. Source: E. J. Gumbel,
-Statistical Theory of Extreme Values and Some Practical Applications, 1954."""
+Guarantees:
+- A row's draw depends on its own key and on nothing of its neighbours, so drawn answers depend on batch and
+  order as little as greedy ones."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ Step = Any  # (ids (B, T), logits (B, V)) -> logits (B, V)
 
 
 class FirstToken:
-    """The time when the first logits are there: the end of the prefill. seconds: since `started`."""
+    """Measure the seconds from `started` until the first logits are there, which is the end of the
+    prefill."""
 
     def __init__(self, started: float) -> None:
         self.started = started
@@ -38,9 +40,17 @@ class FirstToken:
 
 
 class Thinking:
-    """Closes a think block that the prompt opened when `budget` tokens are spent.
+    """Close a think block that the prompt opened when its budget is spent.
 
-    closer: the ids that close it. cut: for each row, whether the block was closed for the model."""
+    Args:
+        rows: Number of rows.
+        budget: Tokens of reasoning.
+        closer: The ids that close a block.
+        end: The id of the closing tag.
+
+    Attributes:
+        cut: For each row, whether the block was closed for the model.
+    """
 
     def __init__(self, rows: int, budget: int, closer: Sequence[int], end: int) -> None:
         self.budget, self.closer, self.end = budget, list(closer), end
@@ -67,13 +77,13 @@ class Thinking:
 
 
 def only(logits: Any, row: int, token: int) -> None:
-    """Leave `token` as the one choice of `row`, in place."""
+    """Leave one token as the only choice of a row, in place."""
     logits[row, :] = float("-inf")
     logits[row, token] = 0.0
 
 
 class Draw:
-    """Temperature, top-k, top-p and min-p, in the library's order, and then noise of each row's own."""
+    """Apply temperature, top-k, top-p and min-p in the library's order, then add each row's own noise."""
 
     def __init__(self, sampling: Sampling, keys: Sequence[str], device: Any) -> None:
         import torch
@@ -98,18 +108,18 @@ class Draw:
 def _warpers(sampling: Sampling) -> list[Step]:
     from transformers.generation import logits_process as library
 
-    found: list[Step] = []
+    warpers: list[Step] = []
     if sampling.temperature != 1.0:
-        found.append(library.TemperatureLogitsWarper(sampling.temperature))
+        warpers.append(library.TemperatureLogitsWarper(sampling.temperature))
     if sampling.top_k:
-        found.append(library.TopKLogitsWarper(sampling.top_k))
+        warpers.append(library.TopKLogitsWarper(sampling.top_k))
     if sampling.top_p < 1.0:
-        found.append(library.TopPLogitsWarper(sampling.top_p))
+        warpers.append(library.TopPLogitsWarper(sampling.top_p))
     if sampling.min_p:
-        found.append(library.MinPLogitsWarper(sampling.min_p))
-    return found
+        warpers.append(library.MinPLogitsWarper(sampling.min_p))
+    return warpers
 
 
 def _seed(key: str) -> int:
-    """63 bits of a hash: what a generator takes."""
+    """63 bits of a hash, as a generator takes them."""
     return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") >> 1

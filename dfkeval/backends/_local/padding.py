@@ -1,7 +1,7 @@
-"""Encoded rows of different lengths as one batch for a forward pass.
+"""Join encoded rows of different lengths into one batch for a forward pass.
 
-Strategy: each row is encoded alone, so that its tokens do not depend on its neighbours; inputs that run along
-the tokens are padded on the left, so that all rows end together, and images follow one another."""
+How it works: each row is encoded alone, so that its tokens do not depend on its neighbours. Inputs that run
+along the tokens are padded on the left, so that all rows end together; images follow one another."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ Inputs = Mapping[str, Any]
 
 
 def length(row: Inputs) -> int:
-    """Tokens of one row, (1, T) -> T."""
+    """Return the number of tokens of one row, whose inputs are (1, T)."""
     return int(row["input_ids"].shape[1])
 
 
 def joined(rows: Sequence[Inputs], pad: int) -> dict[str, Any]:
-    """The rows' tensors as one batch. pad: token id where a row is shorter."""
+    """Return the rows' tensors as one batch; `pad` is the token id that fills shorter rows."""
     import torch
 
     width = max(map(length, rows))

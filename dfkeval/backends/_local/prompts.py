@@ -1,7 +1,9 @@
-"""Requests as rendered and measured prompts: what a backend that holds the model's own processor asks.
+"""Render and measure requests, for backends that hold the model's own processor.
 
-Promises: the template, tools and think switch are applied in this one place; a row whose turns have not one
-place for each of its images is a failed request, since the processor would give it a neighbour's image."""
+Guarantees:
+- Template, tools and think switch are applied in this one place.
+- A row whose turns do not have one place for each of its images is a failed request, because the processor
+  would give it a neighbour's image."""
 
 from __future__ import annotations
 
@@ -15,13 +17,19 @@ from dfkdata.media.images import image_size
 from dfkeval.parsing.tags import THINK_OPEN
 from dfkeval.types import Completion, Request, Sampling, refuse_unseen
 
-#: The processor refuses pictures whose long side is more than so many times the short one.
+#: The processor refuses pictures whose long side is more than this many times the short one.
 _SLIMMEST = 200
 
 
 @dataclass(frozen=True)
-class Prompt:
-    """text: with one placeholder an image. tokens: at most so many, images included."""
+class RenderedPrompt:
+    """A request as text.
+
+    Args:
+        request: The request.
+        text: Its rendered prompt, with one placeholder for each image.
+        tokens: Tokens of the prompt at most, images included.
+    """
 
     request: Request
     text: str
@@ -29,8 +37,8 @@ class Prompt:
 
 
 def render(processor: Any, request: Request, sampling: Sampling) -> str:
-    """The prompt's text. Raises `DataError` when its places do not match the row's images, or it would show a
-    video."""
+    """Return the prompt's text. Raises `DataError` if its places do not match the row's images, or it would
+    show a video."""
     refuse_unseen(request.messages)
     text: str = processor.apply_chat_template(
         request.messages, tools=request.tools, tokenize=False, add_generation_prompt=True,
@@ -44,19 +52,19 @@ def render(processor: Any, request: Request, sampling: Sampling) -> str:
 
 def measured(
     processor: Any, requests: Iterable[Request], sampling: Sampling
-) -> tuple[list[Prompt], list[Completion]]:
-    """Prompts, longest first, and the failed requests of rows whose images cannot be read."""
-    prompts: list[Prompt] = []
-    broken: list[Completion] = []
+) -> tuple[list[RenderedPrompt], list[Completion]]:
+    """Return the prompts, longest first, and the failed requests of rows whose images cannot be read."""
+    prompts: list[RenderedPrompt] = []
+    failures: list[Completion] = []
     for request in requests:
         try:
             text = render(processor, request, sampling)
             tokens = len(processor.tokenizer(text)["input_ids"]) + _image_tokens(processor, request)
         except DataError as error:
-            broken.append(failed(request, str(error)))
+            failures.append(failed(request, str(error)))
             continue
-        prompts.append(Prompt(request, text, tokens))
-    return sorted(prompts, key=lambda prompt: -prompt.tokens), broken
+        prompts.append(RenderedPrompt(request, text, tokens))
+    return sorted(prompts, key=lambda prompt: -prompt.tokens), failures
 
 
 def _image_tokens(processor: Any, request: Request) -> int:
@@ -73,29 +81,29 @@ def _image_tokens(processor: Any, request: Request) -> int:
     return total
 
 
-def failed(request: Request, why: str) -> Completion:
-    """No answer, and why."""
-    return Completion(id=request.id, text="", finish_reason="error", error=why)
+def failed(request: Request, reason: str) -> Completion:
+    """Return a failed request with its reason."""
+    return Completion(id=request.id, text="", finish_reason="error", error=reason)
 
 
 def opens_think(text: str) -> bool:
-    """Whether a rendered prompt ends inside a think block."""
+    """Return whether a rendered prompt ends inside a think block."""
     return text.rstrip().endswith(THINK_OPEN)
 
 
 def resized_sha256(processor: Any, images: Sequence[Any]) -> list[str]:
-    """Hash of each image as the model sees it: resized, scaled, cut into patches."""
-    found = []
+    """Return the hash of each image as the model sees it: resized, scaled and cut into patches."""
+    hashes = []
     for image in images:
         inputs = processor.image_processor(images=[image], return_tensors="np")
         digest = hashlib.sha256(str(inputs["image_grid_thw"].tolist()).encode())
         digest.update(inputs["pixel_values"].tobytes())
-        found.append(digest.hexdigest())
-    return found
+        hashes.append(digest.hexdigest())
+    return hashes
 
 
 def decoded_sha256(images: Sequence[Any]) -> str:
-    """Hash of decoded images, before any resizing."""
+    """Return the hash of decoded images, before any resizing."""
     digest = hashlib.sha256()
     for image in images:
         digest.update(f"{image.size}".encode())
@@ -103,9 +111,9 @@ def decoded_sha256(images: Sequence[Any]) -> str:
     return digest.hexdigest()
 
 
-def fitted(processor: Any, image: Any) -> tuple[int, int]:
-    """(width, height) in pixels to which the processor resizes `image`; an image of that size stays as it
-    is."""
+def fitted_size(processor: Any, image: Any) -> tuple[int, int]:
+    """Return (width, height) in pixels to which the processor resizes an image; an image of that size stays
+    as it is."""
     images = processor.image_processor
     _, height, width = images(images=[image], return_tensors="np")["image_grid_thw"][0].tolist()
     return int(width) * images.patch_size, int(height) * images.patch_size

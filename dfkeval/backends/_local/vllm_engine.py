@@ -1,11 +1,15 @@
-"""One vLLM engine in this process, and workers that hold one each.
+"""Run one vLLM engine in this process, or one in each of several workers.
 
-Strategy: prompts arrive rendered and their pictures fitted to the pixel budget, so nothing depends on how a
-version of vLLM renders or resizes. Reasoning is a request of its own that ends at the block's closer or at
-its budget; the answer is a second one that continues it, so that budgets and constraints work alike in every
-version. Promises: vllm is imported only here; a draw depends on its own seed; a worker that dies is an error
-that names it. Source of the names used: vLLM's documentation of `LLM`, `SamplingParams`,
-`StructuredOutputsParams` and `LoRARequest`."""
+How it works: prompts arrive rendered, and their pictures fitted to the pixel budget, so nothing depends on
+how a version of vLLM renders or resizes. Reasoning is a request of its own that ends at the block's closing
+tag or at its budget; the answer is a second request that continues it, so that budgets and constraints work
+alike in every version. The names used are those of vLLM's documentation of `LLM`, `SamplingParams`,
+`StructuredOutputsParams` and `LoRARequest`.
+
+Guarantees:
+- vllm is imported only here.
+- A draw depends on its own seed.
+- A worker that dies is an error that names it."""
 
 from __future__ import annotations
 
@@ -28,9 +32,20 @@ from dfkeval.types import Completion, Constraint, Sampling
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What an engine is started with. ends: texts of the tokens that end a turn. adapter: folder, "" for
-    none. rank: its LoRA rank."""
+class EngineSettings:
+    """What an engine is started with.
+
+    Args:
+        model: Model folder or Hub name.
+        dtype: Type of the weights.
+        tensor_parallel: GPUs of the engine.
+        max_model_len: Tokens of prompt and answer at most.
+        memory: Share of each GPU's memory that the engine takes.
+        images: Pictures of one prompt at most.
+        adapter: Folder of a LoRA adapter; empty for none.
+        rank: Its LoRA rank.
+        ends: Texts of the tokens that end a turn.
+    """
 
     model: str
     dtype: str
@@ -44,9 +59,17 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Job:
-    """One rendered prompt. images: path and fitted size of each picture. seed: of its draws. thinks: the
-    prompt ends inside a think block."""
+class PromptJob:
+    """One rendered prompt, as it is sent to a worker.
+
+    Args:
+        id: Id of the request.
+        text: The prompt.
+        seed: Seed of its draws.
+        images: Path and fitted size of each picture.
+        constraint: What the answer must match.
+        thinks: Whether the prompt ends inside a think block.
+    """
 
     id: str
     text: str
@@ -57,8 +80,8 @@ class Job:
 
 
 @dataclass
-class _Said:
-    """What the engine made of one prompt so far."""
+class _Output:
+    """What the engine generated for one prompt."""
 
     text: str = ""
     finish: str = "stop"
@@ -70,17 +93,17 @@ class _Said:
 
 @dataclass
 class _Thought:
-    """The reasoning of one prompt. split: what was said, as a thought. cut: closed for the model."""
+    """The reasoning of one prompt; `cut` says that the block was closed for the model."""
 
-    said: _Said
+    output: _Output
     split: reasoning.SplitText
     cut: bool
 
 
-class Engine:
+class VLLMEngine:
     """A loaded `vllm.LLM`."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: EngineSettings) -> None:
         self.settings = settings
         self.vllm = importlib.import_module("vllm")
         self.params = importlib.import_module("vllm.sampling_params")
@@ -103,42 +126,47 @@ class Engine:
             request = importlib.import_module("vllm.lora.request")
             self.lora = request.LoRARequest("adapter", 1, settings.adapter)
 
-    def answer(self, jobs: Sequence[Job], sampling: Sampling) -> list[Completion]:
-        """One completion for each job, in order."""
+    def answer(self, jobs: Sequence[PromptJob], sampling: Sampling) -> list[Completion]:
+        """Return one completion for each prompt, in order."""
         started = time.monotonic()
         thoughts = self._thoughts([job for job in jobs if job.thinks], sampling)
         going = [job for job in jobs if job.id not in thoughts or thoughts[job.id].split.closed]
         answers = self._answers(going, thoughts, sampling)
-        said = {job.id: answer for job, answer in zip(going, answers, strict=True)}
+        by_id = {job.id: answer for job, answer in zip(going, answers, strict=True)}
         seconds = time.monotonic() - started
-        return [_completion(job, said.get(job.id), thoughts.get(job.id), seconds) for job in jobs]
+        return [_completion(job, by_id.get(job.id), thoughts.get(job.id), seconds) for job in jobs]
 
-    def _thoughts(self, jobs: Sequence[Job], sampling: Sampling) -> dict[str, _Thought]:
-        """The reasoning of each job by its id."""
+    def _thoughts(self, jobs: Sequence[PromptJob], sampling: Sampling) -> dict[str, _Thought]:
+        """The reasoning of each prompt by its id."""
         limit = sampling.thinking_budget or sampling.max_new_tokens
-        wanted = [self._wanted(job, sampling, limit, stop=(THINK_CLOSE,), answers=False) for job in jobs]
-        found = {}
-        for job, said in zip(jobs, self._run([(job, job.text) for job in jobs], wanted), strict=True):
-            cut = sampling.thinking_budget is not None and said.finish == "length"
-            text = said.text + ("\n" + THINK_CLOSE if cut else "")
-            found[job.id] = _Thought(said, reasoning.split_opened(text), cut)
-        return found
+        params = [
+            self._sampling_params(job, sampling, limit, stop=(THINK_CLOSE,), answers=False) for job in jobs
+        ]
+        thoughts = {}
+        outputs = self._run([(job, job.text) for job in jobs], params)
+        for job, output in zip(jobs, outputs, strict=True):
+            cut = sampling.thinking_budget is not None and output.finish == "length"
+            text = output.text + ("\n" + THINK_CLOSE if cut else "")
+            thoughts[job.id] = _Thought(output, reasoning.split_opened(text), cut)
+        return thoughts
 
-    def _answers(self, jobs: Sequence[Job], thoughts: dict[str, _Thought], sampling: Sampling) -> list[_Said]:
-        asked, wanted = [], []
+    def _answers(
+        self, jobs: Sequence[PromptJob], thoughts: dict[str, _Thought], sampling: Sampling
+    ) -> list[_Output]:
+        prompts, params = [], []
         for job in jobs:
             text, limit = job.text, sampling.max_new_tokens
             if job.id in thoughts:
                 thought = thoughts[job.id]
                 text += f"{thought.split.reasoning}{THINK_CLOSE}{reasoning.GAP}"
                 shared = sampling.thinking_budget is None
-                limit = max(1, limit - thought.said.tokens) if shared else limit
-            asked.append((job, text))
-            wanted.append(self._wanted(job, sampling, limit, stop=sampling.stop, answers=True))
-        return self._run(asked, wanted)
+                limit = max(1, limit - thought.output.tokens) if shared else limit
+            prompts.append((job, text))
+            params.append(self._sampling_params(job, sampling, limit, stop=sampling.stop, answers=True))
+        return self._run(prompts, params)
 
-    def _wanted(
-        self, job: Job, sampling: Sampling, limit: int, *, stop: tuple[str, ...], answers: bool
+    def _sampling_params(
+        self, job: PromptJob, sampling: Sampling, limit: int, *, stop: tuple[str, ...], answers: bool
     ) -> Any:
         structured = self._structured(job.constraint) if answers and job.constraint is not None else None
         return self.vllm.SamplingParams(
@@ -158,22 +186,22 @@ class Engine:
 
     def _structured(self, constraint: Constraint) -> Any:
         kind, text = constraint.kind, constraint.text
-        given: dict[str, Any] = {"json_object": True} if kind == "json_object" else {_PARAMETER[kind]: text}
-        return self.params.StructuredOutputsParams(**given)
+        options: dict[str, Any] = {"json_object": True} if kind == "json_object" else {_PARAMETER[kind]: text}
+        return self.params.StructuredOutputsParams(**options)
 
-    def _run(self, asked: Sequence[tuple[Job, str]], wanted: Sequence[Any]) -> list[_Said]:
-        if not asked:
+    def _run(self, jobs: Sequence[tuple[PromptJob, str]], params: Sequence[Any]) -> list[_Output]:
+        if not jobs:
             return []
-        prompts = [_prompt(job, text) for job, text in asked]
-        outputs = self.llm.generate(prompts, list(wanted), use_tqdm=False, lora_request=self.lora)
-        return [_said(output, self.settings.ends) for output in outputs]
+        prompts = [_prompt(job, text) for job, text in jobs]
+        outputs = self.llm.generate(prompts, list(params), use_tqdm=False, lora_request=self.lora)
+        return [_output_of(output, self.settings.ends) for output in outputs]
 
 
 _PARAMETER = {"structural_tag": "structural_tag", "grammar": "grammar", "json_schema": "json"}
 
 
-def _prompt(job: Job, text: str) -> dict[str, Any]:
-    """The prompt as vLLM takes it; pictures at their fitted size, which no processor changes again."""
+def _prompt(job: PromptJob, text: str) -> dict[str, Any]:
+    """The prompt as vLLM takes it, with pictures at their fitted size, which no processor changes again."""
     from PIL import Image
 
     if not job.images:
@@ -182,36 +210,38 @@ def _prompt(job: Job, text: str) -> dict[str, Any]:
     return {"prompt": text, "multi_modal_data": {"image": pictures}}
 
 
-def _said(output: Any, ends: Sequence[str]) -> _Said:
-    """One output without the text of the token that ended the turn."""
-    made = output.outputs[0]
-    text = made.text
-    if made.finish_reason == "stop" and made.stop_reason is None:
+def _output_of(made: Any, ends: Sequence[str]) -> _Output:
+    """An output without the text of the token that ended the turn."""
+    first = made.outputs[0]
+    text = first.text
+    if first.finish_reason == "stop" and first.stop_reason is None:
         text = next((text.removesuffix(end) for end in ends if text.endswith(end)), text)
-    latency = getattr(output.metrics, "first_token_latency", None)
-    return _Said(
+    latency = getattr(made.metrics, "first_token_latency", None)
+    return _Output(
         text=text,
-        finish="length" if made.finish_reason == "length" else "stop",
-        prompt=len(output.prompt_token_ids or ()),
-        tokens=len(made.token_ids),
+        finish="length" if first.finish_reason == "length" else "stop",
+        prompt=len(made.prompt_token_ids or ()),
+        tokens=len(first.token_ids),
         first=float(latency) if latency else None,
-        stop=made.stop_reason,
+        stop=first.stop_reason,
     )
 
 
-def _completion(job: Job, said: _Said | None, thought: _Thought | None, seconds: float) -> Completion:
-    """said: None where the think block was never closed. thought: None for an answer without reasoning."""
-    parts = [each for each in (thought.said if thought else None, said) if each is not None]
+def _completion(
+    job: PromptJob, answer: _Output | None, thought: _Thought | None, seconds: float
+) -> Completion:
+    """The completion of reasoning and answer; `answer` is None if the think block was never closed."""
+    parts = [part for part in (thought.output if thought else None, answer) if part is not None]
     return Completion(
         id=job.id,
-        text="" if said is None else said.text,
+        text="" if answer is None else answer.text,
         finish_reason="length" if parts[-1].finish == "length" else "stop",
         n_prompt_tokens=parts[0].prompt,
-        n_output_tokens=sum(each.tokens for each in parts),
+        n_output_tokens=sum(part.tokens for part in parts),
         seconds=seconds,
         first_token_seconds=parts[0].first,
         reasoning=None if thought is None else thought.split.reasoning,
-        unclosed_think=said is None,
+        unclosed_think=answer is None,
         thinking_cut=thought is not None and thought.cut,
     )
 
@@ -221,9 +251,9 @@ def _completion(job: Job, said: _Said | None, thought: _Thought | None, seconds:
 
 @dataclass
 class Workers:
-    """`count` processes with an engine each, on their own GPUs; jobs go to whoever is free."""
+    """Processes with an engine each, on their own GPUs; prompts go to whichever is free."""
 
-    settings: Settings
+    settings: EngineSettings
     devices: Sequence[str]
     processes: list[Any] = field(default_factory=list)
 
@@ -237,22 +267,23 @@ class Workers:
             process.start()
             self.processes.append(process)
 
-    def answer(self, chunks: Sequence[Sequence[Job]], sampling: Sampling) -> Iterator[Completion]:
-        """The completions of all chunks, as they come. Raises `BackendError` when a worker fails or dies."""
+    def answer(self, chunks: Sequence[Sequence[PromptJob]], sampling: Sampling) -> Iterator[Completion]:
+        """Yield the completions of all chunks, as they come. Raises `BackendError` if a worker fails or
+        dies."""
         for chunk in chunks:
             self.inbox.put((list(chunk), sampling))
         for _ in chunks:
-            found = self._next()
-            if isinstance(found, str):
-                raise BackendError(found)
-            yield from msgspec.json.decode(found, type=list[Completion])
+            message = self._next()
+            if isinstance(message, str):
+                raise BackendError(message)
+            yield from msgspec.json.decode(message, type=list[Completion])
 
     def _next(self) -> Any:
         while True:
             try:
                 return self.outbox.get(timeout=1.0)
             except queue.Empty:
-                dead = [at for at, each in enumerate(self.processes) if each.exitcode is not None]
+                dead = [at for at, process in enumerate(self.processes) if process.exitcode is not None]
                 if dead:
                     code = self.processes[dead[0]].exitcode
                     raise BackendError(
@@ -261,7 +292,7 @@ class Workers:
                     ) from None
 
     def close(self) -> None:
-        """Let every worker end, and end those that do not."""
+        """Ask every worker to end, and terminate those that do not."""
         for _ in self.processes:
             self.inbox.put(None)
         for process in self.processes:
@@ -271,13 +302,13 @@ class Workers:
                 process.join()
 
 
-def _work(settings: Settings, devices: str, inbox: Any, outbox: Any) -> None:
-    """A worker: one engine on `devices`, until it is told to end."""
+def _work(settings: EngineSettings, devices: str, inbox: Any, outbox: Any) -> None:
+    """Run a worker: one engine on its GPUs, until it is told to end."""
     os.environ["CUDA_VISIBLE_DEVICES"] = devices
     try:
-        engine = Engine(settings)
-        while (job := inbox.get()) is not None:
-            jobs, sampling = job
+        engine = VLLMEngine(settings)
+        while (message := inbox.get()) is not None:
+            jobs, sampling = message
             outbox.put(msgspec.json.encode(engine.answer(jobs, sampling)))
     except (BackendError, RuntimeError, ValueError) as error:
         outbox.put(f"the vllm worker on GPU {devices}: {error}")

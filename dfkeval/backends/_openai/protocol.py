@@ -1,7 +1,7 @@
-"""The OpenAI chat protocol: a request as JSON, an answer as a completion. No connection and no waiting here.
+"""Write requests and read answers of the OpenAI chat protocol; no connection and no waiting here.
 
-Strategy: `dialect` says which server reads the extra parameters (constraints, budget of reasoning); what a
-server took away is put back where that is possible and marked. Sources: vLLM's and SGLang's documentation of
+How it works: `dialect` says which server reads the extra parameters (constraints, budget of reasoning). What
+a server took away is put back if that is possible, and marked. Sources: vLLM's and SGLang's documentation of
 structured outputs and reasoning outputs."""
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from dfkeval.parsing.tags import THINK_CLOSE, TOOL_CALL_CLOSE, TOOL_CALL_OPEN
 from dfkeval.parsing.toolcall import write_tool_call
 from dfkeval.types import Completion, Constraint, Request, Sampling, refuse_unseen
 
-#: The most alternatives a step that servers of this protocol show.
+#: Alternatives for a token at most that servers of this protocol show.
 _ALTERNATIVES = 20
 Dialect = Literal["vllm", "sglang", "other"]
 
 
 def constrained(constraint: Constraint, dialect: Dialect) -> dict[str, Any]:
-    """The parameters that ask `dialect` for a constraint. Raises `ConfigError` where it has none."""
+    """Return the parameters of a constraint. Raises `ConfigError` if the dialect has none."""
     if constraint.kind == "json_object":
         return {"response_format": {"type": "json_object"}}
     if constraint.kind == "json_schema":
@@ -45,12 +45,12 @@ def constrained(constraint: Constraint, dialect: Dialect) -> dict[str, Any]:
     )
 
 
-#: What the probe's answer must be; no model says it by itself.
+#: What the probe's answer must be; no model writes it by itself.
 PROBE = "dfk-4711-dfk"
 
 
 def probe(constraint: Constraint) -> Constraint:
-    """A constraint of the same kind that leaves one answer."""
+    """Return a constraint of the same kind that allows one answer only."""
     match constraint.kind:
         case "structural_tag":
             tag = {"type": "structural_tag", "format": {"type": "const_string", "value": PROBE}}
@@ -64,24 +64,25 @@ def probe(constraint: Constraint) -> Constraint:
 
 
 def obeyed(constraint: Constraint, text: str) -> bool:
-    """Whether `text` is what the probe of `constraint` leaves."""
+    """Return whether a text is the answer that the probe of a constraint allows."""
     if constraint.kind in ("structural_tag", "grammar"):
         return text.strip() == PROBE
     try:
-        found = json.loads(text)
+        value = json.loads(text)
     except ValueError:
         return False
-    return isinstance(found, dict) if constraint.kind == "json_object" else found == PROBE
+    return isinstance(value, dict) if constraint.kind == "json_object" else value == PROBE
 
 
 def body(request: Request, sampling: Sampling, model: str, dialect: Dialect = "other") -> dict[str, Any]:
-    """The JSON of one request; settings at their neutral value are left out, since some servers refuse them.
+    """Return the JSON of one request; settings at their neutral value are left out, because some servers
+    refuse them.
 
-    Raises `DataError` for an image that cannot be read and for a video, `ConfigError` for what the dialect
-    has no word for."""
+    Raises `DataError` for an image that cannot be read and for a video, `ConfigError` if the dialect has no
+    parameter for what is asked."""
     refuse_unseen(request.messages)
     images = iter(request.images)
-    found: dict[str, Any] = {
+    payload: dict[str, Any] = {
         "model": model,
         "messages": [_turn(turn, images) for turn in request.messages],
         "max_tokens": sampling.limit,
@@ -90,35 +91,36 @@ def body(request: Request, sampling: Sampling, model: str, dialect: Dialect = "o
         "chat_template_kwargs": {"enable_thinking": sampling.thinking},
     }
     if sampling.temperature > 0:
-        found["seed"] = _seed(request, sampling, found["messages"])
+        payload["seed"] = _seed(request, sampling, payload["messages"])
     neutral = Sampling()
     for name in ("top_p", "top_k", "min_p", "repetition_penalty"):
         if getattr(sampling, name) != getattr(neutral, name):
-            found[name] = getattr(sampling, name)
+            payload[name] = getattr(sampling, name)
     if sampling.stop:
-        found["stop"] = list(sampling.stop)
+        payload["stop"] = list(sampling.stop)
     if request.tools:
-        found["tools"] = request.tools
+        payload["tools"] = request.tools
     if sampling.thinking_budget is not None:
-        found |= budget(sampling.thinking_budget, dialect)
+        payload |= budget(sampling.thinking_budget, dialect)
     if request.constraint is not None:
-        found |= constrained(request.constraint, dialect)
+        payload |= constrained(request.constraint, dialect)
     if request.force_tool is not None:
-        found["tool_choice"] = {"type": "function", "function": {"name": request.force_tool}}
+        payload["tool_choice"] = {"type": "function", "function": {"name": request.force_tool}}
     if request.slot is not None:
-        found |= {"logprobs": True, "top_logprobs": _ALTERNATIVES}
-    return found
+        payload |= {"logprobs": True, "top_logprobs": _ALTERNATIVES}
+    return payload
 
 
 def _seed(request: Request, sampling: Sampling, messages: list[dict[str, Any]]) -> int:
-    """31 bits that depend on the seed, the number of the draw, and the question: with one seed for all rows,
-    servers would draw all rows with the same noise."""
+    """31 bits that depend on the seed, the number of the draw, and the question.
+
+    With one seed for all rows, servers would draw all rows with the same noise."""
     shown = json.dumps([sampling.seed, request.draw_index, messages], sort_keys=True).encode()
     return int.from_bytes(hashlib.sha256(shown).digest()[:4], "big") >> 1
 
 
 def budget(tokens: int, dialect: Dialect) -> dict[str, Any]:
-    """The parameter that limits reasoning. Raises `ConfigError` where the dialect has none."""
+    """Return the parameter that limits reasoning. Raises `ConfigError` if the dialect has none."""
     if dialect == "vllm":
         return {"thinking_token_budget": tokens}
     raise ConfigError(
@@ -130,10 +132,10 @@ def budget(tokens: int, dialect: Dialect) -> dict[str, Any]:
 def _turn(turn: dict[str, Any], images: Iterator[str]) -> dict[str, Any]:
     content = turn.get("content")
     parts = [_part(part, images) for part in content] if isinstance(content, list) else content
-    found = {"role": turn["role"], "content": parts}
+    message = {"role": turn["role"], "content": parts}
     if turn.get("tool_calls"):
-        found["tool_calls"] = [_call(call) for call in turn["tool_calls"]]
-    return found
+        message["tool_calls"] = [_call(call) for call in turn["tool_calls"]]
+    return message
 
 
 def _part(part: dict[str, Any], images: Iterator[str]) -> dict[str, Any]:
@@ -149,7 +151,7 @@ def _part(part: dict[str, Any], images: Iterator[str]) -> dict[str, Any]:
 
 
 def _call(call: dict[str, Any]) -> dict[str, Any]:
-    """Arguments travel as JSON text in this protocol."""
+    """A call as the protocol has it: its arguments are JSON text."""
     function = call["function"]
     arguments = function.get("arguments")
     text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
@@ -157,7 +159,8 @@ def _call(call: dict[str, Any]) -> dict[str, Any]:
 
 
 def data_uri(path: Path) -> str:
-    """The file's own bytes as a data URI. Raises `DataError` naming a file that cannot be read."""
+    """Return the file's own bytes as a data URI. Raises `DataError` that names a file which cannot be
+    read."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -169,7 +172,7 @@ def data_uri(path: Path) -> str:
 def completion(
     name: str, answer: dict[str, Any], sampling: Sampling, seconds: float, dialect: Dialect = "other"
 ) -> Completion:
-    """A server's answer as a completion, with what the server took away put back where that is possible."""
+    """Return a server's answer as a completion; what the server took away is put back if that is possible."""
     choice, usage = answer["choices"][0], answer.get("usage") or {}
     message = choice["message"]
     parsed = message.get("tool_calls") or []
@@ -195,10 +198,11 @@ def completion(
 def thoughts(
     message: dict[str, Any], sampling: Sampling, dialect: Dialect, *, called: bool
 ) -> reasoning.SplitText | None:
-    """Reasoning and answer: apart as a server with a reasoning parser sends them, or in one text as one
-    without it does; None for an answer without reasoning.
+    """Return reasoning and answer, which a server with a reasoning parser sends apart, and others in one
+    text.
 
-    A server that sends no reasoning and no closer may hide it, unless its dialect is known not to."""
+    None is an answer without reasoning. A server that sends neither reasoning nor a closing tag may hide it,
+    unless its dialect is known not to."""
     text = message.get("content") or ""
     apart = message.get("reasoning_content") or message.get("reasoning")
     if isinstance(apart, str) and apart:
@@ -211,8 +215,8 @@ def thoughts(
 
 
 def label_probs(answer: dict[str, Any], request: Request) -> dict[str, float] | None:
-    """Label probabilities out of the log-probabilities that the server sent; None where it sent none, or
-    where they are not of the protocol's shape."""
+    """Return label probabilities from the log-probabilities that the server sent; None if it sent none, or if
+    they do not have the protocol's shape."""
     logprobs = answer["choices"][0].get("logprobs")
     content = logprobs.get("content") if isinstance(logprobs, dict) else None
     if request.slot is None or not content:
@@ -224,33 +228,34 @@ def label_probs(answer: dict[str, Any], request: Request) -> dict[str, float] | 
 
 
 def _step(step: Any) -> tuple[str, dict[str, float]]:
-    """A token, and it with its alternatives -> log-probability."""
+    """(token, the log-probabilities of it and its alternatives)."""
     token = str(step["token"])
     shown = (*(step.get("top_logprobs") or ()), step)
-    return token, {str(each["token"]): float(each["logprob"]) for each in shown}
+    return token, {str(entry["token"]): float(entry["logprob"]) for entry in shown}
 
 
 def calls_of(message: dict[str, Any]) -> list[dict[str, Any]]:
-    """The calls that the server parsed: {"name", "arguments"}, arguments as a dict, or as they came."""
+    """Return the calls that the server parsed: {"name", "arguments"}, arguments as a dict, or as they
+    came."""
     return [_call_of(call.get("function") or {}) for call in message.get("tool_calls") or []]
 
 
 def _call_of(function: dict[str, Any]) -> dict[str, Any]:
     arguments = function.get("arguments")
     try:
-        found = json.loads(arguments or "{}") if isinstance(arguments, str | None) else arguments
+        value = json.loads(arguments or "{}") if isinstance(arguments, str | None) else arguments
     except (ValueError, RecursionError):
-        found = arguments
-    return {"name": function.get("name"), "arguments": found}
+        value = arguments
+    return {"name": function.get("name"), "arguments": value}
 
 
 def _written(call: dict[str, Any]) -> str:
-    """A call that the server parsed, in the template's form; arguments that are no object stay as they
+    """A call that the server parsed, in the template's form; arguments that are not an object stay as they
     came."""
     function = call.get("function") or {}
     try:
-        given = function.get("arguments") or "{}"
-        arguments = json.loads(given) if isinstance(given, str) else given
+        sent = function.get("arguments") or "{}"
+        arguments = json.loads(sent) if isinstance(sent, str) else sent
     except (ValueError, RecursionError):
         arguments = None
     if not isinstance(arguments, dict):
@@ -259,10 +264,11 @@ def _written(call: dict[str, Any]) -> str:
 
 
 def missing_stop(choice: dict[str, Any], text: str, stops: tuple[str, ...]) -> str | None:
-    """The stop string that ended the answer and is not in it; None when there is none, or it cannot be known.
+    """Return the stop string that ended the answer and is not in it; None if there is none, or it cannot be
+    known.
 
-    vLLM names it `stop_reason`, SGLang `matched_stop`, and null there is the end of the turn. Where a server
-    names nothing, an open call that stopped by itself ended at its closer."""
+    vLLM names it `stop_reason`, SGLang `matched_stop`, and null there is the end of the turn. If a server
+    names nothing, an open call that stopped by itself ended at its closing tag."""
     if choice["finish_reason"] not in ("stop", "tool_calls"):
         return None
     named = [choice[key] for key in ("stop_reason", "matched_stop") if key in choice]

@@ -1,9 +1,10 @@
-"""The bytes of a server's answer -> a chat completion of the protocol's shape.
+"""Read a server's answer as a chat completion of the protocol's shape.
 
-Promises: what comes out has one choice with a finish reason, a message whose content is text, calls that are
-objects with a function, and token counts that are whole numbers or absent; anything else is `RequestFailed`, which
-another attempt may mend, and never an exception further in. Half characters (lone surrogates), which no file
-can hold, become question marks."""
+Guarantees:
+- The result has one choice with a finish reason, a message whose content is text, calls that are objects with
+  a function, and token counts that are whole numbers or missing.
+- Anything else is `RequestFailed`, after which another attempt may work, and never another exception.
+- Half characters (lone surrogates), which no file can hold, become question marks."""
 
 from __future__ import annotations
 
@@ -13,37 +14,38 @@ from typing import Any
 from dfkdata.common.jsonl import whole_characters
 from dfkeval.backends._openai.retry import RequestFailed
 
-#: Bytes of an answer; more is no answer to any question here.
+#: Bytes of an answer at most.
 MOST = 32 << 20
 
 
 def checked(content: bytes) -> dict[str, Any]:
-    """The answer. Raises `RequestFailed` for half an answer or something else."""
+    """Return the answer. Raises `RequestFailed` if it is half an answer or something else."""
     try:
-        found = json.loads(content)
+        answer = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise strange(repr(content[:120])) from error
-    return shaped(found)
+    return shaped(answer)
 
 
-def shaped(found: Any) -> dict[str, Any]:
-    """`checked` for an answer that is read already."""
+def shaped(answer: Any) -> dict[str, Any]:
+    """Return the answer, which is read from JSON already; raises as `checked` does."""
     try:
-        choice = found["choices"][0]
+        choice = answer["choices"][0]
         message, reason = choice["message"], choice.get("finish_reason")
     except (KeyError, IndexError, TypeError, AttributeError) as error:
-        raise strange(f"{found!r:.120}") from error
+        raise strange(f"{answer!r:.120}") from error
     if not isinstance(message, dict) or not isinstance(reason, str):
         raise RequestFailed("the answer's choice is not finished", retryable=True)
     plain = whole_characters(message) | {
         "content": whole_characters(text_of(message.get("content"))),
         "tool_calls": whole_characters(_calls(message.get("tool_calls"))),
     }
-    return {**found, "choices": [{**choice, "message": plain}], "usage": _counts(found.get("usage"))}
+    return {**answer, "choices": [{**choice, "message": plain}], "usage": _counts(answer.get("usage"))}
 
 
 def text_of(content: Any) -> str | None:
-    """The content; parts of text are joined, as the protocol allows for questions and some servers answer."""
+    """Return the content; parts of text, which the protocol allows in questions and some servers send, are
+    joined."""
     if content is None or isinstance(content, str):
         return content
     if isinstance(content, list) and all(
@@ -68,10 +70,11 @@ def _calls(calls: Any) -> list[dict[str, Any]] | None:
 
 
 def _counts(usage: Any) -> dict[str, int]:
-    """Token counts; one that is no number of tokens is left out."""
-    found = usage.items() if isinstance(usage, dict) else ()
-    return {name: n for name, n in found if isinstance(n, int) and not isinstance(n, bool) and n >= 0}
+    """Token counts; what is not a number of tokens is left out."""
+    counts = usage.items() if isinstance(usage, dict) else ()
+    return {name: n for name, n in counts if isinstance(n, int) and not isinstance(n, bool) and n >= 0}
 
 
 def strange(what: str) -> RequestFailed:
+    """Return the failure of an answer that is something else."""
     return RequestFailed(f"the answer is not a chat completion: {what}", retryable=True)

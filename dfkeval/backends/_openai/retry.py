@@ -1,10 +1,10 @@
-"""Requests to servers that fail: which server, how many at once, retries and waiting.
+"""Choose a server for each request, retry what may work later, and limit the requests under way.
 
-Strategy: each request goes to the server that has the most room; what may pass by itself (timeouts, resets,
-429, 5xx, answers cut in half) is tried again, at another server where there is one, after a growing wait with
-jitter or after the time that the server names; what will not pass (other 4xx) fails at once. Trouble halves
-the number of requests under way at that server, each success adds a little. A server that says that its limit
-is spent is left alone until the time it names."""
+How it works: each request goes to the server that has the most room. What may work later (timeouts, resets,
+429, 5xx, answers cut in half) is tried again, at another server if there is one, after a growing wait with
+jitter or after the time that the server names; other 4xx fail at once. A failure halves the number of
+requests under way at that server, and each success adds a little. A server that reports a spent limit gets
+nothing new until the time that it names."""
 
 from __future__ import annotations
 
@@ -23,7 +23,13 @@ LONGEST_WAIT = 60.0
 
 
 class RequestFailed(Exception):
-    """One attempt failed. retryable: another attempt may work. wait: seconds that the server asked for."""
+    """One attempt failed.
+
+    Attributes:
+        retryable: Whether another attempt may work.
+        timed_out: Whether a time limit was the reason.
+        wait: Seconds that the server asks to wait; None if it says nothing.
+    """
 
     def __init__(
         self, message: str, *, retryable: bool, timed_out: bool = False, wait: float | None = None
@@ -36,7 +42,7 @@ class RequestFailed(Exception):
 class Limit:
     """How many requests may be under way at one server: at most `most`, never below 1.
 
-    paused_until: on the clock; nothing new is sent before."""
+    Nothing new is sent before the clock shows `paused_until`."""
 
     most: int
     limit: float = 0.0
@@ -48,18 +54,18 @@ class Limit:
 
     @property
     def room(self) -> int:
-        """Places that are free."""
+        """Return the number of free places."""
         return int(self.limit) - self.busy
 
     def done(self, ok: bool) -> None:
-        """One request less under way; `ok` False says that the server was in trouble."""
+        """Count one request less under way; without `ok` the server was in trouble."""
         self.busy -= 1
         grown = min(float(self.most), self.limit + 1 / self.limit)
         self.limit = grown if ok else max(1.0, self.limit / 2)
 
 
 class Servers:
-    """Places at several servers, `most` in all."""
+    """Places for requests at several servers, `most` in all."""
 
     def __init__(self, count: int, most: int, clock: Callable[[], float] = time.monotonic) -> None:
         self.limits = [Limit(max(1, -(-most // count))) for _ in range(count)]
@@ -68,29 +74,32 @@ class Servers:
         self.turn = 0
 
     def enter(self, avoid: int | None = None) -> int:
-        """Wait for a free place and take it; the server's number. avoid: where the last attempt failed; only
-        another one will do while one is awake."""
+        """Wait for a free place, take it, and return the server's number.
+
+        Args:
+            avoid: The server where the last attempt failed; it is taken only if no other accepts requests.
+        """
         with self.changed:
-            while (found := self._free(avoid)) is None:
-                self.changed.wait(self._pause())
-            self.limits[found].busy += 1
-            self.turn = found + 1
-            return found
+            while (server := self._free(avoid)) is None:
+                self.changed.wait(self._until_next())
+            self.limits[server].busy += 1
+            self.turn = server + 1
+            return server
 
     def leave(self, server: int, ok: bool) -> None:
-        """Give a place back; `ok` False says that the server was in trouble."""
+        """Give a place back; without `ok` the server was in trouble."""
         with self.changed:
             self.limits[server].done(ok)
             self.changed.notify_all()
 
     def pause(self, server: int, seconds: float) -> None:
-        """Send nothing new to `server` for so long."""
+        """Send nothing new to a server for some seconds."""
         with self.changed:
             self.limits[server].paused_until = self.clock() + min(seconds, LONGEST_WAIT)
 
     def _free(self, avoid: int | None) -> int | None:
-        """The server with the most room, in turn where several have as much; None for none."""
-        if sum(each.busy for each in self.limits) >= self.most:
+        """The server with the most room, in turn if several have as much; None if there is none."""
+        if sum(limit.busy for limit in self.limits) >= self.most:
             return None
         now, count = self.clock(), len(self.limits)
         order = [(self.turn + step) % count for step in range(count)]
@@ -99,16 +108,16 @@ class Servers:
         ready = [at for at in others if self.limits[at].room > 0]
         return max(ready, key=lambda at: self.limits[at].room, default=None)
 
-    def _pause(self) -> float | None:
-        """Seconds until the next server has rested; None when none rests."""
+    def _until_next(self) -> float | None:
+        """Seconds until the next pause of a server ends; None if no server pauses."""
         now = self.clock()
-        ends = [each.paused_until - now for each in self.limits if each.paused_until > now]
+        ends = [limit.paused_until - now for limit in self.limits if limit.paused_until > now]
         return min(ends, default=None)
 
 
 @dataclass
 class Retry:
-    """attempts: in all. wait, clock: seconds; `sleep` is passed in, so that tests do not wait."""
+    """Repeat attempts that fail; `sleep` is passed in, so that tests do not wait."""
 
     attempts: int
     sleep: Callable[[float], None]
@@ -116,15 +125,15 @@ class Retry:
     rng: random.Random = field(default_factory=lambda: random.Random(0))
 
     def run(self, attempt: Callable[[int], Any], servers: Servers) -> Any:
-        """The result of `attempt(server)`, tried until it works. Raises the last `RequestFailed`."""
+        """Return the result of `attempt(server)`, tried until it works. Raises the last `RequestFailed`."""
         last: int | None = None
         for number in range(self.attempts):
             server = last = servers.enter(avoid=last)
             ok = False
             try:
-                found = attempt(server)
+                result = attempt(server)
                 ok = True
-                return found
+                return result
             except RequestFailed as failure:
                 ok = not failure.retryable
                 if not failure.retryable or number + 1 == self.attempts:
@@ -142,8 +151,8 @@ class Retry:
 
 
 def wait_of(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
-    """Seconds that a refusing server asks to wait: `retry-after-ms`, `retry-after` (seconds or a date), else
-    the longest reset of a spent limit; None where it says nothing."""
+    """Return the seconds that a refusing server asks to wait: `retry-after-ms`, `retry-after` (seconds or a
+    date), else the longest reset of a spent limit; None if it says nothing."""
     milliseconds = _number(headers.get("retry-after-ms", ""))
     if milliseconds is not None:
         return milliseconds / 1000
@@ -160,8 +169,8 @@ def wait_of(headers: Mapping[str, str], now: datetime | None = None) -> float | 
 
 
 def spent(headers: Mapping[str, str]) -> float | None:
-    """Seconds until a limit that is spent is given back, after the `x-ratelimit-remaining-*` and
-    `x-ratelimit-reset-*` headers; None while nothing is spent."""
+    """Return the seconds until a spent limit is reset, from the `x-ratelimit-remaining-*` and
+    `x-ratelimit-reset-*` headers; None if no limit is spent."""
     waits = [
         wait
         for what in ("requests", "tokens")
@@ -176,18 +185,18 @@ _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|)")
 
 
 def duration(text: str) -> float | None:
-    """Seconds in "1s", "6m0s", "20ms" or "1.5"; None for anything else."""
+    """Return the seconds in "1s", "6m0s", "20ms" or "1.5"; None for anything else."""
     text = str(text).strip()
-    found = _DURATION.findall(text)
-    if not found or "".join(number + unit for number, unit in found) != text:
+    parts = _DURATION.findall(text)
+    if not parts or "".join(number + unit for number, unit in parts) != text:
         return None
-    return sum(float(number) * _UNITS[unit] for number, unit in found)
+    return sum(float(number) * _UNITS[unit] for number, unit in parts)
 
 
 def _number(text: str) -> float | None:
     """A number of at least 0; None for anything else."""
     try:
-        found = float(text)
+        number = float(text)
     except ValueError:
         return None
-    return found if 0 <= found < float("inf") else None
+    return number if 0 <= number < float("inf") else None

@@ -1,11 +1,15 @@
-"""A streamed answer of the chat protocol (server-sent events) -> the answer that would have come whole.
+"""Join a streamed answer of the chat protocol (server-sent events) into the answer that would have come
+whole.
 
-Strategy: bytes are cut into events by the rules of the HTML standard's "Server-sent events" (a line ends at
-CR, LF or both; an event at an empty line; comments keep connections open), each event's deltas are laid to
-what came before, and the result goes through the same check as a whole answer. Promises: however the bytes
-are cut, the same answer; deltas of text, reasoning and calls join to what was sent; a stream that breaks,
-breaks off, reports an error or is something else is `RequestFailed` and never half an answer. No connection and no
-clock here: both are passed in."""
+How it works: bytes are cut into events by the rules of the HTML standard's "Server-sent events" (a line ends
+at CR, LF or both; an event at an empty line; comments keep connections open). Each event's deltas are added
+to what came before, and the result goes through the same check as a whole answer. Connection and clock are
+passed in.
+
+Guarantees:
+- The answer does not depend on how the bytes are cut.
+- A stream that breaks, ends early, reports an error or is something else is `RequestFailed`, never half an
+  answer."""
 
 from __future__ import annotations
 
@@ -17,23 +21,24 @@ from typing import Any, NamedTuple
 from dfkeval.backends._openai import response
 from dfkeval.backends._openai.retry import RETRYABLE_STATUSES, RequestFailed
 
-#: What a request for a stream says beside the request itself.
-ASKED = {"stream": True, "stream_options": {"include_usage": True}}
-#: Ends a stream; what follows is not read.
+#: What is added to a request whose answer is to be streamed.
+STREAM_OPTIONS = {"stream": True, "stream_options": {"include_usage": True}}
+#: The event that ends a stream; what follows is not read.
 DONE = b"[DONE]"
 _TEXTS = ("content", "reasoning_content", "reasoning")
 _STOPS = ("stop_reason", "matched_stop")
 
 
 class Reply(NamedTuple):
-    """A checked answer. first: seconds to its first token, None where it came whole."""
+    """A checked answer; `first` is the seconds to its first token, None if it came whole."""
 
     answer: dict[str, Any]
     first: float | None = None
 
 
 def read(parts: Iterable[bytes], clock: Callable[[], float]) -> Reply:
-    """The answer that the parts of a body make. clock: seconds since it was asked. Raises `RequestFailed`."""
+    """Return the answer in the parts of a body; `clock` gives the seconds since the request. Raises
+    `RequestFailed`."""
     joined, first = Joined(), None
     for data in events(parts):
         if data == DONE:
@@ -45,7 +50,8 @@ def read(parts: Iterable[bytes], clock: Callable[[], float]) -> Reply:
 
 
 def events(parts: Iterable[bytes]) -> Iterator[bytes]:
-    """The data of each finished event; its lines joined by LF. Other fields than data are not needed."""
+    """Yield the data of each finished event, its lines joined by LF; other fields than data are not
+    needed."""
     data: list[bytes] = []
     for line in _lines(parts):
         if not line:
@@ -61,7 +67,7 @@ def events(parts: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _lines(parts: Iterable[bytes]) -> Iterator[bytes]:
-    """Lines without their ends. A CR at the end of a part waits for a LF that may follow."""
+    """Lines without their ends; a CR at the end of a part waits for an LF that may follow."""
     rest: list[bytes] = []
     after_cr = False
     for part in filter(None, parts):
@@ -77,20 +83,21 @@ def _lines(parts: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _event(data: bytes) -> dict[str, Any]:
-    """One chunk. Raises `RequestFailed` for something else, and for an error that the server reports."""
+    """One chunk. Raises `RequestFailed` if it is something else, or an error that the server reports."""
     try:
-        found = json.loads(data)
+        chunk = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise response.strange(f"an event of its stream is {data[:80]!r}") from error
-    if not isinstance(found, dict):
+    if not isinstance(chunk, dict):
         raise response.strange(f"an event of its stream is {data[:80]!r}")
-    if found.get("error"):
-        raise _reported(found["error"])
-    return found
+    if chunk.get("error"):
+        raise _reported(chunk["error"])
+    return chunk
 
 
 def _reported(fault: Any) -> RequestFailed:
-    """An error that the server reports in its stream; one that names a status is treated as that."""
+    """An error that the server reports in its stream; if it names a status, that decides about another
+    attempt."""
     code = fault.get("code") if isinstance(fault, dict) else None
     refused = isinstance(code, int) and 400 <= code < 500 and code not in RETRYABLE_STATUSES
     return RequestFailed(f"the stream ended with an error: {json.dumps(fault)[:300]}", retryable=not refused)
@@ -98,7 +105,7 @@ def _reported(fault: Any) -> RequestFailed:
 
 @dataclass
 class Joined:
-    """The deltas so far. begun: whether any text, reasoning or call has come."""
+    """The deltas so far; `begun` says whether any text, reasoning or call has come."""
 
     texts: dict[str, list[str]] = field(default_factory=dict)
     calls: dict[int, dict[str, Any]] = field(default_factory=dict)
@@ -108,7 +115,7 @@ class Joined:
     begun: bool = False
 
     def add(self, chunk: dict[str, Any]) -> None:
-        """Lay one chunk to it. Raises `RequestFailed` for one of another shape."""
+        """Add one chunk. Raises `RequestFailed` if it has another shape."""
         self.usage = chunk.get("usage") or self.usage
         choices = chunk.get("choices") or []
         if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
@@ -118,8 +125,8 @@ class Joined:
                 self._choice(choice)
 
     def whole(self) -> dict[str, Any]:
-        """The answer in the shape of one that came whole."""
-        message: dict[str, Any] = {name: _characters("".join(found)) for name, found in self.texts.items()}
+        """Return the answer in the shape of one that came whole."""
+        message: dict[str, Any] = {name: _characters("".join(pieces)) for name, pieces in self.texts.items()}
         if self.calls:
             message["tool_calls"] = [_call(self.calls[place]) for place in sorted(self.calls)]
         choice = {"message": message, "finish_reason": None, **self.ending}
@@ -145,13 +152,13 @@ class Joined:
             self.ending = {"finish_reason": choice["finish_reason"], **stops}
 
     def _text(self, name: str, text: Any) -> None:
-        found = response.text_of(text) or ""
-        self.texts.setdefault(name, []).append(found)
-        self.begun = self.begun or bool(found)
+        piece = response.text_of(text) or ""
+        self.texts.setdefault(name, []).append(piece)
+        self.begun = self.begun or bool(piece)
 
     def _call(self, delta: Any) -> None:
-        """A call's delta goes to the call of its index; without one, to a new call where it brings a name,
-        else to the last."""
+        """Add a call's delta to the call of its index; without one, to a new call if it brings a name, else
+        to the last."""
         function = delta.get("function") if isinstance(delta, dict) else None
         if not isinstance(function, dict):
             raise response.strange(f"a call of its stream is {delta!r:.80}")
@@ -170,16 +177,16 @@ class Joined:
 
 
 def _listed(value: Any) -> list[Any]:
-    """A list, empty for null. Raises `RequestFailed` for something else."""
+    """A list, empty for null. Raises `RequestFailed` if it is something else."""
     if value is None or isinstance(value, list):
         return value or []
     raise response.strange(f"a list of its stream is {value!r:.80}")
 
 
 def _call(pieces: dict[str, list[Any]]) -> dict[str, Any]:
-    """The call of all its deltas; arguments that came as an object stay one."""
-    found = {name: _joined(each) for name, each in pieces.items()}
-    return {"type": "function", "function": found}
+    """The call of all its deltas; arguments that came as an object stay an object."""
+    function = {name: _joined(deltas) for name, deltas in pieces.items()}
+    return {"type": "function", "function": function}
 
 
 def _joined(pieces: list[Any]) -> Any:
@@ -191,7 +198,7 @@ def _joined(pieces: list[Any]) -> Any:
 
 
 def _characters(text: str) -> str:
-    """`text` with the halves of a character (surrogates), which two deltas may bring, put together."""
+    """A text in which the halves of a character (surrogates), which two deltas may bring, are joined."""
     if text.isascii():
         return text
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")

@@ -1,8 +1,8 @@
 """Keep the cost of an answer's tokens within a cap.
 
-How it works: before a request is sent, the most that it can cost is reserved (its prompt at four bytes a token, its
-answer at the limit); the answer turns that into what it did cost. Pictures in prompts, and attempts that a server
-failed, are not counted.
+How it works: before a request is sent, the most that it can cost is reserved (its prompt at four bytes a
+token, its answer at the limit); the answer turns that into what it did cost. Pictures in prompts, and
+attempts that a server failed, are not counted.
 
 Guarantees:
 - What is spent and reserved together stays within the cap.
@@ -67,7 +67,8 @@ class Budget:
         self.refused = False
 
     def admitted(self, waiting: deque[Request]) -> Iterator[Request]:
-        """Yield the requests from the left of `waiting` that the cap allows, and take them out as they are sent."""
+        """Yield the requests from the left of `waiting` that the cap allows, and take them out as they are
+        sent."""
         while waiting:
             request = waiting[0]
             most = self.prices.cost(prompt_tokens(request), self.limit) or 0.0

@@ -51,8 +51,8 @@ def label(
         What the folder holds.
 
     Raises:
-        ConfigError: The folder was begun with another teacher, prompt, schema, sampling or validators, or a cap
-            cannot be kept.
+        ConfigError: The folder was begun with another teacher, prompt, schema, sampling or validators, or a
+            cap cannot be kept.
         DataError: Its files hold something else.
     """
     folder = Path(out)

@@ -1,8 +1,8 @@
 """Ask a teacher model for the structure of a caption, and turn its answer into a training row.
 
-How it works: the teacher is asked with a prompt of its own (strict: only what the caption says; enhance: style and
-mood may be inferred) and made to call the tool, a server by its `tool_choice`, a local engine by a grammar. A row
-is written with the schema's system text, which the student will be asked with.
+How it works: the teacher is asked with a prompt of its own (strict: only what the caption says; enhance:
+style and mood may be inferred) and made to call the tool, a server by its `tool_choice`, a local engine by a
+grammar. A row is written with the schema's system text, which the student will be asked with.
 
 Guarantees:
 - Only a strictly valid answer that every validator accepts becomes a row; nothing is repaired."""

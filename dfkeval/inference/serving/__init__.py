@@ -1,12 +1,15 @@
-"""One JSON endpoint over any backend: `dfkeval serve`.
+"""Serve one JSON endpoint over any backend (`dfkeval serve`).
 
-    limits    what a caller may ask for, and the refusals
-    intake    bytes -> `Record`, or a `Refusal`; nothing outside the request is ever opened
-    batching  records -> samples: a bounded queue, batches in threads, a time limit
-    server    the socket, by uvicorn: what holds on without asking is closed
-    app       the ASGI application: routes, statuses, health and metrics
+    limits        what a caller may ask for, and the refusals
+    request_body  the bytes of a request as a `Record`, or a `Refusal`; nothing outside the request is opened
+    batching      a bounded queue, batches in threads, a time limit
+    server        the socket, by uvicorn, which closes connections that do not ask
+    app           the ASGI application: routes, statuses, health and metrics
 
-Promises: what is not within the limits is refused before anything is decoded or asked; a full queue is an
-answer (503) and never a wait without end; every accepted request is answered, by a judged sample or by the
-reason why there is none. Weighed: Starlette and uvicorn are small, maintained and what vLLM's own server
-stands on; a server of our own would have to be all that, and threads a connection would not bound memory."""
+Guarantees:
+- A request beyond the limits is refused before anything is decoded or asked.
+- A full queue is an answer (503), never an endless wait.
+- Every accepted request is answered, by a graded sample or by the reason why there is none.
+
+Starlette and uvicorn are small, maintained, and the base of vLLM's own server; with a thread for each
+connection memory would not be bounded."""

@@ -1,13 +1,13 @@
-"""The ASGI application.
+"""Build the ASGI application: routes, statuses, health and metrics.
 
     POST /predict   {"fields": {…}, "images": [base64]} -> {"outcome", "value", "problems", …}
     GET  /schema    what may be sent, and what comes back
     GET  /healthz   200 while the engine answers, 503 after it failed
     GET  /metrics   counts, times and tokens in Prometheus' text form
 
-Statuses: 200 for every answer of the model, also one that is not valid: `outcome` says so and `value` is then
-null. 400, 408, 413, 415, 422 are the caller's; 401 without the token, 503 a full queue, 502 an engine that
-failed, 504 time that is up. Every refusal is {"error": {"code", "message"}}."""
+The status is 200 for every answer of the model, also for one that is not valid: `outcome` says so, and
+`value` is then null. 400, 408, 413, 415 and 422 are faults of the request, 401 a missing token, 503 a full
+queue, 502 a backend that failed, 504 a time limit. Every refusal is {"error": {"code", "message"}}."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
@@ -40,12 +40,15 @@ from dfkeval.inference.serving.batching import Batcher
 from dfkeval.inference.serving.limits import Limits, Refusal
 from dfkeval.inference.serving.request_body import RequestReader
 
-Handler = Callable[[Request], Awaitable[Response]]
-
 
 class Service:
-    """One predictor behind one queue, with its own metrics. token: what callers must send as bearer; None
-    for none."""
+    """One predictor behind one queue, with its own metrics.
+
+    Args:
+        predictor: What answers.
+        limits: What a caller may ask for.
+        token: Bearer token that callers must send; None for no token.
+    """
 
     def __init__(self, predictor: Predictor, limits: Limits, token: str | None = None) -> None:
         self.predictor, self.limits, self.token = predictor, limits, token
@@ -65,7 +68,7 @@ class Service:
         return Counter(name, what, [label], registry=self.registry)
 
     async def predict(self, request: Request) -> Response:
-        """One question, one typed answer."""
+        """Answer one question."""
         response = await self._predict(request)
         self.requests.labels(str(response.status_code)).inc()
         return response
@@ -75,25 +78,25 @@ class Service:
             self._authorise(request)
             record = self.reader.record(await self._body(request))
             started = time.monotonic()
-            found = prediction_of(await self.batcher.answer(record), self.predictor)
+            prediction = prediction_of(await self.batcher.answer(record), self.predictor)
         except Refusal as refusal:
             return refused(refusal)
         except ClientDisconnect:
             return refused(Refusal(400, "gone", "the caller went away"))
         self.seconds.observe(time.monotonic() - started)
-        self.outcomes.labels(found.outcome).inc()
-        self.tokens.labels("prompt").inc(found.n_prompt_tokens or 0)
-        self.tokens.labels("answer").inc(found.n_output_tokens or 0)
-        return answered(found)
+        self.outcomes.labels(prediction.outcome).inc()
+        self.tokens.labels("prompt").inc(prediction.n_prompt_tokens or 0)
+        self.tokens.labels("answer").inc(prediction.n_output_tokens or 0)
+        return answered(prediction)
 
     def _authorise(self, request: Request) -> None:
-        """Raises `Refusal` without the token, and for a body that is not said to be JSON, which a foreign web
-        page could send unasked."""
+        """Raise `Refusal` without the token, and for a body that is not declared as JSON, which a foreign web
+        page could send without asking the user."""
         if self.token is not None:
-            said = request.headers.get("authorization", "").encode("latin-1")  # the bytes, as they were sent
-            scheme, _, given = said.partition(b" ")
-            right = secrets.compare_digest(given, self.token.encode())
-            if scheme.lower() != b"bearer" or not right:
+            header = request.headers.get("authorization", "").encode("latin-1")  # the bytes as they were sent
+            scheme, _, token = header.partition(b" ")
+            matches = secrets.compare_digest(token, self.token.encode())
+            if scheme.lower() != b"bearer" or not matches:
                 raise Refusal(401, "no_token", "send the header Authorization: Bearer TOKEN")
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "application/json":
@@ -101,8 +104,8 @@ class Service:
 
     async def _body(self, request: Request) -> bytes:
         """The bytes of the request, within size and time. Raises `Refusal`."""
-        said = request.headers.get("content-length", "0")
-        if said.isdecimal() and int(said) > self.limits.body:
+        length = request.headers.get("content-length", "0")
+        if length.isdecimal() and int(length) > self.limits.body:
             raise self._too_large()
         body = bytearray()
         try:
@@ -119,7 +122,7 @@ class Service:
         return Refusal(413, "too_large", f"the body is larger than {self.limits.body} bytes")
 
     async def schema(self, request: Request) -> Response:
-        """What may be sent and what comes back."""
+        """Return what may be sent and what comes back."""
         return _json(
             {
                 "schema": self.predictor.schema.name,
@@ -131,19 +134,19 @@ class Service:
         )
 
     async def healthz(self, request: Request) -> Response:
-        """Whether the engine answers."""
+        """Return whether the backend answers."""
         trouble = self.batcher.trouble
         if trouble is None:
             return _json({"status": "ok", "held": self.batcher.held})
         return _json({"status": "failing", "held": self.batcher.held, "reason": trouble}, 503)
 
     async def metrics(self, request: Request) -> Response:
-        """Prometheus' text form."""
+        """Return the metrics in Prometheus' text form."""
         return Response(generate_latest(self.registry), media_type=CONTENT_TYPE_LATEST)
 
     @contextlib.asynccontextmanager
     async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
-        """The queue runs while the application does."""
+        """Run the queue while the application runs."""
         runner = asyncio.create_task(self.batcher.run())
         try:
             yield
@@ -153,7 +156,13 @@ class Service:
 
 
 def application(predictor: Predictor, limits: Limits | None = None, token: str | None = None) -> Starlette:
-    """The application around a predictor; any ASGI server runs it, in one process."""
+    """Return the application around a predictor, which any ASGI server runs in one process.
+
+    Args:
+        predictor: What answers.
+        limits: What a caller may ask for; None takes the defaults.
+        token: Bearer token that callers must send; None for no token.
+    """
     service = Service(predictor, limits or Limits(), token)
     routes = [
         Route("/predict", service.predict, methods=["POST"]),
@@ -164,22 +173,22 @@ def application(predictor: Predictor, limits: Limits | None = None, token: str |
     return Starlette(routes=routes, lifespan=service.lifespan, exception_handlers={HTTPException: _other})
 
 
-def answered(found: Prediction) -> Response:
-    """An answer; a request that the engine failed keeps its outcome under an error's status."""
-    status = {"request_failed": 502, "timeout": 504}.get(found.outcome, 200)
-    told = msgspec.structs.asdict(found)
-    return _json({name: value for name, value in told.items() if name not in ("id", "source")}, status)
+def answered(prediction: Prediction) -> Response:
+    """Return an answer as JSON; a failed request keeps its outcome and gets the status of an error."""
+    status = {"request_failed": 502, "timeout": 504}.get(prediction.outcome, 200)
+    fields = msgspec.structs.asdict(prediction)
+    return _json({name: value for name, value in fields.items() if name not in ("id", "source")}, status)
 
 
 def refused(refusal: Refusal) -> Response:
-    """A refusal as JSON."""
+    """Return a refusal as JSON."""
     error = {"error": {"code": refusal.code, "message": str(refusal)}}
     headers = {"Retry-After": str(refusal.retry)} if refusal.retry is not None else None
     return _json(error, refusal.status, headers)
 
 
 async def _other(request: Request, error: Exception) -> Response:
-    """Unknown paths and methods."""
+    """Refuse unknown paths and methods."""
     assert isinstance(error, HTTPException)
     where = "POST /predict, GET /schema, /healthz, /metrics"
     return refused(Refusal(error.status_code, "no_such_place", f"{error.detail}: there are {where}"))

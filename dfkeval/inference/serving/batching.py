@@ -1,10 +1,13 @@
-"""Records -> samples, for many callers at once.
+"""Answer many callers in batches.
 
-Strategy: callers put their record into a bounded queue and wait for their own future; what waits when the
-engine is free goes to it together, in a thread, so that a batch costs one generation; each answer is handed
-over as it comes. Promises: at most `queue` requests are held and the rest is refused at once; a caller waits
-at most `timeout`; a caller who has given up is not asked for; an engine that fails fails its batch and no
-other, and the next batch finds a worker."""
+How it works: callers put their record into a bounded queue and wait for their own future. What waits when the
+backend is free goes to it together, in a thread, so that a batch costs one generation; each answer is handed
+over as it comes.
+
+Guarantees:
+- At most `queue` requests are held; the others are refused at once.
+- A caller waits at most `timeout` seconds; the question of a caller who has given up is not asked.
+- A backend that fails loses its batch and no other, and the next batch finds a worker."""
 
 from __future__ import annotations
 
@@ -28,9 +31,13 @@ class _Waiting:
 
 
 class Batcher:
-    """The queue in front of one predictor. held: requests inside. sizes: rows of each batch so far.
+    """The queue in front of one predictor.
 
-    trouble: why the engine failed last; None once it answered again."""
+    Attributes:
+        held: Requests that wait or are being answered.
+        batches: Batches so far.
+        trouble: Why the backend failed last; None once it has answered again.
+    """
 
     def __init__(self, predictor: Predictor, limits: Limits) -> None:
         self.predictor, self.limits = predictor, limits
@@ -43,7 +50,8 @@ class Batcher:
         self.running: set[asyncio.Task[None]] = set()
 
     async def answer(self, record: Record) -> Sample:
-        """The judged answer. Raises `Refusal` when the queue is full, the time is up or the engine fails."""
+        """Return the graded answer. Raises `Refusal` if the queue is full, the time is up or the backend
+        fails."""
         if self.held >= self.limits.queue:
             raise Refusal(503, "busy", f"{self.held} requests wait already; try again", retry=1)
         waiting = _Waiting(record, asyncio.get_running_loop().create_future())
@@ -57,16 +65,16 @@ class Batcher:
             self.held -= 1
 
     async def run(self) -> None:
-        """Give batches to the engine until cancelled."""
+        """Give batches to the backend until cancelled."""
         while True:
             await self.free.acquire()
             batch = [await self.queue.get()]
             while len(batch) < self.limits.batch and not self.queue.empty():
                 batch.append(self.queue.get_nowait())
-            wanted = [each for each in batch if not each.future.done()]
-            task = asyncio.create_task(self._work(wanted))
+            waiting = [call for call in batch if not call.future.done()]
+            task = asyncio.create_task(self._work(waiting))
             self.running.add(task)
-            task.add_done_callback(partial(self._done, wanted))
+            task.add_done_callback(partial(self._done, waiting))
 
     async def _work(self, batch: Sequence[_Waiting]) -> None:
         if not batch:
@@ -76,11 +84,12 @@ class Batcher:
         self.trouble = await loop.run_in_executor(self.pool, self._ask, loop, batch)
 
     def _ask(self, loop: asyncio.AbstractEventLoop, batch: Sequence[_Waiting]) -> str | None:
-        """In a thread: ask, judge, and hand each answer over as it comes. Returns why every request failed;
-        None where one was answered."""
+        """Ask and grade in a thread, and hand each answer over as it comes.
+
+        Returns why every request failed; None if one was answered."""
         faults: list[str] = []
-        waiting = {each.record.id: each for each in batch}
-        items = {name: self.predictor.item(each.record) for name, each in waiting.items()}
+        waiting = {call.record.id: call for call in batch}
+        items = {name: self.predictor.item(call.record) for name, call in waiting.items()}
         for completion in self.predictor.answers(items.values()):
             sample = grade([items[completion.id]], {completion.id: completion}, self.predictor.schema)[0]
             faults += [] if sample.answered else sample.problems[:1]
@@ -88,19 +97,19 @@ class Batcher:
         return faults[0] if len(faults) == len(batch) else None
 
     def _done(self, batch: Sequence[_Waiting], task: asyncio.Task[None]) -> None:
-        """Free the worker; whoever has no answer learns why."""
+        """Free the worker, and tell every caller without an answer why there is none."""
         self.running.discard(task)
         self.free.release()
         error = None if task.cancelled() else task.exception()
         if error is not None:
             self.trouble = f"{type(error).__name__}: {error}"
         reason = self.trouble or "the engine gave no answer"
-        for each in batch:
-            if not each.future.done():
-                each.future.set_exception(Refusal(502, "engine_failed", reason))
+        for call in batch:
+            if not call.future.done():
+                call.future.set_exception(Refusal(502, "engine_failed", reason))
 
     def close(self) -> None:
-        """Take no more batches and free the model."""
+        """Stop taking batches and free the model."""
         self.pool.shutdown(wait=False, cancel_futures=True)
         self.predictor.close()
 

@@ -1,4 +1,4 @@
-"""What a caller may ask for, and how a refusal looks."""
+"""Limits of a request, and the refusal of one beyond them."""
 
 from __future__ import annotations
 
@@ -8,10 +8,19 @@ from dfkdata.common.config import Config
 
 
 class Limits(Config):
-    """body: bytes of a request. pixels: of one image, by its header. images, characters: of a request.
-    timeout: seconds from a read request to its answer. upload: seconds to send a request's head, and again
-    its body. queue: requests that wait or are being answered. batch: requests that the engine gets
-    together. workers: batches at once; more than 1 only for servers."""
+    """What a caller may ask for.
+
+    Args:
+        body: Bytes of a request.
+        pixels: Pixels of one image, by its header.
+        images: Images of a request.
+        characters: Characters of a request.
+        timeout: Seconds from a read request to its answer.
+        upload: Seconds to send a request's head, and again its body.
+        queue: Requests that wait or are being answered.
+        batch: Requests that the backend gets together.
+        workers: Batches at once; more than 1 only for servers.
+    """
 
     body: int = Field(default=16 << 20, ge=1)
     pixels: int = Field(default=40_000_000, ge=1)
@@ -25,8 +34,13 @@ class Limits(Config):
 
 
 class Refusal(Exception):
-    """A request that is not answered. status: HTTP's. code: a stable word for programs. retry: seconds after
-    which it may work."""
+    """A request that is not answered.
+
+    Attributes:
+        status: Status of HTTP.
+        code: A stable word for programs.
+        retry: Seconds after which another attempt may work; None if it will not.
+    """
 
     def __init__(self, status: int, code: str, message: str, retry: int | None = None) -> None:
         super().__init__(message)

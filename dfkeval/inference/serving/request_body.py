@@ -1,9 +1,11 @@
-"""The bytes of a request -> a `Record`.
+"""Read the bytes of a request as a `Record`.
 
     {"fields": {"title": "…", "text": "…"}, "images": ["<base64>" or "data:image/png;base64,…"]}
 
-Promises: an image is what the request itself holds: a path or an address is never followed; its size is read
-from its header and refused before anything is decoded; only JPEG, PNG, WebP and GIF are taken."""
+Guarantees:
+- An image is what the request itself holds; a path or an address is never followed.
+- The size of an image is read from its header and checked before anything is decoded.
+- Only JPEG, PNG, WebP and GIF are accepted."""
 
 from __future__ import annotations
 
@@ -23,8 +25,8 @@ from dfkeval.inference.serving.limits import Limits, Refusal
 KINDS = ("jpeg", "png", "webp", "gif")
 
 
-class Asked(msgspec.Struct, forbid_unknown_fields=True):
-    """A request's JSON. image: one more picture, before `images`."""
+class RequestBody(msgspec.Struct, forbid_unknown_fields=True):
+    """The JSON of a request; `image` is one more picture, before `images`."""
 
     fields: dict[str, str] = {}
     images: list[str] = []
@@ -32,28 +34,28 @@ class Asked(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class RequestReader:
-    """Reads requests for one predictor."""
+    """Read requests for one predictor."""
 
     def __init__(self, predictor: Predictor, limits: Limits) -> None:
         self.predictor, self.limits = predictor, limits
-        self.decoder = msgspec.json.Decoder(Asked)
+        self.decoder = msgspec.json.Decoder(RequestBody)
         self.numbers = count(1)
 
     def record(self, body: bytes) -> Record:
-        """The record that is asked. Raises `Refusal`."""
+        """Return the record that is request. Raises `Refusal`."""
         try:
-            asked = self.decoder.decode(body)
+            request = self.decoder.decode(body)
         except msgspec.ValidationError as error:
             raise Refusal(422, "wrong_shape", f"{error}; send {{fields, images}}") from error
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise Refusal(400, "not_json", f"the body is not JSON in UTF-8: {error}") from error
-        images = [*([asked.image] if asked.image is not None else []), *asked.images]
-        self._check(asked.fields, images)
+        images = [*([request.image] if request.image is not None else []), *request.images]
+        self._check(request.fields, images)
         number = str(next(self.numbers))
         uris = tuple(self._picture(image, place) for place, image in enumerate(images))
-        caption = asked.fields.get("caption")
-        told = {"text": caption} if caption else {}
-        return Record(id=number, group=number, source="", fields=asked.fields, images=uris, meta=told)
+        caption = request.fields.get("caption")
+        meta = {"text": caption} if caption else {}
+        return Record(id=number, group=number, source="", fields=request.fields, images=uris, meta=meta)
 
     def _check(self, fields: Mapping[str, str], images: list[str]) -> None:
         try:
@@ -69,7 +71,7 @@ class RequestReader:
             raise Refusal(422, "too_long", f"{size} characters, the limit is {self.limits.characters}")
 
     def _picture(self, text: str, place: int) -> str:
-        """The image as a data URI that says its real kind. Raises `Refusal`."""
+        """The image as a data URI that names its real kind. Raises `Refusal`."""
         payload = text.partition(",")[2] if text.startswith("data:") else text
         where = f"image {place + 1}"
         try:
@@ -78,12 +80,12 @@ class RequestReader:
             reason = f"{where}: not base64 ({error}); send the picture itself, not a path or an address"
             raise Refusal(422, "image_not_embedded", reason) from error
         try:
-            found = probe.inspect(data)
-        except RowError as fault:
-            raise Refusal(422, fault.code.lower(), f"{where}: {fault.reason}") from fault
-        if found.kind not in KINDS:
-            raise Refusal(422, "img_kind", f"{where}: only {', '.join(KINDS)} are taken")
-        if found.width * found.height > self.limits.pixels:
-            size = f"{found.width} x {found.height} pixels"
+            image = probe.inspect(data)
+        except RowError as error:
+            raise Refusal(422, error.code.lower(), f"{where}: {error.reason}") from error
+        if image.kind not in KINDS:
+            raise Refusal(422, "img_kind", f"{where}: only {', '.join(KINDS)} are accepted")
+        if image.width * image.height > self.limits.pixels:
+            size = f"{image.width} x {image.height} pixels"
             raise Refusal(422, "img_bomb", f"{where}: {size}, the limit is {self.limits.pixels}")
-        return f"data:image/{found.kind};base64,{payload}"
+        return f"data:image/{image.kind};base64,{payload}"

@@ -1,9 +1,12 @@
-"""The application on a socket, by uvicorn.
+"""Serve the application on a socket, by uvicorn.
 
-uvicorn waits without end for the head of a request, so a caller that says little and holds on would take a
-place for ever. Promises: a connection whose request head is not whole within `Limits.upload` seconds, counted
-anew for each request, is closed, also one that says nothing; a connection that is answered and idle closes
-after `IDLE` seconds."""
+uvicorn waits without end for the head of a request, so a caller that sends little and holds on would take a
+place for ever.
+
+Guarantees:
+- A connection whose request head is not complete within `Limits.upload` seconds, counted anew for each
+  request, is closed, also one that sends nothing.
+- A connection that is answered and idle closes after `IDLE` seconds."""
 
 from __future__ import annotations
 
@@ -21,7 +24,13 @@ IDLE = 5
 
 
 def config(app: Starlette, limits: Limits, **options: Any) -> uvicorn.Config:
-    """uvicorn's configuration for one process. options: uvicorn's own, as host and port."""
+    """Return uvicorn's configuration for one process.
+
+    Args:
+        app: The application.
+        limits: Its limits.
+        **options: Options of uvicorn, such as host and port.
+    """
     return uvicorn.Config(
         app, http=_protocol(limits.upload), access_log=False, server_header=False,
         limit_concurrency=4 * limits.queue + 64, timeout_keep_alive=IDLE, **options,
@@ -29,7 +38,7 @@ def config(app: Starlette, limits: Limits, **options: Any) -> uvicorn.Config:
 
 
 def _protocol(seconds: float) -> type[H11Protocol]:
-    """uvicorn's protocol with a limit on the head of a request."""
+    """uvicorn's protocol with a time limit on the head of a request."""
 
     class Timed(H11Protocol):
         due: asyncio.TimerHandle | None = None
@@ -51,7 +60,7 @@ def _protocol(seconds: float) -> type[H11Protocol]:
             super().connection_lost(exc)
 
         def _watch(self) -> None:
-            """Between requests the clock runs, within one it does not."""
+            """Let the clock run between requests and not within one."""
             if self.cycle is not None and not self.cycle.response_complete:
                 self._forget()
             elif self.due is None:

@@ -417,12 +417,12 @@ def test_several_servers_share_the_requests_and_a_dead_one_costs_no_answer(
     assert {each.text for each in found.values()} == {"ok"} and len(third.bodies) == 20
 
 
-def test_a_server_whose_limit_is_spent_paused_until_the_time_it_names() -> None:
+def test_a_server_whose_limit_is_spent_is_left_alone_until_the_time_it_names() -> None:
     now = [100.0]
     servers = Servers(2, 4, clock=lambda: now[0])
     servers.pause(0, 5.0)
     assert [servers.enter() for _ in range(2)] == [1, 1]
-    assert servers._free(None) is None and servers._pause() == pytest.approx(5.0)
+    assert servers._free(None) is None and servers._until_next() == pytest.approx(5.0)
     now[0] = 105.0
     assert servers.enter() == 0
 

@@ -14,7 +14,7 @@ from dfkdata.common.errors import BackendError, ConfigError, DataError
 from dfkdata.common.hashing import folder_sha256
 from dfkdata.media.images import open_image
 from dfkeval.backends._local.generate import Generator
-from dfkeval.backends._local.prompts import Prompt
+from dfkeval.backends._local.prompts import RenderedPrompt
 from dfkeval.backends.transformers import Transformers
 from dfkeval.models import fingerprint, loader, metadata
 from dfkeval.models import tiny as tiny_model
@@ -168,7 +168,7 @@ def test_an_answer_ends_with_its_stop_string_which_is_kept(tiny: loader.Loaded) 
 
 def test_a_stop_string_of_one_token_is_kept_and_the_end_of_turn_token_is_not(tiny: loader.Loaded) -> None:
     generator, tokenizer = Generator(tiny.model, tiny.processor), tiny.processor.tokenizer
-    prompt = Prompt(asked(1), "kata", 5)
+    prompt = RenderedPrompt(asked(1), "kata", 5)
     end, close = tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("</tool_call>")
     word, pad = tokenizer.encode("kata"), tokenizer.pad_token_id
     closing = Sampling(stop=("</tool_call>",))

@@ -15,7 +15,7 @@ from dfkdata.common.errors import BackendError, ConfigError
 from dfkdata.common.hashing import folder_sha256
 from dfkdata.media.images import open_image
 from dfkeval.backends import vllm
-from dfkeval.backends._local.prompts import fitted, resized_sha256
+from dfkeval.backends._local.prompts import fitted_size, resized_sha256
 from dfkeval.backends.transformers import Transformers
 from dfkeval.evaluation import constraints
 from dfkeval.models import loader
@@ -103,8 +103,8 @@ def test_a_fitted_picture_is_what_the_processor_itself_makes_of_it(
 
     processor = load_processor("tiny")
     image = open_image(picture(tmp_path, *size))
-    ours = image.resize(fitted(processor, image), Image.Resampling.BICUBIC)
-    assert fitted(processor, ours) == ours.size
+    ours = image.resize(fitted_size(processor, image), Image.Resampling.BICUBIC)
+    assert fitted_size(processor, ours) == ours.size
     assert resized_sha256(processor, [ours]) == resized_sha256(processor, [image])
 
 
