@@ -44,7 +44,8 @@ WORDS: Final[dict[str, dict[str, bool | None]]] = {
     "qwen3-coder-2507": _PYTHON,
     "hermes": _JSON,
 }
-#: The spellings of released templates and grammar-bound engines, all of which are read if no string is possible.
+#: The spellings of released templates and grammar-bound engines, all of which are read if no string is
+#: possible.
 _BOOLEANS: Final = {
     "true": True, "True": True, "TRUE": True, "1": True,
     "false": False, "False": False, "FALSE": False, "0": False,
@@ -190,8 +191,8 @@ class _Candidates:
         return []
 
     def numbers(self, name: str) -> list[Candidate]:
-        """The text as a number. Leading zeros are read only if no string is possible, since no template writes
-        a number like that."""
+        """The text as a number. Leading zeros are read only if no string is possible, since no template
+        writes a number like that."""
         if "string" in self.types and not is_number(self.text):
             return []
         try:

@@ -114,8 +114,8 @@ def _text_label(label: str, normalize: bool) -> str:
 
 
 def sita_keywords(text: str) -> list[str]:
-    """Read the first `[…]` as JSON, else from the last "[" to the last "]", else every quoted text of 3 to 100
-    characters, as SITA's `keyword_gen` does.
+    """Read the first `[…]` as JSON, else from the last "[" to the last "]", else every quoted text of 3
+    to 100 characters, as SITA's `keyword_gen` does.
 
     Known mistakes: a nested list ends at its first "]"; null becomes "None"; `\\"` is unescaped before the
     JSON is read, so quotes inside a keyword break it."""

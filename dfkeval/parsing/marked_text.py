@@ -112,7 +112,8 @@ def _free(text: str, form: TextForm, start: int, end: int, lenient: bool) -> Mar
 
 
 def _lines(form: TextForm) -> frozenset[str]:
-    """The fields whose values stand on one line: all but the last, or only the last if the form has an end."""
+    """The fields whose values stand on one line: all but the last, or only the last if the form has an
+    end."""
     fields = [field for _, field in form.parts]
     return frozenset(fields[-1:] if form.end else fields[:-1])
 

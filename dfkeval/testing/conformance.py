@@ -1,9 +1,9 @@
-"""The conformance table of tool-call parsing, and a driver that holds any parser to it.
+"""Hold any tool-call parser to the conformance table.
 
-Each row of `toolcall_cases.jsonl` is one text with its tools and the answer: `argued` where present, else
-`expected`, is the lenient answer; `strict` is the strict answer where it differs. An answer is a list of
-calls, "no call", "error" (no call and at least one problem) or "ambiguous" (one problem has that status;
-calls that are in no doubt may be there).
+Each row of `toolcall_cases.jsonl` is one text with its tools and its answers. The lenient answer is
+`argued` if the row has it, else `expected`; the strict answer is `strict` if the row has it, else the
+lenient one. An answer is a list of calls, "no call", "error" (no call and at least one problem) or
+"ambiguous" (one problem has that status; calls without any doubt may stand beside it).
 
     failures = [case.id for case in cases() if explain(case, my_parse(case)) is not None]"""
 
@@ -22,8 +22,15 @@ Answer = list[dict[str, Any]] | str
 
 
 class Case(NamedTuple):
-    """One row. `prefill`: "think" when the prompt ended inside a think block. `content`, `reasoning`: None if
-    not demanded."""
+    """One row of the table.
+
+    Attributes:
+        id, source, notes: the name of the case, where it comes from, and remarks.
+        text: what the model wrote.
+        tools: definitions of the tools that it could call.
+        lenient, strict: the answers.
+        prefill: "think" if the prompt ended inside a think block.
+        content, reasoning: the text outside of calls and of think blocks; None if it does not matter."""
 
     id: str
     source: str
@@ -37,12 +44,12 @@ class Case(NamedTuple):
     notes: str
 
     def answer(self, mode: Mode) -> Answer:
-        """What a parser in `mode` must say."""
+        """Return the answer that a parser in `mode` must give."""
         return self.strict if mode == "strict" else self.lenient
 
 
 def cases() -> Iterator[Case]:
-    """The rows of the table, in file order."""
+    """Yield the rows of the table in the order of the file."""
     with files("dfkeval.testing").joinpath("toolcall_cases.jsonl").open(encoding="utf-8") as lines:
         for line in lines:
             yield _case(json.loads(line))
@@ -65,7 +72,7 @@ def _case(row: dict[str, Any]) -> Case:
 
 
 class Result(Protocol):
-    """What the driver needs of a parser's result; `dfkeval.parsing.toolcall.ParseResult` is one."""
+    """What the driver needs from the result of a parser, such as `dfkeval.parsing.toolcall.ParseResult`."""
 
     @property
     def calls(self) -> list[Any]: ...
@@ -78,32 +85,41 @@ class Result(Protocol):
 
 
 def explain(case: Case, result: Result, mode: Mode = "lenient") -> str | None:
-    """Why `result` is not the answer of `case`; None where it is. Values are compared with their types: True
-    is not 1, while 5 and 5.0 are equal."""
-    wanted = case.answer(mode)
-    made = [{"name": call.name, "arguments": call.arguments} for call in result.calls]
+    """Return why a result is not the answer of a case.
+
+    Values are compared with their types: True is not 1, while 5 and 5.0 are equal.
+
+    Args:
+        case: a row of the table.
+        result: what the parser gave for its text.
+        mode: the mode of the parser.
+
+    Returns:
+        The difference in words; None if there is none."""
+    expected = case.answer(mode)
+    calls = [{"name": call.name, "arguments": call.arguments} for call in result.calls]
     wrong = _wrong_text(case, result)
-    if isinstance(wanted, list):
+    if isinstance(expected, list):
         return (
             wrong
-            if _equal(made, wanted)
-            else f"calls {made!r} instead of {wanted!r}; problems {result.problems!r}"
+            if _equal(calls, expected)
+            else f"calls {calls!r} instead of {expected!r}; problems {result.problems!r}"
         )
-    if wanted == "ambiguous":
+    if expected == "ambiguous":
         flagged = any(problem.status == "ambiguous" for problem in result.problems)
-        return None if flagged else f"calls {made!r}, problems {result.problems!r}, none of them ambiguous"
-    if made:
-        return f"calls {made!r} instead of {wanted!r}"
-    if wanted == "no call":
+        return None if flagged else f"calls {calls!r}, problems {result.problems!r}, none of them ambiguous"
+    if calls:
+        return f"calls {calls!r} instead of {expected!r}"
+    if expected == "no call":
         return wrong or (f"problems {result.problems!r} in a text without calls" if result.problems else None)
     return None if result.problems else "no problem reported instead of an error"
 
 
 def _wrong_text(case: Case, result: Result) -> str | None:
     for name in ("content", "reasoning"):
-        wanted = getattr(case, name)
-        if wanted is not None and getattr(result, name) != wanted:
-            return f"{name} {getattr(result, name)!r} instead of {wanted!r}"
+        expected = getattr(case, name)
+        if expected is not None and getattr(result, name) != expected:
+            return f"{name} {getattr(result, name)!r} instead of {expected!r}"
     return None
 
 
@@ -120,7 +136,13 @@ def _equal(a: Any, b: Any) -> bool:
 def drive(
     case: Case, mode: Mode, cut: Literal["whole", "characters", "random"] = "whole", seed: int = 0
 ) -> ParseResult:
-    """Our parser on `case`: the text as a whole, one character at a time, or in random pieces."""
+    """Run our parser on a case.
+
+    Args:
+        case: a row of the table.
+        mode: "strict" or "lenient".
+        cut: whether the parser gets the text as a whole, one character at a time, or in random pieces.
+        seed: of the random pieces."""
     parser = ToolCallParser(case.tools, mode=mode, prefill=case.prefill)
     if cut == "whole":
         return parser.parse(case.text)
@@ -131,7 +153,7 @@ def drive(
 
 
 def pieces(text: str, cut: Literal["characters", "random"], seed: int = 0) -> Iterator[str]:
-    """`text` in pieces of one character or of 1 to 12 characters."""
+    """Yield `text` in pieces of one character, or of 1 to 12 characters."""
     rng = random.Random(seed)
     at = 0
     while at < len(text):

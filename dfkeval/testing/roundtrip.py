@@ -1,13 +1,12 @@
-"""Random typed calls whose strings are more and more hostile, and the verdict on a parser that reads them
-back.
+"""Draw random typed calls whose strings are more and more hostile, and judge a parser that reads them back.
 
-    L0  no text that looks like a tag; outer blanks, newlines, "null" and "True" as strings, unusual
-    characters L1  half of the strings hold one tag-like fragment inside a line L2  also closers and invented
-    parameters on lines of their own L3  also declared names on lines of their own, ends of calls and whole
-    calls
+    L0  no text that looks like a tag; outer blanks, newlines, "null" and "True" as strings, odd characters
+    L1  half of the strings hold one tag-like fragment inside a line
+    L2  also closers and invented parameters on lines of their own
+    L3  also declared names on lines of their own, ends of calls, and whole calls
 
-The verdict on one text is "exact", "flagged" (the parser reports a problem and returns no wrong call),
-"null" (it differs only in nullable strings that spell null, which no parser can tell apart) or "wrong"
+The verdict on one text is "exact"; "flagged" (the parser reports a problem and returns no wrong call);
+"null" (only nullable strings that spell null differ, which no parser can tell apart); or "wrong"
 (silently)."""
 
 from __future__ import annotations
@@ -135,7 +134,7 @@ _STRUCTURE: Final = (
 
 
 def random_calls(rng: random.Random, level: Level) -> list[Call]:
-    """One or two calls of TOOLS with values of every kind."""
+    """Return one or two calls of TOOLS with values of every kind."""
     return [
         ("ping", {}) if rng.random() < 0.05 else ("file_note", _arguments(rng, level))
         for _ in range(rng.choice((1, 1, 2)))
@@ -177,13 +176,13 @@ def _text(rng: random.Random, level: Level) -> str:
 
 
 def verdict(calls: list[Call], result: ParseResult) -> Literal["exact", "flagged", "null", "wrong"]:
-    """What the parser made of a text that holds exactly `calls`."""
-    made = [(call.name, call.arguments) for call in result.calls]
-    if made == calls and [_types(c) for c in made] == [_types(c) for c in calls]:
+    """Return the verdict on the result of a text that holds exactly `calls`."""
+    parsed = [(call.name, call.arguments) for call in result.calls]
+    if parsed == calls and [_types(call) for call in parsed] == [_types(call) for call in calls]:
         return "exact" if result.ok else "flagged"
     if result.problems:
         return "flagged"
-    return "null" if _nulled(made) == _nulled(calls) else "wrong"
+    return "null" if _nulled(parsed) == _nulled(calls) else "wrong"
 
 
 def _types(call: Call) -> list[type]:
@@ -191,7 +190,7 @@ def _types(call: Call) -> list[type]:
 
 
 def _nulled(calls: list[Call]) -> list[Call]:
-    """The calls with nullable strings that spell null made null."""
+    """The calls with null in place of nullable strings that spell null."""
     return [
         (
             name,

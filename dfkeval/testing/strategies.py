@@ -1,5 +1,4 @@
-"""Hypothesis strategies: instances of a JSON Schema, typed calls of tools, and text that is hostile to tag
-parsers.
+"""Draw instances of JSON Schemas, typed calls of tools, and text that is hostile to tag parsers (Hypothesis).
 
 Random text almost never holds a tag, so hostile text is built from the pieces of the syntax itself."""
 
@@ -70,12 +69,12 @@ PIECES: Final = (
 
 
 def tag_soup(max_pieces: int = 30) -> SearchStrategy[str]:
-    """Text built from the syntax's pieces."""
+    """Return a strategy for text that is built from the pieces of the syntax."""
     return st.lists(st.sampled_from(PIECES), max_size=max_pieces).map("".join)
 
 
 def hostile_text() -> SearchStrategy[str]:
-    """String values that try to break a parser: any characters, tags and framing mixed."""
+    """Return a strategy for values that try to break a parser: characters, tags and framing mixed."""
     plain = st.text(st.characters(exclude_categories=("Cs",)), max_size=20)
     return st.lists(st.one_of(plain, st.sampled_from(PIECES)), max_size=6).map("".join)
 
@@ -83,8 +82,13 @@ def hostile_text() -> SearchStrategy[str]:
 def instances(
     schema: dict[str, Any], strings: SearchStrategy[str] | None = None, root: dict[str, Any] | None = None
 ) -> SearchStrategy[Any]:
-    """Values that `schema` allows. Knows type (also lists), enum, const, anyOf, oneOf, local $ref, objects,
-    arrays, lengths and bounds; `strings`: where unconstrained strings come from."""
+    """Return a strategy for values that a JSON Schema allows.
+
+    Args:
+        schema: it may use type (also lists), enum, const, anyOf, oneOf, local $ref, objects, arrays, lengths
+            and bounds.
+        strings: strategy for unconstrained strings.
+        root: the schema that references point into; None for `schema` itself."""
     text = st.text(max_size=8) if strings is None else strings
     whole = schema if root is None else root
     if "$ref" in schema:
@@ -103,11 +107,11 @@ def instances(
 
 
 def _resolve(root: dict[str, Any], ref: str) -> dict[str, Any]:
-    found: Any = root
+    target: Any = root
     for step in ref.removeprefix("#").split("/")[1:]:
-        found = found[step]
-    assert isinstance(found, dict)
-    return found
+        target = target[step]
+    assert isinstance(target, dict)
+    return target
 
 
 def _typed(
@@ -146,7 +150,7 @@ def _objects(
 def calls(
     tools: list[dict[str, Any]], strings: SearchStrategy[str] | None = None
 ) -> SearchStrategy[tuple[str, dict[str, Any]]]:
-    """(name, arguments) of one valid call of one of `tools`, OpenAI-style definitions."""
+    """Return a strategy for (name, arguments) of a valid call of one of `tools`, OpenAI-style definitions."""
     functions = [tool["function"] for tool in tools]
     return st.one_of(
         [

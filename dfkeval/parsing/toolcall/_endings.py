@@ -1,4 +1,5 @@
-"""Where a call may end, and with which repairs. Pure questions over the tags; nothing is noted here."""
+"""Decide where a call may end, and with which repairs. These are questions about the tags; nothing is
+noted."""
 
 from __future__ import annotations
 
@@ -11,8 +12,14 @@ from dfkeval.parsing.toolcall._tags import END, TEXT, Tags
 
 
 class Ending(NamedTuple):
-    """A possible end of a call. `end`: offset; `resume`: index of the tag behind it. `poison`: the wrapper's
-    own end is missing. `shared`: another function follows inside the same wrapper."""
+    """A possible end of a call.
+
+    Attributes:
+        end: its offset.
+        resume: index of the tag at which reading continues.
+        repairs: names of the repairs that it needs.
+        poison: the end of the wrapper is missing.
+        shared: another function follows inside the same wrapper."""
 
     end: int
     resume: int
@@ -22,7 +29,7 @@ class Ending(NamedTuple):
 
 
 def function_end(tags: Tags, i: int, wrapped: bool, finished: bool) -> Ending | None:
-    """The end of the call if tag `i`, a closer of the function, ends it."""
+    """Return the end of the call if tag `i`, a closer of the function, ends it."""
     if wrapped and tags.next[i] == C_CLOSE and not tags.drifted:
         return Ending(tags.ends[i + 1], i + 2)  # the usual case
     drift = ("drifted_closer",) if i in tags.drifted else ()
@@ -45,14 +52,14 @@ def function_end(tags: Tags, i: int, wrapped: bool, finished: bool) -> Ending | 
 
 
 def _bare_end(tags: Tags, i: int, drift: tuple[str, ...]) -> Ending:
-    """The end of a call without `<tool_call>`; its closer may be there nevertheless."""
+    """The end of a call without `<tool_call>`, whose closer may stand there nevertheless."""
     if tags.next[i] == C_CLOSE and i + 1 != tags.cut:
         return Ending(tags.ends[i + 1], i + 2, (*drift, "missing_open_tool_call"))
     return Ending(tags.ends[i], i + 1, (*drift, "missing_tool_call_tags"))
 
 
 def ended(tags: Tags, i: int) -> bool:
-    """Whether behind tag `i` the text or the turn ends, perhaps within `</tool_call>`."""
+    """Return whether the text or the turn ends behind tag `i`, perhaps within `</tool_call>`."""
     following = tags.next[i]
     if following == TEXT:
         near = tags.text[tags.ends[i] : tags.ends[i] + 80].lstrip(BLANKS)
@@ -61,8 +68,7 @@ def ended(tags: Tags, i: int) -> bool:
 
 
 def cut_tail(text: str, start: int, tag: str, least: int = 2) -> bool:
-    """Whether the text from `start` on is blank or a beginning of `tag`, at least `least` characters of
-    it."""
+    """Return whether the text from `start` on is blank or begins `tag` with at least `least` characters."""
     if len(text) - start > 200:
         return False
     tail = text[start:].strip(BLANKS)
@@ -70,7 +76,8 @@ def cut_tail(text: str, start: int, tag: str, least: int = 2) -> bool:
 
 
 def wrapper_end(tags: Tags, i: int) -> Ending | None:
-    """The end of the call if tag `i`, a closer of the wrapper, ends it without a closer of the function."""
+    """Return the end of the call if tag `i`, a closer of the wrapper, ends it without a closer of the
+    function."""
     if i == tags.cut or not (ended(tags, i) or tags.opens_call(i + 1)):
         return None
     drift = ("drifted_closer",) if i in tags.drifted else ()

@@ -1,8 +1,8 @@
-"""The usual case: a call exactly as templates write it, with no tag inside a value, read with a few
-`str.find`.
+"""Read the usual case with a few `str.find`: a call exactly as templates write it, with no tag inside a
+value.
 
-Promise: gives the very result that the machine gives for the same call, or None; a property test holds it
-to that."""
+Guarantees:
+- The result is the one that the machine gives for the same call, or None; a property test checks it."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ _HEAD: Final = f"{TOOL_CALL_OPEN}\n{FUNCTION_START}"
 _CLOSER: Final = f"\n{PARAMETER_CLOSE}\n"
 _TAIL: Final = f"{FUNCTION_CLOSE}\n{TOOL_CALL_CLOSE}"
 _N_HEAD, _N_CLOSER, _N_TAIL = len(_HEAD), len(_CLOSER), len(_TAIL)
-#: Names longer than this are left to the machine.
+#: The machine reads longer names.
 _LONGEST: Final = 256
 _TAGS: Final = ("</param", "<param", "<tool_call", "<function", "</func", "</tool_call")
 
 
 class Canonical:
-    """Reads usual calls of one text. Remembers the closer found last, so that searches never overlap."""
+    """Reads usual calls of one text and remembers the last closer, so that searches never overlap."""
 
     __slots__ = ("_closer", "_dialect", "_text", "_tools")
 
@@ -41,7 +41,7 @@ class Canonical:
         self._closer = -1
 
     def call(self, start: int) -> tuple[ToolCall, bool] | None:
-        """The valid call at `start` and whether its last value is free text; None where anything is
+        """Return the valid call at `start`, and whether its last value is free text; None if anything is
         unusual."""
         text = self._text
         if not text.startswith(_HEAD, start):
@@ -73,8 +73,7 @@ class Canonical:
         return ToolCall(name, arguments, (start, at + _N_TAIL), (), spans), slot is not None and slot.textual
 
     def _value(self, begin: int, slot: Slot, arguments: dict[str, Any], key: str) -> int:
-        """Reads the value at `begin` into `arguments[key]`. Returns its end, or -1 where anything is
-        unusual."""
+        """Read the value at `begin` into `arguments[key]`, and return its end; -1 if anything is unusual."""
         text = self._text
         end = self._closer
         if end < begin:
@@ -98,7 +97,8 @@ class Canonical:
 
 
 def _container(raw: str, slot: Slot, arguments: dict[str, Any], key: str) -> bool:
-    """Decodes `raw`, a JSON container with nothing around it, into `arguments[key]`."""
+    """Decode `raw`, a JSON container with nothing around it, into `arguments[key]`; False if it is not
+    valid."""
     try:
         value, end = scan_json(raw, 0)
     except LiteralError:

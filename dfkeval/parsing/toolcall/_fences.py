@@ -1,11 +1,11 @@
-"""Markdown code in the text outside of calls: a call inside a code fence or a backtick span is an example,
-not a call.
+"""Find Markdown code outside of calls: a call in a code fence or a backtick span is an example, not a call.
 
-Strategy: the lines that can close a fence and the backtick runs are found once, on first need. A fence
-that is never closed, or closes inside a call, is no fence. A backtick span ends on its line, or encloses
-exactly one call that follows it directly.
+How it works: the lines that can close a fence, and the backtick runs, are found once, when they are first
+needed. A fence that is never closed, or closes inside a call, is not a fence. A backtick span ends on its
+line, or encloses exactly one call that follows it directly.
 
-Promise: linear; the search for a closing fence or run moves forward only."""
+Guarantees:
+- Linear time: the search for a closing fence or run moves forward only."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _LONGEST: Final = 16
 
 
 class Fences:
-    """Questions about Markdown code in `text`."""
+    """The Markdown code of a text."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -40,8 +40,8 @@ class Fences:
         self._ends: dict[tuple[str, int], list[int]] = {}
 
     def opens(self, start: int, end: int) -> bool:
-        """Whether the run from `start` to `end`, three characters or more, opens a fence: it begins its line,
-        and no backtick stands in the rest of a backtick fence's line."""
+        """Return whether the run from `start` to `end`, three characters or more, opens a fence: it
+        begins its line, and the rest of the line of a backtick fence holds no backtick."""
         text = self.text
         if start and text[start - 1] != "\n" and not _LINE_START.search(text, max(0, start - 4), start):
             return False
@@ -51,8 +51,8 @@ class Fences:
         return line_end < 0 or text.find("`", end, line_end) < 0
 
     def fence_end(self, start: int, end: int) -> int | None:
-        """The end of the line that closes the fence opened by the run from `start` to `end`; None if nothing
-        does."""
+        """Return the end of the line that closes the fence opened by the run from `start` to `end`; None if
+        no line does."""
         ends = self._fence_ends(self.text[start], min(end - start, _LONGEST))
         if not ends or ends[-1] <= end:
             return None
@@ -61,13 +61,13 @@ class Fences:
         return ends[at] if line_end >= 0 and at < len(ends) else None
 
     def last_open(self, start: int, end: int) -> tuple[Span, int]:
-        """The run from `start` to `end` opens a fence that is not closed. If no later one can be closed
-        either, only the last before the next tag matters: its run, and the offset where reading goes on."""
+        """Return the run that matters, and where reading continues, if the fence of the run from `start` to
+        `end` is not closed. If no later fence can be closed either, that is the last before the next tag."""
         ends = self._fence_ends("`", 3)
         if not ends or ends[-1] <= end:
-            found = _OPENERS.match(self.text, end)
-            if found is not None and found.lastindex:
-                return found.span(1), found.end()
+            openers = _OPENERS.match(self.text, end)
+            if openers is not None and openers.lastindex:
+                return openers.span(1), openers.end()
         return (start, end), end
 
     def _fence_ends(self, character: str, length: int) -> list[int]:
@@ -91,8 +91,8 @@ class Fences:
         return ends
 
     def span_end(self, start: int, end: int) -> int | None:
-        """The end of the backtick span opened by the run from `start` to `end` on the same line; None if it
-        stays open."""
+        """Return the end of the backtick span that the run from `start` to `end` opens, if that is on the
+        same line; None if the span stays open."""
         ends = self._runs[end - start]
         at = bisect_right(ends, end)
         if at == len(ends) or self.text.find("\n", end, ends[at]) >= 0:

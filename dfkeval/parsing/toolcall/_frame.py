@@ -1,8 +1,8 @@
-"""The state of one call while it is read: a frame with its parameters. Data only; `_machine` moves it.
+"""Hold the state of one call while it is read: a frame with its parameters, moved by `_machine`.
 
-A frame also collects what is wrong with it: `repairs` (lenient reading mends them, strict reading refuses
-them), `doubts` (two readings are well formed; strict refuses, lenient takes the one described) and
-`faults` (no mode takes it)."""
+A frame also collects what is wrong with it: `repairs`, which lenient reading mends and strict reading
+refuses; `doubts`, two readings that are both well formed (strict reading refuses, lenient reading takes
+the one described); and `faults`, which no mode accepts."""
 
 from __future__ import annotations
 
@@ -15,21 +15,26 @@ from dfkeval.parsing.toolcall._endings import Ending
 from dfkeval.parsing.toolcall._tools import Tool
 from dfkeval.parsing.toolcall._types import Problem, Span, Status
 
-#: What is ambiguous, by code. The names are parameters.
+#: What is ambiguous, by code; the names are those of parameters.
 DOUBTS: Final = {
     "parameter_or_text": "{0!r} can be the next parameter or text of {1!r}",
     "closer_or_text": "a closer is followed only by another closer",
     "call_in_text": "a call or the end of a call stands inside this value",
     "call_in_fence": "the call may be part of a code fence",
 }
-#: (code, where from, where to, names): texts of many tags have many, and only strict reading words them.
+#: (code, start, end, names). Texts of many tags have many doubts; only strict reading puts them into words.
 Doubt = tuple[str, int, int, tuple[str, ...]]
 
 
 class Parameter:
-    """One parameter. `start`: its opening tag; `begin`, `end`: the raw value between the tags; `framed`: a
-    newline follows the opening tag, as templates write it. `value`: (decoded JSON,) where it was decoded on
-    the way."""
+    """One parameter.
+
+    Attributes:
+        start: where its opening tag stands.
+        begin, end: where the raw value between the tags stands.
+        framed: a newline follows the opening tag, as templates write it.
+        textual: the value may be free text.
+        value: (decoded JSON,) if it was decoded while it was read."""
 
     value: tuple[object] | None = None
     #: A closer that could have ended the value by its shape stands inside as text.
@@ -51,7 +56,7 @@ class Parameter:
         self.textual = slot is None or slot.textual
 
     def value_span(self, text: str) -> Span:
-        """The value without its framing newlines: one per side."""
+        """Return where the value stands without its framing newlines, one per side."""
         begin, end = self.begin, self.end
         if text.startswith("\r\n", begin, end):
             closed = end - begin >= 4 and text.startswith("\r\n", end - 2)
@@ -64,8 +69,12 @@ class Parameter:
 
 
 class Notes:
-    """What was noted about one call. `repairs`: name -> where; `doubts`, `faults`: see the module; `twice`:
-    parameters that were given before, name -> the opening tag of the second."""
+    """What was noted about one call.
+
+    Attributes:
+        repairs: name -> where it was needed.
+        doubts, faults: see the module.
+        twice: parameter that stands more than once -> its second opening tag."""
 
     __slots__ = ("doubts", "faults", "repairs", "twice")
 
@@ -89,10 +98,15 @@ _NONE: Final = NoNotes()
 
 
 class Frame:
-    """One call from its opening tag on. `wrapped`: `<tool_call>` stands before it. `at`: end of the last tag
-    that is structure. `done`: calls that were completed inside the open value, in case this frame is given
-    up. `poison`: the text behind it cannot be trusted in strict reading, since its own end is missing.
-    `shared`: another function follows inside the same `<tool_call>`."""
+    """One call from its opening tag on.
+
+    Attributes:
+        wrapped: `<tool_call>` stands before it.
+        at: the end of the last tag that is structure.
+        open: the parameter whose value is being read.
+        done: calls that were completed inside the open value, in case this frame is given up.
+        poison: strict reading cannot trust the text behind it, since its own end is missing.
+        shared: another function follows inside the same `<tool_call>`."""
 
     __slots__ = (
         "at",
@@ -131,7 +145,7 @@ class Frame:
         return self.notes
 
     def repair(self, name: str, start: int, end: int) -> None:
-        """Note a repair, once per name."""
+        """Note a repair, once for each name."""
         if name not in self.notes.repairs:
             self._noted().repairs[name] = (start, end)
 
@@ -144,12 +158,12 @@ class Frame:
         self._noted().faults.append(Problem(status, code, message, (start, end)))
 
     def again(self, name: str, start: int, end: int) -> None:
-        """Note that a parameter is given once more, once per name."""
+        """Note that a parameter stands once more, once for each name."""
         if name not in self.notes.twice:
             self._noted().twice[name] = (start, end)
 
     def cut_off(self, end: int) -> None:
-        """The text ends inside this call, at `end`: what else was wrong no longer matters."""
+        """Note that the text ends inside this call, at `end`; what else was wrong no longer matters."""
         notes = self._noted()
         notes.faults, notes.twice = [], {}
         self.fault(
@@ -158,5 +172,5 @@ class Frame:
         self.end = end
 
     def fresh(self, name: str) -> bool:
-        """Whether `name` can be the next parameter: declared (or everything is) and not seen yet."""
+        """Return whether `name` can be the next parameter: declared (or everything is) and not seen yet."""
         return name not in self.seen and (self.tool is None or self.tool.untyped or name in self.tool.slots)

@@ -1,5 +1,7 @@
-"""Calls as Qwen3 and Hermes write them: <tool_call>{"name": …, "arguments": {…}}</tool_call>. Read only on
-demand (dialect="hermes"), because the text alone cannot say which of two formats a model was told to use."""
+"""Read calls as Qwen3 and Hermes write them: <tool_call>{"name": …, "arguments": {…}}</tool_call>.
+
+They are read only if `dialect="hermes"` is given, because the text alone cannot say which of two formats
+the model was asked to use."""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ Read = tuple[ToolCall | None, list[Problem], int]
 
 
 def read_json_call(text: str, start: int, tools: dict[str, Tool], lenient: bool, finished: bool) -> Read:
-    """The call at `start`, or the problems it has, and the offset behind it."""
+    """Return the call at `start`, or its problems, and the offset behind it."""
     begin = skip_blanks(text, start + len(TOOL_CALL_OPEN))
     close = text.find(TOOL_CALL_CLOSE, begin)
     try:

@@ -1,14 +1,16 @@
-"""One call, read tag by tag. Strategy: a stack of frames over the list of tags, moving forward only.
+"""Read one call, tag by tag.
 
-A closer ends a text value only where a legal continuation follows: the next parameter, or the end of the
-call. A call that is opened inside a text value is pushed as a frame of its own; when its end comes it is
-text again, and when the outer call never ends it was the real one. Where a second reading is as well
-formed, the frame keeps a doubt.
+How it works: a stack of frames moves forward over the list of tags. A closer ends a text value only if a
+legal continuation follows: the next parameter, or the end of the call. A call that opens inside a text
+value is pushed as a frame of its own. When its end comes, it is text again; if the outer call never ends,
+it was the real one. If a second reading is as well formed, the frame keeps a doubt.
 
-Promises: each tag is looked at a bounded number of times (runs of equal closers are taken as one), so the
-time is linear; nothing is raised for any text. A closer that is looked for up to the end of the text in
-vain makes tags be read again; that is counted in `spare`, and once it is used up the first possible end
-of a call is its end. Only texts with hundreds of calls that lack their closers come so far."""
+Guarantees:
+- Linear time: each tag is looked at a bounded number of times (runs of equal closers are taken as one). A
+  closer that is looked for in vain up to the end of the text makes tags be read again; that is counted in
+  `spare`, and after it is used up the first possible end of a call is its end. Only texts with hundreds
+  of calls that lack their closers come so far.
+- Nothing is raised for any text."""
 
 from __future__ import annotations
 
@@ -22,42 +24,42 @@ from dfkeval.parsing.toolcall._patterns import C_CLOSE, C_OPEN, F_CLOSE, F_OPEN,
 from dfkeval.parsing.toolcall._stack import Stack
 from dfkeval.parsing.toolcall._tags import END, TEXT
 
-#: Of calls that are opened in one another and never closed, as many are reported one by one; the rest counts
-#: as part of the last of these.
+#: How many calls that are opened in one another and never closed are reported one by one; the rest belongs to
+#: the last of them.
 _REPORTED: Final = 100
-#: What stands before a tag if a closer of another name and blanks do.
+#: What can stand before a tag that a closer of another name and blanks precede.
 _BEFORE: Final = ">" + BLANKS
 
 
 class Machine(Stack):
-    """Moves frames over `tags`. `run` reads from one call's first tag to its end; it gives finished
-    frames."""
+    """Moves frames over the tags; `run` reads from the first tag of a call to its end."""
 
     def run(self, i: int, wrapped: bool) -> tuple[list[Frame], int]:
-        """Read the call whose first tag is `i`. Returns the frames in order and the index of the tag behind
-        them."""
+        """Read the call whose first tag is `i`.
+
+        Returns:
+            The finished frames in order, and the index of the tag behind them."""
         self.stack, self.out = [], []
         return self._go(self.push(i, wrapped))
 
     def reopen(self, frame: Frame, i: int) -> tuple[list[Frame], int]:
-        """Go on with `frame` at tag `i`: the end that was taken for its own stood inside its last value."""
+        """Continue `frame` at tag `i`: the end that was taken for its own stood inside its last value."""
         last = self._take_up(frame, i)
-        last.heal = (
-            last.end,
-            Ending(frame.end, i, poison=frame.poison),
-        )  # if nothing closes it, all is as before
+        # If nothing closes the value, everything is as before.
+        last.heal = (last.end, Ending(frame.end, i, poison=frame.poison))
         frame.open, frame.shared = last, False
         return self._go(i)
 
     def extend(self, frame: Frame, i: int, ending: Ending) -> tuple[list[Frame], int]:
-        """`reopen` where the closer `i` is known to end the value, and `ending` the call."""
+        """Continue `frame` as `reopen` does if closer `i` is known to end the value, and `ending` the
+        call."""
         last = self._take_up(frame, i)
         self.end_value(frame, last, self.tags.starts[i], self.tags.ends[i])
         resume = self.close(frame, ending)
         return self.out, resume
 
     def _take_up(self, frame: Frame, i: int) -> Parameter:
-        """Make `frame` the only open call again; its last value reaches at least to tag `i`."""
+        """Make `frame` the only open call again, with a last value that reaches at least to tag `i`."""
         last = frame.parameters.pop()
         last.closer_inside = last.opener_inside = True
         last.value = None
@@ -83,8 +85,7 @@ class Machine(Stack):
         """Whether a single call is open, in a value behind which the call may end."""
         return len(self.stack) == 1 and (last := self.stack[0].open) is not None and last.heal is not None
 
-    # --- between parameters
-    # ----------------------------------------------------------------------------------------
+    # --- between parameters --------------------------------------------------------------------------------
 
     def _body(self, frame: Frame, i: int) -> int:
         tags, kind = self.tags, self.tags.kinds[i]
@@ -115,7 +116,7 @@ class Machine(Stack):
             frame.repair("crlf_framing", frame.at, self.tags.starts[i])
 
     def _stray(self, frame: Frame, i: int) -> None:
-        """A tag that has no place between parameters."""
+        """Note a tag that has no place between parameters."""
         tags = self.tags
         if tags.kinds[i] == P_CLOSE and frame.parameters:
             frame.repair("duplicate_closer", tags.starts[i], tags.ends[i])
@@ -139,8 +140,7 @@ class Machine(Stack):
         frame.at = self.tags.ends[i]
         self._gap(frame, i + 1)
 
-    # --- inside a value
-    # --------------------------------------------------------------------------------------------
+    # --- inside a value ------------------------------------------------------------------------------------
 
     def _value(self, frame: Frame, parameter: Parameter, i: int) -> int:
         tags, kind = self.tags, self.tags.kinds[i]
@@ -160,7 +160,7 @@ class Machine(Stack):
         return i + 1
 
     def _typed(self, frame: Frame, parameter: Parameter, i: int) -> int:
-        """A value that cannot hold free text: the first structural tag ends it."""
+        """Read on in a value that cannot hold free text: the first structural tag ends it."""
         tags, kind = self.tags, self.tags.kinds[i]
         if kind == P_CLOSE:
             if i in tags.drifted and i != tags.cut:
@@ -175,7 +175,7 @@ class Machine(Stack):
         return i + 1
 
     def _heal_here(self, frame: Frame, parameter: Parameter, i: int) -> int:
-        """The value ends at tag `i` without its closer."""
+        """End the value at tag `i`, without its closer."""
         start = self.tags.starts[i]
         end, repair = self._without_closer(parameter, start)
         frame.repair(repair, parameter.start if end == start else end, start)
@@ -183,8 +183,8 @@ class Machine(Stack):
         return i
 
     def _without_closer(self, parameter: Parameter, start: int) -> tuple[int, str]:
-        """Where a value ends that has no closer before the tag at `start`, and the repair's name: it has none
-        at all, or one that spells the parameter's name (`</city>`)."""
+        """Where a value without a closer before the tag at `start` ends, and the name of the repair: it
+        has no closer at all, or one that spells the name of the parameter (`</city>`)."""
         if self.text[start - 1] in _BEFORE:
             value, named = self.text[parameter.begin : start].rstrip(BLANKS), f"</{parameter.name}>"
             if value.endswith("\n" + named):
@@ -192,11 +192,11 @@ class Machine(Stack):
         return start, "missing_close_parameter"
 
     def _shaped(self, parameter: Parameter, i: int) -> bool:
-        """Whether tag `i` stands where this value's framing lets a closer stand."""
+        """Whether a closer of this value can stand at tag `i`, by how the value is framed."""
         return not parameter.framed or self.tags.own_line(i)
 
     def _as_text(self, parameter: Parameter, i: int) -> int:
-        """The closer `i` is text of the value."""
+        """Take the closer `i` as text of the value."""
         parameter.closer_inside = parameter.closer_inside or self._shaped(parameter, i)
         return i + 1
 
@@ -236,8 +236,8 @@ class Machine(Stack):
         return None
 
     def _closer_and_opener(self, frame: Frame, parameter: Parameter, i: int) -> int:
-        """A closer, then the opening tag of a parameter: structure, unless the name cannot be the next
-        parameter."""
+        """Read a closer and the opening tag of a parameter behind it: structure, unless the name cannot
+        be the next parameter."""
         tags, opener = self.tags, i + 1
         name = tags.name(opener)
         fresh, on_line = frame.fresh(name), tags.own_line(i) or tags.own_line(opener)
@@ -262,7 +262,7 @@ class Machine(Stack):
         return tags.kinds[opener + 1] == P_CLOSE and tags.next[opener + 1] in (P_OPEN, F_CLOSE)
 
     def _closers(self, frame: Frame, parameter: Parameter, i: int) -> int:
-        """A run of closers: all but the last are text, or one closer was written more than once."""
+        """Read a run of closers: all but the last are text, or one closer was written more than once."""
         tags = self.tags
         last = tags.run_end(i)
         legal = tags.next[last] in (P_OPEN, END) or self._ending(frame, parameter, last) is not None
@@ -280,7 +280,7 @@ class Machine(Stack):
         return last + 1
 
     def _opener(self, frame: Frame, parameter: Parameter, i: int) -> int:
-        """An opening tag of a parameter that does not follow a closer."""
+        """Read an opening tag of a parameter that does not follow a closer."""
         tags = self.tags
         name = tags.name(i)
         if not frame.fresh(name) or not self._shaped(parameter, i):
@@ -296,8 +296,8 @@ class Machine(Stack):
         return self._heal_here(frame, parameter, i)
 
     def _drifted(self, frame: Frame, parameter: Parameter, i: int) -> int:
-        """`</parameter1>`, `</param>`, `</parameter` and the like: a closer if it stands and continues like
-        one."""
+        """Read `</parameter1>`, `</param>`, `</parameter` and the like: a closer if it stands and continues
+        like one."""
         tags, following = self.tags, self.tags.next[i]
         if not self._shaped(parameter, i):
             return i + 1
@@ -311,7 +311,7 @@ class Machine(Stack):
         return i + 1 if ending is None else self.close(frame, ending)
 
     def _may_heal(self, frame: Frame, parameter: Parameter, i: int) -> None:
-        """The end of the call without the value's closer: remembered, and taken only if no closer comes."""
+        """Remember the end of the call without the closer of the value; it counts only if no closer comes."""
         if parameter.heal is not None or parameter.closer_inside or not self._shaped(parameter, i):
             return
         tags = self.tags
@@ -320,8 +320,7 @@ class Machine(Stack):
             end, repair = self._without_closer(parameter, tags.starts[i])
             parameter.heal = (end, ending._replace(repairs=(repair, *ending.repairs)))
 
-    # --- the end of the text
-    # ---------------------------------------------------------------------------------------
+    # --- the end of the text -------------------------------------------------------------------------------
 
     def _end_of_text(self) -> None:
         """Settle the frames that are still open, from the outermost inwards."""
@@ -352,14 +351,14 @@ class Machine(Stack):
         self.out += [frame, *behind]
 
     def _given_up(self, frame: Frame, end: int) -> None:
-        """The frame never ends, and calls that were read inside its value stand for themselves."""
+        """Give up a frame that never ends; calls that were read inside its value stand for themselves."""
         first = frame.done[0].start if frame.done else end
         frame.fault("unclosed_call", f"the call of {frame.name!r} is never closed", frame.start, first)
         frame.end, frame.poison = first, True
         self.out += [frame, *frame.done]
 
     def _last(self, frame: Frame) -> None:
-        """The innermost frame: complete but for its closers, or cut off."""
+        """Settle the innermost frame: complete but for its closers, or cut off."""
         text, parameter = self.text, frame.open
         if parameter is not None and parameter.framed and parameter.textual:
             line = text.rfind("\n") + 1

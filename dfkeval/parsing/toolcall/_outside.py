@@ -1,7 +1,7 @@
 """Read the text outside of calls: think blocks, Markdown code, and the end of a turn.
 
-What was read is kept as blocks; a call among them stays open to revision until the text is read, since a
-closing tag behind it can show that its end was text."""
+What was read is stored as blocks. A call among them stays open to revision until the text is read, since
+a closing tag behind it can show that its end was text."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from dfkeval.parsing.toolcall._types import Kind, Problem, Span
 
 
 class OutsideReader(SourceText):
-    """The state of reading one text, and what is no call in it."""
+    """The state of reading one text, and the reading of all that is not a call."""
 
     def __init__(
         self,
@@ -39,11 +39,10 @@ class OutsideReader(SourceText):
         self.blocks: list[Block] = []
         self.reopenable: list[int] = []
         self.thought = False
-        #: The tag at which a call was taken up again last. Only later tags can do that, so that reading
-        #: advances.
+        #: The tag at which a call was continued last. Only later tags can do that, so that reading advances.
         self.reopened = -1
-        #: Offset from which strict reading trusts nothing: a call was opened there that has no readable
-        #: beginning.
+        #: Offset from which strict reading trusts nothing, since a call without a readable beginning opens
+        #: there.
         self.lost: int | None = None
         #: A repair of the next call that is known already: its name and where it is needed.
         self.pending: tuple[str, Span] | None = None
@@ -53,8 +52,7 @@ class OutsideReader(SourceText):
         self.blocks.append(block)
         return block
 
-    # --- think blocks
-    # ----------------------------------------------------------------------------------------------
+    # --- think blocks --------------------------------------------------------------------------------------
 
     def _begin(self, prefill: str) -> int:
         start = skip_blanks(self.text, 0)
@@ -64,8 +62,8 @@ class OutsideReader(SourceText):
         return self._think(0) if prefill == "think" else 0
 
     def _think_open(self, start: int, end: int) -> int:
-        """Within a line `<think>` is text, and behind a call unless the block is closed and closes no
-        value."""
+        """Read a `<think>`. Within a line it is text, and behind a call unless the block is closed and closes
+        no value."""
         if self.text[start - 1 : start] not in ("", "\n"):
             return end
         close = self.ahead.think_close.find(end)[0]
@@ -76,7 +74,7 @@ class OutsideReader(SourceText):
         return self._think(end)
 
     def _think(self, start: int) -> int:
-        """A think block from `start` on. A call ends it if nothing else does."""
+        """Read a think block from `start` on; a call ends it if nothing else does."""
         self.thought = True
         close = self.ahead.think_close.find(start)[0]
         call = self.ahead.call_start.find(start)[0]
@@ -89,8 +87,8 @@ class OutsideReader(SourceText):
         return self._after_think(stop)
 
     def _think_with_call(self, call: int, close: int) -> int:
-        """A call begins at `call` before the `</think>` at `close`, if there is one. Returns where the block
-        ends."""
+        """Where a think block ends in which a call begins at `call`, before the `</think>` at `close`, if
+        there is one."""
         shaped = self.ahead.think_end.find(call)[0]
         if shaped < len(self.text):
             return shaped
@@ -103,14 +101,15 @@ class OutsideReader(SourceText):
         return close if frames[0].end <= close else call
 
     def _after_think(self, close: int) -> int:
-        """Templates write two newlines behind `</think>`; they belong to the tag."""
+        """Read `</think>` with the two newlines that templates write behind it."""
         end = close + len(THINK_CLOSE)
         end += 2 if self.text.startswith("\n\n", end) else self.text.startswith("\n", end)
         self._mark("markup", close, end)
         return end
 
     def _think_close(self, start: int, end: int) -> int:
-        """A `</think>` that nothing opened: the prompt held the opening tag, and all before is reasoning."""
+        """Read a `</think>` that nothing opened: the prompt held its opener, and all before it is
+        reasoning."""
         if self.thought or (
             start and self.text[start - 1] != "\n" and self.ahead.think_end.find(start)[0] != start
         ):
@@ -124,8 +123,7 @@ class OutsideReader(SourceText):
             block.problems.append(Problem("ambiguous", "call_in_reasoning", message, (calls[0].start, end)))
         return self._after_think(start)
 
-    # --- code and the end of a turn
-    # --------------------------------------------------------------------------------
+    # --- code and the end of a turn ------------------------------------------------------------------------
 
     def _code(self, start: int, end: int) -> int:
         if end - start >= 3 and self.fences.opens(start, end):
@@ -143,8 +141,8 @@ class OutsideReader(SourceText):
         return end if stop is None or (self.reopenable and self._closes_value(end, stop)) else stop
 
     def _closes_value(self, start: int, stop: int) -> bool:
-        """Whether the code from `start` to `stop` holds a parameter's closer without its opener: it is no
-        example then, it is the rest of a value."""
+        """Whether the code from `start` to `stop` holds the closer of a parameter without its opener, which
+        makes it the rest of a value and not an example."""
         if not self.reopenable:
             return False
         close = self.text.find(PARAMETER_CLOSE, start, stop)
@@ -159,15 +157,14 @@ class OutsideReader(SourceText):
         return self.text.find(TOOL_CALL_CLOSE, opened, stop) < 0
 
     def _quoted_call(self, start: int, end: int) -> int | None:
-        """The end of a backtick span that encloses exactly the call that follows the run from `start` to
-        `end`."""
+        """The end of a backtick span that encloses exactly the call behind the run from `start` to `end`."""
         stop = self.ahead.call_close.find(end)[1]
         ticks = self.text[start:end]
         return stop + len(ticks) if self.text.startswith(ticks, stop) else None
 
     def _turn_end(self, start: int, end: int) -> int:
-        """A special token: what follows is no answer, unless it closes a value that holds the token as
-        text."""
+        """Read a special token: the answer ends here, unless the text behind closes a value that holds the
+        token as text."""
         if self._closes_value(end, self.ahead.call_start.find(end)[0]):
             return end
         block = self._mark("markup", start, len(self.text))

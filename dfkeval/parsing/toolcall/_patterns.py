@@ -1,8 +1,8 @@
-"""Find the tags of tool calls in a text, each with one pattern.
+"""Find the tags of a text, each kind with one pattern.
 
-Every pattern is linear on every text: literals, negated character classes and possessive repeats only. A
-name never holds '<', '>' or a newline: a key with '>' or a newline in it cannot be written in this format
-at all."""
+Every pattern takes linear time on every text: literals, negated character classes and possessive repeats
+only. A name never holds '<', '>' or a newline, so a parameter with one of them in its name cannot be
+written in this format."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ F_OPEN: Final = 3
 F_CLOSE: Final = 4
 C_OPEN: Final = 5
 C_CLOSE: Final = 6
-#: A closer that drifted (`</parameter1>`, `</param>`, `</function_call>`) or lost its '>'.
+#: A misspelled closer (`</parameter1>`, `</param>`, `</function_call>`), or one without its '>'.
 DRIFT: Final = 7
 #: `<function` that is not `<function=NAME>`: an attribute form, a name that never ends.
 BAD_F_OPEN: Final = 8

@@ -1,12 +1,13 @@
-"""A whole text -> calls, problems and segments. Strategy: look for the next thing outside of calls that can
-matter, hand calls to the fast path or to the machine, and keep what was found in a list of blocks until
-the text is read.
+"""Read a whole text: calls, problems and segments.
 
-A block stays open to revision: a closing tag that turns up outside of any call, and that could end a
-value, shows that the end of an earlier call was text; that call is taken up again there. Calls are typed
-when nothing can change any more.
+How it works: the reader looks for the next thing outside of calls that can matter, hands calls to the
+fast path or to the machine, and stores what it read as blocks. A block stays open to revision: a closing
+tag outside of any call that could end a value shows that the end of an earlier call was text; that call
+continues there. Calls are typed when nothing can change any more.
 
-Promises: never raises for a str; linear; blocks and gaps cover the text exactly."""
+Guarantees:
+- Never raises for a str; linear time.
+- Blocks and the gaps between them cover the text exactly."""
 
 from __future__ import annotations
 
@@ -43,18 +44,19 @@ class Reader(OutsideReader):
     """Reads one text once: `Reader(...).read()`."""
 
     def read(self, prefill: str = "none") -> ParseResult:
-        """The result for the whole text. `prefill` "think": the prompt ended inside a think block."""
+        """Return the result of the whole text; `prefill` is "think" if the prompt ended inside a think
+        block."""
         at, text, search = self._begin(prefill), self.text, OUTSIDE.search
-        while (found := search(text, at)) is not None:
-            kind = found.lastindex
-            at = found.end() if kind == O_CODE else self._step(kind, *found.span())
+        while (match := search(text, at)) is not None:
+            kind = match.lastindex
+            at = match.end() if kind == O_CODE else self._step(kind, *match.span())
         return build_result(self.text, self.blocks, self._options())
 
     def _options(self) -> ReadOptions:
         return ReadOptions(self.dialect, self.lenient, self.lost)
 
     def _step(self, kind: int | None, start: int, end: int) -> int:
-        """Handle what was found from `start` to `end`. Returns where to go on."""
+        """Read what stands from `start` to `end`, and return where to continue."""
         if kind == O_CALL:
             return self._call(start)
         if kind in (O_TICKS, O_TILDES):
@@ -68,9 +70,6 @@ class Reader(OutsideReader):
         if kind == O_THINK_CLOSE:
             return self._think_close(start, end)
         return self._turn_end(start, end)
-
-    # --- calls
-    # -----------------------------------------------------------------------------------------------------
 
     def _call(self, start: int) -> int:
         kind = opening(self.text, start)
@@ -103,7 +102,7 @@ class Reader(OutsideReader):
         return end
 
     def _broken(self, kind: str, start: int) -> int:
-        """A `<tool_call>` that opens nothing readable. Lenient reading goes on at the next tag of a call."""
+        """Read a `<tool_call>` that opens nothing readable; reading continues at the next tag of a call."""
         if kind == "cut":
             return self._broken_block(kind, start, len(self.text))
         tags = self.tags
@@ -129,7 +128,7 @@ class Reader(OutsideReader):
         return end
 
     def _bare(self, start: int, end: int) -> int:
-        """`<function=` without `<tool_call>`: a call if its name is known and a call goes on."""
+        """Read `<function=` without `<tool_call>`: a call if its name is known and a call continues."""
         tags = self.tags
         i = tags.at(start)
         if self.dialect == "hermes" or tags.next[i] not in (P_OPEN, F_CLOSE):
@@ -139,10 +138,10 @@ class Reader(OutsideReader):
         return self._frames(*self.machine.run(i, wrapped=False))
 
     def _frames(self, frames: list[Frame], i: int) -> int:
-        """Keep what the machine read; `i` is the tag where it stopped. Returns where to go on."""
+        """Store what the machine read up to tag `i`, and return where to continue."""
         while True:
             for frame in frames:
-                self._keep(frame)
+                self._store(frame)
             last = frames[-1]
             if last.shared and i >= len(self.tags):
                 return last.end  # the text ended in an outer call; what follows `last` is read anew
@@ -154,7 +153,7 @@ class Reader(OutsideReader):
                 return last.end
             frames, i = self.machine.reopen(self._take_back(len(self.blocks) - 1, closer), closer)
 
-    def _keep(self, frame: Frame) -> None:
+    def _store(self, frame: Frame) -> None:
         block = self._mark("call", frame.start, frame.end)
         block.frame = frame
         last = frame.parameters[-1] if frame.parameters else None
@@ -172,8 +171,8 @@ class Reader(OutsideReader):
             self.reopenable.append(len(self.blocks) - 1)
 
     def _closers_behind(self, block: Block, frame: Frame, i: int) -> int | None:
-        """Closing tags directly behind a call: written twice, or the call's last value goes on. Returns the
-        tag at which it goes on."""
+        """The tag at which the last value of a call continues, if closing tags stand directly behind the
+        call; None if they were just written twice."""
         tags, end = self.tags, frame.end
         if frame.open is not None or frame.notes.faults or frame.notes.twice:
             return None
@@ -188,16 +187,16 @@ class Reader(OutsideReader):
         return None
 
     def _may_reopen(self, block: Block, frame: Frame, i: int) -> bool:
-        """Whether tag `i` may end the last value of `frame`: the call that ended before it was text of that
-        value."""
+        """Whether tag `i` may end the last value of `frame`, so that the call that ended before it was
+        text of that value."""
         if not block.reopenable or i <= self.reopened or self.machine.spare < 0:
             return False
         last = frame.parameters[-1]
         return last.opener_inside or self.text.find(TOOL_CALL_OPEN, last.begin, last.end) >= 0
 
     def _orphan(self, start: int, end: int) -> int:
-        """`</parameter>` outside of any call. If it could end a value, the last call with free text at its
-        end goes on."""
+        """Read a `</parameter>` outside of any call. If it could end a value, the last call with free text at
+        its end continues."""
         tags = self.tags
         if not self.reopenable or (i := tags.at(start)) <= self.reopened or self.machine.spare < 0:
             return end
@@ -213,8 +212,8 @@ class Reader(OutsideReader):
         return max(end, self._frames(*read))
 
     def _take_back(self, index: int, i: int) -> Frame:
-        """The call of block `index`, which is taken up again at tag `i`. Its block and those behind it are no
-        more."""
+        """Remove block `index` and those behind it, and return the call of that block, which continues at tag
+        `i`."""
         self.reopened = i
         block = self.blocks[index]
         frame = block.frame

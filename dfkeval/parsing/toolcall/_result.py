@@ -1,6 +1,7 @@
-"""The blocks of a text that was read -> the result: calls typed, problems in order, the text in segments.
+"""Turn the blocks of a text into its result: calls typed, problems in order, the text in segments.
 
-Promise: the segments join to the text exactly."""
+Guarantees:
+- The segments join to the text exactly."""
 
 from __future__ import annotations
 
@@ -16,9 +17,13 @@ Layout = list[tuple[Kind, int, int]]
 
 
 class Block:
-    """A stretch of the text that is not plain content. `frame`: a call as the machine left it; `call`: one
-    that is done. `reopenable`: the last value is free text, so that a later closing tag may show that it goes
-    on."""
+    """A stretch of the text that is not plain content.
+
+    Attributes:
+        frame: a call as the machine read it.
+        call: a call that is typed already.
+        reopenable: the last value is free text, so that a later closing tag may show that it continues.
+        poison: the end of the block is missing."""
 
     __slots__ = ("call", "end", "frame", "kind", "poison", "problems", "reopenable", "start")
 
@@ -39,7 +44,7 @@ class Block:
 
 
 class ReadOptions(NamedTuple):
-    """How calls are typed. `lost`: the offset from which strict reading trusts nothing, None for nowhere."""
+    """How calls are typed. `lost`: the offset from which strict reading trusts nothing, or None."""
 
     dialect: Dialect
     lenient: bool
@@ -47,7 +52,7 @@ class ReadOptions(NamedTuple):
 
 
 def build_result(text: str, blocks: list[Block], options: ReadOptions) -> ParseResult:
-    """Type the calls of `blocks` and lay out `text`."""
+    """Return the result: the calls of `blocks`, typed, and the layout of `text`."""
     calls: list[ToolCall] = []
     problems: list[Problem] = []
     layout: Layout = []

@@ -1,8 +1,9 @@
-"""The text outside of calls: think blocks, code, prose, and where a call begins. Strategy: one search for
-the next thing that can matter, then a decision; every look-ahead that can fail to find anything is
-remembered, so none runs twice.
+"""Look ahead in the text outside of calls, and decide what a `<tool_call>` opens.
 
-Promise: a `<tool_call>` that opens nothing is prose, and one that opens something unreadable is reported."""
+How it works: every look-ahead that can find nothing remembers its answer, so that none runs twice.
+
+Guarantees:
+- A `<tool_call>` that opens nothing is prose; one that opens something unreadable is reported."""
 
 from __future__ import annotations
 
@@ -12,8 +13,8 @@ from typing import Final
 from dfkeval.parsing.tags import THINK_CLOSE, TOOL_CALL_CLOSE, TOOL_CALL_OPEN
 from dfkeval.parsing.toolcall._patterns import CALL_START, THINK_END
 
-#: What follows a `<tool_call>` and blanks, in the order of _OPENS. A name with braces or a dollar sign is a
-#: template's placeholder: the text shows how calls look, it makes none.
+#: What follows a `<tool_call>` and blanks, in the order of _OPENS. A name with braces or a dollar sign is the
+#: placeholder of a template: the text shows what calls look like and makes none.
 _BEHIND: Final = re.compile(
     r"[ \t\r\n]*+(?:(<function=[^<>\n{}$]++>)|(<function(?:=[^<>\n]*+)?+\Z)|(<function)|(\{)|(</tool_call>)"
     r"|(<f?u?n?c?t?i?o?\Z|\Z)|)"
@@ -22,7 +23,7 @@ _OPENS: Final = (None, "call", "cut", "bad_function", "json", "empty", "cut")
 
 
 class Ahead:
-    """`find` for one pattern that remembers the last answer: offsets asked for only grow."""
+    """Finds one pattern and remembers the last answer; the offsets only grow."""
 
     def __init__(self, pattern: re.Pattern[str], text: str) -> None:
         self._pattern = pattern
@@ -31,8 +32,8 @@ class Ahead:
         self._answer = (-1, -1)
 
     def find(self, offset: int) -> tuple[int, int]:
-        """(start, end) of the first match at or behind `offset`; both are the text's length where there is
-        none."""
+        """Return the span of the first match at or behind `offset`; without one, both ends are the length of
+        the text."""
         if self._start < offset:
             match = self._pattern.search(self._text, offset)
             size = len(self._text)
@@ -42,7 +43,7 @@ class Ahead:
 
 
 class Lookahead:
-    """The look-aheads that reading outside of calls needs."""
+    """The look-aheads of reading outside of calls."""
 
     def __init__(self, text: str) -> None:
         self.think_close = Ahead(re.compile(re.escape(THINK_CLOSE)), text)
@@ -52,22 +53,22 @@ class Lookahead:
 
 
 def opening(text: str, start: int) -> str:
-    """What the `<tool_call>` at `start` opens: "call", "json", "bad_function", "empty", "cut", "nothing" or
-    "prose"."""
+    """Return what the `<tool_call>` at `start` opens: "call", "json", "bad_function", "empty", "cut",
+    "nothing" or "prose"."""
     behind = start + len(TOOL_CALL_OPEN)
-    found = _BEHIND.match(text, behind)
-    assert found is not None  # the pattern matches the empty string
-    opens = _OPENS[found.lastindex or 0]
+    following = _BEHIND.match(text, behind)
+    assert following is not None  # the pattern matches the empty string
+    opens = _OPENS[following.lastindex or 0]
     if opens is not None:
         return opens
     if start and text[start - 1] != "\n":
         return "prose"
-    return "nothing" if _alone(text, behind, found.end()) else "prose"
+    return "nothing" if _alone(text, behind, following.end()) else "prose"
 
 
 def _alone(text: str, behind: int, at: int) -> bool:
-    """Whether the tag, which begins a line, stands alone on it, or its line is `<tool_call>…</tool_call>`: no
-    prose is written like that."""
+    """Whether the tag, which begins a line, stands alone on it, or its line is
+    `<tool_call>…</tool_call>`; prose is not written like that."""
     if "\n" in text[behind:at]:
         return True
     line_end = text.find("\n", behind)

@@ -1,4 +1,4 @@
-"""One text with everything that is found out about it only when it is needed."""
+"""Hold one text and its views, each of which is made when it is first needed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dfkeval.parsing.toolcall._tools import Tool
 
 
 class SourceText:
-    """The text, the tools, and the views of the text: its tags, its code, what lies ahead, its calls."""
+    """A text, its tools, and its views: tags, code, look-aheads, calls."""
 
     def __init__(
         self, text: str, tools: dict[str, Tool], anything: Tool | None, dialect: Dialect, finished: bool

@@ -1,7 +1,8 @@
-"""The stack of open calls: opening and closing calls and parameters. `_machine` decides when.
+"""Open and close calls and parameters; `_machine` decides when.
 
-Promise: a JSON value is decoded where it stands and ends where its JSON ends; decoding costs time in the
-value only."""
+Guarantees:
+- A JSON value is decoded where it stands and ends where its JSON ends; decoding takes time in the value
+  only."""
 
 from __future__ import annotations
 
@@ -17,12 +18,12 @@ from dfkeval.parsing.toolcall._patterns import C_OPEN, P_CLOSE
 from dfkeval.parsing.toolcall._tags import Tags
 from dfkeval.parsing.toolcall._tools import Tool
 
-#: Tags that may be read again in any text, which leaves texts of ordinary length alone.
+#: Tags that may be read again in any text; texts of ordinary length do not come near.
 _FREE: Final = 20_000
 
 
 class Stack:
-    """Open frames over `tags`. `stack`: from the outermost inwards; `out`: finished frames in order."""
+    """The open frames over `tags`, from the outermost inwards, and the finished ones in order (`out`)."""
 
     def __init__(self, tags: Tags, tools: dict[str, Tool], anything: Tool | None, finished: bool) -> None:
         self.tags = tags
@@ -37,17 +38,17 @@ class Stack:
 
     @cached_property
     def _closer_starts(self) -> list[int]:
-        """Where each `</parameter>` starts; only JSON values ask."""
+        """Where each `</parameter>` starts; only JSON values need it."""
         tags = self.tags
         closers = (i for i in range(len(tags)) if tags.kinds[i] == P_CLOSE and i not in tags.drifted)
         return [tags.starts[i] for i in closers]
 
     def function_end(self, i: int, wrapped: bool) -> Ending | None:
-        """The end of the call if tag `i`, a closer of the function, ends it."""
+        """Return the end of the call if tag `i`, a closer of the function, ends it."""
         return function_end(self.tags, i, wrapped, self.finished)
 
     def push(self, i: int, wrapped: bool) -> int:
-        """Open a frame at tag `i` (`<tool_call>`, or `<function=NAME>`). Returns the next index."""
+        """Open a frame at tag `i` (`<tool_call>` or `<function=NAME>`) and return the next index."""
         tags, first = self.tags, i
         if tags.kinds[i] == C_OPEN:
             i += 1
@@ -59,8 +60,8 @@ class Stack:
         return i + 1
 
     def close(self, frame: Frame, ending: Ending) -> int:
-        """The frame on top of the stack is complete. Inside another frame's value it is text of that value so
-        far."""
+        """Complete the frame on top of the stack and return where to continue. Inside the value of another
+        frame it is text of that value so far."""
         for name in ending.repairs:
             frame.repair(name, frame.at, ending.end)
         frame.end, frame.poison, frame.shared = ending.end, ending.poison, ending.shared
@@ -78,13 +79,13 @@ class Stack:
         return ending.resume
 
     def abandon(self, frame: Frame, i: int) -> None:
-        """Give up the frame on top of the stack: a new call begins at tag `i`, before its end."""
+        """Give up the frame on top of the stack, since a new call begins at tag `i` before its end."""
         message = f"the call of {frame.name!r} is not closed before the next one begins"
         frame.fault("unclosed_call", message, frame.start, self.tags.starts[i])
         self.close(frame, Ending(self.tags.starts[i], i, poison=True))
 
     def open(self, frame: Frame, i: int) -> int:
-        """Open the parameter at tag `i`; a JSON value is decoded here and ends where its JSON ends."""
+        """Open the parameter at tag `i` and return where to continue: behind its value if that is JSON."""
         tags, name = self.tags, self.tags.name(i)
         start, begin = tags.starts[i], tags.ends[i]
         slot = None if frame.tool is None else frame.tool.slot(name)
@@ -104,25 +105,25 @@ class Stack:
         return tags.at(stop) + 1
 
     def _decode(self, parameter: Parameter) -> int | None:
-        """Decode a JSON container that stands at the value's start. Returns the offset of its closer."""
+        """Decode the JSON container at the start of the value and return the offset of its closer."""
         slot = parameter.slot
         if slot is None or not slot.holds_containers or not self._closer_starts:
             return None
         start = skip_blanks(self.text, parameter.begin)
         if not self.text.startswith(("[", "{"), start):
             return None
-        found = self._scan(start)
-        if found is None:
+        scanned = self._scan(start)
+        if scanned is None:
             return None
-        stop = skip_blanks(self.text, found[1])
+        stop = skip_blanks(self.text, scanned[1])
         if not self.text.startswith(PARAMETER_CLOSE, stop):
             return None
-        parameter.value = (found[0],)
+        parameter.value = (scanned[0],)
         return stop
 
     def _scan(self, start: int) -> tuple[Any, int] | None:
-        """The JSON value at `start` and its end. Decodes only up to a closer, and up to a farther one if that
-        stood in a string: an error in a long text would cost time in the length of the text."""
+        """The JSON value at `start` and its end. Only the text up to a closer is decoded, and up to a farther
+        one if that stood in a string, so that an error does not cost time in the length of the text."""
         tried = reach = start
         while True:
             close = self._closer_at(reach)
@@ -138,12 +139,14 @@ class Stack:
                 return value, start + end
 
     def _closer_at(self, offset: int) -> int:
-        """Where the first `</parameter>` at or behind `offset` starts, else the last one. There is one."""
+        """Where the first `</parameter>` at or behind `offset` starts, else the last one; there is at
+        least one."""
         starts = self._closer_starts
         at = bisect_left(starts, offset)
         return starts[min(at, len(starts) - 1)]
 
     def end_value(self, frame: Frame, parameter: Parameter, end: int, at: int) -> None:
+        """End the value of `parameter` at `end`; its closing tag ends at `at`."""
         parameter.end = end
         if parameter.nested:
             frame.doubt("call_in_text", parameter.begin, end)

@@ -1,11 +1,12 @@
-"""All tags of a text, found once, and questions about their neighbourhood.
+"""Find all tags of a text once, and answer questions about their neighbourhood.
 
-Strategy: one pass of one pattern finds each tag and the blanks behind it, so that what follows a tag is
-known without another look at the text. Lists of integers and nothing else are kept: a text can hold a
+How it works: one pass of one pattern finds each tag and the blanks behind it, so that what follows a tag
+is known without another look at the text. Only lists of integers are stored, since a text can hold a
 hundred thousand tags.
 
-Promise: each question takes constant time, but for those about a line or a run, which cost at most the
-gap between two tags, and each gap is asked about a bounded number of times."""
+Guarantees:
+- Each question takes constant time, except those about a line or a run. They take at most the gap between
+  two tags, and each gap is looked at a bounded number of times."""
 
 from __future__ import annotations
 
@@ -24,12 +25,16 @@ _NAME_AT: Final = {P_OPEN: len(PARAMETER_START), F_OPEN: len(FUNCTION_START)}
 
 
 class Tags:
-    """All tags of one text. Index `i` runs over them; `len(tags)` stands for the end of the text.
+    """All tags of one text. Indexes run over them; `len(tags)` stands for the end of the text.
 
-    starts, ends: offsets of each tag. kinds: the kind of each, where a drifted closer counts as the closer it
-    drifted from, and END behind the last. next: the kind of the tag that follows each with only blanks
-    between; END where the text ends there, TEXT where text follows. drifted: which tags are drifted
-    closers. cut: the last tag if it is a closer that the end of the text cut off, else -1."""
+    Attributes:
+        starts, ends: the offsets of each tag.
+        kinds: the kind of each tag, and END behind the last. A misspelled closer counts as the closer that it
+            stands for.
+        next: the kind of the tag that follows each with only blanks between; END if the text ends there,
+            TEXT if text follows.
+        drifted: indexes of the misspelled closers.
+        cut: index of the last tag if it is a closer that the end of the text cut off, else -1."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -65,20 +70,20 @@ class Tags:
         return len(self.starts)
 
     def at(self, offset: int) -> int:
-        """The index of the first tag that starts at or behind `offset`."""
+        """Return the index of the first tag that starts at or behind `offset`."""
         return bisect_left(self.starts, offset)
 
     def name(self, i: int) -> str:
-        """The name in the opening tag `i`."""
+        """Return the name in the opening tag `i`."""
         return self.text[self.starts[i] + _NAME_AT[self.kinds[i]] : self.ends[i] - 1]
 
     def blank(self, start: int, i: int) -> bool:
-        """Whether only blanks stand between `start` and tag `i`."""
+        """Return whether only blanks stand between `start` and tag `i`."""
         stop = self.starts[i] if i < len(self.starts) else len(self.text)
         return start == stop or not self.text[start:stop].strip(BLANKS)
 
     def own_line(self, i: int) -> bool:
-        """Whether only blanks stand before tag `i` on its line."""
+        """Return whether only blanks stand before tag `i` on its line."""
         start = self.starts[i]
         last = self.text[start - 1 : start]
         if last not in (" ", "\t"):
@@ -88,11 +93,12 @@ class Tags:
         return gap.endswith("\n") or (not gap and before == 0)
 
     def opens_call(self, i: int) -> bool:
-        """Whether `<tool_call>` and `<function=NAME>` stand here, with only blanks between."""
+        """Return whether `<tool_call>` and `<function=NAME>` stand at `i`, with only blanks between."""
         return self.kinds[i] == C_OPEN and self.next[i] == F_OPEN
 
     def run_end(self, i: int) -> int:
-        """The last index of the run of equal tags, only blanks between, that tag `i` is part of."""
+        """Return the last index of the run of equal tags, with only blanks between, that tag `i` is part
+        of."""
         kind, follows = self.kinds[i], self.next
         if follows[i] != kind:
             return i

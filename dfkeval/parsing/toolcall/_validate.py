@@ -1,9 +1,12 @@
-"""A finished frame -> a typed, validated call or the problems that forbid it. The only place where strict
-and lenient differ.
+"""Type and validate a call that was read, or say which problems forbid it.
 
-Lenient takes a call whose repairs are in REPAIRS and reads doubts as described there; strict reports both
-as problems. Promise: every call that strict takes, lenient takes too, with equal arguments, because both
-read the same frame."""
+How it works: this is the only place where strict and lenient reading differ. Lenient reading takes a call
+whose repairs are in REPAIRS, and of two readings the one that the doubt describes; strict reading reports
+both as problems.
+
+Guarantees:
+- Lenient reading takes every call that strict reading takes, with equal arguments, because both see the
+  same frame."""
 
 from __future__ import annotations
 
@@ -40,12 +43,12 @@ REPAIRS: Final[dict[str, str]] = {
     "empty_optional_dropped": "an optional parameter that cannot be text is left empty",
 }
 _CUT: Final = ("unclosed_call",)
-#: Of the ways to read a call whose parts of the schema type one name differently, as many are tried.
+#: How many ways to read a call are tried if parts of the schema type a parameter differently.
 _TRIED: Final = 64
 
 
 class Outcome:
-    """What became of one frame: the call, or None, and the problems."""
+    """The result of one frame: the call, or None, and the problems."""
 
     __slots__ = ("call", "problems")
 
@@ -55,7 +58,14 @@ class Outcome:
 
 
 def finish(frame: Frame, text: str, dialect: Dialect, lenient: bool, poisoned: bool) -> Outcome:
-    """Type and validate `frame`. `poisoned`: strict reading cannot trust where this call begins."""
+    """Return the call of `frame`, typed and validated, or its problems.
+
+    Args:
+        frame: the call as it was read.
+        text: the text that holds it.
+        dialect: how scalars are spelled.
+        lenient: whether repairs are allowed.
+        poisoned: strict reading cannot trust where this call begins."""
     notes = frame.notes
     problems = [*notes.faults, *(_duplicate(name, span) for name, span in notes.twice.items())]
     arguments, spans = _arguments(frame, text, dialect, lenient, problems)
@@ -75,14 +85,14 @@ def finish(frame: Frame, text: str, dialect: Dialect, lenient: bool, poisoned: b
 
 
 def _strict(frame: Frame, poisoned: bool) -> list[Problem]:
-    found = [*(_ambiguous(doubt) for doubt in frame.notes.doubts), *_embedded(frame)]
+    problems = [*(_ambiguous(doubt) for doubt in frame.notes.doubts), *_embedded(frame)]
     for name, span in frame.notes.repairs.items():
         status: Status = "truncated" if name in _CUT else "malformed"
-        found.append(Problem(status, name, REPAIRS[name], span))
+        problems.append(Problem(status, name, REPAIRS[name], span))
     if poisoned:
         message = "this call begins inside a call that is not closed"
-        found.append(Problem("malformed", "inside_malformed", message, (frame.start, frame.end)))
-    return found
+        problems.append(Problem("malformed", "inside_malformed", message, (frame.start, frame.end)))
+    return problems
 
 
 def _ambiguous(doubt: Doubt) -> Problem:
@@ -91,9 +101,9 @@ def _ambiguous(doubt: Doubt) -> Problem:
 
 
 def _embedded(frame: Frame) -> list[Problem]:
-    """A parameter whose value holds a closer as text may itself be text of the value before it, if nothing
-    needs it."""
-    found = []
+    """Doubts about parameters whose value holds a closer as text: such a parameter may itself be text of the
+    value before it, if no rule requires it."""
+    problems = []
     for before, parameter in zip(frame.parameters, frame.parameters[1:], strict=False):
         free = before.textual and before.framed and not (before.slot is not None and before.slot.enumerated)
         needed = frame.tool is not None and parameter.name in frame.tool.required
@@ -101,12 +111,12 @@ def _embedded(frame: Frame) -> list[Problem]:
             message = (
                 f"{parameter.name!r} holds a closing tag as text; it may be text of {before.name!r} itself"
             )
-            found.append(Problem("ambiguous", "parameter_or_text", message, (before.begin, parameter.end)))
-    return found
+            problems.append(Problem("ambiguous", "parameter_or_text", message, (before.begin, parameter.end)))
+    return problems
 
 
 def _duplicate(name: str, span: Span) -> Problem:
-    message = f"the parameter {name!r} is given more than once"
+    message = f"the parameter {name!r} stands more than once"
     return Problem("invalid", "duplicate_parameter", message, span, pointer_step(name))
 
 
@@ -164,8 +174,8 @@ def _otherwise(frame: Frame, tool: Tool, text: str, dialect: Dialect, arguments:
         if slots and parameter.name in arguments:
             start, end = parameter.value_span(text)
             choices[parameter.name] = _readings(slots, text[start:end], dialect, arguments[parameter.name])
-    for made in islice(product(*choices.values()), 1, _TRIED):
-        tried = {**arguments, **dict(zip(choices, made, strict=True))}
+    for values in islice(product(*choices.values()), 1, _TRIED):
+        tried = {**arguments, **dict(zip(choices, values, strict=True))}
         if tool.validator.is_valid(tried):
             arguments.update(tried)
             return True
@@ -174,24 +184,24 @@ def _otherwise(frame: Frame, tool: Tool, text: str, dialect: Dialect, arguments:
 
 def _readings(slots: Iterable[Slot], text: str, dialect: Dialect, first: Any) -> list[Any]:
     """`first` and what else `text` says for one of `slots`."""
-    found = [first]
+    readings = [first]
     for slot in slots:
         try:
             value, _ = read(slot, text, dialect)
         except Refused:
             continue
-        if not any(type(value) is type(known) and value == known for known in found):
-            found.append(value)
-    return found
+        if not any(type(value) is type(known) and value == known for known in readings):
+            readings.append(value)
+    return readings
 
 
 def _droppable(frame: Frame, parameter: Parameter, span: Span) -> bool:
-    """Whether the value is empty and the parameter may as well be left out."""
+    """Whether the value is empty and the parameter is optional."""
     return span[0] == span[1] and frame.tool is not None and parameter.name not in frame.tool.required
 
 
 def _undeclared(frame: Frame, parameter: Parameter, span: Span) -> Problem:
-    message = f"{parameter.name!r} is no parameter of {frame.name!r}, and others are forbidden"
+    message = f"{parameter.name!r} is not a parameter of {frame.name!r}, and others are forbidden"
     return Problem("invalid", "additionalProperties", message, span, pointer_step(parameter.name))
 
 
@@ -201,7 +211,7 @@ def _invalid(issue: Issue, span: Span) -> Problem:
 
 
 def _anchor(frame: Frame, spans: dict[str, Span], issue: Issue) -> Span:
-    """Where the value that `issue` speaks of stands; the whole call where it speaks of the call."""
+    """Where the value that `issue` is about stands; the whole call if it is about the call."""
     for name, span in spans.items():
         if issue.pointer == pointer_step(name) or issue.pointer.startswith(pointer_step(name) + "/"):
             return span
