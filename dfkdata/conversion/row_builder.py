@@ -5,7 +5,7 @@ from __future__ import annotations
 from base64 import b64encode
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -22,7 +22,7 @@ from dfkdata.validation.gold import bind_gold
 from dfkdata.validation.rules import RowReport
 
 
-class BuiltRow(NamedTuple):
+class BuiltRow(msgspec.Struct, frozen=True, gc=False):
     """Hold a row that passed its checks.
 
     Attributes:
@@ -45,6 +45,7 @@ class RowBuilder:
 
     def __init__(self, job: ConversionJob, checks: DatasetChecks) -> None:
         self._job, self._checks = job, checks
+        self._schema, self._export = job.schema, job.export
         self._nulls, self._group_by = job.options.nulls, job.options.group_by
         self._identity = job.options.to == "messages"
         self._relative = job.folder.relative()
@@ -56,9 +57,9 @@ class RowBuilder:
         Raises:
             RowError: The row breaks a rule whose policy is "quarantine".
         """
-        if self._job.schema is not None:
-            record = bind_gold(record, self._job.schema, report)
-        row = training_row(record, self._job.schema, nulls=self._nulls)
+        if self._schema is not None:
+            record = bind_gold(record, self._schema, report)
+        row = training_row(record, self._schema, nulls=self._nulls)
         files = self._files(record, row, media) if record.images or record.videos or record.audios else None
         check_conversation(row, report)
         if self._checks.needs_rows:
@@ -81,8 +82,8 @@ class RowBuilder:
         if self._identity:
             built.row["messages"] = msgspec.Raw(built.turns)
             return built.row
-        written: dict[str, Any] = self._job.export.row(built.row)
-        self._job.export.check(written)
+        written: dict[str, Any] = self._export.row(built.row)
+        self._export.check(written)
         return written
 
     def _files(self, record: Record, row: dict[str, Any], media: MediaResolver) -> list[bytes]:

@@ -24,7 +24,7 @@ from dfkdata.media.resolver import MediaResolver
 from dfkdata.rows.messages import PlainRow
 from dfkdata.rows.record import Record, Reject, RowError
 from dfkdata.sources import unencodable
-from dfkdata.validation.leakage import LeakageCheck, SplitRow
+from dfkdata.validation.leakage import LeakageCheck
 from dfkdata.validation.rules import RuleReporter
 
 
@@ -161,11 +161,11 @@ class ConversionRun:
         self.writer.put(written, digest, split)
         if record.gold is not None:
             self.counts.labels.add(record, split)
-        pictures = [(path, media.picture(path).digest) for path in record.images]
+        pictures = [(path, media.picture(path).digest) for path in record.images] if record.images else ()
         for _, picture in pictures:
             self.counts.images.add(picture)
         if self.leakage is not None:
-            self.leakage.add(SplitRow(CODE[split], record, built.group, digest[0], pictures, hashes))
+            self.leakage.add(CODE[split], record, built.group, digest[0], pictures, hashes)
 
     def _own_split(self, raw: Any) -> str | None:
         column = self.job.options.split_column

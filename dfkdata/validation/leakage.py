@@ -1,11 +1,12 @@
 """What the splits of a data set share: groups, texts that are nearly the same, pictures that look the same.
 
-How it works: each written row leaves a few numbers, and they are compared once, at the end, when it is certain
-which rows stayed where. Texts leave sketches in a file (`dfkdata.validation.text_sketch`), pictures their
-difference hash (`dfkdata.media.perceptual_hash`). Groups are compared, each split with each other, if something
-other than their hash divides the rows.
-Sketches cost about as much as half of a conversion. So, unless all are asked for (`deep`), the first `FREE_ROWS`
-rows of each split leave one, and of the others every sixteenth by its content: a lower bound is found then.
+How it works: each written row leaves a few numbers, and they are compared once, at the end, when it is
+certain which rows stayed where. Texts leave sketches in a file (`dfkdata.validation.text_sketch`), pictures
+their difference hash (`dfkdata.media.perceptual_hash`). Groups are compared, each split with each other, if
+something other than their hash divides the rows.
+Sketches cost about as much as half of a conversion. So, unless all are asked for (`deep`), the first
+`FREE_ROWS` rows of each split leave one, and of the others every sixteenth by its content: the numbers are a
+lower bound then.
 
 Guarantees: no row is held up or changed, and a rule that is off costs nothing."""
 
@@ -15,7 +16,7 @@ from array import array
 from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from dfkdata.media.perceptual_hash import DecodedPicture, PerceptualHasher, near_pairs
 from dfkdata.rows.record import Record, RowError
@@ -33,26 +34,6 @@ _SPLITS = ("train", "validation", "test")
 _MAX_CHARS = 4096  # of a text: enough to know it by, and what bounds the memory of a block
 _BLOCK_ROWS = 512
 _QUESTION = {"question"}  # asked of many pictures, it tells no two apart
-
-
-class SplitRow(NamedTuple):
-    """Hold what the comparison of splits needs of a written row.
-
-    Attributes:
-        split: Place of its split in train, validation, test.
-        record: The record behind it.
-        group: Its group.
-        chance: A byte that its content decides; rows with a multiple of 16 are sampled.
-        pictures: (path, digest) of each picture.
-        hashes: Perceptual hashes of the pictures if they are known already, else None.
-    """
-
-    split: int
-    record: Record
-    group: str
-    chance: int
-    pictures: Sequence[tuple[str, bytes]]
-    hashes: Sequence[int] | None
 
 
 class LeakageCheck:
@@ -78,16 +59,33 @@ class LeakageCheck:
     def _is_on(self, kind: str) -> bool:
         return self._rules.policy(_RULES[kind][0]) != "off"
 
-    def add(self, row: SplitRow) -> None:
-        """Take a row that was written."""
+    def add(
+        self,
+        split: int,
+        record: Record,
+        group: str,
+        chance: int,
+        pictures: Sequence[tuple[str, bytes]],
+        hashes: Sequence[int] | None,
+    ) -> None:
+        """Take a row that was written.
+
+        Args:
+            split: Place of its split in train, validation, test.
+            record: The record behind it.
+            group: Its group.
+            chance: A byte that its content decides; multiples of 16 are sampled.
+            pictures: (path, digest) of each picture.
+            hashes: Perceptual hashes of the pictures if they are known already, else None.
+        """
         number = len(self._splits)
-        if self._texts is not None and self._texts.samples(row.split, row.chance):
-            self._texts.add(prompt_text(row.record), number)
-        self._splits.append(row.split)
+        if self._texts is not None and self._texts.samples(split, chance):
+            self._texts.add(prompt_text(record), number)
+        self._splits.append(split)
         if self._groups is not None:
-            self._groups.append(_number(row.group))
-        if row.pictures and self._pictures is not None:
-            self._pictures.add(number, row)
+            self._groups.append(_number(group))
+        if pictures and self._pictures is not None:
+            self._pictures.add(number, record.source, pictures, hashes)
 
     def add_texts(
         self, splits: Sequence[int], texts: Sequence[str], groups: Sequence[str], digests: Sequence[bytes]
@@ -130,7 +128,7 @@ class LeakageCheck:
         """Compare the splits, once, and report what they share.
 
         Returns:
-            Number of groups in two splits, and of held-out pictures and prompts that are nearly training ones.
+            Number of groups in two splits, of held-out pictures and of held-out prompts like training ones.
         """
         shared = {"groups": self._shared_groups(), "pictures": self._near_pictures()}
         shared["prompts"] = self._near_texts()
@@ -257,16 +255,18 @@ class _PictureHashes:
         self._hasher: PerceptualHasher | None = None
         self._hashes, self._rows = array("Q"), array("Q")
 
-    def add(self, number: int, row: SplitRow) -> None:
-        """Take the pictures of row `number`; those without a known hash are decoded in threads."""
-        if row.hashes is not None:
-            self._hashes.extend(row.hashes)
-            self._rows.extend([number] * len(row.hashes))
+    def add(
+        self, row: int, source: str, pictures: Sequence[tuple[str, bytes]], hashes: Sequence[int] | None
+    ) -> None:
+        """Take the pictures of a row; those without a known hash are decoded in threads."""
+        if hashes is not None:
+            self._hashes.extend(hashes)
+            self._rows.extend([row] * len(hashes))
             return
         if self._hasher is None:
             self._hasher = PerceptualHasher(self._decoded)
-        for path, digest in row.pictures:
-            self._hasher.add((number, row.record.source), path, digest)
+        for path, digest in pictures:
+            self._hasher.add((row, source), path, digest)
 
     def hashes(self) -> list[tuple[int, int]]:
         """Return (hash, row) of every picture."""

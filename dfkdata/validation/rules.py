@@ -1,7 +1,7 @@
 """The rules that rows must keep, each with a code, and what happens to a row that breaks one.
 
-How it works: `RULES` is the only table of codes. Whoever finds a broken rule calls the row's `RowReport`, which
-knows the policy of each rule and raises the error, counts it as a warning, or lets it pass.
+How it works: `RULES` is the only table of codes. Whoever finds a broken rule calls the row's `RowReport`. It
+knows the policy of each rule, and raises the error, counts it as a warning, or lets it pass.
 
 A rule of your own is a module outside this repository; its dotted name is its code. It looks at finished rows in
 the messages layout, as soon as a policy is given for it (`--rule shop.links=warn`):
@@ -15,6 +15,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
+
+import msgspec
 
 from dfkdata.common import plugins
 from dfkdata.common.errors import ConfigError
@@ -190,27 +192,31 @@ class RuleReporter:
         Raises:
             RowError: A warning whose policy is "quarantine".
         """
+        if not warnings:
+            return RowReport(self, source)
         for warning in warnings:
             self.report(warning, source)
-        return RowReport(self, source, frozenset(warning.code for warning in warnings) if warnings else _NONE)
+        return RowReport(self, source, frozenset(warning.code for warning in warnings))
 
 
-_NONE: frozenset[str] = frozenset()
+class RowReport(msgspec.Struct, frozen=True, gc=False):
+    """Report the broken rules of one row.
 
+    Attributes:
+        reporter: Knows the policies.
+        source: "file:line" of the row.
+        known: Codes of which the row's format has warned already; they are not counted again.
+    """
 
-class RowReport:
-    """Report the broken rules of one row; a rule of which its format has warned already is not counted again."""
-
-    __slots__ = ("_known", "_reporter", "source")
-
-    def __init__(self, reporter: RuleReporter, source: str, known: frozenset[str]) -> None:
-        self._reporter, self.source, self._known = reporter, source, known
+    reporter: RuleReporter
+    source: str
+    known: frozenset[str] = frozenset()
 
     def policy(self, code: str) -> Policy:
         """Return the policy of a rule."""
-        return self._reporter.policy(code)
+        return self.reporter.policy(code)
 
     def __call__(self, error: RowError) -> None:
         """Report a broken rule. Raises `RowError` if its policy is "quarantine"."""
-        if error.code not in self._known or self._reporter.policy(error.code) == "quarantine":
-            self._reporter.report(error, self.source)
+        if error.code not in self.known or self.reporter.policy(error.code) == "quarantine":
+            self.reporter.report(error, self.source)
