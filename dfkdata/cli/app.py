@@ -1,7 +1,7 @@
 """The `dfkdata` command line: each command is a file of this room and one line here.
 
-Data goes to stdout, progress and errors to stderr. The exit status is 0 if the command did its work, 1 if more
-rows were rejected than --max-rejects allows (all files are written), and 2 for wrong usage or an error."""
+Data goes to stdout, progress and errors to stderr. The exit status is 0 if the command did its work, 1 if
+more rows were rejected than --max-rejects allows (all files are written), 2 for wrong usage or an error."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ def card_command(
         int, typer.Option("--samples", help="How many rows to show with their pictures.")
     ] = 12,
 ) -> None:
-    """Write a page about a converted data set: counts, labels, lengths, rules, and rows with their pictures."""
+    """Write a page about a converted data set: counts, labels, lengths, rules and rows with pictures."""
     from dfkdata.reports.dataset_card import write_card
 
     sys.stdout.write(f"{write_card(folder, out or folder / 'card.html', samples=samples)}\n")

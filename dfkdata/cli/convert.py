@@ -30,8 +30,8 @@ def convert_command(
 ) -> None:
     """Convert raw data into a folder of training files.
 
-    Writes train.jsonl, validation.jsonl, test.jsonl if rows are held out for it, quarantine.jsonl (rows that
-    cannot be used, whole, each with its reason), duplicates.jsonl and manifest.json."""
+    Writes train.jsonl, validation.jsonl, test.jsonl (if rows are held out for it), quarantine.jsonl (rows
+    that cannot be used, whole, each with its reason), duplicates.jsonl and manifest.json."""
     from dfkdata.conversion.convert import convert
 
     with Progress("rows") as progress:

@@ -1,5 +1,7 @@
-"""YAML -> frozen configuration. Unknown keys are refused with a suggestion, and all errors come at once. The
-YAML library is loaded when there is YAML to read."""
+"""Read YAML into frozen configurations.
+
+Unknown keys raise an error with a suggestion, and all errors come at once. The YAML library is loaded when
+there is YAML to read."""
 
 from __future__ import annotations
 
@@ -9,12 +11,13 @@ from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from dfkdata.common.console import key_value
 from dfkdata.common.errors import ConfigError
 from dfkdata.common.plugins import suggestion
 
 
 class Config(BaseModel):
-    """Base of everything that users write in YAML: immutable, no unknown keys."""
+    """Base of everything that users write in YAML: it is immutable and takes no unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -23,10 +26,16 @@ C = TypeVar("C", bound=Config)
 
 
 def load_config(path: str | Path, model: type[C], overrides: Sequence[str] = ()) -> C:
-    """The configuration in `path`, with `overrides` such as "stages.0.learning_rate=1e-4" applied first.
+    """Return the configuration in a YAML file.
 
-    Raises `ConfigError` that lists every fault, each with its place and, for an unknown key, the nearest
-    known one."""
+    Args:
+        path: The file.
+        model: The configuration's class.
+        overrides: Changes such as "stages.0.learning_rate=1e-4" that are applied first.
+
+    Raises:
+        ConfigError: Lists every fault with its place and, for an unknown key, the nearest known one.
+    """
     data = read_mapping(path)
     for override in overrides:
         apply_override(data, override)
@@ -34,7 +43,7 @@ def load_config(path: str | Path, model: type[C], overrides: Sequence[str] = ())
 
 
 def read_mapping(path: str | Path) -> dict[str, Any]:
-    """The mapping in a YAML file, as plain values. Raises `ConfigError` for anything else."""
+    """Return the mapping in a YAML file as plain values. Raises `ConfigError` for anything else."""
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8")
@@ -51,27 +60,27 @@ def read_mapping(path: str | Path) -> dict[str, Any]:
 
 
 def parse_yaml(text: str, where: str) -> Any:
-    """The plain values in a YAML text. Raises `ConfigError` naming `where`."""
+    """Return the plain values in a YAML text. Raises `ConfigError` that names `where`."""
     from dfkdata.common import yaml_loader
 
     return yaml_loader.parse(text, where)
 
 
 def bind(data: dict[str, Any], model: type[C], where: str = "config") -> C:
-    """`data` as a `model`. Raises `ConfigError` with all faults at once."""
+    """Return `data` as a `model`. Raises `ConfigError` with all faults at once; each begins with `where`."""
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        found = [fault for fault in error.errors() if not _echo(fault, error.errors())]
         faults = [
             _fault(model, fault["loc"], fault["type"], fault["msg"].removeprefix("Value error, "))
-            for fault in found
+            for fault in error.errors()
+            if not _is_echo(fault, error.errors())
         ]
         raise ConfigError("\n".join(f"{where}: {fault}" for fault in faults)) from error
 
 
-def _echo(fault: Mapping[str, Any], all_faults: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether a list is called too short only because its entries have faults of their own."""
+def _is_echo(fault: Mapping[str, Any], all_faults: Sequence[Mapping[str, Any]]) -> bool:
+    """Return whether a list is called too short only because its entries have faults of their own."""
     place = tuple(fault["loc"])
     inside = any(tuple(other["loc"][: len(place)]) == place != tuple(other["loc"]) for other in all_faults)
     return fault["type"] == "too_short" and inside
@@ -87,15 +96,14 @@ def _fault(model: type[BaseModel], loc: tuple[int | str, ...], kind: str, messag
 
 
 def _known_keys(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
-    """Keys of the model that `loc` points into; walks lists, unions (by discriminator tag) and nested
-    models."""
+    """Return the keys of the models that `loc` points into; walks lists, unions and nested models."""
     current: list[type[BaseModel]] = [model]
     for step in loc:
         below = [
-            found
+            inner
             for candidate in current
             if isinstance(step, str) and step in candidate.model_fields
-            for found in _models(candidate.model_fields[step].annotation)
+            for inner in _models(candidate.model_fields[step].annotation)
         ]
         current = below or current
     return sorted(
@@ -106,16 +114,16 @@ def _known_keys(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]
 def _models(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    return [found for inner in get_args(annotation) for found in _models(inner)]
+    return [model for inner in get_args(annotation) for model in _models(inner)]
 
 
 def apply_override(data: dict[str, Any], override: str) -> None:
-    """Apply "a.b.0.c=value" in place; the value is YAML."""
-    place, equals, value = override.partition("=")
-    if not equals:
-        raise ConfigError(
-            f"--set {override!r}: write it as key=value, for example stages.0.learning_rate=1e-4"
-        )
+    """Apply "a.b.0.c=value" to `data` in place; the value is YAML.
+
+    Raises:
+        ConfigError: The override is not written like that, or its place does not exist.
+    """
+    place, value = key_value(override, "--set", "key=value, for example stages.0.learning_rate=1e-4")
     *path, last = place.split(".")
     target: Any = data
     for step in path:

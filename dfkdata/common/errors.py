@@ -1,4 +1,4 @@
-"""What the three packages raise.
+"""The exceptions of all three packages.
 
     DfkError                 everything meant for the user; the command line makes it one message and exit 2
     ├── ConfigError          the caller asked for something impossible; raised before any slow step
@@ -12,22 +12,27 @@ from __future__ import annotations
 
 
 class DfkError(Exception):
-    """Base of all errors that are meant for the user."""
+    """Report something to the user; the base of all errors of the product."""
 
 
 class ConfigError(DfkError):
-    """The request cannot work as written: an unknown name, a missing package, a contradiction."""
+    """Report a request that cannot work as written: an unknown name, a missing package, a contradiction."""
 
 
 class DataError(DfkError):
-    """A file does not hold what it claims to hold."""
+    """Report a file that does not hold what it claims to hold."""
 
 
 class BackendError(DfkError):
-    """A model engine or a server failed and its retries are spent."""
+    """Report a model engine or a server that failed after its retries."""
 
 
 def missing_package(what: str, package: str, extra: str) -> ConfigError:
-    """The one-line error for an optional dependency that is not installed: what needs it and which extra
-    brings it."""
+    """Return the error for an optional package that is not installed.
+
+    Args:
+        what: What needs it.
+        package: The package.
+        extra: The extra of `dfk` that brings it.
+    """
     return ConfigError(f'{what} needs {package}: pip install "dfk[{extra}]"')

@@ -13,8 +13,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from dfkdata.common.errors import ConfigError
 
 #: The lock's name in an output folder.
@@ -33,6 +31,8 @@ def alone(path: Path, work: str = "run", *, else_: str = " or give another --out
     Raises:
         ConfigError: Another process holds the lock, or nothing can be written there.
     """
+    from filelock import FileLock, Timeout  # its import takes 40 ms, and most commands lock nothing
+
     output = path.parent if path.name == LOCK else path.with_suffix("")
     lock = FileLock(path, timeout=0, thread_local=False)
     try:

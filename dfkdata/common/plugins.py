@@ -1,4 +1,4 @@
-"""A family member's name -> its module; the only dynamic import of the product.
+"""Load members of families by name; the only dynamic import of the product.
 
 A family is a package whose docstring states a contract, and a member is a file in it:
 `dfkdata.formats.dfk_csv` is the member `dfk_csv` of the family `dfkdata.formats`. Nothing registers itself. A
@@ -16,8 +16,7 @@ from dfkdata.common.errors import ConfigError
 
 
 def names(family: str) -> list[str]:
-    """The members of `family` (a package such as "dfkdata.formats"), sorted; lists files, imports no
-    member."""
+    """Return the sorted members of `family` (a package such as "dfkdata.formats") without importing them."""
     package = importlib.import_module(family)
     return sorted(
         info.name for info in pkgutil.iter_modules(package.__path__) if not info.name.startswith("_")
@@ -25,7 +24,15 @@ def names(family: str) -> list[str]:
 
 
 def load(family: str, name: str) -> ModuleType:
-    """The module of member `name`. Raises `ConfigError` that lists the choices when there is none."""
+    """Return the module of a member.
+
+    Args:
+        family: Name of the package.
+        name: Name of the member, or a dotted name of a module elsewhere.
+
+    Raises:
+        ConfigError: There is no such member; the message lists the choices.
+    """
     known = names(family)
     if name in known:
         return importlib.import_module(f"{family}.{name}")
@@ -54,6 +61,6 @@ def load_outside(what: str, name: str) -> ModuleType | None:
 
 
 def suggestion(word: str, known: list[str]) -> str:
-    """`"; did you mean X?"`, or an empty string when nothing in `known` is near."""
+    """Return `"; did you mean X?"`, or an empty string if no known word is similar."""
     near = difflib.get_close_matches(word, known, n=1)
     return f"; did you mean {near[0]!r}?" if near else ""

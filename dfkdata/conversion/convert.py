@@ -57,8 +57,8 @@ def _takes_fields_of(
 def convert(input: sources.Input, out: str | Path, options: ConvertOptions) -> Summary:
     """Convert raw data into a folder of training files.
 
-    Writes train.jsonl, validation.jsonl, test.jsonl (if rows are held out for it), quarantine.jsonl (rows that
-    cannot be used, whole, each with its reason), duplicates.jsonl and manifest.json.
+    Writes train.jsonl, validation.jsonl, test.jsonl (if rows are held out for it), quarantine.jsonl (rows
+    that cannot be used, whole, each with its reason), duplicates.jsonl and manifest.json.
 
     Args:
         input: File, folder, pattern, zip or tar, hf://datasets/ORG/NAME@REV, or rows in memory.
@@ -80,7 +80,7 @@ def convert(input: sources.Input, out: str | Path, options: ConvertOptions) -> S
         >>> rows = [{"instruction": "Sapa dunia.", "output": "Halo, dunia."}, {"instruction": "Sapa!"}]
         >>> summary = convert(rows, tempfile.mkdtemp() + "/out", format="alpaca", validation=0)
         >>> summary.rows["out"], [*summary.codes]
-        (1, ['NO_ANSWER'])
+        (1, ['EMPTY_ANSWER'])
         >>> [row["messages"][-1]["content"] for row in load_rows(summary.folder / "train.jsonl")]
         [[{'type': 'text', 'text': 'Halo, dunia.'}]]
     """

@@ -1,10 +1,10 @@
-"""A set of 62-bit digests, each with two bits of payload, at no more than 16 bytes a row.
+"""Store 62-bit digests, each with two bits of payload, in at most 16 bytes a row.
 
-Strategy: a dict while it is small, since nothing in Python is faster; beyond `SMALL` entries 64
-open-addressing arrays that grow one at a time, so that growing never doubles the memory. An entry's place is
+How it works: a dict while it is small, since nothing in Python is faster. Beyond `SMALL` entries, 64
+open-addressing arrays grow one at a time, so that growing never doubles the memory. An entry's place is
 proportional to its digest, so a table is nearly sorted and is laid out anew in one pass.
-Two different rows share a digest with a probability of n² / 2**63: about one in a million for three million
-rows; the row that is taken for a duplicate is then still written, whole, to `duplicates.jsonl`."""
+Among n rows, two different ones share a digest with a probability of n² / 2**63, about one in a million for
+three million rows. The row that is taken for a duplicate is still written, whole, to duplicates.jsonl."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ _KEY = (1 << 64) - 4  # the digest's bits; the low two carry the payload
 
 
 class DigestSet:
-    """Digest -> payload. digest: 64 bit, of which the low two are ignored; payload: 0..3."""
+    """Map digests (64 bits, of which the low two are ignored) to payloads from 0 to 3."""
 
     def __init__(self, small: int = SMALL) -> None:
+        """Take how many entries stay in a dict."""
         self._small: dict[int, int] | None = {}
         self._limit = small
         self._tables: list[_Table] = []
 
     def put(self, digest: int, payload: int) -> int | None:
-        """The payload stored before; None when the digest is new, and then it is stored."""
+        """Return the payload of a known digest; store a new one and return None."""
         digest &= _KEY
         small = self._small
         if small is None:
@@ -39,9 +40,9 @@ class DigestSet:
         return before
 
     def put_new(self, digests: Sequence[int], payloads: Sequence[int]) -> bool:
-        """Store all of these where each is new and they differ; else none of them, and False."""
+        """Store all digests and return True if each is new and they differ; else store none."""
         keys = [digest & _KEY for digest in digests]
-        if len(set(keys)) < len(keys) or not self._lacks(keys):
+        if len(set(keys)) < len(keys) or not self._holds_none(keys):
             return False
         if self._small is None:
             for key, payload in zip(keys, payloads, strict=True):
@@ -52,8 +53,8 @@ class DigestSet:
             self._spread(self._small)
         return True
 
-    def _lacks(self, keys: list[int]) -> bool:
-        """Whether the set holds none of these."""
+    def _holds_none(self, keys: list[int]) -> bool:
+        """Return whether the set holds none of these."""
         if self._small is not None:
             return self._small.keys().isdisjoint(keys)
         return not any(self._tables[key >> 58].holds(key) for key in keys)
@@ -70,7 +71,7 @@ class DigestSet:
         return len(self._small) if self._small is not None else sum(table.count for table in self._tables)
 
     def _spread(self, small: dict[int, int]) -> None:
-        """From the dict into the tables."""
+        """Move the entries from the dict into the tables."""
         self._small = None
         self._tables = [_Table() for _ in range(_SHARDS)]
         while small:
@@ -79,7 +80,7 @@ class DigestSet:
 
 
 class _Table:
-    """One shard: entries are `digest | payload`, 0 is an empty slot, clusters run to the right."""
+    """Hold one shard: entries are `digest | payload`, 0 is an empty slot, clusters run to the right."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -87,9 +88,9 @@ class _Table:
 
     def put(self, digest: int, payload: int) -> int | None:
         at = self._slot(digest)
-        held = self._slots[at]
-        if held:
-            return held & 3
+        entry = self._slots[at]
+        if entry:
+            return entry & 3
         self._slots[at] = digest | payload
         self.count += 1
         if self.count * 4 > self._homes * 3 or at + 2 > len(self._slots):
@@ -103,15 +104,15 @@ class _Table:
         self._slots[self._slot(digest)] = digest | payload
 
     def _slot(self, digest: int) -> int:
-        """Where `digest` is, or the empty slot where it belongs."""
+        """Return the slot of `digest`, or the empty slot where it belongs."""
         slots = self._slots
         at = (digest & (1 << 58) - 1) * self._homes >> 58
-        while (held := slots[at]) and held & _KEY != digest:
+        while (entry := slots[at]) and entry & _KEY != digest:
             at += 1
         return at
 
     def _lay_out(self, entries: list[int], homes: int) -> None:
-        """A table of `homes` home slots with the sorted `entries` in it."""
+        """Lay the sorted `entries` out in a table of `homes` home slots."""
         while True:
             self._homes, at = homes, -1
             self._slots = array("Q", bytes(8 * (homes + _SPARE)))

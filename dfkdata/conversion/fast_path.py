@@ -1,9 +1,10 @@
-"""Write rows of plain text many at once: nearly every row of a text data set is one question and one answer
-that break no rule.
+"""Write rows of plain text many at once.
 
-How it works: such a row waits as the bytes of its turns. A few hundred are then hashed, split, looked up among
-the rows before and written by loops that run in C. Any other row goes alone, after those that wait. Little is
-kept of a waiting row, because objects that live longer cost Python more.
+Nearly every row of a text data set is one question and one answer that break no rule.
+
+How it works: such a row waits as the bytes of its turns. A few hundred are then hashed, split, looked up
+among the rows before and written by loops that run in C. Any other row goes alone, after those that wait.
+Little is kept of a waiting row, because objects that live longer cost Python more.
 
 Guarantees: the bytes and their order are those of rows that go alone; little more than `_WAITING_BYTES` of
 turns wait."""

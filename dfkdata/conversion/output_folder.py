@@ -1,8 +1,9 @@
-"""The output folder: files are written beside their final place and moved there when everything is done.
+"""Write the output folder: files lie beside their final place and are moved there when everything is done.
 
-Promises: a killed run leaves the previous result or no manifest, never half a result with one; two runs never
-write into one folder at once; equal input and configuration give equal bytes; `manifest.json` is written last
-and names every other file with its hash."""
+Guarantees:
+    - A killed run leaves the previous result or no manifest, never half a result with a manifest.
+    - Two runs never write into one folder at once.
+    - `manifest.json` is written last and names every other file with its hash."""
 
 from __future__ import annotations
 
@@ -28,7 +29,7 @@ MEDIA = "media"
 
 
 class Folder:
-    """The final folder and the partial one inside it."""
+    """Hold the final folder and the partial one inside it."""
 
     def __init__(self, final: Path) -> None:
         self.final = final
@@ -36,19 +37,21 @@ class Folder:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """The folder for this run only; it is removed again where it stays empty.
+        """Hold the folder for this run only; it is removed again if it stays empty.
 
-        Raises `ConfigError` as `locks.alone`."""
+        Raises:
+            ConfigError: Another conversion writes into it, or it cannot be written.
+        """
         with locks.alone(self.final / LOCK, "conversion"):
             yield
 
     def start(self) -> None:
-        """An empty partial folder."""
+        """Make an empty partial folder."""
         shutil.rmtree(self.partial, ignore_errors=True)
         self.partial.mkdir(parents=True)
 
     def lines(self, name: str) -> JsonlWriter:
-        """A new JSONL file in the partial folder."""
+        """Return a new JSONL file in the partial folder."""
         return JsonlWriter(self.partial / name)
 
     def finish(self, manifest: dict[str, Any]) -> None:
@@ -68,24 +71,27 @@ class Folder:
         shutil.rmtree(self.partial, ignore_errors=True)
 
     def manifest(self) -> dict[str, Any] | None:
-        """The manifest of a finished conversion; None where there is none."""
+        """Return the manifest of a finished conversion, None if there is none.
+
+        Raises:
+            ConfigError: The file cannot be read.
+        """
         try:
-            found = msgspec.json.decode((self.final / MANIFEST).read_bytes())
+            manifest = msgspec.json.decode((self.final / MANIFEST).read_bytes())
         except FileNotFoundError:
             return None
         except (OSError, msgspec.DecodeError) as error:
             raise ConfigError(
                 f"{self.final / MANIFEST}: cannot be read ({error}); remove it or use --overwrite"
             ) from error
-        return found if isinstance(found, dict) else None
+        return manifest if isinstance(manifest, dict) else None
 
     def manifest_exists(self) -> bool:
-        """Whether a conversion was finished here, readable or not."""
+        """Return whether a conversion was finished here, readable or not."""
         return (self.final / MANIFEST).exists()
 
     def relative(self) -> Callable[[str], str]:
-        """A function that gives a path as a row writes it: seen from the final folder, with forward
-        slashes."""
+        """Return a function that writes a path as seen from the final folder, with forward slashes."""
         final, partial = os.path.realpath(self.final), str(self.partial.absolute())
         folders: dict[str, str] = {}
 
@@ -114,7 +120,11 @@ def _move(path: Path, target: Path) -> None:
 
 
 def file_facts(path: Path, name: str) -> dict[str, Any]:
-    """An input's line in the manifest: its name, size in bytes and SHA-256."""
+    """Return an input's entry in the manifest: its name, size in bytes and SHA-256.
+
+    Raises:
+        ConfigError: The file cannot be read.
+    """
     try:
         return {"path": name, "bytes": path.stat().st_size, "sha256": file_sha256(path)}
     except OSError as error:

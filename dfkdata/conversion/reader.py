@@ -39,8 +39,8 @@ def read(
     """Read raw rows as records and rejects, in order.
 
     Args:
-        input: A file (.csv, .json, .jsonl, .parquet, each also .gz or .zst), a folder, a pattern, a zip or tar,
-            hf://datasets/ORG/NAME@REV, or rows in memory.
+        input: A file (.csv, .json, .jsonl, .parquet, each also .gz or .zst), a folder, a pattern, a zip or
+            tar, hf://datasets/ORG/NAME@REV, or rows in memory.
         format: Name of the raw format.
         images: Folder where image names start and outside which none may lie; default: the input's folder.
         store: Folder for embedded images and unpacked archives.
@@ -149,7 +149,7 @@ def _located(record: Record, media: MediaResolver) -> Record:
 
 
 def _media_group(paths: tuple[str, ...], record: Record, media: MediaResolver) -> str:
-    """Return the group of rows with the same first picture, whatever its name, or the same video or audio name.
+    """Return the group of rows with one first picture, whatever its name, or one video or audio name.
 
     Raises `RowError` for a picture that cannot be read."""
     if paths:

@@ -1,7 +1,7 @@
-"""Repeat the split of the SITA framework bit for bit, so that published adapters can be compared on their rows.
+"""Repeat the split of the SITA framework bit for bit, so that published adapters can be compared.
 
-It shuffles rows, not groups, so copies and neighbours of one post stand in both splits: use it to reproduce, not
-to measure. Duplicates are kept, since removing them would change the order."""
+It shuffles rows, not groups, so copies and neighbours of one post stand in both splits: use it to reproduce,
+not to measure. Duplicates are kept, since removing them would change the order."""
 
 from __future__ import annotations
 

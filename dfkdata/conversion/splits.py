@@ -72,9 +72,9 @@ class StratifiedSplit:
     """Assign groups so that each stratum gives its share to every split.
 
     Within a stratum, groups in the order of their hashes fill the test share, then validation. Shares are
-    counted over all strata so far: small strata get what others rounded away. A group that has rows in several
-    strata belongs to the one that most of them are in. Unlike with `HashSplit`, adding rows can move a group at
-    a border."""
+    counted over all strata so far: small strata get what others rounded away. A group that has rows in
+    several strata belongs to the one that most of them are in. Unlike with `HashSplit`, adding rows can move
+    a group at a border."""
 
     def __init__(
         self, by_hash: HashSplit, rows: Iterable[tuple[str, str]], validation: float, test: float
@@ -106,7 +106,7 @@ class StratifiedSplit:
                 assigned[split] += size
 
     def _fill(self, groups: list[tuple[str, int]], test: float, validation: float) -> tuple[int, int]:
-        """Give a stratum's first groups to test, then validation, up to about so many rows; return how many."""
+        """Give a stratum's first groups to test and validation, about so many rows; return how many."""
         tested = held = 0
         for group, size in groups:
             if tested + size / 2 <= test:

@@ -112,7 +112,7 @@ class SplitWriter:
         self._counts.rows["out"] += len(rows)
 
     def close(self) -> list[int]:
-        """Finish all files but the duplicates; return the places (from 0) of the rows that left train.jsonl."""
+        """Finish all files but the duplicates; return the places (from 0) of rows that left train.jsonl."""
         self._digests.close()
         for file in self.files.values():
             file.close()
@@ -131,7 +131,7 @@ class SplitWriter:
             raise RowError("ID_TWICE", f"another row has the id {name!r}", path="id", value=name, hint=hint)
 
     def _evict(self) -> list[int]:
-        """Move the training copies of held-out rows from train.jsonl to duplicates.jsonl; return their places."""
+        """Move training copies of held-out rows from train.jsonl to duplicates.jsonl; return their places."""
         path = self.files["train"].path
         old = path.rename(path.with_suffix(".before"))
         kept, gone = self._folder.lines("train.jsonl"), []

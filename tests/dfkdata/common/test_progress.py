@@ -25,3 +25,25 @@ def test_what_was_done_before_is_no_part_of_the_rate() -> None:
 @pytest.mark.parametrize(("seconds", "said"), [(90, "90 s"), (720, "12 min"), (12600, "3.5 h")])
 def test_a_time_is_said_in_its_own_unit(seconds: float, said: str) -> None:
     assert span(seconds) == said
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_work_without_a_total_shows_rows_and_rate_and_ends_its_line() -> None:
+    now, stream = [0.0], Terminal()
+    with Progress("rows", stream=stream, clock=lambda: now[0]) as bar:
+        for at, done in ((1.0, 500), (4.0, 2000), (4.1, 2050), (5.0, 2500)):
+            now[0] = at
+            bar(done)
+    lines = [line.rstrip() for line in stream.getvalue().split("\r")[1:]]
+    assert lines == ["  2000 rows  500.0/s", "  2500 rows  500.0/s"] and stream.getvalue().endswith("\n")
+
+
+def test_work_that_is_done_at_once_writes_nothing() -> None:
+    stream = Terminal()
+    with Progress("rows", stream=stream, clock=lambda: 0.0) as bar:
+        bar(10)
+    assert stream.getvalue() == ""

@@ -9,7 +9,7 @@ import pytest
 import dfkdata
 
 
-@pytest.mark.parametrize("name", ["Record", "Reject", "load_rows", "prompt", "training_row"])
+@pytest.mark.parametrize("name", dfkdata.__all__)
 def test_the_example_of_a_public_name_runs(name: str) -> None:
     tests = doctest.DocTestFinder(recurse=False).find(getattr(dfkdata, name), name)
     assert sum(len(test.examples) for test in tests) > 1
