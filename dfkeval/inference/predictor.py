@@ -88,7 +88,9 @@ class Predictor:
         >>> from dfkeval.backends import Completion
         >>> from dfkeval.backends.scripted import Scripted
         >>> backend = Scripted({"1": Completion(id="1", text="Jakarta")})
-        >>> predictor = Predictor(schema="answer", backend=backend) >>> predictor(question="Ibu kota Indonesia?") {'answer': 'Jakarta'}
+        >>> predictor = Predictor(schema="answer", backend=backend)
+        >>> predictor(question="Ibu kota Indonesia?")
+        {'answer': 'Jakarta'}
     """
 
     def __init__(
