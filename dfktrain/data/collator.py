@@ -22,6 +22,7 @@ from torch import Tensor
 
 from dfkdata.common.errors import DataError
 from dfkdata.media.images import image_size, open_image
+from dfkeval.models.rendering import render_sample
 from dfktrain.data import masking, row_schema, video
 from dfktrain.data.masking import IGNORE, EncodedSample
 
@@ -86,50 +87,54 @@ class Collator:
         """
         samples = [row if isinstance(row, EncodedSample) else self.encode(row) for row in rows]
         for sample in samples:
-            self._refuse_long(sample)
+            self._check_length(sample)
         batch = pad(samples, self.pad_id)
         if self.image_processor is None:
             return batch
-        films = batch["input_ids"] == self.video_id
-        batch["mm_token_type_ids"] = (batch["input_ids"] == self.image_id).long() + 2 * films.long()
+        at_videos = batch["input_ids"] == self.video_id
+        batch["mm_token_type_ids"] = (batch["input_ids"] == self.image_id).long() + 2 * at_videos.long()
         paths = [path for sample in samples for path in sample.images]
-        videos = [each for sample in samples for each in sample.videos]
+        videos = [path for sample in samples for path in sample.videos]
         batch |= self._pixels(paths) if paths else {}
-        return batch | (video.tensors(self.processor, videos, int(films.sum())) if videos else {})
+        return batch | (video.tensors(self.processor, videos, int(at_videos.sum())) if videos else {})
 
     def encode(self, row: dict[str, Any]) -> EncodedSample:
-        """The sample of the row's last answer; opens headers of images, and videos. Raises `DataError`."""
-        row_schema.require(row)
-        self._refuse_media(row)
+        """Return the sample of the row's last answer; it opens headers of images, and videos.
+
+        Raises:
+            DataError: The row cannot be trained on; the message names its id.
+        """
+        row_schema.check_row(row)
+        self._check_media(row)
         row = next(masking.turns(row))
         images, videos = tuple(row.get("images") or ()), tuple(row.get("videos") or ())
-        parts = video.fill(masking.render_sample(row, self.processor), row["id"], videos, self.processor)
+        parts = video.insert_text(render_sample(row, self.processor), row["id"], videos, self.processor)
         ids, labels = masking.tokens(parts, self.processor)
-        ids, labels = self._widen(row["id"], ids, labels, images)
+        ids, labels = self._repeat_placeholders(row["id"], ids, labels, images)
         return EncodedSample(str(row["id"]), ids, labels, images, videos)
 
-    def _refuse_media(self, row: dict[str, Any]) -> None:
-        """Audio, and video where it cannot be read, as parts or as files: a file that no part shows would be
-        left out without a word."""
-        unread = {"audio": "this trainer does not read it", "video": video.refusal(self.processor)}
+    def _check_media(self, row: dict[str, Any]) -> None:
+        """Raise `DataError` for audio, and for video that cannot be read, in parts or in lists of files."""
+        # a file in a list without a part would be left out silently
+        unread = {"audio": "this trainer does not read it", "video": video.video_fault(self.processor)}
         unread["video_url"] = "this trainer does not read it; write a video part and the file in `videos`"
-        held = [kind for key, kind in (("videos", "video"), ("audios", "audio")) if row.get(key)]
+        kinds = [kind for key, kind in (("videos", "video"), ("audios", "audio")) if row.get(key)]
         for turn in row["messages"]:
             content = turn.get("content")
             parts = content if isinstance(content, list) else []
-            held += [_MEDIA[part["type"]] for part in parts if part.get("type") in _MEDIA]
-        for kind in held:
+            kinds += [_MEDIA[part["type"]] for part in parts if part.get("type") in _MEDIA]
+        for kind in kinds:
             if unread[kind]:
                 raise DataError(f"row {row['id']}: holds {kind}: {unread[kind]}")
 
-    def _widen(
+    def _repeat_placeholders(
         self, row_id: str, ids: list[int], labels: list[int], images: tuple[str, ...]
     ) -> tuple[list[int], list[int]]:
-        """Each placeholder as many times as the image has tokens. Raises if the counts of the two differ."""
-        found = 0 if self.image_id is None else ids.count(self.image_id)
-        if found != len(images):
+        """Repeat each placeholder as often as its image has tokens."""
+        placeholders = 0 if self.image_id is None else ids.count(self.image_id)
+        if placeholders != len(images):
             raise DataError(
-                f"row {row_id}: {found} image placeholders in the prompt, {len(images)} images in the row"
+                f"row {row_id}: {placeholders} image placeholders in the prompt, {len(images)} images in the row"
             )
         if not images:
             return ids, labels
@@ -146,8 +151,11 @@ class Collator:
         return wide_ids, wide_labels
 
     def image_tokens(self, path: str) -> int:
-        """Tokens of the image at this pixel budget, from its header. Raises `DataError` if it cannot be
-        opened."""
+        """Return the number of tokens of an image at this pixel budget, from its header.
+
+        Raises:
+            DataError: The image cannot be opened, or the model sees no images.
+        """
         if self.image_processor is None:
             raise DataError(f"{path}: this model sees no images; use model.kind: vlm or modality: text")
         width, height = image_size(path)
@@ -158,23 +166,23 @@ class Collator:
         return int(patches) // int(self.image_processor.merge_size) ** 2
 
     def _budget(self) -> dict[str, Any]:
-        """The pixel budget by all of its names: a class with attributes min_pixels and max_pixels (Unsloth
-        adds them) takes those before a `size` that is given alone."""
+        """Return the pixel budget under all of its names."""
+        # a class with attributes min_pixels and max_pixels (Unsloth adds them) prefers those to `size` alone
         low, high = self.size["shortest_edge"], self.size["longest_edge"]
         return {"size": dict(self.size), "min_pixels": low, "max_pixels": high}
 
     def _pixels(self, paths: list[str]) -> dict[str, Tensor]:
         opened = [open_image(path) for path in paths]
         out = self.image_processor(images=opened, return_tensors="pt", **self._budget())
-        made = out["image_grid_thw"].prod(-1) // self.image_processor.merge_size**2
-        for path, tokens in zip(paths, made.tolist(), strict=True):
+        counts = out["image_grid_thw"].prod(-1) // self.image_processor.merge_size**2
+        for path, tokens in zip(paths, counts.tolist(), strict=True):
             if tokens != self.image_tokens(path):
                 raise DataError(
                     f"image {path}: {tokens} tokens once opened, {self.image_tokens(path)} by its header"
                 )
         return {"pixel_values": out["pixel_values"], "image_grid_thw": out["image_grid_thw"]}
 
-    def _refuse_long(self, sample: EncodedSample) -> None:
+    def _check_length(self, sample: EncodedSample) -> None:
         if self.max_length is not None and len(sample) > self.max_length:
             raise DataError(
                 f"row {sample.id}: {len(sample)} tokens, max_length is {self.max_length}; raise it, "
@@ -182,10 +190,11 @@ class Collator:
             )
 
     def shorten(self, sample: EncodedSample, width: int) -> EncodedSample:
-        """The sample cut to `width` tokens: from the tail of the longest stretch of plain prompt text,
-        nothing else.
+        """Return the sample cut to `width` tokens, at the end of the longest plain text of its prompt.
 
-        Raises `DataError` where that stretch is too short, since the rest is images, answer or turn marks."""
+        Raises:
+            DataError: That text is too short; the rest is images, the answer, or marks of turns.
+        """
         excess = len(sample) - width
         if excess <= 0:
             return sample
@@ -206,8 +215,7 @@ class Collator:
         return replace(sample, input_ids=ids, labels=labels)
 
     def _longest_text(self, sample: EncodedSample) -> tuple[int, int]:
-        """The longest run of prompt tokens without a mark; never a turn's header or anything of the answer's
-        turn."""
+        """Return the longest run of prompt tokens without a mark or a turn's header, before the answer's turn."""
         marks = set(self.tokenizer.get_added_vocab().values()) | set(self.tokenizer.all_special_ids)
         opening = self.tokenizer.get_added_vocab().get("<|im_start|>")
         answer = next(index for index, label in enumerate(sample.labels) if label != IGNORE)
@@ -220,7 +228,7 @@ class Collator:
         return max(gaps, key=lambda gap: gap[1] - gap[0])
 
     def _header(self, sample: EncodedSample, start: int, stop: int) -> int:
-        """Tokens of a turn's header, up to and with its newline."""
+        """Return the number of tokens of a turn's header, its newline included."""
         for index in range(start, stop):
             if "\n" in self.tokenizer.decode([sample.input_ids[index]]):
                 return index + 1 - start
@@ -228,7 +236,9 @@ class Collator:
 
 
 def pad(samples: Sequence[EncodedSample], pad_id: int) -> dict[str, Tensor]:
-    """Right padding to the longest: input_ids, attention_mask, labels, all (B, T) int64, and loss_weights."""
+    """Return input_ids, attention_mask and labels (B, T) int64, padded on the right to the longest sample.
+
+    If a sample's weight is not 1, loss_weights (B, T) float32 is added."""
     width = max(len(sample) for sample in samples)
     ids = torch.full((len(samples), width), pad_id, dtype=torch.long)
     labels = torch.full((len(samples), width), IGNORE, dtype=torch.long)
@@ -245,7 +255,7 @@ def pad(samples: Sequence[EncodedSample], pad_id: int) -> dict[str, Tensor]:
 
 
 def _size(image_processor: Any, max_pixels: int | None) -> dict[str, int]:
-    """The processor's pixel limits with `max_pixels` put in; a fresh dict."""
+    """Return a new dict of the processor's pixel limits, changed to `max_pixels`."""
     if image_processor is None:
         return {}
     own = image_processor.size

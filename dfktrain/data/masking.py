@@ -1,10 +1,12 @@
-"""Which tokens carry loss: the assistant's answer and its stop token, and nothing else.
+"""Label the tokens of a sample: the assistant's answer and its stop token carry loss, nothing else does.
 
-Strategy: `dfkeval.models.rendering` cuts the rendered row into prompt, silent think block, answer and rest; the sample's
-prompt is what inference will show the model, token for token.
-Promises: no token of the prompt, of an image, of a tool response or of an empty think block carries loss; the
-stop token does, the newline after it does not. A row without a scored token is a `DataError`, never a silent
-zero."""
+How it works: `dfkeval.models.rendering` cuts the rendered row into prompt, empty think block, answer and suffix.
+The prompt is what inference will show the model, token for token.
+
+Guarantees:
+    - No token of the prompt, of an image, of a tool response or of an empty think block carries loss.
+    - The stop token carries loss; the newline after it does not.
+    - A row without a scored token raises `DataError`."""
 
 from __future__ import annotations
 
@@ -13,9 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dfkdata.common.errors import DataError
-from dfkeval.models.rendering import RenderedSample as RenderedSample
-from dfkeval.models.rendering import render as render
-from dfkeval.models.rendering import render_sample as render_sample
+from dfkeval.models.rendering import RenderedSample
 
 IGNORE = -100
 """The label of a token that carries no loss."""
@@ -23,10 +23,17 @@ IGNORE = -100
 
 @dataclass(frozen=True)
 class EncodedSample:
-    """One sample, ready to be batched. input_ids and labels: (T,), image and video tokens at their final
-    number. videos: paths, or decoded frames.
+    """One sample, ready to be batched.
 
-    value: the row's gold value, where the stage asks for one. weight: what a scored token counts."""
+    Attributes:
+        id: The row's id; samples of earlier turns end in "#turnN".
+        input_ids: T tokens, with as many image and video tokens as the model sees.
+        labels: T labels, `IGNORE` at tokens without loss.
+        images: Paths or data URIs of its images.
+        videos: Paths of its videos, or their decoded frames (frames, height, width, 3) uint8.
+        value: The row's gold value, if the stage groups rows by one.
+        weight: Weight of each scored token in the loss.
+    """
 
     id: str
     input_ids: list[int]
@@ -38,12 +45,12 @@ class EncodedSample:
 
     @property
     def scored(self) -> int:
-        """Tokens that carry loss."""
+        """Return the number of tokens that carry loss."""
         return sum(label != IGNORE for label in self.labels)
 
     @property
     def sees(self) -> bool:
-        """Whether it holds a picture, still or moving."""
+        """Return whether the sample has an image or a video."""
         return bool(self.images or self.videos)
 
     def __len__(self) -> int:
@@ -51,31 +58,38 @@ class EncodedSample:
 
 
 def turns(row: dict[str, Any], which: str = "last") -> Iterator[dict[str, Any]]:
-    """The samples of a row: itself up to its last assistant turn, or one for every assistant turn ("all").
+    """Yield the row cut after its last assistant turn, or after each assistant turn.
 
     A conversation is not scored in one pass: templates drop think blocks from history, so only a sample that
-    ends with the turn has the prompt that inference would give it."""
+    ends with the turn has the prompt that inference would give it.
+
+    Args:
+        row: A row of the messages layout.
+        which: "last", or "all" for one row for each assistant turn.
+
+    Raises:
+        DataError: The row has no assistant turn.
+    """
     ends = [index for index, turn in enumerate(row["messages"]) if turn["role"] == "assistant"]
     if not ends:
         raise DataError(
             f"row {row['id']}: has no assistant turn, so nothing carries loss; leave it out of training"
         )
     for end in ends if which == "all" else ends[-1:]:
-        yield _shown(row, row["messages"][: end + 1]) | {"id": _turn_id(row, end, ends, which)}
+        yield _cut(row, row["messages"][: end + 1]) | {"id": _turn_id(row, end, ends, which)}
 
 
-def _shown(row: dict[str, Any], turns: list[dict[str, Any]]) -> dict[str, Any]:
-    """The row with `turns`, and without the files of later ones, where every file has its place."""
-    kept = row | {"messages": turns}
+def _cut(row: dict[str, Any], turns: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the row with `turns` only; files of later turns are left out if every file has its part."""
+    cut = row | {"messages": turns}
     for key, kind in (("images", "image"), ("videos", "video")):
         files = row.get(key) or []
-        if files and len(files) == _places(row["messages"], kind):
-            kept[key] = files[: _places(turns, kind)]
-    return kept
+        if files and len(files) == _part_count(row["messages"], kind):
+            cut[key] = files[: _part_count(turns, kind)]
+    return cut
 
 
-def _places(turns: list[dict[str, Any]], kind: str) -> int:
-    """Parts of `kind` in the turns."""
+def _part_count(turns: list[dict[str, Any]], kind: str) -> int:
     contents = (turn.get("content") for turn in turns)
     return sum(part.get("type") == kind for parts in contents if isinstance(parts, list) for part in parts)
 
@@ -85,19 +99,15 @@ def _turn_id(row: dict[str, Any], end: int, ends: list[int], which: str) -> str:
 
 
 def tokens(parts: RenderedSample, processor: Any) -> tuple[list[int], list[int]]:
-    """(input_ids, labels) of a rendered sample, images still one token each.
+    """Return input_ids and labels of a rendered sample, in which an image is still one token.
 
-    Each part is tokenised alone: the prompt's ids are then exactly those that inference starts from."""
+    Each part is tokenised alone, so that the prompt's ids are exactly those that inference starts from."""
     tokenizer = getattr(processor, "tokenizer", processor)
 
     def ids(text: str) -> list[int]:
         return list(tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
 
-    prompt, silent, answer, rest = (
-        ids(parts.prompt),
-        ids(parts.empty_think),
-        ids(parts.answer),
-        ids(parts.suffix),
-    )
-    labels = [IGNORE] * (len(prompt) + len(silent)) + answer + [IGNORE] * len(rest)
-    return prompt + silent + answer + rest, labels
+    prompt, empty_think = ids(parts.prompt), ids(parts.empty_think)
+    answer, suffix = ids(parts.answer), ids(parts.suffix)
+    labels = [IGNORE] * (len(prompt) + len(empty_think)) + answer + [IGNORE] * len(suffix)
+    return prompt + empty_think + answer + suffix, labels

@@ -1,11 +1,15 @@
-"""Several samples in one row without padding, kept apart exactly - also in hybrid models, also with images.
+"""Pack several samples into one row without padding, so that they do not see each other.
 
-Strategy: attention is kept apart by restarting text positions (the library builds a block-diagonal mask from
-them), the gated delta rule by running each sequence on its own, the causal convolution by masking every tap
-that would reach into the sequence before. Where a fast kernel does that itself it is used; the library's
-torch fallbacks ignore sequence borders, so they are replaced by ours.
-Promises: packed equals unpacked to fp32 rounding in logits and gradients; `prove` checks that on the real
-model before the first step, and a model that fails is trained on padded batches instead, never on a leak."""
+How it works: text positions restart with every sample, from which the library builds a block-diagonal
+attention mask. The gated delta rule runs on each sample alone, and the causal convolution masks every tap that
+would reach into the sample before. A fast kernel that does so itself is used; the library's torch fallbacks
+ignore sequence borders and are replaced by ours.
+
+Guarantees:
+    - Logits and gradients equal those of unpacked samples up to fp32 rounding, in hybrid models and with
+      images too.
+    - `packing_fault` checks that on the real model before the first step. A model that fails is trained on
+      padded batches instead."""
 
 from __future__ import annotations
 
@@ -23,26 +27,38 @@ from dfktrain.data.collator import Collator
 from dfktrain.data.masking import EncodedSample
 
 LEAK = 1e-3
-"""Largest difference of hidden states, relative to the largest, that is taken for rounding in fp32."""
+"""Largest difference of hidden states, relative to the largest state, that counts as rounding in fp32."""
 LEAK_BF16 = 3e-2
 """The same in bf16, whose rounding alone gives about 1e-2; leaks measured on small models are 0.06 and
 more."""
 
 
 class Packer:
-    """Batches like `Collator`, but as one row (1, T): input_ids, labels, mm_token_type_ids, position_ids (4,
-    1, T), seq_idx (1, T), cu_seq_lens_q and _k (N + 1,), pixel_values, image_grid_thw; no attention mask."""
+    """Make batches like `Collator`, but packed into one row.
+
+    Args:
+        collator: Encodes the rows; its processor must be a vision-language one.
+    """
 
     def __init__(self, collator: Collator) -> None:
         self.collator = collator
 
     def __call__(self, rows: Sequence[dict[str, Any] | EncodedSample]) -> dict[str, Tensor]:
-        """Pack `rows` in order. Raises `DataError` as `Collator` does."""
+        """Return N rows packed in their order into one row of T tokens.
+
+        Returns:
+            input_ids, labels, mm_token_type_ids and seq_idx (1, T), position_ids (4, 1, T), cu_seq_lens_q and
+            cu_seq_lens_k (N + 1), and as `Collator` returns them pixel_values, image_grid_thw and
+            loss_weights. There is no attention mask.
+
+        Raises:
+            DataError: A row cannot be trained on.
+        """
         samples = [row if isinstance(row, EncodedSample) else self.collator.encode(row) for row in rows]
         padded = self.collator(samples)
-        kept = padded["attention_mask"].bool()
+        tokens = padded["attention_mask"].bool()
         names = ("input_ids", "labels", "mm_token_type_ids", "loss_weights")
-        batch = {name: padded[name][kept].unsqueeze(0) for name in names if name in padded}
+        batch = {name: padded[name][tokens].unsqueeze(0) for name in names if name in padded}
         grids = padded.get("image_grid_thw")
         lengths = [len(sample) for sample in samples]
         batch |= borders(lengths)
@@ -55,7 +71,7 @@ class Packer:
 
 
 def borders(lengths: Sequence[int]) -> dict[str, Tensor]:
-    """Where sequences begin and end, in the words of the kernels."""
+    """Return where sequences begin and end, under the argument names of the kernels."""
     sizes = torch.tensor(lengths, dtype=torch.int32)
     ends = torch.nn.functional.pad(sizes.cumsum(0, dtype=torch.int32), (1, 0))
     index = torch.arange(len(lengths), dtype=torch.int32)
@@ -67,10 +83,14 @@ def borders(lengths: Sequence[int]) -> dict[str, Tensor]:
 
 
 def packed_positions(types: Tensor, lengths: Sequence[int], grids: Tensor | None, merge: int) -> Tensor:
-    """(4, 1, T): text positions that restart with every sequence, then time, height and width as the model
-    counts them.
+    """Return position_ids (4, 1, T): text positions that restart with every sequence, then the model's own.
 
-    types: (T,), 1 at image tokens. grids: (N, 3) of all images in order."""
+    Args:
+        types: Token types (T,), 1 at image tokens.
+        lengths: Tokens of each sequence.
+        grids: Time, height and width (N, 3) of all images in order, in patches; None without images.
+        merge: Patches that a token merges, in each direction.
+    """
     counter = iter(grids.tolist()) if grids is not None else iter(())
     parts = []
     for kind in types.split(list(lengths)):
@@ -80,8 +100,9 @@ def packed_positions(types: Tensor, lengths: Sequence[int], grids: Tensor | None
 
 
 def rope_positions(types: Tensor, grids: Any, merge: int) -> Tensor:
-    """(3, T) positions of one sequence: text counts up in all three rows, an image spans its grid from one
-    start."""
+    """Return time, height and width positions (3, T) of one sequence.
+
+    Text counts up in all three rows; an image spans its grid from one start."""
     runs = torch.unique_consecutive(types, return_counts=True)
     parts, start = [], 0
     for kind, count in zip(*(run.tolist() for run in runs), strict=True):
@@ -102,8 +123,15 @@ def rope_positions(types: Tensor, grids: Any, merge: int) -> Tensor:
 def conv_by_sequence(
     states: Tensor, weight: Tensor, bias: Tensor | None, activation: str | None, seq_idx: Tensor
 ) -> Tensor:
-    """Causal depthwise convolution (B, C, T) with weight (C, K) in which no tap crosses a border of seq_idx
-    (B, T)."""
+    """Compute a causal depthwise convolution in which no tap crosses a border between sequences.
+
+    Args:
+        states: Inputs (B, C, T).
+        weight: Taps (C, K).
+        bias: Bias (C), or None.
+        activation: Name of an activation of transformers, or None.
+        seq_idx: Number of the sequence of each token (B, T).
+    """
     taps = weight.shape[-1]
     out = states * weight[:, -1, None]
     for back in range(1, taps):
@@ -122,10 +150,17 @@ def conv_by_sequence(
 def rule_by_sequence(
     rule: Callable[..., Any], parts: Sequence[Tensor], cu_seqlens: Tensor, **options: Any
 ) -> Any:
-    """A gated delta rule over packed q, k, v, g, beta (1, T, ...), each sequence from an empty state.
+    """Compute a gated delta rule over packed inputs, each sequence from an empty state.
 
-    The sequences become a right-padded batch; padding has decay 0 in log space and beta 0, so it changes
-    nothing."""
+    The sequences become a right-padded batch. Padding has decay 0 in log space and beta 0, so it changes
+    nothing.
+
+    Args:
+        rule: The rule for unpacked inputs.
+        parts: q, k, v, g and beta (1, T, ...).
+        cu_seqlens: Borders of the sequences (N + 1).
+        options: Passed on to `rule`.
+    """
     lengths = (cu_seqlens[1:] - cu_seqlens[:-1]).tolist()
     batched = [pad_sequence(part[0].split(lengths), batch_first=True) for part in parts]
     query, key, value, decay, beta = batched
@@ -133,9 +168,14 @@ def rule_by_sequence(
     return torch.cat([row[:length] for row, length in zip(out, lengths, strict=True)]).unsqueeze(0), state
 
 
-def install(model_type: str) -> None:
-    """Make the library's torch fallbacks respect sequence borders. Calls without borders are untouched;
-    repeatable."""
+def patch_fallbacks(model_type: str) -> None:
+    """Make the library's torch fallbacks of a model type respect sequence borders.
+
+    Calls without borders compute what they did before. Calling it twice does no harm.
+
+    Raises:
+        ConfigError: Packing is not tested for this model type.
+    """
     if not is_packable(model_type):
         raise ConfigError(f"packing is not proved for {model_type} models; leave packing off")
     module: Any = importlib.import_module(f"transformers.models.{model_type}.modeling_{model_type}")
@@ -183,26 +223,31 @@ def _wrap_rule(module: Any) -> None:
 def packing_fault(
     body: nn.Module, packer: Packer, samples: Sequence[EncodedSample], attention: str
 ) -> str | None:
-    """None where `samples` may be packed on this model, else the reason; prepares the kernels."""
+    """Return None if samples may be packed on this model, else the reason; patches the model's kernels.
+
+    Args:
+        body: The network below the head.
+        packer: Makes packed batches.
+        samples: Samples that are compared packed and alone.
+        attention: Name of the attention implementation.
+    """
     kind = body.config.model_type
     if not is_packable(kind):
         return f"packing is not proved for {kind} models"
     if attention != "sdpa":
         return f"packing is proved for attention sdpa, not for {attention}"
-    install(kind)
+    patch_fallbacks(kind)
     limit = LEAK if next(body.parameters()).dtype == torch.float32 else LEAK_BF16
-    found = prove(body, packer, samples)
-    return (
-        None
-        if found <= limit
-        else f"packed samples see each other: states differ by {found:.1e} (limit {limit})"
-    )
+    difference = packed_difference(body, packer, samples)
+    if difference <= limit:
+        return None
+    return f"packed samples see each other: states differ by {difference:.1e} (limit {limit})"
 
 
-def prove(body: nn.Module, packer: Packer, samples: Sequence[EncodedSample]) -> float:
-    """Largest difference between hidden states of packed and lone samples, relative to the largest state.
+def packed_difference(body: nn.Module, packer: Packer, samples: Sequence[EncodedSample]) -> float:
+    """Return the largest difference between hidden states of packed and lone samples.
 
-    body: the network below the head. A figure above `LEAK` means that sequences see each other."""
+    It is relative to the largest state; above `LEAK` the sequences see each other."""
     device = next(body.parameters()).device
 
     def states(batch: dict[str, Tensor]) -> Tensor:

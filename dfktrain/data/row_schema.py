@@ -1,7 +1,7 @@
-"""Whether a row of the messages layout is built as templates need it: a row written by hand is refused with
-its reason instead of failing somewhere inside a template.
+"""Check that a row of the messages layout has the types that chat templates need.
 
-Promises: looks at the kinds of values only; what a template makes of them is its own affair."""
+A row that was written by hand is refused with its reason instead of failing somewhere inside a template. Only
+the types of values are checked, not what a template makes of them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 from dfkdata.common.errors import DataError
 
 
-def require(row: dict[str, Any]) -> None:
-    """Raise `DataError` with the row's id and the place of the first value of a wrong kind."""
+def check_row(row: dict[str, Any]) -> None:
+    """Raise `DataError` with the row's id and the place of the first value of a wrong type."""
     for fault in (_options(row), *(_turn(at, turn) for at, turn in enumerate(row["messages"]))):
         if fault is not None:
             raise DataError(f"row {row.get('id')}: {fault}")
@@ -25,8 +25,8 @@ def _options(row: dict[str, Any]) -> str | None:
 
 
 def _objects(value: Any) -> bool:
-    """Whether `value` is nothing, or a list of objects."""
-    return value is None or (isinstance(value, list) and all(isinstance(each, dict) for each in value))
+    """Return whether `value` is None or a list of objects."""
+    return value is None or (isinstance(value, list) and all(isinstance(item, dict) for item in value))
 
 
 def _turn(at: int, turn: Any) -> str | None:
@@ -39,9 +39,9 @@ def _turn(at: int, turn: Any) -> str | None:
     if not _objects(turn.get("tool_calls")):
         return f"{where}.tool_calls is not a list of objects"
     for call in turn.get("tool_calls") or ():
-        called = call.get("function", call)
-        if not isinstance(called, dict) or not isinstance(called.get("name"), str):
+        function = call.get("function", call)
+        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
             return f"{where}.tool_calls: a call names no function"
-        if not isinstance(called.get("arguments") or {}, dict):
+        if not isinstance(function.get("arguments") or {}, dict):
             return f"{where}.tool_calls: arguments are not an object; dfkdata convert reads JSON text"
     return None

@@ -1,7 +1,9 @@
-"""Which samples share a batch: similar lengths, in an order that depends on (seed, epoch) only.
+"""Choose which samples share a batch: samples of similar length, in an order that is reproducible.
 
-Promises: every sample comes once an epoch; a resumed epoch continues the same order; batches are balanced
-over ranks."""
+Guarantees:
+    - Every sample comes once an epoch.
+    - The order depends on the seed and the epoch only, so a resumed epoch continues the same order.
+    - Every process gets the same number of batches."""
 
 from __future__ import annotations
 
@@ -12,26 +14,28 @@ from torch.utils.data import Sampler
 
 
 class LengthGroupedSampler(Sampler[int]):
-    """Indices such that consecutive batches hold samples of similar length.
+    """Yield indices such that consecutive batches hold samples of similar length.
 
-    Samples are shuffled, sorted inside windows of 50 batches, cut into batches, and the batches shuffled. A
-    batch that is not full comes last. The order depends on (seed, epoch) only, so that a resumed epoch
-    continues the same one."""
+    Samples are shuffled, sorted inside windows of batches and cut into batches, and the batches are shuffled.
+    A batch that is not full comes last.
+
+    Args:
+        lengths: Number of tokens of each sample.
+        batch: Samples of a batch, on all processes together.
+        seed: Decides the order, with the epoch.
+        group: Whether lengths matter; if not, the samples are only shuffled.
+        window: Batches of a window.
+    """
 
     def __init__(
         self, lengths: Sequence[int], batch: int, seed: int, *, group: bool = True, window: int = 50
     ) -> None:
-        self.lengths, self.batch, self.seed, self.group, self.window = (
-            list(lengths),
-            batch,
-            seed,
-            group,
-            window,
-        )
+        self.lengths, self.batch, self.seed = list(lengths), batch, seed
+        self.group, self.window = group, window
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose order comes next."""
+        """Set the epoch whose order the next iteration follows."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -45,21 +49,30 @@ class LengthGroupedSampler(Sampler[int]):
             return
         span = self.batch * self.window
         windows = [order[start : start + span] for start in range(0, len(order), span)]
-        line = [i for window in windows for i in sorted(window, key=lambda i: (-self.lengths[i], i))]
-        full = len(line) - len(line) % self.batch
-        batches = [line[start : start + self.batch] for start in range(0, full, self.batch)]
+        grouped = [i for window in windows for i in sorted(window, key=lambda i: (-self.lengths[i], i))]
+        full = len(grouped) - len(grouped) % self.batch
+        batches = [grouped[start : start + self.batch] for start in range(0, full, self.batch)]
         for place in torch.randperm(len(batches), generator=generator).tolist():
             yield from batches[place]
-        yield from line[full:]
+        yield from grouped[full:]
 
 
 class TokenBudgetSampler(Sampler[list[int]]):
-    """Batches of at most `budget` tokens; this rank's share of them.
+    """Yield this process's batches of at most `budget` tokens.
 
-    Padded batches count their padding, packed ones do not. A sample longer than the budget is a batch of its
-    own. Which samples share a batch depends on the seed, the order of batches also on the epoch, so that
-    every epoch has the same number of steps. Where the ranks do not divide the batches, the first ones come
-    twice."""
+    Padded batches count their padding, packed ones have none. A sample longer than the budget is a batch of
+    its own. Which samples share a batch depends on the seed, the order of batches also on the epoch, so that
+    every epoch has the same number of steps. If the number of processes does not divide the number of
+    batches, the first ones come twice.
+
+    Args:
+        lengths: Number of tokens of each sample.
+        budget: Largest number of tokens of a batch.
+        seed: Decides the batches, and with the epoch their order.
+        packed: Whether samples are packed into one row.
+        rank: Number of this process.
+        ranks: Number of processes.
+    """
 
     batch_size = None
 
@@ -88,7 +101,7 @@ class TokenBudgetSampler(Sampler[list[int]]):
         return batches
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose order comes next."""
+        """Set the epoch whose order the next iteration follows."""
         self.epoch = epoch
 
     def __len__(self) -> int:

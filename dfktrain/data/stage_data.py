@@ -1,9 +1,12 @@
-"""A stage's files -> encoded samples, with an account of every row that is not among them.
+"""Read the files of a stage as encoded samples, with a count of every row that is left out.
 
-Strategy: rows are read, filtered and encoded once, before the first step, so that a row which cannot be
+How it works: rows are read, filtered and encoded once, before the first step, so that a row that cannot be
 trained on stops the run in seconds and not after an hour.
-Promises: rows read = samples made from + left out by modality + dropped as too long, or the stage is refused
-with the rows named; the order of samples depends on the files and the seed only."""
+
+Guarantees:
+    - Every row becomes samples or is counted as left out by modality or as too long; otherwise the stage
+      stops with an error that names the rows.
+    - The order of samples depends on the files and the seed only."""
 
 from __future__ import annotations
 
@@ -28,15 +31,20 @@ from dfktrain.data.collator import Collator
 from dfktrain.data.masking import EncodedSample
 
 SHOWN = 5
-"""Refused rows named in one message; the rest is counted."""
+"""Number of refused rows that a message names; the others are counted."""
 
 
 @dataclass
 class StageData:
-    """samples: what the stage trains on. left_out: reason -> rows. sha256: file -> hash of its bytes.
+    """Samples of a stage, and what its rows have in common.
 
-    schemas, variants, systems, tools, thinking: the distinct values met, for `dfk.json`. controls: row ->
-    control token that its text says."""
+    Attributes:
+        samples: What the stage trains on.
+        left_out: Reason -> number of rows.
+        sha256: File -> hash of its bytes.
+        schemas, variants, systems, tools, thinking: The distinct values in the rows, for `dfk.json`.
+        controls: Id of a row -> control token that its text contains.
+    """
 
     samples: list[EncodedSample] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
@@ -49,7 +57,7 @@ class StageData:
     controls: dict[str, str] = field(default_factory=dict)
 
     def note(self, row: dict[str, Any]) -> None:
-        """Remember what inference must repeat, and what the tokenizer will obey."""
+        """Note what inference must repeat, and control tokens that the tokenizer will obey."""
         if token := control_token(msgspec.json.encode(row["messages"])):
             self.controls[str(row["id"])] = token
         meta = row.get("meta") or {}
@@ -61,23 +69,30 @@ class StageData:
 
 
 def read_stage(stage: Stage, collator: Collator, seed: int, refused: list[str] | None = None) -> StageData:
-    """The training samples of `stage`. Raises `DataError` naming the rows that cannot be used, or if none is
-    left.
+    """Read the training samples of a stage.
 
-    refused: a list to collect the reasons in instead; the other rows are then returned."""
+    Args:
+        stage: The stage.
+        collator: Encodes the rows.
+        seed: Decides which rows a fractional weight takes.
+        refused: A list that gets the reasons why rows cannot be used, instead of an error.
+
+    Raises:
+        DataError: Rows cannot be used (the message names them), or no row is left.
+    """
     data = StageData()
     reasons: list[str] = [] if refused is None else refused
     chooser = random.Random(seed)
     for source in stage.sources:
         data.sha256[source.path] = data_sha256(source.path)
-        found = list(_samples(source.path, stage, collator, data, reasons))
-        data.samples += [found[at] for at in _weighted(range(len(found)), source.weight, chooser)]
+        samples = list(_samples(source.path, stage, collator, data, reasons))
+        data.samples += [samples[at] for at in _repeated(range(len(samples)), source.weight, chooser)]
     if refused is None:
-        _refuse(reasons, stage.name)
+        _check_refused(reasons, stage.name)
     if stage.resample is not None and data.samples:
         data.samples = _resampled(data.samples, stage.resample, chooser)
     if stage.label_weights is not None and data.samples:
-        data.samples = _weighed(data.samples, stage.label_weights)
+        data.samples = _with_label_weights(data.samples, stage.label_weights)
     if not data.samples and not reasons:
         raise DataError(
             f"stage {stage.name}: no row is left to train on ({dict(data.left_out) or 'the files are empty'})"
@@ -86,14 +101,17 @@ def read_stage(stage: Stage, collator: Collator, seed: int, refused: list[str] |
 
 
 def read_validation(stage: Stage, collator: Collator) -> list[EncodedSample]:
-    """The validation samples, never resampled or weighed; rows that are too long are left out, since scoring
-    them is not the stage's aim."""
+    """Read the validation samples of a stage, without resampling or label weights; too long rows are left out.
+
+    Raises:
+        DataError: Rows cannot be used.
+    """
     data, refused = StageData(), list[str]()
-    wanted = stage.model_copy(update={"on_too_long": "drop", "resample": None, "label_weights": None})
+    plain = stage.model_copy(update={"on_too_long": "drop", "resample": None, "label_weights": None})
     samples = [
-        sample for path in stage.validation for sample in _samples(path, wanted, collator, data, refused)
+        sample for path in stage.validation for sample in _samples(path, plain, collator, data, refused)
     ]
-    _refuse(refused, stage.name)
+    _check_refused(refused, stage.name)
     return samples
 
 
@@ -117,11 +135,11 @@ def _sees(row: dict[str, Any]) -> bool:
 def _row_samples(
     row: dict[str, Any], stage: Stage, collator: Collator, data: StageData
 ) -> Iterator[EncodedSample]:
-    row_schema.require(row)
+    row_schema.check_row(row)
     data.note(row)
     for turn in masking.turns(row, stage.turns):
         sample = collator.encode(turn)
-        if field := _asked_field(stage):
+        if field := _grouping_field(stage):
             sample = replace(sample, value=_gold(row, field))
         if len(sample) <= stage.max_length:
             yield sample
@@ -136,8 +154,8 @@ def _row_samples(
             )
 
 
-def _asked_field(stage: Stage) -> str | None:
-    """The field of meta.gold that the stage groups rows by."""
+def _grouping_field(stage: Stage) -> str | None:
+    """Return the field of meta.gold by whose value the stage groups rows."""
     plan = stage.resample or stage.label_weights
     return plan.field if plan is not None else None
 
@@ -151,26 +169,25 @@ def _gold(row: dict[str, Any], field: str) -> str:
     return str(gold[field])
 
 
-def _weighted(places: Sequence[int], weight: float, chooser: random.Random) -> list[int]:
-    """`places` as often as `weight` says; of a fraction, a seeded choice in file order."""
+def _repeated(places: Sequence[int], weight: float, chooser: random.Random) -> list[int]:
+    """Return each place `weight` times; a fraction takes a seeded choice in file order."""
     whole, part = divmod(weight, 1.0)
     picked = sorted(chooser.sample(range(len(places)), round(part * len(places))))
     return [*places] * int(whole) + [places[at] for at in picked]
 
 
 def _resampled(samples: list[EncodedSample], plan: Resample, chooser: random.Random) -> list[EncodedSample]:
-    """The samples with rows of each gold value as often as `plan` says. Raises `DataError` for a value that
-    is absent."""
+    """Return the samples of each gold value as often as `plan` says."""
     groups: dict[str, list[int]] = {}
     for at, sample in enumerate(samples):
         groups.setdefault(sample.value, []).append(at)
     weights = _value_weights(plan, {value: len(places) for value, places in groups.items()}, "resample")
-    kept = [at for value, places in groups.items() for at in _weighted(places, weights[value], chooser)]
-    return [samples[at] for at in sorted(kept)]
+    chosen = [at for value, places in groups.items() for at in _repeated(places, weights[value], chooser)]
+    return [samples[at] for at in sorted(chosen)]
 
 
-def _weighed(samples: list[EncodedSample], plan: LabelWeights) -> list[EncodedSample]:
-    """The samples with the weight of their gold value, scaled to a mean of 1 over the scored tokens."""
+def _with_label_weights(samples: list[EncodedSample], plan: LabelWeights) -> list[EncodedSample]:
+    """Return the samples with the weight of their gold value, scaled to a mean of 1 over the scored tokens."""
     weights = _value_weights(plan, Counter(sample.value for sample in samples), "label_weights")
     tokens = sum(sample.scored for sample in samples)
     mean = sum(weights[sample.value] * sample.scored for sample in samples) / tokens
@@ -178,18 +195,17 @@ def _weighed(samples: list[EncodedSample], plan: LabelWeights) -> list[EncodedSa
 
 
 def _value_weights(plan: Resample | LabelWeights, rows: Mapping[str, int], key: str) -> dict[str, float]:
-    """Gold value -> weight for the values met, of which there are `rows`. Raises `DataError` for an absent
-    one."""
+    """Return gold value -> weight for the values in `rows`, which maps each value to its number of rows."""
     if plan.weights == "balanced":
         most = max(rows.values())
         return {value: most / count for value, count in rows.items()}
-    if lost := sorted(set(plan.weights) - set(rows)):
+    if absent := sorted(set(plan.weights) - set(rows)):
         known = ", ".join(sorted(rows))
-        raise DataError(f"{key}.weights: no row has {plan.field} {lost[0]!r} (there are {known})")
+        raise DataError(f"{key}.weights: no row has {plan.field} {absent[0]!r} (there are {known})")
     return {**dict.fromkeys(rows, 1.0), **plan.weights}
 
 
-def _refuse(refused: list[str], stage: str) -> None:
+def _check_refused(refused: list[str], stage: str) -> None:
     if refused:
         more = f"\n  and {len(refused) - SHOWN} more" if len(refused) > SHOWN else ""
         raise DataError(
@@ -208,12 +224,12 @@ def _system(row: dict[str, Any]) -> str | None:
 
 
 def data_sha256(path: str) -> str:
-    """Hash of a file's bytes. Raises `DataError` if it cannot be read."""
+    """Return the hash of a file's bytes; raise `DataError` if it cannot be read."""
     try:
         return file_sha256(path)
     except OSError as error:
         folder = Path(path).parent
-        known = [each.name for each in folder.iterdir()] if folder.is_dir() else []
+        known = [file.name for file in folder.iterdir()] if folder.is_dir() else []
         raise DataError(
             f"{path}: cannot be read ({error.strerror}){suggestion(Path(path).name, known)}"
         ) from error

@@ -1,10 +1,11 @@
-"""Videos of a row: how they stand in the prompt's text, and their tensors, both by the model's own video
-processor.
+"""Encode the videos of a row with the model's own video processor: their text in the prompt, and their tensors.
 
-Strategy: which frames are taken, at which size, and what text stands between them is the library's rule for
-the family (Qwen3-VL and Qwen3.5 write a time before every frame), so it is asked and not repeated here.
-Promises: ids and tensors equal those of the library's processor on the same row; a file that is not on this
-machine is refused before the library could fetch it."""
+How it works: the library decides for each family which frames are taken, at which size, and what text stands
+between them (Qwen3-VL and Qwen3.5 write a time before every frame), so its processor is called for both.
+
+Guarantees:
+    - Ids and tensors equal those of the library's processor on the same row.
+    - A file that is not on this machine raises an error before the library could download it."""
 
 from __future__ import annotations
 
@@ -22,16 +23,21 @@ from dfkeval.models.rendering import RenderedSample
 
 @dataclass(frozen=True)
 class EncodedVideo:
-    """One video as the model sees it. text: what stands for its placeholder. pixels: (patches, dim). grid:
-    (1, 3), frames, rows and columns of patches."""
+    """One video as the model sees it.
+
+    Attributes:
+        text: The text that replaces its placeholder.
+        pixels: Its patches (patches, dim).
+        grid: Frames, rows and columns of patches (1, 3).
+    """
 
     text: str
     pixels: Tensor
     grid: Tensor
 
 
-def refusal(processor: Any) -> str | None:
-    """None where `processor` reads videos, else why not and the way out."""
+def video_fault(processor: Any) -> str | None:
+    """Return None if `processor` reads videos, else why it does not and what to do."""
     if getattr(processor, "video_processor", None) is not None:
         return None
     if getattr(processor, "image_processor", None) is None:
@@ -45,22 +51,32 @@ def refusal(processor: Any) -> str | None:
 
 
 def read(processor: Any, video: Any) -> EncodedVideo:
-    """The video, a path or decoded frames (T, H, W, 3) uint8. Raises `DataError` for one that cannot be
-    read."""
+    """Encode a video.
+
+    Args:
+        processor: A processor with a video processor.
+        video: A path, or decoded frames (frames, height, width, 3) uint8.
+
+    Raises:
+        DataError: The video cannot be read.
+    """
     if isinstance(video, str) and not Path(video).is_file():
         raise DataError(f"video {video}: no such file")
     name = video if isinstance(video, str) else f"of {len(video)} frames"
     try:
-        made = processor.video_processor(videos=[video], return_metadata=True, return_tensors="pt")
+        encoded = processor.video_processor(videos=[video], return_metadata=True, return_tensors="pt")
     except (ImportError, OSError, RuntimeError, TypeError, ValueError) as error:
         raise DataError(f"video {name}: cannot be read ({error})") from error
-    text = processor.replace_video_token(made, 0)
-    return EncodedVideo(text, made["pixel_values_videos"], made["video_grid_thw"])
+    text = processor.replace_video_token(encoded, 0)
+    return EncodedVideo(text, encoded["pixel_values_videos"], encoded["video_grid_thw"])
 
 
-def fill(parts: RenderedSample, row_id: str, videos: Sequence[Any], processor: Any) -> RenderedSample:
-    """The sample with the text of each video in the place of its placeholder. Raises `DataError` if places
-    and videos are not as many."""
+def insert_text(parts: RenderedSample, row_id: str, videos: Sequence[Any], processor: Any) -> RenderedSample:
+    """Return the sample with the text of each video instead of its placeholder.
+
+    Raises:
+        DataError: The numbers of placeholders and videos differ, or a video cannot be read.
+    """
     token = getattr(processor, "video_token", None)
     if token is None:
         return parts
@@ -77,16 +93,24 @@ def fill(parts: RenderedSample, row_id: str, videos: Sequence[Any], processor: A
 
 
 def tensors(processor: Any, videos: Sequence[Any], tokens: int) -> dict[str, Tensor]:
-    """pixel_values_videos (patches, dim) and video_grid_thw (N, 3) of a batch. Raises `DataError` unless they
-    fill `tokens` places, as many as the videos had when the rows were encoded."""
+    """Return pixel_values_videos (patches, dim) and video_grid_thw (N, 3) of a batch.
+
+    Args:
+        processor: A processor with a video processor.
+        videos: The batch's N videos, in order.
+        tokens: Number of video tokens in the batch.
+
+    Raises:
+        DataError: A video cannot be read, or the videos do not have `tokens` tokens any more.
+    """
     import torch
 
-    films = [read(processor, video) for video in videos]
-    grids = torch.cat([film.grid for film in films])
-    made = int(grids.prod(-1).sum()) // processor.video_processor.merge_size**2
-    if made != tokens:
-        raise DataError(f"the videos of a batch have {made} tokens, {tokens} when their rows were encoded")
+    encoded = [read(processor, video) for video in videos]
+    grids = torch.cat([video.grid for video in encoded])
+    count = int(grids.prod(-1).sum()) // processor.video_processor.merge_size**2
+    if count != tokens:
+        raise DataError(f"the videos of a batch have {count} tokens, {tokens} when their rows were encoded")
     return {
-        "pixel_values_videos": torch.cat([film.pixels for film in films]),
+        "pixel_values_videos": torch.cat([video.pixels for video in encoded]),
         "video_grid_thw": grids,
     }

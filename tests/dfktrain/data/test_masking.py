@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from dfkdata.common.errors import DataError
+from dfkeval.models.rendering import render, render_sample
 from dfktrain.data import masking
 from dfktrain.data.collator import Collator
 from dfktrain.data.masking import IGNORE
@@ -138,7 +139,7 @@ def test_the_prompt_is_token_for_token_what_inference_starts_from(
     row = conversation(2, "off", False, pictures[:1])
     sample = Collator(processor).encode(row)
     first = next(i for i, label in enumerate(sample.labels) if label != IGNORE)
-    asked = masking.render(processor, row, row["messages"][:-1], generation_prompt=True)
+    asked = render(processor, row, row["messages"][:-1], generation_prompt=True)
     expanded = asked.replace(
         "<|image_pad|>", "<|image_pad|>" * sample.input_ids.count(processor.image_token_id)
     )
@@ -162,9 +163,9 @@ def test_the_stop_token_carries_loss_and_the_newline_after_it_does_not(
 def test_an_empty_think_block_carries_no_loss_and_a_trace_does(processors: dict[str, Any]) -> None:
     processor = processors["qwen3_5_think"]
     row = text_row("t", "berita", "Label: Fitnah", chat_template_kwargs={"enable_thinking": True})
-    empty = masking.render_sample(row, processor)
+    empty = render_sample(row, processor)
     row["messages"][-1]["reasoning_content"] = "karena salah"
-    traced = masking.render_sample(row, processor)
+    traced = render_sample(row, processor)
     assert (empty.empty_think, empty.answer) == ("\n</think>\n\n", "Label: Fitnah<|im_end|>")
     assert (traced.empty_think, traced.answer) == ("", "karena salah\n</think>\n\nLabel: Fitnah<|im_end|>")
 
@@ -174,17 +175,17 @@ def test_every_turn_as_a_sample_has_the_prompt_of_its_own_inference(processors: 
     row = conversation(3, "off", False, [])
     samples = list(masking.turns(row, "all"))
     assert [sample["id"] for sample in samples] == ["row#turn1", "row#turn3", "row#turn5"]
-    assert [masking.render_sample(sample, processor).answer for sample in samples] == [
+    assert [render_sample(sample, processor).answer for sample in samples] == [
         "benar 0<|im_end|>", "benar 1<|im_end|>", "Label: Netral dan benar<|im_end|>",
     ]  # fmt: skip
-    assert all(masking.render_sample(sample, processor).prompt.endswith("</think>\n\n") for sample in samples)
+    assert all(render_sample(sample, processor).prompt.endswith("</think>\n\n") for sample in samples)
 
 
 def test_a_row_that_ends_with_a_question_is_scored_up_to_its_last_answer(processors: dict[str, Any]) -> None:
     row = conversation(2, "off", False, [])
     row["messages"].append({"role": "user", "content": [text("and now")]})
     assert (
-        masking.render_sample(next(masking.turns(row)), processors["tiny"]).answer
+        render_sample(next(masking.turns(row)), processors["tiny"]).answer
         == "Label: Netral dan benar<|im_end|>"
     )
 
@@ -218,7 +219,7 @@ def test_a_template_option_that_the_template_does_not_read_is_refused(processor:
 
 
 def test_tools_reach_the_prompt_and_the_call_is_the_answer(processor: Any, pictures: list[str]) -> None:
-    parts = masking.render_sample(tool_row("c", pictures[:1]), processor)
+    parts = render_sample(tool_row("c", pictures[:1]), processor)
     assert TOOL["function"]["name"] in parts.prompt
     assert parts.answer.startswith("<tool_call>\n<function=emit>\n<parameter=subjects>\n")
     assert parts.answer.endswith("</tool_call><|im_end|>")

@@ -14,7 +14,7 @@ from dfktrain import TrainConfig, train
 from dfktrain.config.run import AdapterConfig
 from dfktrain.data import packing
 from dfktrain.data.collator import Collator
-from dfktrain.data.packing import Packer, conv_by_sequence, packed_positions, prove
+from dfktrain.data.packing import Packer, conv_by_sequence, packed_difference, packed_positions
 from dfktrain.data.samplers import TokenBudgetSampler
 from dfktrain.engines import LoadedBase, adapt, trainable
 from dfktrain.losses.attach import score_answers
@@ -59,16 +59,16 @@ def step(model: Any, batches: list[dict[str, Any]]) -> tuple[float, torch.Tensor
 def test_packed_hidden_states_equal_lone_ones_with_images(
     model: Any, processor: Any, mixed: list[Any]
 ) -> None:
-    packing.install("qwen3_5")
+    packing.patch_fallbacks("qwen3_5")
     packer = Packer(Collator(processor))
     samples = [packer.collator.encode(row) for row in mixed]
-    assert prove(model.model, packer, samples) <= 1e-6
+    assert packed_difference(model.model, packer, samples) <= 1e-6
 
 
 def test_packed_logits_equal_lone_ones_at_every_scored_position(
     model: Any, processor: Any, mixed: list[Any]
 ) -> None:
-    packing.install("qwen3_5")
+    packing.patch_fallbacks("qwen3_5")
     collator = Collator(processor)
     packed = Packer(collator)(mixed)
     labels = packed.pop("labels")
@@ -84,7 +84,7 @@ def test_packed_logits_equal_lone_ones_at_every_scored_position(
 
 
 def test_packed_loss_and_gradient_equal_lone_ones(model: Any, processor: Any, mixed: list[Any]) -> None:
-    packing.install("qwen3_5")
+    packing.patch_fallbacks("qwen3_5")
     collator = Collator(processor)
     made = adapted(model, processor)
     lone_loss, lone = step(made, [collator([row]) for row in mixed])
@@ -95,7 +95,7 @@ def test_packed_loss_and_gradient_equal_lone_ones(model: Any, processor: Any, mi
 
 def test_without_our_path_the_same_batch_leaks(model: Any, processor: Any, mixed: list[Any]) -> None:
     """The library's fallbacks ignore borders: the proof must see that, or it proves nothing."""
-    packing.install("qwen3_5")
+    packing.patch_fallbacks("qwen3_5")
     packer = Packer(Collator(processor))
     samples = [packer.collator.encode(row) for row in mixed]
     for lost in ("seq_idx", "cu_seq_lens_q", "position_ids"):
@@ -141,8 +141,8 @@ def test_calls_without_borders_are_the_librarys_own(model: Any, processor: Any, 
     batch = Collator(processor)(mixed)
     with torch.no_grad():
         before = model(**batch).logits
-        packing.install("qwen3_5")
-        packing.install("qwen3_5")
+        packing.patch_fallbacks("qwen3_5")
+        packing.patch_fallbacks("qwen3_5")
         after = model(**batch).logits
     assert torch.equal(before, after)
     module = importlib.import_module("transformers.models.qwen3_5.modeling_qwen3_5")
@@ -151,7 +151,7 @@ def test_calls_without_borders_are_the_librarys_own(model: Any, processor: Any, 
 
 def test_packing_is_refused_for_models_without_a_proved_path() -> None:
     with pytest.raises(ConfigError, match="packing is not proved for llama models"):
-        packing.install("llama")
+        packing.patch_fallbacks("llama")
 
 
 def test_a_packed_run_takes_the_same_steps_as_a_padded_one(
@@ -170,7 +170,7 @@ def test_a_packed_run_takes_the_same_steps_as_a_padded_one(
 def test_where_packing_is_refused_padded_batches_are_used_and_the_run_says_so(
     base_folder: Path, train_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(packing, "prove", lambda *_: 0.4)
+    monkeypatch.setattr(packing, "packed_difference", lambda *_: 0.4)
     stage = {"name": "s", "data": [str(train_file)], "steps": 2, "batch_size": 4, "packing": True}
     made = {"model": {"name": str(base_folder)}, "stages": [stage]}
     result = train(TrainConfig.model_validate(made), tmp_path / "out")

@@ -220,4 +220,4 @@ def test_ids_and_tensors_equal_those_of_the_librarys_processor(tmp_path: Path) -
     for name in ("pixel_values_videos", "video_grid_thw"):
         assert torch.equal(found[name], wanted[name])
     loaded.save_pretrained(tmp_path / "again")
-    assert video.refusal(load_processor(tmp_path / "again")) is None
+    assert video.video_fault(load_processor(tmp_path / "again")) is None

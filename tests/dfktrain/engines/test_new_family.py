@@ -52,16 +52,18 @@ def test_the_entry_is_a_supported_family(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_the_entry_says_whether_samples_may_be_packed() -> None:
     with pytest.raises(ConfigError, match="packing is not proved for new_vl_text"):
-        packing.install("new_vl_text")
+        packing.patch_fallbacks("new_vl_text")
     with pytest.raises(ModuleNotFoundError, match="new_vl"):  # accepted, but the library has no such module
-        packing.install("new_vl")
+        packing.patch_fallbacks("new_vl")
 
 
 def test_kernels_and_template_and_videos_are_those_of_the_entry() -> None:
     assert "gated delta rule" in [kernel.part for kernel in kernels("new_vl", "sdpa")]
     assert "im_start" in _chat_template.text(None, "new_vl")
     processor = types.SimpleNamespace(image_processor=object())
-    assert "torchvision" in str(video.refusal(processor)) or "FilmProcessor" in str(video.refusal(processor))
+    assert "torchvision" in str(video.video_fault(processor)) or "FilmProcessor" in str(
+        video.video_fault(processor)
+    )
 
 
 def test_the_tower_of_the_entry_runs_on_every_rank() -> None:

@@ -15,11 +15,11 @@ from dfkdata.common.config import bind, load_config
 from dfkdata.common.errors import BackendError, ConfigError, DataError
 from dfkdata.rows.messages import load_rows
 from dfkdata.schemas import load as load_schema
+from dfkeval.models.rendering import render_sample
 from dfkeval.types import Sample
 from dfktrain.cli import app
 from dfktrain.config import presets
 from dfktrain.config.rft import RftConfig
-from dfktrain.data import masking
 from dfktrain.experiments.acceptance import accepted_row, row_id
 from dfktrain.experiments.rft import RftResult, Round, rft
 from tests.helpers.models import image_row, text_row, write_rows
@@ -218,7 +218,7 @@ def test_the_trace_of_an_opened_think_block_is_taught_before_the_answer(make: Ma
     sampling = {"repeats": 2, "temperature": 0.7, "thinking": True, "max_new_tokens": 64}
     rft(make(sample={"sampling": sampling}), tmp_path / "out")
     row = accepted(tmp_path / "out")[0]
-    parts = masking.render_sample(row, build_processor(released_template("qwen3_5_think")))
+    parts = render_sample(row, build_processor(released_template("qwen3_5_think")))
     assert parts.prompt.endswith("<think>\n") and parts.answer.startswith(
         "karena a#1\n</think>\n\nLabel: fitnah"
     )

@@ -18,7 +18,7 @@ from dfktrain import TrainConfig, train
 from dfktrain.config.run import AdapterConfig
 from dfktrain.data.collator import Collator
 from dfktrain.data.masking import IGNORE
-from dfktrain.data.packing import Packer, install
+from dfktrain.data.packing import Packer, patch_fallbacks
 from dfktrain.engines import LoadedBase, adapt, bare, trainable
 from dfktrain.losses import cross_entropy
 from dfktrain.losses import kl_to_base as module
@@ -229,7 +229,7 @@ def test_the_gradient_does_not_depend_on_how_the_samples_are_run(
     adapted: Any, processor: Any, rows: list[Any], way: str
 ) -> None:
     collator = Collator(processor)
-    install("qwen3_5")
+    patch_fallbacks("qwen3_5")
     net = bare(adapted)
     for layer in adapted.modules():  # dropout would draw other numbers for another split
         if isinstance(layer, nn.Dropout):

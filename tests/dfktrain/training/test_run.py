@@ -622,10 +622,10 @@ def test_a_weighed_step_is_the_weighed_sum_of_its_rows_however_it_is_split(
     adapted: Any, processor: Any, tmp_path: Path, batch: int, accumulation: int, packed: bool
 ) -> None:
     """Against the plain formula, from the library's logits of every row alone."""
-    from dfktrain.data.packing import Packer, install
+    from dfktrain.data.packing import Packer, patch_fallbacks
 
     collator, samples = weighed(processor, tmp_path, "balanced")
-    install("qwen3_5")
+    patch_fallbacks("qwen3_5")
     batcher = Packer(collator) if packed else collator
     ours = step_gradient(adapted, batcher, samples, [batch], tmp_path, accumulation)
     scored = sum(sample.scored for sample in samples)
