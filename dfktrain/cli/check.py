@@ -41,9 +41,9 @@ def check_command(
     from dfktrain.cli.preflight_view import write
     from dfktrain.experiments import evaluate
     from dfktrain.training import monitor_plan
-    from dfktrain.training.preflight import plan
+    from dfktrain.training.preflight import preflight
 
-    report = plan(settings)
+    report = preflight(settings)
     for section, verify in (("evaluate", evaluate.check), ("watch", monitor_plan.check)):
         try:
             verify(settings)

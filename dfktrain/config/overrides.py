@@ -1,12 +1,13 @@
-"""A configuration with changes laid over it, and what they changed.
+"""Change a configuration by override files and `--set`, and list what they changed.
 
-An override file is flat: a dotted place -> a value, with * for every entry of a list.
+An override file maps dotted places to values; * stands for every entry of a list.
 
     model.name: tiny
     stages.*.steps: 2
 
-Promises: files apply in order, `--set` after them; the result is checked as one configuration; where a file
-was given, every place that ends up with another value than the configuration had is listed."""
+Guarantees:
+    - Files apply in order, `--set` after them, and the result is checked as one configuration.
+    - If there is a file, every place whose value changes is listed."""
 
 from __future__ import annotations
 
@@ -24,23 +25,32 @@ from dfktrain.config.run import TrainConfig
 def load(
     path: Path, files: Sequence[str] = (), overrides: Sequence[str] = ()
 ) -> tuple[TrainConfig, list[str]]:
-    """(the configuration, its deviations as "place: before -> after").
+    """Load a configuration with its changes.
 
-    files: paths, or names of presets under overrides/. overrides: "place=value". Raises `ConfigError`."""
+    Args:
+        path: The configuration.
+        files: Override files: paths, or names of presets under overrides/.
+        overrides: Changes as "place=value".
+
+    Returns:
+        The configuration, and what the files changed as "place: before -> after".
+
+    Raises:
+        ConfigError: A file cannot be read, or the result is not a valid configuration.
+    """
     changes = [change for file in files for change in expand(path, file)]
     changed = load_config(path, TrainConfig, [*changes, *overrides])
     return changed, deviations(path, changed, changes) if changes else []
 
 
 def expand(path: Path, file: str) -> list[str]:
-    """The changes of an override file as "place=value", every * replaced by the places of the list in
-    `path`."""
-    found = Path(file) if Path(file).suffix else presets.find(file, "overrides")
+    """Return the changes of an override file as "place=value", with each * replaced by the list's places."""
+    source = Path(file) if Path(file).suffix else presets.find(file, "overrides")
     whole = read_mapping(path)
     return [
         f"{place}={json.dumps(value, ensure_ascii=False)}"  # JSON is YAML
-        for pattern, value in read_mapping(found).items()
-        for place in _places(str(pattern), whole, str(found))
+        for pattern, value in read_mapping(source).items()
+        for place in _places(str(pattern), whole, str(source))
     ]
 
 
@@ -50,13 +60,14 @@ def _places(pattern: str, whole: dict[str, Any], where: str) -> list[str]:
         return [pattern]
     target = whole.get(before)
     if not isinstance(target, list):
-        raise ConfigError(f"{where}: {pattern!r}: {before} is no list in the configuration")
+        raise ConfigError(f"{where}: {pattern!r}: {before} is not a list in the configuration")
     return [f"{before}.{index}{after}" for index in range(len(target))]
 
 
 def deviations(path: Path, changed: Config, changes: Sequence[str]) -> list[str]:
-    """Where `changed` differs from what the file says or leaves to a default; the changes themselves where
-    the file alone is no configuration."""
+    """Return where `changed` differs from the file and its defaults.
+
+    If the file alone is not a valid configuration, the changes themselves are returned."""
     try:
         written = load_config(path, type(changed))
     except ConfigError:
@@ -65,7 +76,7 @@ def deviations(path: Path, changed: Config, changes: Sequence[str]) -> list[str]
 
 
 def _differences(before: Any, after: Any, place: str) -> Iterator[str]:
-    """Each place at which two trees of plain values differ, as deep as both go."""
+    """Yield each place at which two trees of plain values differ."""
     if isinstance(before, dict) and isinstance(after, dict):
         for key in {**before, **after}:
             inner = f"{place}.{key}" if place else str(key)

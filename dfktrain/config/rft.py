@@ -1,4 +1,4 @@
-"""What rejection-sampling fine-tuning is asked to do, as frozen configuration. Loads no torch.
+"""The configuration of rejection-sampling fine-tuning. Importing it loads no torch.
 
     sample:                                  # an evaluation: which rows are asked, of whom, how often
       data: data/train.jsonl
@@ -9,9 +9,10 @@
       model: {name: tiny}
       stages: [{name: rft, data: [accepted], epochs: 1, batch_size: 16, learning_rate: 2e-4}]
 
-Promises: everything is checked before the first question is asked: validators and their options, that answers
-are drawn and not greedy, that the accepted rows are trained on, and that a second round can load the first
-one's adapter."""
+Guarantees:
+    - Before the first answer is drawn it is checked that validators and their options exist, that answers are
+      sampled and not greedy, that the accepted rows are trained on, and that a second round can load the
+      adapter of the first."""
 
 from __future__ import annotations
 
@@ -26,26 +27,31 @@ from dfkeval.runs.config import EvalConfig
 from dfktrain.config.run import DataSource, TrainConfig
 
 ACCEPTED = "accepted"
-"""The data file of a stage that stands for the rows accepted in the round."""
+"""The file name that stands for the accepted rows of the round."""
 
-Wanted = dict[str, dict[str, Any]]
+Validators = dict[str, dict[str, Any]]
 
 
 class RftConfig(Config):
-    """sample: an evaluation; its rows are asked `sampling.repeats` times each. sampling.thinking opens a
-    think block for the model to fill.
+    """Rounds of rejection sampling, each followed by a training.
 
-    accept: validators of `dfkeval.validators` with their options; an answer that one of them rejects is not
-    trained on. watch: validators that are counted over the accepted answers and reject nothing.
-    keep: at most so many answers of a row, in the order they were drawn; None for all. The same answer is
-    kept once. traces: what becomes of the reasoning: "keep" teaches it before the answer, "drop" teaches the
-    answer alone. rounds: each samples from the newest adapter, trains, and hands its adapter on.
-    start: where training begins in the second round and after: at the "newest" adapter, or at the "base"
-    again. train: a training run; the file name `accepted` in its stages stands for the rows of the round."""
+    Args:
+        sample: An evaluation, whose rows are each answered `sampling.repeats` times. `sampling.thinking` opens
+            a think block for the model to fill.
+        accept: Validators of `dfkeval.validators` with their options. An answer that one of them rejects is
+            not trained on.
+        watch: Validators that are counted over the accepted answers and reject nothing.
+        keep: Largest number of accepted answers of a row, in the order in which they were drawn; None keeps
+            all. Equal answers count once.
+        traces: "keep" trains the reasoning before the answer, "drop" trains the answer alone.
+        rounds: Number of rounds; each samples from the newest adapter.
+        start: Where training begins from the second round on: at the "newest" adapter or at the "base".
+        train: A training run. The file name `accepted` in its stages stands for the accepted rows of the round.
+    """
 
     sample: EvalConfig
-    accept: Annotated[Wanted, Field(min_length=1)]
-    watch: Wanted = Field(default_factory=dict)
+    accept: Annotated[Validators, Field(min_length=1)]
+    watch: Validators = Field(default_factory=dict)
     keep: Annotated[int, Field(ge=1)] | None = None
     traces: Literal["keep", "drop"] = "keep"
     rounds: Annotated[int, Field(ge=1)] = 1
@@ -73,7 +79,7 @@ class RftConfig(Config):
         return self
 
     def resolved(self, root: Path) -> Self:
-        """A copy whose relative paths are below `root`; `accepted` stays a word."""
+        """Return a copy whose relative paths are below `root`; `accepted` stays as it is."""
         train = with_accepted(self.train, None).resolved(root)
         return self.model_copy(
             update={"sample": configs.rooted(self.sample, root), "train": with_accepted(train, ACCEPTED)}
@@ -84,7 +90,7 @@ _MARK = "/\0accepted"
 
 
 def with_accepted(train: TrainConfig, path: str | None) -> TrainConfig:
-    """`train` with `path` in the place of the accepted rows; None hides them from path resolution."""
+    """Return `train` with `path` instead of the accepted rows; None hides them from path resolution."""
     old, new = (ACCEPTED, _MARK) if path is None else (_MARK, path)
     stages = []
     for stage in train.stages:

@@ -1,9 +1,12 @@
-"""What a training run is, as frozen configuration. Loads no torch.
+"""The configuration of a training run. Importing it loads no torch.
 
-Strategy: a run is one model, one adapter and a list of stages through which that adapter goes in order. Every
-key is either honoured by the engine or refused; nothing is ignored.
-Promises: unknown keys are refused with a suggestion (see `dfkdata.common.config`), contradictions before any slow
-step, and relative paths mean "beside the configuration file" once `resolved` has been called."""
+A run is one model, one adapter and a list of stages that the adapter goes through in order.
+
+Guarantees:
+    - Unknown keys raise an error with a suggestion (see `dfkdata.common.config`), and so do keys that exclude
+      each other.
+    - Keys that the selected engine does not support raise `ConfigError`; no key is silently ignored.
+    - After `resolved`, relative paths are relative to the configuration file."""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ from dfktrain.config.sections import ModelCard, MonitorConfig
 Scheduler = Literal["cosine", "linear", "constant", "constant_with_warmup"]
 Precision = Literal["auto", "bf16", "fp32"]
 HUB = "hf://"
-"""How an address on the Hub begins."""
+"""The beginning of an address on the Hub."""
 
 PRESETS = ("all-linear", "language", "vision", "all", "servable")
 Optimizer = Literal["adamw_torch", "adamw_torch_fused", "adamw_8bit", "paged_adamw_8bit", "adafactor", "sgd"]
@@ -28,10 +31,14 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 class ModelConfig(Config):
     """The base model.
 
-    name: "tiny" (the built-in model), a folder, or a hub name. kind: "vlm" loads the vision-language class,
-    also for text-only data; "llm" a causal language model, and refuses a vision-language checkpoint.
-    chat_template: what replaces the model's own: the path of a Jinja file, or a name: "qwen3_5" (the one in
-    this package) or a named template of the model itself. attention: the attention implementation."""
+    Args:
+        name: "tiny" (the built-in model), a folder, or a hub name.
+        kind: "vlm" loads the vision-language class, also for text-only data; "llm" loads a causal language
+            model and refuses a vision-language checkpoint.
+        chat_template: Replaces the model's own template: the path of a Jinja file, "qwen3_5" (the one in this
+            package), or a named template of the model.
+        attention: The attention implementation.
+    """
 
     name: str
     kind: Literal["vlm", "llm"] = "vlm"
@@ -40,8 +47,15 @@ class ModelConfig(Config):
 
 
 class Switches(Config):
-    """Target modules by part: the vision tower or the language model, in each the attention (gated delta rule
-    included) and the MLP layers, and the merger between the two."""
+    """Target modules by part.
+
+    Args:
+        vision: Layers of the vision tower.
+        language: Layers of the language model.
+        attention: In both, the attention layers, gated delta rule included.
+        mlp: In both, the MLP layers.
+        merger: The merger between the two.
+    """
 
     vision: bool = True
     language: bool = True
@@ -53,15 +67,26 @@ class Switches(Config):
 class AdapterConfig(Config):
     """What is trained.
 
-    kind: "lora" | "qlora" (the base in 4 bit) | "full" (every weight; the other keys must then be left out)
-      | "peft" (any PEFT method: `method` is the dotted path of its config class, `options` its arguments).
-    target_modules: a preset, a regular expression written "re:...", a list of module name endings, or
-      switches. "all-linear" and "all": every linear layer but the head, vision tower and merger included.
-      "language": those of the language model; "vision": those of the tower and the merger; "servable":
-      language without the Gated DeltaNet projections, which servers leave out without a word.
-    loftq: start the adapter of a 4-bit base so that it makes up for the quantisation.
-    warm_start: an adapter to go on from, a folder or hf://ORG/NAME[@REVISION]; its rank and modules must
-      equal those written here."""
+    Args:
+        kind: "lora", "qlora" (the base in 4 bit), "full" (every weight; the other keys must then be left out)
+            or "peft" (any PEFT method).
+        rank: Rank of the adapter.
+        alpha: Scale of the adapter.
+        dropout: Dropout before the adapter.
+        bias: Which biases are trained.
+        rslora: Scale by the square root of the rank.
+        dora: Weight-decomposed adaptation.
+        loftq: Start the adapter of a 4-bit base so that it makes up for the quantisation.
+        method: With kind "peft", the dotted path of PEFT's configuration class.
+        options: With kind "peft", the arguments of that class.
+        target_modules: A word, a regular expression written "re:...", a list of endings of module names, or
+            switches. "all-linear" and "all" are every linear layer but the head, vision tower and merger
+            included; "language" those of the language model; "vision" those of the tower and the merger;
+            "servable" those of the language model without the Gated DeltaNet projections, which servers
+            silently leave out.
+        warm_start: An adapter to go on from, a folder or hf://ORG/NAME[@REVISION]; its rank and modules must
+            equal those written here.
+    """
 
     kind: Literal["lora", "qlora", "full", "peft"] = "lora"
     rank: Annotated[int, Field(ge=1)] = 16
@@ -105,29 +130,42 @@ class AdapterConfig(Config):
 
 
 class Resample(Config):
-    """How often rows of each gold value come in an epoch: field of meta.gold -> value -> weight (0.5 takes
-    half, 2 takes each twice). Values that are not listed keep weight 1. "balanced" brings all values to the
-    same number."""
+    """How often rows of each gold value come in an epoch.
+
+    Args:
+        field: Field of meta.gold.
+        weights: Value -> weight; 0.5 takes half of its rows, 2 takes each twice. Values that are not listed
+            keep weight 1. "balanced" brings all values to the same number of rows.
+    """
 
     field: str
     weights: dict[str, Annotated[float, Field(ge=0)]] | Literal["balanced"] = "balanced"
 
 
 class LabelWeights(Config):
-    """How much a row's scored tokens count in the loss: field of meta.gold -> value -> weight. Values that
-    are not listed weigh 1. "balanced": inversely to the number of rows.
+    """How much the scored tokens of a row count in the loss.
 
-    The weights are scaled once a stage so that they average 1 over its scored tokens: the learning rate keeps
-    its meaning, and a step with rows of one value only is still weighed (a weighted mean within the step
-    would cancel there)."""
+    The weights are scaled once for the stage so that their mean over its scored tokens is 1. The learning rate
+    keeps its meaning, and a step whose rows all have one value is weighted too (in a weighted mean within the
+    step the weights would cancel).
+
+    Args:
+        field: Field of meta.gold.
+        weights: Value -> weight. Values that are not listed have weight 1. "balanced" is inverse to the number
+            of rows of a value.
+    """
 
     field: str
     weights: dict[str, Annotated[float, Field(gt=0)]] | Literal["balanced"] = "balanced"
 
 
 class DataSource(Config):
-    """One data file. weight: how often its rows come in an epoch; 0.5 takes half of them, 2 takes each
-    twice."""
+    """One data file.
+
+    Args:
+        path: A JSONL file of the messages layout.
+        weight: How often its rows come in an epoch; 0.5 takes half of them, 2 takes each twice.
+    """
 
     path: str
     weight: Annotated[float, Field(gt=0)] = 1.0
@@ -136,8 +174,11 @@ class DataSource(Config):
 class SftPlus(Config):
     """Preserve general skills: a scored token's loss is (1 - lambda) * CE + lambda * KL(base || student).
 
-    lambda: more keeps more of what the base could do and learns the new data less; 0 is plain training.
-    temperature: of the KL; more lessens the base's influence, less stays closer to it."""
+    Args:
+        share: lambda (`lambda:` in YAML). A larger one keeps more of what the base can do and learns the new
+            data less; 0 is plain training.
+        temperature: Temperature of the KL. A higher one reduces the base's influence.
+    """
 
     model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
 
@@ -146,27 +187,48 @@ class SftPlus(Config):
 
 
 class Stage(Config):
-    """One pass of the adapter over some data, with its own optimiser and schedule.
+    """One pass of the adapter over some data, with an optimiser and a schedule of its own.
 
-    data, validation: JSONL files of the messages layout. Exactly one of epochs and steps says how long.
-    resample: rows of some gold values more or less often. label_weights: the same wish in the loss instead.
-    modality: "any", or only the rows that are "text" or "image"; a text stage leaves the vision tower
-    untouched.
-    batch_size: samples a device and micro-batch; batch_tokens instead: at most so many tokens in one.
-      accumulation: micro-batches a step. clip: gradient norm, 0 is off.
-    packing: the samples of a micro-batch in one row without padding; where the model or its kernels cannot
-      keep them apart exactly, padded batches are used and run.json says why.
-    max_length: tokens a row, image tokens included. on_too_long: "refuse" stops before training, "drop"
-      leaves longer rows out and counts them, "truncate_prompt" cuts the longest stretch of plain prompt
-      text, never an image or an answer.
-    max_pixels: pixel budget an image; None is the processor's own. dfk.json keeps it, so inference uses the
-    same.
-    turns: "last" scores the last answer; "all" makes one sample of every assistant turn, each with the exact
-      prompt that inference would give it.
-    eval_steps, save_steps, log_steps: in optimiser steps; None for eval and save means once an epoch.
-    sft_plus: stay near the base, see `SftPlus`.
-    best: keep the checkpoint with the lowest token-weighted validation loss. patience: evaluations without a
-      gain before the stage stops. watch: rows that the model answers meanwhile; None takes the run's."""
+    Args:
+        name: Name of the stage and of its folder.
+        data: JSONL files of the messages layout.
+        validation: JSONL files on which the validation loss is computed.
+        resample: Repeats or leaves out rows by their gold value.
+        label_weights: Weights rows in the loss by their gold value; excludes `resample`.
+        modality: "any", or only the rows that are "text" or "image". A stage with text only does not train the
+            vision tower.
+        epochs: Passes over the data; excludes `steps`. Without either it is one.
+        steps: Optimiser steps.
+        batch_size: Samples of a micro-batch on a device.
+        batch_tokens: Largest number of tokens of a micro-batch; excludes `batch_size`.
+        packing: Whether the samples of a micro-batch are packed into one row without padding. If the model or
+            its kernels cannot keep them apart exactly, batches are padded and run.json says why.
+        accumulation: Micro-batches of a step.
+        learning_rate: The highest learning rate.
+        scheduler: Its schedule.
+        warmup_ratio: Part of the steps in which it rises; excludes `warmup_steps`.
+        warmup_steps: Steps in which it rises.
+        optimizer: The optimiser.
+        weight_decay: Its weight decay.
+        beta2: Second beta of adamw.
+        clip: Largest norm of the gradient; 0 turns clipping off.
+        max_length: Largest number of tokens of a row, image tokens included.
+        on_too_long: "refuse" stops before training, "drop" leaves longer rows out and counts them,
+            "truncate_prompt" cuts the longest plain text of the prompt, never an image or an answer.
+        max_pixels: Largest number of pixels of an image; None is the processor's own. `dfk.json` records it for
+            inference.
+        turns: "last" scores the last answer; "all" makes a sample of every assistant turn, each with the prompt
+            that inference would give it.
+        group_by_length: Whether samples of similar length share a batch.
+        sft_plus: Stay close to the base, see `SftPlus`.
+        eval_steps: Steps between validations; None validates once an epoch.
+        save_steps: Steps between checkpoints; None saves once an epoch.
+        log_steps: Steps between log lines.
+        save_total_limit: Number of checkpoints that are kept.
+        best: Whether the weights with the lowest validation loss are kept.
+        patience: Validations without a gain before the stage stops.
+        watch: Rows that the model answers meanwhile; None takes those of the run.
+    """
 
     name: Name
     data: Annotated[tuple[str | DataSource, ...], Field(min_length=1)]
@@ -204,7 +266,7 @@ class Stage(Config):
 
     @property
     def sources(self) -> tuple[DataSource, ...]:
-        """`data` with every entry as a `Source`."""
+        """Return `data` with every entry as a `DataSource`."""
         return tuple(item if isinstance(item, DataSource) else DataSource(path=item) for item in self.data)
 
     @model_validator(mode="after")
@@ -239,11 +301,15 @@ class Stage(Config):
 
 
 class Evaluate(Config):
-    """What the run ends with: its model is asked and scored, and beside it the untouched base.
+    """The evaluation that a run ends with.
 
-    config: an evaluation preset (`dfkeval init` names them) or the path of an evaluation's YAML file;
-    its model and adapter are replaced by the run's. data: the rows, in place of the file's. before: ask the
-    base as well and compare. set: further changes of the evaluation, "metrics=[validity]"."""
+    Args:
+        config: An evaluation preset (`dfkeval init` lists them) or the path of an evaluation's YAML file. Its
+            model and adapter are replaced by the run's.
+        data: The rows, instead of the file's.
+        before: Whether the base is evaluated too and compared.
+        set: Further changes of the evaluation, such as "metrics=[validity]".
+    """
 
     config: str
     data: str | None = None
@@ -319,13 +385,13 @@ class TrainConfig(Config):
             raise ValueError("checkpointing: unsloth needs engine: unsloth; write checkpointing: torch")
         return self
 
-    def watched(self, stage: Stage) -> MonitorConfig | None:
-        """What the model answers during `stage`."""
+    def monitor_of(self, stage: Stage) -> MonitorConfig | None:
+        """Return the rows that the model answers during `stage`: the stage's own, or those of the run."""
         return stage.watch or self.watch
 
     @model_validator(mode="after")
-    def _can_be_asked(self) -> Self:
-        if self.model.kind == "llm" and any(self.watched(stage) for stage in self.stages):
+    def _supports_evaluation(self) -> Self:
+        if self.model.kind == "llm" and any(self.monitor_of(stage) for stage in self.stages):
             raise ValueError("watch asks vision-language models; leave it out for model.kind llm")
         if self.evaluate is not None and self.model.chat_template is not None:
             raise ValueError(
@@ -340,8 +406,9 @@ class TrainConfig(Config):
         return self
 
     def resolved(self, root: Path) -> Self:
-        """A copy whose relative paths are below `root`; a model name that is a folder there becomes that
-        folder."""
+        """Return a copy whose relative paths are below `root`.
+
+        A model name that is a folder below `root` becomes that folder."""
         stages = tuple(_absolute(stage, root) for stage in self.stages)
         folder = root / self.model.name
         template = self.model.chat_template
@@ -366,7 +433,7 @@ class TrainConfig(Config):
 
 
 def _rooted(evaluate: Evaluate, root: Path) -> Evaluate:
-    """A name without a suffix stays the name of a preset."""
+    # a name without a suffix stays the name of a preset
     config = str(root / evaluate.config) if Path(evaluate.config).suffix else evaluate.config
     data = str(root / evaluate.data) if evaluate.data else None
     return evaluate.model_copy(update={"config": config, "data": data})

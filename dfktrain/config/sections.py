@@ -1,7 +1,7 @@
-"""Sections of a training run's configuration that change no weight: what is watched, what the card says.
+"""Sections of a training configuration that change no weight: monitoring and the model card.
 
-Promises: loads no torch; nothing here enters a stage's fingerprint, so adding a section to a run that is
-under way does not start it again."""
+Nothing here is part of a stage's fingerprint, so a section that is added to an interrupted run does not start
+it again."""
 
 from __future__ import annotations
 
@@ -15,12 +15,17 @@ from dfkeval.types import Sampling
 
 
 class MonitorConfig(Config):
-    """Rows that the model in training answers now and then, and how its answers are scored.
+    """Rows that the model in training answers now and then (`watch:` in YAML), and how they are scored.
 
-    data: JSONL of the messages layout, with gold. limit: so many of its rows, drawn once by the run's seed.
-    metrics: members of dfkeval.metrics. every_steps: in optimiser steps; the start and the last step are
-    watched too. schema: None takes the one that the rows name. sampling: greedy by default, so that two
-    points differ by the weights alone. batch_tokens: prompt and answer tokens of one batch."""
+    Args:
+        data: A JSONL file of the messages layout, with gold.
+        limit: Number of its rows, drawn once with the run's seed.
+        metrics: Members of `dfkeval.metrics`.
+        every_steps: Optimiser steps between two evaluations. The start and the last step are evaluated too.
+        schema_name: The output schema (`schema:` in YAML); None takes the one that the rows name.
+        sampling: Greedy by default, so that two evaluations differ by the weights alone.
+        batch_tokens: Largest number of prompt and answer tokens of a batch.
+    """
 
     model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
 
@@ -33,17 +38,29 @@ class MonitorConfig(Config):
     batch_tokens: Annotated[int, Field(ge=1)] = 8_192
 
     def resolved(self, root: Path) -> Self:
-        """A copy whose data lies below `root`."""
+        """Return a copy whose data is below `root`."""
         return self.model_copy(update={"data": str(root / self.data)})
 
 
 class ModelCard(Config):
-    """What the card (README.md beside the weights) says that a run cannot know.
+    """What the model card (README.md beside the weights) says that a run cannot know.
 
-    title: default: the name of the run's folder. license: an identifier of the Hub, such as apache-2.0.
-    language, datasets, tags: for the Hub's header; datasets are names on the Hub. base_model: the base's name
-    on the Hub, where the run used a folder. summary, uses, out_of_scope, limitations: Markdown text.
-    developed_by, repository: who, and where the code lies. What is left out is said to be unknown."""
+    The card calls unknown what is left out.
+
+    Args:
+        title: Title of the card; None is the name of the run's folder.
+        license: An identifier of the Hub, such as apache-2.0.
+        language: Languages, for the Hub's header.
+        datasets: Names on the Hub, for its header.
+        tags: Tags, for the Hub's header.
+        base_model: The base's name on the Hub, if the run used a folder.
+        summary: Markdown text.
+        uses: Markdown text.
+        out_of_scope: Markdown text.
+        limitations: Markdown text.
+        developed_by: Person or organisation.
+        repository: Address of the code.
+    """
 
     title: str | None = None
     license: str | None = None

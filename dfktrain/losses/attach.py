@@ -1,19 +1,37 @@
 """Attach the loss to a model: its forward call returns the loss of the answer.
 
 The instance is patched, so wrappers (PEFT, DDP, FSDP) still see one forward call, and the head computes
-logits at scored positions only."""
+logits at scored positions only. This module imports transformers, which Unsloth has to patch first, so it is
+imported once the base is loaded."""
 
 from __future__ import annotations
 
 import inspect
 import types
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
+from transformers.utils import ModelOutput
 
 from dfktrain.engines import bare
 from dfktrain.losses.cross_entropy import answer_loss
 from dfktrain.losses.kl_to_base import kl_to_base_loss
+
+
+@dataclass
+class AnswerOutput(ModelOutput):
+    """What the forward call returns.
+
+    Attributes:
+        loss: The loss summed over scored tokens, which is minimised.
+        ce: Its cross entropy, with SFT-Plus only.
+        kl: Its divergence from the base, with SFT-Plus only.
+    """
+
+    loss: Tensor | None = None
+    ce: Tensor | None = None
+    kl: Tensor | None = None
 
 
 def score_answers(model: Any) -> None:
@@ -40,8 +58,6 @@ def score_answers(model: Any) -> None:
 
 
 def _scored(network: Any, labels: Tensor, weights: Tensor | None, inputs: dict[str, Any]) -> Any:
-    from dfktrain.losses.output import AnswerOutput  # imports transformers, which Unsloth has to patch first
-
     inputs = {name: value for name, value in inputs.items() if value is not None and name != "use_cache"}
     hidden = network.model(**inputs, use_cache=False).last_hidden_state
     head, setting = network.get_output_embeddings(), getattr(network, "dfk_kl_to_base", None)

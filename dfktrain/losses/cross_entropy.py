@@ -1,10 +1,15 @@
-"""Cross entropy at the scored positions only, summed, so that whoever knows the step's token count divides.
+"""The answer loss: cross entropy summed over the scored tokens of a batch.
 
-Strategy: pick the hidden states that predict a scored token, run the head on those, chunk by chunk, and form
-the gradient in the forward pass; a chunk's logits are gone before the next is made.
-Promises: no logits at prompt positions; peak memory is one chunk of logits; equal to the plain formula to
-fp32 rounding. Since the sum is over tokens, a step's gradient does not depend on how its samples were split
-into batches."""
+The sum is divided later by the number of scored tokens of the whole step, so a step's gradient does not depend
+on how its samples were split into batches.
+
+How it works: the head is applied only to hidden states that predict a scored token, chunk by chunk. The gradient
+is computed in the forward pass, so that a chunk's logits are freed before the next chunk.
+
+Guarantees:
+    - No logits are computed at positions of the prompt.
+    - The peak memory is one chunk of logits.
+    - Loss and gradient equal the plain formula up to fp32 rounding."""
 
 from __future__ import annotations
 
@@ -16,63 +21,65 @@ from torch import Tensor, nn
 from dfktrain.data.masking import IGNORE
 
 CHUNK_LOGITS = 1 << 26
-"""Logits a chunk: 2^26 fp32 values are 256 MiB."""
+"""Number of logits of a chunk; in fp32 they take 256 MiB."""
 
 
 def answer_loss(
     hidden: Tensor, labels: Tensor, head: nn.Module, chunk: int | None = None, weights: Tensor | None = None
 ) -> Tensor:
-    """Summed cross entropy, a scalar in fp32.
+    """Return the cross entropy summed over scored tokens, a scalar in fp32.
 
-    hidden: (B, T, H), the body's last states. labels: (B, T), -100 where no loss; label t is predicted by
-    state t-1.
-    head: the output projection. chunk: positions at once. weights: (B, T), what the term of label t is
-    multiplied by; None is 1 everywhere."""
+    Args:
+        hidden: Last hidden states of the body (B, T, H).
+        labels: Labels (B, T), -100 at tokens without loss; state t-1 predicts label t.
+        head: The output projection.
+        chunk: Number of positions of a chunk; None takes as many as `CHUNK_LOGITS` allows.
+        weights: Weights (B, T) of the labels' terms; None is 1 everywhere.
+    """
     states, targets = scored_states(hidden, labels)
     shares = scored_weights(weights, labels)
     size = chunk or max(1, CHUNK_LOGITS // max(1, vocabulary(head)))
-    if _is_plain(head):
+    if is_plain(head):
         return _AnswerLoss.apply(states, head.weight, targets, shares, size)
     return _recomputed(states, head, targets, shares, size)
 
 
 def scored_states(hidden: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """(N, H) states that predict a scored token, and (N,) those tokens."""
+    """Return the N states (N, H) that predict a scored token, and those tokens (N)."""
     scored = labels[:, 1:] != IGNORE
     return hidden[:, :-1][scored], labels[:, 1:][scored]
 
 
 def scored_weights(weights: Tensor | None, labels: Tensor) -> Tensor | None:
-    """(N,) weights of the scored tokens, in the order of `scored_states`; None stays None."""
+    """Return the weights (N) of the scored tokens in the order of `scored_states`; None stays None."""
     return None if weights is None else weights[:, 1:][labels[:, 1:] != IGNORE]
 
 
 def vocabulary(head: nn.Module) -> int:
-    """Rows of the head's weight."""
+    """Return the size of the vocabulary that a head predicts."""
     return int(getattr(head, "out_features", None) or head.weight.shape[0])
 
 
-def _is_plain(head: nn.Module) -> bool:
-    """A head whose weight is all there is: no bias, no adapter, no quantisation."""
+def is_plain(head: nn.Module) -> bool:
+    """Return whether a head is only its weight, without bias, adapter or quantisation."""
     return type(head) is nn.Linear and head.bias is None and head.weight.is_floating_point()
 
 
 class _AnswerLoss(torch.autograd.Function):
-    """sum over n of -shares[n] * log softmax(states[n] @ weight.T)[targets[n]]; the gradient is formed on the
-    way."""
+    """sum over n of -shares[n] * log softmax(states[n] @ weight.T)[targets[n]], with its gradient."""
 
     @staticmethod
     def forward(
         ctx: Any, states: Tensor, weight: Tensor, targets: Tensor, shares: Tensor | None, size: int
     ) -> Tensor:
-        wants_states, wants_weight = ctx.needs_input_grad[0], ctx.needs_input_grad[1]
+        needs_states, needs_weight = ctx.needs_input_grad[0], ctx.needs_input_grad[1]
         total = torch.zeros((), dtype=torch.float32, device=states.device)
-        d_states = torch.empty_like(states) if wants_states else None
-        d_weight = torch.zeros_like(weight, dtype=torch.float32) if wants_weight else None
-        kept = weight.to(states.dtype)
+        d_states = torch.empty_like(states) if needs_states else None
+        d_weight = torch.zeros_like(weight, dtype=torch.float32) if needs_weight else None
+        head = weight.to(states.dtype)
         for start in range(0, states.shape[0], size):
             part = slice(start, start + size)
-            logits = (states[part] @ kept.T).float()
+            logits = (states[part] @ head.T).float()
             norm = torch.logsumexp(logits, dim=-1, keepdim=True)
             aim = targets[part].unsqueeze(-1)
             share = None if shares is None else shares[part].unsqueeze(-1)
@@ -86,7 +93,7 @@ class _AnswerLoss(torch.autograd.Function):
                 slope.mul_(share)
             slope = slope.to(states.dtype)
             if d_states is not None:
-                d_states[part] = slope @ kept
+                d_states[part] = slope @ head
             if d_weight is not None:
                 d_weight += (slope.T @ states[part]).float()
         ctx.gradients = (d_states, None if d_weight is None else d_weight.to(weight.dtype))
@@ -105,7 +112,7 @@ class _AnswerLoss(torch.autograd.Function):
 
 
 def _recomputed(states: Tensor, head: nn.Module, targets: Tensor, shares: Tensor | None, size: int) -> Tensor:
-    """The same sum through any head (with adapters or bias), its logits made again in the backward pass."""
+    """Return the same sum for any head (with adapter or bias); its logits are recomputed in the backward pass."""
     from torch.utils.checkpoint import checkpoint
 
     def part(some: Tensor, aims: Tensor, share: Tensor | None) -> Tensor:

@@ -1,15 +1,18 @@
-"""SFT-Plus: learn the new answers and stay near what the base would have said at the same places.
+"""The loss of SFT-Plus: learn the answers and stay close to the base's predictions at the same tokens.
 
     loss of a scored token = (1 - lambda) * CE(target, student) + lambda * KL(base || student)
 
-KL is between softmax(logits / T) of both, without the factor T^2 that distillation uses: raising T flattens
-both sides and so lessens the base's influence, as the setting's documentation asks.
-Strategy: the teacher is the same network with its adapter off, or a frozen copy where all weights are
-trained; it gives hidden states only. Logits of both are made for scored positions, chunk by chunk, and the
-gradient is formed in the forward pass, as `dfktrain.losses.cross_entropy` does.
-Promises: equal to the plain formula to fp32 rounding; no more memory for logits than plain training, since a
-chunk holds a quarter of the positions and four tables; the teacher is deterministic (dropout off) and never
-trained."""
+KL is between softmax(logits / T) of both, without the factor T^2 that distillation uses: a higher T flattens
+both distributions and so reduces the influence of the base, as documented for the setting.
+
+How it works: the teacher is the same network with its adapter disabled, or a frozen copy if all weights are
+trained. It returns hidden states only. Logits of both are computed at scored positions, chunk by chunk, and the
+gradient in the forward pass, as in `dfktrain.losses.cross_entropy`.
+
+Guarantees:
+    - Loss and gradient equal the plain formula up to fp32 rounding.
+    - Logits take no more memory than in plain training: a chunk has four tables and a quarter of the positions.
+    - The teacher is deterministic (dropout is off) and never trained."""
 
 from __future__ import annotations
 
@@ -24,25 +27,34 @@ from torch import Tensor, nn
 
 from dfkdata.common.errors import ConfigError
 from dfktrain.data.masking import IGNORE
-from dfktrain.losses import cross_entropy as losses
+from dfktrain.losses.cross_entropy import CHUNK_LOGITS, is_plain, scored_states, scored_weights, vocabulary
 
 TABLES = 4
-"""Tables of logits that a chunk keeps at once: the student's, the base's, and both at temperature T."""
+"""Tables of logits in memory for a chunk: the student's, the base's, and both at temperature T."""
 
 
 class Teacher(Protocol):
-    """What the base says. head: its output projection."""
+    """The base as a teacher.
+
+    Attributes:
+        head: Its output projection.
+    """
 
     head: nn.Module
 
     def states(self, inputs: dict[str, Any]) -> Tensor:
-        """(B, T, H): the base's last hidden states for the inputs of the network's body, without a
-        gradient."""
+        """Return the base's last hidden states (B, T, H) for inputs of the network's body, without gradients."""
 
 
 @dataclass(frozen=True)
 class KLToBase:
-    """SFT-Plus of one stage. share: lambda, over 0. temperature: T."""
+    """The SFT-Plus setting of a stage.
+
+    Attributes:
+        teacher: The base.
+        share: lambda, above 0 and below 1.
+        temperature: T.
+    """
 
     teacher: Teacher
     share: float
@@ -50,14 +62,20 @@ class KLToBase:
 
 
 class AdapterDisabledTeacher:
-    """The student's own network with every adapter layer switched off.
+    """The student's own network with every adapter layer disabled.
 
-    PEFT's own `disable_adapter` also turns gradients on when it leaves, which would unfreeze what a stage has
-    frozen; here only the layers' switch is moved."""
+    PEFT's own `disable_adapter` turns gradients on when it ends, which would unfreeze what a stage has frozen;
+    this class only switches the layers.
+
+    Args:
+        model: The model with its adapter.
+        net: The network below the adapter.
+
+    Raises:
+        ConfigError: The adapter has no layers that can be disabled.
+    """
 
     def __init__(self, model: Any, net: Any) -> None:
-        """model: with the adapter. net: the network below it. Raises `ConfigError` where nothing can be
-        switched off."""
         from peft.tuners.tuners_utils import BaseTunerLayer
 
         self.net = net
@@ -67,7 +85,7 @@ class AdapterDisabledTeacher:
             raise ConfigError("sft_plus: this adapter cannot be switched off; use adapter.kind lora or full")
 
     def states(self, inputs: dict[str, Any]) -> Tensor:
-        """As `Teacher.states`; the network is as before afterwards."""
+        """See `Teacher.states`; the network is as before afterwards."""
         was_training, switches = self.net.training, [layer._disable_adapters for layer in self.layers]
         self.net.eval()
         for layer in self.layers:
@@ -82,7 +100,11 @@ class AdapterDisabledTeacher:
 
 
 class FrozenTeacher:
-    """A copy of the network as it is now. It costs the memory of its weights once more."""
+    """A frozen copy of the network as it is now; it needs the memory of all weights once more.
+
+    Args:
+        net: The network.
+    """
 
     def __init__(self, net: Any) -> None:
         # one deepcopy of both, so that a tied head stays tied
@@ -90,16 +112,20 @@ class FrozenTeacher:
         self.body, self.head = body.eval().requires_grad_(False), head.eval().requires_grad_(False)
 
     def states(self, inputs: dict[str, Any]) -> Tensor:
-        """As `Teacher.states`."""
+        """See `Teacher.states`."""
         with torch.no_grad():
             return self.body(**inputs, use_cache=False).last_hidden_state
 
 
 @contextmanager
-def kl_to_base(net: Any, keep: KLToBase | None) -> Iterator[None]:
-    """Within, the patched forward of `net` (see `engines.transformers.score_answers`) returns the SFT-Plus
-    loss."""
-    net.dfk_kl_to_base = keep
+def kl_to_base(net: Any, setting: KLToBase | None) -> Iterator[None]:
+    """Let the forward call of a network return the SFT-Plus loss within.
+
+    Args:
+        net: A network that `dfktrain.losses.attach.score_answers` has patched, without its adapter's wrapper.
+        setting: The setting; None leaves the plain answer loss.
+    """
+    net.dfk_kl_to_base = setting
     try:
         yield
     finally:
@@ -111,31 +137,37 @@ def kl_to_base_loss(
     base_hidden: Tensor,
     labels: Tensor,
     heads: tuple[nn.Module, nn.Module],
-    keep: KLToBase,
+    setting: KLToBase,
     chunk: int | None = None,
     weights: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """(summed loss, summed CE, summed KL), scalars in fp32; only the first has a gradient.
+    """Return the sums of loss, CE and KL over scored tokens, scalars in fp32; only the loss has a gradient.
 
-    hidden, base_hidden: (B, T, H) of student and base. labels: (B, T), -100 where no loss. heads: of student
-    and base. chunk: positions at once. weights: (B, T), what both terms of label t count; None is 1
-    everywhere."""
-    states, targets = losses.scored_states(hidden, labels)
+    Args:
+        hidden: Last hidden states (B, T, H) of the student.
+        base_hidden: Those of the base.
+        labels: Labels (B, T), -100 at tokens without loss; state t-1 predicts label t.
+        heads: Output projections of student and base.
+        setting: lambda and T.
+        chunk: Number of positions of a chunk; None takes as many as `CHUNK_LOGITS` allows.
+        weights: Weights (B, T) of the labels' terms; None is 1 everywhere.
+    """
+    states, targets = scored_states(hidden, labels)
     base = base_hidden[:, :-1][labels[:, 1:] != IGNORE]
-    counts = losses.scored_weights(weights, labels)
+    counts = scored_weights(weights, labels)
     student, teacher = heads
-    size = chunk or max(1, losses.CHUNK_LOGITS // TABLES // max(1, losses.vocabulary(student)))
-    if losses._is_plain(student) and losses._is_plain(teacher):
-        settings = (keep.share, keep.temperature, size)
+    size = chunk or max(1, CHUNK_LOGITS // TABLES // max(1, vocabulary(student)))
+    if is_plain(student) and is_plain(teacher):
+        settings = (setting.share, setting.temperature, size)
         sums: tuple[Tensor, Tensor, Tensor] = _KLToBaseLoss.apply(
             states, student.weight, base, teacher.weight, targets, counts, settings
         )
         return sums
-    return _recomputed(states, base, targets, counts, heads, keep, size)
+    return _recomputed(states, base, targets, counts, heads, setting, size)
 
 
 class _KLToBaseLoss(torch.autograd.Function):
-    """The three sums, with the gradient of the first formed on the way."""
+    """The three sums, with the gradient of the first."""
 
     @staticmethod
     def forward(
@@ -149,21 +181,21 @@ class _KLToBaseLoss(torch.autograd.Function):
         settings: tuple[float, float, int],
     ) -> tuple[Tensor, Tensor, Tensor]:
         share, temperature, size = settings
-        wants_states, wants_weight = ctx.needs_input_grad[0], ctx.needs_input_grad[1]
+        needs_states, needs_weight = ctx.needs_input_grad[0], ctx.needs_input_grad[1]
         sums = torch.zeros(2, dtype=torch.float32, device=states.device)
-        d_states = torch.empty_like(states) if wants_states else None
-        d_weight = torch.zeros_like(weight, dtype=torch.float32) if wants_weight else None
-        kept, base_kept = weight.to(states.dtype), base_weight.to(base.dtype)
+        d_states = torch.empty_like(states) if needs_states else None
+        d_weight = torch.zeros_like(weight, dtype=torch.float32) if needs_weight else None
+        head, base_head = weight.to(states.dtype), base_weight.to(base.dtype)
         for start in range(0, states.shape[0], size):
             part = slice(start, start + size)
-            tables = (states[part] @ kept.T).float(), (base[part] @ base_kept.T).float()
-            found, slope = _chunk(*tables, targets[part].unsqueeze(-1), share, temperature)
+            tables = (states[part] @ head.T).float(), (base[part] @ base_head.T).float()
+            terms, slope = _chunk(*tables, targets[part].unsqueeze(-1), share, temperature)
             if counts is not None:
-                found, slope = found * counts[part], slope.mul_(counts[part].unsqueeze(-1))
-            sums += found.sum(-1)
+                terms, slope = terms * counts[part], slope.mul_(counts[part].unsqueeze(-1))
+            sums += terms.sum(-1)
             slope = slope.to(states.dtype)
             if d_states is not None:
-                d_states[part] = slope @ kept
+                d_states[part] = slope @ head
             if d_weight is not None:
                 d_weight += (slope.T @ states[part]).float()
         ctx.gradients = (d_states, None if d_weight is None else d_weight.to(weight.dtype))
@@ -184,20 +216,19 @@ class _KLToBaseLoss(torch.autograd.Function):
 def _chunk(
     logits: Tensor, base: Tensor, aim: Tensor, share: float, temperature: float
 ) -> tuple[Tensor, Tensor]:
-    """(CE and KL (2, N), slope of the loss in the logits (N, V)). The tables are written over.
-
-    d CE / d z = softmax(z) - target, d KL / d z = (softmax(z / T) - softmax(b / T)) / T."""
+    """Return CE and KL (2, N) and the gradient of the loss in the logits (N, V); it overwrites the tables."""
+    # d CE / d z = softmax(z) - target, d KL / d z = (softmax(z / T) - softmax(b / T)) / T
     soft = logits / temperature
     soft -= torch.logsumexp(soft, dim=-1, keepdim=True)
     base = base.div_(temperature)
     base -= torch.logsumexp(base, dim=-1, keepdim=True)
-    wanted = base.exp()
-    divergence = base.sub_(soft).mul_(wanted).sum(-1)
+    base_probabilities = base.exp()
+    divergence = base.sub_(soft).mul_(base_probabilities).sum(-1)
     slope = logits.sub_(torch.logsumexp(logits, dim=-1, keepdim=True))
     cross = -slope.gather(-1, aim).squeeze(-1)
     slope = slope.exp_()
     slope.scatter_add_(-1, aim, torch.full_like(aim, -1, dtype=slope.dtype))
-    slope = slope.mul_(1 - share).add_(soft.exp_().sub_(wanted), alpha=share / temperature)
+    slope = slope.mul_(1 - share).add_(soft.exp_().sub_(base_probabilities), alpha=share / temperature)
     return torch.stack([cross, divergence]), slope
 
 
@@ -207,21 +238,21 @@ def _recomputed(
     targets: Tensor,
     counts: Tensor | None,
     heads: tuple[nn.Module, nn.Module],
-    keep: KLToBase,
+    setting: KLToBase,
     size: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The same sums through any head (with bias or quantised), logits made again in the backward pass."""
+    """Return the same sums for any head (with bias or quantised); logits are recomputed in the backward pass."""
     from torch.utils.checkpoint import checkpoint
 
     def part(some: Tensor, known: Tensor, aims: Tensor, count: Tensor | None) -> Tensor:
         logits = heads[0](some).float()
         with torch.no_grad():
-            wanted = (heads[1](known).float() / keep.temperature).log_softmax(-1)
+            base_soft = (heads[1](known).float() / setting.temperature).log_softmax(-1)
         cross = nn.functional.cross_entropy(logits, aims, reduction="none")
-        soft = (logits / keep.temperature).log_softmax(-1)
-        divergence = nn.functional.kl_div(soft, wanted, reduction="none", log_target=True).sum(-1)
-        found = torch.stack([cross, divergence])
-        return (found if count is None else found * count).sum(-1)
+        soft = (logits / setting.temperature).log_softmax(-1)
+        divergence = nn.functional.kl_div(soft, base_soft, reduction="none", log_target=True).sum(-1)
+        terms = torch.stack([cross, divergence])
+        return (terms if count is None else terms * count).sum(-1)
 
     sums = torch.zeros(2, dtype=torch.float32, device=states.device)
     for start in range(0, states.shape[0], size):
@@ -229,5 +260,5 @@ def _recomputed(
         count = None if counts is None else counts[chunk]
         sums = sums + checkpoint(part, states[chunk], base[chunk], targets[chunk], count, use_reentrant=False)
     cross, divergence = sums.unbind()
-    loss = (1 - keep.share) * cross + keep.share * divergence
+    loss = (1 - setting.share) * cross + setting.share * divergence
     return loss, cross.detach(), divergence.detach()

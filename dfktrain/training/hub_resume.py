@@ -1,14 +1,17 @@
-"""A stopped run on the Hub, and going on from there on another machine.
+"""Send a stopped run to the Hub, and resume it from there on another machine.
 
     checkpoint/resume.json                                  what belongs to the state, with hashes
     checkpoint/stages/NAME/{started,stage}.json, adapter/   a finished stage
     checkpoint/stages/NAME/started.json, checkpoints/checkpoint-N/    the stage under way
 
-Strategy: the part of a run's folder that `train` needs to go on is sent as it lies there, and put back as it
-lay; everything else is `train`'s own going on.
-Promises: the run ends with the weights of an undisturbed one (CPU, fp32); no folder of this machine is named
-in what is sent; every file that comes back has the hash that was written down, and none lands outside the
-stages; a folder appears whole or not at all, and what it already holds is never overwritten."""
+How it works: the files of a run's folder that `train` needs to go on are sent as they are and put back in the
+same places; `train` then goes on as it does on the machine where the run was stopped.
+
+Guarantees:
+    - The run ends with the weights of an undisturbed one (CPU, fp32).
+    - No folder of this machine is named in what is sent.
+    - Every file that comes back has its recorded hash, and none is written outside the stages.
+    - A folder appears whole or not at all, and its files are never overwritten."""
 
 from __future__ import annotations
 
@@ -43,8 +46,12 @@ _STATE = re.compile(r"^(?:optimizer\.pt|scheduler\.pt|rng_state(?:_\d+)?\.pth|tr
 
 @dataclass(frozen=True)
 class State:
-    """How far a run is. finished: stages that are done. step: of the stage under way, 0 where it has no whole
-    checkpoint."""
+    """How far a run is.
+
+    Attributes:
+        finished: Number of finished stages.
+        step: Step of the newest whole checkpoint of the stage under way, 0 if there is none.
+    """
 
     finished: int
     step: int
@@ -54,58 +61,70 @@ class State:
 
 
 def plan(run: str | Path) -> list[hub.File]:
-    """What a stopped run needs to go on elsewhere: finished stages, and the newest whole checkpoint of the
-    one under way.
+    """Return the files that a stopped run needs to go on elsewhere.
 
-    Raises `ConfigError` where there is nothing to go on from, for a finished run, and for sharded states."""
+    These are the finished stages and the newest whole checkpoint of the stage under way.
+
+    Raises:
+        ConfigError: The run is finished, has no whole checkpoint, or was trained with sharded weights.
+    """
     run = Path(run)
     if (run / "run.json").is_file():
         raise ConfigError(f"{run}: finished, there is nothing to resume; push it without --checkpoint")
-    found = [file for stage in _stages(run) for file in _of_stage(run, stage)]
-    if not found:
+    files = [file for stage in _stages(run) for file in _of_stage(run, stage)]
+    if not files:
         raise ConfigError(f"{run}: no whole checkpoint yet; stages[].save_steps says when one is written")
-    for file in found:
+    for file in files:
         hub.check_leak(file, run)
-    index = {"format": 1, "state": vars(reached(run)), "files": {file.name: _sha256(file) for file in found}}
-    made = [hub.File(INDEX, json.dumps(index, indent=2).encode() + b"\n"), *found]
-    return [hub.File(FOLDER + file.name, file.content) for file in made]
+    index = {"format": 1, "state": vars(reached(run)), "files": {file.name: _sha256(file) for file in files}}
+    index_file = hub.File(INDEX, json.dumps(index, indent=2).encode() + b"\n")
+    return [hub.File(FOLDER + file.name, file.content) for file in (index_file, *files)]
 
 
 def reached(run: Path) -> State:
-    """How far the run in a folder is; nothing at all where there is none."""
+    """Return how far the run in a folder is; a folder without a run has finished nothing."""
     steps = [_checkpoint(stage) for stage in _stages(run)]
     step = max((int(path.name.rpartition("-")[2]) for path in steps if path), default=0)
     return State(sum((stage / "stage.json").is_file() for stage in _stages(run)), step)
 
 
 def restore(address: str, out: str | Path) -> State:
-    """Put the state at hf://ORG/NAME[@REVISION] into the run's folder `out`, and say how far it is.
+    """Download the state of a stopped run into the run's folder, unless the folder is as far or further.
 
-    A folder that is as far or further keeps what it has. Raises `ConfigError` for one that is not, and for an
-    address without a state; `BackendError` for a download that failed or does not match its hashes."""
+    Args:
+        address: hf://ORG/NAME[@REVISION].
+        out: The run's folder.
+
+    Returns:
+        How far the run in `out` is.
+
+    Raises:
+        ConfigError: The folder holds a run that is less far, or the address has no state.
+        BackendError: The download fails or does not match its hashes.
+    """
     out = Path(out)
     index = _index(hub.download(address, (FOLDER + INDEX,)) / FOLDER / INDEX, address)
-    told, here = State(**index["state"]), reached(out)
+    remote, local = State(**index["state"]), reached(out)
     if (out / "stages").is_dir():
-        if (here.finished, here.step) < (told.finished, told.step):
+        if (local.finished, local.step) < (remote.finished, remote.step):
             raise ConfigError(
-                f"{out} holds a run that is less far ({here}) than {address} ({told}); choose another --out, "
+                f"{out} holds a run that is less far ({local}) than {address} ({remote}); choose another --out, "
                 f"or leave --resume out to go on from what is there"
             )
-        return here
+        return local
     folder = hub.download(address, [FOLDER + name for name in index["files"]]) / FOLDER
     part = out / f".resume-{os.getpid()}"
     try:
         for name, sha256 in index["files"].items():
             _put(folder / name, part / name, sha256, address)
-        _at_home(part, out)
+        _rebase_best(part, out)
         (part / "stages").rename(out / "stages")
     except OSError as error:
         if not (out / "stages").is_dir():  # another process of this run was faster
             raise BackendError(f"{address}: cannot be put into {out}: {error}") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
-    return told
+    return remote
 
 
 def _stages(run: Path) -> list[Path]:
@@ -113,7 +132,7 @@ def _stages(run: Path) -> list[Path]:
 
 
 def _checkpoint(stage: Path) -> Path | None:
-    """The newest whole checkpoint of a stage that is not finished."""
+    """Return the newest whole checkpoint of a stage that is not finished."""
     return None if (stage / "stage.json").is_file() else last_complete(stage / "checkpoints")
 
 
@@ -140,8 +159,7 @@ def _weights(run: Path, folder: Path) -> Iterator[hub.File]:
 
 
 def _trainer_state(run: Path, newest: Path) -> Iterator[hub.File]:
-    """Optimiser, scheduler, random states and the library's own state, and the weights that are best so far
-    where a stage keeps them."""
+    """Yield optimiser, scheduler, random states and the Trainer's state, and the best weights if they are kept."""
     if not (newest / "optimizer.pt").is_file():
         raise ConfigError(f"{newest}: no optimizer.pt; states of sharded training are not sent to the Hub")
     for path in sorted(newest.iterdir()):
@@ -159,7 +177,7 @@ def _trainer_state(run: Path, newest: Path) -> Iterator[hub.File]:
 
 
 def _without_folders(path: Path) -> bytes:
-    """stage.json with the names of its data files instead of their paths."""
+    """Return stage.json with the names of its data files instead of their paths."""
     record = json.loads(path.read_bytes())
     named: dict[str, str] = {}
     for at, (file, sha256) in enumerate(record["data_sha256"].items()):
@@ -175,7 +193,7 @@ def _sha256(file: hub.File) -> str:
 
 
 def _index(path: Path, address: str) -> Mapping[str, Any]:
-    """resume.json, checked: its file names lead nowhere but into the stages."""
+    """Return the checked contents of resume.json, whose file names all lie in the stages."""
     record = json_files.read_json_or_none(path)
     if record is None:
         raise ConfigError(
@@ -198,8 +216,8 @@ def _put(source: Path, target: Path, sha256: str, address: str) -> None:
         raise BackendError(f"{address}: {target.name} is not the file that was pushed (its hash differs)")
 
 
-def _at_home(part: Path, out: Path) -> None:
-    """The best checkpoint is named by its place, and that is `out` now."""
+def _rebase_best(part: Path, out: Path) -> None:
+    """Change the recorded path of the best checkpoint to its place below `out`."""
     for path in part.glob("stages/*/checkpoints/*/trainer_state.json"):
         state = json.loads(path.read_bytes())
         if state.get("best_model_checkpoint"):

@@ -1,5 +1,4 @@
-"""What a run writes down, so that it can be repeated, resumed and trusted: fingerprints, versions, run.json,
-dfk.json."""
+"""Compute what identifies a stage (its fingerprint) and what inference must repeat (`dfk.json`)."""
 
 from __future__ import annotations
 
@@ -30,8 +29,19 @@ def fingerprint(*parts: Any) -> str:
 
 
 def run_facts(config: TrainConfig, base: LoadedBase, template: str, precision: str) -> dict[str, Any]:
-    """What all stages share: base, adapter, seed, precision, template. Paths are not part of it, contents
-    are."""
+    """Return what decides the weights of all stages: base, adapter, seed, precision and template.
+
+    It contains hashes of files, never their paths.
+
+    Args:
+        config: The run's configuration, without addresses on the Hub.
+        base: The loaded base.
+        template: Hash of the chat template.
+        precision: "fp32" or "bf16".
+
+    Raises:
+        ConfigError: The folder of `warm_start` does not exist.
+    """
     adapter = config.adapter.model_dump(mode="json", exclude={"warm_start"})
     warm = config.adapter.warm_start
     return {
@@ -46,8 +56,7 @@ def run_facts(config: TrainConfig, base: LoadedBase, template: str, precision: s
 
 
 def _weights(base: LoadedBase) -> str | None:
-    """Which weights a base has: the hash of a folder's, the commit of a hub model's; None where neither is
-    known."""
+    """Return the hash of a folder's weights or the commit of a hub model, None if neither is known."""
     from dfkeval.models import tiny
     from dfkeval.models.source import TINY
 
@@ -59,14 +68,15 @@ def _weights(base: LoadedBase) -> str | None:
 
 
 def stage_facts(stage: Stage, data: StageData) -> dict[str, Any]:
-    """What makes a stage what it is: its settings and its files' contents; of the validation files where they
-    choose the weights."""
+    """Return what decides the weights of a stage: its settings and the contents of its files.
+
+    Validation files count only if they choose the weights."""
     settings = stage.model_dump(
         mode="json", exclude={"data", "validation", "log_steps", "save_total_limit", "save_steps", "watch"}
     )
     weights = [source.weight for source in stage.sources]
-    chooses = stage.best or stage.patience is not None
-    validation = [data_sha256(path) for path in stage.validation] if chooses else []
+    decides = stage.best or stage.patience is not None
+    validation = [data_sha256(path) for path in stage.validation] if decides else []
     return {
         "settings": settings,
         "data": [*data.sha256.values()],
@@ -81,15 +91,17 @@ def _warm_start_sha256(folder: Path) -> str:
     return folder_sha256(folder)
 
 
-def card(
+def model_metadata(
     data: StageData, stage: Stage, base: metadata.BaseRecord, template: str, adapter: AdapterConfig
 ) -> metadata.ModelMetadata:
-    """`dfk.json`: what inference must repeat. A field on which the rows differ is left empty."""
-    tools = _only(data.tools)
+    """Return the contents of `dfk.json`: what inference must repeat.
+
+    A field on which the rows differ is left empty."""
+    tools = _common(data.tools)
     return metadata.ModelMetadata(
-        schema=_only(data.schemas),
-        form=_only(data.variants),
-        system_prompt=_only(data.systems),
+        schema=_common(data.schemas),
+        form=_common(data.variants),
+        system_prompt=_common(data.systems),
         tools=json.loads(tools) if tools else None,
         template_sha256=template,
         max_pixels=stage.max_pixels,
@@ -105,6 +117,6 @@ def _quantized(adapter: AdapterConfig) -> str | None:
     return "nf4+loftq" if adapter.loftq else "nf4"
 
 
-def _only(values: Iterable[Any]) -> Any:
+def _common(values: Iterable[Any]) -> Any:
     distinct = list(values)
     return distinct[0] if len(distinct) == 1 else None

@@ -1,7 +1,9 @@
-"""What a watch asks: the slice of rows, and the evaluation of one point. Loads no torch.
+"""Prepare the monitoring of a model in training: the rows that it answers, and how they are scored.
 
-Promises: `check` says before a model is loaded what could not be asked or scored; the slice is a function of
-the file and the seed."""
+Guarantees:
+    - Importing this module loads no torch, and `check` finds what could not be asked or scored before a model
+      is loaded.
+    - The rows depend on the file and the seed only."""
 
 from __future__ import annotations
 
@@ -23,31 +25,36 @@ LIVE = "the model in training"
 
 
 def check(config: TrainConfig) -> None:
-    """Raise `ConfigError` or `DataError` for a slice that could not be asked or scored."""
-    for watched in {id(each): each for each in map(config.watched, config.stages) if each}.values():
-        settings = evaluation(watched, Path(watched.data))
+    """Raise `ConfigError` or `DataError` if rows of `watch:` cannot be asked or scored."""
+    monitors = [monitor for stage in config.stages if (monitor := config.monitor_of(stage)) is not None]
+    for monitor in {id(monitor): monitor for monitor in monitors}.values():
+        settings = evaluation(monitor, Path(monitor.data))
         configs.resolve(settings, read_rows(settings)[0])
 
 
-def evaluation(watched: MonitorConfig, data: Path) -> EvalConfig:
-    """The evaluation of one point."""
+def evaluation(monitor: MonitorConfig, data: Path) -> EvalConfig:
+    """Return the configuration of one evaluation of the rows in `data`."""
     return EvalConfig.model_validate(
         {
             "data": data,
-            "schema": watched.schema_name,
+            "schema": monitor.schema_name,
             "backend": {"kind": "transformers", "model": LIVE},
-            "metrics": watched.metrics,
-            "sampling": watched.sampling,
+            "metrics": monitor.metrics,
+            "sampling": monitor.sampling,
             "resamples": RESAMPLES,
         }
     )
 
 
-def slice_of(watched: MonitorConfig, seed: int, folder: Path) -> Path:
-    """Write the slice to `folder`/rows.jsonl, image paths absolute; the same file and seed give the same."""
-    rows = list(load_rows(watched.data))
-    kept = sorted(random.Random(f"watch {seed}").sample(range(len(rows)), min(watched.limit, len(rows))))
+def write_rows(monitor: MonitorConfig, seed: int, folder: Path) -> Path:
+    """Draw the rows that the model answers, write them to `folder`/rows.jsonl and return that file.
+
+    Paths of images become absolute. The same file and seed give the same rows.
+    """
+    rows = list(load_rows(monitor.data))
+    count = min(monitor.limit, len(rows))
+    places = sorted(random.Random(f"watch {seed}").sample(range(len(rows)), count))
     path = folder / "rows.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
-    json_files.write_bytes(path, b"".join(msgspec.json.encode(rows[at]) + b"\n" for at in kept))
+    json_files.write_bytes(path, b"".join(msgspec.json.encode(rows[at]) + b"\n" for at in places))
     return path

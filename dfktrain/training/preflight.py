@@ -1,9 +1,12 @@
-"""Preflight: what a run would do, found out without a GPU, without weights and without training.
+"""Report what a run would do, without a GPU, without weights and without training.
 
-Strategy: rows go through the encoder that training uses, so what is counted here is what will be trained on;
-the network is built from its config on the meta device, so its size is exact and costs nothing.
-Promises: opens image headers only; reports every row that would be refused, with its reason, and goes on;
-time and memory are estimates and are called so."""
+How it works: rows go through the collator that training uses, so the counts are those of the training. The
+network is built from its configuration on the meta device, so its size is exact and takes no memory.
+
+Guarantees:
+    - Only headers of images are read.
+    - Every row that training would refuse is reported with its reason.
+    - Time and memory are estimates and are called so."""
 
 from __future__ import annotations
 
@@ -35,8 +38,20 @@ from dfktrain.weights import extra_tensors
 
 @dataclass
 class StagePreflight:
-    """What one stage would see. lengths, scored, image_tokens, video_tokens: a number for each sample. steps:
-    on one device."""
+    """What one stage would train on.
+
+    Attributes:
+        name: Name of the stage.
+        samples: Its samples.
+        lengths, scored, image_tokens, video_tokens: Numbers of tokens of each sample.
+        pixels: Pixels of each sample with images.
+        left_out: Reason -> number of rows.
+        refused: Why rows cannot be trained on.
+        validation: Number of validation samples.
+        steps: Optimiser steps on one device.
+        micro_tokens: Tokens of the largest micro-batch.
+        notes: What the user should know.
+    """
 
     name: str
     samples: list[EncodedSample] = field(default_factory=list)
@@ -55,7 +70,13 @@ class StagePreflight:
 
 @dataclass
 class Size:
-    """Parameters of the base, and of what is trained; modules: the linear layers that carry an adapter."""
+    """Size of a network.
+
+    Attributes:
+        base: Parameters of the base.
+        trained: Parameters that are trained.
+        modules: Linear layers with an adapter.
+    """
 
     base: int
     trained: int
@@ -64,8 +85,21 @@ class Size:
 
 @dataclass
 class Preflight:
-    """The whole preflight. faults: what would stop the run. collator: of the last stage, for showing
-    samples."""
+    """What a run would do.
+
+    Attributes:
+        stages: Each stage.
+        faults: What would stop the run.
+        kernels: Kernels of the network.
+        versions: Installed packages.
+        size: Size of the network, None if no layer would carry an adapter.
+        memory_gib: Estimated peak memory.
+        seconds: Estimated time.
+        engine: Name of the engine.
+        precision: Precision and why.
+        collator: Collator of the last stage, to show samples.
+        notes: What the user should know.
+    """
 
     stages: list[StagePreflight] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
@@ -80,9 +114,13 @@ class Preflight:
     notes: list[str] = field(default_factory=list)
 
 
-def plan(config: TrainConfig) -> Preflight:
-    """The preflight of `config`. Raises `ConfigError` or `BackendError` only where nothing can be looked
-    at."""
+def preflight(config: TrainConfig) -> Preflight:
+    """Return what a run of `config` would do; what would stop it is in `faults`.
+
+    Raises:
+        ConfigError: The model's type is not supported.
+        BackendError: The model's configuration cannot be read.
+    """
     report = Preflight()
     _machine(report, config)
     report.versions = check_versions(report.engine)
@@ -94,9 +132,9 @@ def plan(config: TrainConfig) -> Preflight:
         report.collator = Collator(processor, max_length=stage.max_length, max_pixels=stage.max_pixels)
         report.stages.append(_stage(stage, report.collator, config.seed, index, report.faults))
     _estimate(report, config, network)
-    report.notes = _serving(report.size)
-    if config.adapter.kind == "full" and (passed := extra_tensors.ignored_patterns(network)):
-        names = ", ".join(passed)
+    report.notes = _serving_notes(report.size)
+    if config.adapter.kind == "full" and (patterns := extra_tensors.ignored_patterns(network)):
+        names = ", ".join(patterns)
         report.notes.append(
             f"tensors that the model's class does not load ({names}) are kept as the base has them"
         )
@@ -104,8 +142,7 @@ def plan(config: TrainConfig) -> Preflight:
 
 
 def _machine(report: Preflight, config: TrainConfig) -> None:
-    """Engine, precision, and the keys that they cannot honour; what cannot run here is a fault, and the plan
-    goes on."""
+    """Report engine, precision and the keys that they do not support."""
     why = "as configured"
     try:
         report.engine, _ = select_engine(config.engine)
@@ -121,8 +158,7 @@ def _machine(report: Preflight, config: TrainConfig) -> None:
     report.faults += unsupported(config, report.engine, precision)
 
 
-def _serving(size: Size | None) -> list[str]:
-    """What servers do with such an adapter."""
+def _serving_notes(size: Size | None) -> list[str]:
     modules = size.modules if size else []
     notes = []
     if any(map(families.is_vision, modules)):
@@ -150,64 +186,73 @@ def _size(network: Any, adapter: AdapterConfig, faults: list[str]) -> Size | Non
 
 
 def _stage(stage: Stage, collator: Collator, seed: int, index: int, faults: list[str]) -> StagePreflight:
-    found = StagePreflight(stage.name)
+    report = StagePreflight(stage.name)
     data = StageData()
     try:
-        data = read_stage(stage, collator, seed, found.refused)
-        found.validation = len(read_validation(stage, collator))
+        data = read_stage(stage, collator, seed, report.refused)
+        report.validation = len(read_validation(stage, collator))
     except DataError as error:
         faults.append(str(error))
-    if found.refused:
-        faults.append(f"stage {stage.name}: {len(found.refused)} rows cannot be trained on")
-    found.samples = data.samples
-    found.lengths = [len(sample) for sample in data.samples]
-    found.scored = [sample.scored for sample in data.samples]
-    found.image_tokens = [_times(collator.image_id, sample) for sample in data.samples]
-    found.video_tokens = [_times(collator.video_id, sample) for sample in data.samples]
-    found.left_out = dict(data.left_out)
-    found.pixels = [count * _pixels_a_token(collator) for count in found.image_tokens if count]
-    found.steps = steps(stage, found.lengths, seed=seed + index)
-    found.micro_tokens = micro_tokens(stage, found.lengths)
-    found.notes = _notes(stage, found) + _controls(data.controls)
-    return found
+    if report.refused:
+        faults.append(f"stage {stage.name}: {len(report.refused)} rows cannot be trained on")
+    report.samples = data.samples
+    report.lengths = [len(sample) for sample in data.samples]
+    report.scored = [sample.scored for sample in data.samples]
+    report.image_tokens = [_count(collator.image_id, sample) for sample in data.samples]
+    report.video_tokens = [_count(collator.video_id, sample) for sample in data.samples]
+    report.left_out = dict(data.left_out)
+    report.pixels = [count * _pixels_per_token(collator) for count in report.image_tokens if count]
+    report.steps = steps(stage, report.lengths, seed=seed + index)
+    report.micro_tokens = micro_tokens(stage, report.lengths)
+    report.notes = _notes(stage, report) + _control_notes(data.controls)
+    return report
 
 
-def _times(token: int | None, sample: EncodedSample) -> int:
+def _count(token: int | None, sample: EncodedSample) -> int:
     return 0 if token is None else sample.input_ids.count(token)
 
 
-def _pixels_a_token(collator: Collator) -> int:
+def _pixels_per_token(collator: Collator) -> int:
     images = collator.image_processor
     return 0 if images is None else int(images.patch_size * images.merge_size) ** 2
 
 
-def _notes(stage: Stage, found: StagePreflight) -> list[str]:
+def _notes(stage: Stage, report: StagePreflight) -> list[str]:
     notes = []
-    if found.samples and not any(sample.sees for sample in found.samples):
+    if report.samples and not any(sample.sees for sample in report.samples):
         notes.append("text only: the vision tower is not trained in this stage")
     if stage.label_weights is not None:
-        weights = {sample.value: sample.weight for sample in found.samples}
+        weights = {sample.value: sample.weight for sample in report.samples}
         shown = ", ".join(f"{value} {weight:.3g}" for value, weight in sorted(weights.items()))
         notes.append(f"loss weights by {stage.label_weights.field}: {shown} (their mean over tokens is 1)")
-    if found.steps and stage.warmup_steps and stage.warmup_steps >= found.steps:
-        notes.append(f"warmup_steps {stage.warmup_steps} reaches over all {found.steps} steps")
-    if stage.packing and any(found.video_tokens):
+    if report.steps and stage.warmup_steps and stage.warmup_steps >= report.steps:
+        notes.append(f"warmup_steps {stage.warmup_steps} reaches over all {report.steps} steps")
+    if stage.packing and any(report.video_tokens):
         notes.append("packing is not proved for rows with video: batches are padded instead")
     if stage.sft_plus is not None and stage.sft_plus.share:
         notes.append("SFT-Plus asks the base for every batch: a second forward pass, without gradients")
     return notes
 
 
-def _controls(found: dict[str, str]) -> list[str]:
-    if not found:
+def _control_notes(tokens: dict[str, str]) -> list[str]:
+    if not tokens:
         return []
-    row, token = next(iter(found.items()))
-    says = f"{len(found)} rows say a control token in their text, such as {row}: {token}"
-    return [f"{says}; the tokenizer obeys it (`dfkdata convert` quarantines such rows)"]
+    row, token = next(iter(tokens.items()))
+    return [
+        f"{len(tokens)} rows say a control token in their text, such as {row}: {token}; "
+        f"the tokenizer obeys it (`dfkdata convert` quarantines such rows)"
+    ]
 
 
 def steps(stage: Stage, lengths: list[int], ranks: int = 1, seed: int = 0) -> int:
-    """Optimiser steps of the stage. seed: that of its order, on which packed batches depend."""
+    """Return the optimiser steps of a stage.
+
+    Args:
+        stage: The stage.
+        lengths: Tokens of each sample.
+        ranks: Number of processes.
+        seed: Seed of the stage, on which packed batches depend.
+    """
     if stage.steps is not None or not lengths:
         return stage.steps or 0
     if stage.batch_tokens is not None:
@@ -222,7 +267,7 @@ def steps(stage: Stage, lengths: list[int], ranks: int = 1, seed: int = 0) -> in
 
 
 def micro_tokens(stage: Stage, lengths: list[int]) -> int:
-    """Tokens of the largest micro-batch, padding included."""
+    """Return the tokens of the largest micro-batch, padding included."""
     if not lengths:
         return 0
     if stage.batch_tokens is not None:
@@ -232,45 +277,53 @@ def micro_tokens(stage: Stage, lengths: list[int]) -> int:
 
 
 def _estimate(report: Preflight, config: TrainConfig, network: Any) -> None:
-    """Peak memory and time, from sizes and rules of thumb measured on single machines."""
+    """Estimate peak memory and time, with rules of thumb that were measured on single machines."""
     if report.size is None or not any(stage.lengths for stage in report.stages):
         return
     text = network.config.get_text_config()
     width = 2 if report.precision.startswith("bf16") else 4
     weights = report.size.base * (0.6 if config.adapter.kind == "qlora" else width)
     trained = report.size.trained * 16  # fp32 weight, gradient and two moments
-    a_token = activation_bytes(text, width, checkpointed=config.checkpointing != "none")
-    activations = a_token * max(stage.micro_tokens for stage in report.stages)
+    per_token = activation_bytes(text, width, checkpointed=config.checkpointing != "none")
+    activations = per_token * max(stage.micro_tokens for stage in report.stages)
     report.memory_gib = (weights + trained + activations) / 2**30
-    tokens = sum(_tokens(stage, asked) for stage, asked in zip(report.stages, config.stages, strict=True))
+    tokens = sum(_tokens(*pair) for pair in zip(report.stages, config.stages, strict=True))
     report.seconds = tokens / tokens_per_second(report.size.base)
 
 
-def _tokens(found: StagePreflight, stage: Stage) -> float:
-    """Tokens that the stage would train on."""
-    if not found.lengths:
+def _tokens(report: StagePreflight, stage: Stage) -> float:
+    """Return the number of tokens that the stage would train on."""
+    if not report.lengths:
         return 0.0
     if stage.steps is None:
-        return (stage.epochs or 1.0) * sum(found.lengths)
-    a_step = (
-        stage.batch_tokens or stage.batch_size * sum(found.lengths) / len(found.lengths)
+        return (stage.epochs or 1.0) * sum(report.lengths)
+    per_step = (
+        stage.batch_tokens or stage.batch_size * sum(report.lengths) / len(report.lengths)
     ) * stage.accumulation
-    return stage.steps * a_step
+    return stage.steps * per_step
 
 
 def activation_bytes(text: Any, width: int, *, checkpointed: bool) -> float:
-    """Bytes of activations that a token keeps for the backward pass; an estimate.
+    """Estimate the bytes of activations that a token keeps for the backward pass.
 
-    Fitted to one measurement: 61.9 GiB for 8,192 tokens of a 0.8B hybrid model in bf16 with torch kernels.
-    With checkpointing a token keeps its layer inputs and what one layer needs."""
+    The rule is fitted to one measurement: 61.9 GiB for 8,192 tokens of a 0.8B hybrid model in bf16 with torch
+    kernels. With checkpointing a token keeps its layer inputs and what one layer needs.
+
+    Args:
+        text: Configuration of the language model.
+        width: Bytes of a number.
+        checkpointed: Whether activations are recomputed.
+    """
     hidden, layers = text.hidden_size, text.num_hidden_layers
-    a_layer = (48 + 8 * text.intermediate_size / hidden) * hidden * width * 2
-    return float(layers * hidden * width + a_layer if checkpointed else layers * a_layer)
+    per_layer = (48 + 8 * text.intermediate_size / hidden) * hidden * width * 2
+    return float(layers * hidden * width + per_layer if checkpointed else layers * per_layer)
 
 
 def tokens_per_second(parameters: int) -> float:
-    """A rough rate: 28,000 tokens a second for 0.85 billion parameters on an H200, 5,000 for 4 million on
-    two CPU cores; inversely with size."""
-    return (
-        28_000 * 0.85e9 / parameters if torch.cuda.is_available() else min(10_000.0, 5_000 * 4e6 / parameters)
-    )
+    """Estimate how many tokens a second a model of this size trains on.
+
+    Measured are 28,000 for 0.85 billion parameters on an H200, and 5,000 for 4 million on two CPU cores; other
+    sizes are inversely proportional."""
+    if torch.cuda.is_available():
+        return 28_000 * 0.85e9 / parameters
+    return min(10_000.0, 5_000 * 4e6 / parameters)

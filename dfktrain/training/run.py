@@ -23,7 +23,6 @@ from dfktrain import hub
 from dfktrain.config.launch import is_main_process
 from dfktrain.config.run import TrainConfig
 from dfktrain.engines import LoadedBase, adapt, bare, load_base, package_versions, trainable
-from dfktrain.losses.attach import score_answers
 from dfktrain.losses.kl_to_base import AdapterDisabledTeacher, FrozenTeacher, Teacher
 from dfktrain.reports import curves, model_card
 from dfktrain.training import manifest, monitor_plan
@@ -105,6 +104,8 @@ def train_on(
         clock: Returns seconds.
     """
     from transformers import set_seed
+
+    from dfktrain.losses.attach import score_answers
 
     out = Path(out)
     started = clock()

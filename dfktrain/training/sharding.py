@@ -1,9 +1,14 @@
-"""Weights sharded over ranks (FSDP, DeepSpeed ZeRO): every rank must run the same modules in the same order.
+"""Run the vision tower on every batch, which training with sharded weights needs (FSDP, DeepSpeed ZeRO).
 
-A module's shards are gathered from all ranks when it runs. A rank whose batch holds text only would leave the
-vision tower out, and all would wait for ever. Strategy: within `vision_on_every_rank` such a batch runs the
-tower on the smallest picture there is, and zero times its output is added to the embeddings.
-Promises: values and gradients are those of the batch alone; without sharding nothing is changed."""
+A module's shards are gathered from all ranks when it runs, so every rank must run the same modules in the same
+order. A rank whose batch holds text only would leave the vision tower out, and all would wait for ever.
+
+How it works: such a batch runs the tower on the smallest possible image, and zero times its output is added to
+the embeddings.
+
+Guarantees:
+    - Values and gradients are those of the batch alone.
+    - Without sharding nothing is changed."""
 
 from __future__ import annotations
 
@@ -20,11 +25,16 @@ PICTURES = ("pixel_values", "pixel_values_videos")
 
 
 @contextmanager
-def vision_on_every_rank(body: Any, wanted: bool) -> Iterator[None]:
-    """Within, if `wanted`, the network below the head runs its vision tower on every batch."""
+def vision_on_every_rank(body: Any, enabled: bool) -> Iterator[None]:
+    """Let a network run its vision tower on every batch within, if `enabled`.
+
+    Args:
+        body: The network below the head.
+        enabled: Whether the weights are sharded and the stage has images.
+    """
     names = family_of(body.config.model_type).vision
     tower = next((getattr(body, name) for name in names if hasattr(body, name)), None)
-    if not wanted or tower is None:
+    if not enabled or tower is None:
         yield
         return
     seen = {"pictures": False}
@@ -32,10 +42,10 @@ def vision_on_every_rank(body: Any, wanted: bool) -> Iterator[None]:
     def note(module: nn.Module, args: Any, inputs: dict[str, Any]) -> None:
         seen["pictures"] = any(inputs.get(name) is not None for name in PICTURES)
 
-    def add_nothing(module: nn.Module, args: Any, inputs: dict[str, Any]) -> Any:
+    def add_zero(module: nn.Module, args: Any, inputs: dict[str, Any]) -> Any:
         if seen["pictures"]:
             return None
-        zero = _nothing(tower, body.config.vision_config)
+        zero = _zero(tower, body.config.vision_config)
         return args, inputs | {
             "inputs_embeds": inputs["inputs_embeds"] + zero.to(inputs["inputs_embeds"].dtype)
         }
@@ -43,7 +53,7 @@ def vision_on_every_rank(body: Any, wanted: bool) -> Iterator[None]:
     # where a picture's features would come in: after the embedding, before the layers of the text
     handles = [
         body.register_forward_pre_hook(note, with_kwargs=True),
-        body.language_model.register_forward_pre_hook(add_nothing, with_kwargs=True),
+        body.language_model.register_forward_pre_hook(add_zero, with_kwargs=True),
     ]
     try:
         yield
@@ -52,19 +62,19 @@ def vision_on_every_rank(body: Any, wanted: bool) -> Iterator[None]:
             handle.remove()
 
 
-def _nothing(tower: nn.Module, config: Any) -> Tensor:
-    """Zero, by way of the whole tower."""
+def _zero(tower: nn.Module, config: Any) -> Tensor:
+    """Return zero as a result of the whole tower."""
     like = next(tower.parameters())
     merge = config.spatial_merge_size
     width = getattr(config, "in_channels", 3) * config.temporal_patch_size * config.patch_size**2
     pixels = torch.zeros(merge * merge, width, device=like.device, dtype=like.dtype)
     grid = torch.tensor([[1, merge, merge]], device=like.device)
-    made = [part.float().sum() for part in _tensors(tower(pixels, grid_thw=grid))]
-    return torch.stack(made).sum() * 0
+    sums = [part.float().sum() for part in _tensors(tower(pixels, grid_thw=grid))]
+    return torch.stack(sums).sum() * 0
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:
-    """Every floating tensor in a model's output, however it is nested."""
+    """Yield every floating tensor in a nested model output."""
     if isinstance(value, Tensor):
         if value.is_floating_point():
             yield value

@@ -90,7 +90,7 @@ def finish_stage(run: RunState, index: int, facts: dict[str, Any], before: str |
     if is_main_process():
         json_files.write_json(folder / "started.json", {"fingerprint": fingerprint}, floats="repr")
     base = metadata.BaseRecord(name=run.base.name, shapes_sha256=run.base.shapes_sha256)
-    card = manifest.card(data, stage, base, run.template, run.config.adapter)
+    card = manifest.model_metadata(data, stage, base, run.template, run.config.adapter)
     result, gathered = _train(run, _StageInputs(index, stage, folder, collator, data, fingerprint))
     checkpoint.save(run.base, run.model, folder / "adapter", card, gathered)
     if is_main_process():

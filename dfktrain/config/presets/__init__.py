@@ -1,8 +1,7 @@
-"""The presets that ship: training configurations, and override files under `overrides/`, both in
-`dfktrain/config/presets`. In a checkout they are also seen under `configs/`.
+"""The presets that ship: training configurations, and override files in `overrides/`.
 
-Promises: a preset is a file like any other; `init` writes it as it is, comments included, and overwrites
-nothing. Only the commands at its head name the new file."""
+In a checkout they are also found under `configs/`. `init` copies a preset as it is, comments included, and
+overwrites nothing; only the commands at its head name the new file."""
 
 from __future__ import annotations
 
@@ -16,12 +15,12 @@ FOLDER = Path(__file__).parent
 
 
 def names(kind: str = "") -> list[str]:
-    """The presets of a kind, sorted: "" for training, "overrides"."""
+    """Return the names of the presets of a kind, sorted: "" for training, or "overrides"."""
     return sorted(path.stem for path in (FOLDER / kind).glob("*.yaml"))
 
 
 def find(name: str, kind: str = "") -> Path:
-    """The file of a preset. Raises `ConfigError` with the names there are."""
+    """Return the file of a preset; raise `ConfigError` that lists the names if there is no such preset."""
     known = names(kind)
     if name not in known:
         what = f"{kind} preset".strip()
@@ -31,20 +30,23 @@ def find(name: str, kind: str = "") -> Path:
 
 
 def write(name: str, out: Path) -> str:
-    """Write the preset to `out` and return its text, whose head names that file. Raises `ConfigError` if
-    there is something already."""
+    """Write the preset to `out` and return its text, whose head names that file.
+
+    Raises:
+        ConfigError: `out` exists, or there is no such preset.
+    """
     text = find(name).read_text(encoding="utf-8")
     head = "".join(itertools.takewhile(lambda line: line.startswith("#"), text.splitlines(keepends=True)))
     text = head.replace(f" {name}.yaml", f" {out.name}") + text.removeprefix(head)
     if out.exists():
-        raise ConfigError(f"{out} is there already; name another file with --out")
+        raise ConfigError(f"{out} exists already; name another file with --out")
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(text, encoding="utf-8")
     return text
 
 
 def header(text: str) -> str:
-    """The comment that a preset opens with, without its marks."""
+    """Return the comment at the head of a preset, without comment marks."""
     lines = []
     for line in text.splitlines():
         if not line.startswith("#"):
@@ -54,6 +56,6 @@ def header(text: str) -> str:
 
 
 def headline(name: str) -> str:
-    """What a preset is, in its own first words."""
+    """Return the first sentence of a preset's head."""
     first = header(find(name).read_text(encoding="utf-8")).splitlines()[0]
     return first.partition(" (docs/")[0].rstrip(".")

@@ -1,6 +1,7 @@
-"""The Trainer's callback that keeps the page and the picture of a stage up to date.
+"""Keep the page with the loss curves up to date while a stage is trained.
 
-Promises: at most one page a few seconds; only rank 0 writes."""
+Guarantees:
+    - The page is written at most once in `PAUSE_S` seconds, by rank 0 only."""
 
 from __future__ import annotations
 
@@ -17,7 +18,15 @@ PAUSE_S = 5.0
 
 
 class CurvesCallback(TrainerCallback):
-    """Writes `page` with `earlier` chapters and the stage `name` as it stands."""
+    """Write the page after a log line.
+
+    Args:
+        page: The HTML file.
+        title: Its title.
+        name: Name of the stage.
+        earlier: Curves of the finished stages.
+        clock: Returns seconds.
+    """
 
     def __init__(
         self, page: Path, title: str, name: str, earlier: Sequence[StageCurve], clock: Callable[[], float]
@@ -28,16 +37,16 @@ class CurvesCallback(TrainerCallback):
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """A new page, unless one was just written."""
+        """Write the page, unless it was just written."""
         if not state.is_world_process_zero:
             return
         if self.written is not None and self.clock() - self.written < PAUSE_S:
             return
         self.written = self.clock()
-        lines = [line for line in state.log_history if _told(line)]
+        lines = [line for line in state.log_history if _is_shown(line)]
         now = StageCurve(self.name, lines, state.max_steps, finished=False)
         write(self.page, self.title, [*self.earlier, now], finished=False)
 
 
-def _told(line: Mapping[str, float]) -> bool:
+def _is_shown(line: Mapping[str, float]) -> bool:
     return "loss" in line or "eval_loss" in line or any(name.startswith(WATCHED) for name in line)

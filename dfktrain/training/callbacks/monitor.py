@@ -1,14 +1,17 @@
-"""A fixed slice of rows, answered by the model while it is trained.
+"""Let the model answer and score a fixed set of rows while it is trained.
 
-    DIR/stages/NAME/watch/rows.jsonl     the slice, drawn by the run's seed
-    DIR/stages/NAME/watch/step-000100/   each point, a run directory of dfkeval
+    DIR/stages/NAME/watch/rows.jsonl     the rows, drawn with the run's seed
+    DIR/stages/NAME/watch/step-000100/   one evaluation, a run directory of dfkeval
 
-Strategy: `dfkeval` asks the live model through its own transformers backend, after an optimiser step; the
+How it works: after an optimiser step `dfkeval` evaluates the model through its own transformers backend. The
 metrics become a line of the training log ("watch/labels.macro_f1"), so trackers, curves and run.json get them
 like a loss.
-Promises: the training does not notice: random states, each module's mode and the gradients are as before, and
-the tokenizer is a copy, so a watched run ends with the weights of one that was not; only rank 0 asks, the
-others wait for it at the next step; what could not be asked is said before the first step."""
+
+Guarantees:
+    - A monitored run ends with the weights of one that was not: random states, the mode of each module and the
+      gradients are restored, and the tokenizer is a copy.
+    - Only rank 0 evaluates; the others wait for it at the next step.
+    - Rows that cannot be asked raise an error before the first step."""
 
 from __future__ import annotations
 
@@ -32,7 +35,7 @@ from dfkeval.runs.run import Run
 from dfktrain.config.run import Stage, TrainConfig
 from dfktrain.config.sections import MonitorConfig
 from dfktrain.reports.curves.stage_curve import WATCHED
-from dfktrain.training.monitor_plan import LIVE, evaluation, slice_of
+from dfktrain.training.monitor_plan import LIVE, evaluation, write_rows
 
 if TYPE_CHECKING:
     from dfktrain.training.trainer import AnswerTrainer
@@ -43,18 +46,32 @@ FOLDER = "watch"
 def callbacks(
     config: TrainConfig, stage: Stage, folder: Path, model: Any, processor: Any, precision: str
 ) -> list[MonitorCallback]:
-    """The callback of a stage whose folder is `folder`; none where nothing is watched."""
-    watched = config.watched(stage)
-    if watched is None:
+    """Return the monitoring callback of a stage, in a list that is empty if the stage has none.
+
+    Args:
+        config: The run's configuration.
+        stage: The stage.
+        folder: Folder of the stage.
+        model: The network with its adapter.
+        processor: Its processor.
+        precision: "fp32" or "bf16".
+    """
+    monitor = config.monitor_of(stage)
+    if monitor is None:
         return []
     live = LiveModel(model, processor, precision, stage.max_pixels)
-    return [MonitorCallback(watched, config.seed, folder / FOLDER, live)]
+    return [MonitorCallback(monitor, config.seed, folder / FOLDER, live)]
 
 
 class LiveModel:
-    """The model in training as something that can be asked, and left as it was found.
+    """The model in training as a backend that leaves it as it was.
 
-    precision: "bf16" asks under autocast, as the training's forward runs. max_pixels: the stage's budget."""
+    Args:
+        model: The network with its adapter.
+        processor: Its processor, which is copied.
+        precision: With "bf16" the model answers under autocast, as it is trained.
+        max_pixels: Largest number of pixels of an image; None keeps the processor's budget.
+    """
 
     def __init__(self, model: Any, processor: Any, precision: str, max_pixels: int | None) -> None:
         self.model, self.precision = model, precision
@@ -64,7 +81,7 @@ class LiveModel:
 
     @contextmanager
     def backend(self, batch_tokens: int) -> Iterator[Transformers]:
-        """Within, a backend around the model in eval mode."""
+        """Give a backend around the model, which is in eval mode within."""
         info = {"model": LIVE, "device": str(self.model.device), "precision": self.precision}
         loaded = loader.Loaded(self.model, self.processor, None, LIVE, info)
         device = torch.device(self.model.device).type
@@ -78,7 +95,7 @@ class LiveModel:
 
 @contextmanager
 def untouched(model: Any) -> Iterator[None]:
-    """Whatever happens within, random states and every module's training mode are restored."""
+    """Restore random states and every module's training mode afterwards."""
     import numpy as np
 
     modes = [(module, module.training) for module in model.modules()]
@@ -95,19 +112,24 @@ def untouched(model: Any) -> Iterator[None]:
 
 
 class MonitorCallback(TrainerCallback):
-    """Asks at the start of a stage, every so many steps, and after its last one.
+    """Evaluate the model at the start of a stage, every so many steps, and after its last one.
 
-    trainer: set once it is made; it keeps the log lines."""
+    Args:
+        monitor: The rows and how they are scored.
+        seed: Decides which rows are drawn.
+        folder: Where the rows and the evaluations go.
+        live: The model.
+    """
 
-    def __init__(self, watched: MonitorConfig, seed: int, folder: Path, live: LiveModel) -> None:
-        self.watched, self.seed, self.folder, self.live = watched, seed, folder, live
+    def __init__(self, monitor: MonitorConfig, seed: int, folder: Path, live: LiveModel) -> None:
+        self.monitor, self.seed, self.folder, self.live = monitor, seed, folder, live
         self.trainer: AnswerTrainer | None = None
         self.rows: Path | None = None
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """The slice, and the point before the first step. Raises `ConfigError` for sharded training."""
+        """Draw the rows and evaluate before the first step; raise `ConfigError` for sharded training."""
         trainer = self.trainer
         if trainer is not None and (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
             raise ConfigError(
@@ -116,37 +138,37 @@ class MonitorCallback(TrainerCallback):
             )
         if not state.is_world_process_zero:
             return
-        self.rows = slice_of(self.watched, self.seed, self.folder)
+        self.rows = write_rows(self.monitor, self.seed, self.folder)
         if state.global_step == 0:
-            self._ask(state, control)
+            self._evaluate(state, control)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """A point, where one is due."""
-        due = state.global_step % self.watched.every_steps == 0 or state.global_step >= state.max_steps
+        """Evaluate if it is due."""
+        due = state.global_step % self.monitor.every_steps == 0 or state.global_step >= state.max_steps
         if due and state.is_world_process_zero:
-            self._ask(state, control)
+            self._evaluate(state, control)
 
-    def _ask(self, state: TrainerState, control: TrainerControl) -> None:
+    def _evaluate(self, state: TrainerState, control: TrainerControl) -> None:
         if self.trainer is None or self.rows is None:
-            raise RuntimeError("a watch is asked before its trainer has begun")
+            raise RuntimeError("the monitor was called before its trainer has begun")
         out = self.folder / f"step-{state.global_step:06d}"
-        with self.live.backend(self.watched.batch_tokens) as backend:
-            settings = evaluation(self.watched, self.rows)
+        with self.live.backend(self.monitor.batch_tokens) as backend:
+            settings = evaluation(self.monitor, self.rows)
             run = evaluate.evaluate(settings, out, backend=backend, overwrite=True)
-        due = control.should_log
+        should_log = control.should_log
         self.trainer.log(numbers(run))
-        control.should_log = due  # the library takes any line for the one of the loss
+        control.should_log = should_log  # the library takes any line for the one of the loss
 
 
 def numbers(run: Run) -> dict[str, float]:
-    """The run's metrics as a log line; "watch/failed_share" where a request got no answer."""
-    found = {
-        f"{WATCHED}{name}": float(each["value"])
-        for name, each in run.summary["metrics"].items()
-        if each["value"] is not None and math.isfinite(each["value"])
+    """Return the run's metrics as a log line, with "watch/failed_share" if a request got no answer."""
+    line = {
+        f"{WATCHED}{name}": float(metric["value"])
+        for name, metric in run.summary["metrics"].items()
+        if metric["value"] is not None and math.isfinite(metric["value"])
     }
     if run.failed_share:
-        found[f"{WATCHED}failed_share"] = run.failed_share
-    return found
+        line[f"{WATCHED}failed_share"] = run.failed_share
+    return line

@@ -1,7 +1,8 @@
-"""Services that get a run's log lines too: TensorBoard files, Weights & Biases.
+"""Send a run's log lines to TensorBoard files and to Weights & Biases.
 
-Promises: nothing is sent or written unless the configuration names the tracker; only rank 0 speaks; what is
-recorded is the configuration and numbers, never the environment."""
+Guarantees:
+    - Nothing is sent or written unless the configuration names the tracker, and only by rank 0.
+    - The configuration and numbers are recorded, never the environment."""
 
 from __future__ import annotations
 
@@ -17,17 +18,17 @@ from dfktrain.config.run import Stage, TrainConfig
 
 
 def callbacks(config: TrainConfig, stage: Stage, folder: Path) -> list[TrainerCallback]:
-    """The callbacks of the trackers that `config` names, for one stage whose folder is `folder`."""
+    """Return the callbacks of the trackers that `config` names, for the stage in `folder`."""
     if not is_main_process():
         return []
-    made: list[TrainerCallback] = []
+    trackers: list[TrainerCallback] = []
     for name in config.trackers:
         match name:
             case "tensorboard":
-                made.append(_tensorboard(folder / "tensorboard"))
+                trackers.append(_tensorboard(folder / "tensorboard"))
             case "wandb":
-                made.append(WandbCallback(config, stage.name))
-    return made
+                trackers.append(WandbCallback(config, stage.name))
+    return trackers
 
 
 def _tensorboard(folder: Path) -> TrainerCallback:
@@ -38,9 +39,14 @@ def _tensorboard(folder: Path) -> TrainerCallback:
 
 
 class WandbCallback(TrainerCallback):
-    """One W&B run for all stages; every number is called STAGE/name and drawn over STAGE/step.
+    """Send all stages to one W&B run, in which a number is called STAGE/name and drawn over STAGE/step.
 
-    The project is $WANDB_PROJECT, else "dfk"; $WANDB_MODE=offline keeps everything on this machine."""
+    The project is $WANDB_PROJECT, else "dfk"; $WANDB_MODE=offline keeps everything on this machine.
+
+    Args:
+        config: The run's configuration, which is recorded.
+        stage: Name of the stage.
+    """
 
     def __init__(self, config: TrainConfig, stage: str) -> None:
         self.config, self.stage = config, stage
@@ -49,7 +55,7 @@ class WandbCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Open the run, unless an earlier stage has."""
+        """Open the run, unless an earlier stage has opened it."""
         if self.wandb.run is None:
             self.wandb.init(
                 project=os.environ.get("WANDB_PROJECT", "dfk"),
@@ -66,7 +72,7 @@ class WandbCallback(TrainerCallback):
         logs: dict[str, Any],
         **kwargs: Any,
     ) -> None:
-        """The numbers of a log line."""
+        """Send the numbers of a log line."""
         numbers = {key: value for key, value in logs.items() if isinstance(value, int | float)}
         line = {"step": state.global_step, **numbers}
         self.wandb.log({f"{self.stage}/{key}": value for key, value in line.items()})

@@ -247,7 +247,7 @@ def test_init_writes_the_file_as_it_is_and_overwrites_nothing(
     written, shipped = (project / "sub/mine.yaml").read_text(), recipes.find("sita_qwen35").read_text()
     assert written == shipped.replace(" sita_qwen35.yaml", " mine.yaml")
     code, _, err = called(monkeypatch, capsys, "init", "sita_qwen35", "--out", "sub/mine.yaml")
-    assert code == 2 and "is there already" in err
+    assert code == 2 and "exists already" in err
 
 
 def test_init_names_the_presets_and_the_nearest_one(monkeypatch: Any, capsys: Any) -> None:

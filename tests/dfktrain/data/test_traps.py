@@ -11,7 +11,7 @@ import pytest
 
 from dfktrain import TrainConfig
 from dfktrain.cli._common import quiet
-from dfktrain.training.preflight import plan
+from dfktrain.training.preflight import preflight
 from tests.helpers.places import ROOT
 
 TRAPS: dict[int, tuple[str, tuple[str, ...]]] = {
@@ -171,7 +171,7 @@ def test_what_servers_drop_from_an_adapter_is_said_before_training(
     def notes(target: str) -> str:
         stage = {"name": "s", "data": [str(train_file)]}
         made = {"model": {"name": str(base_folder)}, "adapter": {"target_modules": target}, "stages": [stage]}
-        return " ".join(plan(TrainConfig.model_validate(made)).notes)
+        return " ".join(preflight(TrainConfig.model_validate(made)).notes)
 
     assert "vision tower" in notes("all") and "linear_attn" in notes("all")
     assert "vision tower" not in notes("language") and "linear_attn" in notes("language")

@@ -281,10 +281,10 @@ def test_other_models_are_refused_by_name(llm_folder: Path, tmp_path: Path) -> N
 
 
 def test_the_preflight_of_a_language_model_needs_no_vision(llm_folder: Path, tmp_path: Path) -> None:
-    from dfktrain.training.preflight import plan
+    from dfktrain.training.preflight import preflight
 
     data = write_rows(tmp_path / "x.jsonl", [text_row("a", "berita", "Label: Netral")])
-    report = plan(llm_config(llm_folder, data))
+    report = preflight(llm_config(llm_folder, data))
     assert report.faults == []
     assert report.stages[0].image_tokens == [0]
     assert "gated delta rule" not in {kernel.part for kernel in report.kernels}

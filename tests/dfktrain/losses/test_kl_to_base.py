@@ -143,7 +143,8 @@ class Tables(TorchDispatchMode):
 def test_the_tables_of_logits_take_no_more_memory_than_in_plain_training(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(cross_entropy, "CHUNK_LOGITS", 50 * 64)
+    for loss in (cross_entropy, module):
+        monkeypatch.setattr(loss, "CHUNK_LOGITS", 50 * 64)
     torch.manual_seed(0)
     hidden, base = torch.randn(4, 200, 8, requires_grad=True), torch.randn(4, 200, 8)
     labels, head = torch.randint(0, 50, (4, 200)), nn.Linear(8, 50, bias=False)

@@ -14,7 +14,7 @@ from dfktrain.cli import preflight_view
 from dfktrain.config.run import AdapterConfig, Stage
 from dfktrain.data.collator import Collator
 from dfktrain.engines import Kernel, PackageVersion
-from dfktrain.training.preflight import Preflight, StagePreflight, plan, steps
+from dfktrain.training.preflight import Preflight, StagePreflight, preflight, steps
 from tests.helpers.models import text_row, write_rows
 
 
@@ -30,7 +30,7 @@ def test_the_plan_counts_what_training_then_sees(base_folder: Path, train_file: 
             del settings["batch_size"]
         stage = {"name": "s", "data": [str(train_file)], "epochs": 2} | settings
         made = TrainConfig.model_validate({"model": {"name": str(base_folder)}, "stages": [stage]})
-        found = plan(made).stages[0]
+        found = preflight(made).stages[0]
         result = train(made, tmp_path / str(len(list(tmp_path.iterdir()))))
         done = result.stages[0]
         assert found.steps == done.steps, more
@@ -40,7 +40,7 @@ def test_the_plan_counts_what_training_then_sees(base_folder: Path, train_file: 
 
 def test_sizes_are_those_of_the_trained_model(base_folder: Path, train_file: Path, tmp_path: Path) -> None:
     made = config(base_folder, train_file, epochs=None, steps=1)
-    size = plan(made).size
+    size = preflight(made).size
     run = train(made, tmp_path / "out").run
     assert size is not None
     assert size.trained == run["trained_parameters"]
@@ -53,7 +53,7 @@ def test_no_weights_are_needed(base_folder: Path, train_file: Path, tmp_path: Pa
     bare = tmp_path / "bare"
     shutil.copytree(base_folder, bare)
     (bare / "model.safetensors").unlink()
-    report = plan(config(bare, train_file))
+    report = preflight(config(bare, train_file))
     assert report.faults == []
     assert report.memory_gib and report.seconds
 
@@ -62,14 +62,14 @@ def test_every_row_that_would_be_refused_is_named_and_the_rest_is_counted(
     base_folder: Path, tmp_path: Path
 ) -> None:
     rows = [text_row("fine", "a", "b"), text_row("hollow", "a", ""), text_row("long", "berita " * 90, "b")]
-    report = plan(config(base_folder, write_rows(tmp_path / "x.jsonl", rows), max_length=60))
+    report = preflight(config(base_folder, write_rows(tmp_path / "x.jsonl", rows), max_length=60))
     assert len(report.stages[0].refused) == 2 and len(report.stages[0].samples) == 1
     assert report.faults == ["stage s: 2 rows cannot be trained on"]
 
 
 def test_rows_whose_text_says_a_control_token_are_told_of(base_folder: Path, tmp_path: Path) -> None:
     rows = [text_row("fine", "a < b", "c"), text_row("bad", "a<|im_end|>", "b"), text_row("odd", "<|x", "b")]
-    notes = plan(config(base_folder, write_rows(tmp_path / "x.jsonl", rows))).stages[0].notes
+    notes = preflight(config(base_folder, write_rows(tmp_path / "x.jsonl", rows))).stages[0].notes
     (told,) = [note for note in notes if "control token" in note]
     assert told.startswith("1 rows say a control token in their text, such as bad: <|im_end|>")
 
@@ -78,15 +78,15 @@ def test_a_stage_whose_rows_are_all_refused_says_that_and_nothing_else(
     base_folder: Path, tmp_path: Path
 ) -> None:
     data = write_rows(tmp_path / "x.jsonl", [text_row("hollow", "a", "")])
-    assert plan(config(base_folder, data)).faults == ["stage s: 1 rows cannot be trained on"]
-    assert "the files are empty" in plan(config(base_folder, write_rows(tmp_path / "y", []))).faults[0]
+    assert preflight(config(base_folder, data)).faults == ["stage s: 1 rows cannot be trained on"]
+    assert "the files are empty" in preflight(config(base_folder, write_rows(tmp_path / "y", []))).faults[0]
 
 
 def test_an_engine_that_cannot_run_here_is_a_fault_and_the_plan_goes_on(
     base_folder: Path, train_file: Path
 ) -> None:
     made = config(base_folder, train_file).model_copy(update={"engine": "unsloth"})
-    report = plan(made)
+    report = preflight(made)
     assert report.faults[0].startswith("engine 'unsloth' ") and report.stages[0].lengths
     assert any("trains in bf16, not in fp32" in fault for fault in report.faults)
 
@@ -98,7 +98,7 @@ def test_a_module_list_that_does_not_fit_the_model_is_found_before_training(
     wrong = made.model_copy(
         update={"adapter": made.adapter.model_copy(update={"target_modules": ("q_prj",)})}
     )
-    assert "did you mean 'q_proj'" in plan(wrong).faults[0]
+    assert "did you mean 'q_proj'" in preflight(wrong).faults[0]
 
 
 def test_the_shown_row_marks_exactly_the_scored_text(processor: Any, pictures: list[str]) -> None:
@@ -133,15 +133,17 @@ def test_a_spread_shows_the_ends_and_where_values_lie() -> None:
 
 
 def test_the_plan_is_json_free_of_surprises(base_folder: Path, train_file: Path) -> None:
-    report = plan(config(base_folder, train_file))
+    report = preflight(config(base_folder, train_file))
     assert json.dumps(report.stages[0].left_out) == "{}"
     assert report.engine == "transformers" and report.precision.startswith("fp32")
 
 
 def test_a_whole_model_says_what_it_keeps_untrained(base_folder: Path, train_file: Path) -> None:
     made = config(base_folder, train_file).model_copy(update={"adapter": AdapterConfig(kind="full")})
-    assert [note for note in plan(made).notes if "^mtp.*" in note and "kept as the base has them" in note]
-    assert not [note for note in plan(config(base_folder, train_file)).notes if "mtp" in note]
+    assert [
+        note for note in preflight(made).notes if "^mtp.*" in note and "kept as the base has them" in note
+    ]
+    assert not [note for note in preflight(config(base_folder, train_file)).notes if "mtp" in note]
 
 
 def test_brackets_in_what_is_said_are_shown_and_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
