@@ -24,6 +24,8 @@ from dfkdata import schemas
 from dfkeval.analysis import bootstrap, statistics
 from dfkeval.metrics import (
     Scoring,
+    _bertscore,
+    _rouge_l,
     answers,
     bertscore,
     calibration,
@@ -73,7 +75,7 @@ def measure_rouge(pairs: int) -> dict[str, float]:
     )
 
     def fresh() -> None:
-        rouge.short_pair.cache_clear()
+        _rouge_l.short_pair.cache_clear()
         rouge.rouge_l(said, gold)
 
     ours = clock(fresh)
@@ -148,7 +150,7 @@ def measure_report() -> dict[str, float]:
 
     def cold(samples: list[Sample], schema: str, chosen: tuple[Any, ...]) -> float:
         bootstrap.weights.cache_clear()
-        rouge.short_pair.cache_clear()
+        _rouge_l.short_pair.cache_clear()
         return clock(lambda: report(samples, schema, chosen), 1)
 
     return {
@@ -173,7 +175,7 @@ def measure_bertscore(folder: str, layer: int, pairs: int, rounds: int) -> dict[
     said = texts(rng, pairs, 20, 200)
 
     def ours(dtype: Any = "float32", cache: Path | None = None) -> Any:
-        bertscore.encoder.cache_clear()
+        _bertscore.encoder.cache_clear()
         return bertscore.score(said, gold, model=folder, layer=layer, dtype=dtype, cache=cache)
 
     theirs_found: list[Any] = []
@@ -209,7 +211,7 @@ def measure_bertscore(folder: str, layer: int, pairs: int, rounds: int) -> dict[
 def cached_share(said: list[str], gold: list[str], folder: str, layer: int) -> float:
     """Share of all distinct texts' tokens that the half-filled cache holds: 0.5 makes 2.0 the limit of the
     gain."""
-    encoder = bertscore.encoder(folder, layer, "float32")
+    encoder = _bertscore.encoder(folder, layer, "float32")
     some = (len(said) - len(set(gold))) // 2
     counts = [
         sum(len(ids) for ids, _ in encoder.tokens(list(dict.fromkeys(texts))))

@@ -114,3 +114,11 @@ def _words(slot: Any) -> str:
         ]
         return " ".join([*lists, *(text for text in slot.values() if isinstance(text, str))])
     return ""
+
+
+def overlap(said: set[str], gold: set[str]) -> tuple[float, float, float]:
+    """(precision, recall, f1) of two sets; 0 for an empty one."""
+    common = len(said & gold)
+    if not common:
+        return (0.0, 0.0, 0.0)
+    return common / len(said), common / len(gold), 2 * common / (len(said) + len(gold))

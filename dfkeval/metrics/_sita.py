@@ -13,7 +13,8 @@ from pydantic import model_validator
 from dfkdata.common.config import Config
 from dfkdata.rows.messages import write_text
 from dfkdata.schemas import Label, Prose, Schema, TextForm
-from dfkeval.metrics import Scoring, bertscore, fields_of
+from dfkeval.metrics import Floats, Scoring, _bertscore, fields_of
+from dfkeval.metrics._prose import means
 from dfkeval.parsing import legacy
 from dfkeval.types import Sample
 
@@ -90,9 +91,11 @@ def captions(samples: Sequence[Sample], scoring: Scoring) -> tuple[list[int], li
     return [index for index, _, _ in found], [said for _, said, _ in found], [gold for _, _, gold in found]
 
 
-def bertscore_of(scoring: Scoring) -> bertscore.Options:
+def bertscore_of(scoring: Scoring) -> _bertscore.Options:
     """The section `bertscore` without what SITA does not have: idf and windows."""
-    return bertscore.options_of(scoring).model_copy(update={"idf": False, "windows": False})
+    return scoring.options_of("bertscore", _bertscore.Options).model_copy(
+        update={"idf": False, "windows": False}
+    )
 
 
 def _read(sample: Sample, schema: Schema, options: Options) -> Read | None:
@@ -115,3 +118,8 @@ def _gold(gold: Mapping[str, Any], schema: Schema, options: Options) -> legacy.L
     said, text = gold.get(label), gold.get(prose[0]) if prose else None
     merged = options.pair(f"Label: {said}").label if isinstance(said, str) else None
     return legacy.LabelAndExplanation(merged, text if isinstance(text, str) else "")
+
+
+def bertscore_values(sums: Floats, columns: tuple[str, ...]) -> dict[str, Floats]:
+    """Means over the pairs that SITA counts."""
+    return {f"bertscore_{name}": value for name, value in means(sums, columns).items()}

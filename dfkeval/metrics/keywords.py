@@ -18,6 +18,7 @@ import numpy as np
 from dfkdata.schemas import Grounded
 from dfkdata.validation.grounding import grounded_texts
 from dfkeval.metrics import Floats, Measured, Metric, Scoring, column, ratio
+from dfkeval.metrics._leaves import overlap
 from dfkeval.types import Sample
 
 PARTS = ("precision", "recall", "f1")
@@ -28,14 +29,6 @@ _WORD = re.compile(r"\w+")
 def fold(keyword: str) -> str:
     """Lower-case words of a keyword, one blank between them; empty for signs alone."""
     return " ".join(_WORD.findall(keyword.lower()))
-
-
-def overlap(said: set[str], gold: set[str]) -> tuple[float, float, float]:
-    """(precision, recall, f1) of two sets; 0 for an empty one."""
-    common = len(said & gold)
-    if not common:
-        return (0.0, 0.0, 0.0)
-    return common / len(said), common / len(gold), 2 * common / (len(said) + len(gold))
 
 
 def score_lists(said: Sequence[str], gold: Sequence[str]) -> tuple[float, ...]:

@@ -7,21 +7,17 @@ not become a class of its own."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from dfkdata.schemas import Label
 from dfkeval.metrics import Floats, Measured, Metric, Scoring, column, f1, fields_of, ratio
+from dfkeval.metrics._label_names import canonical, slug
 from dfkeval.types import Sample
 
 UNPARSED = "<unparsed>"
 SEPARATOR = " -> "
-
-
-def slug(label: str) -> str:
-    """The class as part of a metric's name."""
-    return label.lower().replace(" ", "_")
 
 
 def measure(samples: Sequence[Sample], scoring: Scoring) -> Measured:
@@ -47,15 +43,6 @@ def measure(samples: Sequence[Sample], scoring: Scoring) -> Measured:
         "alias_hits": aliases,
     }
     return Measured((*columns, "n", "hit"), values, values[:, -2] > 0, details)
-
-
-def canonical(value: Mapping[str, object] | None, field: str, role: object) -> str | None:
-    """The canonical label that `value` gives, None for none or one outside the set."""
-    text = None if value is None else value.get(field)
-    if not isinstance(text, str) or not isinstance(role, Label):
-        return None
-    resolved = role.labels.resolve(text)
-    return resolved.label if resolved else None
 
 
 def reduce(sums: Floats, columns: tuple[str, ...]) -> dict[str, Floats]:

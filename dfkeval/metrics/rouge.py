@@ -1,123 +1,13 @@
-"""ROUGE-L: longest common subsequence of words, over the answer's prose fields.
-
-Strategy: a bit-parallel subsequence (one big integer holds a row of the table; one addition a word), and
-the word rule of the rouge_score package without stemmer, so that numbers on Latin text are equal to the
-bit. That rule keeps only a-z and 0-9; where a pair has letters of another script it would score 0 against
-itself, and Unicode words are used for both sides instead (single characters for scripts that write no
-blanks). Promises: any text scores 1.0 against itself if it has one letter or digit; texts without words
-score 0."""
+"""ROUGE-L over the answer's prose fields: the longest common subsequence of words."""
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections.abc import Sequence
-from functools import lru_cache
-
-import numpy as np
 
 from dfkeval.metrics import Measured, Metric, Scoring
-from dfkeval.metrics._prose import COLUMNS, TextScores, means, pairs, table
+from dfkeval.metrics._prose import COLUMNS, means, pairs, table
+from dfkeval.metrics._rouge_l import rouge_l as rouge_l
 from dfkeval.types import Sample
-
-_ASCII_WORD = re.compile(r"[a-z0-9]+")
-#: Characters of a pair that is kept for the next metric, at most.
-KEPT = 2000
-_NO_BLANKS = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR")
-
-
-def rouge_l(candidates: Sequence[str], references: Sequence[str]) -> TextScores:
-    """Precision, recall and F1 of each pair; nothing is ever truncated. Raises `ValueError` for unequal
-    lengths."""
-    rows = [score_pair(said, gold) for said, gold in zip(candidates, references, strict=True)]
-    values = np.array(rows, dtype=np.float64).reshape(len(rows), 3)
-    return TextScores(values[:, 0], values[:, 1], values[:, 2], np.zeros(len(rows), dtype=np.bool_))
-
-
-def score_pair(candidate: str, reference: str) -> tuple[float, float, float]:
-    """(precision, recall, f1) of one pair."""
-    if _is_plain(candidate) and _is_plain(reference):
-        return latin_pair(candidate, reference)
-    return score_words(_unicode_words(candidate), _unicode_words(reference))
-
-
-def latin_pair(candidate: str, reference: str) -> tuple[float, float, float]:
-    """`score_pair` by the rouge_score package's rule alone."""
-    if len(candidate) + len(reference) > KEPT:
-        return score_words(latin_words(candidate), latin_words(reference))
-    return short_pair(candidate, reference)
-
-
-@lru_cache(maxsize=1 << 14)
-def short_pair(candidate: str, reference: str) -> tuple[float, float, float]:
-    """The last ones are kept, since several metrics ask for the same; long texts would hold memory."""
-    return score_words(latin_words(candidate), latin_words(reference))
-
-
-def latin_words(text: str) -> list[str]:
-    """Words by the rouge_score package's rule, which keeps a-z and 0-9 and nothing else."""
-    return _ASCII_WORD.findall(text.lower())
-
-
-def score_words(said: Sequence[str], gold: Sequence[str]) -> tuple[float, float, float]:
-    """(precision, recall, f1) of two lists of words."""
-    if not said or not gold:
-        return (0.0, 0.0, 0.0)
-    common = lcs(gold, said)
-    precision, recall = common / len(said), common / len(gold)
-    return (precision, recall, 2 * precision * recall / (precision + recall) if common else 0.0)
-
-
-def _is_plain(text: str) -> bool:
-    """Whether the rule for Latin texts sees any of its letters and digits, and there are no others."""
-    if text.isascii():
-        return True
-    kinds = {_kind(sign) for sign in set(text)}
-    return not kinds - {"latin", ""} and (not kinds & {"latin"} or bool(latin_words(text)))
-
-
-@lru_cache(maxsize=8192)
-def _kind(sign: str) -> str:
-    """ "latin", "word" (another script), "single" (a script without blanks), or "" for what separates
-    words."""
-    if unicodedata.category(sign)[0] not in "LNM":
-        return ""
-    name = unicodedata.name(sign, "")
-    if name.startswith(_NO_BLANKS):
-        return "single"
-    return "latin" if sign.isascii() or "LATIN" in name or unicodedata.category(sign)[0] == "M" else "word"
-
-
-def _unicode_words(text: str) -> list[str]:
-    found: list[str] = []
-    word = ""
-    for sign in text.lower():
-        kind = _kind(sign)
-        if kind in ("latin", "word"):
-            word += sign
-            continue
-        if word:
-            found.append(word)
-            word = ""
-        if kind == "single":
-            found.append(sign)
-    return [*found, word] if word else found
-
-
-def lcs(a: Sequence[str], b: Sequence[str]) -> int:
-    """Length of the longest common subsequence; O(len(b)) operations on integers of len(a) bits."""
-    places: dict[str, int] = {}
-    known, bit = places.get, 1
-    for word in a:
-        places[word] = known(word, 0) | bit
-        bit <<= 1
-    row = full = bit - 1
-    for word in b:
-        found = known(word)
-        if found is not None:  # a word that only one side has leaves the row as it is
-            matches = row & found
-            row = ((row + matches) | (row - matches)) & full
-    return len(a) - row.bit_count()
 
 
 def measure(samples: Sequence[Sample], scoring: Scoring) -> Measured:

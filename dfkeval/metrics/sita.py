@@ -15,7 +15,7 @@ import numpy as np
 
 from dfkdata.schemas import Label
 from dfkeval.metrics import Floats, Measured, Metric, Scoring, _sita, column, f1, ratio
-from dfkeval.metrics import rouge as rouge_l
+from dfkeval.metrics import _rouge_l as rouge_l
 from dfkeval.metrics._sita import Options as Options
 from dfkeval.types import Sample
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dfkdata.schemas import Label
-from dfkeval.metrics import Floats, Measured, Metric, Scoring, _sita, bertscore
-from dfkeval.metrics._prose import COLUMNS, NAMES, means, table
+from dfkeval.metrics import Measured, Metric, Scoring, _bertscore, _sita
+from dfkeval.metrics._prose import COLUMNS, NAMES, table
 from dfkeval.types import Sample
 
 
@@ -23,23 +23,18 @@ def measure(samples: Sequence[Sample], scoring: Scoring) -> Measured:
     places = [index for index, pair in enumerate(read) if pair is not None and pair.texts]
     kept = [pair for pair in read if pair is not None and pair.texts]
     said, gold = [pair.explanation for pair in kept], [pair.reference for pair in kept]
-    scores = bertscore.score(said, gold, **options.model_dump())
+    scores = _bertscore.score(said, gold, **options.model_dump())
     values = table(len(samples), places, scores)
-    details = bertscore.settings(options, scores) | _sita.options_of(scoring).details
+    details = _bertscore.settings(options, scores) | _sita.options_of(scoring).details
     dropped = sum(pair is not None and not pair.texts for pair in read)
     return Measured(COLUMNS, values, values[:, 0] > 0, details | {"dropped_pairs": dropped})
 
 
-def reduce(sums: Floats, columns: tuple[str, ...]) -> dict[str, Floats]:
-    """Means over the pairs that SITA counts."""
-    return {f"bertscore_{name}": value for name, value in means(sums, columns).items()}
-
-
 METRIC = Metric(
     measure,
-    reduce,
+    _sita.bertscore_values,
     needs=(Label,),
     reproduces="SITA",
     unbounded=NAMES,
-    settings=(*bertscore.SETTINGS, *_sita.SETTINGS),
+    settings=(*_bertscore.SETTINGS, *_sita.SETTINGS),
 )

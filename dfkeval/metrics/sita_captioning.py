@@ -13,7 +13,7 @@ import numpy as np
 
 from dfkdata.schemas import Prose
 from dfkeval.metrics import Floats, Measured, Metric, Scoring, _sita
-from dfkeval.metrics import rouge as rouge_l
+from dfkeval.metrics import _rouge_l as rouge_l
 from dfkeval.metrics._prose import COLUMNS, means
 from dfkeval.types import Sample
 

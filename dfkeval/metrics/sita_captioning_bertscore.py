@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dfkdata.schemas import Prose
-from dfkeval.metrics import Measured, Metric, Scoring, _sita, bertscore
+from dfkeval.metrics import Measured, Metric, Scoring, _bertscore, _sita
 from dfkeval.metrics._prose import COLUMNS, NAMES, table
-from dfkeval.metrics.sita_bertscore import reduce
 from dfkeval.types import Sample
 
 
@@ -19,16 +18,16 @@ def measure(samples: Sequence[Sample], scoring: Scoring) -> Measured:
     """(N, 4): "n", precision, recall, f1."""
     options = _sita.bertscore_of(scoring)
     places, said, gold = _sita.captions(samples, scoring)
-    scores = bertscore.score(said, gold, **options.model_dump())
+    scores = _bertscore.score(said, gold, **options.model_dump())
     values = table(len(samples), places, scores)
-    return Measured(COLUMNS, values, values[:, 0] > 0, bertscore.settings(options, scores))
+    return Measured(COLUMNS, values, values[:, 0] > 0, _bertscore.settings(options, scores))
 
 
 METRIC = Metric(
     measure,
-    reduce,
+    _sita.bertscore_values,
     needs=(Prose,),
     reproduces="SITA vlm_captioning",
     unbounded=NAMES,
-    settings=bertscore.SETTINGS,
+    settings=_bertscore.SETTINGS,
 )

@@ -13,8 +13,8 @@ import numpy as np
 
 from dfkdata.schemas import Grounded
 from dfkeval.metrics import Floats, Measured, Metric, Scoring, column, fields_of, ratio
-from dfkeval.metrics import rouge as rouge_l
-from dfkeval.metrics.keywords import overlap
+from dfkeval.metrics import _rouge_l as rouge_l
+from dfkeval.metrics._leaves import overlap
 from dfkeval.parsing.legacy import sita_keywords
 from dfkeval.types import Sample
 

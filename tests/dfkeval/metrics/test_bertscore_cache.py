@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dfkeval.metrics import _embedding_cache, bertscore
+from dfkeval.metrics import _bertscore, _embedding_cache, bertscore
 from dfkeval.models.text_encoder import TextEncoder
 from tests.helpers.runs import minilm
 
@@ -37,10 +37,10 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_cached_numbers_are_the_same_and_need_no_encoder(tmp_path: Path, encoded: list[str]) -> None:
     first = score(tmp_path)
     assert len(encoded) == 8
-    bertscore.encoder.cache_clear()
+    _bertscore.encoder.cache_clear()
     assert np.array_equal(score(tmp_path), first)
     assert len(encoded) == 8
-    assert bertscore.encoder.cache_info().currsize == 0
+    assert _bertscore.encoder.cache_info().currsize == 0
     assert np.abs(first - np.stack([*vars_of()], axis=1)).max() <= 1e-6
 
 
