@@ -90,6 +90,6 @@ def test_an_image_folder_that_is_none_is_the_callers_mistake(tmp_path: Path) -> 
     row = {"instruction": "a", "output": "b", "image": "a.png"}
     for call in (convert, lambda rows, out, **more: dfkdata.read(rows, **more)):
         with pytest.raises(
-            ConfigError, match=r"nowhere is no folder; give the one in which image names start"
+            ConfigError, match=r"nowhere is not a folder; give the one in which image names start"
         ):
             call([row], tmp_path / "out", format="alpaca", images=tmp_path / "nowhere")
