@@ -1,1 +1,1 @@
-"""Errors, configuration, files, hashes, locks and progress that all three packages share."""
+"""Errors, configuration, files, hashes, JSON Schemas, locks and progress that all three packages share."""

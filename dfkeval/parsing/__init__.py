@@ -1,1 +1,1 @@
-"""Text to a typed value: tool calls, marked text, JSON and their schemas."""
+"""Read what a model wrote as a typed value: tool calls, marked text and JSON."""

@@ -1,5 +1,6 @@
-"""Decide where a call may end, and with which repairs. These are questions about the tags; nothing is
-noted."""
+"""Decide where a call may end, and with which repairs.
+
+The functions look at tags only and note nothing."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Read the usual case with a few `str.find`: a call exactly as templates write it, with no tag inside a
-value.
+"""Read a call exactly as templates write it, with no tag inside a value, by a few `str.find`.
 
 Guarantees:
 - The result is the one that the machine gives for the same call, or None; a property test checks it."""
