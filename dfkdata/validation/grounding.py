@@ -56,7 +56,7 @@ class GroundingSource:
         return self.max_gap is None or self._in_order(content, self.max_gap)
 
     def _in_order(self, content: list[frozenset[str]], max_gap: int) -> bool:
-        """Follow every place that the last word may have, so that no reading is missed."""
+        """Return whether the words stand in order, following every place that each of them may have."""
         places = set(range(len(self._words)))
         for number, word in enumerate(content):
             near = places if number == 0 else _places_after(places, max_gap)

@@ -118,7 +118,7 @@ def _english(word: str) -> Iterator[str]:
 
 
 def _irregular(word: str) -> str:
-    """The singular of an irregular plural or of a compound that ends in one; empty for other words."""
+    """Return the singular of an irregular plural, or of a compound that ends in one; "" for other words."""
     for start in (0, *range(_COMPOUND_HEAD, len(word) - 2)):
         if word[start:] in _IRREGULAR:
             return word[:start] + _IRREGULAR[word[start:]]
@@ -126,7 +126,7 @@ def _irregular(word: str) -> str:
 
 
 def _regular(word: str) -> Iterator[str]:
-    """The singulars that a word in -s may be the plural of."""
+    """Yield the singulars that a word in -s may be the plural of."""
     if len(word) > 3 or (len(word) == 3 and word[1] not in "aeiou"):  # tvs and ads, but not gas and his
         yield word[:-1]
     if len(word) > 4 and word.endswith("ies"):

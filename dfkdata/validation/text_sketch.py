@@ -156,8 +156,8 @@ class _Held:
         here = numpy.flatnonzero(self.filters[at][values >> numpy.uint64(_UPPER)])
         low = numpy.searchsorted(self.bands[at], values[here], "left")
         many = numpy.searchsorted(self.bands[at], values[here], "right") - low
-        kept = (many > 0) & (numpy.cumsum(many) <= _PAIRS)
-        here, low, many = here[kept], low[kept], many[kept]
+        within = (many > 0) & (numpy.cumsum(many) <= _PAIRS)
+        here, low, many = here[within], low[within], many[within]
         steps = numpy.arange(many.sum()) - numpy.repeat(numpy.cumsum(many) - many, many)
         return numpy.repeat(here, many), self.open[self.orders[at][numpy.repeat(low, many) + steps]]
 
