@@ -27,7 +27,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
     source.mkdir()
-    for name in ("dfkdata", "dfkeval", "dfktrain", "pyproject.toml", "README.md", "LICENSE"):
+    for name in ("dfkdata", "dfkeval", "dfktrain", "tools", "pyproject.toml", "README.md", "LICENSE"):
         _copy(ROOT / name, source / name)
     command = [
         sys.executable,
@@ -103,7 +103,7 @@ def test_the_wheel_holds_the_tiny_weights_the_template_and_the_licence(wheel: Pa
         assert f"dfkeval/models/tiny/weights/{name}" in names
     assert any(name.endswith("LICENSE") for name in names)
     assert {f"{package}/py.typed" for package in ("dfkdata", "dfkeval", "dfktrain")} <= set(names)
-    assert not [name for name in names if name.startswith("tests")]
+    assert not [name for name in names if name.startswith(("tests", "tools", "bench"))]
 
 
 def test_every_data_file_of_the_packages_is_in_the_wheel(wheel: Path) -> None:
