@@ -1,4 +1,4 @@
-"""`dfktrain curves`: the page and the pictures of a finished run, drawn again from its folder."""
+"""`dfktrain curves`: draw the page and the pictures of a finished run again from its folder."""
 
 from __future__ import annotations
 

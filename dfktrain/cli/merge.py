@@ -1,5 +1,4 @@
-"""`dfktrain merge`: an adapter into its base, with the proof; or several adapters into one, blended on the
-sphere."""
+"""`dfktrain merge`: merge an adapter into its base and verify it, or blend several adapters."""
 
 from __future__ import annotations
 
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     from dfktrain.merging.slerp import Blend
 
 _SHOWN = 4
-"""Metrics of a blend on the command line."""
+"""Number of metrics that are printed of a blend; the report has them all."""
 
 EXAMPLES = examples(
     "dfktrain merge --base Qwen/Qwen3.5-0.8B --adapter runs/first/adapter --out models/first",
@@ -36,37 +35,39 @@ def merge_command(
         str | None, typer.Option(help='Its base: a folder, a hub name or "tiny"; default: the one it names.')
     ] = None,
     probes: Annotated[
-        Path | None, typer.Option(help="Rows of the messages layout; the proof asks the first eight of them.")
+        Path | None, typer.Option(help="Rows of the messages layout; the first eight are the probes.")
     ] = None,
     chat_template: Annotated[
-        Path | None, typer.Option(help="The template of the training, where it was not the base's.")
+        Path | None, typer.Option(help="Template of the training, if it is not the base's.")
     ] = None,
-    device: Annotated[str, typer.Option(help="Where the proof runs: auto, cpu, cuda.")] = "auto",
+    device: Annotated[str, typer.Option(help="Where the verification runs: auto, cpu, cuda.")] = "auto",
     slerp: Annotated[list[Path] | None, typer.Option(help="An adapter to blend. Give two or more.")] = None,
     weights: Annotated[
-        str | None, typer.Option(help="Of the blended adapters: 0.3,0.7. Default: equal.")
+        str | None, typer.Option(help="Weights of the adapters: 0.3,0.7. Default: equal.")
     ] = None,
-    grid: Annotated[int | None, typer.Option(help="Blend at so many evenly spaced weights an edge.")] = None,
+    grid: Annotated[
+        int | None, typer.Option(help="Number of evenly spaced weights between two adapters.")
+    ] = None,
     rank: Annotated[
         int | None, typer.Option(help="Rank of the blend; default: the smallest without loss.")
     ] = None,
     eval_: Annotated[Path | None, typer.Option("--eval", help="Evaluation that scores every blend.")] = None,
 ) -> None:
-    """Merge an adapter into its base and prove it (logits, KL and greedy tokens within the bf16 noise floor),
-    or blend adapters on their weight change (--slerp)."""
+    """Merge an adapter into its base and verify it (logits, KL and greedy tokens within the bf16 noise floor),
+    or blend adapters by their weight change (--slerp)."""
     quiet()
     require_packages()
-    blend = (weights, grid, rank, eval_)
+    blend_options = (weights, grid, rank, eval_)
     if slerp:
         if adapter is not None or base is not None:
             raise ConfigError(
                 "--slerp writes an adapter; merge that one with --base and --adapter in a second step"
             )
-        _blend(slerp, out, *blend)
+        _blend(slerp, out, *blend_options)
         return
     if adapter is None:
         raise ConfigError("give --adapter FOLDER to merge, or --slerp FOLDER twice or more to blend")
-    if any(each is not None for each in blend):
+    if any(option is not None for option in blend_options):
         raise ConfigError("--weights, --grid, --rank and --eval belong to --slerp")
     from dfktrain.merging.merge import merge_adapter
 
@@ -77,8 +78,8 @@ def merge_command(
 
 
 def _merged(report: MergeReport) -> str:
-    """The proof as a table, and where the model is."""
-    proof = report.verification
+    """Return the verification as a table, and where the model is."""
+    figures = report.verification
     rows = {
         "noise floor (bf16, unmerged)": "floor",
         "merged in memory": "in_memory",
@@ -89,15 +90,14 @@ def _merged(report: MergeReport) -> str:
     lines = [f"{len(report.changed)} tensors changed, {report.kept} kept byte for byte"]
     lines.append(f"{'against base + adapter, fp32':<30} {'max |logit|':>11} {'mean KL':>10} {'greedy':>7}")
     for title, key in rows.items():
-        found = proof[key]
-        lines.append(
-            f"{title:<30} {found['max_logit']:>11.3g} {found['mean_kl']:>10.2e} {found['greedy']:>7.1%}"
-        )
+        distance = figures[key]
+        logit, kl, greedy = distance["max_logit"], distance["mean_kl"], distance["greedy"]
+        lines.append(f"{title:<30} {logit:>11.3g} {kl:>10.2e} {greedy:>7.1%}")
     lines += [f"note: {note}" for note in report.notes]
     return "\n".join(
         [
             *lines,
-            f"proved on {proof['probes']} prompts, {proof['positions']} positions",
+            f"verified on {figures['probes']} prompts, {figures['positions']} positions",
             f"model: {report.out}",
             "",
         ]
@@ -127,7 +127,7 @@ def _blend(
 
 def _numbers(text: str) -> tuple[float, ...]:
     try:
-        return tuple(float(each) for each in text.split(","))
+        return tuple(float(number) for number in text.split(","))
     except ValueError as error:
         raise ConfigError(
             f"--weights {text!r}: write numbers with commas between them, such as 0.3,0.7"
@@ -137,8 +137,8 @@ def _numbers(text: str) -> tuple[float, ...]:
 def _line(point: Blend) -> str:
     from dfktrain.merging.slerp import name
 
-    shown = list((point.metrics or {}).items())[:_SHOWN]  # the report has them all
-    scores = "".join(f"  {key} {found['value']:.3f}" for key, found in shown)
+    metrics = list((point.metrics or {}).items())[:_SHOWN]
+    scores = "".join(f"  {key} {estimate['value']:.3f}" for key, estimate in metrics)
     error = f"error {point.error:.1e} (worst layer {point.worst_error:.1e})"
     cut = f"rank {point.rank} of {point.exact_rank}, {error}"
     return f"{name(point.weights)}: {cut}{scores}  {point.adapter}"

@@ -1,4 +1,4 @@
-"""A `Plan` as text: tables, histograms of blocks, and one sample with its scored tokens coloured."""
+"""Print a preflight: tables, histograms of blocks, and one sample with its scored tokens coloured."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BLOCKS = "▁▂▃▄▅▆▇█"
 
 
 def write(plan: Preflight) -> None:
-    """Print `plan` to stdout, what would stop the run last and in red."""
+    """Print a preflight to stdout; what would stop the run comes last and in red."""
     out = Console(file=sys.stdout, soft_wrap=True, highlight=False)
     for stage in plan.stages:
         _stage(out, stage, plan.collator)
@@ -58,8 +58,8 @@ def _stage(out: Console, stage: StagePreflight, collator: Collator | None) -> No
 def _machine(out: Console, plan: Preflight) -> None:
     out.print(f"[bold]machine[/bold]  engine {plan.engine}, precision {plan.precision}")
     if plan.size is not None:
-        carried = f" on {len(plan.size.modules)} modules" if plan.size.modules else ""
-        out.print(f"  base {plan.size.base:,} parameters, trained {plan.size.trained:,}{carried}")
+        modules = f" on {len(plan.size.modules)} modules" if plan.size.modules else ""
+        out.print(f"  base {plan.size.base:,} parameters, trained {plan.size.trained:,}{modules}")
     if plan.memory_gib is not None and plan.seconds is not None:
         out.print(f"  estimated: peak memory {plan.memory_gib:.2f} GiB, time {_time(plan.seconds)}")
     for note in plan.notes:
@@ -81,7 +81,7 @@ def _time(seconds: float) -> str:
 
 
 def spread(values: list[int], bins: int = 12) -> str:
-    """Minimum, median, 95th percentile, maximum, and a histogram of blocks between the ends."""
+    """Return minimum, median, 95th percentile and maximum, with a histogram of blocks between the ends."""
     ordered = sorted(values)
     low, high = ordered[0], ordered[-1]
     middle, most = (ordered[round(share * (len(ordered) - 1))] for share in (0.5, 0.95))
@@ -94,8 +94,13 @@ def spread(values: list[int], bins: int = 12) -> str:
 
 
 def coloured(sample: EncodedSample, collator: Collator, *, marked: bool = False) -> str:
-    """The sample as Rich markup: scored tokens green, the rest dim, a run of image or video tokens as one
-    with its number. marked: scored text also stands in ⟦ ⟧, for readers without colours."""
+    """Return a sample as Rich markup: scored tokens green, the rest dim, image and video tokens as their number.
+
+    Args:
+        sample: The encoded sample.
+        collator: Knows the tokenizer and the ids of image and video tokens.
+        marked: Whether scored text also stands in ⟦ ⟧, for terminals without colours.
+    """
     pieces: list[str] = []
     start = 0
     while start < len(sample.input_ids):

@@ -1,4 +1,4 @@
-"""`dfktrain push`: the weights of a run, their card and curves to a model repository of the Hub."""
+"""`dfktrain push`: send the weights of a run, its card and curves to a model repository of the Hub."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ def push_command(
     ] = False,
     private: Annotated[
         bool,
-        typer.Option("--private/--public", help="Of a repository that is made; others stay as they are."),
+        typer.Option("--private/--public", help="Of a new repository; an existing one stays as it is."),
     ] = True,
     revision: Annotated[str | None, typer.Option(help="The branch; default: the main one.")] = None,
     checkpoint: Annotated[
         bool,
         typer.Option(
             "--checkpoint",
-            help="Of a stopped run: its newest whole checkpoint with optimiser, scheduler and random states, "
-            "into the folder checkpoint/; dfktrain run --resume hf://ORG/NAME goes on from it.",
+            help="Send the newest complete checkpoint of a stopped run, with optimiser, scheduler and random "
+            "states, to the folder checkpoint/; dfktrain run --resume hf://ORG/NAME continues from it.",
         ),
     ] = False,
 ) -> None:
@@ -61,7 +61,7 @@ def push_command(
     address = hub.send(files, to, private=private, revision=revision, replaces=replaces)
     sys.stdout.write(f"sent: {address}\n")
     if checkpoint:
-        sys.stdout.write(f"go on elsewhere: dfktrain run CONFIG --out DIR --resume {address}\n")
+        sys.stdout.write(f"continue elsewhere: dfktrain run CONFIG --out DIR --resume {address}\n")
 
 
 def _text(content: bytes | Path) -> str:

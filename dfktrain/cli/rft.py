@@ -20,7 +20,7 @@ EXAMPLES = examples(
 def rft_command(
     config: Annotated[Path, typer.Argument(help="The configuration, a YAML file.", metavar="CONFIG")],
     out: Annotated[
-        Path, typer.Option("--out", help="Folder of the run; one that was stopped goes on there.")
+        Path, typer.Option("--out", help="Folder of the run; an interrupted run continues there.")
     ],
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Replace one key: keep=2. May be repeated.")

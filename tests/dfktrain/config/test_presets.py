@@ -19,13 +19,13 @@ from dfkeval.runs import config as evaluations
 from dfkeval.runs import presets
 from dfktrain.cli import app
 from dfktrain.config import overrides
-from dfktrain.config import presets as recipes
+from dfktrain.config import presets as training_presets
 from dfktrain.config.run import TrainConfig
 from dfktrain.engines import target_modules
 from tests.helpers.models import text_row, write_rows
 from tests.helpers.places import ROOT
 
-PRESETS = [name for name in recipes.names() if "dfktrain rft" not in recipes.find(name).read_text()]
+PRESETS = [name for name in training_presets.names() if "dfktrain rft" not in training_presets.find(name).read_text()]
 
 #: What each source gives, typed in from it and from nothing else: preset -> place -> value.
 SOURCES: dict[str, dict[str, Any]] = {
@@ -75,14 +75,14 @@ def at(tree: Any, place: str) -> Any:
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_binds_and_holds_the_numbers_of_its_source(name: str) -> None:
-    bound = load_config(recipes.find(name), TrainConfig).model_dump(mode="json")
+    bound = load_config(training_presets.find(name), TrainConfig).model_dump(mode="json")
     found = {place: at(bound, place) for place in SOURCES[name]}
     assert found == SOURCES[name]
 
 
 def test_every_stage_of_a_curriculum_goes_on_with_the_same_adapter() -> None:
     first, second = (
-        load_config(recipes.find(f"json_captioner_{version}"), TrainConfig) for version in ("v1", "v2")
+        load_config(training_presets.find(f"json_captioner_{version}"), TrainConfig) for version in ("v1", "v2")
     )
     same = ("rank", "alpha", "target_modules", "kind", "bias", "rslora", "dora")
     assert [getattr(first.adapter, key) for key in same] == [getattr(second.adapter, key) for key in same]
@@ -92,7 +92,7 @@ def test_every_stage_of_a_curriculum_goes_on_with_the_same_adapter() -> None:
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_the_evaluation_that_a_preset_ends_with_binds(name: str) -> None:
-    wanted = load_config(recipes.find(name), TrainConfig).evaluate
+    wanted = load_config(training_presets.find(name), TrainConfig).evaluate
     if wanted is not None:
         assert evaluations.read(presets.FOLDER / f"{wanted.config}.yaml").metrics
 
@@ -126,12 +126,12 @@ def test_the_manual_shows_every_setting_of_a_preset_with_its_value(name: str) ->
     own = ("name", "data")  # of a stage: which file it is, not how it is trained on
     written = {
         place: value
-        for place, value in written_leaves(read_mapping(recipes.find(name))).items()
+        for place, value in written_leaves(read_mapping(training_presets.find(name))).items()
         if not re.fullmatch(rf"stages\.\d+\.({'|'.join(own)})", place)
     }
     shown = {place: float(value) if _is_number(value) else value for place, value in documented(name).items()}
     assert {place: shown.get(place) for place in written} == written
-    bound = load_config(recipes.find(name), TrainConfig).model_dump(mode="json")
+    bound = load_config(training_presets.find(name), TrainConfig).model_dump(mode="json")
     assert {place: at(bound, place) for place in shown} == shown
 
 
@@ -140,14 +140,14 @@ def _is_number(value: Any) -> bool:
 
 
 def test_every_preset_stands_in_the_manual_and_names_its_place_there() -> None:
-    for name in recipes.names():
+    for name in training_presets.names():
         assert name in sections()
-        assert f"docs/recipes.md#{name}" in recipes.find(name).read_text(encoding="utf-8")
+        assert f"docs/recipes.md#{name}" in training_presets.find(name).read_text(encoding="utf-8")
 
 
 def test_the_checkout_shows_every_preset_under_configs() -> None:
-    for path in recipes.FOLDER.rglob("*.yaml"):
-        shown = ROOT / "configs" / path.relative_to(recipes.FOLDER)
+    for path in training_presets.FOLDER.rglob("*.yaml"):
+        shown = ROOT / "configs" / path.relative_to(training_presets.FOLDER)
         assert shown.is_file() and shown.resolve() == path.resolve(), (
             f"ln -s ../dfktrain/config/presets/{path.name} configs/{path.name}"
         )
@@ -176,7 +176,7 @@ def real_shape() -> Any:
 def test_the_captioners_seven_names_are_96_modules_of_the_real_shape() -> None:
     network = real_shape()
     assert sum(parameter.numel() for parameter in network.parameters()) == pytest.approx(853.0e6, rel=1e-3)
-    spec = load_config(recipes.find("json_captioner_v2"), TrainConfig).adapter.target_modules
+    spec = load_config(training_presets.find("json_captioner_v2"), TrainConfig).adapter.target_modules
     found = target_modules(network, spec)
     assert len(found) == 96
     assert not [name for name in found if "visual" in name]
@@ -220,7 +220,7 @@ def test_a_preset_runs_two_steps_on_the_tiny_model_and_says_what_that_changed(
         assert code == 0, err
         run = json.loads((out / "run.json").read_text())
         assert [stage["steps"] for stage in run["stages"]] == [2] * len(run["stages"])
-        before = load_config(recipes.find(name), TrainConfig).model_dump(mode="json")
+        before = load_config(training_presets.find(name), TrainConfig).model_dump(mode="json")
         said = [line.removeprefix("override: ") for line in err.splitlines() if line.startswith("override: ")]
         assert f"model.name: {before['model']['name']} -> tiny" in said
         assert f"stages.0.epochs: {before['stages'][0]['epochs']} -> None" in said
@@ -231,11 +231,11 @@ def test_a_preset_runs_two_steps_on_the_tiny_model_and_says_what_that_changed(
         assert run["config"]["adapter"]["warm_start"].endswith("runs/json_captioner_v1/adapter")
 
 
-@pytest.mark.parametrize("name", recipes.names())
+@pytest.mark.parametrize("name", training_presets.names())
 def test_the_commands_at_the_head_of_a_preset_name_the_new_file(name: str, project: Path) -> None:
-    text = recipes.write(name, project / "own.yaml")
+    text = training_presets.write(name, project / "own.yaml")
     command = "rft" if name == "sita_rft" else "run"
-    assert f"dfktrain {command} own.yaml --out" in recipes.header(text)
+    assert f"dfktrain {command} own.yaml --out" in training_presets.header(text)
     assert f" {name}.yaml --out" not in text
 
 
@@ -244,7 +244,7 @@ def test_init_writes_the_file_as_it_is_and_overwrites_nothing(
 ) -> None:
     code, out, _ = called(monkeypatch, capsys, "init", "sita_qwen35", "--out", "sub/mine.yaml")
     assert code == 0 and out.startswith("sub/mine.yaml\n") and "dfkdata convert images_v2.csv" in out
-    written, shipped = (project / "sub/mine.yaml").read_text(), recipes.find("sita_qwen35").read_text()
+    written, shipped = (project / "sub/mine.yaml").read_text(), training_presets.find("sita_qwen35").read_text()
     assert written == shipped.replace(" sita_qwen35.yaml", " mine.yaml")
     code, _, err = called(monkeypatch, capsys, "init", "sita_qwen35", "--out", "sub/mine.yaml")
     assert code == 2 and "exists already" in err
@@ -252,7 +252,7 @@ def test_init_writes_the_file_as_it_is_and_overwrites_nothing(
 
 def test_init_names_the_presets_and_the_nearest_one(monkeypatch: Any, capsys: Any) -> None:
     _, out, _ = called(monkeypatch, capsys, "init")
-    assert [line.split()[0] for line in out.splitlines()][: len(recipes.names())] == recipes.names()
+    assert [line.split()[0] for line in out.splitlines()][: len(training_presets.names())] == training_presets.names()
     code, _, err = called(monkeypatch, capsys, "init", "json_captioner_v3")
     assert code == 2 and "did you mean 'json_captioner_v" in err
 
