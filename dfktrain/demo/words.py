@@ -40,7 +40,7 @@ COLOURS = {"merah": (205, 35, 45), "biru": (40, 80, 195), "hijau": (40, 145, 75)
 
 #: Every word above that carries meaning, in lower case.
 ALL = frozenset(
-    each.lower()
+    word.lower()
     for words in (
         NOUNS,
         TRAITS,
@@ -55,5 +55,5 @@ ALL = frozenset(
         SHAPES,
         COLOURS,
     )
-    for each in words
+    for word in words
 )

@@ -1,4 +1,4 @@
-"""Fixtures of the trainer's tests; what they are made of stands in `train_helpers`."""
+"""Fixtures of the trainer's tests, made with `tests.helpers.models`."""
 
 from __future__ import annotations
 

@@ -144,8 +144,8 @@ def train(model: torch.nn.Module, tools: Tools, options: argparse.Namespace) -> 
         if step == _MEASURED[0]:
             warm = time.monotonic()
         if step == _MEASURED[1]:
-            each = (time.monotonic() - warm) / (_MEASURED[1] - _MEASURED[0])
-            steps = _fitting(steps, each, time.monotonic() - began, step, options.seconds)
+            step_seconds = (time.monotonic() - warm) / (_MEASURED[1] - _MEASURED[0])
+            steps = _fitting(steps, step_seconds, time.monotonic() - began, step, options.seconds)
         if step % 10 == 0 or step == steps - 1:
             history.append((step, loss))
             _say(f"step {step}/{steps} loss {loss:.4f} seconds {time.monotonic() - began:.0f}")
@@ -171,10 +171,10 @@ def _step(model: torch.nn.Module, pair: tuple[Batch, Batch], optimizer: torch.op
     return float(total)
 
 
-def _fitting(steps: int, each: float, spent: float, step: int, limit: float | None) -> int:
-    """Return how many steps of `each` seconds fit into `limit` seconds, of which `spent` are gone after `step`."""
-    fitting = steps if limit is None else min(steps, step + int((limit - spent) / max(each, 1e-3)))
-    _say(f"{each:.3f} s a step: {fitting} steps")
+def _fitting(steps: int, seconds: float, spent: float, step: int, limit: float | None) -> int:
+    """Return how many steps of `seconds` seconds fit into `limit` seconds, of which `spent` are gone after `step`."""
+    fitting = steps if limit is None else min(steps, step + int((limit - spent) / max(seconds, 1e-3)))
+    _say(f"{seconds:.3f} s a step: {fitting} steps")
     return fitting
 
 
@@ -267,8 +267,8 @@ def main(arguments: list[str] | None = None) -> None:
     tools = Tools(tokenizer, Qwen2VLImageProcessorPil(**shape.image_processor_config()))
     history = train(model.to(device).train(), tools, options)
     build.save(tokenizer, model.cpu(), options.out)
-    kept = model.to(device).float().eval()
-    rates = exact_match(kept, tools, options.seed, 4 if options.trial else 128)
+    saved = model.to(device).float().eval()
+    rates = exact_match(saved, tools, options.seed, 4 if options.trial else 128)
     _say(
         json.dumps(
             {"exact_match": rates, "steps": history[-1][0] + 1, "loss": history[-1][1], "seed": options.seed}
