@@ -25,7 +25,9 @@ from dfktrain.engines import target_modules
 from tests.helpers.models import text_row, write_rows
 from tests.helpers.places import ROOT
 
-PRESETS = [name for name in training_presets.names() if "dfktrain rft" not in training_presets.find(name).read_text()]
+PRESETS = [
+    name for name in training_presets.names() if "dfktrain rft" not in training_presets.find(name).read_text()
+]
 
 #: What each source gives, typed in from it and from nothing else: preset -> place -> value.
 SOURCES: dict[str, dict[str, Any]] = {
@@ -82,7 +84,8 @@ def test_every_preset_binds_and_holds_the_numbers_of_its_source(name: str) -> No
 
 def test_every_stage_of_a_curriculum_goes_on_with_the_same_adapter() -> None:
     first, second = (
-        load_config(training_presets.find(f"json_captioner_{version}"), TrainConfig) for version in ("v1", "v2")
+        load_config(training_presets.find(f"json_captioner_{version}"), TrainConfig)
+        for version in ("v1", "v2")
     )
     same = ("rank", "alpha", "target_modules", "kind", "bias", "rslora", "dora")
     assert [getattr(first.adapter, key) for key in same] == [getattr(second.adapter, key) for key in same]
@@ -244,7 +247,10 @@ def test_init_writes_the_file_as_it_is_and_overwrites_nothing(
 ) -> None:
     code, out, _ = called(monkeypatch, capsys, "init", "sita_qwen35", "--out", "sub/mine.yaml")
     assert code == 0 and out.startswith("sub/mine.yaml\n") and "dfkdata convert images_v2.csv" in out
-    written, shipped = (project / "sub/mine.yaml").read_text(), training_presets.find("sita_qwen35").read_text()
+    written, shipped = (
+        (project / "sub/mine.yaml").read_text(),
+        training_presets.find("sita_qwen35").read_text(),
+    )
     assert written == shipped.replace(" sita_qwen35.yaml", " mine.yaml")
     code, _, err = called(monkeypatch, capsys, "init", "sita_qwen35", "--out", "sub/mine.yaml")
     assert code == 2 and "exists already" in err
@@ -252,7 +258,9 @@ def test_init_writes_the_file_as_it_is_and_overwrites_nothing(
 
 def test_init_names_the_presets_and_the_nearest_one(monkeypatch: Any, capsys: Any) -> None:
     _, out, _ = called(monkeypatch, capsys, "init")
-    assert [line.split()[0] for line in out.splitlines()][: len(training_presets.names())] == training_presets.names()
+    assert [line.split()[0] for line in out.splitlines()][
+        : len(training_presets.names())
+    ] == training_presets.names()
     code, _, err = called(monkeypatch, capsys, "init", "json_captioner_v3")
     assert code == 2 and "did you mean 'json_captioner_v" in err
 
