@@ -126,7 +126,7 @@ def _check_strangers(job: ConversionJob) -> None:
     """Raise `ConfigError` if a file to be written is an input, or is there without a manifest."""
     names = [f"{name}.jsonl" for name in (*SPLITS, "quarantine", "duplicates")]
     files = [path for name in names if (path := job.folder.final / name).exists()]
-    inputs = [Path(given).resolve() for given, _ in job.inputs if isinstance(given, str | Path)]
+    inputs = [Path(source).resolve() for source, _ in job.inputs if isinstance(source, str | Path)]
     if read := [path for path in files if path.resolve() in inputs]:
         raise ConfigError(f"{read[0]}: is an input and would be written over; give another --out")
     killed = job.folder.partial.exists() or job.folder.manifest_exists()
@@ -155,18 +155,18 @@ def _head(job: ConversionJob) -> dict[str, Any]:
     config["options"] = job.format_options.model_dump()
     inputs = [
         entry | ({"split": split} if split else {})
-        for given, split in job.inputs
-        for entry in _input_facts(given, job.options)
+        for source, split in job.inputs
+        for entry in _input_facts(source, job.options)
     ]
     return {"manifest": 1, "config": config, "inputs": inputs}
 
 
-def _input_facts(given: sources.Input, options: ConvertOptions) -> list[dict[str, Any]]:
-    if not isinstance(given, str | Path):
+def _input_facts(source: sources.Input, options: ConvertOptions) -> list[dict[str, Any]]:
+    if not isinstance(source, str | Path):
         return [{"path": "memory"}]
-    if Path(given).is_file():
-        return [output_folder.file_facts(Path(given), Path(given).name)]
-    parts = sources.parts(given, config=options.hub_config, split=options.hub_split)
+    if Path(source).is_file():
+        return [output_folder.file_facts(Path(source), Path(source).name)]
+    parts = sources.parts(source, config=options.hub_config, split=options.hub_split)
     return [output_folder.file_facts(part.path, part.name) for part in parts if part.path is not None]
 
 

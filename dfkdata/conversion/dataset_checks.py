@@ -100,8 +100,8 @@ class DatasetChecks:
         if self._schema is None:
             return
         source = str(record.meta.get("text") or "\n".join(record.fields.values()))
-        found = grounding.rate(gold, source, self._schema, self._options.grounding_language)
-        if found.value is None:
+        support = grounding.rate(gold, source, self._schema, self._options.grounding_language)
+        if support.value is None:
             hint = "write what the text says, or drop the row"
             report(
                 RowError(
@@ -111,9 +111,9 @@ class DatasetChecks:
                     hint=hint,
                 )
             )
-        elif found.value < least:
-            reason = f"{found.supported} of {found.texts} texts are in the source"
-            hint = f"not in the source: {', '.join(found.missing[:5])}"
+        elif support.value < least:
+            reason = f"{support.supported} of {support.texts} texts are in the source"
+            hint = f"not in the source: {', '.join(support.missing[:5])}"
             report(RowError("NOT_GROUNDED", reason, path="gold", value=source, hint=hint))
 
     def _check_labels(

@@ -56,8 +56,8 @@ class ConversionJob:
         config, hub_split = self.options.hub_config, self.options.hub_split
         return [
             (part, split)
-            for given, split in self.inputs
-            for part in sources.parts(given, store=store, config=config, split=hub_split)
+            for source, split in self.inputs
+            for part in sources.parts(source, store=store, config=config, split=hub_split)
         ]
 
 
@@ -83,9 +83,9 @@ def resolve(input: sources.Input, out: str | Path, options: ConvertOptions) -> C
         conditions=tuple(selection.condition(text) for text in options.where or ()),
     )
     reader.check_folder(options.images)
-    for given, _ in job.inputs:
-        if isinstance(given, str | Path) and not sources.exists(given):
-            raise ConfigError(f"{given}: no such file, folder or pattern with a match")
+    for source, _ in job.inputs:
+        if isinstance(source, str | Path) and not sources.exists(source):
+            raise ConfigError(f"{source}: no such file, folder or pattern with a match")
     return job
 
 

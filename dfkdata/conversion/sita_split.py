@@ -112,8 +112,8 @@ def _sampled(rows: list[int], labels: Sequence[str], share: float, pick: random.
     groups: dict[str, list[int]] = {}
     for at in rows:
         groups.setdefault(labels[at] or "unknown", []).append(at)
-    kept: list[int] = []
+    sample: list[int] = []
     for label in sorted(groups):
-        kept += pick.sample(groups[label], max(1, int(len(groups[label]) * share)))
-    pick.shuffle(kept)
-    return kept
+        sample += pick.sample(groups[label], max(1, int(len(groups[label]) * share)))
+    pick.shuffle(sample)
+    return sample

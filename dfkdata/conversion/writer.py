@@ -134,18 +134,18 @@ class SplitWriter:
         """Move training copies of held-out rows from train.jsonl to duplicates.jsonl; return their places."""
         path = self.files["train"].path
         old = path.rename(path.with_suffix(".before"))
-        kept, gone = self._folder.lines("train.jsonl"), []
+        train, places = self._folder.lines("train.jsonl"), []
         with old.open("rb") as lines, path.with_name(_DIGESTS).open("rb") as digests:
             for place, line in enumerate(lines):
                 if int.from_bytes(digests.read(8)) not in self._evicted:
-                    kept.put_line(line)
+                    train.put_line(line)
                     continue
-                gone.append(place)
+                places.append(place)
                 row = msgspec.json.decode(line)
                 source, name = row.get("meta", {}).get("source", ""), row.get("id", "")
                 copy = {"source": source, "id": name, "kept": "held out", "raw": row}
                 self.duplicates.put(copy)
-        kept.close()
+        train.close()
         old.unlink()
-        self.files["train"] = kept
-        return gone
+        self.files["train"] = train
+        return places

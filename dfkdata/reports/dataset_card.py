@@ -1,4 +1,4 @@
-"""A page about a converted data set: counts, labels, lengths, broken rules, and rows with their pictures.
+"""Write a page about a converted data set: counts, labels, lengths, broken rules, rows with pictures.
 
 One HTML file without scripts and without anything loaded from elsewhere. Every text of the data is escaped,
 and a Content-Security-Policy forbids all but the styles and pictures inside the file."""
@@ -35,39 +35,48 @@ pre {{ white-space: pre-wrap; margin: .3rem 0; font: inherit; }} .role {{ color:
 
 
 def write_card(folder: Path, path: Path, *, samples: int = 12) -> Path:
-    """Write the page about `folder`, a finished conversion to the messages layout; its path.
+    """Write the page about a finished conversion to the messages layout.
 
-    samples: rows that are pictured, chosen by the hash of their ids. Raises `ConfigError` for another
-    folder."""
+    Args:
+        folder: The folder that `convert` wrote.
+        path: HTML file to write.
+        samples: How many rows to show with their pictures, chosen by the hash of their ids.
+
+    Returns:
+        `path`.
+
+    Raises:
+        ConfigError: `folder` holds no finished conversion to the messages layout.
+    """
     manifest = Folder(folder).manifest()
     if manifest is None or manifest["config"].get("to") != "messages":
         raise ConfigError(
             f"{folder}: no finished conversion to the messages layout; dfkdata convert writes one"
         )
-    sides = [name for name in SPLITS if (folder / f"{name}.jsonl").exists()]
-    lengths, chosen = _survey([folder / f"{name}.jsonl" for name in sides], samples)
+    splits = [name for name in SPLITS if (folder / f"{name}.jsonl").exists()]
+    lengths, chosen = _survey([folder / f"{name}.jsonl" for name in splits], samples)
     title = f"Data set {folder.resolve().name}"
     page = [_HEAD.format(title=escape(title)), f"<h1>{escape(title)}</h1>"]
     page += [
         _table("Rows", manifest["rows"]),
-        _table("Splits", {side: _rows(manifest, side) for side in sides}),
+        _table("Splits", {split: _rows(manifest, split) for split in splits}),
     ]
     for name, counts in manifest["labels"].items():
-        page += [_bars(f"{name}: {side}", counts[side]) for side in ("raw", *sides) if counts.get(side)]
+        page += [_bars(f"{name}: {split}", counts[split]) for split in ("raw", *splits) if counts.get(split)]
     page.append(_table("Length of rows in characters of text", lengths))
-    for heading, found in (("Quarantined", manifest["codes"]), ("Warnings", manifest["warnings"])):
-        page.append(_broken(heading, found))
+    for heading, entries in (("Quarantined", manifest["codes"]), ("Warnings", manifest["warnings"])):
+        page.append(_broken(heading, entries))
     page += ["<h2>Rows</h2><div class=rows>", *(_sample(row) for row in chosen), "</div></body></html>\n"]
     path.write_text("\n".join(page), encoding="utf-8")
     return path
 
 
-def _rows(manifest: dict[str, Any], side: str) -> int:
-    return next((int(entry["rows"]) for entry in manifest["outputs"] if entry["path"] == f"{side}.jsonl"), 0)
+def _rows(manifest: dict[str, Any], split: str) -> int:
+    return next((int(entry["rows"]) for entry in manifest["outputs"] if entry["path"] == f"{split}.jsonl"), 0)
 
 
 def _survey(paths: list[Path], samples: int) -> tuple[dict[str, int], list[dict[str, Any]]]:
-    """Quantiles of the rows' text lengths, and the rows with the smallest hashes."""
+    """Return quantiles of the rows' text lengths, and the rows with the smallest hashes."""
     lengths: list[int] = []
     best: list[tuple[str, int, dict[str, Any]]] = []
     for number, row in enumerate(row for path in paths for row in load_rows(path)):
@@ -76,12 +85,12 @@ def _survey(paths: list[Path], samples: int) -> tuple[dict[str, int], list[dict[
         best = heapq.nsmallest(samples, [*best, (name, number, row)]) if _joins(best, name, samples) else best
     lengths.sort()
     marks = {"least": 0.0, "a quarter": 0.25, "half": 0.5, "three quarters": 0.75, "95 %": 0.95, "most": 1.0}
-    found = {
+    quantiles = {
         name: lengths[min(int(mark * len(lengths)), len(lengths) - 1)]
         for name, mark in marks.items()
         if lengths
     }
-    return found, [row for _, _, row in best]
+    return quantiles, [row for _, _, row in best]
 
 
 def _joins(best: list[tuple[str, int, dict[str, Any]]], name: str, samples: int) -> bool:
@@ -107,11 +116,11 @@ def _bars(heading: str, counts: dict[str, int]) -> str:
     return f"<h2>{escape(heading)}</h2><table>{''.join(lines)}</table>"
 
 
-def _broken(heading: str, found: dict[str, Any]) -> str:
+def _broken(heading: str, entries: dict[str, Any]) -> str:
     lines = (
         f"<tr><th>{escape(code)}</th><td class=n>{entry['count']}</td>"
         f"<td>{escape(entry['first']['source'])}: {escape(entry['first']['reason'])}</td></tr>"
-        for code, entry in found.items()
+        for code, entry in entries.items()
     )
     return f"<h2>{escape(heading)}</h2><table>{''.join(lines) or '<tr><td>none</td></tr>'}</table>"
 
@@ -131,7 +140,7 @@ def _picture(path: str) -> str:
 
 
 def _thumb(path: str) -> str:
-    """A small JPEG of the picture as a `data:` URI; empty where it is gone."""
+    """Return a small JPEG of the picture as a `data:` URI, empty if the file is gone."""
     try:
         return thumbnail(path, _THUMB, quality=70).uri
     except UnreadableImageError:

@@ -132,15 +132,15 @@ class LeakageCheck:
         """
         shared = {"groups": self._shared_groups(), "pictures": self._near_pictures()}
         shared["prompts"] = self._near_texts()
-        for kind, found in shared.items():
-            if found.number:
+        for kind, rows in shared.items():
+            if rows.number:
                 code, says = _RULES[kind]
                 if kind == "prompts" and self._texts is not None and self._texts.is_partial:
                     says += " (of those looked at; --deep looks at all)"
-                pair = f"{self._place(found.held)} and {self._place(found.train)}"
-                error = RowError(code, f"{found.number} {says}, such as {pair}", hint=_HINT)
+                pair = f"{self._place(rows.held)} and {self._place(rows.train)}"
+                error = RowError(code, f"{rows.number} {says}, such as {pair}", hint=_HINT)
                 self._rules.report(error, "all rows")
-        return {kind: found.number for kind, found in shared.items()}
+        return {kind: rows.number for kind, rows in shared.items()}
 
     def _place(self, row: int) -> str:
         """Return where a row stands, such as "train.jsonl:7"."""

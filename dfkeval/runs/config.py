@@ -22,6 +22,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, SerializeAsAny, model_v
 from dfkdata import schemas
 from dfkdata.common import plugins
 from dfkdata.common.config import C, Config, bind, load_config
+from dfkdata.common.console import part_of
 from dfkdata.common.errors import ConfigError
 from dfkdata.schemas import Schema, ToolForm
 from dfkeval import backends, metrics
@@ -165,10 +166,7 @@ class EvalConfig(Config):
     @property
     def part(self) -> tuple[int, int]:
         """(place, count) of the shard, counted from 1; (1, 1) without one."""
-        if self.shard is None:
-            return (1, 1)
-        place, _, count = self.shard.partition("/")
-        return int(place), int(count)
+        return part_of(self.shard)
 
     def record(self) -> dict[str, Any]:
         """Return the configuration as JSON types; `EvalConfig.model_validate` reads it back.
