@@ -40,9 +40,18 @@ SETTINGS = ("model", "weights_sha256", "layer", "idf", "dtype", "windows")
 
 
 class Options(config.Config):
-    """model: hub name or local folder. layer: how many layers to run; None takes the table's. lang: picks a
-    model when none is named. idf: weigh tokens by rarity in the references. cache: folder of embeddings,
-    kept between runs. windows: read texts beyond the encoder's length in overlapping windows, not cut."""
+    """Options of the metric `bertscore`; `sita_bertscore` and `sita_captioning_bertscore` use them too.
+
+    Attributes:
+        model: Hub name or folder of an encoder; None takes the language's.
+        layer: Number of layers to run; None takes the table's.
+        lang: Language that picks a model if none is named, such as "en".
+        dtype: Number type of the encoder.
+        batch_tokens: Padded tokens of one forward pass.
+        idf: Whether tokens are weighted by their rarity in the references.
+        cache: Folder of embeddings that are kept between runs.
+        windows: Whether texts beyond the encoder's length are read in overlapping windows instead of being cut.
+    """
 
     model: str | None = None
     layer: int | None = None
@@ -67,12 +76,28 @@ def score(
     cache: str | Path | None = None,
     windows: bool = False,
 ) -> TextScores:
-    """P, R, F1 of each pair; with several references for a candidate the best of each, column by column.
+    """Score each pair of texts by BERTScore.
 
-    model: hub name or folder; with neither `model` nor `lang` multilingual BERT. batch_tokens: padded
-    tokens a forward pass. windows: texts that are longer than the encoder reads are encoded in overlapping
-    windows; without it they are cut and flagged. Raises `ValueError` for unequal lengths and
-    `ConfigError` for a model that is not in the layer table without `layer`."""
+    Args:
+        candidates: The answers; None counts as empty.
+        references: The gold text of each answer, or several, of which the best counts, column by column.
+        model: Hub name or folder of an encoder; with neither `model` nor `lang`, multilingual BERT.
+        layer: Number of layers to run; None takes the table's.
+        lang: Language that picks a model if none is named.
+        dtype: Number type of the encoder.
+        batch_tokens: Padded tokens of one forward pass.
+        idf: Whether tokens are weighted by their rarity in the references.
+        cache: Folder of embeddings that are kept between runs.
+        windows: Whether texts that are longer than the encoder reads are encoded in overlapping windows; without
+            it they are cut and flagged.
+
+    Returns:
+        Precision, recall and F1 of each pair, and whether a text was cut.
+
+    Raises:
+        ValueError: The lists have different lengths.
+        ConfigError: The model is not in the layer table, and no layer is given.
+    """
     if len(candidates) != len(references):
         raise ValueError(f"{len(candidates)} candidates but {len(references)} references")
     name, depth = choose(model, layer, lang)
@@ -90,7 +115,7 @@ def score(
 
 
 def choose(model: str | None, layer: int | None, lang: str | None) -> tuple[str, int]:
-    """(model, layer) that a request means. Raises `ConfigError` when the layer is not known."""
+    """Return the model and the layer that the options mean. Raises `ConfigError` if the layer is unknown."""
     name = model or (LANGUAGES.get(lang, MULTILINGUAL) if lang else MULTILINGUAL)
     depth = layer if layer is not None else layer_of(name)
     if depth is None:
@@ -107,7 +132,7 @@ def _as_list(reference: Reference) -> list[str]:
 
 
 def _blocks(said: Sequence[str], gold: Sequence[Sequence[str]]) -> Iterable[range]:
-    """Runs of pairs whose texts fit in memory together."""
+    """Yield runs of pairs whose texts fit in memory together."""
     start = size = 0
     for index in range(len(said)):
         size += len(said[index]) + sum(map(len, gold[index]))
@@ -117,8 +142,10 @@ def _blocks(said: Sequence[str], gold: Sequence[Sequence[str]]) -> Iterable[rang
 
 
 def check_model(options: Options) -> None:
-    """Raise `ConfigError` where the encoder is neither a folder, nor in the cache, nor to be had from the
-    hub; a small file is fetched at the most. Not asked with a cache of embeddings, which may hold all."""
+    """Raise `ConfigError` if the encoder is not a folder, not on this machine and cannot be fetched from the hub.
+
+    At most a small file is fetched. With a cache of embeddings, which may hold all, nothing is checked.
+    """
     if options.cache is not None:
         return
     name, _ = choose(options.model, options.layer, options.lang)
@@ -132,7 +159,7 @@ def check_model(options: Options) -> None:
 
 
 class _Source:
-    """Embeddings by text: from the cache, else from the encoder, which is loaded on first need."""
+    """Embeddings by text, from the cache or else from the encoder, which is loaded on first need."""
 
     def __init__(
         self, model: str, layer: int, dtype: str, batch_tokens: int, cache: Path | None, windows: bool
@@ -149,7 +176,7 @@ class _Source:
         return encoder(self.model, self.layer, self.dtype)
 
     def encode(self, texts: Sequence[str]) -> dict[str, TokenEmbeddings]:
-        """Text -> embeddings; what the cache lacks is encoded and stored."""
+        """Return embeddings by text; what the cache lacks is encoded and stored."""
         if self.cache is None:
             return self.encoder.encode(texts, self.batch_tokens, windows=self.windows)
         stored = {text: self.cache.get(text) for text in dict.fromkeys(texts)}
@@ -162,13 +189,12 @@ class _Source:
 
 @lru_cache(maxsize=2)
 def encoder(model: str, layer: int, dtype: str) -> TextEncoder:
-    """A loaded encoder; the last two stay in memory, so that scoring several runs loads it once."""
+    """Return a loaded encoder; the last two stay in memory, so that scoring several runs loads it once."""
     return TextEncoder(model, layer, dtype)
 
 
 def _idf(source: _Source, references: Sequence[str]) -> dict[int, float]:
-    """Token -> log((N + 1) / (documents with it + 1)) over all references; -1 holds the value of an unseen
-    token."""
+    """Return token -> log((N + 1) / (documents with it + 1)) over all references; -1 for unseen tokens."""
     found = source.encoder.tokens(references, whole=source.windows)
     documents = Counter(token for ids, _ in found for token in set(ids))
     total = len(references) + 1
@@ -180,7 +206,7 @@ def _idf(source: _Source, references: Sequence[str]) -> dict[int, float]:
 def _best(
     found: Mapping[str, TokenEmbeddings], said: str, gold: Sequence[str], idf: Mapping[int, float] | None
 ) -> tuple[tuple[float, float, float], bool]:
-    """The best precision, recall and F1 over the references, and whether any text was cut."""
+    """Return the best precision, recall and F1 over the references, and whether any text was cut."""
     rows = [match(found[said], found[text], idf) for text in gold]
     best = tuple(max(values) for values in zip(*rows, strict=True))
     return (best[0], best[1], best[2]), found[said].truncated or any(found[text].truncated for text in gold)
@@ -189,7 +215,7 @@ def _best(
 def match(
     said: TokenEmbeddings, gold: TokenEmbeddings, idf: Mapping[int, float] | None = None
 ) -> tuple[float, float, float]:
-    """(precision, recall, f1) of one pair; each token takes its most similar one on the other side."""
+    """Return precision, recall and F1 of one pair; each token is matched with its most similar one."""
     if said.blank or gold.blank:
         return (0.0, 0.0, 0.0)
     similar = said.vectors @ gold.vectors.T  # (T said, T gold)
@@ -200,8 +226,7 @@ def match(
 
 
 def _weighted(values: Any, text: TokenEmbeddings, idf: Mapping[int, float] | None) -> float:
-    """Mean over the text's own tokens; uniform where every idf is 0 (a single reference), since 0/0 is no
-    score."""
+    """Return the mean over the text's own tokens; uniform if every idf is 0, as with a single reference."""
     if idf is None:
         weights = (~text.special).astype(np.float64)
     else:
@@ -211,7 +236,7 @@ def _weighted(values: Any, text: TokenEmbeddings, idf: Mapping[int, float] | Non
 
 
 def settings(options: Options, scores: TextScores) -> dict[str, Any]:
-    """What the numbers depend on, and how many texts were cut."""
+    """Return the details that decide the numbers, and how many texts were cut."""
     name, layer = choose(options.model, options.layer, options.lang)
     return {
         "model": Path(name).name if Path(name).is_dir() else name,

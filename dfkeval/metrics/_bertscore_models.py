@@ -1,7 +1,7 @@
-"""Which layer BERTScore reads from which encoder, and which encoder a language gets.
+"""List the layer that BERTScore reads from each encoder, and the encoder of each language.
 
-Figures: the recommended layers of the bert-score package 0.3.13 (the layer whose scores agreed best with
-human judges on WMT16), so that a run here reads the layer that published numbers used."""
+The layers are those that the bert-score package 0.3.13 recommends (their scores agreed best with human judges on
+WMT16), so that a run here reads the layer that published numbers used."""
 
 from __future__ import annotations
 
@@ -109,7 +109,6 @@ LAYERS = {name: layer for layer, names in _BY_LAYER.items() for name in names.sp
 
 
 def layer_of(model: str) -> int | None:
-    """The layer for a hub name, or for a local folder whose last parts are such a name; None if it is not
-    in the table."""
+    """Return the layer of a hub name, or of a folder whose last parts are such a name; None if it is unknown."""
     parts = model.rstrip("/").split("/")
     return next((LAYERS[name] for name in (model, "/".join(parts[-2:]), parts[-1]) if name in LAYERS), None)

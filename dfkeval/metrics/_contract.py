@@ -24,7 +24,15 @@ class Scoring:
 
     Attributes:
         schema: The schema of the answers; a metric asks it for roles and never names a field.
-        options: Member name -> its options; a member without an entry has its defaults."""
+        options: Member name -> its options; a member without an entry has its defaults.
+
+    Example:
+        >>> from dfkdata import schemas
+        >>> from dfkeval.metrics import Scoring
+        >>> from dfkeval.metrics.grounding import Options
+        >>> Scoring(schemas.load("caption")).options_of("grounding", Options).language
+        'en'
+    """
 
     schema: Schema
     options: Mapping[str, Config] = field(default_factory=dict)
@@ -61,7 +69,15 @@ class Measured:
         values: Numbers of shape (N, K); a row that is not scored is all zero.
         scored: Booleans of shape (N,): whether the sample counts in `n`.
         details: Facts for the report, JSON types only; what two runs must share to be compared is here
-            too."""
+            too.
+
+    Example:
+        >>> import numpy as np
+        >>> from dfkeval.metrics import Measured
+        >>> values = np.array([[1.0, 1.0], [0.0, 0.0]])
+        >>> Measured(("n", "hit"), values, values[:, 0] > 0).scored.tolist()
+        [True, False]
+    """
 
     columns: tuple[str, ...]
     values: Floats
@@ -117,25 +133,82 @@ class Metric:
 
 
 def fields_of(schema: Schema, kinds: tuple[type[Role], ...]) -> list[str]:
-    """Return the names of the fields that play one of the roles `kinds`, in field order."""
+    """Return the names of the fields that play one of several roles.
+
+    Args:
+        schema: The schema of the answers.
+        kinds: Classes of roles, such as `dfkdata.schemas.Label`.
+
+    Returns:
+        The names in the order of the fields.
+
+    Example:
+        >>> from dfkdata import schemas
+        >>> from dfkdata.schemas import Label
+        >>> from dfkeval.metrics import fields_of
+        >>> fields_of(schemas.load("dfk_label"), (Label,))
+        ['label']
+    """
     return [name for name, role in schema.roles.items() if isinstance(role, kinds)]
 
 
 def column(sums: Floats, columns: tuple[str, ...], name: str) -> Floats:
-    """Return one column of the sums by its name: (R, K) -> (R,)."""
+    """Return one column of the sums by its name.
+
+    Args:
+        sums: Sums of shape (R, K).
+        columns: Names of the K columns.
+        name: One of them.
+
+    Returns:
+        The column, of shape (R,).
+
+    Example:
+        >>> import numpy as np
+        >>> from dfkeval.metrics import column
+        >>> column(np.array([[4.0, 3.0]]), ("n", "hit"), "hit").tolist()
+        [3.0]
+    """
     values: Floats = sums[:, columns.index(name)]
     return values
 
 
 def ratio(top: Floats, bottom: Floats) -> Floats:
-    """Return top / bottom, and NaN if bottom is 0: nothing was scored, which is not the same as a score of
-    0."""
+    """Divide, and return NaN if the divisor is 0: nothing was scored, which is not the same as a score of 0.
+
+    Args:
+        top: Numbers of shape (R,).
+        bottom: Divisors of shape (R,).
+
+    Returns:
+        Quotients of shape (R,).
+
+    Example:
+        >>> import numpy as np
+        >>> from dfkeval.metrics import ratio
+        >>> ratio(np.array([3.0, 0.0]), np.array([4.0, 0.0])).tolist()
+        [0.75, nan]
+    """
     out = np.full(np.broadcast(top, bottom).shape, np.nan)
     np.divide(top, bottom, out=out, where=bottom != 0)
     return out
 
 
 def f1(hit: Floats, wrong: Floats, missed: Floats) -> Floats:
-    """Return 2·hit / (2·hit + wrong + missed), and NaN if there was nothing to find and nothing was
-    answered."""
+    """Compute F1 from counts: 2·hit / (2·hit + wrong + missed).
+
+    Args:
+        hit: Number of things that are in gold and answer, of shape (R,).
+        wrong: Number of things in the answer alone.
+        missed: Number of things in the gold alone.
+
+    Returns:
+        Numbers of shape (R,); NaN if there was nothing to find and nothing was answered.
+
+    Example:
+        >>> import numpy as np
+        >>> from dfkeval.metrics import f1
+        >>> f1(np.array([2.0]), np.array([1.0]), np.array([1.0])).round(3).tolist()
+        [0.667]
+    """
     return ratio(2 * hit, 2 * hit + wrong + missed)

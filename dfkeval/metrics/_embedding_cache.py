@@ -1,9 +1,12 @@
-"""Embeddings on disk, so that the references of every checkpoint are encoded once.
+"""Keep embeddings on disk, so that the references of every checkpoint are encoded once.
 
-Strategy: a folder for each model, layer and number type; inside, each process appends to a pair of files of
-its own (numbers and an index line for each text) and reads everybody's. Nothing is locked or rewritten.
-Promises: a key holds the weights' and the tokenizer's hash, so another model never answers; a killed
-process leaves at most numbers without an index line, which nobody reads."""
+How it works: each model, layer and number type has a folder. In it, each process appends to a pair of files of its own
+(numbers, and an index line for each text) and reads the files of all. Nothing is locked or rewritten.
+
+Guarantees:
+
+- A key holds the hashes of the weights and of the tokenizer, so embeddings of another model are never returned.
+- A killed process leaves at most numbers without an index line, which nothing reads."""
 
 from __future__ import annotations
 
@@ -32,7 +35,7 @@ class _Line(msgspec.Struct, frozen=True):
 
 
 class EmbeddingCache:
-    """The embeddings of one encoder. `get` and `put` are by text."""
+    """The stored embeddings of one encoder, by text."""
 
     def __init__(self, folder: Path, identity: str, layer: int, dtype: str) -> None:
         self.folder = folder / hashlib.sha256(f"{identity}|{layer}|{dtype}".encode()).hexdigest()[:24]
@@ -51,7 +54,7 @@ class EmbeddingCache:
             self.known[found.text] = (numbers, found)
 
     def get(self, text: str) -> TokenEmbeddings | None:
-        """The stored embeddings of `text`, None if there are none."""
+        """Return the stored embeddings of a text; None if there are none."""
         found = self.known.get(_key(text))
         if found is None:
             return None
@@ -66,7 +69,7 @@ class EmbeddingCache:
         )
 
     def put(self, text: str, encoded: TokenEmbeddings) -> None:
-        """Store the embeddings of `text`; the numbers are on disk before their index line is."""
+        """Store the embeddings of a text; the numbers are on disk before their index line."""
         numbers = self.folder / f"{self.name}.bin"
         with numbers.open("ab") as file:
             offset = file.tell()
@@ -85,15 +88,16 @@ def _key(text: str) -> str:
 
 
 def _size(tokens: int, width: int) -> int:
-    """Bytes of one text: ids, marks of special tokens, vectors."""
+    """Return the bytes of one text: ids, marks of special tokens, vectors."""
     return tokens * (4 + 1 + 4 * width)
 
 
 def identity(model: str) -> str:
-    """What the numbers of `model` depend on: the hash of a folder's weights and tokenizer, or a hub name's
-    commit.
+    """Return what the numbers of a model depend on: the hash of a folder's weights and tokenizer, or a hub commit.
 
-    Raises `BackendError` when a hub name has not been downloaded yet."""
+    Raises:
+        BackendError: A hub name has not been downloaded yet.
+    """
     folder = Path(model)
     if folder.is_dir():
         return _folder_identity(str(folder.resolve()), _stamp(folder))
@@ -111,7 +115,7 @@ _FILES = ("*.safetensors", "*.bin", "tokenizer*.json", "vocab.txt", "*.model", "
 
 
 def _stamp(folder: Path) -> tuple[tuple[str, int, int], ...]:
-    """Name, size and time of the files that count; hashing again is needless while these stay."""
+    """Return name, size and time of the files that count; while these stay, they are not hashed again."""
     files = sorted({path for pattern in _FILES for path in folder.glob(pattern)})
     return tuple((path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files)
 

@@ -8,12 +8,12 @@ from dfkdata.schemas import Label
 
 
 def slug(label: str) -> str:
-    """The class as part of a metric's name."""
+    """Return the label as part of a value's name."""
     return label.lower().replace(" ", "_")
 
 
 def canonical(value: Mapping[str, object] | None, field: str, role: object) -> str | None:
-    """The canonical label that `value` gives, None for none or one outside the set."""
+    """Return the canonical label of an answer; None for none or one outside the set."""
     text = None if value is None else value.get(field)
     if not isinstance(text, str) or not isinstance(role, Label):
         return None

@@ -1,8 +1,8 @@
-"""An answer as a bag of comparable leaves, by field roles.
+"""Take an answer apart into comparable leaves, by field roles.
 
-A list of texts gives one leaf a text; a list of objects gives one leaf for the object's first text (its
-name) and one for each entry of its lists, tied to that name. A leaf that equals the field's default says
-nothing and is left out."""
+How it works: a list of texts gives one leaf a text. A list of objects gives one leaf for the object's first text (its
+name) and one for each entry of its lists, tied to that name. A leaf that equals the field's default says nothing and
+is left out."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ Leaf = tuple[str, ...]  # (kind, text) or (kind, name, text)
 
 @lru_cache(maxsize=8192)
 def fold(text: str) -> str:
-    """Case and runs of blanks do not make two values different."""
+    """Return the text in lower case, with single blanks between words."""
     return " ".join(text.split()).casefold()
 
 
 def leaves(value: Value, schema: Schema) -> Counter[Leaf]:
-    """Leaves of all comparable fields (labels, enums, grounded lists), with their number."""
-    found: Counter[Leaf] = Counter()
+    """Return the leaves of all comparable fields (labels, enums, grounded lists) with their number."""
+    bag: Counter[Leaf] = Counter()
     for name, role in schema.roles.items():
         if isinstance(role, Grounded):
-            found.update(list_leaves(name, value.get(name)))
+            bag.update(list_leaves(name, value.get(name)))
         elif isinstance(role, Choice | Label):
             chosen = value.get(name)
             if isinstance(chosen, str) and chosen != default(schema, name):
-                found[(name, fold(chosen))] += 1
-    return found
+                bag[(name, fold(chosen))] += 1
+    return bag
 
 
 def list_leaves(name: str, entries: Any) -> Iterator[Leaf]:
-    """Leaves of one grounded list."""
+    """Yield the leaves of one grounded list."""
     for entry in entries if isinstance(entries, list) else ():
         if isinstance(entry, str):
             yield (name, fold(entry))
@@ -59,26 +59,26 @@ def _object_leaves(name: str, entry: Value) -> Iterator[Leaf]:
 
 
 def default(schema: Schema, name: str) -> Any:
-    """The field's default, None if it has none."""
+    """Return the field's default; None if it has none."""
     return _default(schema.answer, name)
 
 
 @lru_cache(maxsize=1024)
 def _default(answer: type[BaseModel], name: str) -> Any:
-    """Asked for each slot of each answer, and slow to ask: pydantic inspects the factory every time."""
+    """Return the default from a cache: pydantic inspects the factory every time, for each slot of each answer."""
     field = answer.model_fields[name]
     value = field.get_default(call_default_factory=True, validated_data={})
     return None if value is PydanticUndefined else value
 
 
 def choice(value: Value, schema: Schema, name: str) -> str:
-    """The value of an enum field; a slot that is left out means its default."""
+    """Return the value of an enum field; a slot that is left out means its default."""
     chosen = value.get(name, default(schema, name))
     return fold(str(chosen))
 
 
 def says_something(value: Value, schema: Schema) -> bool:
-    """Whether any field holds more than null, blank, an empty list or its default."""
+    """Return whether any field holds more than null, blank, an empty list or its default."""
     return any(
         bool(slot.strip() if isinstance(slot, str) else slot) and slot != _default_or_none(schema, name)
         for name, slot in value.items()
@@ -90,8 +90,7 @@ def _default_or_none(schema: Schema, name: str) -> Any:
 
 
 def prose(value: Value, schema: Schema) -> str:
-    """The answer as text for ROUGE and BERTScore: its prose fields, or, where it has none, its leaves in
-    words."""
+    """Return the answer as text for ROUGE and BERTScore: its prose fields, or its leaves in words if it has none."""
     texts = [str(value.get(name) or "") for name, role in schema.roles.items() if isinstance(role, Prose)]
     if texts:
         return "\n".join(texts).strip()
@@ -99,7 +98,7 @@ def prose(value: Value, schema: Schema) -> str:
 
 
 def _words(slot: Any) -> str:
-    """("dog", ["red", "small"]) -> "red small dog": attributes stand before the name."""
+    """Return a slot in words: ("dog", ["red", "small"]) -> "red small dog", with attributes before the name."""
     if isinstance(slot, str):
         return slot
     if isinstance(slot, list):
@@ -117,7 +116,7 @@ def _words(slot: Any) -> str:
 
 
 def overlap(said: set[str], gold: set[str]) -> tuple[float, float, float]:
-    """(precision, recall, f1) of two sets; 0 for an empty one."""
+    """Return precision, recall and F1 of two sets; 0 for an empty one."""
     common = len(said & gold)
     if not common:
         return (0.0, 0.0, 0.0)

@@ -1,4 +1,4 @@
-"""What ROUGE and BERTScore share: which texts are compared, and means over answers in which failures stay."""
+"""Choose the texts that ROUGE and BERTScore compare, and average over answers in which failures stay."""
 
 from __future__ import annotations
 
@@ -17,8 +17,14 @@ COLUMNS = ("n", *NAMES)
 
 @dataclass(frozen=True)
 class TextScores:
-    """One row a pair. precision, recall, f1: (N,) in [0, 1] (unless rescaled). truncated: (N,), whether a
-    text of the pair was longer than the model reads."""
+    """Scores of N pairs of texts.
+
+    Attributes:
+        precision: Numbers of shape (N,), in [0, 1].
+        recall: The same.
+        f1: The same.
+        truncated: Booleans of shape (N,): whether a text of the pair was longer than the model reads.
+    """
 
     precision: Floats
     recall: Floats
@@ -27,19 +33,26 @@ class TextScores:
 
 
 def pairs(samples: Sequence[Sample], scoring: Scoring) -> tuple[list[int], list[str], list[str]]:
-    """Indices of samples with a gold text, their answers' texts ("" for an invalid answer), and the gold
-    texts."""
-    found = [
+    """Return the texts to compare.
+
+    Returns:
+        Places of the samples with a gold text, their answers' texts ("" for an invalid answer), and the gold texts.
+    """
+    candidates = [
         (index, prose(sample.value or {}, scoring.schema), prose(sample.gold or {}, scoring.schema))
         for index, sample in enumerate(samples)
         if sample.answered
     ]
-    kept = [(index, said, gold) for index, said, gold in found if gold]
-    return [index for index, _, _ in kept], [said for _, said, _ in kept], [gold for _, _, gold in kept]
+    scored = [(index, answer, gold) for index, answer, gold in candidates if gold]
+    return (
+        [index for index, _, _ in scored],
+        [answer for _, answer, _ in scored],
+        [gold for _, _, gold in scored],
+    )
 
 
 def table(count: int, places: Sequence[int], scores: TextScores) -> Floats:
-    """(count, 4): `COLUMNS`, zero rows where nothing was compared."""
+    """Return statistics of shape (count, 4) for `COLUMNS`; rows that were not compared are zero."""
     values = np.zeros((count, len(COLUMNS)))
     values[list(places)] = np.stack(
         [np.ones(len(places)), scores.precision, scores.recall, scores.f1], axis=1
@@ -48,5 +61,5 @@ def table(count: int, places: Sequence[int], scores: TextScores) -> Floats:
 
 
 def means(sums: Floats, columns: tuple[str, ...]) -> dict[str, Floats]:
-    """Means of precision, recall and f1."""
+    """Return the means of precision, recall and f1."""
     return {name: ratio(column(sums, columns, name), column(sums, columns, "n")) for name in NAMES}

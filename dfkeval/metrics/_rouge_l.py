@@ -21,28 +21,38 @@ import numpy as np
 from dfkeval.metrics._prose import TextScores
 
 _ASCII_WORD = re.compile(r"[a-z0-9]+")
-#: Characters of a pair that is kept for the next metric, at most.
+#: Most characters of a pair whose score is cached; longer texts would hold memory.
 KEPT = 2000
 _NO_BLANKS = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR")
 
 
 def rouge_l(candidates: Sequence[str], references: Sequence[str]) -> TextScores:
-    """Precision, recall and F1 of each pair; nothing is ever truncated. Raises `ValueError` for unequal
-    lengths."""
-    rows = [score_pair(said, gold) for said, gold in zip(candidates, references, strict=True)]
+    """Score each pair of texts by ROUGE-L; no text is ever cut.
+
+    Args:
+        candidates: The answers.
+        references: The gold texts, one for each answer.
+
+    Returns:
+        Precision, recall and F1 of each pair.
+
+    Raises:
+        ValueError: The lists have different lengths.
+    """
+    rows = [score_pair(answer, gold) for answer, gold in zip(candidates, references, strict=True)]
     values = np.array(rows, dtype=np.float64).reshape(len(rows), 3)
     return TextScores(values[:, 0], values[:, 1], values[:, 2], np.zeros(len(rows), dtype=np.bool_))
 
 
 def score_pair(candidate: str, reference: str) -> tuple[float, float, float]:
-    """(precision, recall, f1) of one pair."""
+    """Return precision, recall and F1 of one pair."""
     if _is_plain(candidate) and _is_plain(reference):
         return latin_pair(candidate, reference)
     return score_words(_unicode_words(candidate), _unicode_words(reference))
 
 
 def latin_pair(candidate: str, reference: str) -> tuple[float, float, float]:
-    """`score_pair` by the rouge_score package's rule alone."""
+    """Return the same by the rouge_score package's rule alone."""
     if len(candidate) + len(reference) > KEPT:
         return score_words(latin_words(candidate), latin_words(reference))
     return short_pair(candidate, reference)
@@ -50,17 +60,17 @@ def latin_pair(candidate: str, reference: str) -> tuple[float, float, float]:
 
 @lru_cache(maxsize=1 << 14)
 def short_pair(candidate: str, reference: str) -> tuple[float, float, float]:
-    """The last ones are kept, since several metrics ask for the same; long texts would hold memory."""
+    """Return the score of a short pair from a cache, since several metrics ask for the same."""
     return score_words(latin_words(candidate), latin_words(reference))
 
 
 def latin_words(text: str) -> list[str]:
-    """Words by the rouge_score package's rule, which keeps a-z and 0-9 and nothing else."""
+    """Return the words by the rouge_score package's rule, which keeps a-z and 0-9 and nothing else."""
     return _ASCII_WORD.findall(text.lower())
 
 
 def score_words(said: Sequence[str], gold: Sequence[str]) -> tuple[float, float, float]:
-    """(precision, recall, f1) of two lists of words."""
+    """Return precision, recall and F1 of two lists of words."""
     if not said or not gold:
         return (0.0, 0.0, 0.0)
     common = lcs(gold, said)
@@ -69,7 +79,7 @@ def score_words(said: Sequence[str], gold: Sequence[str]) -> tuple[float, float,
 
 
 def _is_plain(text: str) -> bool:
-    """Whether the rule for Latin texts sees any of its letters and digits, and there are no others."""
+    """Return whether the rule for Latin text sees all of the text's letters and digits."""
     if text.isascii():
         return True
     kinds = {_kind(sign) for sign in set(text)}
@@ -78,8 +88,7 @@ def _is_plain(text: str) -> bool:
 
 @lru_cache(maxsize=8192)
 def _kind(sign: str) -> str:
-    """ "latin", "word" (another script), "single" (a script without blanks), or "" for what separates
-    words."""
+    """Return "latin", "word" (another script), "single" (a script without blanks), or "" for separators."""
     if unicodedata.category(sign)[0] not in "LNM":
         return ""
     name = unicodedata.name(sign, "")
@@ -89,7 +98,7 @@ def _kind(sign: str) -> str:
 
 
 def _unicode_words(text: str) -> list[str]:
-    found: list[str] = []
+    words: list[str] = []
     word = ""
     for sign in text.lower():
         kind = _kind(sign)
@@ -97,15 +106,15 @@ def _unicode_words(text: str) -> list[str]:
             word += sign
             continue
         if word:
-            found.append(word)
+            words.append(word)
             word = ""
         if kind == "single":
-            found.append(sign)
-    return [*found, word] if word else found
+            words.append(sign)
+    return [*words, word] if word else words
 
 
 def lcs(a: Sequence[str], b: Sequence[str]) -> int:
-    """Length of the longest common subsequence; O(len(b)) operations on integers of len(a) bits."""
+    """Return the length of the longest common subsequence, in O(len(b)) operations on integers of len(a) bits."""
     places: dict[str, int] = {}
     known, bit = places.get, 1
     for word in a:

@@ -1,7 +1,9 @@
-"""What SITA's evaluators read from gold and answer: shared by the metrics that begin with `sita`.
+"""Read gold and answer as SITA's evaluators do, for the metrics whose names begin with `sita`.
 
-Promise: gold goes through the same reading as the answer. For the text evaluators it is first written out
-in the schema's own form, since their originals parse the reference answer as text, with the same losses."""
+Guarantees:
+
+- Gold is read in the same way as the answer. For the text evaluators it is first written out in the schema's own
+  form, since their originals parse the reference answer as text, with the same losses."""
 
 from __future__ import annotations
 
@@ -24,8 +26,13 @@ SETTINGS = ("evaluator", "normalize")
 
 
 class Options(Config):
-    """evaluator: whose rules read the answers. normalize: merge facts and other posts without violation into
-    "netral", as SITA's `normalize_labels`; the text evaluators alone can leave it."""
+    """Options of the metrics `sita` and `sita_bertscore`.
+
+    Attributes:
+        evaluator: Whose rules read the answers.
+        normalize: Whether facts and other posts without violation are merged into "netral", as SITA's
+            `normalize_labels` does; only the text evaluators can leave it out.
+    """
 
     evaluator: Literal["vlm_gen", "text_gen", "text_gen_v3"] = "vlm_gen"
     normalize: bool = True
@@ -39,7 +46,7 @@ class Options(Config):
         return self
 
     def pair(self, text: str) -> legacy.LabelAndExplanation:
-        """Label and explanation that the evaluator reads."""
+        """Return the label and the explanation that the evaluator reads."""
         match self.evaluator:
             case "vlm_gen":
                 return legacy.sita_vlm_gen(text)
@@ -50,12 +57,12 @@ class Options(Config):
 
     @property
     def details(self) -> dict[str, Any]:
-        """What two runs must have in common to be compared."""
+        """The details that two runs must share to be compared."""
         return {"evaluator": self.evaluator, "normalize": self.normalize}
 
 
 class Read(NamedTuple):
-    """One row: gold and predicted label, gold and predicted explanation."""
+    """One row: the gold's and the answer's label and explanation."""
 
     gold: str
     said: str
@@ -64,24 +71,27 @@ class Read(NamedTuple):
 
     @property
     def texts(self) -> bool:
-        """Whether both sides have text; other pairs are dropped from the text metrics."""
+        """Whether both explanations have text; other pairs are dropped from the text metrics."""
         return bool(self.reference.strip() and self.explanation.strip())
 
 
 def options_of(scoring: Scoring) -> Options:
-    """The section `sita` of the configuration."""
+    """Return the options `sita` of the configuration."""
     return scoring.options_of("sita", Options)
 
 
 def read(samples: Sequence[Sample], scoring: Scoring) -> list[Read | None]:
-    """What each row gives; None for one without answer, without gold, or whose gold has no readable label."""
+    """Read each row; None for one without answer, without gold, or without a readable gold label."""
     options = options_of(scoring)
     return [_read(sample, scoring.schema, options) for sample in samples]
 
 
 def captions(samples: Sequence[Sample], scoring: Scoring) -> tuple[list[int], list[str], list[str]]:
-    """What `vlm_captioning` compares: places of the rows with answer and gold caption, what was said
-    ("<EMPTY>" for nothing), and the gold captions."""
+    """Return what `vlm_captioning` compares.
+
+    Returns:
+        Places of the rows with answer and gold caption, the answers ("<EMPTY>" for nothing), and the gold captions.
+    """
     field = fields_of(scoring.schema, (Prose,))[0]
     found = [
         (index, legacy.sita_caption(sample.text) or EMPTY, gold)
@@ -92,7 +102,7 @@ def captions(samples: Sequence[Sample], scoring: Scoring) -> tuple[list[int], li
 
 
 def bertscore_of(scoring: Scoring) -> _bertscore.Options:
-    """The section `bertscore` without what SITA does not have: idf and windows."""
+    """Return the options `bertscore` without what SITA does not have: idf and windows."""
     return scoring.options_of("bertscore", _bertscore.Options).model_copy(
         update={"idf": False, "windows": False}
     )
@@ -109,7 +119,7 @@ def _read(sample: Sample, schema: Schema, options: Options) -> Read | None:
 
 
 def _gold(gold: Mapping[str, Any], schema: Schema, options: Options) -> legacy.LabelAndExplanation:
-    """The gold label and explanation, as the evaluator finds them."""
+    """Return the gold label and explanation, as the evaluator reads them."""
     form = schema.form
     if options.evaluator != "vlm_gen" and isinstance(form, TextForm):
         whole = all(isinstance(gold.get(field), str) for _, field in form.parts)
@@ -121,5 +131,5 @@ def _gold(gold: Mapping[str, Any], schema: Schema, options: Options) -> legacy.L
 
 
 def bertscore_values(sums: Floats, columns: tuple[str, ...]) -> dict[str, Floats]:
-    """Means over the pairs that SITA counts."""
+    """Return BERTScore's means under SITA's names, over the pairs that SITA counts."""
     return {f"bertscore_{name}": value for name, value in means(sums, columns).items()}

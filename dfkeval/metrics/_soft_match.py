@@ -1,8 +1,8 @@
-"""Which leaves mean the same: one-to-one matches of texts by the cosine of sentence vectors.
+"""Match leaves that mean the same one to one, by the cosine of sentence vectors.
 
-Strategy: equal texts match first; of the rest, the most similar pair is taken, then the next, as long as the
-cosine is at least the threshold. A sentence vector is the mean of an encoder's last token states, as sentence
-encoders are trained; each distinct text is encoded once."""
+How it works: equal texts match first. Of the rest, the most similar pair is taken, then the next, as long as the
+cosine is at least the threshold. A sentence vector is the mean of an encoder's last token states, as sentence encoders
+are trained; each distinct text is encoded once."""
 
 from __future__ import annotations
 
@@ -25,8 +25,14 @@ Vectors = dict[str, Floats]
 
 
 class Options(config.Config):
-    """model: hub name or folder of a sentence encoder; None leaves soft matches out. threshold: smallest
-    cosine at which two texts mean the same."""
+    """Options of the metric `fields`.
+
+    Attributes:
+        model: Hub name or folder of a sentence encoder; None leaves soft matches out.
+        threshold: Smallest cosine at which two texts mean the same.
+        dtype: Number type of the encoder.
+        batch_tokens: Padded tokens of one forward pass.
+    """
 
     model: str | None = None
     threshold: float = Field(default=0.75, gt=0.0, le=1.0)
@@ -35,11 +41,11 @@ class Options(config.Config):
 
 
 def vectors(texts: Iterable[str], options: Options) -> Vectors:
-    """The vectors of all distinct texts. Raises `ConfigError` and `BackendError` as `TextEncoder`."""
-    wanted = sorted(set(texts))
-    if options.model is None or not wanted:
+    """Return the vectors of all distinct texts. Raises `ConfigError` and `BackendError` as `TextEncoder`."""
+    distinct = sorted(set(texts))
+    if options.model is None or not distinct:
         return {}
-    return _encoder(options.model, options.dtype).sentences(wanted, options.batch_tokens)
+    return _encoder(options.model, options.dtype).sentences(distinct, options.batch_tokens)
 
 
 @lru_cache(maxsize=1)
@@ -48,12 +54,12 @@ def _encoder(model: str, dtype: str) -> TextEncoder:
 
 
 def words(leaf: Leaf) -> str:
-    """("attributes", "dog", "red") -> "red dog"; ("actions", "runs") -> "runs"."""
+    """Return a leaf in words: ("attributes", "dog", "red") -> "red dog"; ("actions", "runs") -> "runs"."""
     return " ".join(reversed(leaf[1:]))
 
 
 def matches(gold: Counter[Leaf], said: Counter[Leaf], found: Vectors, threshold: float) -> int:
-    """Number of one-to-one matches between two bags of one kind."""
+    """Return the number of one-to-one matches between two bags of one kind."""
     common = gold & said
     a = [words(leaf) for leaf in (gold - common).elements()]
     b = [words(leaf) for leaf in (said - common).elements()]
@@ -69,12 +75,12 @@ def matches(gold: Counter[Leaf], said: Counter[Leaf], found: Vectors, threshold:
 
 
 def of_kind(bag: Counter[Leaf], kind: str) -> Counter[Leaf]:
-    """The leaves of one kind."""
+    """Return the leaves of one kind."""
     return Counter({leaf: number for leaf, number in bag.items() if leaf[0] == kind})
 
 
 def details(options: Options) -> dict[str, Any]:
-    """What decides the numbers, for the record."""
+    """Return the details that decide the numbers."""
     if options.model is None:
         return {}
     from dfkeval.metrics._embedding_cache import identity

@@ -1,7 +1,7 @@
-"""Short answers (visual questions): exact match and token F1 against the gold text.
+"""Exact match and token F1 of short answers, as to visual questions.
 
-Texts are compared without case, punctuation and English articles, as question-answering benchmarks do; an
-answer that is not valid matches nothing."""
+Texts are compared without case, punctuation and English articles, as question-answering benchmarks do; an answer that
+is not valid matches nothing."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ _ARTICLES = frozenset({"a", "an", "the"})
 
 
 def tokens(text: str) -> list[str]:
-    """Lower-case words without articles; only articles stay when there is nothing else."""
-    found = _WORD.findall(text.lower())
-    return [word for word in found if word not in _ARTICLES] or found
+    """Return the lower-case words without articles; articles stay only if there is nothing else."""
+    words = _WORD.findall(text.lower())
+    return [word for word in words if word not in _ARTICLES] or words
 
 
-def score_pair(said: str, gold: str) -> tuple[float, float]:
-    """(exact match, token F1); texts without words match when they are equal."""
-    a, b = tokens(said), tokens(gold)
+def score_pair(answer: str, gold: str) -> tuple[float, float]:
+    """Return exact match and token F1; texts without words match if they are equal."""
+    a, b = tokens(answer), tokens(gold)
     if not a or not b:
-        same = float(said.strip() == gold.strip())
+        same = float(answer.strip() == gold.strip())
         return same, same
     left, common = Counter(a), 0
     for word in b:  # the size of the bags' overlap; Counter's own & takes three times as long
@@ -42,15 +42,15 @@ def score_pair(said: str, gold: str) -> tuple[float, float]:
 
 
 def measure(samples: Sequence[Sample], scoring: Scoring) -> Measured:
-    """(N, 3): `COLUMNS`."""
+    """Return (N, 3) statistics for `COLUMNS`."""
     values = np.zeros((len(samples), len(COLUMNS)))
-    for place, said, gold in zip(*pairs(samples, scoring), strict=True):
-        values[place] = (1, *score_pair(said, gold))
+    for place, answer, gold in zip(*pairs(samples, scoring), strict=True):
+        values[place] = (1, *score_pair(answer, gold))
     return Measured(COLUMNS, values, values[:, 0] > 0)
 
 
 def reduce(sums: Floats, columns: tuple[str, ...]) -> dict[str, Floats]:
-    """Means of exact and f1."""
+    """Return the means of exact and f1."""
     return {name: ratio(column(sums, columns, name), column(sums, columns, "n")) for name in COLUMNS[1:]}
 
 

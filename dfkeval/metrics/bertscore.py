@@ -14,8 +14,7 @@ from dfkeval.types import Sample
 
 
 def measure(samples: Sequence[Sample], scoring: Scoring) -> Measured:
-    """(N, 4): "n", precision, recall, f1. The details name the model: runs with different ones are not
-    compared."""
+    """Return (N, 4) statistics: n, precision, recall, f1."""
     options = scoring.options_of("bertscore", Options)
     places, said, gold = pairs(samples, scoring)
     scores = score(said, gold, **options.model_dump())

@@ -1,4 +1,4 @@
-"""Can the model's confidence be believed, and what is gained by leaving unsure answers to people?
+"""Calibration of the model's confidence, and what is gained by leaving unsure answers to people.
 
 accuracy            of the answers, as in `labels`, on the rows scored here
 confidence          mean probability of the answered label
@@ -10,13 +10,13 @@ aurc                area under the risk-coverage curve: mean error rate of the s
 accuracy_at_80      accuracy of the surest 80 % of the answers
 coverage_at_95      largest share of the surest answers that is right in 95 % of the cases
 
-Strategy: every value is a function of sums over bins, so that resampling is one matrix product. Bins of the
-curves are the different probabilities themselves where there are few, else quantiles of them: 100 up to 2,000
-answers, fewer above, never less than 20. With few, areas equal scikit-learn's; else they come near (within
-0.01 in the tests). An answer that is no valid label is an error, with the probability of the
-likeliest one where the model gave any; without any it is an error that the model is not sure of at all, and
-is left out of confidence, ece, brier, nll and average_precision, whose n are the answers with probabilities.
-Runs without probabilities: n is 0."""
+How it works: every value is a function of sums over bins, so that resampling is one matrix product. The bins of the
+curves are the distinct probabilities themselves if there are few, else quantiles of them: 100 up to 2,000 answers,
+fewer above, never less than 20. With few, areas equal scikit-learn's; else they come close (within 0.01 in the tests).
+
+An answer that is not a valid label is an error with the probability of the most likely label. Without probabilities it
+is an error of confidence 0, and it is left out of confidence, ece, brier, nll and average_precision, whose n counts
+the answers with probabilities. For a run without probabilities n is 0."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ CLASS = "class "  # begins the name of a class's bins
 
 
 def measure(samples: Sequence[Sample], scoring: Scoring) -> Measured:
-    """(N, K): `HEAD`, then counts and hits of the bins of reliability, abstention and each class."""
+    """Return (N, K) statistics: `HEAD`, then counts and hits of the bins of each curve."""
     field = fields_of(scoring.schema, (Label,))[0]
     role = scoring.schema.roles[field]
     classes = role.labels.canonical if isinstance(role, Label) else ()
@@ -70,15 +70,14 @@ def measure(samples: Sequence[Sample], scoring: Scoring) -> Measured:
 
 
 def _known(sample: Sample) -> dict[str, float]:
-    """The label probabilities; empty where there are none, or where they are no distribution."""
-    found = sample.label_probs or {}
-    usable = all(0 <= each <= 1 for each in found.values()) and abs(sum(found.values()) - 1) < 1e-3
-    return found if usable else {}
+    """Return the label probabilities; empty if there are none, or if they are not a distribution."""
+    probs = sample.label_probs or {}
+    usable = all(0 <= p <= 1 for p in probs.values()) and abs(sum(probs.values()) - 1) < 1e-3
+    return probs if usable else {}
 
 
 def _sure(label: str | None, known: Mapping[str, float]) -> float:
-    """Probability of the answered label; of the likeliest where the answer is none; 0 where nothing is
-    known."""
+    """Return the probability of the answered label, of the most likely one without an answer, or 0 if unknown."""
     return known.get(label, 0.0) if label is not None else max(known.values(), default=0.0)
 
 
@@ -94,7 +93,7 @@ def _head(scored: Bools, asked: Bools, hit: Bools, sure: Floats, probs: Floats, 
 
 
 def _bins(name: str, place: NDArray[np.int64], count: int, mask: Bools, sums: Sequence[NDArray[Any]]) -> Part:
-    """Columns "name, kind, bin": how many rows of `mask` fall into each bin, and the sums over them."""
+    """Return columns "name, kind, bin": how many rows of `mask` fall into each bin, and the sums over them."""
     table = np.zeros((len(place), (1 + len(sums)) * count))
     rows = np.flatnonzero(mask)
     for kind, weights in enumerate([np.ones(len(place)), *sums]):
@@ -106,7 +105,7 @@ def _bins(name: str, place: NDArray[np.int64], count: int, mask: Bools, sums: Se
 
 
 def _edges(values: Floats) -> Floats:
-    """Lower edges of the bins, rising: the different values, or quantiles of them where there are many."""
+    """Return the rising lower edges of the bins: the distinct values, or quantiles of them if there are many."""
     distinct = np.unique(values)
     most = max(FEWEST, min(MOST, 200_000 // max(1, len(values))))
     if len(distinct) > most:
@@ -120,16 +119,16 @@ def _place(values: Floats, edges: Floats) -> NDArray[np.int64]:
 
 
 def _table(sums: Floats, columns: tuple[str, ...], name: str) -> Floats:
-    """(R, K) -> (R, kinds, bins) of one group of columns."""
-    found = [
+    """Reshape one group of columns: (R, K) -> (R, kinds, bins)."""
+    matches = [
         (index, title.split(SIGN)) for index, title in enumerate(columns) if title.startswith(name + SIGN)
     ]
-    kinds = 1 + max((int(parts[1]) for _, parts in found), default=0)
-    return sums[:, [index for index, _ in found]].reshape(len(sums), kinds, -1)
+    kinds = 1 + max((int(parts[1]) for _, parts in matches), default=0)
+    return sums[:, [index for index, _ in matches]].reshape(len(sums), kinds, -1)
 
 
 def reduce(sums: Floats, columns: tuple[str, ...]) -> dict[str, Floats]:
-    """See the module's table."""
+    """Return the values of the table at the top of the module."""
     n, asked = column(sums, columns, "n"), column(sums, columns, "asked")
     out = {"accuracy": ratio(column(sums, columns, "hit"), n)}
     out["confidence"] = ratio(column(sums, columns, "confidence"), asked)
@@ -148,8 +147,10 @@ def _classes(columns: tuple[str, ...]) -> list[str]:
 
 
 def _average_precision(table: Floats) -> Floats:
-    """(R, 2, B) -> (R,): sum of precision times the recall gained, from the surest bin down; NaN for a class
-    that is not in the gold."""
+    """Return the sum of precision times the recall gained, from the surest bin down: (R, 2, B) -> (R,).
+
+    NaN for a class that is not in the gold.
+    """
     count, found = (np.cumsum(table[:, kind, ::-1], axis=1) for kind in (0, 1))
     gained = np.diff(found, axis=1, prepend=0)
     precision = np.nan_to_num(ratio(found, count))
@@ -178,7 +179,7 @@ def _abstention(table: Floats, n: Floats) -> dict[str, Floats]:
 
 
 def _details(values: Floats, columns: tuple[str, ...], edges: Floats) -> dict[str, Any]:
-    """What the report draws: points of reliability, of abstention, and of precision by recall per class."""
+    """Return what the report draws: points of reliability, of abstention, and of precision by recall."""
     sums = values.sum(axis=0, keepdims=True)
     n, asked = (int(column(sums, columns, name)[0]) for name in ("n", "asked"))
     if not n:
@@ -208,7 +209,7 @@ def _details(values: Floats, columns: tuple[str, ...], edges: Floats) -> dict[st
 
 
 def _curve(table: Floats) -> list[list[float]]:
-    """[recall, precision] from the surest bin down; empty for a class that is not in the gold."""
+    """Return [recall, precision] from the surest bin down; empty for a class that is not in the gold."""
     count, found = (np.cumsum(row[::-1]) for row in table)
     if not found[-1]:
         return []

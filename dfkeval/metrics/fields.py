@@ -1,14 +1,13 @@
-"""Gold dict against predicted dict, field by field.
+"""Compare the gold dict with the answer's dict, field by field.
 
 f1, precision, recall      over the leaves of all comparable fields, summed over samples
 <list>.f1 …                the same for one list field, or for the lists inside its objects (attributes)
 <enum>.accuracy, .macro_f1 one enum; a slot that is left out means its default; macro over the gold's values
 exact                      share of answers whose leaves all agree
-soft_f1 …, <list>.soft_f1  as f1 over the lists, where texts that mean the same match (`_soft`); only with a
-                           sentence encoder in the options: `fields: {model: NAME}`
+soft_f1 …, <list>.soft_f1  as f1 over the lists, where texts that mean the same match; only with a sentence
+                           encoder in the options: `fields: {model: NAME}`
 
-An answer that is not valid has said nothing: all gold leaves count as missed. Leaves are compared without
-case."""
+All gold leaves count as missed by an answer that is not valid. Leaves are compared without case."""
 
 from __future__ import annotations
 
@@ -27,11 +26,11 @@ ALL = "*"
 CELL = "\x1f"  # joins the parts of a cell's column name; no enum value holds it
 PARTS = ("hit", "wrong", "missed")
 SOFT = "soft "  # begins the columns of soft matches
-Bags = tuple[Counter[Leaf], Counter[Leaf]]  # gold, said
+Bags = tuple[Counter[Leaf], Counter[Leaf]]  # gold, answer
 
 
 def measure(samples: Sequence[Sample], scoring: Scoring) -> Measured:
-    """(N, K): "n", "exact", hit/wrong/missed of all leaves and of each kind, and the cells of each enum."""
+    """Return (N, K) statistics: n, exact, hit/wrong/missed of all leaves and of each kind, cells of each enum."""
     pairs = [_pair(sample) for sample in samples]
     bags = [
         (leaves(gold, scoring.schema), leaves(said, scoring.schema)) if gold is not None else None
@@ -66,8 +65,7 @@ def _is_list(scoring: Scoring, kind: str) -> bool:
 def _soft_columns(
     bags: Sequence[Bags | None], kinds: Sequence[str], options: Options
 ) -> tuple[list[str], Floats]:
-    """Names and (N, K) counts of soft matches for all lists together and each kind of leaf; none without an
-    encoder."""
+    """Return names and (N, K) counts of soft matches, of all lists and of each kind; none without an encoder."""
     if options.model is None:
         return [], np.zeros((len(bags), 0))
     texts = {
@@ -89,13 +87,12 @@ def _soft_columns(
 
 
 def _cell(name: str, gold: str, said: str) -> str:
-    """Column of the samples whose enum `name` is `gold` and was answered `said` ("" for an invalid
-    answer)."""
+    """Return the column of the samples whose enum `name` is `gold` and was answered `said` ("" if invalid)."""
     return CELL.join(("cell", name, gold, said))
 
 
 def _pair(sample: Sample) -> tuple[Value | None, Value]:
-    """Gold and what was said; an invalid answer said nothing. (None, …) where there is nothing to compare."""
+    """Return gold and answer, which is empty if it is invalid; (None, ...) if there is nothing to compare."""
     gold = sample.gold if sample.answered else None
     return gold, sample.value or {}
 
@@ -111,7 +108,7 @@ def _seen(pairs: Iterable[tuple[Value | None, Value]], scoring: Scoring, name: s
 
 
 def _count(row: Floats, place: dict[str, int], gold: Counter[Leaf], said: Counter[Leaf]) -> None:
-    """Add the numbers of leaves in both, only said, and only in gold."""
+    """Add the numbers of leaves in both, in the answer alone, and in the gold alone."""
     for part, bag in zip(PARTS, (gold & said, said - gold, gold - said), strict=True):
         for leaf, number in bag.items():
             row[place[f"{part}:{leaf[0]}"]] += number
@@ -119,7 +116,7 @@ def _count(row: Floats, place: dict[str, int], gold: Counter[Leaf], said: Counte
 
 
 def reduce(sums: Floats, columns: tuple[str, ...]) -> dict[str, Floats]:
-    """See the module's table."""
+    """Return the values of the table at the top of the module."""
     n = column(sums, columns, "n")
     out: dict[str, Floats] = {}
     for kind in [name.partition(":")[2] for name in columns if name.startswith("hit:")]:
@@ -141,7 +138,7 @@ def reduce(sums: Floats, columns: tuple[str, ...]) -> dict[str, Floats]:
 
 
 def _or_zero(values: Floats, there: Floats) -> Floats:
-    """Nothing said where something was there is precision 0, not "nothing scored"."""
+    """Return 0 instead of NaN if nothing was answered although the gold holds something."""
     return np.where(np.isnan(values) & (there > 0), 0.0, values)
 
 

@@ -1,4 +1,4 @@
-"""Keyword lists against gold lists: means over answers of phrase and token precision, recall and F1.
+"""Precision, recall and F1 of keyword lists, by phrases and by tokens, as means over answers.
 
 phrase_…    whole keywords, compared without case and punctuation
 token_…     the words of all keywords, as sets
@@ -27,22 +27,25 @@ _WORD = re.compile(r"\w+")
 
 
 def fold(keyword: str) -> str:
-    """Lower-case words of a keyword, one blank between them; empty for signs alone."""
+    """Return the lower-case words of a keyword with one blank between them; empty for punctuation alone."""
     return " ".join(_WORD.findall(keyword.lower()))
 
 
-def score_lists(said: Sequence[str], gold: Sequence[str]) -> tuple[float, ...]:
-    """The values of `NAMES` for one answer."""
-    a, b = [fold(each) for each in said], [fold(each) for each in gold]
+def score_lists(answer: Sequence[str], gold: Sequence[str]) -> tuple[float, ...]:
+    """Return the values of `NAMES` for one answer."""
+    a, b = [fold(keyword) for keyword in answer], [fold(keyword) for keyword in gold]
     phrases = set(filter(None, a)), set(filter(None, b))
-    words = {word for each in a for word in each.split()}, {word for each in b for word in each.split()}
+    words = (
+        {word for phrase in a for word in phrase.split()},
+        {word for phrase in b for word in phrase.split()},
+    )
     hit = float(bool(phrases[0] & phrases[1]))
     distinct = len(set(a)) / len(a) if a else 0.0
     return (*overlap(*phrases), *overlap(*words), hit, distinct)
 
 
 def measure(samples: Sequence[Sample], scoring: Scoring) -> Measured:
-    """(N, 9): "n" and `NAMES`. Rows whose gold list is empty are not scored."""
+    """Return (N, 9) statistics: n and `NAMES`. Rows whose gold list is empty are not scored."""
     values = np.zeros((len(samples), 1 + len(NAMES)))
     for row, sample in zip(values, samples, strict=True):
         gold = list(grounded_texts(sample.gold or {}, scoring.schema))
@@ -52,7 +55,7 @@ def measure(samples: Sequence[Sample], scoring: Scoring) -> Measured:
 
 
 def reduce(sums: Floats, columns: tuple[str, ...]) -> dict[str, Floats]:
-    """Means over answers."""
+    """Return the means over answers."""
     return {name: ratio(column(sums, columns, name), column(sums, columns, "n")) for name in NAMES}
 
 

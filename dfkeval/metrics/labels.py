@@ -1,8 +1,8 @@
-"""Classification: accuracy, macro and weighted F1, numbers per class, confusion matrix.
+"""Accuracy, macro and weighted F1, numbers of each class and the confusion matrix of a classification.
 
-Strategy: the sufficient statistic of an answer is its cell (gold class, predicted class or "unparsed"), so
-resamples are sums over cells. Unparsed answers and labels outside the set are errors of their gold class,
-never left out; the macro average runs over the classes that occur in the gold, so an invented label does
+How it works: the sufficient statistic of an answer is its cell (gold class, predicted class or "unparsed"),
+so resamples are sums over cells. Unparsed answers and labels outside the set are errors of their gold class
+and never left out. The macro average runs over the classes that occur in the gold, so an invented label does
 not become a class of its own."""
 
 from __future__ import annotations
@@ -21,8 +21,7 @@ SEPARATOR = " -> "
 
 
 def measure(samples: Sequence[Sample], scoring: Scoring) -> Measured:
-    """(N, C·(C+1) + 2): one column a cell "gold -> predicted", then "n" and "hit". The schema's first label
-    field."""
+    """Return (N, C·(C+1) + 2) statistics of the first label field: a column for each cell, then n and hit."""
     field = fields_of(scoring.schema, (Label,))[0]
     role = scoring.schema.roles[field]
     classes = role.labels.canonical if isinstance(role, Label) else ()
@@ -46,8 +45,7 @@ def measure(samples: Sequence[Sample], scoring: Scoring) -> Measured:
 
 
 def reduce(sums: Floats, columns: tuple[str, ...]) -> dict[str, Floats]:
-    """accuracy, macro_f1, macro_precision, macro_recall, weighted_f1, parsed, and precision, recall, f1 per
-    class."""
+    """Return accuracy, macro and weighted values, the parsed share, and precision, recall and F1 of each class."""
     cells = _cells(sums, columns)
     hits = np.diagonal(cells, axis1=1, axis2=2)  # (R, C)
     support, said = cells.sum(axis=2), cells[:, :, :-1].sum(axis=1)
@@ -70,19 +68,18 @@ def _classes(columns: tuple[str, ...]) -> list[str]:
 
 
 def _cells(sums: Floats, columns: tuple[str, ...]) -> Floats:
-    """(R, K) -> (R, C, C + 1); the last predicted class is "unparsed"."""
+    """Reshape sums (R, K) to (R, C, C + 1); the last predicted class is "unparsed"."""
     count = len(_classes(columns))
     return sums[:, :-2].reshape(len(sums), count, count + 1)
 
 
 def _zero(values: Floats, support: Floats) -> Floats:
-    """A class that is in the gold but was never predicted has precision 0; one that is not in the gold has
-    none."""
+    """Return 0 for a class of the gold that was never predicted, and NaN for a class that is not in the gold."""
     return np.where(support > 0, np.nan_to_num(values, nan=0.0), np.nan)
 
 
 def _mean(values: Floats) -> Floats:
-    """Mean over the classes that occur in the gold; NaN where none does."""
+    """Return the mean over the classes that occur in the gold; NaN if none does."""
     return ratio(np.nansum(values, axis=1), np.isfinite(values).sum(axis=1).astype(float))
 
 

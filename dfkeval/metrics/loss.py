@@ -1,4 +1,4 @@
-"""How likely the model finds the gold answers, whatever it wrote itself.
+"""Loss and perplexity: how likely the model finds the gold answers, whatever it wrote itself.
 
 loss         negative log-likelihood a token, in nats: summed over all answers, divided by all their tokens
 perplexity   exp(loss)
@@ -22,7 +22,7 @@ COLUMNS = ("n", "nll", "tokens", "row_loss")
 
 
 def measure(samples: Sequence[Sample], scoring: Scoring) -> Measured:
-    """(N, 4): `COLUMNS`."""
+    """Return (N, 4) statistics for `COLUMNS`."""
     values = np.zeros((len(samples), len(COLUMNS)))
     for row, sample in zip(values, samples, strict=True):
         if sample.answered and sample.gold_nll is not None and sample.gold_tokens:
@@ -33,7 +33,7 @@ def measure(samples: Sequence[Sample], scoring: Scoring) -> Measured:
 
 
 def reduce(sums: Floats, columns: tuple[str, ...]) -> dict[str, Floats]:
-    """loss, perplexity, row_loss."""
+    """Return loss, perplexity and row_loss."""
     loss = ratio(column(sums, columns, "nll"), column(sums, columns, "tokens"))
     rows = ratio(column(sums, columns, "row_loss"), column(sums, columns, "n"))
     return {"loss": loss, "perplexity": np.exp(np.minimum(loss, 700.0)), "row_loss": rows}

@@ -1,4 +1,4 @@
-"""Numbers that compare with published qwen-test-runner results, under its names and with its rules.
+"""Reproduce the published results of qwen-test-runner, under its names and with its rules.
 
 What differs from `validity`, `grounding` and `coverage`, on purpose and only here: the answer is the first
 balanced `{…}` in the raw text, checked by a lax class of five optional slots; the means run over valid
@@ -39,7 +39,7 @@ class _Subject(BaseModel):
 
 
 class _Caption(BaseModel):
-    """The slots as that tool checks them: by pydantic's lax rules, keys that it does not know ignored."""
+    """The slots as that tool checks them: by pydantic's lax rules, without unknown keys."""
 
     subjects: list[_Subject] = Field(default_factory=list, max_length=8)
     actions: list[str] = Field(default_factory=list, max_length=8)
@@ -49,18 +49,18 @@ class _Caption(BaseModel):
 
 
 def read(text: str) -> tuple[_Caption | None, str | None]:
-    """The caption in a raw answer, or None and why not: "no JSON object found", "json decode", "schema"."""
-    found = qwen_test_runner(text)
-    if found.error is not None:
-        return None, found.error.partition(":")[0]
+    """Return the caption in a raw answer, or None and "no JSON object found", "json decode" or "schema"."""
+    parsed = qwen_test_runner(text)
+    if parsed.error is not None:
+        return None, parsed.error.partition(":")[0]
     try:
-        return _Caption.model_validate(found.value), None
+        return _Caption.model_validate(parsed.value), None
     except ValidationError:
         return None, "schema"
 
 
 def checked(caption: _Caption) -> Iterator[tuple[str, str]]:
-    """(place, text) of the leaves that the caption text has to support."""
+    """Yield place and text of the leaves that the caption text has to support."""
     for index, subject in enumerate(caption.subjects):
         yield f"subjects[{index}].name", subject.name
         for place, text in enumerate(subject.attributes):
@@ -70,13 +70,13 @@ def checked(caption: _Caption) -> Iterator[tuple[str, str]]:
 
 
 def inferred(caption: _Caption) -> list[str]:
-    """The leaves that always count as grounded."""
+    """Return the leaves that always count as grounded."""
     return [text for text in (caption.style, caption.mood) if text is not None]
 
 
 @lru_cache(maxsize=65536)
 def singular(word: str) -> str:
-    """That tool's rule for plurals, whatever it does to the word."""
+    """Return the singular by that tool's rule for plurals, whatever it does to the word."""
     if len(word) <= 3:
         return word
     for ending, instead in (("ies", "y"), ("es", ""), ("s", "")):
@@ -91,12 +91,12 @@ def _words(text: str) -> frozenset[str]:
 
 
 def grounded(leaf: str, source: str) -> bool:
-    """Whether that tool calls `leaf` supported by the caption text."""
+    """Return whether that tool calls a leaf supported by the caption text."""
     folded = leaf.lower().strip()
     if folded in ALWAYS or folded in source.lower().strip():
         return True
-    found = _words(leaf)
-    return bool(found) and found <= _words(source)
+    words = _words(leaf)
+    return bool(words) and words <= _words(source)
 
 
 def _content(text: str) -> set[str]:
@@ -104,17 +104,17 @@ def _content(text: str) -> set[str]:
 
 
 def score(caption: _Caption, source: str) -> tuple[float, float, list[tuple[str, str]]]:
-    """(grounding rate, coverage rate, unsupported leaves with their places) of one valid answer."""
+    """Return grounding rate, coverage rate and unsupported leaves with their places of one valid answer."""
     leaves, free = list(checked(caption)), inferred(caption)
     lost = [(place, text) for place, text in leaves if not grounded(text, source)]
     total = len(leaves) + len(free)
-    wanted, said = _content(source), _content(" ".join([*(text for _, text in leaves), *free]))
+    content, answered = _content(source), _content(" ".join([*(text for _, text in leaves), *free]))
     rate = (total - len(lost)) / total if total else 1.0
-    return rate, len(wanted & said) / len(wanted) if wanted else 1.0, lost
+    return rate, len(content & answered) / len(content) if content else 1.0, lost
 
 
 def measure(samples: Sequence[Sample], scoring: Scoring) -> Measured:
-    """(N, 6): `COLUMNS`. Rows without a source text are not scored."""
+    """Return (N, 6) statistics for `COLUMNS`. Rows without a source text are not scored."""
     values = np.zeros((len(samples), len(COLUMNS)))
     errors: Counter[str] = Counter()
     for row, sample in zip(values, samples, strict=True):
@@ -131,7 +131,7 @@ def measure(samples: Sequence[Sample], scoring: Scoring) -> Measured:
 
 
 def reduce(sums: Floats, columns: tuple[str, ...]) -> dict[str, Floats]:
-    """That tool's names. Means are over valid answers, and 0 where none is valid."""
+    """Return values under that tool's names. Means are over valid answers, and 0 if none is valid."""
     n, valid = column(sums, columns, "n"), column(sums, columns, "valid")
     out = {"schema_valid_rate": ratio(valid, n)}
     for name in ("grounding", "coverage"):

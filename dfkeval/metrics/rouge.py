@@ -11,9 +11,9 @@ from dfkeval.types import Sample
 
 
 def measure(samples: Sequence[Sample], scoring: Scoring) -> Measured:
-    """(N, 4): "n", precision, recall, f1."""
-    places, said, gold = pairs(samples, scoring)
-    values = table(len(samples), places, rouge_l(said, gold))
+    """Return (N, 4) statistics: n, precision, recall, f1."""
+    places, answers, golds = pairs(samples, scoring)
+    values = table(len(samples), places, rouge_l(answers, golds))
     return Measured(COLUMNS, values, values[:, 0] > 0)
 
 

@@ -1,4 +1,4 @@
-"""Numbers that compare with published SITA results, under SITA's names and with its rules.
+"""Reproduce the published SITA results, under SITA's names and with its rules.
 
 `sita: {evaluator: vlm_gen}` says which evaluator is repeated: vlm_gen, text_gen or text_gen_v3. What differs
 from `labels`, on purpose and only here: the label is read from the raw text by that evaluator's rules; the
@@ -24,7 +24,7 @@ ROUGE = ("rouge_n", "rouge_precision", "rouge_recall", "rouge_f1")
 
 
 def measure(samples: Sequence[Sample], scoring: Scoring) -> Measured:
-    """(N, K): "n", `ROUGE`, and one column a cell gold, predicted over the union of labels."""
+    """Return (N, K) statistics: n, `ROUGE`, and a column for each cell over the union of labels."""
     read = _sita.read(samples, scoring)
     names = sorted({name for pair in read if pair is not None for name in (pair.gold, pair.said)})
     columns = ("n", *ROUGE, *(CELL.join((gold, said)) for gold in names for said in names))
@@ -43,7 +43,7 @@ def measure(samples: Sequence[Sample], scoring: Scoring) -> Measured:
 
 
 def reduce(sums: Floats, columns: tuple[str, ...]) -> dict[str, Floats]:
-    """SITA's names: cls_accuracy, cls_{precision,recall,f1}_{macro,weighted}, per class, and rouge_l_…."""
+    """Return cls_accuracy, cls_{precision,recall,f1}_{macro,weighted}, values of each class, and rouge_l_...."""
     names = list(dict.fromkeys(name.split(CELL)[0] for name in columns[5:]))
     cells = sums[:, 5:].reshape(len(sums), len(names), len(names))
     hits, support, said = np.diagonal(cells, axis1=1, axis2=2), cells.sum(axis=2), cells.sum(axis=1)

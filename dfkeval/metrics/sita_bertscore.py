@@ -17,7 +17,7 @@ from dfkeval.types import Sample
 
 
 def measure(samples: Sequence[Sample], scoring: Scoring) -> Measured:
-    """(N, 4): "n", precision, recall, f1; zero rows for dropped pairs."""
+    """Return (N, 4) statistics: n, precision, recall, f1; dropped pairs have zero rows."""
     options = _sita.bertscore_of(scoring)
     read = _sita.read(samples, scoring)
     places = [index for index, pair in enumerate(read) if pair is not None and pair.texts]

@@ -1,4 +1,4 @@
-"""Numbers that compare with published SITA `vlm_captioning` results, under SITA's names: ROUGE-L.
+"""Reproduce the published ROUGE-L of SITA's `vlm_captioning`, under SITA's names.
 
 What differs from `rouge`, on purpose and only here: the whole text without think blocks is the caption, valid
 or not; an empty one is the word "<EMPTY>", which is scored; only a-z and 0-9 are seen. Rows without a gold
@@ -19,7 +19,7 @@ from dfkeval.types import Sample
 
 
 def measure(samples: Sequence[Sample], scoring: Scoring) -> Measured:
-    """(N, 4): "n", precision, recall, f1."""
+    """Return (N, 4) statistics: n, precision, recall, f1."""
     places, said, gold = _sita.captions(samples, scoring)
     values = np.zeros((len(samples), len(COLUMNS)))
     for place, *texts in zip(places, said, gold, strict=True):
@@ -28,7 +28,7 @@ def measure(samples: Sequence[Sample], scoring: Scoring) -> Measured:
 
 
 def reduce(sums: Floats, columns: tuple[str, ...]) -> dict[str, Floats]:
-    """rouge_l_precision, rouge_l_recall, rouge_l_f1: means over rows."""
+    """Return the means over rows: rouge_l_precision, rouge_l_recall, rouge_l_f1."""
     return {f"rouge_l_{name}": value for name, value in means(sums, columns).items()}
 
 

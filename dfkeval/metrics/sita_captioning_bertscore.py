@@ -15,7 +15,7 @@ from dfkeval.types import Sample
 
 
 def measure(samples: Sequence[Sample], scoring: Scoring) -> Measured:
-    """(N, 4): "n", precision, recall, f1."""
+    """Return (N, 4) statistics: n, precision, recall, f1."""
     options = _sita.bertscore_of(scoring)
     places, said, gold = _sita.captions(samples, scoring)
     scores = _bertscore.score(said, gold, **options.model_dump())

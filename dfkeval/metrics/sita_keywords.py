@@ -1,4 +1,4 @@
-"""Numbers that compare with published SITA `keyword_gen` results, under SITA's names and with its rules.
+"""Reproduce the published results of SITA's `keyword_gen`, under SITA's names and with its rules.
 
 What differs from `keywords`, on purpose and only here: the list is read from the raw text by SITA's
 fallbacks, valid or not; keywords of signs alone are equal to each other; `kw_precision@5` looks at the
@@ -27,12 +27,12 @@ _SIGNS = re.compile(r"[^\w\s]")
 
 
 def fold(text: str) -> str:
-    """Lower case, signs as blanks; blanks inside stay as they are."""
+    """Return the text in lower case with punctuation as blanks; blanks inside stay as they are."""
     return _SIGNS.sub(" ", text.lower()).strip()
 
 
 def score_lists(said: Sequence[str], gold: Sequence[str]) -> tuple[float, ...]:
-    """The values of `NAMES` for one answer."""
+    """Return the values of `NAMES` for one answer."""
     words, wanted = fold(" ".join(said)).split(), set(fold(" ".join(gold)).split())
     phrases = ({fold(each) for each in side if each.strip()} for side in (said, gold))
     common = [bool(set(fold(each).split()) & wanted) for each in said]
@@ -49,13 +49,13 @@ def score_lists(said: Sequence[str], gold: Sequence[str]) -> tuple[float, ...]:
 
 
 def _rouge(said: Sequence[str], gold: Sequence[str]) -> float:
-    """F1 by the plain word rule of the rouge_score package: letters outside a-z are not seen."""
+    """Return F1 by the plain word rule of the rouge_score package, which ignores letters outside a-z."""
     a, b = (rouge_l.latin_words(" ".join(map(fold, side))) for side in (said, gold))
     return rouge_l.score_words(a, b)[2]
 
 
 def measure(samples: Sequence[Sample], scoring: Scoring) -> Measured:
-    """(N, 12): "n" and `NAMES`."""
+    """Return (N, 12) statistics: n and `NAMES`."""
     values = np.zeros((len(samples), 1 + len(NAMES)))
     for row, sample in zip(values, samples, strict=True):
         gold = [
@@ -70,7 +70,7 @@ def measure(samples: Sequence[Sample], scoring: Scoring) -> Measured:
 
 
 def reduce(sums: Floats, columns: tuple[str, ...]) -> dict[str, Floats]:
-    """Means over rows."""
+    """Return the means over rows."""
     return {name: ratio(column(sums, columns, name), column(sums, columns, "n")) for name in NAMES}
 
 

@@ -1,4 +1,4 @@
-"""How many answers are valid: strictly, with repairs, and with something in them.
+"""Share of answers that are valid: strictly, after repairs, and with content.
 
 schema_valid    strict reading, and the JSON Schema holds
 non_empty       schema_valid, and it says something
@@ -8,9 +8,9 @@ pydantic        schema_valid, and the answer class takes it as well
 complete        not cut by the token limit
 differs         JSON Schema and answer class disagree (less is better)
 
-The JSON Schema decides. Pydantic is the second opinion: answers where the two differ are counted and listed
-in the details with the place; on the shipped schemas there are none. An answer that the class refuses is an
-outcome of its own, `class_refused`, and is no answer for the other metrics."""
+The JSON Schema decides. The answer class (pydantic) is checked as well: answers on which the two differ are counted
+and listed in the details with the place; on the shipped schemas there are none. An answer that the class refuses has
+the outcome `class_refused` and does not count as an answer for the other metrics."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from dfkeval.metrics._leaves import says_something
 from dfkeval.types import Sample
 
 NAMES = ("schema_valid", "non_empty", "strict_parse", "lenient", "pydantic", "complete", "differs")
-#: Outcomes where a complete answer was found, whatever it holds.
+#: Outcomes of complete answers, whatever they hold.
 PARSED = frozenset({"ok", "schema_invalid", "unknown_label", "class_refused"})
 
 
 def measure(samples: Sequence[Sample], scoring: Scoring) -> Measured:
-    """(N, 8): "n" and one 0/1 column for each of `NAMES`."""
+    """Return (N, 8) statistics: n and one 0/1 column for each of `NAMES`."""
     values = np.zeros((len(samples), 1 + len(NAMES)))
     repairs: Counter[str] = Counter()
     differ: list[dict[str, Any]] = []
@@ -60,7 +60,7 @@ def _flags(sample: Sample, schema: Schema) -> tuple[bool, ...]:
 
 
 def reduce(sums: Floats, columns: tuple[str, ...]) -> dict[str, Floats]:
-    """Shares of all answers."""
+    """Return the shares of all answers."""
     n = column(sums, columns, "n")
     return {name: ratio(column(sums, columns, name), n) for name in NAMES}
 

@@ -39,7 +39,7 @@ def start(options: Options) -> Validator:
         ConfigError: If no schema is named, or it has no grounded field.
     """
     if options.schema_name is None:
-        raise ConfigError("validator grounding: say whose answers it judges, for example schema: caption")
+        raise ConfigError("validator grounding: name the schema of the answers, for example schema: caption")
     schema = schemas.load(options.schema_name)
     if not any(isinstance(role, Grounded) for role in schema.roles.values()):
         raise ConfigError(f"validator grounding: schema {schema.name!r} has no field with the role Grounded")

@@ -1,4 +1,4 @@
-"""Accepts an answer that gives the gold's label."""
+"""Accept an answer that gives the gold's label."""
 
 from __future__ import annotations
 
@@ -8,22 +8,26 @@ from dfkeval.validators import Validator
 
 
 class Options(Config):
-    """field: name of the label in the answer."""
+    """Options of the validator.
+
+    Attributes:
+        field: Name of the label in the answer.
+    """
 
     field: str = "label"
 
 
 def start(options: Options) -> Validator:
-    """A judge of one field; both sides are canonical already."""
+    """Return a validator that compares one field of answer and gold; both are canonical already."""
     field = options.field
 
-    def judge(sample: Sample) -> str | None:
+    def validate(sample: Sample) -> str | None:
         gold = (sample.gold or {}).get(field)
-        said = (sample.lenient or {}).get(field)
+        answered = (sample.lenient or {}).get(field)
         if gold is None:
             return f"the row has no gold {field!r}"
-        if said is None:
+        if answered is None:
             return f"the answer has no {field!r} ({sample.outcome})"
-        return None if said == gold else f"{said!r} where the gold is {gold!r}"
+        return None if answered == gold else f"{answered!r} where the gold is {gold!r}"
 
-    return judge
+    return validate

@@ -1,4 +1,4 @@
-"""Accepts an answer that its schema takes, as it stands or, if allowed, after named repairs."""
+"""Accept an answer that fits its schema, as it stands or, if allowed, after named repairs."""
 
 from __future__ import annotations
 
@@ -8,18 +8,22 @@ from dfkeval.validators import Validator
 
 
 class Options(Config):
-    """lenient: take repaired answers too."""
+    """Options of the validator.
+
+    Attributes:
+        lenient: Whether repaired answers are accepted too.
+    """
 
     lenient: bool = False
 
 
 def start(options: Options) -> Validator:
-    """A judge of the outcome alone."""
+    """Return a validator that looks at the outcome alone."""
     accepted = {"ok", "repaired"} if options.lenient else {"ok"}
 
-    def judge(sample: Sample) -> str | None:
+    def validate(sample: Sample) -> str | None:
         if sample.outcome in accepted:
             return None
         return f"{sample.outcome}: {sample.problems[0]}" if sample.problems else sample.outcome
 
-    return judge
+    return validate

@@ -100,7 +100,7 @@ def test_an_answer_that_says_nothing_is_grounded_only_where_it_is_allowed() -> N
 
 
 def test_grounding_without_a_schema_or_without_grounded_fields_is_refused() -> None:
-    with pytest.raises(ConfigError, match="say whose answers"):
+    with pytest.raises(ConfigError, match="name the schema of the answers"):
         validators.build({"grounding": {}})
     with pytest.raises(ConfigError, match="no field with the role Grounded"):
         validators.build({"grounding": {}}, "dfk_label")
