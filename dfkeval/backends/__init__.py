@@ -2,9 +2,8 @@
 
 A member is a module with two names, and three more that are optional:
 
-    Config         what users write under `backend:`, a subclass of `dfkdata.common.config.Config` whose
-    `kind`
-                   is the name of the member
+    Config         what users write under `backend:`: a subclass of `dfkdata.common.config.Config`, whose
+                   `kind` is the name of the member
     start(config)  loads the engine and returns a `Backend`; raises `BackendError` or `ConfigError`
     CAPABILITIES   what the backend can do besides answering (`Capabilities`); without it, nothing
     check(config, sampling, constraint)

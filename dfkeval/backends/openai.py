@@ -292,8 +292,8 @@ class OpenAI:
         return RequestFailed(f"no answer in {self.config.timeout:g} s", retryable=True, timed_out=True)
 
 
-def _failed(name: str, why: str, started: float, *, timed_out: bool = False) -> Completion:
+def _failed(name: str, reason: str, started: float, *, timed_out: bool = False) -> Completion:
     seconds = time.monotonic() - started
     return Completion(
-        id=name, text="", finish_reason="error", error=why, timed_out=timed_out, seconds=seconds
+        id=name, text="", finish_reason="error", error=reason, timed_out=timed_out, seconds=seconds
     )

@@ -60,8 +60,8 @@ class PredictionError(DfkError):
 
     def __init__(self, sample: Sample, outcome: str | None = None, reason: str | None = None) -> None:
         self.sample, self.outcome = sample, outcome or sample.outcome
-        why = reason or "; ".join(sample.problems) or "no reason given"
-        super().__init__(f"no valid answer ({self.outcome}): {why}")
+        explanation = reason or "; ".join(sample.problems) or "no reason given"
+        super().__init__(f"no valid answer ({self.outcome}): {explanation}")
 
 
 class Predictor:
@@ -239,10 +239,10 @@ def _scaffold(
 ) -> Scaffold | None:
     if path is None:
         return scaffolds.of_card(trained, where, schema)
-    given = scaffolds.read(path, schema)
+    own = scaffolds.read(path, schema)
     if trained is not None:
-        metadata.check_matches(trained, where, {"system_prompt": given.system, "tools": given.tools})
-    return given
+        metadata.check_matches(trained, where, {"system_prompt": own.system, "tools": own.tools})
+    return own
 
 
 def _check_threshold(threshold: Threshold | None, labels: Sequence[str]) -> None:

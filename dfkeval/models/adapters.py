@@ -66,15 +66,15 @@ class AdapterKeys:
         Raises:
             ConfigError: Two keys mean the same place.
         """
-        found = cls()
+        table = cls()
         for key in keys:
-            place, home = found._place(key, config)
+            place, home = table._place(key, config)
             if place in home:
                 raise ConfigError(
                     f"adapter {folder}: {home[place]} and {key} mean the same place; save one adapter"
                 )
-            home[place] = key if home is not found.unexpected else found._reason(key)
-        return found
+            home[place] = key if home is not table.unexpected else table._reason(key)
+        return table
 
     def _place(self, key: str, config: Mapping[str, Any]) -> tuple[str, dict[str, str]]:
         """(place, the table that it belongs to) of one key."""

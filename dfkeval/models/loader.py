@@ -115,7 +115,7 @@ def outline(model: str | Path, *, adapter: str | Path | None = None, max_pixels:
     _check_base(trained, shapes, folder or source)
     processor = _processor_of(source, trained, folder, max_pixels)
     if folder is not None:
-        adapters.check_fits({name: tuple(each.shape) for name, each in net.named_parameters()}, folder)
+        adapters.check_fits({name: tuple(weight.shape) for name, weight in net.named_parameters()}, folder)
     info = _info(torch, transformers, net, processor, str(model), source, folder, "", "cuda", shapes)
     return Loaded(None, processor, trained, str(model), info)
 

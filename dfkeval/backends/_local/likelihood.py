@@ -125,10 +125,10 @@ def _forward(batch: Sequence[_Row], model: Any, pad: int) -> list[float]:
     inputs = {
         key: value.to(model.device) for key, value in joined([row.inputs for row in batch], pad).items()
     }
-    kept = max(row.scored for row in batch) + 1
+    scored = max(row.scored for row in batch) + 1
     with torch.inference_mode():
-        logits = model(**inputs, logits_to_keep=kept, use_cache=False).logits[:, -kept:-1].float()
-        targets = inputs["input_ids"][:, -(kept - 1) :]
+        logits = model(**inputs, logits_to_keep=scored, use_cache=False).logits[:, -scored:-1].float()
+        targets = inputs["input_ids"][:, -(scored - 1) :]
         picked = logits.gather(-1, targets[..., None])[..., 0]
         nll = (torch.logsumexp(logits, dim=-1) - picked).double()
     return [float(line[-row.scored :].sum()) for row, line in zip(batch, nll, strict=True)]

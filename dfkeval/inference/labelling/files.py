@@ -83,8 +83,8 @@ class Totals:
 
 def finished_ids(folder: Path) -> set[str]:
     """Return the rows that are not asked again. Raises `DataError` for a line of another kind."""
-    kept = {str(row.get("id")) for _, row in jsonl.read_finished(folder / KEPT, dict, _TASK)}
-    return kept | {reject.id for reject in _rejects(folder) if reject.outcome not in NOT_ANSWERED}
+    labelled = {str(row.get("id")) for _, row in jsonl.read_finished(folder / KEPT, dict, _TASK)}
+    return labelled | {reject.id for reject in _rejects(folder) if reject.outcome not in NOT_ANSWERED}
 
 
 def tidy(folder: Path) -> None:
