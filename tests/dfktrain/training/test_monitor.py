@@ -96,7 +96,7 @@ def test_a_watch_that_is_added_to_a_finished_run_does_not_train_it_again(
     before = train(configured(files, None), out)
     asked = watched(files)
     config = configured(files, asked) if where == "run" else configured(files, None, stage={"watch": asked})
-    assert config.watched(config.stages[0]) is not None
+    assert config.monitor_of(config.stages[0]) is not None
     again = train(config, out)
     assert again.stages[0].fingerprint == before.stages[0].fingerprint
     assert again.stages[0].seconds == before.stages[0].seconds  # loaded, not trained
@@ -126,19 +126,19 @@ def test_the_slice_is_drawn_by_the_seed_and_nothing_else(files: dict[str, Path],
     asked = configured(files, watched(files, limit=5)).watch
     assert asked is not None
     one, two, other = (
-        monitor_plan.slice_of(asked, seed, tmp_path / name).read_bytes()
+        monitor_plan.write_rows(asked, seed, tmp_path / name).read_bytes()
         for seed, name in ((1, "a"), (1, "b"), (2, "c"))
     )
     assert one == two != other
     drawn = [json.loads(line)["id"] for line in one.splitlines()]
     assert len(set(drawn)) == 5 and drawn != [f"r{at}" for at in range(5)]
-    whole = monitor_plan.slice_of(asked.model_copy(update={"limit": 99}), 1, tmp_path / "d")
+    whole = monitor_plan.write_rows(asked.model_copy(update={"limit": 99}), 1, tmp_path / "d")
     assert len(whole.read_bytes().splitlines()) == 12
 
 
 def test_a_stage_may_watch_other_rows_than_the_run(files: dict[str, Path]) -> None:
     own = configured(files, watched(files), stage={"watch": watched(files, every_steps=5)})
-    found = own.watched(own.stages[0])
+    found = own.monitor_of(own.stages[0])
     assert found is not None and found.every_steps == 5
 
 
