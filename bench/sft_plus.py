@@ -168,7 +168,7 @@ def speed(options: argparse.Namespace, rounds: int = 12) -> None:
     """Forward and backward of plain SFT and of SFT-Plus, in turn on the same batches of the posts."""
     from dfkdata.rows.messages import load_rows
     from dfkeval.models import loader
-    from dfktrain.config.run import AdapterConfig
+    from dfktrain.config.model import AdapterConfig
     from dfktrain.data.collator import Collator
     from dfktrain.engines import LoadedBase, adapt, bare
     from dfktrain.losses.attach import score_answers

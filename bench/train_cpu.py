@@ -19,7 +19,8 @@ import torch
 
 from dfkeval.models import loader
 from dfkeval.models.processor import load_processor
-from dfktrain.config.run import AdapterConfig, TrainConfig
+from dfktrain.config.model import AdapterConfig
+from dfktrain.config.run import TrainConfig
 from dfktrain.data.collator import Collator
 from dfktrain.data.samplers import LengthGroupedSampler
 from dfktrain.engines import LoadedBase, adapt

@@ -22,7 +22,8 @@ from typing import Any
 from dfkdata.common.errors import BackendError, ConfigError, missing_package
 from dfkeval.models import adapters, metadata
 from dfkeval.models.families import WEIGHT_FILE
-from dfktrain.config.run import HUB, TrainConfig
+from dfktrain.config.model import HUB
+from dfktrain.config.run import TrainConfig
 from dfktrain.config.sections import ModelCard
 from dfktrain.reports import model_card
 

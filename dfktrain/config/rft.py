@@ -24,7 +24,8 @@ from pydantic import Field, model_validator
 from dfkdata.common.config import Config
 from dfkeval.runs import config as configs
 from dfkeval.runs.config import EvalConfig
-from dfktrain.config.run import DataSource, TrainConfig
+from dfktrain.config.run import TrainConfig
+from dfktrain.config.stage import DataSource
 
 ACCEPTED = "accepted"
 """The file name that stands for the accepted rows of the round."""

@@ -25,7 +25,7 @@ from dfkdata.common.hashing import file_sha256
 from dfkdata.common.plugins import suggestion
 from dfkdata.rows.messages import load_rows
 from dfkdata.validation.text import control_token
-from dfktrain.config.run import LabelWeights, Resample, Stage
+from dfktrain.config.stage import LabelWeights, Resample, Stage
 from dfktrain.data import masking, row_schema
 from dfktrain.data.collator import Collator
 from dfktrain.data.masking import EncodedSample

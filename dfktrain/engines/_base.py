@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from torch import nn
 
-    from dfktrain.config.run import AdapterConfig, TrainConfig
+    from dfktrain.config.model import AdapterConfig
+    from dfktrain.config.run import TrainConfig
 
 
 @dataclass

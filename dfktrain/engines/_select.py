@@ -13,7 +13,8 @@ import torch
 
 from dfkdata.common import plugins
 from dfkdata.common.errors import ConfigError
-from dfktrain.config.run import AdapterConfig, TrainConfig
+from dfktrain.config.model import AdapterConfig
+from dfktrain.config.run import TrainConfig
 from dfktrain.engines import _chat_template
 from dfktrain.engines._base import LoadedBase, TrainingEngine
 from dfktrain.engines._support import check_supported

@@ -14,7 +14,7 @@ from torch import nn
 from dfkdata.common import plugins
 from dfkdata.common.errors import ConfigError
 from dfkeval.models import families
-from dfktrain.config.run import Switches
+from dfktrain.config.model import Switches
 
 
 def target_modules(model: nn.Module, spec: Switches | str | tuple[str, ...]) -> list[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dfkdata.common.errors import ConfigError
-from dfktrain.config.run import AdapterConfig
+from dfktrain.config.model import AdapterConfig
 from dfktrain.engines._base import LoadedBase
 
 

@@ -25,7 +25,8 @@ from dfktrain.engines._warm_start import attach_saved
 if TYPE_CHECKING:
     from torch import nn
 
-    from dfktrain.config.run import AdapterConfig, TrainConfig
+    from dfktrain.config.model import AdapterConfig
+    from dfktrain.config.run import TrainConfig
 
 _DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
 

@@ -24,7 +24,8 @@ from dfktrain.engines._versions import UNSLOTH_LIMITS, UNSLOTH_TORCH
 from dfktrain.engines._warm_start import attach_saved
 
 if TYPE_CHECKING:
-    from dfktrain.config.run import AdapterConfig, TrainConfig
+    from dfktrain.config.model import AdapterConfig
+    from dfktrain.config.run import TrainConfig
 
 TESTED = ("2026.10.7", "2026.10.8", "2026.10.9")
 """Releases whose interface this module was written against."""

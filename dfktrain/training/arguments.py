@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from dfktrain.config.run import Stage, TrainConfig
+from dfktrain.config.run import TrainConfig
+from dfktrain.config.stage import Stage
 
 
 def training_arguments(config: TrainConfig, stage: Stage, index: int, precision: str, folder: Path) -> Any:

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 from dfkdata.common.errors import ConfigError
 from dfkdata.common.hashing import folder_sha256
 from dfkeval.models import metadata
-from dfktrain.config.run import AdapterConfig, Stage, TrainConfig
+from dfktrain.config.model import AdapterConfig
+from dfktrain.config.run import TrainConfig
+from dfktrain.config.stage import Stage
 from dfktrain.data.stage_data import StageData, data_sha256
 
 if TYPE_CHECKING:

@@ -18,7 +18,9 @@ import torch
 
 from dfkdata.common.errors import ConfigError, DataError
 from dfkeval.models import families
-from dfktrain.config.run import AdapterConfig, Stage, TrainConfig
+from dfktrain.config.model import AdapterConfig
+from dfktrain.config.run import TrainConfig
+from dfktrain.config.stage import Stage
 from dfktrain.data.collator import Collator
 from dfktrain.data.masking import EncodedSample
 from dfktrain.data.stage_data import StageData, read_stage, read_validation

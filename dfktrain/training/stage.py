@@ -12,7 +12,7 @@ from dfkdata.common import json_files
 from dfkdata.common.errors import BackendError, ConfigError
 from dfkeval.models import metadata
 from dfktrain.config.launch import is_main_process
-from dfktrain.config.run import Stage
+from dfktrain.config.stage import Stage
 from dfktrain.data.collator import Collator
 from dfktrain.data.packing import Packer, packing_fault
 from dfktrain.data.stage_data import StageData, read_stage, read_validation

@@ -32,8 +32,9 @@ from dfkeval.evaluation import evaluate
 from dfkeval.models import loader
 from dfkeval.models.processor import set_pixels
 from dfkeval.runs.run import Run
-from dfktrain.config.run import Stage, TrainConfig
+from dfktrain.config.run import TrainConfig
 from dfktrain.config.sections import MonitorConfig
+from dfktrain.config.stage import Stage
 from dfktrain.reports.curves.stage_curve import WATCHED
 from dfktrain.training.monitor_plan import LIVE, evaluation, write_rows
 

@@ -14,7 +14,8 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from dfktrain.config.launch import is_main_process
-from dfktrain.config.run import Stage, TrainConfig
+from dfktrain.config.run import TrainConfig
+from dfktrain.config.stage import Stage
 
 
 def callbacks(config: TrainConfig, stage: Stage, folder: Path) -> list[TrainerCallback]:

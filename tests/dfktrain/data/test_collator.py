@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from dfkdata.common.errors import DataError
-from dfktrain.config.run import Stage
+from dfktrain.config.stage import Stage
 from dfktrain.data.collator import Collator
 from dfktrain.data.masking import IGNORE
 from dfktrain.data.stage_data import read_stage

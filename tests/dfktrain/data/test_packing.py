@@ -11,7 +11,7 @@ import torch
 
 from dfkdata.common.errors import ConfigError
 from dfktrain import TrainConfig, train
-from dfktrain.config.run import AdapterConfig
+from dfktrain.config.model import AdapterConfig
 from dfktrain.data import packing
 from dfktrain.data.collator import Collator
 from dfktrain.data.packing import Packer, conv_by_sequence, packed_difference, packed_positions

@@ -13,7 +13,7 @@ import pytest
 from dfkdata.common.errors import BackendError, ConfigError
 from dfkeval.models import loader
 from dfktrain import TrainConfig, engines
-from dfktrain.config.run import AdapterConfig
+from dfktrain.config.model import AdapterConfig
 from dfktrain.engines import LoadedBase, adapt, unsloth
 from dfktrain.engines import transformers as plain
 

@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from dfkdata.common.config import load_config
 from dfkdata.common.errors import ConfigError
 from dfktrain import TrainConfig, train
-from dfktrain.config.run import AdapterConfig
+from dfktrain.config.model import AdapterConfig
 from dfktrain.data.collator import Collator
 from dfktrain.data.masking import IGNORE
 from dfktrain.data.packing import Packer, patch_fallbacks

@@ -11,7 +11,8 @@ import pytest
 from dfkdata.common.config import bind
 from dfktrain import TrainConfig, train
 from dfktrain.cli import preflight_view
-from dfktrain.config.run import AdapterConfig, Stage
+from dfktrain.config.model import AdapterConfig
+from dfktrain.config.stage import Stage
 from dfktrain.data.collator import Collator
 from dfktrain.engines import Kernel, PackageVersion
 from dfktrain.training.preflight import Preflight, StagePreflight, preflight, steps

@@ -17,7 +17,8 @@ from dfkeval.models import loader, tiny
 from dfkeval.models.fingerprint import template_sha256
 from dfkeval.models.processor import load_processor
 from dfktrain import TrainConfig, train
-from dfktrain.config.run import AdapterConfig, DataSource, Stage, Switches
+from dfktrain.config.model import AdapterConfig, Switches
+from dfktrain.config.stage import DataSource, Stage
 from dfktrain.data.collator import Collator
 from dfktrain.data.masking import IGNORE
 from dfktrain.data.samplers import LengthGroupedSampler
