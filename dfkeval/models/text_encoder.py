@@ -1,8 +1,7 @@
-"""Text -> token embeddings of one encoder layer: the slow half of BERTScore.
+"""Encode texts as token embeddings of one encoder layer, or as sentence vectors.
 
-Strategy: each distinct text is encoded once, sorted by token length, in batches of a token budget; layers
-above the wanted one are dropped before the first forward pass; padding never reaches a caller. Texts found
-in the cache cost no forward pass, and where all are found neither the model nor torch is loaded."""
+How it works: each distinct text is encoded once, sorted by token length, in batches of a token budget. Layers above
+the given one are dropped before the first forward pass, and padding never reaches a caller."""
 
 from __future__ import annotations
 
@@ -32,9 +31,14 @@ _STACKS = (
 
 @dataclass(frozen=True)
 class TokenEmbeddings:
-    """One text. ids: (T,) token ids, special tokens included. vectors: (T, D) of unit length. special:
-    (T,), whether the token is one of the encoder's own marks. truncated: the text was longer than the
-    encoder reads."""
+    """The embeddings of one text of T tokens.
+
+    Attributes:
+        ids: Token ids of shape (T,), special tokens included.
+        vectors: Unit vectors of shape (T, D).
+        special: Booleans of shape (T,): whether the token is one of the encoder's own marks.
+        truncated: Whether the text was longer than the encoder reads.
+    """
 
     ids: NDArray[np.int32]
     vectors: Embedding
@@ -43,12 +47,12 @@ class TokenEmbeddings:
 
     @property
     def blank(self) -> bool:
-        """Whether the text has no token of its own."""
+        """Whether the text has no tokens but special ones."""
         return bool(self.special.all())
 
 
 def check_obtainable(model: str) -> None:
-    """Raise `BackendError` where the configuration of `model` can be neither found nor fetched."""
+    """Raise `BackendError` if the configuration of a model is not on this machine and cannot be fetched."""
     _, transformers = _libraries()
     try:
         transformers.AutoConfig.from_pretrained(model)
@@ -57,11 +61,20 @@ def check_obtainable(model: str) -> None:
 
 
 class TextEncoder:
-    """A loaded tokenizer and model, cut after `layer` layers; None keeps all."""
+    """A loaded tokenizer and encoder.
+
+    Args:
+        model: Hub name or folder.
+        layer: Number of layers to keep; None for all.
+        dtype: Number type, such as "float32".
+        device: "cpu", "cuda", or "auto".
+
+    Raises:
+        ConfigError: A package is missing, or the model has fewer layers.
+        BackendError: The weights cannot be loaded.
+    """
 
     def __init__(self, model: str, layer: int | None, dtype: str, device: str = "auto") -> None:
-        """Raises `ConfigError` for a missing package or an impossible layer, `BackendError` for missing
-        weights."""
         self.torch, transformers = _libraries()
         place = ("cuda" if self.torch.cuda.is_available() else "cpu") if device == "auto" else device
         try:
@@ -81,7 +94,7 @@ class TextEncoder:
         self.own = list(self.tokenizer("", add_special_tokens=True)["input_ids"])
 
     def tokens(self, texts: Sequence[str], whole: bool = False) -> list[tuple[list[int], bool]]:
-        """Token ids with special tokens, at most `limit` unless `whole`, and whether something was cut."""
+        """Return token ids with special tokens, at most `limit` unless `whole`, and whether a text was cut."""
         if not texts:
             return []
         clean = [text.encode("utf-8", "replace").decode("utf-8").strip() for text in texts]
@@ -98,8 +111,18 @@ class TextEncoder:
         seen: Callable[[str, TokenEmbeddings], None] | None = None,
         windows: bool = False,
     ) -> dict[str, TokenEmbeddings]:
-        """Text -> its embeddings; `seen` is called for each as it is ready. windows: a text that is longer
-        than the encoder reads is encoded in overlapping windows instead of being cut."""
+        """Encode texts.
+
+        Args:
+            texts: The texts; each distinct one is encoded once.
+            batch_tokens: Padded tokens of one forward pass.
+            seen: Called with each text and its embeddings as they are ready.
+            windows: Whether a text that is longer than the encoder reads is encoded in overlapping windows instead
+                of being cut.
+
+        Returns:
+            Text -> its embeddings.
+        """
         distinct = list(dict.fromkeys(texts))
         tokenized = self.tokens(distinct, whole=windows)
         pieces = [cut_windows(ids, self.limit, self.own) for ids, _ in tokenized]
@@ -130,7 +153,7 @@ class TextEncoder:
         return TokenEmbeddings(np.array(ids, dtype=np.int32), vectors, special, truncated)
 
     def sentences(self, texts: Sequence[str], batch_tokens: int) -> dict[str, NDArray[np.float64]]:
-        """Text -> the mean of its token states, special tokens included, as a unit vector (D,)."""
+        """Return text -> the mean of its token states, special tokens included, as a unit vector (D,)."""
         distinct = list(dict.fromkeys(texts))
         rows = [ids for ids, _ in self.tokens(distinct)]
         order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
@@ -144,13 +167,13 @@ class TextEncoder:
         return found
 
     def _forward(self, rows: list[list[int]]) -> list[Embedding]:
-        """Unit vectors (T, D) of each row; rows of one batch are padded on the right and cut back."""
+        """Return unit vectors (T, D) of each row; rows of one batch are padded on the right and cut back."""
         hidden = self._states(rows)
         out = (hidden / hidden.norm(dim=-1, keepdim=True)).cpu().numpy()
         return [np.ascontiguousarray(out[index, : len(row)]) for index, row in enumerate(rows)]
 
     def _states(self, rows: list[list[int]]) -> Any:
-        """Token states (B, T, D) of rows padded on the right, in fp32."""
+        """Return token states (B, T, D) of rows padded on the right, in fp32."""
         torch = self.torch
         width = max(map(len, rows))
         pad = self.tokenizer.pad_token_id or 0
@@ -161,8 +184,7 @@ class TextEncoder:
 
 
 def batches(lengths: Sequence[int], budget: int) -> Iterator[range]:
-    """Cut rising `lengths` into runs whose padded size stays within `budget`; a longer single one stands
-    alone."""
+    """Cut rising lengths into runs whose padded size stays within a budget; a longer single one stands alone."""
     start = 0
     for stop in range(1, len(lengths) + 1):
         if stop == len(lengths) or lengths[stop] * (stop + 1 - start) > budget:
@@ -171,7 +193,7 @@ def batches(lengths: Sequence[int], budget: int) -> Iterator[range]:
 
 
 def drop_layers(net: Any, layer: int, model: str) -> None:
-    """Drop the layers above `layer`, in place. Raises `ConfigError` when the model has fewer."""
+    """Drop the layers above `layer`, in place. Raises `ConfigError` if the model has fewer."""
     total = net.config.num_hidden_layers
     if not 0 <= layer <= total:
         raise ConfigError(f"BERTScore layer {layer}: {model!r} has {total} layers")
@@ -192,8 +214,7 @@ def drop_layers(net: Any, layer: int, model: str) -> None:
 
 
 def _limit(tokenizer: Any, config: Any) -> int:
-    """Longest row in tokens. Some tokenizers declare none (a huge number); then the model's positions
-    decide."""
+    """Return the longest row in tokens; the model's positions decide if the tokenizer declares no limit."""
     positions = getattr(config, "max_position_embeddings", 0) or 512
     if config.model_type in ("roberta", "xlm-roberta", "camembert", "longformer"):
         positions -= 2  # their positions start after the padding index

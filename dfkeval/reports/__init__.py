@@ -1,7 +1,10 @@
-"""Reports of runs: Markdown for terminals and pull requests, and one self-contained HTML page for people.
+"""Write reports of runs: Markdown for terminals and pull requests, and one self-contained HTML page.
 
-Promises: everything that comes from data or a model is escaped; the page loads nothing, runs no script, and
-says so in its Content-Security-Policy; pictures are small thumbnails inside the page."""
+Guarantees:
+
+- Everything that comes from data or a model is escaped.
+- The page loads nothing and runs no script, and its Content-Security-Policy says so; pictures are small thumbnails
+  inside the page."""
 
 from __future__ import annotations
 

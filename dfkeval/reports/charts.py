@@ -1,4 +1,4 @@
-"""Small inline SVG charts. Colours come from classes, so the page's light and dark themes apply."""
+"""Draw small inline SVG charts; colours come from classes, so the page's light and dark themes apply."""
 
 from __future__ import annotations
 
@@ -18,10 +18,17 @@ _TRACK = (
 
 @dataclass(frozen=True)
 class Curve:
-    """A line chart. series: name -> (x, y) points in order of x. shares: both axes run from 0 to 1.
+    """A line chart.
 
-    guide: the series that the others are to be held against, dashed. counts: how many samples each point of
-    the first series stands for, drawn as dots of that area."""
+    Attributes:
+        title: Its title.
+        series: Name -> (x, y) points in order of x.
+        x: Label of the x axis.
+        y: Label of the y axis.
+        shares: Whether both axes run from 0 to 1.
+        guide: Name of the series that the others are compared with; it is drawn dashed.
+        counts: Number of samples behind each point of the first series, drawn as dots of that area.
+    """
 
     title: str
     series: Mapping[str, Sequence[Point]]
@@ -33,7 +40,7 @@ class Curve:
 
 
 def line_chart(curve: Curve) -> str:
-    """The chart as a `<figure>`; empty for no points."""
+    """Return the chart as a `<figure>`; empty if there are no points."""
     points = [point for line in curve.series.values() for point in line]
     if not points:
         return ""
@@ -68,7 +75,7 @@ def line_chart(curve: Curve) -> str:
 
 
 def _dots(points: Sequence[Point], counts: Sequence[int]) -> list[str]:
-    """A dot at each point; the area grows with its count."""
+    """Return a dot at each point, whose area grows with its count."""
     most = max(counts, default=1)
     return [
         f'<circle class="count" cx="{x:.1f}" cy="{y:.1f}" r="{2 + 7 * (count / most) ** 0.5:.1f}">'
@@ -106,7 +113,7 @@ def _x_labels(limits: Point) -> list[str]:
 
 
 def interval_bar(value: float | None, low: float | None, high: float | None) -> str:
-    """A value in [0, 1] as a bar with its interval as a whisker; nothing for one that leaves that range."""
+    """Return a value in [0, 1] as a bar with its interval as a whisker; empty for a value outside."""
     if value is None or not 0 <= value <= 1 or (high is not None and high > 1):
         return ""
     inside = [
@@ -124,7 +131,7 @@ def interval_bar(value: float | None, low: float | None, high: float | None) -> 
 def difference_bar(
     value: float | None, low: float | None, high: float | None, lower_is_better: bool = False
 ) -> str:
-    """A difference in [-1, 1] as a whisker around the zero line; nothing for one that leaves that range."""
+    """Return a difference in [-1, 1] as a whisker around the zero line; empty for a difference outside."""
     if value is None or low is None or high is None or max(abs(low), abs(high)) > 1:
         return ""
     at = [80 + min(1.0, max(-1.0, end)) * 78 for end in (value, low, high)]
@@ -138,7 +145,7 @@ def difference_bar(
 
 
 def share_bar(parts: Sequence[tuple[str, float]]) -> str:
-    """Shares that sum to 1 as one stacked bar; each part is (CSS class, share)."""
+    """Return shares that sum to 1 as one stacked bar; each part is (CSS class, share)."""
     x = 0.0
     body = ""
     for kind, share in parts:

@@ -1,4 +1,4 @@
-"""How numbers, names and answers are written in every report."""
+"""Format numbers, names and answers in the same way in every report."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from dfkeval.types import NOT_ANSWERED, Sample
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """0.8333 -> "0.833"; None -> "n/a"."""
+    """Return 0.8333 as "0.833"; None as "n/a"."""
     return "n/a" if value is None else f"{value:.{digits}f}"
 
 
 def signed(value: float | None, digits: int = 3) -> str:
-    """0.25 -> "+0.250"."""
+    """Return 0.25 as "+0.250"."""
     return "n/a" if value is None else f"{value:+.{digits}f}"
 
 
 def interval(low: float | None, high: float | None, sign: bool = False) -> str:
-    """ "[0.700, 0.900]", empty without one."""
+    """Return an interval as "[0.700, 0.900]"; empty without one."""
     if low is None or high is None:
         return ""
     write = signed if sign else number
@@ -29,38 +29,39 @@ def interval(low: float | None, high: float | None, sign: bool = False) -> str:
 
 
 def p_value(p: float | None) -> str:
-    """0.00002 -> "< 0.001"."""
+    """Return 0.00002 as "< 0.001"; None as empty."""
     if p is None:
         return ""
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def split(names: Mapping[str, Any]) -> tuple[list[str], list[str]]:
-    """Headline values that are there, and the others."""
+    """Return the headline values among `names`, and the others."""
     first = [name for name in HEADLINES if name in names]
     return first, [name for name in names if name not in first]
 
 
 def shown(value: Any) -> str:
-    """A dict as people read it: two spaces, letters of every script as they are."""
+    """Return a dict as indented JSON, with letters of every script as they are."""
     return "none" if value is None else json.dumps(value, ensure_ascii=False, indent=2)
 
 
 def verdict_line(comparison: Comparison) -> str:
-    """ "60 common rows" and what was left out, in one line."""
+    """Return "60 common rows" and what was left out, in one line."""
     lost = "".join(f"; {count} left out: {reason}" for reason, count in comparison.left_out.items())
     return f"{comparison.n} common rows{lost}"
 
 
 def compared(sample: Sample) -> list[str]:
-    """The gold's fields that can be right or wrong as a whole; prose is not compared word by word."""
+    """Return the gold's fields that can be right or wrong as a whole, which prose cannot."""
     return [key for key, gold in (sample.gold or {}).items() if _short(gold)]
 
 
 def agrees(sample: Sample) -> bool | None:
-    """Whether the answer equals the gold in every field of `compared`.
+    """Return whether the answer equals the gold in every field of `compared`.
 
-    None without gold, without answer, or where all of the gold is prose."""
+    None without gold, without answer, or if all of the gold is prose.
+    """
     names = compared(sample)
     if sample.gold is None or not names or sample.outcome in NOT_ANSWERED:
         return None
@@ -70,5 +71,5 @@ def agrees(sample: Sample) -> bool | None:
 
 
 def _short(value: Any) -> bool:
-    """A list, or a text short enough to be a class; prose is not compared word by word."""
+    """Return whether a value is a list, or a text short enough to be a class."""
     return not isinstance(value, str) or len(value) <= 40

@@ -1,4 +1,4 @@
-"""Runs and comparisons as Markdown tables."""
+"""Write runs and comparisons as Markdown tables."""
 
 from __future__ import annotations
 
@@ -18,7 +18,15 @@ _POWER = ("labels.macro_f1", "fields.f1")
 
 
 def markdown(run: Run, comparisons: Sequence[Comparison] = ()) -> str:
-    """One run: metrics, outcomes, examples of failed answers; and comparisons with it."""
+    """Return the report of a run as Markdown.
+
+    Args:
+        run: The run.
+        comparisons: Comparisons with it, which are shown after its own numbers.
+
+    Returns:
+        Metrics, outcomes, comparisons, and examples of answers that are not valid.
+    """
     facts = run.environment.get("backend", {})
     asked = ", ".join(
         f"{key} {facts[key]}" for key in ("kind", "model", "adapter", "dtype") if facts.get(key)
@@ -43,7 +51,7 @@ def markdown(run: Run, comparisons: Sequence[Comparison] = ()) -> str:
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """A Markdown table as lines; cells are escaped."""
+    """Return a Markdown table as lines; cells are escaped."""
     lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
     return lines + [
         "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in row) + " |" for row in rows
@@ -51,19 +59,19 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 
 
 def metric_rows(run: Run) -> list[str]:
-    """Headline values first."""
-    found = run.summary["metrics"]
-    names = [name for part in split(found) for name in part]
+    """Return the table of a run's values, headline values first."""
+    metrics = run.summary["metrics"]
+    names = [name for part in split(metrics) for name in part]
     rows = [
         (name, number(m["value"]), interval(m["low"], m["high"]), str(m["n"]))
         for name in names
-        for m in [found[name]]
+        for m in [metrics[name]]
     ]
     return table(("metric", "value", f"{run.summary.get('confidence', 0.95):.0%} interval", "n"), rows)
 
 
 def outcome_rows(run: Run) -> list[str]:
-    """Counts and shares; they sum to 100 %."""
+    """Return the table of outcomes; their shares sum to 100 %."""
     total = run.summary["n"]
     rows = [
         (name, str(count), f"{count / total:.1%}", OUTCOMES[name])
@@ -73,7 +81,12 @@ def outcome_rows(run: Run) -> list[str]:
 
 
 def comparison_table(comparison: Comparison, names: Sequence[str] | None = None) -> str:
-    """Paired differences; `names` picks rows, default the headline values."""
+    """Return the table of paired differences.
+
+    Args:
+        comparison: The comparison.
+        names: The values to show; None for the headline values.
+    """
     chosen = names if names is not None else split(comparison.differences)[0]
     rows = []
     for name in chosen:
@@ -93,12 +106,12 @@ def comparison_table(comparison: Comparison, names: Sequence[str] | None = None)
 
 
 def _power(name: str, least: float) -> str:
-    """What a comparison of these rows and runs could find; both values are shares."""
+    """Return what a comparison of these rows and runs could find; the values are shares."""
     return f"a true difference of {least:.3f} in {name}" if least <= 1 else f"no true difference in {name}"
 
 
-def _server(found: dict[str, Any] | None) -> list[str]:
-    return [] if found is None else [server_parser.line(found), ""]
+def _server(result: dict[str, Any] | None) -> list[str]:
+    return [] if result is None else [server_parser.line(result), ""]
 
 
 def _confusion(matrix: dict[str, Any] | None) -> list[str]:
@@ -125,15 +138,14 @@ def _examples(run: Run) -> list[str]:
 
 
 def _code(text: str) -> str:
-    """A text as inline code, whatever it holds."""
+    """Return a text as inline code, whatever it holds."""
     one_line = " ".join(text.split()).replace("|", "\\|")
     fence = "`" * (1 + max((len(run) for run in _ticks(one_line)), default=0))
     return f"{fence} {one_line} {fence}" if "`" in one_line else f"`{one_line}`"
 
 
 def _block(text: str) -> list[str]:
-    """A text as a code block inside a list item: two columns of the item and four of the block, so that
-    nothing in it is markup."""
+    """Return a text as a code block inside a list item: two columns for the item and four for the block."""
     cut = text if len(text) <= 1000 else text[:1000] + " …"
     return ["      " + line for line in cut.splitlines()] or ["      (nothing)"]
 

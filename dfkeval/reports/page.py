@@ -1,5 +1,4 @@
-"""The HTML page: comparisons first, then each run with metrics, outcomes, confusion matrix and sample
-cards."""
+"""Write the HTML page: comparisons first, then each run with metrics, outcomes, confusion matrix and sample cards."""
 
 from __future__ import annotations
 
@@ -31,7 +30,15 @@ def page(
     *,
     cards: int = CARDS,
 ) -> str:
-    """One self-contained HTML document. cards: sample cards a run, at most."""
+    """Return one self-contained HTML document.
+
+    Args:
+        title: Title of the page.
+        runs: The runs to show.
+        comparisons: Comparisons, which come first.
+        curves: Line charts of training, which come next.
+        cards: Most sample cards of one run.
+    """
     body = [_head(title, runs, comparisons, curves)]
     body += [_comparison(item, _place("c", at)) for at, item in enumerate(comparisons)]
     if curves:
@@ -47,9 +54,13 @@ def page(
 
 
 def document(title: str, body: str, *, refresh_s: int | None = None) -> str:
-    """A self-contained page in the reports' style, which loads nothing and runs no script.
+    """Return a self-contained page in the reports' style, which loads nothing and runs no script.
 
-    title: text. body: HTML, escaped already. refresh_s: seconds after which a browser reads it again."""
+    Args:
+        title: Its title, as text.
+        body: HTML that is escaped already.
+        refresh_s: Seconds after which a browser reads the page again; None for never.
+    """
     style = resources.files("dfkeval.reports").joinpath("style.css").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     policy = (
@@ -74,12 +85,12 @@ def _head(title: str, runs: Sequence[Run], comparisons: Sequence[Comparison], cu
 
 
 def _place(kind: str, at: int) -> str:
-    """The id of a section: runs may have equal names, and names without a letter of ASCII."""
+    """Return the id of a section; runs may have equal names, and names without ASCII letters."""
     return f"{kind}{at + 1}"
 
 
 def _table(header: Iterable[str], rows: Iterable[Iterable[str]], kind: str = "") -> str:
-    """Cells are HTML already; header and rows mark numbers with a leading "#"."""
+    """Return a table of cells that are HTML already; a leading "#" marks numbers."""
     head = "".join(
         f'<th class="num">{cell[1:]}</th>' if cell.startswith("#") else f"<th>{cell}</th>" for cell in header
     )
@@ -97,7 +108,7 @@ def _comparison(comparison: Comparison, place: str) -> str:
     notes = "".join(f'<p class="quiet">{escape(note)}</p>' for note in comparison.notes)
     shown = sorted(comparison.changed, key=sample_cards.turn, reverse=True)[:CHANGED]
     cards = "".join(sample_cards.pair_card(change, comparison.a, comparison.b) for change in shown)
-    won, lost = ([sample_cards.turn(each) for each in comparison.changed].count(kind) for kind in (1, 2))
+    won, lost = ([sample_cards.turn(change) for change in comparison.changed].count(kind) for kind in (1, 2))
     turned = f" ({won} became right, {lost} wrong)" if won or lost else ""
     title = f"{len(shown)} of {len(comparison.changed)} changed answers{turned}"
     changed = _fold(title, f'<div class="cards pairs">{cards}</div>')
@@ -158,9 +169,9 @@ def _run(run: Run, cards: int, place: str) -> str:
 
 
 def _server(run: Run) -> str:
-    """What the server's own parser made of the answers, where it was asked for."""
-    found = run.summary["details"].get(server_parser.DETAIL)
-    return "" if found is None else f"<p>{escape(server_parser.line(found))}</p>"
+    """Return the result of the server's own parser; empty if it was not asked for."""
+    result = run.summary["details"].get(server_parser.DETAIL)
+    return "" if result is None else f"<p>{escape(server_parser.line(result))}</p>"
 
 
 def _calibration(run: Run) -> str:
@@ -201,14 +212,14 @@ def _chips(run: Run) -> str:
 
 
 def _metrics(run: Run, names: Sequence[str]) -> str:
-    found = run.summary["metrics"]
-    plain = run.summary.get("lower_is_better", ())  # a long bar would look like a good one
+    metrics = run.summary["metrics"]
+    plain = run.summary.get("lower_is_better", ())  # a long bar would look good
     share = f"{run.summary.get('confidence', 0.95):.0%}"
     rows = [
         (escape(name), f"#<strong>{number(m['value'])}</strong>", interval(m["low"], m["high"]),
          "" if name in plain else interval_bar(m["value"], m["low"], m["high"]), f"#{m['n']}")
         for name in names
-        for m in [found[name]]
+        for m in [metrics[name]]
     ]  # fmt: skip
     return _table(("metric", "#value", f"{share} interval", "", "#n"), rows, "metrics")
 
@@ -241,7 +252,7 @@ def _confusion(matrix: dict[str, Any]) -> str:
 
 
 def _heat(share: float) -> int:
-    """0 for nothing, 1 to 5 by share."""
+    """Return 0 for nothing, else 1 to 5 by the share."""
     return 0 if share == 0 else min(5, 1 + int(share * 5))
 
 

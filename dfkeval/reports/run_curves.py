@@ -1,4 +1,4 @@
-"""What the metric `calibration` has to show as curves: reliability, abstention, precision by recall."""
+"""Make curves and notes of the details of a run: calibration, and answers on which schema and class differ."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from dfkeval.reports.charts import Curve
 
 
 def calibration_curves(details: Mapping[str, Any]) -> list[Curve]:
-    """The curves of a run's `calibration` details, in the order in which they are read; empty without any."""
-    found = []
+    """Return the curves of a run's `calibration` details: reliability, abstention, precision by recall."""
+    charts = []
     if details.get("reliability"):
-        points = [(each["confidence"], each["accuracy"]) for each in details["reliability"]]
+        points = [(bin_["confidence"], bin_["accuracy"]) for bin_ in details["reliability"]]
         ideal = [(0.0, 0.0), (1.0, 1.0)]
-        counts = [each["n"] for each in details["reliability"]]
+        counts = [bin_["n"] for bin_ in details["reliability"]]
         series = {"answers (area: n)": points, "ideal": ideal}
-        found.append(
+        charts.append(
             Curve("Reliability", series, "confidence", "accuracy", True, guide="ideal", counts=counts)
         )
     if details.get("abstention"):
-        points = [(each["kept"], each["accuracy"]) for each in details["abstention"]]
-        found.append(
+        points = [(point["kept"], point["accuracy"]) for point in details["abstention"]]
+        charts.append(
             Curve(
                 "Leaving out unsure answers", {"answers": points}, x="share kept", y="accuracy", shares=True
             )
@@ -32,21 +32,23 @@ def calibration_curves(details: Mapping[str, Any]) -> list[Curve]:
         if points
     }
     if curves:
-        found.append(Curve("Precision and recall by label", curves, x="recall", y="precision", shares=True))
-    return found
+        charts.append(Curve("Precision and recall by label", curves, x="recall", y="precision", shares=True))
+    return charts
 
 
 def differences(details: Mapping[str, Any], most: int = 5) -> list[str]:
-    """Lines about answers on which JSON Schema and answer class differ; empty without any."""
-    found = details.get("pydantic_differs") or []
-    lines = [f"{each['id']}: {each['place']}" for each in found[:most]]
-    return [*lines, f"and {len(found) - most} more"] if len(found) > most else lines
+    """Return lines about answers on which JSON Schema and answer class differ."""
+    answers = details.get("pydantic_differs") or []
+    lines = [f"{answer['id']}: {answer['place']}" for answer in answers[:most]]
+    return [*lines, f"and {len(answers) - most} more"] if len(answers) > most else lines
 
 
 def without_probabilities(details: Mapping[str, Any]) -> str:
-    """What became of answers without label probabilities; empty where all have them."""
+    """Return a note on answers without label probabilities; empty if all have them."""
     count = details.get("without_probabilities", 0)
     if not count:
         return ""
-    each = "answer has" if count == 1 else "answers have"
-    return f"{count} {each} no label probabilities: least sure where answers are left out, in no other curve."
+    subject = "answer has" if count == 1 else "answers have"
+    return (
+        f"{count} {subject} no label probabilities: least sure where answers are left out, in no other curve."
+    )

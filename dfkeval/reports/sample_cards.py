@@ -1,4 +1,4 @@
-"""Sample cards: what the model saw, what it wrote, what was read from it, and what was expected."""
+"""Draw sample cards: what the model saw, what it wrote, what was read from it, and what was expected."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LONGEST = 4000  # characters of one text that are shown
 
 
 def chosen(samples: Sequence[Sample], limit: int) -> list[Sample]:
-    """At most `limit` samples: every outcome has its share, right and wrong answers alike, in data order."""
+    """Return at most `limit` samples in data order; every outcome has its share, right and wrong answers alike."""
     kinds: dict[tuple[str, bool | None], list[int]] = {}
     for index, sample in enumerate(samples):
         kinds.setdefault((sample.outcome, agrees(sample)), []).append(index)
@@ -30,7 +30,7 @@ def chosen(samples: Sequence[Sample], limit: int) -> list[Sample]:
 
 
 def card(sample: Sample) -> str:
-    """One sample as an `<article>`."""
+    """Return one sample as an `<article>`."""
     return (
         f'<article class="card"><header>{badges(sample)}<span class="id">{escape(sample.id)}</span></header>'
         f"{thumbnails(sample.images)}{_prompt(sample)}{answer(sample)}"
@@ -39,26 +39,26 @@ def card(sample: Sample) -> str:
 
 
 def turn(change: Change) -> int:
-    """2 for an answer that became wrong, 1 for one that became right, else 0."""
-    before, after = (agrees(side) is True for side in (change.before, change.after))
+    """Return 2 for an answer that became wrong, 1 for one that became right, else 0."""
+    before, after = (agrees(sample) is True for sample in (change.before, change.after))
     return 0 if before == after else 1 + before
 
 
 def pair_card(change: Change, a: str, b: str) -> str:
-    """One sample before and after."""
-    sides = "".join(
-        f'<div><p class="label">{escape(name)}</p><p class="chips">{badges(side)}</p>{answer(side)}</div>'
-        for name, side in ((a, change.before), (b, change.after))
+    """Return one sample before and after."""
+    columns = "".join(
+        f'<div><p class="label">{escape(name)}</p><p class="chips">{badges(sample)}</p>{answer(sample)}</div>'
+        for name, sample in ((a, change.before), (b, change.after))
     )
     return (
         f'<article class="card pair"><header><span class="id">{escape(change.id)}</span></header>'
-        f'{thumbnails(change.before.images)}{_prompt(change.before)}<div class="columns">{sides}</div>'
+        f'{thumbnails(change.before.images)}{_prompt(change.before)}<div class="columns">{columns}</div>'
         f'<p class="label">Gold</p><pre>{escape(_cut(shown(change.before.gold)))}</pre></article>'
     )
 
 
 def badges(sample: Sample) -> str:
-    """The outcome, and whether the answer is right."""
+    """Return badges of the outcome and of whether the answer is right."""
     name, meaning = sample.outcome, escape(OUTCOMES[sample.outcome])
     outcome = f'<span class="badge {kind(name)}" title="{meaning}">{name}</span>'
     what = _compared(sample)
@@ -72,14 +72,13 @@ def badges(sample: Sample) -> str:
 
 
 def _compared(sample: Sample) -> str:
-    """The fields that were compared, where the answer has others too: "label ", so that prose that differs
-    is not called right."""
+    """Return the fields that were compared if there are others too, so that other prose is not called right."""
     names = compared(sample)
     return "" if len(names) == len(sample.gold or {}) else escape(", ".join(names)) + " "
 
 
 def kind(outcome: str) -> str:
-    """CSS class of an outcome."""
+    """Return the CSS class of an outcome."""
     if outcome == "ok":
         return "good"
     if outcome in NOT_ANSWERED or outcome == "no_gold":
@@ -88,7 +87,7 @@ def kind(outcome: str) -> str:
 
 
 def answer(sample: Sample) -> str:
-    """Raw text, parsed dict, and what is wrong with it."""
+    """Return the raw text, the parsed dict, and what is wrong with it."""
     value: Any = sample.value if sample.value is not None else sample.lenient
     title = "Parsed" if sample.value is not None or sample.lenient is None else "Parsed after repairs"
     notes = [*sample.problems, *(f"repair: {name}" for name in sample.repairs)]

@@ -1,13 +1,25 @@
-"""FAMILY: one service that keeps numbers over time a file.
+"""FAMILY: trackers, services that keep numbers over time, one a file.
 
-A member says what it needs and how a scored run is put there:
+A member says what it needs and logs a scored run:
 
-    PACKAGE                                         the package it needs, as it is imported
-    send(run, step, folder) -> str                  logs every value of the run; says where it lies
+    PACKAGE                             the package that it needs, as it is imported
+    send(run, step, folder) -> str      logs every value of the run; returns where it lies
 
-`step` is the place on the service's axis. `folder` is where a member that writes files puts them; None means
-its own place. Promises: nothing is sent or written unless the user names the tracker; values that do not
-exist are left out; texts of samples, prompts and images never leave the machine."""
+`step` is the place on the service's axis. `folder` is where a member that writes files puts them; None means its own
+place. This is a whole member:
+
+    >>> import json
+    >>> PACKAGE = "json"
+    >>> def send(run, step=0, folder=None):
+    ...     path = (folder or run.folder) / "numbers.jsonl"
+    ...     with path.open("a") as file:
+    ...         file.write(json.dumps({"step": step} | dict(numbers(run))) + "\\n")
+    ...     return str(path)
+
+Guarantees that every member keeps:
+
+- Nothing is sent or written unless the user names the tracker.
+- Values that do not exist are left out; texts of samples, prompts and images never leave the machine."""
 
 from __future__ import annotations
 
@@ -23,7 +35,7 @@ FAMILY = "dfkeval.reports.trackers"
 
 
 def check(names: Sequence[str]) -> None:
-    """Raises `ConfigError` for an unknown tracker, or one whose package is not installed."""
+    """Raise `ConfigError` for an unknown tracker, or one whose package is not installed."""
     for name in names:
         package = plugins.load(FAMILY, name).PACKAGE
         if importlib.util.find_spec(package) is None:
@@ -31,13 +43,26 @@ def check(names: Sequence[str]) -> None:
 
 
 def send(run: Run, names: Sequence[str], *, step: int = 0, folder: Path | None = None) -> list[str]:
-    """Put the run into each tracker; returns where it lies in each."""
+    """Send a run to each tracker.
+
+    Args:
+        run: The scored run.
+        names: Members of this family.
+        step: Its place on the services' axis.
+        folder: Where members that write files put them; None for their own places.
+
+    Returns:
+        Where the run lies in each.
+
+    Raises:
+        ConfigError: A tracker is unknown, or its package is missing.
+    """
     check(names)
     return [plugins.load(FAMILY, name).send(run, step, folder) for name in names]
 
 
 def numbers(run: Run) -> Iterator[tuple[str, float]]:
-    """(name, number) of everything in the summary: values with `.low` and `.high`, and shares of outcomes."""
+    """Yield name and number of all in the summary: values with `.low` and `.high`, and shares of outcomes."""
     for name, value in run.summary["metrics"].items():
         for part, title in (("value", name), ("low", f"{name}.low"), ("high", f"{name}.high")):
             if value[part] is not None:

@@ -1,7 +1,7 @@
-"""TensorBoard event files: one scalar a value, and the Markdown report as a text.
+"""Write TensorBoard event files: one scalar a value, and the Markdown report as a text.
 
-Written with the tensorboard package alone, so that no torch is needed. Files that an earlier sending of the
-same run left are replaced; `tensorboard --logdir runs` then shows each run as a line."""
+The tensorboard package alone writes them, so that no torch is needed. Files of the same run from before are replaced;
+`tensorboard --logdir runs` then shows each run as a line."""
 
 from __future__ import annotations
 
@@ -18,9 +18,11 @@ PACKAGE = "tensorboard"
 
 
 def send(run: Run, step: int = 0, folder: Path | None = None) -> str:
-    """Write the run's numbers below `folder`/NAME, else into its own folder `tensorboard`; returns where.
+    """Write the run's numbers into `folder`/NAME, else into its own folder `tensorboard`, and return where.
 
-    Raises `ConfigError` when tensorboard is not installed, or nothing can be written there."""
+    Raises:
+        ConfigError: tensorboard is not installed, or nothing can be written there.
+    """
     from dfkeval.reports.trackers import numbers
 
     try:
@@ -58,7 +60,7 @@ def _events(values: dict[str, float], report: str, step: int) -> Iterator[Any]:
 
 
 def _report(run: Run) -> str:
-    """The report's tables; its examples of answers stay on this machine."""
+    """Return the report's tables without its examples of answers, which stay on this machine."""
     path = run.folder / directory.REPORT_MD
     text = path.read_text(encoding="utf-8") if path.exists() else ""
     return text.partition("\n## Answers that are not valid")[0]

@@ -1,8 +1,8 @@
-"""Weights & Biases: one run a run directory, its configuration, and every value as summary and history.
+"""Log a run to Weights & Biases: its configuration, and every value as summary and history.
 
-The project is $WANDB_PROJECT, else "dfk"; $WANDB_MODE=offline keeps everything on this machine. A run that is
-sent again continues the same one there. Of the configuration, names and numbers are sent; a key is only ever
-the name of an environment variable."""
+The project is $WANDB_PROJECT, else "dfk"; $WANDB_MODE=offline keeps everything on this machine. A run that is sent
+again continues the same one there. Of the configuration, names and numbers are sent; an API key in it is only the name
+of an environment variable."""
 
 from __future__ import annotations
 
@@ -18,9 +18,11 @@ PACKAGE = "wandb"
 
 
 def send(run: Run, step: int = 0, folder: Path | None = None) -> str:
-    """Log the run; returns its address. folder: for wandb's own files, else the run's folder.
+    """Log the run and return its address; `folder` holds wandb's own files, by default the run's folder does.
 
-    Raises `ConfigError` when wandb is not installed."""
+    Raises:
+        ConfigError: wandb is not installed.
+    """
     from dfkeval.reports.trackers import numbers
 
     try:

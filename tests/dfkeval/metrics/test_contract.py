@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import doctest
+import importlib
 from collections.abc import Sequence
 
 import msgspec
@@ -164,3 +166,11 @@ def test_without_a_source_text_grounding_is_not_available() -> None:
     metric, measured = measured_of("grounding", "caption", samples)
     rate = statistics.estimate(metric, measured, ["a", "b", "c", "d"])["rate"]
     assert (rate.value, rate.n) == (None, 0)
+
+
+@pytest.mark.parametrize("family", ["metrics", "validators", "reports.trackers"])
+def test_the_member_in_the_contract_of_a_family_is_python_that_runs(family: str) -> None:
+    module = importlib.import_module(f"dfkeval.{family}")
+    tests = doctest.DocTestFinder(recurse=False).find(module)
+    assert sum(len(test.examples) for test in tests) > 1
+    assert all(doctest.DocTestRunner().run(test).failed == 0 for test in tests)
