@@ -69,15 +69,8 @@ class PlainTextBatcher:
         """
         if type(item) is not Record or item.messages is None:
             return False
-        if (
-            item.images
-            or item.videos
-            or item.audios
-            or item.tools
-            or item.warnings
-            or item.fields
-            or item.meta
-        ):
+        files = item.images or item.videos or item.audios
+        if files or item.tools or item.warnings or item.fields or item.meta:
             return False
         question = conversation.plain_question(item.messages)
         group = item.group if self._group_by is None else selection.text(raw, self._group_by)
