@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,10 @@ import yaml
 
 from dfkdata.common.errors import BackendError, ConfigError
 from dfktrain import TrainConfig, hub, train
-from dfktrain.cli import app
 from dfktrain.config.sections import ModelCard
 from dfktrain.reports import model_card
 from tests.fakes.fake_hub import TOKEN, Hub
+from tests.helpers.commands import called
 from tests.helpers.models import text_row, write_rows
 
 
@@ -53,15 +52,6 @@ def run(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
     (out / "adapter" / "notes.txt").write_text("private")
     (out / "stages/s/curves.png").write_bytes(b"\x89PNG")
     return out
-
-
-def called(monkeypatch: Any, capsys: Any, *words: Any) -> tuple[int, str, str]:
-    """(exit code, stdout, stderr) of `dfktrain WORDS`."""
-    monkeypatch.setattr(sys, "argv", ["dfktrain", *map(str, words)])
-    with pytest.raises(SystemExit) as ended:
-        app.main()
-    out, err = capsys.readouterr()
-    return int(ended.value.code or 0), out, err
 
 
 # ------------------------------------------------------------------------------------------------- card

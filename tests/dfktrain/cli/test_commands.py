@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from dfktrain.cli import _common, app
+from tests.helpers.commands import called
 from tests.helpers.models import text_row, write_rows
 
 
@@ -23,17 +24,6 @@ def config_file(base_folder: Path, train_file: Path, tmp_path: Path) -> Path:
         "  - {name: sft, data: [train.jsonl], steps: 2, batch_size: 2, learning_rate: 1e-3}\n"
     )
     return path
-
-
-def called(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: str
-) -> tuple[int, str, str]:
-    """(exit code, stdout, stderr) of `dfktrain WORDS`, in this process."""
-    monkeypatch.setattr(sys, "argv", ["dfktrain", *map(str, words)])
-    with pytest.raises(SystemExit) as ended:
-        app.main()
-    out, err = capsys.readouterr()
-    return int(ended.value.code or 0), out, err
 
 
 def test_run_trains_and_says_where_the_adapter_is(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from dfktrain.config import overrides
 from dfktrain.config import presets as training_presets
 from dfktrain.config.run import TrainConfig
 from dfktrain.engines import target_modules
+from tests.helpers.commands import called
 from tests.helpers.models import text_row, write_rows
 from tests.helpers.places import ROOT
 
@@ -187,15 +187,6 @@ def test_the_captioners_seven_names_are_96_modules_of_the_real_shape() -> None:
 
 
 # ------------------------------------------------------------------------------------------------ they run
-
-
-def called(monkeypatch: Any, capsys: Any, *words: str) -> tuple[int, str, str]:
-    """(exit code, stdout, stderr) of `dfktrain WORDS`, in this process."""
-    monkeypatch.setattr(sys, "argv", ["dfktrain", *map(str, words)])
-    with pytest.raises(SystemExit) as ended:
-        app.main()
-    out, err = capsys.readouterr()
-    return int(ended.value.code or 0), out, err
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import importlib.util
 import json
 import subprocess
 import sys
-import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,33 +16,10 @@ import pytest
 from dfkdata.common.errors import ConfigError, DataError
 from dfkeval.models import adapters, metadata
 from dfktrain.cli import app
-from dfktrain.merging import base_model, merge, reference, verification
-from dfktrain.merging import plan as mergeplan
+from dfktrain.merging import base_model, merge, verification
 from dfktrain.merging.merge import merge_adapter
 from dfktrain.weights import lora, safetensors_io
 from tests.helpers.adapters import EXTRA, adapter, released, renamed, tensors_of
-from tests.helpers.models import image_row, write_rows
-
-
-@pytest.fixture(autouse=True)
-def short_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verification, "ANSWER", 3)
-
-
-@pytest.fixture(scope="module")
-def base(base_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return released(base_folder, tmp_path_factory.mktemp("released") / "model")
-
-
-@pytest.fixture(scope="module")
-def plain(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An adapter on every linear layer, vision tower and merger included."""
-    return adapter(base, tmp_path_factory.mktemp("plain") / "adapter")
-
-
-@pytest.fixture
-def probes(tmp_path: Path, pictures: list[str]) -> Path:
-    return write_rows(tmp_path / "probes.jsonl", [image_row("a", pictures[:1], "a red circle", "x")])
 
 
 def formula(base: Path, folder: Path, name: str, scale: float) -> Any:
@@ -351,18 +327,6 @@ def test_a_folder_that_holds_something_is_not_overwritten(base: Path, plain: Pat
         merge_adapter(base, plain, tmp_path / "out")
 
 
-def test_writing_holds_one_tensor_in_memory(base: Path, tmp_path: Path) -> None:
-    file = safetensors_io.weight_files(base)[0]
-    largest = max(entry.end - entry.start for entry in file.entries)
-    whole = file.path.stat().st_size
-    tracemalloc.start()
-    safetensors_io.rewrite(file, tmp_path / "copy", lambda entry, old: old)
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert peak < 3 * largest + (1 << 17) < whole
-    assert (tmp_path / "copy").read_bytes() == file.path.read_bytes()
-
-
 @pytest.fixture
 def unproved(monkeypatch: pytest.MonkeyPatch) -> None:
     """A proof that is not asked, for tests of what happens beside it."""
@@ -548,19 +512,6 @@ def test_the_command_says_what_belongs_together(tmp_path: Path) -> None:
             CliRunner().invoke(
                 app.app, ["merge", "--out", str(tmp_path / "o"), *line], catch_exceptions=False
             )
-
-
-def test_a_plan_names_each_changed_tensor_once(base: Path, plain: Path) -> None:
-    found = mergeplan.plan_changes(lora.read(plain), safetensors_io.weight_files(base), base)
-    assert len(found) == 41 and EXTRA not in found
-
-
-def test_an_adapter_in_the_models_own_spelling_is_attached_as_it_is(
-    base: Path, plain: Path, tmp_path: Path
-) -> None:
-    net = reference.load_network(base, "float32", "cpu")
-    found = lora.read(plain)
-    assert reference._loadable(found, net, tmp_path) == plain and not list(tmp_path.iterdir())
 
 
 def test_an_adapter_of_another_base_is_noticed(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,10 @@ from safetensors.torch import load_file
 from dfkdata.common.config import load_config
 from dfkdata.common.errors import BackendError, ConfigError
 from dfktrain import TrainConfig, hub, train
-from dfktrain.cli import app
 from dfktrain.training import hub_resume
 from dfktrain.training.state import TrainingProgress
 from tests.fakes.fake_hub import Hub
+from tests.helpers.commands import called
 from tests.helpers.models import text_row, write_rows
 
 
@@ -60,15 +59,6 @@ def stopped(config: Path, out: Path, stage: str, step: int) -> Path:
 def halted(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that was stopped at step 5 of its second stage."""
     return stopped(config, tmp_path_factory.mktemp("halted") / "run", "b", 5)
-
-
-def called(monkeypatch: Any, capsys: Any, *words: Any) -> tuple[int, str, str]:
-    """(exit code, stdout, stderr) of `dfktrain WORDS`."""
-    monkeypatch.setattr(sys, "argv", ["dfktrain", *map(str, words)])
-    with pytest.raises(SystemExit) as ended:
-        app.main()
-    out, err = capsys.readouterr()
-    return int(ended.value.code or 0), out, err
 
 
 def test_a_run_that_goes_on_from_the_hub_ends_like_an_undisturbed_one(
