@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable
 from itertools import chain
 from typing import Any, Final
@@ -42,18 +43,10 @@ class LiteralError(ValueError):
 def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) != len(pairs):
-        keys = [key for key, _ in pairs]
-        raise LiteralError("duplicate_key", f"the key {_first_repeated(keys)!r} stands twice in one object")
+        counts = Counter(key for key, _ in pairs)
+        repeated = next(key for key, count in counts.items() if count > 1)
+        raise LiteralError("duplicate_key", f"the key {repeated!r} stands twice in one object")
     return value
-
-
-def _first_repeated(keys: list[str]) -> str:
-    seen: set[str] = set()
-    for key in keys:
-        if key in seen:
-            return key
-        seen.add(key)
-    raise AssertionError("no key is repeated")
 
 
 def _constant(name: str) -> Any:

@@ -25,8 +25,6 @@ class Validator:
             return bool(self._fits(value))
         except UnicodeEncodeError:
             return bool(self._fits(encodable(value)))
-        except ValueError:
-            return False  # nested deeper than the engine follows; `issues` says so
 
     def issues(self, value: Any) -> list[Issue]:
         """Return what the schema has against `value`; an empty list if it fits."""

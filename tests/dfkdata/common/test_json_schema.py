@@ -101,6 +101,7 @@ def test_a_schema_that_cannot_be_used_is_refused_when_it_is_compiled(schema: Any
         ({"maxLength": 1}, ("\udfff", "\U0001f600"), ("\ud800\ud800",)),
         ({"items": {"maxLength": 1}}, (["\ud800"],), (["\ud800a"],)),
         ({"additionalProperties": INT}, ({"\ud800": 1},), ({"\ud800": "a"},)),
+        ({"items": {"$schema": "http://127.0.0.1:9/not-fetched", "type": "integer"}}, ([1],), (["x"],)),
         (False, (), (1,)),
         (True, (1,), ()),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from itertools import permutations
 
 import pytest
@@ -245,6 +246,31 @@ def test_json_text_is_read_strictly():
     for text in ("", "[1] x", '["\n"]', "nul"):
         with pytest.raises(LiteralError):
             load_json(text)
+
+
+@pytest.mark.parametrize("pad", ["", " " * 5000])
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ('[{"a": 1, "b": "x:y"}]', None),
+        ('["a", [1]]', None),
+        ('{"b": 0, "a": 1, "a": 2}', "duplicate_key"),
+        ('[{"b": {"a": 1, "a": "::"}}]', "duplicate_key"),
+        ('{"a": [1,}', "bad_json"),
+        ('{"a": "x', "open_string"),
+        ("[" * 101 + "]" * 101, "too_deep"),
+        ('{"a":' * 101 + "1" + "}" * 101, "too_deep"),
+        ("[" + "9" * 4301 + "]", "too_many_digits"),
+        ("[1e999]", "not_finite"),
+    ],
+)
+def test_long_texts_are_read_as_short_ones(text, code, pad):
+    if code is None:
+        assert load_json(text + pad) == json.loads(text)
+        return
+    with pytest.raises(LiteralError) as caught:
+        scan_json(text if code == "open_string" else text + pad, 0)
+    assert caught.value.code == code
 
 
 def test_deep_but_allowed_values_pass():

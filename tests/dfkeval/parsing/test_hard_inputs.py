@@ -13,7 +13,7 @@ from PIL import Image
 
 from dfkdata.common.errors import BackendError, ConfigError, DataError
 from dfkeval import reports
-from dfkeval.backends._local.prompts import Prompt
+from dfkeval.backends._local.prompts import RenderedPrompt
 from dfkeval.backends.transformers import Transformers
 from dfkeval.evaluation import evaluate
 from dfkeval.models import loader
@@ -96,7 +96,7 @@ def test_padding_after_a_stop_string_is_not_counted_as_output(tiny: loader.Loade
     stop, pad = Sampling(stop=("kata nomor",)), 1 + max(tokenizer.pad_token_id, tokenizer.eos_token_id)
     tiny.processor.tokenizer.pad_token_id, before = pad, tokenizer.pad_token_id
     try:
-        prompt = Prompt(Request(id="a", messages=[]), "", 5)
+        prompt = RenderedPrompt(Request(id="a", messages=[]), "", 5)
         got = backend.generator._completion(prompt, [*word, pad, pad, pad], 5, stop, (0.1, None))
     finally:
         tiny.processor.tokenizer.pad_token_id = before

@@ -177,6 +177,20 @@ def test_parameters_that_refer_to_themselves_are_refused(parameters):
         ToolCallParser([{"name": "f", "parameters": parameters}])
 
 
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"type": "array"},
+        {"type": ["string", "null"]},
+        {"$ref": "#/$defs/A", "$defs": {"A": {"type": "array"}}},
+        [1],
+    ],
+)
+def test_parameters_that_are_no_object_are_refused(parameters):
+    with pytest.raises(SchemaError, match="object"):
+        ToolCallParser([{"name": "f", "parameters": parameters}])
+
+
 def test_undeclared_keys_follow_the_patterns_and_the_extra_schema():
     shaped = tool("f", {"a": STR}, patternProperties={"^n_": {"type": "integer"}}, additionalProperties=False)
     one = "<parameter=a>\nx\n</parameter>\n<parameter={}>\n1\n</parameter>\n"
