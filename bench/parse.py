@@ -1,12 +1,11 @@
-"""How fast and how right the tool-call parser is, beside `json.loads` and other parsers where they can be
-had.
+"""Measure how fast and how right the tool-call parser is, beside `json.loads` and other parsers.
 
     python bench/parse.py [--only TABLE ...] [--peers FOLDER] [--json OUT]
 
-FOLDER holds wheels of mlx-lm and sglang (`pip download --no-deps mlx-lm sglang -d FOLDER`); only their parser
-modules are taken out, into a temporary folder, and what they import beyond the standard library and `regex`
-is stubbed. Times are CPU time of one process, the best of several passes; ratios are measured side by side in
-this one run."""
+FOLDER holds wheels of mlx-lm and sglang (`pip download --no-deps mlx-lm sglang -d FOLDER`). Only their parser
+modules are extracted, into a temporary folder, and what they import beyond the standard library and `regex`
+is stubbed. Times are CPU time of one process, the best of several passes; ratios are measured in one run.
+Valid documents come from the JSON-Schema-Test-Suite beside the repository, if it is there."""
 
 from __future__ import annotations
 
@@ -59,7 +58,7 @@ CAPTION_TOOLS = [
 
 
 def best(run: Callable[[], object], passes: int = 5) -> float:
-    """Seconds of CPU time, the best of `passes`."""
+    """Return the seconds of CPU time of the best of `passes`."""
     times = []
     for _ in range(passes):
         start = time.process_time()
@@ -69,12 +68,12 @@ def best(run: Callable[[], object], passes: int = 5) -> float:
 
 
 def each(run: Callable[[Any], object], items: list[Any]) -> None:
-    """`run` on each item; results are dropped, so that no pile of them keeps the garbage collector busy."""
+    """Call `run` on each item and drop the results, so that the garbage collector has nothing to walk."""
     deque(map(run, items), maxlen=0)
 
 
 def captions(count: int) -> tuple[list[str], list[tuple[str, str]]]:
-    """Texts of calls of about 420 characters, and their two list arguments as JSON."""
+    """Return texts of calls of about 420 characters, and their two list arguments as JSON."""
     rng = random.Random(0)
 
     def phrase(n: int) -> str:
@@ -95,22 +94,21 @@ def captions(count: int) -> tuple[list[str], list[tuple[str, str]]]:
     return texts, lists
 
 
-# --- other parsers
-# ---------------------------------------------------------------------------------------------------
+# --- other parsers -----------------------------------------------------------------------------------------
 
 
 def peers(folder: Path | None) -> dict[str, Callable[[str], object]]:
-    """Name -> function of one text, for the parsers whose wheels lie in `folder`."""
-    found: dict[str, Callable[[str], object]] = {}
+    """Return name -> function of one text, for the parsers whose wheels lie in `folder`."""
+    parsers: dict[str, Callable[[str], object]] = {}
     for name, load in (("mlx-lm", _mlx), ("sglang", _sglang)):
         wheels = sorted(folder.glob(f"{name.replace('-', '_')}-*.whl")) if folder else []
         if not wheels:
             continue
         try:
-            found[wheels[-1].name.split("-py3")[0].split("-cp")[0]] = load(wheels[-1])
+            parsers[wheels[-1].name.split("-py3")[0].split("-cp")[0]] = load(wheels[-1])
         except (ImportError, AttributeError, KeyError, TypeError) as bad:
             print(f"{name}: its parser cannot be taken out of the wheel: {type(bad).__name__}: {bad}")
-    return found
+    return parsers
 
 
 def _extract(wheel: Path, prefix: str) -> None:
@@ -174,8 +172,7 @@ def _sglang(wheel: Path) -> Callable[[str], object]:
     return lambda text: detector.detect_and_parse(text, tools)
 
 
-# --- pathological texts
-# ----------------------------------------------------------------------------------------------
+# --- pathological texts ------------------------------------------------------------------------------------
 
 HEAD, TAIL = "<tool_call>\n<function=f>\n<parameter=a>\n", "\n</parameter>\n</function>\n</tool_call>"
 PATHOLOGICAL_TOOLS = [
@@ -231,15 +228,14 @@ def pathological(size: int) -> dict[str, str]:
 
 
 def streamed(parser: ToolCallParser, text: str) -> object:
-    """The text in pieces of four characters."""
+    """Parse the text in pieces of four characters."""
     stream = parser.stream()
     for at in range(0, len(text), 4):
         stream.feed(text[at : at + 4])
     return stream.close()
 
 
-# --- the tables
-# ------------------------------------------------------------------------------------------------------
+# --- the tables --------------------------------------------------------------------------------------------
 
 
 def throughput(folder: Path | None) -> dict[str, Any]:

@@ -254,6 +254,7 @@ def test_json_text_is_read_strictly():
     [
         ('[{"a": 1, "b": "x:y"}]', None),
         ('["a", [1]]', None),
+        ('[{"a": 1}, {"a": {"b": []}}]', None),
         ('{"b": 0, "a": 1, "a": 2}', "duplicate_key"),
         ('[{"b": {"a": 1, "a": "::"}}]', "duplicate_key"),
         ('{"a": [1,}', "bad_json"),
