@@ -41,14 +41,12 @@ from __future__ import annotations
 from dfkdata.common import plugins
 from dfkdata.common.config import Config
 from dfkdata.common.errors import ConfigError
-from dfkeval.backends._contract import Backend, Cacheable, Capabilities, Scorer
-from dfkeval.backends._xgrammar import load_xgrammar
+from dfkeval.backends._contract import Backend, Capabilities, Scorer
+from dfkeval.backends._contract import Cacheable as Cacheable
+from dfkeval.backends._xgrammar import load_xgrammar as load_xgrammar
 from dfkeval.types import Completion, Constraint, Request, Sampling
 
-__all__ = [
-    "FAMILY", "Backend", "Cacheable", "Capabilities", "Completion", "Request", "Sampling", "Scorer",
-    "capabilities_of", "check", "kind_of", "load_xgrammar", "start",
-]  # fmt: skip
+__all__ = ["Backend", "Capabilities", "Completion", "Request", "Sampling", "Scorer"]
 
 FAMILY = "dfkeval.backends"
 

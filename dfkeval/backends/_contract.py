@@ -20,6 +20,11 @@ class Capabilities:
         remote: A server answers; it obeys `Request.force_tool` by its own `tool_choice`.
         parallel: `generate` may be called from several threads at once.
         cacheable: Is `Cacheable` as well.
+
+    Example:
+        >>> from dfkeval.backends import Capabilities
+        >>> Capabilities(remote=True, parallel=True).constrained
+        False
     """
 
     constrained: bool = False
@@ -30,7 +35,26 @@ class Capabilities:
 
 
 class Backend(Protocol):
-    """One engine around something that is loaded."""
+    """One engine around something that is loaded.
+
+    Attributes:
+        capabilities: What it can do besides answering.
+        info: Facts for the record of a run (versions, hashes, dtype); JSON types only.
+
+    Example:
+        >>> from dfkeval import Predictor
+        >>> from dfkeval.backends import Capabilities, Completion
+        >>> class Echo:
+        ...     capabilities = Capabilities()
+        ...     info = {"kind": "echo"}
+        ...     def generate(self, requests, sampling):
+        ...         for request in requests:
+        ...             yield Completion(id=request.id, text=request.messages[-1]["content"][0]["text"])
+        ...     def close(self):
+        ...         pass
+        >>> Predictor(schema="answer", backend=Echo())(question="Apa?")
+        {'answer': 'Apa?'}
+    """
 
     capabilities: Capabilities
 
@@ -45,7 +69,7 @@ class Backend(Protocol):
             requests: What to ask; may be an iterator that is read as the engine has room.
             sampling: How text is drawn.
 
-        Returns:
+        Yields:
             Completions. If one request fails, its completion has finish_reason "error" and the reason.
 
         Raises:
@@ -58,7 +82,18 @@ class Backend(Protocol):
 
 @runtime_checkable
 class Scorer(Protocol):
-    """A backend that can also say how likely an answer is."""
+    """A backend that can also say how likely an answer is.
+
+    Example:
+        >>> from dfkeval.backends import Scorer
+        >>> from dfkeval.types import Likelihood
+        >>> class Even:
+        ...     def likelihoods(self, gold_answers, sampling):
+        ...         for gold_answer in gold_answers:
+        ...             yield Likelihood(id=gold_answer.request.id, nll=0.7, tokens=1)
+        >>> isinstance(Even(), Scorer)
+        True
+    """
 
     def likelihoods(self, gold_answers: Iterable[GoldAnswer], sampling: Sampling) -> Iterator[Likelihood]:
         """Yield one likelihood for each gold answer, in any order; what cannot be scored has an error."""
