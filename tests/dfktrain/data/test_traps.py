@@ -53,7 +53,7 @@ TRAPS: dict[int, tuple[str, tuple[str, ...]]] = {
     8: (
         "engines read all-linear differently",
         (
-            "test_run::test_presets_resolve_to_one_explicit_list",
+            "test_targets::test_presets_resolve_to_one_explicit_list",
             "test_contract::test_an_adapter_on_other_modules_than_asked_for_stops_the_run",
         ),
     ),
@@ -118,7 +118,10 @@ TRAPS: dict[int, tuple[str, tuple[str, ...]]] = {
             "test_kernels::test_the_kernel_report_says_where_fla_refuses_hopper",
         ),
     ),
-    19: ("the loss is right and the gradient zero", ("test_run::test_a_gradient_of_zero_stops_the_run",)),
+    19: (
+        "the loss is right and the gradient zero",
+        ("test_progress::test_a_gradient_of_zero_stops_the_run",),
+    ),
     20: (
         "fp16 gives NaN gradients, bf16 adapters lose their steps",
         (

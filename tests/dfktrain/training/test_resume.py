@@ -11,7 +11,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from dfktrain.training.checkpoints import COMPLETE, last_complete
 from tests.helpers import processes
 
 WORKER = """
@@ -72,13 +71,3 @@ def test_a_run_killed_in_each_stage_ends_like_an_undisturbed_one(config: Path, t
             two["scored_tokens"],
             two["steps"],
         )
-
-
-def test_a_checkpoint_that_was_not_written_to_the_end_is_not_used(tmp_path: Path) -> None:
-    for step, whole in ((5, True), (10, True), (15, False)):
-        folder = tmp_path / f"checkpoint-{step}"
-        folder.mkdir()
-        if whole:
-            (folder / COMPLETE).touch()
-    assert last_complete(tmp_path) == tmp_path / "checkpoint-10"
-    assert last_complete(tmp_path / "none") is None

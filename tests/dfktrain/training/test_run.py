@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
 from dfkdata.common.errors import BackendError, ConfigError, DataError
-from dfkeval.models import loader, tiny
+from dfkeval.models import loader
 from dfkeval.models.fingerprint import template_sha256
 from dfkeval.models.processor import load_processor
 from dfktrain import TrainConfig, train
-from dfktrain.config.model import AdapterConfig, Switches
+from dfktrain.config.model import AdapterConfig
 from dfktrain.config.stage import DataSource, Stage
 from dfktrain.data.collator import Collator
 from dfktrain.data.masking import IGNORE
-from dfktrain.data.samplers import LengthGroupedSampler
 from dfktrain.data.stage_data import read_stage
-from dfktrain.engines import LoadedBase, adapt, bare, target_modules, trainable
+from dfktrain.engines import LoadedBase, adapt, bare, trainable
 from dfktrain.losses.attach import score_answers
-from dfktrain.training.callbacks.progress import ProgressCallback, check_norm, gradient_norm
 from dfktrain.training.run import train_on
 from dfktrain.training.stage import verify_effect
 from dfktrain.training.state import TrainingProgress
@@ -425,27 +421,6 @@ def test_full_fine_tuning_on_text_leaves_the_vision_tower_untouched_bit_for_bit(
         assert torch.equal(parameter, before[name]) == (".visual." in name), name
 
 
-def test_a_gradient_of_zero_stops_the_run() -> None:
-    layer = torch.nn.Linear(2, 2)
-    layer.weight.grad = torch.zeros(2, 2)
-    with pytest.raises(BackendError, match=r"norm 0\.0: nothing would be trained"):
-        check_norm(gradient_norm(layer))
-    layer.weight.grad[0, 0] = float("nan")
-    with pytest.raises(BackendError, match="norm nan"):
-        check_norm(gradient_norm(layer))
-    layer.weight.grad[0, 0] = 1.0
-    check_norm(gradient_norm(layer))
-
-
-@pytest.mark.parametrize(("norm", "stops"), [(0.5, False), (0.0, True)])
-def test_deepspeed_which_keeps_no_gradient_is_asked_for_its_norm(norm: float, stops: bool) -> None:
-    engine = SimpleNamespace(get_global_grad_norm=lambda: torch.tensor(norm))
-    watch: Any = ProgressCallback("s", None, lambda: 0.0)
-    watch.trainer = SimpleNamespace(deepspeed=engine)
-    with pytest.raises(BackendError, match="norm 0") if stops else contextlib.nullcontext():
-        watch.on_pre_optimizer_step(None, SimpleNamespace(global_step=0), None, model=torch.nn.Linear(2, 2))
-
-
 def test_an_adapter_that_changes_nothing_stops_the_run(model: Any, processor: Any, rows: list[Any]) -> None:
     made, _ = adapt(LoadedBase(model, processor, "random"), AdapterConfig(rank=2))
     batch = Collator(processor)(rows[:1])
@@ -456,27 +431,6 @@ def test_an_adapter_that_changes_nothing_stops_the_run(model: Any, processor: An
     verify_effect(made, batch)
 
 
-def test_presets_resolve_to_one_explicit_list(model: Any) -> None:
-    everything = target_modules(model, "all-linear")
-    vision = target_modules(model, "vision")
-    language = target_modules(model, "language")
-    servable = target_modules(model, "servable")
-    assert set(vision) | set(language) == set(everything) and not set(vision) & set(language)
-    assert any("merger" in name for name in vision)
-    assert set(language) - set(servable) == {name for name in language if ".linear_attn." in name} != set()
-    assert not any("lm_head" in name for name in everything)
-    assert target_modules(model, ("q_proj", "v_proj")) == [
-        n for n in everything if n.endswith(("q_proj", "v_proj"))
-    ]
-    assert target_modules(model, r"re:layers\.0\..*down_proj$") == [
-        "model.language_model.layers.0.mlp.down_proj"
-    ]
-    with pytest.raises(ConfigError, match="did you mean 'q_proj'"):
-        target_modules(model, ("q_prj",))
-    with pytest.raises(ConfigError, match="names no linear layer"):
-        target_modules(model, "re:nothing")
-
-
 def test_the_adapter_is_fp32_and_sits_on_exactly_the_resolved_modules(model: Any, processor: Any) -> None:
     made, modules = adapt(
         LoadedBase(model.to(torch.bfloat16), processor, "random"), AdapterConfig(target_modules="language")
@@ -484,20 +438,6 @@ def test_the_adapter_is_fp32_and_sits_on_exactly_the_resolved_modules(model: Any
     carriers = {name.split(".lora_")[0].removeprefix("base_model.model.") for name, _ in trainable(made)}
     assert carriers == set(modules)
     assert {p.dtype for _, p in trainable(made)} == {torch.float32}
-
-
-def test_batches_of_similar_length_hold_every_sample_once_and_repeat(rows: list[Any]) -> None:
-    lengths = [(7 * i) % 101 for i in range(103)]
-    groups = LengthGroupedSampler(lengths, 4, seed=3)
-    first = list(groups)
-    assert sorted(first) == list(range(103))
-    assert first == list(LengthGroupedSampler(lengths, 4, seed=3))
-    groups.set_epoch(1)
-    assert list(groups) != first
-    spread = [
-        max(part) - min(part) for part in ([lengths[i] for i in first[b : b + 4]] for b in range(0, 100, 4))
-    ]
-    assert sorted(spread)[len(spread) // 2] <= 8
 
 
 def test_a_length_grouped_epoch_holds_rows_with_images(
@@ -525,17 +465,6 @@ def test_the_validation_loss_is_weighted_by_tokens(
             total += float(base.model.eval()(**batch).loss)
         count += int((batch["labels"] != IGNORE).sum())
     assert reported[-1] == pytest.approx(total / count, rel=1e-5)
-
-
-def test_switches_choose_parts(model: Any) -> None:
-    everything = target_modules(model, "all")
-    assert target_modules(model, Switches()) == everything
-    assert target_modules(model, Switches(vision=False, merger=False)) == target_modules(model, "language")
-    attention = target_modules(model, Switches(vision=False, merger=False, mlp=False))
-    assert attention and all("attn" in name for name in attention)
-    assert target_modules(model, Switches(vision=False, language=False)) == [
-        n for n in everything if "merger" in n
-    ]
 
 
 def test_any_peft_method_can_be_named_by_its_dotted_path(
@@ -736,18 +665,6 @@ def test_an_adapter_trained_with_another_template_carries_it_to_the_evaluation(
         assert again.processor.chat_template != plain
         assert again.info["template_sha256"] == result.run["template_sha256"]
     assert not (train(made, tmp_path / "plain").adapter / "chat_template.jinja").exists()
-
-
-def test_a_template_is_found_by_the_models_own_name_and_a_wrong_name_lists_them(processor: Any) -> None:
-    from dfktrain.engines import _chat_template
-
-    class Holder:
-        chat_template = {"default": "one", "rag": "two"}
-
-    assert _chat_template.text(Holder(), "rag") == "two"
-    assert _chat_template.text(processor, "qwen3_5") == (tiny.path() / "chat_template.jinja").read_text()
-    with pytest.raises(ConfigError, match=r"no template has that name \(there are default, qwen3_5, rag\)"):
-        _chat_template.text(Holder(), "rga")
 
 
 def test_a_vision_adapter_on_text_rows_is_refused_and_on_images_is_proved(
