@@ -9,6 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
+from dfkdata.conversion.options import ConvertOptions
+
 PAGE = Path(__file__).parents[1] / "docs" / "api.md"
 
 #: Packages whose `__all__` is public; everything else may change between releases.
@@ -28,6 +32,8 @@ Import these names from the packages below; everything else is internal and may 
 This page is written from the docstrings by `python -m tools.api_page`, and the tests run each example. How to
 write your own formats, schemas, metrics and backends: [extending.md](extending.md).
 """
+#: Functions that take the fields of a model as keywords, and that model.
+OPTIONS: dict[str, type[BaseModel]] = {"convert": ConvertOptions}
 _SECTION = re.compile(r"^(Args|Attributes|Returns|Yields|Raises|Example):$", re.MULTILINE)
 
 
@@ -76,7 +82,19 @@ def _entry(name: str, value: Any) -> str:
             lines.append(f"{heading}:\n\n{_items(text)}\n")
         else:
             lines.append(f"{heading}: {text}\n" if heading else f"{text}\n")
+    if name in OPTIONS:
+        lines.append(_options(OPTIONS[name]))
     return "\n".join(lines)
+
+
+def _options(model: type[BaseModel]) -> str:
+    rows = ["Keywords:\n", "| name | meaning | default |", "|---|---|---|"]
+    for key, field in model.model_fields.items():
+        default = "" if field.is_required() else f"`{field.default!r}`"
+        rows.append(
+            f"| `{field.alias or key}` | {(field.description or '').replace('|', '&#124;')} | {default} |"
+        )
+    return "\n".join(rows) + "\n"
 
 
 def page() -> str:

@@ -10,8 +10,20 @@ from dfkdata.rows.record import Row, RowError
 def text(row: Row, name: str) -> str:
     """Return the text under `name`, stripped; empty if there is none.
 
+    Args:
+        row: The raw row.
+        name: The column.
+
+    Returns:
+        The text without blanks around it.
+
     Raises:
-        RowError: If the value is not text.
+        RowError: The value is not text.
+
+    Example:
+        >>> from dfkdata.formats import text
+        >>> text({"title": " Halo "}, "title"), text({}, "title")
+        ('Halo', '')
     """
     value = row.get(name)
     if value is None:
@@ -32,8 +44,19 @@ def need(row: Row, name: str, *, hint: str = "") -> str:
         name: The column.
         hint: What the user should do if it is missing.
 
+    Returns:
+        The text without blanks around it.
+
     Raises:
-        RowError: If the text is missing or blank, or the value is not text.
+        RowError: The text is missing or blank, or the value is not text.
+
+    Example:
+        >>> from dfkdata.formats import RowError, need
+        >>> try:
+        ...     need({"title": " "}, "title", hint="give each post a title")
+        ... except RowError as error:
+        ...     print(error.code, error.reason)
+        FIELD_EMPTY title is missing or empty
     """
     value = text(row, name)
     if not value:
@@ -50,7 +73,19 @@ GROUP_KEYS = ("link", "post_id", "case_id")
 def group_key(row: Row) -> str:
     """Return the post or case that the row, or else its `meta`, says it belongs to; empty if neither does.
 
-    Only text and whole numbers are keys."""
+    Only text and whole numbers are keys.
+
+    Args:
+        row: The raw row.
+
+    Returns:
+        The value of the first of `link`, `post_id` and `case_id` that is there.
+
+    Example:
+        >>> from dfkdata.formats import group_key
+        >>> group_key({"text": "a", "meta": {"post_id": 7}})
+        '7'
+    """
     for holder in (row, row.get("meta")):
         if isinstance(holder, dict):
             for name in GROUP_KEYS:
@@ -61,7 +96,23 @@ def group_key(row: Row) -> str:
 
 
 def key(row: Row, name: str) -> str:
-    """Return a key as text: sources number their rows and pictures as often as they name them."""
+    """Return a key as text: sources number their rows and pictures as often as they name them.
+
+    Args:
+        row: The raw row.
+        name: The column.
+
+    Returns:
+        The key; empty if there is none.
+
+    Raises:
+        RowError: The value is neither text nor a whole number.
+
+    Example:
+        >>> from dfkdata.formats import key
+        >>> key({"nr": 12}, "nr"), key({"nr": "a-12"}, "nr")
+        ('12', 'a-12')
+    """
     value = row.get(name)
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else text(row, name)
 

@@ -100,6 +100,12 @@ class RowError(Exception):
         path: The JSON path or column of the value at fault.
         value: That value; the reject shows its beginning.
         hint: The way out.
+
+    Example:
+        >>> from dfkdata.formats import RowError
+        >>> error = RowError("FIELD_EMPTY", "stars is missing", path="stars", hint="give each review its stars")
+        >>> error.reject("reviews.jsonl:3", {"body": "Nice."}).hint
+        'give each review its stars'
     """
 
     def __init__(self, code: str, reason: str, *, path: str = "", value: Any = "", hint: str = "") -> None:

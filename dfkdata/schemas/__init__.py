@@ -26,33 +26,27 @@ order. A complete member:
 
 from __future__ import annotations
 
-from dfkdata.schemas._dfk_labels import DFK, DFK_RAW
-from dfkdata.schemas._form import (
-    Form,
-    Images,
-    JsonForm,
-    Lines,
-    Part,
-    Prompt,
-    Text,
-    TextForm,
-    ToolForm,
-    Value,
-    Variant,
-)
-from dfkdata.schemas._json_schema import json_schema, tool
-from dfkdata.schemas._labels import LabelSet, Resolved
-from dfkdata.schemas._roles import BaseAnswer, Choice, Derived, Grounded, Inferred, Label, Prose, Role, roles
-from dfkdata.schemas._schema import FAMILY, Schema, load
+from dfkdata.schemas._dfk_labels import DFK as DFK
+from dfkdata.schemas._dfk_labels import DFK_RAW as DFK_RAW
+from dfkdata.schemas._form import Form as Form
+from dfkdata.schemas._form import Images, JsonForm, Lines, Prompt, Text, TextForm, ToolForm, Value, Variant
+from dfkdata.schemas._form import Part as Part
+from dfkdata.schemas._json_schema import json_schema as json_schema
+from dfkdata.schemas._json_schema import tool as tool
+from dfkdata.schemas._labels import LabelSet
+from dfkdata.schemas._labels import Resolved as Resolved
+from dfkdata.schemas._roles import BaseAnswer, Choice, Derived, Grounded, Inferred, Label, Prose
+from dfkdata.schemas._roles import Role as Role
+from dfkdata.schemas._roles import roles as roles
+from dfkdata.schemas._schema import FAMILY as FAMILY
+from dfkdata.schemas._schema import Schema as Schema
+from dfkdata.schemas._schema import load
 
+# For authors of schemas; the other names are for the rooms above.
 __all__ = [
-    "DFK",
-    "DFK_RAW",
-    "FAMILY",
     "BaseAnswer",
     "Choice",
     "Derived",
-    "Form",
     "Grounded",
     "Images",
     "Inferred",
@@ -60,19 +54,12 @@ __all__ = [
     "Label",
     "LabelSet",
     "Lines",
-    "Part",
     "Prompt",
     "Prose",
-    "Resolved",
-    "Role",
-    "Schema",
     "Text",
     "TextForm",
     "ToolForm",
     "Value",
     "Variant",
-    "json_schema",
     "load",
-    "roles",
-    "tool",
 ]

@@ -62,6 +62,9 @@ def load(schema: str | ModuleType | type[BaseModel] | Schema, variant: str | Non
         schema: A member's name, its module, its answer class, or a loaded schema, which is returned as it is.
         variant: The name of one of its VARIANTS; None takes the first.
 
+    Returns:
+        The schema with its answer class, prompt and form.
+
     Raises:
         ConfigError: If the name or the variant is unknown; the message lists the choices.
 

@@ -49,13 +49,17 @@ def test_a_function_says_in_the_imperative_what_it_does_and_names_its_parameters
     assert summary and summary.split("\n\n")[0].rstrip().endswith((".", ":"))
     if inspect.isroutine(value):
         assert summary.split()[0].lower() not in NOT_IMPERATIVE, summary
-        named = [each for each in inspect.signature(value).parameters if not each.startswith("_")]
+        fields = api_page.OPTIONS[name].model_fields if name in api_page.OPTIONS else {}
+        assert all(field.description for field in fields.values())
+        spelled = {field.alias or key for key, field in fields.items()} | set(fields)
+        named = [each for each in inspect.signature(value).parameters if each not in spelled]
         if named:
             assert "Args" in parts
         missing = [each for each in named if not re.search(rf"\b{each}\b", parts.get("Args", ""))]
         assert missing == []
         hint = inspect.signature(value).return_annotation
-        assert hint in ("None", None) or "Returns" in parts or "Yields" in parts
+        said = "Returns" in parts or "Yields" in parts or summary.startswith(("Return ", "Yield "))
+        assert hint in ("None", None) or said
 
 
 @pytest.mark.parametrize(("package", "name"), PUBLIC)
