@@ -172,7 +172,7 @@ def _compare(
         if note:
             notes.append(note)
             continue
-        rows = [rows_of(table, kept) for table, kept in zip(tables, places, strict=True)]
+        rows = [rows_of(table, aligned) for table, aligned in zip(tables, places, strict=True)]
         differences = statistics.difference(
             first.measured[name][0],
             rows[: len(left)],

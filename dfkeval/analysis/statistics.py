@@ -168,14 +168,14 @@ def _estimates(
     }
 
 
-def _counts(metric: Metric, runs: Sequence[Measured], kept: Bools) -> Callable[[str], int]:
+def _counts(metric: Metric, runs: Sequence[Measured], scored_rows: Bools) -> Callable[[str], int]:
     """Return a function: value name -> number of rows that it is made of; of several runs the fewest."""
 
     def count(name: str) -> int:
         title = metric.counted.get(name, metric.counted.get(name.partition(".")[0]))
         if title is None:
-            return int(kept.sum())
-        return min(int(run.values[kept, run.columns.index(title)].sum()) for run in runs)
+            return int(scored_rows.sum())
+        return min(int(run.values[scored_rows, run.columns.index(title)].sum()) for run in runs)
 
     return count
 

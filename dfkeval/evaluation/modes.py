@@ -56,8 +56,8 @@ def evaluate_modes(
 
     Raises:
         ConfigError: A mode cannot be done, or `out` holds a run of one mode.
-        DataError: As `evaluate`.
-        BackendError: As `evaluate`.
+        DataError: The data file cannot be asked.
+        BackendError: The engine itself fails.
 
     Example:
         >>> import json
@@ -82,13 +82,12 @@ def evaluate_modes(
         places = [Path(out) / mode for mode in config.modes]
         _check_modes(single, Path(out), backend)
     with generation.LazyBackend(config, backend) as lazy:
-        runs = [
-            evaluate.evaluate_rooted(
-                one_mode, place, lazy, overwrite=overwrite,
-                progress=None if progress is None else progress(one_mode.mode),
+        runs = []
+        for one_mode, place in zip(single, places, strict=True):
+            on_answer = None if progress is None else progress(one_mode.mode)
+            runs.append(
+                evaluate.evaluate_rooted(one_mode, place, lazy, overwrite=overwrite, progress=on_answer)
             )
-            for one_mode, place in zip(single, places, strict=True)
-        ]  # fmt: skip
     if len(runs) > 1:
         write_comparison(runs, Path(out))
     return runs

@@ -73,9 +73,9 @@ class CachedBackend:
         keys: dict[str, str] = {}
         for request in requests:
             name = self._key(request, sampling)
-            found = None if name is None else self.read(name)
-            if found is not None:
-                yield structs.replace(found, id=request.id, cached=True)
+            stored = None if name is None else self.read(name)
+            if stored is not None:
+                yield structs.replace(stored, id=request.id, cached=True)
                 continue
             missing.append(request)
             if name is not None:
@@ -139,6 +139,6 @@ def finished(completion: Completion) -> bool:
 def key(identity: dict[str, Any], shown: dict[str, Any], request: Request, sampling: Sampling) -> str:
     """Return the hash of all that decides an answer; how often a row is drawn decides no single draw."""
     settings = sampling.model_dump(mode="json", exclude={"repeats"})
-    asked = (request.draw_index, request.constraint, request.slot, request.force_tool)
-    material = msgspec.json.encode((FORMAT, identity, shown, settings, asked), order="sorted")
+    question = (request.draw_index, request.constraint, request.slot, request.force_tool)
+    material = msgspec.json.encode((FORMAT, identity, shown, settings, question), order="sorted")
     return hashlib.sha256(material).hexdigest()

@@ -101,16 +101,16 @@ def score(
     if len(candidates) != len(references):
         raise ValueError(f"{len(candidates)} candidates but {len(references)} references")
     name, depth = choose(model, layer, lang)
-    said = [text or "" for text in candidates]
+    answer = [text or "" for text in candidates]
     gold = [_as_list(reference) for reference in references]
     source = _Source(name, depth, dtype, batch_tokens, None if cache is None else Path(cache), windows)
     weights = _idf(source, [text for texts in gold for text in texts]) if idf else None
-    rows = np.zeros((len(said), 3))
-    truncated = np.zeros(len(said), dtype=np.bool_)
-    for block in _blocks(said, gold):
-        found = source.encode([text for index in block for text in (said[index], *gold[index])])
+    rows = np.zeros((len(answer), 3))
+    truncated = np.zeros(len(answer), dtype=np.bool_)
+    for block in _blocks(answer, gold):
+        embeddings = source.encode([text for index in block for text in (answer[index], *gold[index])])
         for index in block:
-            rows[index], truncated[index] = _best(found, said[index], gold[index], weights)
+            rows[index], truncated[index] = _best(embeddings, answer[index], gold[index], weights)
     return TextScores(rows[:, 0], rows[:, 1], rows[:, 2], truncated)
 
 
@@ -131,12 +131,12 @@ def _as_list(reference: Reference) -> list[str]:
     return [text or "" for text in reference] or [""]
 
 
-def _blocks(said: Sequence[str], gold: Sequence[Sequence[str]]) -> Iterable[range]:
+def _blocks(answer: Sequence[str], gold: Sequence[Sequence[str]]) -> Iterable[range]:
     """Yield runs of pairs whose texts fit in memory together."""
     start = size = 0
-    for index in range(len(said)):
-        size += len(said[index]) + sum(map(len, gold[index]))
-        if size > BLOCK_CHARACTERS or index + 1 == len(said):
+    for index in range(len(answer)):
+        size += len(answer[index]) + sum(map(len, gold[index]))
+        if size > BLOCK_CHARACTERS or index + 1 == len(answer):
             yield range(start, index + 1)
             start, size = index + 1, 0
 
@@ -180,11 +180,11 @@ class _Source:
         if self.cache is None:
             return self.encoder.encode(texts, self.batch_tokens, windows=self.windows)
         stored = {text: self.cache.get(text) for text in dict.fromkeys(texts)}
-        found = {text: encoded for text, encoded in stored.items() if encoded is not None}
+        embeddings = {text: encoded for text, encoded in stored.items() if encoded is not None}
         missing = [text for text, encoded in stored.items() if encoded is None]
         if missing:
-            found |= self.encoder.encode(missing, self.batch_tokens, self.cache.put, self.windows)
-        return found
+            embeddings |= self.encoder.encode(missing, self.batch_tokens, self.cache.put, self.windows)
+        return embeddings
 
 
 @lru_cache(maxsize=2)
@@ -195,8 +195,8 @@ def encoder(model: str, layer: int, dtype: str) -> TextEncoder:
 
 def _idf(source: _Source, references: Sequence[str]) -> dict[int, float]:
     """Return token -> log((N + 1) / (documents with it + 1)) over all references; -1 for unseen tokens."""
-    found = source.encoder.tokens(references, whole=source.windows)
-    documents = Counter(token for ids, _ in found for token in set(ids))
+    tokenized = source.encoder.tokens(references, whole=source.windows)
+    documents = Counter(token for ids, _ in tokenized for token in set(ids))
     total = len(references) + 1
     return {token: math.log(total / (count + 1)) for token, count in documents.items()} | {
         -1: math.log(total)
@@ -204,22 +204,27 @@ def _idf(source: _Source, references: Sequence[str]) -> dict[int, float]:
 
 
 def _best(
-    found: Mapping[str, TokenEmbeddings], said: str, gold: Sequence[str], idf: Mapping[int, float] | None
+    embeddings: Mapping[str, TokenEmbeddings],
+    answer: str,
+    gold: Sequence[str],
+    idf: Mapping[int, float] | None,
 ) -> tuple[tuple[float, float, float], bool]:
     """Return the best precision, recall and F1 over the references, and whether any text was cut."""
-    rows = [match(found[said], found[text], idf) for text in gold]
+    rows = [match(embeddings[answer], embeddings[text], idf) for text in gold]
     best = tuple(max(values) for values in zip(*rows, strict=True))
-    return (best[0], best[1], best[2]), found[said].truncated or any(found[text].truncated for text in gold)
+    return (best[0], best[1], best[2]), embeddings[answer].truncated or any(
+        embeddings[text].truncated for text in gold
+    )
 
 
 def match(
-    said: TokenEmbeddings, gold: TokenEmbeddings, idf: Mapping[int, float] | None = None
+    answer: TokenEmbeddings, gold: TokenEmbeddings, idf: Mapping[int, float] | None = None
 ) -> tuple[float, float, float]:
     """Return precision, recall and F1 of one pair; each token is matched with its most similar one."""
-    if said.blank or gold.blank:
+    if answer.blank or gold.blank:
         return (0.0, 0.0, 0.0)
-    similar = said.vectors @ gold.vectors.T  # (T said, T gold)
-    precision = _weighted(similar.max(axis=1), said, idf)
+    similar = answer.vectors @ gold.vectors.T  # (T said, T gold)
+    precision = _weighted(similar.max(axis=1), answer, idf)
     recall = _weighted(similar.max(axis=0), gold, idf)
     total = precision + recall
     return (precision, recall, min(2 * precision * recall / total, 1.0) if total else 0.0)

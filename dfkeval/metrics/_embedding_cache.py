@@ -50,15 +50,15 @@ class EmbeddingCache:
         decoder = msgspec.json.Decoder(_Line)
         numbers = index.with_suffix(".bin")
         for line in index.read_bytes().split(b"\n")[:-1]:
-            found = decoder.decode(line)
-            self.known[found.text] = (numbers, found)
+            entry = decoder.decode(line)
+            self.known[entry.text] = (numbers, entry)
 
     def get(self, text: str) -> TokenEmbeddings | None:
         """Return the stored embeddings of a text; None if there are none."""
-        found = self.known.get(_key(text))
-        if found is None:
+        entry = self.known.get(_key(text))
+        if entry is None:
             return None
-        path, line = found
+        path, line = entry
         if path not in self.maps or len(self.maps[path]) < line.offset + _size(line.tokens, line.width):
             self.maps[path] = np.memmap(path, dtype=np.uint8, mode="r")
         data = self.maps[path][line.offset : line.offset + _size(line.tokens, line.width)]
@@ -103,12 +103,12 @@ def identity(model: str) -> str:
         return _folder_identity(str(folder.resolve()), _stamp(folder))
     from huggingface_hub import try_to_load_from_cache
 
-    found = try_to_load_from_cache(model, "config.json")
-    if not isinstance(found, str):
+    path = try_to_load_from_cache(model, "config.json")
+    if not isinstance(path, str):
         raise BackendError(
             f"BERTScore model {model!r} is not on this machine yet; score once without a cache"
         )
-    return f"{model}@{Path(found).parent.name}"
+    return f"{model}@{Path(path).parent.name}"
 
 
 _FILES = ("*.safetensors", "*.bin", "tokenizer*.json", "vocab.txt", "*.model", "config.json")

@@ -115,9 +115,9 @@ def _words(slot: Any) -> str:
     return ""
 
 
-def overlap(said: set[str], gold: set[str]) -> tuple[float, float, float]:
+def overlap(answer: set[str], gold: set[str]) -> tuple[float, float, float]:
     """Return precision, recall and F1 of two sets; 0 for an empty one."""
-    common = len(said & gold)
+    common = len(answer & gold)
     if not common:
         return (0.0, 0.0, 0.0)
-    return common / len(said), common / len(gold), 2 * common / (len(said) + len(gold))
+    return common / len(answer), common / len(gold), 2 * common / (len(answer) + len(gold))

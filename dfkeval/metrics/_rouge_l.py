@@ -69,12 +69,12 @@ def latin_words(text: str) -> list[str]:
     return _ASCII_WORD.findall(text.lower())
 
 
-def score_words(said: Sequence[str], gold: Sequence[str]) -> tuple[float, float, float]:
+def score_words(candidate: Sequence[str], gold: Sequence[str]) -> tuple[float, float, float]:
     """Return precision, recall and F1 of two lists of words."""
-    if not said or not gold:
+    if not candidate or not gold:
         return (0.0, 0.0, 0.0)
-    common = lcs(gold, said)
-    precision, recall = common / len(said), common / len(gold)
+    common = lcs(gold, candidate)
+    precision, recall = common / len(candidate), common / len(gold)
     return (precision, recall, 2 * precision * recall / (precision + recall) if common else 0.0)
 
 
@@ -122,8 +122,8 @@ def lcs(a: Sequence[str], b: Sequence[str]) -> int:
         bit <<= 1
     row = full = bit - 1
     for word in b:
-        found = known(word)
-        if found is not None:  # a word that only one side has leaves the row as it is
-            matches = row & found
+        bits = known(word)
+        if bits is not None:  # a word that only one side has leaves the row as it is
+            matches = row & bits
             row = ((row + matches) | (row - matches)) & full
     return len(a) - row.bit_count()

@@ -65,7 +65,7 @@ class Read(NamedTuple):
     """One row: the gold's and the answer's label and explanation."""
 
     gold: str
-    said: str
+    predicted: str
     reference: str
     explanation: str
 
@@ -93,12 +93,12 @@ def captions(samples: Sequence[Sample], scoring: Scoring) -> tuple[list[int], li
         Places of the rows with answer and gold caption, the answers ("<EMPTY>" for nothing), and the gold captions.
     """
     field = fields_of(scoring.schema, (Prose,))[0]
-    found = [
+    rows = [
         (index, legacy.sita_caption(sample.text) or EMPTY, gold)
         for index, sample in enumerate(samples)
         if sample.answered and isinstance(gold := (sample.gold or {}).get(field), str) and gold.strip()
     ]
-    return [index for index, _, _ in found], [said for _, said, _ in found], [gold for _, _, gold in found]
+    return [index for index, _, _ in rows], [answer for _, answer, _ in rows], [gold for _, _, gold in rows]
 
 
 def bertscore_of(scoring: Scoring) -> _bertscore.Options:
@@ -125,8 +125,8 @@ def _gold(gold: Mapping[str, Any], schema: Schema, options: Options) -> legacy.L
         whole = all(isinstance(gold.get(field), str) for _, field in form.parts)
         return options.pair(write_text(dict(gold), form)) if whole else legacy.LabelAndExplanation(None, None)
     label, prose = fields_of(schema, (Label,))[0], fields_of(schema, (Prose,))
-    said, text = gold.get(label), gold.get(prose[0]) if prose else None
-    merged = options.pair(f"Label: {said}").label if isinstance(said, str) else None
+    name, text = gold.get(label), gold.get(prose[0]) if prose else None
+    merged = options.pair(f"Label: {name}").label if isinstance(name, str) else None
     return legacy.LabelAndExplanation(merged, text if isinstance(text, str) else "")
 
 

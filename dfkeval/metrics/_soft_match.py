@@ -58,14 +58,16 @@ def words(leaf: Leaf) -> str:
     return " ".join(reversed(leaf[1:]))
 
 
-def matches(gold: Counter[Leaf], said: Counter[Leaf], found: Vectors, threshold: float) -> int:
+def matches(gold: Counter[Leaf], answer: Counter[Leaf], vectors_by_text: Vectors, threshold: float) -> int:
     """Return the number of one-to-one matches between two bags of one kind."""
-    common = gold & said
+    common = gold & answer
     a = [words(leaf) for leaf in (gold - common).elements()]
-    b = [words(leaf) for leaf in (said - common).elements()]
+    b = [words(leaf) for leaf in (answer - common).elements()]
     if not a or not b:
         return common.total()
-    table = np.stack([found[text] for text in a]) @ np.stack([found[text] for text in b]).T
+    table = (
+        np.stack([vectors_by_text[text] for text in a]) @ np.stack([vectors_by_text[text] for text in b]).T
+    )
     count = common.total()
     while table.size and table.max() >= threshold:
         row, column = np.unravel_index(int(table.argmax()), table.shape)

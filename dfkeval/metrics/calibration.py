@@ -47,23 +47,30 @@ def measure(samples: Sequence[Sample], scoring: Scoring) -> Measured:
     classes = role.labels.canonical if isinstance(role, Label) else ()
     golds = [canonical(sample.gold, field, role) if sample.answered else None for sample in samples]
     known = [_known(sample) if gold is not None else {} for gold, sample in zip(golds, samples, strict=True)]
-    asked = np.array([bool(each) for each in known], dtype=np.bool_)
-    scored = np.array([gold is not None and bool(asked.any()) for gold in golds], dtype=np.bool_)
-    said = [canonical(sample.value, field, role) for sample in samples]
-    hit = np.array([gold is not None and gold == label for gold, label in zip(golds, said, strict=True)])
+    with_probs = np.array([bool(probs_of_row) for probs_of_row in known], dtype=np.bool_)
+    scored = np.array([gold is not None and bool(with_probs.any()) for gold in golds], dtype=np.bool_)
+    answers = [canonical(sample.value, field, role) for sample in samples]
+    hit = np.array([gold is not None and gold == label for gold, label in zip(golds, answers, strict=True)])
     hit = hit.astype(np.bool_)
-    probs = np.array([[each.get(label, 0.0) for label in classes] for each in known], dtype=np.float64)
+    probs = np.array(
+        [[probs_of_row.get(label, 0.0) for label in classes] for probs_of_row in known], dtype=np.float64
+    )
     probs = probs.reshape(len(samples), len(classes))
-    sure = np.array([_sure(label, each) for label, each in zip(said, known, strict=True)], dtype=np.float64)
+    sure = np.array(
+        [_sure(label, probs_of_row) for label, probs_of_row in zip(answers, known, strict=True)],
+        dtype=np.float64,
+    )
     truth = np.array([[gold == c for c in classes] for gold in golds], dtype=np.bool_).reshape(probs.shape)
-    parts = [_head(scored, asked, hit, sure, probs, truth)]
+    parts = [_head(scored, with_probs, hit, sure, probs, truth)]
     reliability = np.minimum((sure * ECE_BINS).astype(int), ECE_BINS - 1)
-    parts.append(_bins("ece", reliability, ECE_BINS, asked, [hit, sure]))
+    parts.append(_bins("ece", reliability, ECE_BINS, with_probs, [hit, sure]))
     edges = _edges(sure[scored])
     parts.append(_bins("kept", _place(sure, edges), len(edges), scored, [hit]))
     for index, label in enumerate(classes):
-        cuts = _edges(probs[asked, index])
-        parts.append(_bins(CLASS + label, _place(probs[:, index], cuts), len(cuts), asked, [truth[:, index]]))
+        cuts = _edges(probs[with_probs, index])
+        parts.append(
+            _bins(CLASS + label, _place(probs[:, index], cuts), len(cuts), with_probs, [truth[:, index]])
+        )
     columns = tuple(name for names, _ in parts for name in names)
     values = np.concatenate([table for _, table in parts], axis=1)
     return Measured(columns, values, scored, _details(values, columns, edges))
@@ -84,11 +91,11 @@ def _sure(label: str | None, known: Mapping[str, float]) -> float:
 Part = tuple[list[str], Floats]
 
 
-def _head(scored: Bools, asked: Bools, hit: Bools, sure: Floats, probs: Floats, truth: Bools) -> Part:
+def _head(scored: Bools, with_probs: Bools, hit: Bools, sure: Floats, probs: Floats, truth: Bools) -> Part:
     right = (probs * truth).sum(axis=1)
     brier = ((probs - truth) ** 2).sum(axis=1)
     nll = -np.log(np.maximum(right, SMALLEST))
-    rows = [scored, hit & scored, asked, sure * asked, brier * asked, nll * asked]
+    rows = [scored, hit & scored, with_probs, sure * with_probs, brier * with_probs, nll * with_probs]
     return list(HEAD), np.stack([row.astype(np.float64) for row in rows], axis=1)
 
 
@@ -129,12 +136,12 @@ def _table(sums: Floats, columns: tuple[str, ...], name: str) -> Floats:
 
 def reduce(sums: Floats, columns: tuple[str, ...]) -> dict[str, Floats]:
     """Return the values of the table at the top of the module."""
-    n, asked = column(sums, columns, "n"), column(sums, columns, "asked")
+    n, with_probs = column(sums, columns, "n"), column(sums, columns, "asked")
     out = {"accuracy": ratio(column(sums, columns, "hit"), n)}
-    out["confidence"] = ratio(column(sums, columns, "confidence"), asked)
+    out["confidence"] = ratio(column(sums, columns, "confidence"), with_probs)
     right, total = np.moveaxis(_table(sums, columns, "ece")[:, 1:], 1, 0)
-    out["ece"] = ratio(np.abs(right - total).sum(axis=1), asked)
-    out |= {name: ratio(column(sums, columns, name), asked) for name in ("brier", "nll")}
+    out["ece"] = ratio(np.abs(right - total).sum(axis=1), with_probs)
+    out |= {name: ratio(column(sums, columns, name), with_probs) for name in ("brier", "nll")}
     areas = {label: _average_precision(_table(sums, columns, CLASS + label)) for label in _classes(columns)}
     out["average_precision"] = _mean(list(areas.values()), len(sums))
     out |= _abstention(_table(sums, columns, "kept"), n)
@@ -151,10 +158,10 @@ def _average_precision(table: Floats) -> Floats:
 
     NaN for a class that is not in the gold.
     """
-    count, found = (np.cumsum(table[:, kind, ::-1], axis=1) for kind in (0, 1))
-    gained = np.diff(found, axis=1, prepend=0)
-    precision = np.nan_to_num(ratio(found, count))
-    return ratio((precision * gained).sum(axis=1), found[:, -1])
+    count, hits_so_far = (np.cumsum(table[:, kind, ::-1], axis=1) for kind in (0, 1))
+    gained = np.diff(hits_so_far, axis=1, prepend=0)
+    precision = np.nan_to_num(ratio(hits_so_far, count))
+    return ratio((precision * gained).sum(axis=1), hits_so_far[:, -1])
 
 
 def _mean(areas: Sequence[Floats], rows: int) -> Floats:
@@ -181,14 +188,14 @@ def _abstention(table: Floats, n: Floats) -> dict[str, Floats]:
 def _details(values: Floats, columns: tuple[str, ...], edges: Floats) -> dict[str, Any]:
     """Return what the report draws: points of reliability, of abstention, and of precision by recall."""
     sums = values.sum(axis=0, keepdims=True)
-    n, asked = (int(column(sums, columns, name)[0]) for name in ("n", "asked"))
+    n, with_probs = (int(column(sums, columns, name)[0]) for name in ("n", "asked"))
     if not n:
         return {}
     count, right, total = _table(sums, columns, "ece")[0]
     used = np.flatnonzero(count)
-    kept, hits = (np.cumsum(row[::-1]) for row in _table(sums, columns, "kept")[0])
+    counts_kept, hits = (np.cumsum(row[::-1]) for row in _table(sums, columns, "kept")[0])
     return {
-        "without_probabilities": n - asked,
+        "without_probabilities": n - with_probs,
         "reliability": [
             {
                 "n": int(count[b]),
@@ -199,7 +206,7 @@ def _details(values: Floats, columns: tuple[str, ...], edges: Floats) -> dict[st
         ],
         "abstention": [
             {"confidence": float(edge), "kept": float(k / n), "accuracy": float(h / k)}
-            for edge, k, h in zip(edges[::-1], kept, hits, strict=True)
+            for edge, k, h in zip(edges[::-1], counts_kept, hits, strict=True)
             if k
         ],
         "precision_recall": {
@@ -210,11 +217,13 @@ def _details(values: Floats, columns: tuple[str, ...], edges: Floats) -> dict[st
 
 def _curve(table: Floats) -> list[list[float]]:
     """Return [recall, precision] from the surest bin down; empty for a class that is not in the gold."""
-    count, found = (np.cumsum(row[::-1]) for row in table)
-    if not found[-1]:
+    count, hits_so_far = (np.cumsum(row[::-1]) for row in table)
+    if not hits_so_far[-1]:
         return []
     return [
-        [float(hit / found[-1]), float(hit / all_)] for hit, all_ in zip(found, count, strict=True) if all_
+        [float(hit / hits_so_far[-1]), float(hit / all_)]
+        for hit, all_ in zip(hits_so_far, count, strict=True)
+        if all_
     ]
 
 

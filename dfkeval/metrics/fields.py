@@ -33,8 +33,8 @@ def measure(samples: Sequence[Sample], scoring: Scoring) -> Measured:
     """Return (N, K) statistics: n, exact, hit/wrong/missed of all leaves and of each kind, cells of each enum."""
     pairs = [_pair(sample) for sample in samples]
     bags = [
-        (leaves(gold, scoring.schema), leaves(said, scoring.schema)) if gold is not None else None
-        for gold, said in pairs
+        (leaves(gold, scoring.schema), leaves(answer, scoring.schema)) if gold is not None else None
+        for gold, answer in pairs
     ]
     kinds = sorted({leaf[0] for bag in bags if bag for side in bag for leaf in side})
     enums = {name: _seen(pairs, scoring, name) for name in fields_of(scoring.schema, (Choice,))}
@@ -43,15 +43,15 @@ def measure(samples: Sequence[Sample], scoring: Scoring) -> Measured:
     place = {name: index for index, name in enumerate(columns)}
     options = scoring.options_of("fields", Options)
     values = np.zeros((len(samples), len(columns)))
-    for row, sample, (gold, said), bag in zip(values, samples, pairs, bags, strict=True):
+    for row, sample, (gold, answer), bag in zip(values, samples, pairs, bags, strict=True):
         if bag is None or gold is None:
             continue
         row[place["n"]] = 1
         row[place["exact"]] = sample.value is not None and bag[0] == bag[1]
         _count(row, place, bag[0], bag[1])
         for name in enums:
-            answer = choice(said, scoring.schema, name) if sample.value is not None else ""
-            row[place[_cell(name, choice(gold, scoring.schema, name), answer)]] = 1
+            predicted = choice(answer, scoring.schema, name) if sample.value is not None else ""
+            row[place[_cell(name, choice(gold, scoring.schema, name), predicted)]] = 1
     lists = [kind for kind in kinds if kind not in scoring.schema.roles or _is_list(scoring, kind)]
     names, more = _soft_columns(bags, lists, options)
     table = np.concatenate([values, more], axis=1)
@@ -78,17 +78,17 @@ def _soft_columns(
         if bag is None:
             continue
         for place, kind in enumerate(kinds, start=1):
-            gold, said = (_soft_match.of_kind(side, kind) for side in bag)
-            hit = _soft_match.matches(gold, said, vectors, options.threshold)
-            counts = np.array([hit, said.total() - hit, gold.total() - hit])
+            gold, answer = (_soft_match.of_kind(side, kind) for side in bag)
+            hit = _soft_match.matches(gold, answer, vectors, options.threshold)
+            counts = np.array([hit, answer.total() - hit, gold.total() - hit])
             row[3 * place : 3 * place + 3] = counts
             row[:3] += counts
     return names, values
 
 
-def _cell(name: str, gold: str, said: str) -> str:
+def _cell(name: str, gold: str, answer: str) -> str:
     """Return the column of the samples whose enum `name` is `gold` and was answered `said` ("" if invalid)."""
-    return CELL.join(("cell", name, gold, said))
+    return CELL.join(("cell", name, gold, answer))
 
 
 def _pair(sample: Sample) -> tuple[Value | None, Value]:
@@ -100,16 +100,16 @@ def _pair(sample: Sample) -> tuple[Value | None, Value]:
 def _seen(pairs: Iterable[tuple[Value | None, Value]], scoring: Scoring, name: str) -> list[str]:
     values = {
         choice(side, scoring.schema, name)
-        for gold, said in pairs
+        for gold, answer in pairs
         if gold is not None
-        for side in (gold, said)
+        for side in (gold, answer)
     }
     return sorted(values)
 
 
-def _count(row: Floats, place: dict[str, int], gold: Counter[Leaf], said: Counter[Leaf]) -> None:
+def _count(row: Floats, place: dict[str, int], gold: Counter[Leaf], answer: Counter[Leaf]) -> None:
     """Add the numbers of leaves in both, in the answer alone, and in the gold alone."""
-    for part, bag in zip(PARTS, (gold & said, said - gold, gold - said), strict=True):
+    for part, bag in zip(PARTS, (gold & answer, answer - gold, gold - answer), strict=True):
         for leaf, number in bag.items():
             row[place[f"{part}:{leaf[0]}"]] += number
             row[place[f"{part}:{ALL}"]] += number

@@ -25,16 +25,16 @@ def measure(samples: Sequence[Sample], scoring: Scoring) -> Measured:
     field = fields_of(scoring.schema, (Label,))[0]
     role = scoring.schema.roles[field]
     classes = role.labels.canonical if isinstance(role, Label) else ()
-    columns = [f"{gold}{SEPARATOR}{said}" for gold in classes for said in (*classes, UNPARSED)]
+    columns = [f"{gold}{SEPARATOR}{predicted}" for gold in classes for predicted in (*classes, UNPARSED)]
     place = {name: index for index, name in enumerate(columns)}
     values = np.zeros((len(samples), len(columns) + 2))
     for row, sample in zip(values, samples, strict=True):
         gold = canonical(sample.gold, field, role)
         if gold is None or not sample.answered:
             continue
-        said = canonical(sample.value, field, role)
-        row[place[f"{gold}{SEPARATOR}{said or UNPARSED}"]] = 1
-        row[-2:] = 1, said == gold
+        predicted = canonical(sample.value, field, role)
+        row[place[f"{gold}{SEPARATOR}{predicted or UNPARSED}"]] = 1
+        row[-2:] = 1, predicted == gold
     matrix = values[:, :-2].sum(axis=0).reshape(len(classes), len(classes) + 1).astype(int)
     aliases = sum("label_alias" in sample.repairs for sample in samples)
     details = {
@@ -48,12 +48,12 @@ def reduce(sums: Floats, columns: tuple[str, ...]) -> dict[str, Floats]:
     """Return accuracy, macro and weighted values, the parsed share, and precision, recall and F1 of each class."""
     cells = _cells(sums, columns)
     hits = np.diagonal(cells, axis1=1, axis2=2)  # (R, C)
-    support, said = cells.sum(axis=2), cells[:, :, :-1].sum(axis=1)
+    support, predicted = cells.sum(axis=2), cells[:, :, :-1].sum(axis=1)
     n = column(sums, columns, "n")
     per_class = {
-        "precision": _zero(ratio(hits, said), support),
+        "precision": _zero(ratio(hits, predicted), support),
         "recall": ratio(hits, support),
-        "f1": _zero(f1(hits, said - hits, support - hits), support),
+        "f1": _zero(f1(hits, predicted - hits, support - hits), support),
     }
     out = {"accuracy": ratio(hits.sum(axis=1), n), "parsed": ratio(cells[:, :, :-1].sum(axis=(1, 2)), n)}
     out |= {f"macro_{name}": _mean(values) for name, values in per_class.items()}

@@ -26,14 +26,14 @@ ROUGE = ("rouge_n", "rouge_precision", "rouge_recall", "rouge_f1")
 def measure(samples: Sequence[Sample], scoring: Scoring) -> Measured:
     """Return (N, K) statistics: n, `ROUGE`, and a column for each cell over the union of labels."""
     read = _sita.read(samples, scoring)
-    names = sorted({name for pair in read if pair is not None for name in (pair.gold, pair.said)})
-    columns = ("n", *ROUGE, *(CELL.join((gold, said)) for gold in names for said in names))
+    names = sorted({name for pair in read if pair is not None for name in (pair.gold, pair.predicted)})
+    columns = ("n", *ROUGE, *(CELL.join((gold, predicted)) for gold in names for predicted in names))
     place = {name: index for index, name in enumerate(columns)}
     values = np.zeros((len(samples), len(columns)))
     for row, pair in zip(values, read, strict=True):
         if pair is None:
             continue
-        row[0] = row[place[CELL.join((pair.gold, pair.said))]] = 1
+        row[0] = row[place[CELL.join((pair.gold, pair.predicted))]] = 1
         if pair.texts:
             row[1:5] = (1, *rouge_l.latin_pair(pair.explanation, pair.reference))
     matrix = values[:, 5:].sum(axis=0).reshape(len(names), len(names)).astype(int)
@@ -46,13 +46,13 @@ def reduce(sums: Floats, columns: tuple[str, ...]) -> dict[str, Floats]:
     """Return cls_accuracy, cls_{precision,recall,f1}_{macro,weighted}, values of each class, and rouge_l_...."""
     names = list(dict.fromkeys(name.split(CELL)[0] for name in columns[5:]))
     cells = sums[:, 5:].reshape(len(sums), len(names), len(names))
-    hits, support, said = np.diagonal(cells, axis1=1, axis2=2), cells.sum(axis=2), cells.sum(axis=1)
+    hits, support, predicted = np.diagonal(cells, axis1=1, axis2=2), cells.sum(axis=2), cells.sum(axis=1)
     scores = {
-        "precision": np.nan_to_num(ratio(hits, said)),
+        "precision": np.nan_to_num(ratio(hits, predicted)),
         "recall": np.nan_to_num(ratio(hits, support)),
-        "f1": np.nan_to_num(f1(hits, said - hits, support - hits)),
+        "f1": np.nan_to_num(f1(hits, predicted - hits, support - hits)),
     }
-    n, there = column(sums, columns, "n"), (support + said > 0).astype(float)
+    n, there = column(sums, columns, "n"), (support + predicted > 0).astype(float)
     out = {"cls_accuracy": ratio(hits.sum(axis=1), n)}
     for name, table in scores.items():
         out[f"cls_{name}_macro"] = ratio((table * there).sum(axis=1), there.sum(axis=1))

@@ -21,9 +21,9 @@ def measure(samples: Sequence[Sample], scoring: Scoring) -> Measured:
     options = _sita.bertscore_of(scoring)
     read = _sita.read(samples, scoring)
     places = [index for index, pair in enumerate(read) if pair is not None and pair.texts]
-    kept = [pair for pair in read if pair is not None and pair.texts]
-    said, gold = [pair.explanation for pair in kept], [pair.reference for pair in kept]
-    scores = _bertscore.score(said, gold, **options.model_dump())
+    compared = [pair for pair in read if pair is not None and pair.texts]
+    answers, golds = [pair.explanation for pair in compared], [pair.reference for pair in compared]
+    scores = _bertscore.score(answers, golds, **options.model_dump())
     values = table(len(samples), places, scores)
     details = _bertscore.settings(options, scores) | _sita.options_of(scoring).details
     dropped = sum(pair is not None and not pair.texts for pair in read)

@@ -17,8 +17,8 @@ from dfkeval.types import Sample
 def measure(samples: Sequence[Sample], scoring: Scoring) -> Measured:
     """Return (N, 4) statistics: n, precision, recall, f1."""
     options = _sita.bertscore_of(scoring)
-    places, said, gold = _sita.captions(samples, scoring)
-    scores = _bertscore.score(said, gold, **options.model_dump())
+    places, answers, golds = _sita.captions(samples, scoring)
+    scores = _bertscore.score(answers, golds, **options.model_dump())
     values = table(len(samples), places, scores)
     return Measured(COLUMNS, values, values[:, 0] > 0, _bertscore.settings(options, scores))
 

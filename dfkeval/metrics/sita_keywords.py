@@ -31,26 +31,26 @@ def fold(text: str) -> str:
     return _SIGNS.sub(" ", text.lower()).strip()
 
 
-def score_lists(said: Sequence[str], gold: Sequence[str]) -> tuple[float, ...]:
+def score_lists(answer: Sequence[str], gold: Sequence[str]) -> tuple[float, ...]:
     """Return the values of `NAMES` for one answer."""
-    words, wanted = fold(" ".join(said)).split(), set(fold(" ".join(gold)).split())
-    phrases = ({fold(each) for each in side if each.strip()} for side in (said, gold))
-    common = [bool(set(fold(each).split()) & wanted) for each in said]
-    hit = bool({fold(each) for each in said} & {fold(each) for each in gold})
+    words, gold_words = fold(" ".join(answer)).split(), set(fold(" ".join(gold)).split())
+    phrases = ({fold(keyword) for keyword in keywords if keyword.strip()} for keywords in (answer, gold))
+    common = [bool(set(fold(keyword).split()) & gold_words) for keyword in answer]
+    hit = bool({fold(keyword) for keyword in answer} & {fold(keyword) for keyword in gold})
     return (
-        *overlap(set(words), wanted),
+        *overlap(set(words), gold_words),
         *overlap(*phrases),
-        common.count(False) / len(said) if said else 0.0,
+        common.count(False) / len(answer) if answer else 0.0,
         len(set(words)) / len(words) if words else 0.0,
         float(hit),
-        sum(common[:5]) / min(5, len(said)) if said and gold else 0.0,
-        _rouge(said, gold),
+        sum(common[:5]) / min(5, len(answer)) if answer and gold else 0.0,
+        _rouge(answer, gold),
     )
 
 
-def _rouge(said: Sequence[str], gold: Sequence[str]) -> float:
+def _rouge(answer: Sequence[str], gold: Sequence[str]) -> float:
     """Return F1 by the plain word rule of the rouge_score package, which ignores letters outside a-z."""
-    a, b = (rouge_l.latin_words(" ".join(map(fold, side))) for side in (said, gold))
+    a, b = (rouge_l.latin_words(" ".join(map(fold, keywords))) for keywords in (answer, gold))
     return rouge_l.score_words(a, b)[2]
 
 

@@ -28,14 +28,14 @@ def markdown(run: Run, comparisons: Sequence[Comparison] = ()) -> str:
         Metrics, outcomes, comparisons, and examples of answers that are not valid.
     """
     facts = run.environment.get("backend", {})
-    asked = ", ".join(
+    answered_by = ", ".join(
         f"{key} {facts[key]}" for key in ("kind", "model", "adapter", "dtype") if facts.get(key)
     )
     modes = "".join(f", mode {mode}" for mode in run.config.modes if mode != "free")
     head = [
         f"# {run.name}",
         "",
-        f"{run.summary['n']} samples, schema `{run.schema.name}`, {_code(asked or run.config.kind)}{modes}",
+        f"{run.summary['n']} samples, schema `{run.schema.name}`, {_code(answered_by or run.config.kind)}{modes}",
         "",
     ]
     parts = ["## Metrics", "", *metric_rows(run), "", "## Outcomes", "", *outcome_rows(run), ""]

@@ -130,7 +130,7 @@ def thumbnails(images: Iterable[str]) -> str:
 
 
 def _changed(image: str) -> int:
-    """When the file was written, so that a picture drawn anew is read anew; 0 where there is none."""
+    """Return when the file was written, so that a new picture is read again; 0 if there is no file."""
     try:
         return Path(image).stat().st_mtime_ns
     except OSError:

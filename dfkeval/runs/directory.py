@@ -132,7 +132,7 @@ class RunDirectory:
 
     def _lines(self, name: str, kind: type[Line]) -> Iterator[Line]:
         what = f"a {kind.__name__.lower()}"
-        return (found for _, found in jsonl.read_finished(self.path(name), kind, what))
+        return (record for _, record in jsonl.read_finished(self.path(name), kind, what))
 
     def append(self, completions: Iterable[Completion]) -> Iterator[Completion]:
         """Write each completion as it comes and pass it on, after a half-written last line is cut off."""

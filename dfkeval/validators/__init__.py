@@ -41,11 +41,11 @@ FAMILY = "dfkeval.validators"
 Validator = Callable[[Sample], str | None]
 
 
-def build(wanted: Mapping[str, Mapping[str, Any]], schema: str | None = None) -> Validator:
+def build(options_by_name: Mapping[str, Mapping[str, Any]], schema: str | None = None) -> Validator:
     """Combine several validators into one; the first rejection counts.
 
     Args:
-        wanted: Name of a member -> its options.
+        options_by_name: Name of a member -> its options.
         schema: Name of the run's schema, for members that need one and are given none.
 
     Returns:
@@ -64,7 +64,7 @@ def build(wanted: Mapping[str, Mapping[str, Any]], schema: str | None = None) ->
         >>> validate(Sample(outcome="ok", **sample)) is None
         True
     """
-    validators = {name: _start(name, options, schema) for name, options in wanted.items()}
+    validators = {name: _start(name, options, schema) for name, options in options_by_name.items()}
 
     def validate(sample: Sample) -> str | None:
         for name, validator in validators.items():

@@ -53,8 +53,8 @@ def _events(values: dict[str, float], report: str, step: int) -> Iterator[Any]:
     now = time.time()
     for name, value in values.items():
         tag = name.replace(".", "/", 1)
-        found = Summary(value=[Summary.Value(tag=tag, simple_value=value)])
-        yield Event(wall_time=now, step=step, summary=found)
+        summary = Summary(value=[Summary.Value(tag=tag, simple_value=value)])
+        yield Event(wall_time=now, step=step, summary=summary)
     if report:
         yield Event(wall_time=now, step=step, summary=text_pb("report", report))
 
