@@ -23,7 +23,14 @@ MARKS = (1, 10, 100)
 """Steps whose time since the start of the process is reported."""
 
 PROFILED = 3
-"""Steps that are profiled after the timed ones."""
+"""Steps that are profiled after the timed ones; one where a step takes longer than `SLOW_S`."""
+
+STEADY = 10
+"""Steps that may still tune kernels; later ones are steady."""
+
+SLOW_S = 1.5
+LONG_WINDOW_S = 4.0
+"""A window closes after so many seconds, even if it has few steps."""
 
 IGNORE = -100
 
@@ -54,7 +61,8 @@ class StepRecorder:
         self.marks: dict[int, float] = {}
         self.windows: list[dict[str, float]] = []
         self.counts: list[tuple[Any, Any, int, int]] = []
-        self.opened = 0.0
+        self.opened, self.opened_step = 0.0, 0
+        self.profiled = PROFILED
         self.profile: Any = None
         self.stop_at: int | None = None
         self.sampler = _Utilisation()
@@ -87,17 +95,17 @@ class StepRecorder:
         self.counts.append(count(inputs))
 
     def _after(self, step: int, control: Any) -> None:
-        closes = step % self.window == 0
+        now = time.time() - began()
+        whole = step - self.opened_step >= self.window or now - self.opened >= LONG_WINDOW_S
+        closes = self.stop_at is None and (step == 1 or whole)
         if step in MARKS or closes:
             _wait_for_card()
-        now = time.time() - began()
+            now = time.time() - began()
         if step in MARKS:
             self.marks[step] = now
         if self.stop_at is None:
             if closes:
                 self._close_window(step, now)
-            if step == 2 * self.window:
-                self.sampler.start()
             if step >= self.steps or now > self.until:
                 self._begin_profile(step)
         elif step >= self.stop_at:
@@ -106,12 +114,13 @@ class StepRecorder:
     def _close_window(self, step: int, now: float) -> None:
         tokens, scored, rows, width = (int(sum(int(each[at]) for each in self.counts)) for at in range(4))
         self.counts.clear()
-        if self.opened:
+        if self.opened_step:
             self.windows.append(
-                {"step": step, "seconds": now - self.opened, "tokens": tokens, "scored": scored, "rows": rows,
-                 "padded": width}
+                {"step": step, "steps": step - self.opened_step, "seconds": now - self.opened, "tokens": tokens,
+                 "scored": scored, "rows": rows, "padded": width}
             )  # fmt: skip
-        self.opened = now
+            self.sampler.start()
+        self.opened, self.opened_step = now, step
         write_result(self.work, self.name, self.found(), partial=True)
 
     def _begin_profile(self, step: int) -> None:
@@ -120,7 +129,8 @@ class StepRecorder:
         self.facts |= memory()
         write_result(self.work, self.name, self.found(), partial=True)
         self.counts.clear()
-        self.stop_at = step + PROFILED
+        self.profiled = PROFILED if self.found().get("step_s", 0.0) < SLOW_S else 1
+        self.stop_at = step + self.profiled
         if torch.cuda.is_available():
             self.profile = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA])
             self.profile.start()
@@ -130,7 +140,7 @@ class StepRecorder:
         if self.profile is not None:
             self.profile.stop()
             tokens = sum(int(each[0]) for each in self.counts)
-            self.facts["profile"] = kernels(self.profile, tokens, PROFILED)
+            self.facts["profile"] = kernels(self.profile, tokens, self.profiled)
             write_result(self.work, self.name, self.found(), partial=True)
         if self.gate is not None:
             self.facts["gradient"] = self._gradient()
@@ -154,7 +164,8 @@ class StepRecorder:
         """Return what was measured so far."""
         made: dict[str, Any] = dict(self.facts)
         made |= {f"step_{mark}_s": round(seconds, 2) for mark, seconds in self.marks.items()}
-        steady = self.windows[1:] or self.windows  # the first one may still tune kernels
+        steady = [each for each in self.windows if each["step"] - each["steps"] >= STEADY]
+        steady = steady or self.windows[1:] or self.windows
         if steady:
             rates = [each["tokens"] / each["seconds"] for each in steady]
             seconds, middle = sum(each["seconds"] for each in steady), statistics.median(rates)
@@ -163,10 +174,10 @@ class StepRecorder:
                 "tokens_per_s_mean": sum(each["tokens"] for each in steady) / seconds,
                 "scored_per_s": statistics.median(each["scored"] / each["seconds"] for each in steady),
                 "samples_per_s": statistics.median(each["rows"] / each["seconds"] for each in steady),
-                "rows_per_step": sum(each["rows"] for each in steady) / len(steady) / self.window,
+                "rows_per_step": sum(each["rows"] for each in steady) / sum(each["steps"] for each in steady),
                 "padding_share": 1 - sum(each["tokens"] for each in steady)
                 / sum(each["padded"] for each in steady),
-                "step_s": statistics.median(each["seconds"] for each in steady) / self.window,
+                "step_s": statistics.median(each["seconds"] / each["steps"] for each in steady),
             }  # fmt: skip
         made |= {"windows": self.windows, "nvml_busy": self.sampler.mean()}
         if "profile" in made and steady and made["profile"].get("busy_s"):
@@ -268,8 +279,12 @@ class _Utilisation:
     def __init__(self) -> None:
         self.samples: list[int] = []
         self.over = threading.Event()
+        self.started = False
 
     def start(self) -> None:
+        if self.started:
+            return
+        self.started = True
         try:
             import pynvml
         except ImportError:
