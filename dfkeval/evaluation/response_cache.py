@@ -88,7 +88,7 @@ class CachedBackend:
             yield completion
 
     def close(self) -> None:
-        """Free the backend."""
+        """Close the backend."""
         self.backend.close()
 
     def _key(self, request: Request, sampling: Sampling) -> str | None:

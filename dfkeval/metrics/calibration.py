@@ -170,7 +170,7 @@ def _mean(areas: Sequence[Floats], rows: int) -> Floats:
 
 
 def _abstention(table: Floats, n: Floats) -> dict[str, Floats]:
-    """aurc, accuracy_at_80 and coverage_at_95 of (R, 2, B) counts and hits."""
+    """Return aurc, accuracy_at_80 and coverage_at_95 of counts and hits of shape (R, 2, B)."""
     count, right = (np.cumsum(table[:, kind, ::-1], axis=1) for kind in (0, 1))
     accuracy, share = ratio(right, count), ratio(count, n[:, None])
     risk = np.nan_to_num(1 - accuracy) * table[:, 0, ::-1]

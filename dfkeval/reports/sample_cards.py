@@ -124,7 +124,7 @@ def _cut(text: str, longest: int = LONGEST) -> str:
 
 
 def thumbnails(images: Iterable[str]) -> str:
-    """The pictures as data URIs; one that cannot be read is named instead."""
+    """Return the pictures as data URIs; one that cannot be read is named instead."""
     shown_images = "".join(_thumbnail(image, _changed(image)) for image in images)
     return f'<div class="thumbs">{shown_images}</div>' if shown_images else ""
 

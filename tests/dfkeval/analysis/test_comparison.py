@@ -82,6 +82,18 @@ def test_scores_of_different_encoders_are_not_compared(tmp_path: Path) -> None:
     assert not any(name.startswith("fields.") for name in found.differences)
 
 
+def test_grounding_by_the_words_of_two_languages_is_not_compared(tmp_path: Path) -> None:
+    data = write_rows(tmp_path / "rows.jsonl", CAPTION, 4)
+    answers = write_answers(tmp_path / "a.jsonl", gold_answers(CAPTION, 4))
+    runs = [
+        evaluate(config_of(data, answers, ["grounding"], metric_options=options), tmp_path / name)
+        for name, options in (("english", {}), ("indonesian", {"grounding": {"language": "id"}}))
+    ]
+    found = compare(*runs)
+    note = "grounding is not compared: one run used the defaults, the other language id"
+    assert (found.notes, found.differences) == ((note,), {})
+
+
 def test_runs_of_different_schemas_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="answers schema"):
         compare(run_of(tmp_path, "a", range(0)), run_of(tmp_path, "b", range(0), CAPTION))
