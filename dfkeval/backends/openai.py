@@ -167,7 +167,7 @@ class OpenAI:
         self.client.close()
 
     def _probed(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[Request]:
-        """The requests; each new kind of constraint is tried at every server first."""
+        """Yield the requests; each new kind of constraint is tried at every server first."""
         tried: set[str] = set()
         for request in requests:
             if request.constraint is not None and request.constraint.kind not in tried:
@@ -202,7 +202,7 @@ class OpenAI:
         return self._attempt(payload, server)
 
     def _ask(self, request: Request, sampling: Sampling) -> Completion:
-        """The answer, or a failed request with its reason."""
+        """Return the answer, or a failed request with its reason."""
         started = time.monotonic()
         try:
             payload = body(request, sampling, self.config.model, self.config.server)
@@ -229,7 +229,7 @@ class OpenAI:
     def _both(
         self, request: Request, sampling: Sampling, payload: dict[str, Any], reply: Reply, started: float
     ) -> Completion:
-        """The raw text, and beside it the calls that the server parsed.
+        """Return the raw text, and beside it the calls that the server parsed.
 
         If the server gives only the calls, the raw text is that of a second request that forbids them, and
         counts only if its prompt was as long."""
@@ -248,7 +248,7 @@ class OpenAI:
         return replace(raw, server_calls=calls, server_source="two greedy requests")
 
     def _attempt(self, payload: dict[str, Any], server: int) -> Reply:
-        """One server's answer. Raises `RequestFailed`."""
+        """Return one server's answer. Raises `RequestFailed`."""
         import httpx
 
         began = time.monotonic()
@@ -278,7 +278,8 @@ class OpenAI:
         return Reply(_answer.checked(b"".join(parts)))
 
     def _parts(self, response: Any, began: float) -> Iterator[bytes]:
-        """The body as it comes, unpacked. Raises `RequestFailed` if it is too large or takes too long."""
+        """Yield the body as it comes, unpacked. Raises `RequestFailed` if it is too large or takes too
+        long."""
         size = 0
         for part in response.iter_bytes():
             size += len(part)

@@ -150,7 +150,7 @@ class Transformers:
         self.generator = Generator(None, self.processor)
 
     def _batches(self, prompts: Sequence[RenderedPrompt], new_tokens: int) -> Iterator[list[RenderedPrompt]]:
-        """Consecutive prompts whose padded size stays under the budget, which may shrink meanwhile.
+        """Yield consecutive prompts whose padded size stays under the budget, which may shrink meanwhile.
 
         A prompt above the budget comes alone."""
         batch: list[RenderedPrompt] = []
@@ -181,7 +181,7 @@ class Transformers:
         return Batch(readable, failures, self._inputs(readable, images), tuple(draws))
 
     def _inputs(self, batch: Sequence[RenderedPrompt], images: Sequence[list[Any]]) -> Any:
-        """Left-padded tensors of a batch, on the CPU."""
+        """Return left-padded tensors of a batch, on the CPU."""
         return self.processor(
             text=[prompt.text for prompt in batch],
             images=[row for row in images if row] or None,
@@ -211,7 +211,8 @@ class Transformers:
             yield from self._answer(self._prepare(half, sampling, decoders), sampling, decoders)
 
     def _attempt(self, batch: Batch, sampling: Sampling) -> list[Completion] | str:
-        """The answers of a batch, or why it does not fit into memory; later batches are then made smaller.
+        """Return the answers of a batch, or why it does not fit into memory; later batches are then made
+        smaller.
 
         The error is caught here, so that nothing holds the memory of the failed attempt when this returns."""
         import torch
@@ -229,7 +230,7 @@ class Transformers:
 
 
 def _images(prompt: RenderedPrompt) -> list[Any] | DataError:
-    """The decoded images of a prompt, or the error of one that cannot be read."""
+    """Return the decoded images of a prompt, or the error of one that cannot be read."""
     try:
         return [open_image(path) for path in prompt.request.images]
     except DataError as error:
@@ -237,12 +238,13 @@ def _images(prompt: RenderedPrompt) -> list[Any] | DataError:
 
 
 def _answered_from(prompt: RenderedPrompt, completion: Completion) -> str:
-    """The text before the answer: the prompt, and the reasoning."""
+    """Return the text before the answer: the prompt, and the reasoning."""
     if completion.reasoning is None or completion.unclosed_think:
         return prompt.text
     return f"{prompt.text}{completion.reasoning}{THINK_CLOSE}{GAP}"
 
 
 def _draw(prompt: RenderedPrompt, images: Sequence[Any], sampling: Sampling) -> str:
-    """What a row's draws depend on: seed, number of the draw, and the question; no neighbour and no id."""
+    """Return what a row's draws depend on: seed, number of the draw, and the question; no neighbour and no
+    id."""
     return f"{sampling.seed}\n{prompt.request.draw_index}\n{decoded_sha256(images)}\n{prompt.text}"

@@ -157,7 +157,7 @@ class VLLM:
             self.workers.close()
 
     def _job(self, prompt: RenderedPrompt, sampling: Sampling) -> PromptJob | Completion:
-        """The prompt with its pictures' sizes, or a failed request."""
+        """Return the prompt with its pictures' sizes, or a failed request."""
         request = prompt.request
         if prompt.tokens + sampling.limit > self.config.max_model_len:
             reason = f"{prompt.tokens} prompt tokens and {sampling.limit} to come are above max_model_len"
@@ -178,13 +178,14 @@ class VLLM:
 
 
 def _seed(prompt: RenderedPrompt, images: str, sampling: Sampling) -> int:
-    """31 bits that depend on the seed, the number of the draw, and the question."""
+    """Return 31 bits that depend on the seed, the number of the draw, and the question."""
     key = f"{sampling.seed}\n{prompt.request.draw_index}\n{images}\n{prompt.text}"
     return int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "big") >> 1
 
 
 def _spread(jobs: Sequence[PromptJob], config: Config) -> list[list[PromptJob]]:
-    """Chunks that keep every worker busy to the end: at least four for each if there are enough prompts."""
+    """Return chunks that keep every worker busy to the end: at least four for each if there are enough
+    prompts."""
     size = max(1, min(config.chunk, -(-len(jobs) // (4 * config.data_parallel))))
     return [list(jobs[at : at + size]) for at in range(0, len(jobs), size)]
 

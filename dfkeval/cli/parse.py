@@ -94,7 +94,7 @@ def underline(text: str, problem: Problem) -> str:
 
 
 def _columns(character: str) -> int:
-    """How many columns of a terminal a character takes."""
+    """Return how many columns of a terminal a character takes."""
     if unicodedata.combining(character):
         return 0
     return 2 if unicodedata.east_asian_width(character) in "WF" else 1

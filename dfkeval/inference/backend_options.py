@@ -67,7 +67,7 @@ def configured(
 
 
 def _from_yaml(backend: str) -> tuple[dict[str, Any], Path]:
-    """(the mapping, the folder where its paths start) of `--backend`."""
+    """Return (the mapping, the folder where its paths start) of `--backend`."""
     path, root = Path(backend), Path.cwd()
     text = backend
     if not backend.lstrip().startswith("{"):

@@ -182,5 +182,5 @@ def _predictions(predictor: Predictor, rows: Iterable[Record | Reject]) -> Itera
 
 
 def _outcomes(path: Path) -> dict[str, str]:
-    """Id -> outcome of the finished lines."""
+    """Return id -> outcome of the finished lines."""
     return {line.id: line.outcome for _, line in jsonl.read_finished(path, Prediction, _LINE)}

@@ -111,7 +111,7 @@ def _has_tables(folder: Path) -> bool:
 
 
 def _as_text(value: object) -> str:
-    """The value as text; empty if it is not an input."""
+    """Return the value as text; empty if it is not an input."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         return str(value)
     return value.strip() if isinstance(value, str) else ""

@@ -214,7 +214,7 @@ class Predictor:
 def _metadata(
     model: str | Path | None, adapter: str | Path | None, backend: Backend | Config | None
 ) -> tuple[Path | None, metadata.ModelMetadata | None]:
-    """(folder of the model's `dfk.json`, its content)."""
+    """Return (folder of the model's `dfk.json`, its content)."""
     if isinstance(backend, Config):
         model, adapter = getattr(backend, "model", model), getattr(backend, "adapter", adapter)
     folder = metadata.folder_of(model, adapter)

@@ -77,7 +77,7 @@ class AdapterKeys:
         return table
 
     def _place(self, key: str, config: Mapping[str, Any]) -> tuple[str, dict[str, str]]:
-        """(place, the table that it belongs to) of one key."""
+        """Return (place, the table that it belongs to) of one key."""
         factor = _FACTOR.match(key)
         match = factor or _MAGNITUDE.match(key)
         if match is None:
@@ -88,7 +88,7 @@ class AdapterKeys:
         return part, self.parts.setdefault(module, {})
 
     def _whole(self, key: str, config: Mapping[str, Any]) -> tuple[str, dict[str, str]]:
-        """The place of a tensor that is saved whole, if the configuration announces it."""
+        """Return the place of a tensor that is saved whole, if the configuration announces it."""
         name = plain_name(_SAVED.sub("", key))
         module, _, kind = name.rpartition(".")
         if "lora_" in key or "trainable_tokens" in key:
@@ -203,7 +203,7 @@ def check_fits(base: Mapping[str, tuple[int, ...]], adapter: Path) -> None:
 def _misfits(
     base: Mapping[str, tuple[int, ...]], shapes: Mapping[str, tuple[int, ...]], keys: AdapterKeys
 ) -> Iterator[tuple[str, str]]:
-    """(key, what is wrong with it) for each key that does not fit."""
+    """Yield (key, what is wrong with it) for each key that does not fit."""
     for module, parts in keys.parts.items():
         weight = base.get(f"{keys.names[module]}.weight")
         for part, key in parts.items():

@@ -45,7 +45,7 @@ class ModelFamily:
 
     @property
     def hybrid(self) -> bool:
-        """Whether some layers compute a gated delta rule instead of attention."""
+        """Return whether some layers compute a gated delta rule instead of attention."""
         return bool(self.linear_attention)
 
 

@@ -123,8 +123,8 @@ def outline(model: str | Path, *, adapter: str | Path | None = None, max_pixels:
 def _processor_of(
     source: str, trained: ModelMetadata | None, folder: Path | None, max_pixels: int | None
 ) -> Any:
-    """The processor with the adapter's template, and the requested pixels or those of `dfk.json`. Raises
-    `ConfigError` if `dfk.json` records another template or other pixels."""
+    """Return the processor with the adapter's template, and the requested pixels or those of `dfk.json`.
+    Raises `ConfigError` if `dfk.json` records another template or other pixels."""
     budget = max_pixels if max_pixels is not None else (trained.max_pixels if trained else None)
     processor = load_processor(source, max_pixels=budget)
     if folder is not None and (folder / TEMPLATE).is_file():

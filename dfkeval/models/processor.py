@@ -46,7 +46,7 @@ def load_processor(path: str | Path, *, max_pixels: int | None = None, min_pixel
 
 
 def _family(source: str) -> ModelFamily:
-    """The family that the model's config.json names; the usual one without such a file."""
+    """Return the family that the model's config.json names; the usual one without such a file."""
     from transformers import PretrainedConfig
 
     try:

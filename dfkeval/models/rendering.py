@@ -59,7 +59,7 @@ def render_sample(row: dict[str, Any], processor: Any) -> RenderedSample:
 
 
 def _split(prompt: str, whole: str, row_id: str) -> tuple[str, str]:
-    """(empty think block, answer and suffix): what follows the prompt in `whole`."""
+    """Return (empty think block, answer and suffix): what follows the prompt in `whole`."""
     if whole.startswith(prompt):
         written = whole[len(prompt) :]
         block = _EMPTY_THINK.match(written)
@@ -151,7 +151,7 @@ def _template(processor: Any) -> str:
 
 
 def _without_none(turn: dict[str, Any]) -> dict[str, Any]:
-    """The turn without the keys of its parts that hold None, which columnar loaders fill in.
+    """Return the turn without the keys of its parts that hold None, which columnar loaders fill in.
 
     Templates test for the key alone, so a text with `image: None` would be rendered as an image."""
     content = turn.get("content")
@@ -162,7 +162,7 @@ def _without_none(turn: dict[str, Any]) -> dict[str, Any]:
 
 
 def _plain(turn: dict[str, Any]) -> dict[str, Any]:
-    """The turn with its text parts joined, because text-only templates expect a string."""
+    """Return the turn with its text parts joined, because text-only templates expect a string."""
     content = turn.get("content")
     if not isinstance(content, list):
         return dict(turn)

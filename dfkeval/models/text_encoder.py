@@ -1,7 +1,7 @@
 """Encode texts as token embeddings of one encoder layer, or as sentence vectors.
 
-How it works: each distinct text is encoded once, sorted by token length, in batches of a token budget. Layers above
-the given one are dropped before the first forward pass, and padding never reaches a caller."""
+How it works: each distinct text is encoded once, sorted by token length, in batches of a token budget. Layers
+above the given one are dropped before the first forward pass, and padding never reaches a caller."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class TokenEmbeddings:
 
     @property
     def blank(self) -> bool:
-        """Whether the text has no tokens but special ones."""
+        """Return whether the text has no tokens but special ones."""
         return bool(self.special.all())
 
 
@@ -94,7 +94,8 @@ class TextEncoder:
         self.own = list(self.tokenizer("", add_special_tokens=True)["input_ids"])
 
     def tokens(self, texts: Sequence[str], whole: bool = False) -> list[tuple[list[int], bool]]:
-        """Return token ids with special tokens, at most `limit` unless `whole`, and whether a text was cut."""
+        """Return token ids with special tokens, at most `limit` unless `whole`, and whether a text was
+        cut."""
         if not texts:
             return []
         clean = [text.encode("utf-8", "replace").decode("utf-8").strip() for text in texts]
@@ -117,8 +118,8 @@ class TextEncoder:
             texts: The texts; each distinct one is encoded once.
             batch_tokens: Padded tokens of one forward pass.
             seen: Called with each text and its embeddings as they are ready.
-            windows: Whether a text that is longer than the encoder reads is encoded in overlapping windows instead
-                of being cut.
+            windows: Whether a text that is longer than the encoder reads is encoded in overlapping windows
+                instead of being cut.
 
         Returns:
             Text -> its embeddings.
@@ -184,7 +185,8 @@ class TextEncoder:
 
 
 def batches(lengths: Sequence[int], budget: int) -> Iterator[range]:
-    """Cut rising lengths into runs whose padded size stays within a budget; a longer single one stands alone."""
+    """Cut rising lengths into runs whose padded size stays within a budget; a longer single one stands
+    alone."""
     start = 0
     for stop in range(1, len(lengths) + 1):
         if stop == len(lengths) or lengths[stop] * (stop + 1 - start) > budget:

@@ -1,7 +1,8 @@
 """Cut texts that are longer than an encoder reads into overlapping windows.
 
-How it works: every window is a whole input with the encoder's own marks. Neighbours share half of their tokens, and a
-token's vector comes from the window in which it is farther from the cut, so that it has context on both sides."""
+How it works: every window is a whole input with the encoder's own marks. Neighbours share half of their
+tokens, and a token's vector comes from the window in which it is farther from the cut, so that it has context
+on both sides."""
 
 from __future__ import annotations
 

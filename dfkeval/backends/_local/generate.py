@@ -84,7 +84,7 @@ class Generator:
         ]
 
     def _settings(self, sampling: Sampling, thinking: Thinking | None) -> Any:
-        """Settings that take the largest logit; drawing is done by our own processor."""
+        """Return settings that take the largest logit; drawing is done by our own processor."""
         from transformers import GenerationConfig
 
         tokenizer = self.processor.tokenizer
@@ -99,7 +99,7 @@ class Generator:
         )
 
     def _stop_strings(self, sampling: Sampling) -> dict[str, Any]:
-        """The arguments for stop strings of several tokens."""
+        """Return the arguments for stop strings of several tokens."""
         tokenizer = self.processor.tokenizer
         strings = [
             stop for stop in sampling.stop if len(tokenizer.encode(stop, add_special_tokens=False)) > 1
@@ -107,14 +107,14 @@ class Generator:
         return {"stop_strings": strings, "tokenizer": tokenizer} if strings else {}
 
     def _thinking(self, batch: Batch, sampling: Sampling) -> Thinking | None:
-        """The processor that keeps a budget of reasoning; None without one."""
+        """Return the processor that keeps a budget of reasoning; None without one."""
         if sampling.thinking_budget is None:
             return None
         closer = self._ids("\n" + THINK_CLOSE + reasoning.GAP)
         return Thinking(len(batch.prompts), sampling.thinking_budget, closer, self._think_end())
 
     def _constrained(self, batch: Batch, sampling: Sampling) -> list[Constrained]:
-        """The grammar of a batch that has one."""
+        """Return the grammar of a batch that has one."""
         if self._compiler is None or all(prompt.request.constraint is None for prompt in batch.prompts):
             return []
         compiled = [
@@ -133,7 +133,7 @@ class Generator:
         ]
 
     def _think_end(self) -> int:
-        """The id of the closing tag. Raises `ConfigError` if the tokenizer has no token for it."""
+        """Return the id of the closing tag. Raises `ConfigError` if the tokenizer has no token for it."""
         ids = self._ids(THINK_CLOSE)
         if len(ids) != 1:
             raise ConfigError(
@@ -165,12 +165,12 @@ class Generator:
                 net.generation_config = settings
 
     def _stop_ids(self, sampling: Sampling) -> list[int]:
-        """The end-of-turn tokens, and stop strings that are one token."""
+        """Return the end-of-turn tokens, and stop strings that are one token."""
         single = [self._ids(stop) for stop in sampling.stop]
         return sorted({*self._turn_ends(), *(ids[0] for ids in single if len(ids) == 1)})
 
     def _turn_ends(self) -> list[int]:
-        """The tokens that end a turn."""
+        """Return the tokens that end a turn."""
         own = self.model.generation_config.eos_token_id
         ends = {self.processor.tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])}
         return sorted(ends - {None})
@@ -184,7 +184,7 @@ class Generator:
         seconds: tuple[float, float | None],
         cut: bool = False,
     ) -> Completion:
-        """The row's text up to its stop token (left out) or stop string (kept), its reasoning apart.
+        """Return the row's text up to its stop token (left out) or stop string (kept), its reasoning apart.
 
         `count` is the number of tokens of the prompt, `seconds` those of the batch and until its first
         token."""
@@ -212,7 +212,7 @@ class Generator:
         )
 
     def _without_end(self, ids: list[int], sampling: Sampling) -> list[int]:
-        """The ids without a last end-of-turn token; the token of a stop string stays."""
+        """Return the ids without a last end-of-turn token; the token of a stop string stays."""
         tokenizer = self.processor.tokenizer
         stop_ends = {tokenizer.encode(stop, add_special_tokens=False)[-1] for stop in sampling.stop}
         return ids[:-1] if ids and ids[-1] in set(self._stop_ids(sampling)) - stop_ends else ids
@@ -225,7 +225,7 @@ def _listed(processors: Sequence[Any]) -> Any:
 
 
 def _unpadded(ids: list[int], pad: int | None) -> list[int]:
-    """The ids without the padding that follows a stop string of several tokens."""
+    """Return the ids without the padding that follows a stop string of several tokens."""
     end = len(ids)
     while end and ids[end - 1] == pad:
         end -= 1

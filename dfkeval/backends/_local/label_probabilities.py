@@ -74,7 +74,7 @@ def with_label_probs(
 
 
 def _batches(places: Sequence[_Place], images: int, batch_tokens: int) -> Iterator[list[_Place]]:
-    """Consecutive places whose texts, one for each class, stay under the budget; images count as in the
+    """Yield consecutive places whose texts, one for each class, stay under the budget; images count as in the
     longest prompt."""
     batch: list[_Place] = []
     longest = max((place.length for place in places), default=1) + images
@@ -88,7 +88,7 @@ def _batches(places: Sequence[_Place], images: int, batch_tokens: int) -> Iterat
 
 
 def _place(completion: Completion, request: Request, prompt: str, tokenizer: Any) -> _Place | None:
-    """None if no label is asked for, or the answer does not come to its label."""
+    """Return where an answer names its label; None if it is not asked for or not reached."""
     if request.slot is None or completion.finish_reason == "error":
         return None
     labelled = continuations(completion.text, request.slot)
@@ -105,13 +105,13 @@ def _place(completion: Completion, request: Request, prompt: str, tokenizer: Any
 
 
 def _common(rows: Sequence[Sequence[int]]) -> int:
-    """Tokens that all rows begin with; at least one token of each is left."""
+    """Return the number of tokens that all rows begin with; at least one token of each is left."""
     shortest = min(map(len, rows)) - 1
     return next((at for at in range(shortest) if len({row[at] for row in rows}) > 1), shortest)
 
 
 def _scores(batch: Sequence[_Place], model: Any, processor: Any) -> list[Scores | None]:
-    """The scores of each place; None for one that does not fit into memory."""
+    """Return the scores of each place; None for one that does not fit into memory."""
     import torch
 
     try:
@@ -125,7 +125,7 @@ def _scores(batch: Sequence[_Place], model: Any, processor: Any) -> list[Scores 
 
 
 def _in_halves(place: _Place, model: Any, processor: Any) -> Scores | None:
-    """The scores of a place whose classes do not fit into memory together."""
+    """Return the scores of a place whose classes do not fit into memory together."""
     names = list(place.tails)
     if len(names) == 1:
         return None
@@ -157,7 +157,7 @@ def _forward(batch: Sequence[_Place], model: Any, processor: Any) -> list[Scores
 
 
 def _common_part(place: _Place, processor: Any) -> dict[str, Any]:
-    """The inputs of what all classes of one request begin with."""
+    """Return the inputs of what all classes of one request begin with."""
     images = [open_image(path) for path in place.request.images]
     inputs = dict(processor(text=[place.text], images=images or None, return_tensors="pt"))
     return {key: value[:, : -place.cut] if key in ALONG else value for key, value in inputs.items()}
@@ -166,8 +166,8 @@ def _common_part(place: _Place, processor: Any) -> dict[str, Any]:
 def _rest(
     tails: Sequence[tuple[int, ...]], owner: Any, inputs: dict[str, Any], prefix: Any, model: Any, pad: int
 ) -> Any:
-    """(C,): log-probability of each tail's tokens behind its first one; tails are padded on the right, where
-    nothing that is scored looks.
+    """Return (C,): log-probability of each tail's tokens behind its first one; tails are padded on the right,
+    where nothing that is scored looks.
 
     `owner` (C,) is the row of `inputs` that a tail continues, `prefix` the model's output for `inputs`."""
     import torch
@@ -189,7 +189,7 @@ def _rest(
 
 
 def _positions(mask: Any, owner: Any, inputs: dict[str, Any], prefix: Any, count: int) -> Any:
-    """(3, C, count): positions behind the common part, as the first pass would count them.
+    """Return (3, C, count): positions behind the common part, as the first pass would count them.
 
     With images the model counts real tokens and adds what images take; without, it counts the padding too.
     They are given here because the model would use the offset of the last batch with images for one

@@ -60,7 +60,7 @@ def likelihoods(
 
 
 def _encoded(gold_answer: GoldAnswer, processor: Any, thinking: bool) -> _Row:
-    """Prompt, empty think block and answer as one row. Raises `DataError`."""
+    """Return prompt, empty think block and answer as one row. Raises `DataError`."""
     import torch
 
     request = gold_answer.request
@@ -88,7 +88,7 @@ def _encoded(gold_answer: GoldAnswer, processor: Any, thinking: bool) -> _Row:
 
 
 def _batches(rows: Sequence[_Row], batch_tokens: int, batch_size: int) -> Iterator[list[_Row]]:
-    """Consecutive rows, longest first, whose padded size stays under the budget; a row above it comes
+    """Yield consecutive rows, longest first, whose padded size stays under the budget; a row above it comes
     alone."""
     batch: list[_Row] = []
     for row in rows:

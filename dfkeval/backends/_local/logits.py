@@ -121,5 +121,5 @@ def _warpers(sampling: Sampling) -> list[Step]:
 
 
 def _seed(key: str) -> int:
-    """63 bits of a hash, as a generator takes them."""
+    """Return 63 bits of a hash, as a generator takes them."""
     return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") >> 1

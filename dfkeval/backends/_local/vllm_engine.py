@@ -137,7 +137,7 @@ class VLLMEngine:
         return [_completion(job, by_id.get(job.id), thoughts.get(job.id), seconds) for job in jobs]
 
     def _thoughts(self, jobs: Sequence[PromptJob], sampling: Sampling) -> dict[str, _Thought]:
-        """The reasoning of each prompt by its id."""
+        """Return the reasoning of each prompt by its id."""
         limit = sampling.thinking_budget or sampling.max_new_tokens
         params = [
             self._sampling_params(job, sampling, limit, stop=(THINK_CLOSE,), answers=False) for job in jobs
@@ -201,7 +201,8 @@ _PARAMETER = {"structural_tag": "structural_tag", "grammar": "grammar", "json_sc
 
 
 def _prompt(job: PromptJob, text: str) -> dict[str, Any]:
-    """The prompt as vLLM takes it, with pictures at their fitted size, which no processor changes again."""
+    """Return the prompt as vLLM takes it, with pictures at their fitted size, which no processor changes
+    again."""
     from PIL import Image
 
     if not job.images:
@@ -211,7 +212,7 @@ def _prompt(job: PromptJob, text: str) -> dict[str, Any]:
 
 
 def _output_of(made: Any, ends: Sequence[str]) -> _Output:
-    """An output without the text of the token that ended the turn."""
+    """Return an output without the text of the token that ended the turn."""
     first = made.outputs[0]
     text = first.text
     if first.finish_reason == "stop" and first.stop_reason is None:
@@ -230,7 +231,7 @@ def _output_of(made: Any, ends: Sequence[str]) -> _Output:
 def _completion(
     job: PromptJob, answer: _Output | None, thought: _Thought | None, seconds: float
 ) -> Completion:
-    """The completion of reasoning and answer; `answer` is None if the think block was never closed."""
+    """Return the completion of reasoning and answer; `answer` is None if the think block was never closed."""
     parts = [part for part in (thought.output if thought else None, answer) if part is not None]
     return Completion(
         id=job.id,

@@ -112,7 +112,7 @@ def body(request: Request, sampling: Sampling, model: str, dialect: Dialect = "o
 
 
 def _seed(request: Request, sampling: Sampling, messages: list[dict[str, Any]]) -> int:
-    """31 bits that depend on the seed, the number of the draw, and the question.
+    """Return 31 bits that depend on the seed, the number of the draw, and the question.
 
     With one seed for all rows, servers would draw all rows with the same noise."""
     shown = json.dumps([sampling.seed, request.draw_index, messages], sort_keys=True).encode()
@@ -151,7 +151,7 @@ def _part(part: dict[str, Any], images: Iterator[str]) -> dict[str, Any]:
 
 
 def _call(call: dict[str, Any]) -> dict[str, Any]:
-    """A call as the protocol has it: its arguments are JSON text."""
+    """Return a call as the protocol has it: its arguments are JSON text."""
     function = call["function"]
     arguments = function.get("arguments")
     text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
@@ -228,7 +228,7 @@ def label_probs(answer: dict[str, Any], request: Request) -> dict[str, float] | 
 
 
 def _step(step: Any) -> tuple[str, dict[str, float]]:
-    """(token, the log-probabilities of it and its alternatives)."""
+    """Return (token, the log-probabilities of it and its alternatives)."""
     token = str(step["token"])
     shown = (*(step.get("top_logprobs") or ()), step)
     return token, {str(entry["token"]): float(entry["logprob"]) for entry in shown}
@@ -250,8 +250,8 @@ def _call_of(function: dict[str, Any]) -> dict[str, Any]:
 
 
 def _written(call: dict[str, Any]) -> str:
-    """A call that the server parsed, in the template's form; arguments that are not an object stay as they
-    came."""
+    """Return a call that the server parsed, in the template's form; arguments that are not an object stay as
+    they came."""
     function = call.get("function") or {}
     try:
         sent = function.get("arguments") or "{}"

@@ -70,7 +70,7 @@ def _calls(calls: Any) -> list[dict[str, Any]] | None:
 
 
 def _counts(usage: Any) -> dict[str, int]:
-    """Token counts; what is not a number of tokens is left out."""
+    """Return token counts; what is not a number of tokens is left out."""
     counts = usage.items() if isinstance(usage, dict) else ()
     return {name: n for name, n in counts if isinstance(n, int) and not isinstance(n, bool) and n >= 0}
 

@@ -98,7 +98,7 @@ class Servers:
             self.limits[server].paused_until = self.clock() + min(seconds, LONGEST_WAIT)
 
     def _free(self, avoid: int | None) -> int | None:
-        """The server with the most room, in turn if several have as much; None if there is none."""
+        """Return the server with the most room, in turn if several have as much; None if there is none."""
         if sum(limit.busy for limit in self.limits) >= self.most:
             return None
         now, count = self.clock(), len(self.limits)
@@ -109,7 +109,7 @@ class Servers:
         return max(ready, key=lambda at: self.limits[at].room, default=None)
 
     def _until_next(self) -> float | None:
-        """Seconds until the next pause of a server ends; None if no server pauses."""
+        """Return seconds until the next pause of a server ends; None if no server pauses."""
         now = self.clock()
         ends = [limit.paused_until - now for limit in self.limits if limit.paused_until > now]
         return min(ends, default=None)
@@ -194,7 +194,7 @@ def duration(text: str) -> float | None:
 
 
 def _number(text: str) -> float | None:
-    """A number of at least 0; None for anything else."""
+    """Return a number of at least 0; None for anything else."""
     try:
         number = float(text)
     except ValueError:

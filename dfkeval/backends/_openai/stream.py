@@ -67,7 +67,7 @@ def events(parts: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _lines(parts: Iterable[bytes]) -> Iterator[bytes]:
-    """Lines without their ends; a CR at the end of a part waits for an LF that may follow."""
+    """Yield lines without their ends; a CR at the end of a part waits for an LF that may follow."""
     rest: list[bytes] = []
     after_cr = False
     for part in filter(None, parts):
@@ -83,7 +83,8 @@ def _lines(parts: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _event(data: bytes) -> dict[str, Any]:
-    """One chunk. Raises `RequestFailed` if it is something else, or an error that the server reports."""
+    """Return one chunk. Raises `RequestFailed` if it is something else, or an error that the server
+    reports."""
     try:
         chunk = json.loads(data)
     except (ValueError, RecursionError) as error:
@@ -96,7 +97,7 @@ def _event(data: bytes) -> dict[str, Any]:
 
 
 def _reported(fault: Any) -> RequestFailed:
-    """An error that the server reports in its stream; if it names a status, that decides about another
+    """Return an error that the server reports in its stream; if it names a status, that decides about another
     attempt."""
     code = fault.get("code") if isinstance(fault, dict) else None
     refused = isinstance(code, int) and 400 <= code < 500 and code not in RETRYABLE_STATUSES
@@ -177,14 +178,14 @@ class Joined:
 
 
 def _listed(value: Any) -> list[Any]:
-    """A list, empty for null. Raises `RequestFailed` if it is something else."""
+    """Return a list, empty for null. Raises `RequestFailed` if it is something else."""
     if value is None or isinstance(value, list):
         return value or []
     raise response.strange(f"a list of its stream is {value!r:.80}")
 
 
 def _call(pieces: dict[str, list[Any]]) -> dict[str, Any]:
-    """The call of all its deltas; arguments that came as an object stay an object."""
+    """Return the call of all its deltas; arguments that came as an object stay an object."""
     function = {name: _joined(deltas) for name, deltas in pieces.items()}
     return {"type": "function", "function": function}
 
@@ -198,7 +199,8 @@ def _joined(pieces: list[Any]) -> Any:
 
 
 def _characters(text: str) -> str:
-    """A text in which the halves of a character (surrogates), which two deltas may bring, are joined."""
+    """Return a text in which the halves of a character (surrogates), which two deltas may bring, are
+    joined."""
     if text.isascii():
         return text
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")

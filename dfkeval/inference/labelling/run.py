@@ -86,7 +86,7 @@ def _label_into(
 
 
 def _budget(cap: float | None, labeller: Labeller, before: Totals) -> Budget:
-    """The budget, less what the folder's answers cost. Raises `ConfigError` if that is not known."""
+    """Return the budget, less what the folder's answers cost. Raises `ConfigError` if that is not known."""
     if cap is not None and before.uncounted:
         raise ConfigError(
             f"{before.uncounted} answers there do not report their tokens, so a cap cannot count them; leave "
@@ -99,7 +99,8 @@ def _budget(cap: float | None, labeller: Labeller, before: Totals) -> Budget:
 def _labelled(
     labeller: Labeller, rows: Iterable[Record | Reject], done: frozenset[str], budget: Budget
 ) -> Iterator[dict[str, Any] | Rejected]:
-    """A task_1 row or a reject for each row that is not done, as answers come, until the budget is spent."""
+    """Yield a task_1 row or a reject for each row that is not done, as answers come, until the budget is
+    spent."""
     waiting = (row for row in distinct(askable(rows, labeller.schema)) if row.id not in done)
     while chunk := list(islice(waiting, CHUNK)):
         yield from (row for row in chunk if isinstance(row, Rejected))

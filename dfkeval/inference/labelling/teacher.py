@@ -92,7 +92,7 @@ class Labeller:
         self.prices = prices or Prices()
 
     def _constraint(self) -> Constraint | None:
-        """The grammar that forces the call if no server does. Raises `ConfigError` if nothing can."""
+        """Return the grammar that forces the call if no server does. Raises `ConfigError` if nothing can."""
         if self.tool_choice == "auto" or self.backend.capabilities.remote:
             return None
         if not self.backend.capabilities.constrained:
@@ -170,7 +170,7 @@ class Labeller:
 
 
 def _plain(turn: dict[str, Any]) -> dict[str, Any]:
-    """A turn of text alone with its text as content, as in published task_1 files."""
+    """Return a turn of text alone with its text as content, as in published task_1 files."""
     if any(part["type"] != "text" for part in turn["content"]):
         return turn
     return turn | {"content": "".join(part["text"] for part in turn["content"])}

@@ -103,7 +103,7 @@ class Service:
             raise Refusal(415, "not_json", "send the header Content-Type: application/json")
 
     async def _body(self, request: Request) -> bytes:
-        """The bytes of the request, within size and time. Raises `Refusal`."""
+        """Return the bytes of the request, within size and time. Raises `Refusal`."""
         length = request.headers.get("content-length", "0")
         if length.isdecimal() and int(length) > self.limits.body:
             raise self._too_large()

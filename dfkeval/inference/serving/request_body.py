@@ -71,7 +71,7 @@ class RequestReader:
             raise Refusal(422, "too_long", f"{size} characters, the limit is {self.limits.characters}")
 
     def _picture(self, text: str, place: int) -> str:
-        """The image as a data URI that names its real kind. Raises `Refusal`."""
+        """Return the image as a data URI that names its real kind. Raises `Refusal`."""
         payload = text.partition(",")[2] if text.startswith("data:") else text
         where = f"image {place + 1}"
         try:
