@@ -316,7 +316,9 @@ def ours(task: Task, recorder: Any, stage: dict[str, Any] | None = None) -> None
     })  # fmt: skip
     recorder.facts["settings"] = stage or portable
     recorder.install()
-    train(config, task.work / f"runs/{recorder.name}")
+    out = task.work / f"runs/{recorder.name}"
+    shutil.rmtree(out, ignore_errors=True)  # a run that was finished before would only be loaded
+    train(config, out)
 
 
 def ours_budget(task: Task, recorder: Any) -> None:
