@@ -146,13 +146,13 @@ def _is_settled(old: dict[str, Any]) -> bool:
 
 def _head(job: ConversionJob) -> dict[str, Any]:
     """Return what makes this conversion the same as another: options and inputs."""
-    default = ConvertOptions(format="").model_dump()
+    default = ConvertOptions(format="").model_dump(mode="json")
     config = {
         key: value
-        for key, value in job.options.model_dump().items()
+        for key, value in job.options.model_dump(mode="json").items()
         if value is not None and (value != default[key] or key in ("seed", "to", "validation", "test"))
     }
-    config["options"] = job.format_options.model_dump()
+    config["options"] = job.format_options.model_dump(mode="json")  # as it is read back
     inputs = [
         entry | ({"split": split} if split else {})
         for source, split in job.inputs

@@ -63,6 +63,9 @@ class ConvertOptions(Config):
     materialize: Literal["link", "copy", "embed"] = Field(
         default="link", description="Write the images' paths, copy the files, or embed them in the rows."
     )
+    paths: Literal["relative", "absolute"] = Field(
+        default="relative", description="Write media paths as seen from the rows' file, or from everywhere."
+    )
     deep: bool = Field(
         default=False, description="Decode every picture; look for near duplicates across splits."
     )

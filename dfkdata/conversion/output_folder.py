@@ -3,7 +3,8 @@
 Guarantees:
     - A killed run leaves the previous result or no manifest, never half a result with a manifest.
     - Two runs never write into one folder at once.
-    - `manifest.json` is written last and names every other file with its hash."""
+    - `manifest.json` is written last and names every other file with its hash.
+    - When it is written, every folder of media files that rows name is there, as seen from the rows' file."""
 
 from __future__ import annotations
 
@@ -12,12 +13,12 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 from dfkdata.common import locks
-from dfkdata.common.errors import ConfigError
+from dfkdata.common.errors import ConfigError, DataError
 from dfkdata.common.hashing import file_sha256
 from dfkdata.common.json_files import encode
 from dfkdata.common.jsonl import JsonlWriter
@@ -34,6 +35,7 @@ class Folder:
     def __init__(self, final: Path) -> None:
         self.final = final
         self.partial = final / PARTIAL
+        self._named: dict[str, str] = {}
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -55,13 +57,18 @@ class Folder:
         return JsonlWriter(self.partial / name)
 
     def finish(self, manifest: dict[str, Any]) -> None:
-        """Move everything to its final place; the old manifest goes first, the new one comes last."""
+        """Move everything to its final place; the old manifest goes first, the new one comes last.
+
+        Raises:
+            DataError: A folder of media files that rows name is gone.
+        """
         old = self.manifest() or {}
         (self.final / MANIFEST).unlink(missing_ok=True)
         for entry in old.get("outputs", []):
             (self.final / Path(entry["path"]).name).unlink(missing_ok=True)
         for path in sorted(self.partial.iterdir()):
             _move(path, self.final / path.name)
+        self._check_named()
         (self.partial / MANIFEST).write_bytes(encode(manifest))
         (self.partial / MANIFEST).replace(self.final / MANIFEST)
         self.partial.rmdir()
@@ -90,22 +97,36 @@ class Folder:
         """Return whether a conversion was finished here, readable or not."""
         return (self.final / MANIFEST).exists()
 
-    def relative(self) -> Callable[[str], str]:
-        """Return a function that writes a path as seen from the final folder, with forward slashes."""
-        final, partial = os.path.realpath(self.final), str(self.partial.absolute())
-        folders: dict[str, str] = {}
+    def naming(self, paths: Literal["relative", "absolute"] = "relative") -> Callable[[str], str]:
+        """Return a function that writes a path as rows name it, with forward slashes.
+
+        `finish` checks that every folder which it has named can be reached from the rows' file.
+
+        Args:
+            paths: "relative" to the final folder, or "absolute".
+        """
+        final, partial = os.path.realpath(self.final), os.path.realpath(self.partial)
 
         def seen_from_rows(path: str) -> str:
             folder, name = os.path.split(path)
-            if folder not in folders:
-                inside = folder == partial or folder.startswith(partial + os.sep)
-                start = partial if inside else final
-                folders[folder] = os.path.relpath(
-                    folder if inside else os.path.realpath(folder), start
-                ).replace(os.sep, "/")
-            return name if folders[folder] == "." else f"{folders[folder]}/{name}"
+            if folder not in self._named:
+                real = os.path.realpath(folder)
+                start = partial if real == partial or real.startswith(partial + os.sep) else final
+                place = os.path.relpath(real, start)
+                place = os.path.normpath(os.path.join(final, place)) if paths == "absolute" else place  # noqa: PTH118
+                self._named[folder] = place.replace(os.sep, "/")
+            return name if self._named[folder] == "." else f"{self._named[folder]}/{name}"
 
         return seen_from_rows
+
+    def _check_named(self) -> None:
+        """Raise `DataError` if rows name a folder that is not where they say."""
+        for folder, name in self._named.items():
+            if not (self.final / name).is_dir():
+                raise DataError(
+                    f"{self.final}: rows name files in {name!r}, which is gone ({folder} when they were read);"
+                    " keep the files in place and convert again"
+                )
 
 
 def _move(path: Path, target: Path) -> None:

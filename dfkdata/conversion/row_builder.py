@@ -48,7 +48,7 @@ class RowBuilder:
         self._schema, self._export = job.schema, job.export
         self._nulls, self._group_by = job.options.nulls, job.options.group_by
         self._identity = job.options.to == "messages"
-        self._relative = job.folder.relative()
+        self._name = job.folder.naming(job.options.paths)
         self._encode = msgspec.json.Encoder().encode
 
     def build(self, raw: Any, record: Record, report: RowReport, media: MediaResolver) -> BuiltRow:
@@ -93,15 +93,15 @@ class RowBuilder:
         store = self._job.folder.partial / output_folder.MEDIA
         match self._job.options.materialize:
             case "link":
-                row["images"] = [self._relative(path) for path in record.images]
+                row["images"] = [self._name(path) for path in record.images]
             case "copy":
                 copies = (str(store_picture(Path(path).read_bytes(), store)) for path in record.images)
-                row["images"] = [self._relative(path) for path in copies]
+                row["images"] = [self._name(path) for path in copies]
             case "embed":
                 row["images"] = [_embedded(path) for path in record.images]
         for kind, paths in (("videos", record.videos), ("audios", record.audios)):
             if paths:  # these are not opened, so their names stand for them
-                row[kind] = [self._relative(path) for path in paths]
+                row[kind] = [self._name(path) for path in paths]
                 files += [name.encode() for name in row[kind]]
         return files
 

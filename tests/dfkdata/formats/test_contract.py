@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -73,3 +74,11 @@ def test_the_member_in_the_docstring_reads_rows_and_reports_what_is_missing() ->
     assert (record.fields, record.gold, record.group) == ({"question": "WAS?"}, {"answer": "Nichts."}, "7")
     with pytest.raises(formats.RowError, match="frage is missing or empty"):
         member.record({"antwort": "x"}, "a.csv:3", member.Options())
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_second_conversion_with_the_same_options_finds_nothing_to_do(name: str, tmp_path: Path) -> None:
+    how: dict[str, Any] = {"format": name, "validation": 0, "max_rejects": 99}
+    (tmp_path / "in.jsonl").write_text("{}\n")
+    assert convert(tmp_path / "in.jsonl", tmp_path / "out", **how).fresh
+    assert not convert(tmp_path / "in.jsonl", tmp_path / "out", **how).fresh
