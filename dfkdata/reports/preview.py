@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from dfkdata import schemas
+from dfkdata import schemas, sources
 from dfkdata.common import plugins
 from dfkdata.conversion import reader
 from dfkdata.rows.messages import training_row
@@ -20,7 +20,7 @@ from dfkdata.validation.text import check_control_tokens
 
 
 def preview(
-    input: str,
+    input: sources.Input,
     format: str,
     *,
     schema: str | None = None,
