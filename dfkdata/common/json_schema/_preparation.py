@@ -94,12 +94,21 @@ def prepare(schema: Any) -> Prepared:
         return _Preparation(encodable(schema)).prepared()
     except RecursionError:
         raise SchemaError(f"the schema is nested deeper than {MAX_DEPTH} levels") from None
+    except ValueError as error:
+        if isinstance(error, SchemaError):
+            raise
+        raise SchemaError(f"a reference or name in the schema is not a URI: {error}") from None
 
 
 def encodable(value: Any) -> Any:
     """Return a copy of `value` in which characters of a private plane stand for lone surrogates, which the
-    engine cannot read. Different surrogates stay different, and lengths do not change."""
+    engine cannot read. Different surrogates stay different, and lengths do not change.
+
+    Raises:
+        SchemaError: if the key of an object is not text."""
     if isinstance(value, dict):
+        if not all(isinstance(key, str) for key in value):
+            raise SchemaError("the schema cannot be read: the key of an object is not text")
         return {encodable(key): encodable(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [encodable(item) for item in value]
@@ -126,7 +135,8 @@ class _Preparation:
 
     def prepared(self) -> Prepared:
         """Walk, follow, and refuse circles."""
-        base = _joined(BASE, _own_id(self.root, self.draft)) if isinstance(self.root, dict) else BASE
+        name = _own_id(self.root, self.draft) if isinstance(self.root, dict) else ""
+        base = _joined(BASE, name).partition("#")[0]
         self._resources[base] = self.root
         self._visit(self.root, "", base, 0)
         while self._references:

@@ -57,6 +57,8 @@ def nested(levels: int) -> dict[str, Any]:
         ({"items": [INT], "prefixItems": [INT]}, "items"),
         ({"$schema": "http://example.org/mine"}, "is not known"),
         ({"$schema": 7}, "is not known"),
+        ({"$ref": "http://[x"}, "not a URI"),
+        ({"items": {"$id": "http://[x"}}, "not a URI"),
         (nested(5000), "nested deeper"),
         (nested(130), "nested deeper"),
         ({"$defs": {f"{n}": {"$ref": f"#/$defs/{n + 1}"} for n in range(300)} | {"300": INT},
