@@ -19,7 +19,10 @@ EXAMPLES = examples(
 )
 
 
-@takes_options(("format", "schema_name", "variant", "images", "max_rejects", "deep", "rules", "options"))
+_FIELDS = ("format", "schema_name", "variant", "images", "delimiter", "encoding", "max_rejects", "deep")
+
+
+@takes_options((*_FIELDS, "rules", "options"))
 def check_command(input: Input, options: dict[str, Any]) -> None:
     """Check raw data against all rules and write nothing: show what `convert` would reject, and why."""
     from dfkdata.conversion.convert import convert

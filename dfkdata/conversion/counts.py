@@ -119,12 +119,14 @@ class RunCounts:
         warnings: Broken rules that let a row through.
         labels: Classes.
         images: Pictures.
+        tables: CSV file -> how it was read, and what was ignored in it.
     """
 
     def __init__(self, schema: Schema | None) -> None:
         self.rows = {"in": 0, "out": 0, "quarantined": 0, "duplicates": 0, "left_out": 0}
         self.rejects, self.warnings = RuleCounts(), RuleCounts()
         self.labels, self.images = LabelCounts(schema), ImageCounts()
+        self.tables: dict[str, dict[str, Any]] = {}
 
     def facts(self) -> dict[str, Any]:
         """Return the manifest's part."""
@@ -134,4 +136,4 @@ class RunCounts:
             "warnings": self.warnings.facts(),
             "labels": self.labels.facts(),
             "images": self.images.facts(),
-        }
+        } | ({"tables": self.tables} if self.tables else {})

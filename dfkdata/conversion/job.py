@@ -54,10 +54,11 @@ class ConversionJob:
         Archives are unpacked into the output's media folder."""
         store = self.folder.partial / output_folder.MEDIA
         config, hub_split = self.options.hub_config, self.options.hub_split
+        csv = sources.CsvOptions(self.options.encoding, self.options.delimiter)
         return [
             (part, split)
             for source, split in self.inputs
-            for part in sources.parts(source, store=store, config=config, split=hub_split)
+            for part in sources.parts(source, store=store, config=config, split=hub_split, csv=csv)
         ]
 
 

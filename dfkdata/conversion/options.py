@@ -30,6 +30,12 @@ class ConvertOptions(Config):
     images: str | Path | None = Field(
         default=None, exclude=True, description="Folder where image names start; default: the input's."
     )
+    delimiter: str | None = Field(
+        default=None, description="Sign between the cells of CSV files, or tab; default: recognised."
+    )
+    encoding: str | None = Field(
+        default=None, description="Encoding of CSV files, such as windows-1252; default: recognised."
+    )
     seed: int = Field(default=42, description="Seed of split and sample.")
     max_rejects: str | int = Field(
         default="0%", exclude=True, description="Exit 1 above this share (2%) or count (5)."

@@ -35,6 +35,8 @@ def read(
     images: str | Path | None = None,
     store: str | Path | None = None,
     options: dict[str, Any] | None = None,
+    delimiter: str | None = None,
+    encoding: str | None = None,
 ) -> Iterator[Record | Reject]:
     """Read raw rows as records and rejects, in order.
 
@@ -45,6 +47,8 @@ def read(
         images: Folder where image names start and outside which none may lie; default: the input's folder.
         store: Folder for embedded images and unpacked archives.
         options: The format's own options, for example {"images_per_row": "first"}.
+        delimiter: The sign between the cells of CSV files; None recognises it.
+        encoding: The encoding of CSV files; None recognises it.
 
     Yields:
         One `Record` or `Reject` for every raw row.
@@ -63,7 +67,7 @@ def read(
     bound = bind(options or {}, module.Options, f"format {format}")
     keep = Path(store) if store is not None else None
     check_folder(images)
-    parts = sources.parts(input, store=keep)
+    parts = sources.parts(input, store=keep, csv=sources.CsvOptions(encoding, delimiter))
     return (
         _named(item, raw)
         for part in parts
@@ -112,12 +116,12 @@ def pairs(part: sources.Part, module: ModuleType, options: Config, media: MediaR
     """
     make: Callable[..., Record] = module.record
     checked = False
-    for row, source in sources.rows(part):
+    for row, source in sources.rows(part, module.COLUMNS):
         if type(row) is Reject:
             yield row.raw, row
             continue
         if not checked:
-            _check_columns(row, module, part.name)
+            _check_columns(row, module, part)
             checked = True
         try:
             record = make(row, source, options)
@@ -157,16 +161,14 @@ def _media_group(paths: tuple[str, ...], record: Record, media: MediaResolver) -
     return content_id(*(record.videos or record.audios)[:1])
 
 
-def _check_columns(row: Any, module: ModuleType, name: str) -> None:
+def _check_columns(row: Any, module: ModuleType, part: sources.Part) -> None:
     """Raise `DataError` if the first row of a table shows a header that no layout of the format has."""
-    if (
-        ".csv" not in name.lower()
-        or not module.COLUMNS
-        or any(columns <= row.keys() for columns in module.COLUMNS)
-    ):
+    if not part.facts or not module.COLUMNS or any(columns <= row.keys() for columns in module.COLUMNS):
         return
     needed = " or ".join(", ".join(sorted(columns)) for columns in module.COLUMNS[:4])
     kind = module.__name__.removeprefix(FAMILY + ".")
+    read = f"read as {part.facts['encoding']} with {part.facts['delimiter']!r} between cells"
     raise DataError(
-        f"{name}: not of the format {kind!r}: it has the columns {', '.join(row)}; it needs {needed}"
+        f"{part.name}: not of the format {kind!r}: it has the columns {', '.join(row)}; it needs {needed}"
+        f" ({read}; --encoding and --delimiter set that)"
     )

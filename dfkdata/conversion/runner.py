@@ -93,9 +93,20 @@ class ConversionRun:
                 self._one(raw, item, fixed, media, hashes)
             if batcher is not None:
                 batcher.write()
+            self._note(part)
         matching = rows["in"] if takes_all else chooser.matching
         if expected is not None and matching != expected:
             raise ConfigError(f"{expected} rows at the first look and {matching} at the second; give a list")
+
+    def _note(self, part: sources.Part) -> None:
+        """Keep how a table was read, and warn if that was guessed."""
+        facts = dict(part.facts)
+        guess = facts.pop("guessed", None)
+        if guess is not None:
+            hint = "if texts look wrong, name it with --encoding or --delimiter; that ends this warning, too"
+            self.rules.report(RowError("CSV_GUESSED", f"the file was read {guess}", hint=hint), part.name)
+        if facts:
+            self.counts.tables[part.name] = facts
 
     def _batches(self) -> bool:
         """Return whether this conversion asks nothing of plain rows that `PlainTextBatcher` does not do."""

@@ -27,6 +27,8 @@ def preview(
     variant: str | None = None,
     images: str | Path | None = None,
     options: dict[str, Any] | None = None,
+    delimiter: str | None = None,
+    encoding: str | None = None,
 ) -> Iterator[str]:
     """Yield each row as text: its place, its turns and its images, or why it is a reject.
 
@@ -37,6 +39,8 @@ def preview(
         variant: Variant of the schema.
         images: Folder where image names start.
         options: The format's own options.
+        delimiter: As in `dfkdata.read`.
+        encoding: As in `dfkdata.read`.
 
     Raises:
         ConfigError: A name is unknown.
@@ -46,7 +50,8 @@ def preview(
     if variant is None and schema is None:
         variant = getattr(module, "VARIANT", None)
     loaded = schemas.load(name, variant) if name else None
-    return (_shown(item, loaded) for item in reader.read(input, format, images=images, options=options))
+    items = reader.read(input, format, images=images, options=options, delimiter=delimiter, encoding=encoding)
+    return (_shown(item, loaded) for item in items)
 
 
 def _shown(item: Record | Reject, schema: schemas.Schema | None) -> str:

@@ -11,10 +11,9 @@ Guarantees:
 
 from __future__ import annotations
 
-import io
 import zlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +21,25 @@ from dfkdata.common.errors import ConfigError, DataError
 from dfkdata.common.hashing import file_sha256
 from dfkdata.rows.record import Reject, Row, RowError
 from dfkdata.sources import _csv, _json
+from dfkdata.sources._dialect import Columns, CsvOptions, check_delimiter, check_encoding
 from dfkdata.sources._files import open_unpacked, parquet_rows, plain, seekable
 from dfkdata.sources._rejects import SourcedRow, as_row, check_encodable, unencodable
 
 HUB = "hf://datasets/"
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 
-__all__ = ["Input", "Part", "Reject", "Row", "SourcedRow", "exists", "parts", "rows", "unencodable"]
+__all__ = [
+    "CsvOptions",
+    "Input",
+    "Part",
+    "Reject",
+    "Row",
+    "SourcedRow",
+    "exists",
+    "parts",
+    "rows",
+    "unencodable",
+]
 
 KINDS = (".csv", ".json", ".jsonl", ".ndjson", ".parquet")
 PACKED = ("", ".gz", ".zst")
@@ -47,16 +58,25 @@ class Part:
         root: Where image names start unless the user says otherwise.
         path: The file; None for rows in memory.
         memory: The rows in memory.
+        csv: How it is written if it is CSV.
+        facts: How it was read; filled while a CSV file is read.
     """
 
     name: str
     root: Path
     path: Path | None = None
     memory: Iterable[Any] = ()
+    csv: CsvOptions = field(default_factory=CsvOptions)
+    facts: dict[str, Any] = field(default_factory=dict, compare=False)
 
 
 def parts(
-    input: Input, *, store: Path | None = None, config: str | None = None, split: str | None = None
+    input: Input,
+    *,
+    store: Path | None = None,
+    config: str | None = None,
+    split: str | None = None,
+    csv: CsvOptions | None = None,
 ) -> list[Part]:
     """Return the parts of an input, with files sorted by name.
 
@@ -65,11 +85,29 @@ def parts(
         store: The folder into which archives are unpacked; None refuses archives.
         config: The configuration of a data set on the Hub.
         split: Its split.
+        csv: How CSV files are written; None recognises it.
 
     Raises:
-        ConfigError: If there is no data file.
+        ConfigError: If there is no data file, or none that `csv` could be about.
         DataError: If an archive is broken, or the Hub does not answer.
     """
+    found = _parts(input, store, config, split)
+    if csv is None or csv == CsvOptions():
+        return found
+    check_delimiter(csv.delimiter or ",")
+    check_encoding(csv.encoding or "utf-8")
+    if not any(_kind(part) == ".csv" for part in found):
+        raise ConfigError(
+            f"{_shown(input)}: --delimiter and --encoding are about CSV files, and this is none"
+        )
+    return [replace(part, csv=csv) for part in found]
+
+
+def _shown(input: Input) -> str:
+    return str(input) if isinstance(input, str | Path) else "rows in memory"
+
+
+def _parts(input: Input, store: Path | None, config: str | None, split: str | None) -> list[Part]:
     if not isinstance(input, str | Path):
         return [Part("memory", Path.cwd(), memory=input)]
     if str(input).startswith(HUB):
@@ -140,41 +178,50 @@ def _unpacked(path: Path, store: Path | None) -> list[Part]:
     return _folder(target, target)
 
 
-def rows(part: Part) -> Iterator[SourcedRow]:
+def rows(part: Part, columns: Columns = ()) -> Iterator[SourcedRow]:
     """Yield the raw rows of a part, or why they are none, each with its "file:line".
+
+    Args:
+        part: The part; `part.facts` says afterwards how a CSV file was read.
+        columns: Headers of the format, by which the delimiter of a CSV file is recognised.
 
     Raises:
         DataError: If the part cannot be read at all.
     """
     if part.path is None:
         return _memory(part.memory, part.name)
-    name = part.path.name
-    kind = next((kind for kind in KINDS for packed in PACKED if name.lower().endswith(kind + packed)), None)
+    kind = _kind(part)
     if kind is None:
         raise DataError(
             f"{part.path}: this kind of file cannot be read; data files end in {', '.join(KINDS)}"
         )
-    return _read(part.path, kind, part.name)
+    return _read(part, part.path, kind, columns)
 
 
-def _read(path: Path, kind: str, name: str) -> Iterator[SourcedRow]:
+def _kind(part: Part) -> str | None:
+    """Return the kind that the end of a file's name says."""
+    name = part.path.name.lower() if part.path is not None else ""
+    return next((kind for kind in KINDS for packed in PACKED if name.endswith(kind + packed)), None)
+
+
+def _read(part: Part, path: Path, kind: str, columns: Columns) -> Iterator[SourcedRow]:
     if kind == ".parquet":
-        yield from parquet_rows(path, name)
+        yield from parquet_rows(path, part.name)
         return
-    with open_unpacked(path) as file:
-        try:
-            if kind == ".csv":
-                text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
-                yield from _csv.rows(text, name)
-            elif kind == ".json":
+    try:
+        if kind == ".csv":
+            yield from _csv.rows(lambda: open_unpacked(path), part.name, part.csv, columns, part.facts)
+            return
+        with open_unpacked(path) as file:
+            if kind == ".json":
                 with seekable(file) as again:
-                    yield from _json.document(again, name)
+                    yield from _json.document(again, part.name)
             else:
-                yield from _json.lines(file, name)
-        except (OSError, zlib.error, EOFError) as error:  # gzip and zstd say OSError for a broken file
-            raise DataError(
-                f"{path}: the file is broken or cannot be read to its end ({error}); fetch it again"
-            ) from error
+                yield from _json.lines(file, part.name)
+    except (OSError, zlib.error, EOFError) as error:  # gzip and zstd say OSError for a broken file
+        raise DataError(
+            f"{path}: the file is broken or cannot be read to its end ({error}); fetch it again"
+        ) from error
 
 
 def _memory(rows: Iterable[Any], name: str) -> Iterator[SourcedRow]:

@@ -3,32 +3,60 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Iterable, Iterator
-from typing import IO
+from typing import Any
 
 from dfkdata.common.errors import DataError
 from dfkdata.rows.record import Reject, Row, RowError
+from dfkdata.sources._dialect import Columns, CsvOptions, Dialect, Open, not_text, recognise
 from dfkdata.sources._rejects import SourcedRow
 
 _FIELD_LIMIT = 2**31 - 1  # the csv module's own limit, 131072 characters, is shorter than real posts
 
 
-def rows(file: IO[str], name: str) -> Iterator[SourcedRow]:
-    """Yield the rows under the header of a file opened with newline="" and errors="surrogateescape"."""
+def rows(
+    opened: Open, name: str, options: CsvOptions, columns: Columns, facts: dict[str, Any]
+) -> Iterator[SourcedRow]:
+    """Yield the rows under the header of a file.
+
+    Args:
+        opened: Opens the file at its start.
+        name: Its name in sources.
+        options: What the user says about encoding and delimiter.
+        columns: Headers of the format, by which the delimiter is recognised.
+        facts: Receives how the file was read and how many blank rows and cells were ignored.
+
+    Raises:
+        DataError: The file is not text in its encoding, or two columns have one name.
+    """
     csv.field_size_limit(_FIELD_LIMIT)
-    return _Table(name, file).rows()
+    dialect = recognise(opened, name, options, columns)
+    facts.clear()
+    facts |= {"encoding": dialect.encoding.removesuffix("-sig"), "delimiter": dialect.delimiter}
+    if dialect.guessed:
+        facts["guessed"] = dialect.guessed
+    with opened() as file:
+        text = io.TextIOWrapper(file, encoding=dialect.encoding, errors="surrogateescape", newline="")
+        table = _Table(name, text, dialect, facts)
+        try:
+            yield from table.rows()
+        except UnicodeDecodeError as error:
+            raise not_text(name, dialect.encoding, error) from error
 
 
 class _Table:
     """CSV rows with the line on which each began; broken quotes cost one line and not the rest."""
 
-    def __init__(self, name: str, lines: Iterable[str]) -> None:
+    def __init__(self, name: str, lines: Iterable[str], dialect: Dialect, facts: dict[str, Any]) -> None:
         self.name = name
         self.lines = iter(lines)
+        self.dialect, self.facts = dialect, facts
         self.line = 0  # physical lines taken so far
         self.taken: list[str] = []  # lines of the row in progress
         self.again: list[str] = []  # lines to be read a second time, last first
         self.header: list[str] = []
+        self.unnamed = False  # whether a column has no name
 
     def _feed(self) -> Iterator[str]:
         while True:
@@ -39,9 +67,14 @@ class _Table:
             self.taken.append(line)
             yield line
 
+    def _reader(self) -> Iterator[list[str]]:
+        return csv.reader(self._feed(), strict=True, delimiter=self.dialect.delimiter)
+
     def rows(self) -> Iterator[SourcedRow]:
         """Yield (row, "file:line") for each row under the header."""
-        reader = csv.reader(self._feed(), strict=True)
+        if self.dialect.skipped:
+            next(self._feed(), None)
+        reader = self._reader()
         while True:
             start = self.line + 1
             self.taken.clear()
@@ -49,18 +82,30 @@ class _Table:
                 cells = next(reader, None)
             except csv.Error as error:
                 yield self._broken(start, str(error)), f"{self.name}:{start}"
-                reader = csv.reader(self._feed(), strict=True)
+                reader = self._reader()
                 continue
             if cells is None:
                 return
-            if not self.header:
-                self.header = self._names(cells)
-            elif cells:
+            if not cells or (not cells[0].strip() and not "".join(cells).strip()):
+                self._count("blank_rows", bool(cells))
+            elif not self.header:
+                self._set_header(cells)
+            else:
                 yield self._row(cells, start), f"{self.name}:{start}"
+
+    def _count(self, what: str, number: int) -> None:
+        if number:
+            self.facts[what] = self.facts.get(what, 0) + number
+
+    def _set_header(self, cells: list[str]) -> None:
+        self.header = self._names(cells)
+        blank = self.header.count("")
+        self.unnamed = blank > 0
+        self._count("unnamed_columns", blank)
 
     def _names(self, cells: list[str]) -> list[str]:
         names = [cell.strip() for cell in cells]
-        twice = sorted({name for name in names if names.count(name) > 1})
+        twice = sorted({name for name in names if name and names.count(name) > 1})
         if twice:
             raise DataError(f"{self.name}:1: the column {twice[0]!r} stands twice in the header; rename one")
         return names
@@ -76,19 +121,49 @@ class _Table:
         return fault.reject(f"{self.name}:{start}", first)
 
     def _row(self, cells: list[str], start: int) -> Row | Reject:
-        source = f"{self.name}:{start}"
-        if len(cells) != len(self.header):
-            code = "CSV_SHORT" if len(cells) < len(self.header) else "CSV_LONG"
-            reason = f"{len(cells)} cells under a header of {len(self.header)}"
+        source, header = f"{self.name}:{start}", self.header
+        if len(cells) != len(header):
+            self._trim(cells)
+        if len(cells) != len(header):
+            code = "CSV_SHORT" if len(cells) < len(header) else "CSV_LONG"
+            reason = f"{len(cells)} cells under a header of {len(header)}"
             hint = "quote cells that hold commas or line breaks; an empty cell is nothing between two commas"
-            return RowError(code, reason, value=cells, hint=hint).reject(source, _padded(self.header, cells))
+            if self.dialect.delimiter != ",":
+                hint = f"quote cells that hold {self.dialect.delimiter!r} or line breaks"
+            return RowError(code, reason, value=cells, hint=hint).reject(source, _padded(header, cells))
         if not _is_text(cells):
-            fault = RowError("BAD_ENCODING", "bytes that are not UTF-8", hint="save the file as UTF-8")
+            hint = "save the file as UTF-8, or name its encoding with --encoding"
+            fault = RowError(
+                "BAD_ENCODING", f"bytes that are not {self.facts['encoding'].upper()}", hint=hint
+            )
             shown = [
                 cell.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace") for cell in cells
             ]
-            return fault.reject(source, _padded(self.header, shown))
-        return dict(zip(self.header, cells, strict=True))
+            return fault.reject(source, _padded(header, shown))
+        if self.unnamed:
+            return self._named_cells(cells, source)
+        return dict(zip(header, cells, strict=True))
+
+    def _trim(self, cells: list[str]) -> None:
+        """Drop blank cells behind the last column, and add those that unnamed columns at the end lack."""
+        while len(cells) > len(self.header) and not cells[-1].strip():
+            cells.pop()
+            self._count("blank_cells", 1)
+        while len(cells) < len(self.header) and not any(self.header[len(cells) :]):
+            cells.append("")
+
+    def _named_cells(self, cells: list[str], source: str) -> Row | Reject:
+        """Return the cells under named columns; one unnamed column may hold something, under the key ""."""
+        row = {name: cell for name, cell in zip(self.header, cells, strict=True) if name}
+        extra = [cell for name, cell in zip(self.header, cells, strict=True) if not name and cell.strip()]
+        if extra and self.header.count("") > 1:
+            place = next(
+                at for at, pair in enumerate(zip(self.header, cells, strict=True)) if pair == ("", extra[0])
+            )
+            reason = f"column {place + 1} has no name in the header and holds something"
+            fault = RowError("CSV_LONG", reason, value=extra[0], hint="name the column, or empty the cell")
+            return fault.reject(source, row | {"": extra})
+        return row | {"": extra[0]} if extra else row
 
 
 def _padded(header: list[str], cells: list[str]) -> Row:

@@ -50,6 +50,9 @@ RULES: dict[str, Rule] = {
     "CSV_BROKEN": Rule("quotes in a CSV row close"),
     "CSV_SHORT": Rule("a CSV row has a cell for each column"),
     "CSV_LONG": Rule("a CSV row has no more cells than columns"),
+    "CSV_GUESSED": Rule(
+        "a CSV file is UTF-8 with commas, or says by a mark or an option what it is", "warn", ("warn", "off")
+    ),
     "ROW_NOT_OBJECT": Rule("a row is an object"),
     "NOT_TEXT": Rule("a text field holds text"),
     "FIELD_EMPTY": Rule("a needed field is there and not blank"),

@@ -1,0 +1,195 @@
+"""Recognise the encoding and the delimiter of a CSV file, or take those that the user names.
+
+How it works: a byte-order mark names the encoding. Without one, NUL bytes at every second place mean UTF-16,
+and bytes that are not UTF-8 mean Windows-1252 if the file holds no other sign beyond ASCII in UTF-8. A file
+that mixes both is damaged UTF-8. The delimiter is the first one under which the header has the columns of the
+format, else the comma if it divides the header at all, else the sign that divides it most often.
+
+Guarantee: a UTF-8 file with commas is read as such."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import IO
+
+from dfkdata.common.errors import ConfigError, DataError
+
+DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+_NAMED = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "pipe": "|"}
+_CHUNK = 1 << 20
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+
+Open = Callable[[], IO[bytes]]
+Columns = Collection[frozenset[str]]
+
+
+@dataclass(frozen=True)
+class CsvOptions:
+    """Say how CSV files are written; None recognises it.
+
+    Attributes:
+        encoding: A name that Python knows.
+        delimiter: One sign, or "tab".
+    """
+
+    encoding: str | None = None
+    delimiter: str | None = None
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """Hold how one CSV file is written.
+
+    Attributes:
+        encoding: A name that Python knows.
+        delimiter: The sign between cells.
+        guessed: What was recognised without a mark that proves it, for people; empty for UTF-8 with commas.
+        skipped: Whether the first line is Excel's `sep=;`.
+    """
+
+    encoding: str
+    delimiter: str
+    guessed: str = ""
+    skipped: bool = False
+
+
+def check_encoding(name: str) -> str:
+    """Return Python's name of a text encoding.
+
+    Raises:
+        ConfigError: There is no such encoding, or it is not one of text.
+    """
+    try:
+        info = codecs.lookup(name)
+        "".encode(info.name)
+    except (LookupError, UnicodeError) as error:
+        raise ConfigError(f"--encoding {name!r}: no such encoding; utf-8, utf-16 or windows-1252") from error
+    return "utf-8-sig" if info.name == "utf-8" else info.name
+
+
+def check_delimiter(text: str) -> str:
+    """Return the sign that the user names.
+
+    Raises:
+        ConfigError: It is not one sign, or one that cells themselves need.
+    """
+    sign = _NAMED.get(text.lower(), text)
+    if len(sign) != 1 or sign in '"\r\n\0 ' or ord(sign) > 127:
+        raise ConfigError(f"--delimiter {text!r}: give one sign such as ';' or '|', or the word tab")
+    return sign
+
+
+def recognise(opened: Open, name: str, options: CsvOptions, columns: Columns) -> Dialect:
+    """Return how a CSV file is written.
+
+    Args:
+        opened: Opens the file at its start.
+        name: Its name, for messages.
+        options: What the user says about it.
+        columns: Headers of the format; a table has all columns of one of them.
+
+    Raises:
+        DataError: The start of the file is not text in its encoding.
+    """
+    encoding, sure = (check_encoding(options.encoding), True) if options.encoding else _encoding(opened)
+    first = _first_line(opened, name, encoding)
+    skipped = len(first) == 5 and first.lower().startswith("sep=")
+    if options.delimiter:
+        return Dialect(encoding, check_delimiter(options.delimiter), _says(encoding, None, sure), skipped)
+    if skipped:
+        return Dialect(encoding, first[4], _says(encoding, None, sure), skipped)
+    delimiter = _delimiter(first, columns)
+    return Dialect(encoding, delimiter, _says(encoding, delimiter, sure))
+
+
+def _says(encoding: str, delimiter: str | None, sure: bool) -> str:
+    parts = [] if sure else [f"as {encoding}"]
+    parts += [f"with {DELIMITERS[delimiter]} between cells"] if delimiter not in (None, ",") else []
+    return " and ".join(parts)
+
+
+def _encoding(opened: Open) -> tuple[str, bool]:
+    """Return the encoding, and whether a mark or the bytes prove it."""
+    with opened() as file:
+        start = file.read(_CHUNK)
+        for mark, encoding in _MARKS:
+            if start.startswith(mark):
+                return encoding, True
+        for place, encoding in ((1, "utf-16-le"), (0, "utf-16-be")):
+            units = len(start) // 2
+            if units and start[place::2].count(0) > units * 0.4 and start[1 - place :: 2].count(0) == 0:
+                return encoding, False
+        return ("utf-8-sig", True) if _is_utf8(start, file) else ("windows-1252", False)
+
+
+def _is_utf8(chunk: bytes, file: IO[bytes]) -> bool:
+    """Return whether the rest of a file is UTF-8, or is so little else that it must be damaged UTF-8."""
+    utf8 = codecs.getincrementaldecoder("utf-8")("surrogateescape")
+    latin = True
+    valid = True
+    while chunk:
+        if not chunk.isascii() or utf8.getstate()[0]:
+            text = utf8.decode(chunk)
+            if not text.isascii():
+                high = [sign for sign in text if sign > "\x7f"]
+                wrong = [sign for sign in high if "\udc80" <= sign <= "\udcff"]
+                valid = valid and not wrong
+                latin = latin and len(wrong) == len(high) and not {*wrong} & _UNDEFINED
+                if not latin:
+                    return True
+        chunk = file.read(_CHUNK)
+    tail = utf8.decode(b"", final=True)
+    return (valid and not tail) or bool({*tail} & _UNDEFINED)
+
+
+_UNDEFINED = {chr(0xDC00 + byte) for byte in (0x81, 0x8D, 0x8F, 0x90, 0x9D, 0xFF)}
+"""Bytes that Windows-1252 does not define, and ÿ, which no word begins with; as `surrogateescape` reads them."""
+
+
+def _first_line(opened: Open, name: str, encoding: str) -> str:
+    """Return the first record that is not blank, without its line end."""
+    with opened() as file:
+        start = file.read(1 << 16)
+    try:
+        text = codecs.getincrementaldecoder(encoding)("surrogateescape").decode(start)
+    except UnicodeDecodeError as error:
+        raise not_text(name, encoding, error) from error
+    text = text.lstrip("\ufeff\r\n")
+    quoted, end = False, len(text)
+    for place, sign in enumerate(text):
+        quoted = quoted is not (sign == '"')
+        if sign in "\r\n" and not quoted:
+            end = place
+            break
+    return text[:end]
+
+
+def _delimiter(first: str, columns: Columns) -> str:
+    cells = {sign: _cells(first, sign) for sign in DELIMITERS}
+    for sign, names in cells.items():
+        if any(needed <= names for needed in columns):
+            return sign
+    counts = {sign: len(names) for sign, names in cells.items()}
+    return "," if counts[","] > 1 else max(counts, key=lambda sign: counts[sign])
+
+
+def _cells(line: str, delimiter: str) -> set[str]:
+    try:
+        return {cell.strip() for cell in next(csv.reader([line], delimiter=delimiter), [])}
+    except csv.Error:
+        return set()
+
+
+def not_text(name: str, encoding: str, error: UnicodeDecodeError) -> DataError:
+    """Return the error about a file that is not in the encoding."""
+    reason = f"{name}: not text in {encoding} ({error.reason} at byte {error.start})"
+    return DataError(f"{reason}; name its encoding with --encoding, such as utf-16 or windows-1252")
