@@ -36,7 +36,7 @@ tests:
 	OMP_NUM_THREADS=1 $(RUN)/python -m pytest -q -n 2 --dist loadfile
 
 gpu:
-	$(RUN)/python -m pytest -m gpu tests/dfktrain/gpu -s
+	$(RUN)/python -m pytest -m gpu tests/dfktrain/engines/test_engines_on_the_gpu.py -s
 
 clean:
 	rm -rf $(VENV) $(OUT) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

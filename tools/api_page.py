@@ -73,6 +73,8 @@ def _items(text: str) -> str:
 
 def _entry(name: str, value: Any) -> str:
     lines = [f"### {name}\n"]
+    if not inspect.isclass(value) and not inspect.isroutine(value):  # an alias shows another type's docstring
+        return f"### {name}\n\n```python\n{name} = {str(value).replace('typing.', '')}\n```\n"
     if callable(value):
         lines.append(f"```python\n{_signature(name, value)}\n```\n")
     for heading, text in sections(value).items():

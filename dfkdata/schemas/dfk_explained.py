@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from dfkdata.schemas import Prompt, TextForm, Value, Variant, dfk_text
+from dfkdata.schemas import Prompt, TextForm, Value, Variant
+from dfkdata.schemas._claims import PRINTED, SYSTEM, ClaimAnswer
 
-Answer = dfk_text.Answer
+
+class Answer(ClaimAnswer):
+    """label: one of the four DFK classes. analisis: the explanation, not empty."""
+
 
 VARIANTS = {
     "conclusion": Variant(
-        Prompt((Value("text", otherwise=""),), system=dfk_text.SYSTEM),
+        Prompt((Value("text", otherwise=""),), system=SYSTEM),
         TextForm(
-            (("Penjelasan:\n", "analisis"), ("\nKesimpulan:\nLabel: ", "label")),
-            end=".",
-            printed=dfk_text.PRINTED,
+            (("Penjelasan:\n", "analisis"), ("\nKesimpulan:\nLabel: ", "label")), end=".", printed=PRINTED
         ),
     )
 }

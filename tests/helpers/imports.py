@@ -104,9 +104,10 @@ def cycles() -> list[list[str]]:
 
 
 def private_imports() -> list[str]:
-    """Imports of a private name, or from a private module, of another room."""
+    """Imports of a private name, or from a private module, of another room, and `module._name` of any module."""
     lines = []
     for module in modules().values():
+        lines += [f"{module.name}:{node.lineno} uses {ast.unparse(node)}" for node in _private_uses(module)]
         for each in module.imports:
             if room(each.source) == room(each.target):
                 continue
@@ -114,6 +115,23 @@ def private_imports() -> list[str]:
             if any(part.startswith("_") and not part.startswith("__") for part in parts):
                 lines.append(f"{each.source}:{each.line} imports {'.'.join(parts)}")
     return lines
+
+
+def _private_uses(module: Module) -> Iterator[ast.Attribute]:
+    """Yield each `name._private` in which `name` is one of our modules."""
+    known = modules()
+    ours = {
+        alias.asname or alias.name
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+        if f"{node.module}.{alias.name}" in known
+    }
+    for node in ast.walk(module.tree):
+        if not isinstance(node, ast.Attribute) or not isinstance(node.value, ast.Name):
+            continue
+        if node.value.id in ours and node.attr.startswith("_") and not node.attr.startswith("__"):
+            yield node
 
 
 def public_classes() -> dict[str, list[str]]:

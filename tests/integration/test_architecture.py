@@ -123,8 +123,9 @@ def test_no_handler_catches_everything() -> None:
 
 #: Functions that take `**keywords`, and why nothing is hidden by it.
 KEYWORDS = {
+    "dfkdata.cli.options": "the fields of `ConvertOptions`, which its signature shows",
+    "dfkdata.schemas._captions": "overrides pydantic",
     "dfkdata.schemas.caption": "overrides pydantic",
-    "dfkdata.schemas.caption_enhance": "overrides pydantic",
     "dfkeval.inference.predictor": "the fields of the prompt, which the schema names",
     "dfkeval.inference.serving.server": "handed to uvicorn",
     "dfkeval.models.image_text_processor": "overrides a processor of transformers",
@@ -144,9 +145,14 @@ def test_no_keyword_arguments_hide_parameters() -> None:
         rest = node.args.kwarg
         if rest is None or module.name in KEYWORDS:
             continue
-        if not ast.unparse(rest.annotation or rest).startswith("Unpack["):
+        written = ast.unparse(
+            rest.annotation or rest
+        )  # a ParamSpec hands the parameters of another function on
+        if not written.startswith("Unpack[") and not written.endswith(".kwargs"):
             hidden.append(f"{module.name}.{node.name}")
     assert hidden == []
+    taking = {module.name for module, node, _ in imports.functions() if node.args.kwarg is not None}
+    assert set(KEYWORDS) - taking == set(), "these take no keywords any more"
 
 
 def test_old_paths_are_named_nowhere() -> None:
@@ -159,6 +165,8 @@ def test_old_paths_are_named_nowhere() -> None:
         *ROOT.glob("docs/*.md"),
         *ROOT.glob("notebooks/*.ipynb"),
         *ROOT.glob("bench/*.py"),
+        ROOT / "Makefile",
+        ROOT / "pyproject.toml",
     ]:
         if path.name in ("CHANGELOG.md", "LOG.md"):
             continue
@@ -169,6 +177,26 @@ def test_old_paths_are_named_nowhere() -> None:
         for package, name in re.findall(r"\b(dfkdata|dfkeval|dfktrain)/(\w+)(?:\.py|/)", text):
             if name not in tops and not (ROOT / package / name).exists():
                 wrong.append(f"{path.name}: {package}/{name}")
+    assert wrong == []
+
+
+#: A path below one of the folders of this repository, as documents, comments and the Makefile write it.
+WRITTEN_PATH = re.compile(r"(?<![\w/.])((?:dfkdata|dfkeval|dfktrain|tests|bench|tools|docs)/[\w./-]*\w)")
+
+
+def test_every_path_that_is_written_anywhere_exists() -> None:
+    """What is history (CHANGELOG, the log of experiments, decisions) may name what is gone."""
+    sources = [
+        path for top in (*imports.PACKAGES, "tests", "bench", "tools") for path in (ROOT / top).rglob("*.py")
+    ]
+    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("notebooks/*.ipynb"), ROOT / "Makefile"]
+    wrong = []
+    for path in (*sources, *pages):
+        if path.name in ("CHANGELOG.md", "LOG.md"):
+            continue
+        for place in WRITTEN_PATH.findall(path.read_text(encoding="utf-8")):
+            if not any((ROOT / f"{place}{end}").exists() for end in ("", ".py")):
+                wrong.append(f"{path.relative_to(ROOT)}: {place}")
     assert wrong == []
 
 

@@ -10,6 +10,7 @@ from typer.main import get_command
 
 from dfkeval.cli import app
 from dfkeval.inference.batch import Prediction
+from dfkeval.inference.serving.limits import Limits
 from dfkeval.runs import presets
 from dfkeval.types import OUTCOMES
 from tests.helpers.places import DOCS
@@ -38,7 +39,7 @@ def test_a_command_on_the_pages_is_understood(line: str) -> None:
 
 
 def test_every_limit_is_listed_with_its_default() -> None:
-    limits = pytest.importorskip("dfkeval.inference.serving.limits").Limits()
+    limits = Limits()
     rows = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \| ([\d, ]+) \|", PAGES["serving"], re.MULTILINE)
     listed = {
         name: float(value)

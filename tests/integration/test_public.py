@@ -19,7 +19,8 @@ def test_importing_the_package_loads_no_engine() -> None:
 def test_every_public_name_can_be_loaded() -> None:
     import dfkeval as package
 
-    assert {name: getattr(package, name) is not None for name in package.__all__}
+    assert package.__all__
+    assert [name for name in package.__all__ if getattr(package, name) is None] == []
     assert callable(package.compare)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = package.nothing

@@ -7,6 +7,7 @@ import doctest
 import pytest
 
 from dfkdata import Record, schemas, training_row
+from dfkdata.common import plugins
 from dfkdata.common.errors import ConfigError
 from dfkdata.schemas import DFK, DFK_RAW, LabelSet
 from tests.helpers.examples import shown_member
@@ -34,6 +35,14 @@ def test_every_spelling_resolves_to_a_canonical_class(labels: LabelSet) -> None:
         assert resolved is not None
         assert resolved.label in labels.canonical
         assert (resolved.alias is None) == (spelling in labels.canonical)
+
+
+@pytest.mark.parametrize("name", plugins.names(schemas.FAMILY))
+def test_a_member_is_found_by_its_name_its_module_and_its_answer_class(name: str) -> None:
+    by_name = schemas.load(name)
+    module = plugins.load(schemas.FAMILY, name)
+    assert by_name.name == name
+    assert schemas.load(module) == schemas.load(module.Answer) == by_name
 
 
 def test_an_unknown_variant_names_the_choices() -> None:
