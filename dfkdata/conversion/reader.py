@@ -22,6 +22,7 @@ from dfkdata.common.errors import ConfigError, DataError
 from dfkdata.common.hashing import content_id
 from dfkdata.media.resolver import MediaResolver
 from dfkdata.rows.record import Record, Reject, RowError
+from dfkdata.validation.rules import rule_of
 
 FAMILY = "dfkdata.formats"
 Pair = tuple[Any, Record | Reject]
@@ -87,11 +88,12 @@ def media_for(part: sources.Part, images: str | Path | None, store: Path | None)
 
 
 def _named(item: Record | Reject, raw: Any) -> Record | Reject:
-    """Name a record by its content if its format left that open; one with a warning is a reject here."""
+    """Name a record by its content if its format left that open; one that breaks a strict rule is a reject here."""
     if isinstance(item, Reject):
         return item
-    if item.warnings:
-        return item.warnings[0].reject(item.source, raw)
+    for warning in item.warnings:
+        if rule_of(warning.code).default == "quarantine":
+            return warning.reject(item.source, raw)
     if item.id:
         return item if item.group else replace(item, group=item.id)
     name = turns_digest(msgspec.json.encode(item.messages), item.tools).hex()

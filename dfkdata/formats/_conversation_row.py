@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dfkdata.formats import Row, group_key, key
 from dfkdata.rows.chat_turns import Conversation, as_json, conversation, listed, tools
+from dfkdata.rows.filled_nulls import without_filled_nulls
 from dfkdata.rows.record import Record, RowError
 
 
@@ -20,6 +21,7 @@ def conversation_record(row: Row, source: str, turns: Conversation, *, keep: tup
         RowError: If tools or meta cannot be read.
     """
     definitions = tools(row.get("tools"))
+    messages, dropped = without_filled_nulls(turns.messages, definitions)
     name = key(row, "id")
     meta = row.get("meta")
     if isinstance(meta, str):  # columnar files hold it as JSON text
@@ -34,14 +36,14 @@ def conversation_record(row: Row, source: str, turns: Conversation, *, keep: tup
         keyed=bool(name),
         group=str((meta or {}).get("group") or group_key(row if meta is None else row | {"meta": meta})),
         source=source,
-        messages=turns.messages,
+        messages=messages,
         images=tuple(turns.media["image"]),
         videos=tuple(turns.media["video"]),
         audios=tuple(turns.media["audio"]),
         tools=definitions,
         gold=gold if isinstance(gold, dict) else None,
         meta=facts,
-        warnings=turns.warnings,
+        warnings=(*turns.warnings, *dropped),
     )
 
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from dfkdata.rows.filled_nulls import without_null_keywords
 from dfkdata.rows.record import Row, RowError
 
 KINDS = {"image": "images", "video": "videos", "audio": "audios"}
@@ -269,6 +270,8 @@ def tools(value: Any) -> list[dict[str, Any]] | None:
         items = [as_json(tool, "TOOLS_INVALID", "tools") if isinstance(tool, str) else tool for tool in items]
     if not isinstance(items, list) or not all(isinstance(tool, dict) for tool in items):
         raise RowError("TOOLS_INVALID", "tools are no list of definitions", path="tools", value=value)
+    if not isinstance(value, str):  # JSON text was never a column of its own
+        items = without_null_keywords(items)
     wrapped = [tool if "function" in tool else {"type": "function", "function": tool} for tool in items]
     for tool in wrapped:
         if not isinstance(tool["function"], dict) or not isinstance(tool["function"].get("name"), str):

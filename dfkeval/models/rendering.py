@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dfkdata.common.errors import DataError
+from dfkdata.rows.filled_nulls import without_filled_nulls
 from dfkeval.parsing.tags import IM_END, THINK_CLOSE, THINK_OPEN
 
 _EMPTY_THINK = re.compile(rf"(?:{THINK_OPEN})?\s*{THINK_CLOSE}\s*")
@@ -124,11 +125,12 @@ def render(
         raise DataError(f"row {row['id']}: the chat template does not read {', '.join(unknown)}")
     if "enable_thinking" in template:
         options.setdefault("enable_thinking", False)
+    turns, _ = without_filled_nulls(messages, row.get("tools"))
     from jinja2.exceptions import TemplateError
 
     try:
         text: str = processor.apply_chat_template(
-            [_plain(turn) if tokenizer_only else _without_none(turn) for turn in messages],
+            [_plain(turn) if tokenizer_only else _without_none(turn) for turn in turns],
             tools=row.get("tools") or None,
             tokenize=False,
             add_generation_prompt=generation_prompt,

@@ -42,6 +42,6 @@ def _turn(at: int, turn: Any) -> str | None:
         function = call.get("function", call)
         if not isinstance(function, dict) or not isinstance(function.get("name"), str):
             return f"{where}.tool_calls: a call names no function"
-        if not isinstance(function.get("arguments") or {}, dict):
+        if not isinstance(function.get("arguments", {}), dict):
             return f"{where}.tool_calls: arguments are not an object; dfkdata convert reads JSON text"
     return None

@@ -226,6 +226,13 @@ def test_a_turn_that_the_template_refuses_is_a_refused_row(processor: Any) -> No
             {"answer": {"tool_calls": [{"function": {"name": "emit", "arguments": "{}"}}]}},
             r"messages\[1\].tool_calls: arguments are not an object",
         ),
+        *(
+            (
+                {"answer": {"tool_calls": [{"function": {"name": "emit", "arguments": arguments}}]}},
+                r"messages\[1\].tool_calls: arguments are not an object",
+            )
+            for arguments in (None, [], ["a"], 0, 3, False, "", "text")
+        ),
     ],
 )
 def test_a_row_written_by_hand_with_a_value_of_a_wrong_kind_is_refused_with_its_place(
@@ -243,3 +250,20 @@ def test_a_row_written_by_hand_with_a_value_of_a_wrong_kind_is_refused_with_its_
     )
     read_stage(stage, Collator(processor), 0, refused)
     assert len(refused) == 1
+
+
+def test_a_null_that_the_tool_does_not_declare_is_not_trained_on(processor: Any) -> None:
+    kinds = {"kota": {"type": "string"}, "musim": {"type": ["string", "null"]}}
+    tool = {
+        "type": "function",
+        "function": {"name": "f", "parameters": {"type": "object", "properties": kinds}},
+    }
+
+    def encoded(arguments: dict[str, Any]) -> list[int]:
+        row = text_row("a", "x", "y") | {"tools": [tool]}
+        row["messages"][1] |= {"tool_calls": [{"function": {"name": "f", "arguments": arguments}}]}
+        return Collator(processor).encode(row).labels
+
+    assert encoded({"kota": "Bogor", "zona": None}) == encoded({"kota": "Bogor"})
+    assert encoded({"kota": None}) == encoded({})
+    assert encoded({"musim": None}) != encoded({})

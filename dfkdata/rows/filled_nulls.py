@@ -1,0 +1,225 @@
+"""Drop the nulls that columnar files add to tool arguments.
+
+Arrow (Parquet, `datasets`) gives every object of a column the keys of all others: the arguments of one tool come
+back with the keys of the other tools, filled with null. A template would print them, and a model would learn
+to write them.
+
+How it works: a null stays if the tool's own JSON Schema declares its key and allows null there; any other is
+dropped, and conversion warns of it (`TOOL_ARGS_NULL`)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import msgspec
+
+from dfkdata.rows.record import RowError
+
+_VALUES = ("default", "const", "enum", "examples")
+"""Keywords of a JSON Schema whose values are data, in which null is null."""
+
+_MAX_DEPTH = 64
+"""References deeper than this go in circles."""
+
+
+def without_filled_nulls(
+    messages: list[dict[str, Any]], tools: Sequence[Any] | None
+) -> tuple[list[dict[str, Any]], list[RowError]]:
+    """Return the turns without the nulls that no tool declares, and a warning for each call that lost some.
+
+    Args:
+        messages: The turns, with tool arguments as objects.
+        tools: The row's tool definitions.
+    """
+    turns, warnings = messages, list[RowError]()
+    for number, turn in enumerate(messages):
+        calls = turn.get("tool_calls")
+        if not calls or not any(map(_holds_null, map(_arguments, calls))):
+            continue
+        cleaned = []
+        for at, call in enumerate(calls):
+            call, keys = _cleaned_call(call, tools or ())
+            cleaned.append(call)
+            if keys:
+                warnings.append(_warning(f"messages.{number}.tool_calls.{at}.function.arguments", keys))
+        if turns is messages:
+            turns = [*messages]
+        turns[number] = turn | {"tool_calls": cleaned}
+    return turns, warnings
+
+
+def without_null_keywords(tools: list[Any]) -> list[Any]:
+    """Return tool definitions without the keywords that a columnar file filled with null.
+
+    `default` and `const` may mean null, so they stay, except for a `const` that the schema's type forbids."""
+    try:
+        if b":null" not in msgspec.json.encode(tools):
+            return tools
+    except UnicodeEncodeError:  # refused later, by name
+        return tools
+    return [_definition(tool) for tool in tools]
+
+
+def _definition(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_definition(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    kept = {key: item for key, item in value.items() if item is not None or key in ("default", "const")}
+    if (
+        "const" in kept
+        and kept["const"] is None
+        and "type" in kept
+        and not allows_null({"type": kept["type"]})
+    ):
+        del kept["const"]
+    return {key: item if key in _VALUES else _definition(item) for key, item in kept.items()}
+
+
+def _warning(path: str, keys: list[str]) -> RowError:
+    reason = f"null in {', '.join(keys)}, where the tool does not allow it; left out"
+    hint = "columnar files fill absent keys with null; declare the key as nullable to keep it"
+    return RowError("TOOL_ARGS_NULL", reason, path=path, value=keys, hint=hint)
+
+
+def _arguments(call: Any) -> Any:
+    function = call.get("function", call) if isinstance(call, dict) else None
+    return function.get("arguments") if isinstance(function, dict) else None
+
+
+def _holds_null(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(item is None or _holds_null(item) for item in value.values())
+    return isinstance(value, list) and any(map(_holds_null, value))
+
+
+def _cleaned_call(call: Any, tools: Sequence[Any]) -> tuple[Any, list[str]]:
+    """Return the call without filled nulls, and the paths of the keys that went."""
+    arguments = _arguments(call)
+    if not isinstance(arguments, dict) or not _holds_null(arguments):
+        return call, []
+    function = call.get("function", call)
+    parameters = _parameters(function.get("name"), tools)
+    keys: list[str] = []
+    cleaned = function | {"arguments": _cleaned(arguments, [parameters], parameters, "", keys)}
+    return (call | {"function": cleaned} if "function" in call else cleaned), keys
+
+
+def _parameters(name: Any, tools: Sequence[Any]) -> Any:
+    for tool in tools:
+        function = tool.get("function", tool) if isinstance(tool, dict) else None
+        if isinstance(function, dict) and function.get("name") == name:
+            return function.get("parameters") or {}
+    return {}
+
+
+def _cleaned(value: Any, schemas: list[Any], root: Any, path: str, keys: list[str]) -> Any:
+    """Return `value` without the nulls that `schemas`, which all speak about it, do not declare."""
+    if isinstance(value, list):
+        return [
+            _cleaned(item, [*_item_schemas(schemas, root, at)], root, f"{path}{at}.", keys)
+            if isinstance(item, dict | list)
+            else item
+            for at, item in enumerate(value)
+        ]
+    kept = {}
+    for key, item in value.items():
+        declared = [*_key_schemas(schemas, root, key)]
+        if item is None and not any(allows_null(schema, root) for schema in declared):
+            keys.append(f"{path}{key}")
+        else:
+            nested = isinstance(item, dict | list)
+            kept[key] = _cleaned(item, declared, root, f"{path}{key}.", keys) if nested else item
+    return kept
+
+
+def _branches(schemas: list[Any], root: Any, depth: int = 0) -> Iterator[dict[str, Any]]:
+    """Yield the schemas with those that they are put together from."""
+    for schema in schemas:
+        if not isinstance(schema, dict) or depth > _MAX_DEPTH:
+            continue
+        yield schema
+        parts = [_target(schema["$ref"], root)] if "$ref" in schema else []
+        for word in ("anyOf", "oneOf", "allOf"):
+            parts += schema[word] if isinstance(schema.get(word), list) else []
+        parts += [schema[word] for word in ("if", "then", "else") if word in schema]
+        yield from _branches(parts, root, depth + 1)
+
+
+def _key_schemas(schemas: list[Any], root: Any, key: str) -> Iterator[Any]:
+    for schema in _branches(schemas, root):
+        properties = schema.get("properties")
+        if isinstance(properties, dict) and key in properties:
+            yield properties[key]
+            continue
+        patterns = schema.get("patternProperties")
+        matches = [
+            value
+            for pattern, value in (patterns.items() if isinstance(patterns, dict) else ())
+            if _matches(pattern, key)
+        ]
+        yield from matches
+        if not matches and isinstance(schema.get("additionalProperties"), dict):
+            yield schema["additionalProperties"]
+
+
+def _matches(pattern: str, key: str) -> bool:
+    try:
+        return re.search(pattern, key) is not None
+    except re.error:  # ECMA syntax that Python does not know
+        return False
+
+
+def _item_schemas(schemas: list[Any], root: Any, at: int) -> Iterator[Any]:
+    for schema in _branches(schemas, root):
+        first = schema.get("prefixItems")
+        if isinstance(first, list) and at < len(first):
+            yield first[at]
+        elif "items" in schema:
+            yield schema["items"]
+
+
+def allows_null(schema: Any, root: Any = None, depth: int = 0) -> bool:
+    """Return whether a JSON Schema accepts null.
+
+    Args:
+        schema: The schema.
+        root: The document that its references point into; None is the schema itself.
+        depth: Number of references that led here.
+    """
+    root = schema if root is None else root
+    if not isinstance(schema, dict) or depth > _MAX_DEPTH:
+        return schema is True
+    kinds = schema.get("type")
+    if kinds is not None and kinds != "null" and not (isinstance(kinds, list) and "null" in kinds):
+        return False
+    if "const" in schema and schema["const"] is not None:
+        return False
+    if isinstance(schema.get("enum"), list) and None not in schema["enum"]:
+        return False
+    if "not" in schema and allows_null(schema["not"], root, depth + 1):
+        return False
+
+    def accepted(parts: list[Any]) -> list[bool]:
+        return [allows_null(part, root, depth + 1) for part in parts]
+
+    if "$ref" in schema and not accepted([_target(schema["$ref"], root)])[0]:
+        return False
+    if isinstance(schema.get("allOf"), list) and not all(accepted(schema["allOf"])):
+        return False
+    return all(
+        any(accepted(schema[word])) for word in ("anyOf", "oneOf") if isinstance(schema.get(word), list)
+    )
+
+
+def _target(reference: Any, root: Any) -> Any:
+    """Return what a reference inside the document points to; None if it points nowhere."""
+    value = root
+    if not isinstance(reference, str) or not reference.startswith("#"):
+        return None
+    for step in reference[1:].split("/")[1:]:
+        step = step.replace("~1", "/").replace("~0", "~")
+        value = value.get(step) if isinstance(value, dict) else None
+    return value
