@@ -8,6 +8,7 @@ from hashlib import sha256
 from typing import Any
 
 from dfkdata.conversion.splits import SPLITS
+from dfkdata.media.probe import Picture
 from dfkdata.rows.record import Record, Reject
 from dfkdata.schemas import Label, Schema
 
@@ -95,19 +96,26 @@ class LabelCounts:
 
 
 class ImageCounts:
-    """Count the pictures of written rows and hash their digests in order."""
+    """Count the pictures of written rows, hash their digests in order, and count what opening them changes."""
 
     def __init__(self) -> None:
-        self._count, self._hash = 0, sha256()
+        self._count, self._hash, self._changes = 0, sha256(), Counter[str]()
 
-    def add(self, digest: bytes) -> None:
+    def add(self, picture: Picture) -> None:
         """Count one picture."""
         self._count += 1
-        self._hash.update(digest)
+        self._hash.update(picture.digest)
+        if picture.changes:
+            self._changes.update(picture.changes)
 
     def facts(self) -> dict[str, Any]:
-        """Return the manifest's part: {"count", "sha256"}, empty without pictures."""
-        return {"count": self._count, "sha256": self._hash.hexdigest()} if self._count else {}
+        """Return the manifest's part: {"count", "sha256", "changed"?}, empty without pictures.
+
+        "changed" has names of `dfkdata.media.images.CHANGES` -> number of pictures."""
+        if not self._count:
+            return {}
+        changed = {"changed": dict(sorted(self._changes.items()))} if self._changes else {}
+        return {"count": self._count, "sha256": self._hash.hexdigest()} | changed
 
 
 class RunCounts:

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from dfkdata.conversion import output_folder, reader, selection
 from dfkdata.conversion.dataset_checks import DatasetChecks
 from dfkdata.conversion.job import ConversionJob
-from dfkdata.media.probe import inspect
+from dfkdata.media.images import png_bytes
+from dfkdata.media.probe import MAX_ASPECT, Picture, inspect
 from dfkdata.media.resolver import MediaResolver, store_picture
 from dfkdata.rows.messages import training_row
 from dfkdata.rows.record import Record, RowError
@@ -31,6 +33,7 @@ class BuiltRow(msgspec.Struct, frozen=True, gc=False):
         turns: Its turns as JSON.
         digest: 8 bytes over its turns, tools and media.
         group: Rows of one group go to one split.
+        pictures: What the pictures of the input are, one for each of the record's images.
     """
 
     record: Record
@@ -38,6 +41,7 @@ class BuiltRow(msgspec.Struct, frozen=True, gc=False):
     turns: bytes
     digest: bytes
     group: str
+    pictures: list[Picture]
 
 
 class RowBuilder:
@@ -48,6 +52,7 @@ class RowBuilder:
         self._schema, self._export = job.schema, job.export
         self._nulls, self._group_by = job.options.nulls, job.options.group_by
         self._identity = job.options.to == "messages"
+        self._store = job.folder.partial / output_folder.MEDIA
         self._name = job.folder.naming(job.options.paths)
         self._encode = msgspec.json.Encoder().encode
 
@@ -59,8 +64,11 @@ class RowBuilder:
         """
         if self._schema is not None:
             record = bind_gold(record, self._schema, report)
+        pictures: list[Picture] = []
+        if record.images:
+            record, pictures = self._pictures(record, report, media)
         row = training_row(record, self._schema, nulls=self._nulls)
-        files = self._files(record, row, media) if record.images or record.videos or record.audios else None
+        files = self._files(record, row, pictures) if pictures or record.videos or record.audios else None
         check_conversation(row, report)
         if self._checks.needs_rows:
             self._checks.check_row(row, record, files, report)
@@ -75,7 +83,7 @@ class RowBuilder:
             turns, digest = self._normal(row, turns, digest, report)
         if files:
             digest = sha256(b"".join((digest, *files))).digest()[:8]
-        return BuiltRow(record, row, turns, digest, group)
+        return BuiltRow(record, row, turns, digest, group, pictures)
 
     def export(self, built: BuiltRow) -> dict[str, Any]:
         """Return the row in the training layout. Raises `RowError` if the layout cannot hold it."""
@@ -86,16 +94,34 @@ class RowBuilder:
         self._export.check(written)
         return written
 
-    def _files(self, record: Record, row: dict[str, Any], media: MediaResolver) -> list[bytes]:
-        """Audit the row's pictures and write all paths as seen from the output; return what identifies the
-        files."""
-        files = [media.picture(path).digest for path in record.images]
-        store = self._job.folder.partial / output_folder.MEDIA
+    def _pictures(
+        self, record: Record, report: RowReport, media: MediaResolver
+    ) -> tuple[Record, list[Picture]]:
+        """Return the record with a still picture for each that is animated, and what its pictures are."""
+        pictures = [media.picture(path) for path in record.images]
+        if not any(picture.changes or picture.is_long for picture in pictures):
+            return record, pictures
+        paths = [*record.images]
+        for at, picture in enumerate(pictures):
+            if "first_frame" in picture.changes:
+                hint = "save the frame that counts, or --rule IMG_ANIMATED=fix to take the first"
+                reason, value = "the file holds several frames or pages", Path(paths[at]).name
+                report(RowError("IMG_ANIMATED", reason, path=f"images.{at}", value=value, hint=hint))
+                paths[at] = str(store_picture(png_bytes(paths[at], first_frame=True), self._store))
+            if picture.is_long:
+                reason = f"{picture.width} x {picture.height} pixels: one side is over {MAX_ASPECT} times the other"
+                hint, value = "crop the picture or leave the row out", Path(paths[at]).name
+                report(RowError("IMG_SHAPE", reason, path=f"images.{at}", value=value, hint=hint))
+        return replace(record, images=tuple(paths)), pictures
+
+    def _files(self, record: Record, row: dict[str, Any], pictures: list[Picture]) -> list[bytes]:
+        """Write all paths as rows name them; return what identifies the files."""
+        files = [picture.digest for picture in pictures]
         match self._job.options.materialize:
             case "link":
                 row["images"] = [self._name(path) for path in record.images]
             case "copy":
-                copies = (str(store_picture(Path(path).read_bytes(), store)) for path in record.images)
+                copies = (str(store_picture(Path(path).read_bytes(), self._store)) for path in record.images)
                 row["images"] = [self._name(path) for path in copies]
             case "embed":
                 row["images"] = [_embedded(path) for path in record.images]

@@ -146,7 +146,7 @@ class ConversionRun:
             if isinstance(item, Record):
                 report = self.rules.for_row(item.source, item.warnings)
                 built = self.builder.build(raw, item, report, media)
-                self._write(raw, built, fixed, media, hashes)
+                self._write(raw, built, fixed, hashes)
             else:
                 self.reject(item)
         except RowError as error:
@@ -158,9 +158,7 @@ class ConversionRun:
         """Quarantine a row."""
         self.writer.reject(reject)
 
-    def _write(
-        self, raw: Any, built: BuiltRow, fixed: str | None, media: MediaResolver, hashes: Sequence[int] | None
-    ) -> None:
+    def _write(self, raw: Any, built: BuiltRow, fixed: str | None, hashes: Sequence[int] | None) -> None:
         """Write a finished row to its split, unless it is a copy. Raises `RowError`."""
         record, digest = built.record, built.digest
         split = fixed or record.split or self._own_split(raw) or self.splitter(built.group)
@@ -172,10 +170,10 @@ class ConversionRun:
         self.writer.put(written, digest, split)
         if record.gold is not None:
             self.counts.labels.add(record, split)
-        pictures = [(path, media.picture(path).digest) for path in record.images] if record.images else ()
-        for _, picture in pictures:
+        for picture in built.pictures:
             self.counts.images.add(picture)
         if self.leakage is not None:
+            pictures = [*zip(record.images, (one.digest for one in built.pictures), strict=True)]
             self.leakage.add(CODE[split], record, built.group, digest[0], pictures, hashes)
 
     def _own_split(self, raw: Any) -> str | None:

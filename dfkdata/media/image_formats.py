@@ -4,11 +4,13 @@ How it works. Pixels are not decoded: a header names the size in a few microseco
 end, which decoders' own `verify` does not notice for JPEG. A PNG's chunks carry check sums, so damage in what
 decoders read of it is found; a JPEG's coded data carries none, so samples of it are searched for markers that
 cannot stand there: a long stretch of foreign bytes is found, a few changed bits are not. Formats without a
-parser here go to Pillow."""
+parser here go to Pillow. A header also says whether the picture is seen just as it is stored; only if it may
+not be (turned, transparent, 16-bit, CMYK, several frames) `dfkdata.media.images` is asked."""
 
 from __future__ import annotations
 
 import re
+from typing import NamedTuple
 from zlib import crc32
 
 from dfkdata.media.images import UnreadableImageError, opened
@@ -41,8 +43,20 @@ def read_header(data: bytes, kind: str) -> Header:
     return _PARSERS[kind](data) if kind in _PARSERS else _pillow(data)
 
 
-Header = tuple[int, int, bool]
-"""Width and height in pixels, and whether the file reaches its end marker."""
+class Header(NamedTuple):
+    """What a parser finds.
+
+    Attributes:
+        width: As stored, in pixels.
+        height: As stored, in pixels.
+        whole: Whether the file reaches its end marker.
+        plain: Whether the picture is certainly seen as it is stored: upright, opaque, 8-bit, one frame.
+    """
+
+    width: int
+    height: int
+    whole: bool
+    plain: bool = True
 
 
 class DamagedImageError(ValueError):
@@ -64,7 +78,7 @@ def _jpeg(data: bytes) -> Header:
     """Walk the segments to the first scan, past stray bytes between them as decoders do.
 
     The end is the EOI marker that closes the picture, not that of a thumbnail."""
-    at, size, code = 2, (0, 0), 0
+    at, size, code, plain = 2, (0, 0), 0, True
     while at + 1 < len(data):
         code = data[at + 1]
         if data[at] != 0xFF or code in _ALONE:
@@ -75,13 +89,16 @@ def _jpeg(data: bytes) -> Header:
             break
         if code in _FRAME:
             size = (int.from_bytes(data[at + 7 : at + 9]), int.from_bytes(data[at + 5 : at + 7]))
+            plain = plain and data[at + 9] != 4  # components: CMYK
+        plain = plain and code != 0xE1  # APP1: Exif or XMP
         at += 2 + int.from_bytes(data[at + 2 : at + 4])
     else:
         code = 0
-    return _scans(data, at, size, code)
+    width, height, whole = _scans(data, at, size, code)
+    return Header(width, height, whole, plain)
 
 
-def _scans(data: bytes, at: int, size: tuple[int, int], code: int) -> Header:
+def _scans(data: bytes, at: int, size: tuple[int, int], code: int) -> tuple[int, int, bool]:
     """Return the size, and whether the scans are whole.
 
     `code` is that of the segment at offset `at` that ended the walk (SOS or EOI), or 0 if the file ended."""
@@ -130,19 +147,25 @@ def _png(data: bytes) -> Header:
         raise ValueError("no IHDR")
     width, height = int.from_bytes(data[16:20]), int.from_bytes(data[20:24])
     view, at, pixels, name = memoryview(data), 8, 0, b""
+    plain = data[24] <= 8 and data[25] in (0, 2, 3)  # bit depth, and colours without transparency
     while name != b"IEND":
         size, name = int.from_bytes(data[at : at + 4]), data[at + 4 : at + 8]
         end = at + 8 + size
         if end + 4 > len(data):
-            return width, height, False
+            return Header(width, height, False, plain)
         checked = not pixels or not name[0] & 0x20
         if checked and crc32(view[at + 4 : end]) != int.from_bytes(data[end : end + 4]):
             raise DamagedImageError(f"the png is damaged: the check sum of its chunk at byte {at} is wrong")
         pixels += size if name == b"IDAT" else 0
+        plain = plain and name not in _PNG_NOTES
         at = end + 4
     if width * height and not pixels:
         raise DamagedImageError("the png holds no pixels: it has no IDAT chunk, or an empty one")
-    return width, height, True
+    return Header(width, height, True, plain)
+
+
+_PNG_NOTES = frozenset((b"tRNS", b"eXIf", b"acTL", b"iTXt", b"zTXt", b"tEXt"))
+"""Chunks after which a PNG may be transparent, turned or animated."""
 
 
 def _gif(data: bytes) -> Header:
@@ -150,10 +173,12 @@ def _gif(data: bytes) -> Header:
     if len(data) < 13:
         raise ValueError("no screen descriptor")
     width, height = int.from_bytes(data[6:8], "little"), int.from_bytes(data[8:10], "little")
-    at, end = 13 + _colours(data[10]), len(data)
+    at, end, frames, plain = 13 + _colours(data[10]), len(data), 0, True
     while at < end and data[at] != 0x3B:
+        frames += data[at] == 0x2C
+        plain = plain and data[at : at + 2] not in (b"!\xf9", b"!\xff")  # transparency, XMP
         at = _behind_block(data, at)
-    return width, height, at < end
+    return Header(width, height, at < end, plain and frames == 1)
 
 
 def _colours(flags: int) -> int:
@@ -183,13 +208,14 @@ def _webp(data: bytes) -> Header:
     if len(body) < 10:
         raise ValueError("no picture chunk")
     if chunk == b"VP8X":
-        return 1 + int.from_bytes(body[4:7], "little"), 1 + int.from_bytes(body[7:10], "little"), whole
+        width, height = 1 + int.from_bytes(body[4:7], "little"), 1 + int.from_bytes(body[7:10], "little")
+        return Header(width, height, whole, not body[0] & 0x1E)  # transparency, Exif, XMP, animation
     if chunk == b"VP8L":
         bits = int.from_bytes(body[1:5], "little")
-        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF), whole
+        return Header(1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF), whole, not bits >> 28 & 1)
     if chunk == b"VP8 ":
         width, height = int.from_bytes(body[6:8], "little"), int.from_bytes(body[8:10], "little")
-        return width & 0x3FFF, height & 0x3FFF, whole
+        return Header(width & 0x3FFF, height & 0x3FFF, whole)
     raise ValueError("unknown WebP chunk")
 
 
@@ -201,10 +227,10 @@ def _pillow(data: bytes) -> Header:
     if not data:
         raise ValueError("empty")
     try:
-        with opened(data) as image:
+        with opened(data, first_frame=True) as image:
             if image.width * image.height <= MAX_PIXELS:
                 image.load()
-            return image.width, image.height, True
+            return Header(image.width, image.height, True, plain=False)
     except UnreadableImageError as error:
         if error.too_large:
             raise RowError("IMG_BOMB", error.problem, path="images", hint="scale the picture down") from error

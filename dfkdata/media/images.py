@@ -1,17 +1,21 @@
 """Open and measure pictures: the only place where a picture becomes pixels or a size.
 
 How it works. A picture is a path, a `data:` URI, bytes, or a Pillow image. Conversion, training, evaluation
-and reports all come here, so what applies to every picture (such as its orientation) is decided in `opened`.
-Pillow is imported on first use."""
+and reports all come here, so every picture is seen in one way: turned as its orientation says (Exif or XMP),
+transparency on white, 16-bit and float values scaled to 8 bit, colours as RGB. A file of several frames or
+pages is refused unless the first is asked for. Colour profiles are not applied. Pillow is imported on first
+use."""
 
 from __future__ import annotations
 
 import base64
+import binascii
 import io
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from dfkdata.common.errors import DataError
 
@@ -32,14 +36,20 @@ class UnreadableImageError(DataError):
         self.problem, self.too_large = problem, too_large
 
 
+class AnimatedImageError(UnreadableImageError):
+    """A file with several frames or pages, of which a model would see one."""
+
+
 @contextmanager
-def opened(image: ImageSource) -> Iterator[Any]:
-    """Open a picture as a Pillow image that decodes on demand.
+def opened(image: ImageSource, *, first_frame: bool = False) -> Iterator[Any]:
+    """Open a picture as a Pillow image that decodes on demand, with its pixels as they are in the file.
 
     Args:
         image: A path, a `data:` URI, bytes, or a Pillow image, which is given back as it is.
+        first_frame: Whether of several frames the first is taken, instead of refusing the file.
 
     Raises:
+        AnimatedImageError: If the file holds several frames.
         UnreadableImageError: If the picture cannot be opened, or cannot be decoded inside the `with` block.
     """
     from PIL import Image as Pillow
@@ -47,44 +57,241 @@ def opened(image: ImageSource) -> Iterator[Any]:
 
     try:
         if isinstance(image, Pillow.Image):
+            _check_frames(image, image, first_frame)
             yield image
         else:
-            with Pillow.open(_file(image)) as picture:
+            with _file(image) as file, Pillow.open(file) as picture:
+                _check_frames(picture, image, first_frame)
                 yield picture
-    except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Pillow.DecompressionBombError) as error:
+    except (
+        OSError, ValueError, SyntaxError, UnidentifiedImageError, Pillow.DecompressionBombError,
+        TypeError, struct.error, EOFError, binascii.Error,
+    ) as error:  # fmt: skip  # plugins of Pillow raise all of these for broken files
         problem, too_large = (
             str(error) or type(error).__name__,
             isinstance(error, Pillow.DecompressionBombError),
         )
-        message = f"image {_name(image)}: cannot be read ({problem})"
+        message = f"image {image_name(image)}: cannot be read ({problem})"
         raise UnreadableImageError(message, problem=problem, too_large=too_large) from error
 
 
-def open_image(image: ImageSource) -> Any:
-    """Return a picture as an RGB Pillow image.
+_STILL = ("MPO", "PSD")
+"""Formats whose first frame is the picture; the others are its previews or layers."""
+
+
+def _check_frames(picture: Any, image: ImageSource, first_frame: bool) -> None:
+    if not first_frame and _frames(picture):
+        problem = (
+            "it holds several frames or pages; save the one that counts, or let"
+            " dfkdata convert --rule IMG_ANIMATED=fix write the first"
+        )
+        raise AnimatedImageError(f"image {image_name(image)}: {problem}", problem=problem)
+
+
+def _frames(picture: Any) -> bool:
+    return picture.format not in _STILL and bool(getattr(picture, "is_animated", False))
+
+
+def open_image(image: ImageSource, *, first_frame: bool = False) -> Any:
+    """Return a picture as an RGB Pillow image, upright and on white.
+
+    Args:
+        image: A path, a `data:` URI, bytes, or a Pillow image.
+        first_frame: Whether of several frames the first is taken, instead of refusing the file.
+
+    Raises:
+        UnreadableImageError: If the picture is missing or broken, or holds several frames.
+    """
+    with opened(image, first_frame=first_frame) as picture:
+        return pixels(picture, "RGB")
+
+
+def pixels(picture: Any, mode: str) -> Any:
+    """Return an opened Pillow image in another mode ("RGB" or "L"), upright, opaque and with 8 bits."""
+    turn = _TURNS.get(_orientation(picture))
+    picture.load()
+    if picture.format == "TIFF":  # Pillow has turned it while loading
+        turn = _TURNS.get(_orientation(picture))
+    flat = _on_white(_eight_bit(picture)).convert(mode)
+    return flat if turn is None else flat.transpose(turn)
+
+
+_ORIENTATION = 0x0112
+_TURNS = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}
+"""Orientation of Exif -> number of the `PIL.Image.Transpose` that undoes it."""
+
+_LATE_NOTES = (b"eXIf", b"XML:com.adobe.xmp", b"Raw profile type exif")
+"""What a PNG's notes of its orientation hold; they may stand behind the pixels."""
+
+
+def _orientation(picture: Any) -> int:
+    """Return the orientation from 1 to 8; 1 if there is none, or if the notes cannot be read."""
+    from PIL import Image as Pillow
+
+    read = picture.getexif
+    if picture.format == "PNG" and not _has_late_notes(picture):
+        read = lambda: Pillow.Image.getexif(picture)  # noqa: E731  # PNG's own decodes all pixels first
+    try:
+        value = read().get(_ORIENTATION)
+    except (ValueError, SyntaxError, KeyError, TypeError, struct.error, EOFError, OverflowError):
+        return 1
+    return value if isinstance(value, int) and value in _TURNS else 1
+
+
+def _has_late_notes(picture: Any) -> bool:
+    file = getattr(picture, "fp", None)
+    if file is None:  # loaded, so the notes are read
+        return True
+    place = file.tell()
+    file.seek(0)
+    data = file.read()
+    file.seek(place)
+    return any(note in data for note in _LATE_NOTES)
+
+
+def _eight_bit(picture: Any) -> Any:
+    """Return a picture of 16-bit, 32-bit or float values as one of 8 bits; others as they are.
+
+    16-bit values keep their upper byte, as readers of 16-bit colours do. Floats from 0 to 1 are scaled by
+    that range, 32-bit values by that of 16 bits if they fit it; values that use the range of 8 bits stay, and
+    all others are stretched from their least to their largest."""
+    if picture.mode[0] not in "IF":
+        return picture
+    import numpy
+    from PIL import Image as Pillow
+
+    values = numpy.asarray(picture if ";" not in picture.mode else picture.convert("I"))
+    if ";" in picture.mode or (picture.mode == "I" and _within(values, 256, 65535)):
+        scaled = values >> 8
+    elif picture.mode == "F" and _within(values, 0, 1):
+        scaled = numpy.nan_to_num(values, posinf=1, neginf=0) * 255 + 0.5
+    elif _within(values, 0 if picture.mode == "I" else 128, 255):
+        scaled = numpy.nan_to_num(values, posinf=255, neginf=0)
+    else:
+        scaled = _stretched(values.astype(numpy.float64))
+    flat = Pillow.fromarray(scaled.clip(0, 255).astype(numpy.uint8))
+    clear = picture.info.get("transparency")
+    if isinstance(clear, int) and ";" in picture.mode:
+        flat.paste(255, mask=Pillow.fromarray((values == clear).astype(numpy.uint8) * 255))
+    flat.info = {key: value for key, value in picture.info.items() if key != "transparency"}
+    return flat
+
+
+def _within(values: Any, least: float, most: float) -> bool:
+    """Return whether no value is negative, and the largest lies from `least` to `most`; inf and nan aside."""
+    import numpy
+
+    finite = values[numpy.isfinite(values)]
+    return bool(finite.size) and finite.min() >= 0 and least <= finite.max() <= most
+
+
+def _stretched(values: Any) -> Any:
+    import numpy
+
+    finite = values[numpy.isfinite(values)]
+    low, high = (finite.min(), finite.max()) if finite.size else (0.0, 0.0)
+    values = numpy.nan_to_num(values, nan=low, posinf=high, neginf=low)
+    return (values - low) * (255 / (high - low) if high > low else 0.0) + 0.5
+
+
+def _transparent(picture: Any) -> bool:
+    palette = getattr(picture, "palette", None) if picture.mode == "P" else None
+    alpha = picture.mode in ("RGBA", "LA", "PA", "La", "RGBa")
+    return alpha or "transparency" in picture.info or (palette is not None and palette.mode == "RGBA")
+
+
+def _on_white(picture: Any) -> Any:
+    """Return a picture with its transparency laid on white, and an opaque one as it is."""
+    from PIL import Image as Pillow
+
+    if not _transparent(picture):
+        return picture
+    clear = picture.info.get("transparency")
+    if picture.mode == "RGB" and isinstance(clear, tuple) and max(clear) > 255:  # 16-bit colours
+        picture = picture.copy()
+        picture.info["transparency"] = tuple(value >> 8 for value in clear)
+    if picture.mode == "La":
+        picture = picture.convert("LA")
+    layer = picture.convert("RGBA")
+    return Pillow.alpha_composite(Pillow.new("RGBA", layer.size, "white"), layer)
+
+
+def image_size(image: ImageSource) -> tuple[int, int]:
+    """Return (width, height) in pixels of the upright picture, from the header alone if that tells.
 
     Args:
         image: A path, a `data:` URI, bytes, or a Pillow image.
 
     Raises:
-        UnreadableImageError: If the picture is missing or broken.
+        UnreadableImageError: If the picture is missing, its header is broken, or it holds several frames.
     """
     with opened(image) as picture:
-        return picture.convert("RGB")
+        return _upright_size(picture)
 
 
-def image_size(image: ImageSource) -> tuple[int, int]:
-    """Return (width, height) in pixels, read from the header alone.
+def _upright_size(picture: Any) -> tuple[int, int]:
+    if picture.format == "TIFF":  # releases of Pillow differ in what its size is before loading
+        picture.load()
+    width, height = int(picture.width), int(picture.height)
+    return (height, width) if _orientation(picture) >= 5 else (width, height)
 
-    Args:
-        image: A path, a `data:` URI, bytes, or a Pillow image.
+
+class ImageTraits(NamedTuple):
+    """What a picture's header says.
+
+    Attributes:
+        width: Of the upright picture, in pixels.
+        height: Of the upright picture, in pixels.
+        changes: What `open_image` does to its pixels, names of `CHANGES`.
+    """
+
+    width: int
+    height: int
+    changes: tuple[str, ...]
+
+
+CHANGES = {
+    "first_frame": "first of several frames or pages taken",
+    "turned": "turned as its orientation says",
+    "on_white": "transparency laid on white",
+    "scaled": "16-bit or float values scaled to 8 bit",
+    "from_cmyk": "CMYK turned into RGB",
+}
+"""What opening does to pixels; palettes and grey pictures become RGB without a change of colours."""
+
+
+def image_traits(image: ImageSource) -> ImageTraits:
+    """Return the size of a picture and what opening it changes; of several frames, those of the first.
 
     Raises:
         UnreadableImageError: If the picture is missing or its header is broken.
     """
-    with opened(image) as picture:
-        width, height = picture.size
-        return int(width), int(height)
+    with opened(image, first_frame=True) as picture:
+        deep = picture.mode[0] in "IF" or any(";16" in str(tile) for tile in getattr(picture, "tile", ()))
+        marks = {
+            "first_frame": _frames(picture),
+            "turned": _orientation(picture) > 1,
+            "on_white": _transparent(picture),
+            "scaled": deep,
+            "from_cmyk": picture.mode == "CMYK",
+        }
+        width, height = _upright_size(picture)
+    return ImageTraits(width, height, tuple(name for name in CHANGES if marks[name]))
+
+
+def png_bytes(image: ImageSource, *, first_frame: bool = False) -> bytes:
+    """Return what `open_image` sees as the bytes of a PNG.
+
+    Args:
+        image: A path, a `data:` URI, bytes, or a Pillow image.
+        first_frame: Whether of several frames the first is taken, instead of refusing the file.
+
+    Raises:
+        UnreadableImageError: If the picture is missing or broken, or holds several frames.
+    """
+    buffer = io.BytesIO()
+    open_image(image, first_frame=first_frame).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 class Thumbnail(NamedTuple):
@@ -109,16 +316,19 @@ def thumbnail(image: ImageSource, box: tuple[int, int], *, quality: int) -> Thum
     return Thumbnail(uri, small.width, small.height)
 
 
-def _name(image: ImageSource) -> str:
-    """Return a path, or the start of a `data:` URI, for messages."""
+def image_name(image: ImageSource) -> str:
+    """Return how messages call a picture: its path, the start of its `data:` URI, or its kind."""
     if isinstance(image, str | Path):
         return f"{image!s:.200}"
-    return f"{len(image)} bytes" if isinstance(image, bytes) else type(image).__name__
+    return f"of {len(image)} bytes" if isinstance(image, bytes) else f"of type {type(image).__name__}"
 
 
-def _file(image: str | Path | bytes) -> Any:
+def _file(image: Any) -> BinaryIO:
+    """Return a picture's bytes as a file; by its name, Pillow would map a turned TIFF with its sides swapped."""
     if isinstance(image, bytes):
         return io.BytesIO(image)
+    if not isinstance(image, str | Path):
+        raise TypeError("a picture is a path, a data: URI, bytes or a Pillow image")
     if not str(image).startswith("data:"):
-        return image
+        return Path(image).open("rb")
     return io.BytesIO(base64.b64decode(str(image).partition(",")[2], validate=True))

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from dfkdata.media.images import UnreadableImageError, opened
+from dfkdata.media.images import UnreadableImageError, opened, pixels
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -41,11 +41,10 @@ def decode(path: str, *, whole: bool = True) -> DecodedPicture:
     from PIL.Image import Resampling
 
     try:
-        with opened(path) as image:
+        with opened(path, first_frame=True) as image:
             if not whole:
                 image.draft("L", (72, 64))
-            image.load()
-            small = image.convert("L").resize((9, 8), Resampling.BILINEAR)
+            small = pixels(image, "L").resize((9, 8), Resampling.BILINEAR)
     except UnreadableImageError as error:
         return DecodedPicture(error.problem, 0)
     cells = small.tobytes()

@@ -12,9 +12,12 @@ from hashlib import sha256
 from typing import NamedTuple
 
 from dfkdata.media.image_formats import MAX_PIXELS, DamagedImageError, picture_kind, read_header
+from dfkdata.media.images import ImageTraits, UnreadableImageError, image_traits
 from dfkdata.rows.record import RowError
 
 MAX_BYTES = 1 << 29
+MAX_ASPECT = 200
+"""Largest ratio of an image's sides that the image processors of Qwen models take."""
 
 
 class Picture(NamedTuple):
@@ -22,10 +25,11 @@ class Picture(NamedTuple):
 
     Attributes:
         kind: "jpeg", "png", "gif", "webp" or "other".
-        width: In pixels.
-        height: In pixels.
+        width: Of the upright picture, in pixels.
+        height: Of the upright picture, in pixels.
         size: Of the file, in bytes.
         digest: The SHA-256 of the file.
+        changes: What opening it does to its pixels, names of `dfkdata.media.images.CHANGES`.
     """
 
     kind: str
@@ -33,6 +37,12 @@ class Picture(NamedTuple):
     height: int
     size: int
     digest: bytes
+    changes: tuple[str, ...] = ()
+
+    @property
+    def is_long(self) -> bool:
+        """Whether one side is more than `MAX_ASPECT` times the other."""
+        return max(self.width, self.height) > MAX_ASPECT * min(self.width, self.height)
 
 
 def _without_waiting(path: str, flags: int) -> int:
@@ -73,7 +83,7 @@ def inspect(data: bytes, name: str = "") -> Picture:
     """
     kind = picture_kind(data)
     try:
-        width, height, whole = read_header(data, kind)
+        width, height, whole, plain = read_header(data, kind)
     except (IndexError, ValueError) as error:
         reason = "empty file" if not data else f"no readable picture header ({kind or 'unknown kind'})"
         reason = str(error) if isinstance(error, DamagedImageError) else reason
@@ -88,4 +98,15 @@ def inspect(data: bytes, name: str = "") -> Picture:
     if width * height > MAX_PIXELS:
         reason = f"{width} x {height} pixels, the limit is {MAX_PIXELS}"
         raise RowError("IMG_BOMB", reason, path="images", value=name, hint="scale the picture down")
-    return Picture(kind or "other", width, height, len(data), sha256(data).digest())
+    changes: tuple[str, ...] = ()
+    if not plain:
+        width, height, changes = _traits(data, name)
+    return Picture(kind or "other", width, height, len(data), sha256(data).digest(), changes)
+
+
+def _traits(data: bytes, name: str) -> ImageTraits:
+    try:
+        return image_traits(data)
+    except UnreadableImageError as error:
+        hint = "replace the file or leave the row out"
+        raise RowError("IMG_UNREADABLE", error.problem, path="images", value=name, hint=hint) from error

@@ -80,6 +80,16 @@ RULES: dict[str, Rule] = {
     ),
     "IMG_TRUNCATED": Rule("an image file reaches its end marker", about="media"),
     "IMG_BOMB": Rule("an image stays under the pixel limit", about="media"),
+    "IMG_ANIMATED": Rule(
+        "an image file holds one frame (fix: the first is written and used)",
+        policies=("quarantine", "fix"),
+        about="media",
+    ),
+    "IMG_SHAPE": Rule(
+        "an image is at most 200 times as long as it is wide, which is what Qwen's processors take",
+        policies=_SOFT,
+        about="media",
+    ),
     "IMG_COUNT": Rule("there are as many image placeholders as images", policies=_SOFT),
     "CONTROL_TOKEN": Rule("text holds no control token of a tokenizer, such as <|im_end|>", policies=_SOFT),
     "IMG_POSITION": Rule("media placeholders stand in user and tool turns", policies=_SOFT),

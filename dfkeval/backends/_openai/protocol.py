@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dfkdata.common.errors import ConfigError, DataError
+from dfkdata.media.images import image_traits, png_bytes
 from dfkeval.parsing import reasoning
 from dfkeval.parsing.label_confidence import from_alternatives
 from dfkeval.parsing.tags import THINK_CLOSE, TOOL_CALL_CLOSE, TOOL_CALL_OPEN
@@ -146,8 +147,18 @@ def _part(part: dict[str, Any], images: Iterator[str]) -> dict[str, Any]:
         raise DataError("the row has more image placeholders than images")
     return {
         "type": "image_url",
-        "image_url": {"url": path if path.startswith("data:") else data_uri(Path(path))},
+        "image_url": {"url": _address(path)},
     }
+
+
+def _address(image: str) -> str:
+    """Return a picture as a `data:` URI: its own bytes, unless seeing it changes its pixels.
+
+    Servers differ in whether they turn a picture and in what they lay under it, so they get what training
+    saw. Raises `DataError` for a picture that cannot be read or holds several frames."""
+    if image_traits(image).changes:
+        return f"data:image/png;base64,{base64.b64encode(png_bytes(image)).decode()}"
+    return image if image.startswith("data:") else data_uri(Path(image))
 
 
 def _call(call: dict[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import re
 import threading
@@ -16,9 +17,11 @@ import httpx
 import msgspec
 import pytest
 from msgspec.structs import replace
+from PIL import Image
 
 import dfkeval
 from dfkdata.common.errors import BackendError, ConfigError
+from dfkdata.media.images import image_size, open_image
 from dfkeval import evaluate
 from dfkeval.backends import openai
 from dfkeval.backends._openai.retry import RequestFailed, Retry, Servers, duration, wait_of
@@ -26,6 +29,7 @@ from dfkeval.evaluation import constraints
 from dfkeval.parsing.toolcall import write_tool_call
 from dfkeval.runs.config import EvalConfig
 from dfkeval.types import Completion, Constraint, Request, Sampling
+from tests.helpers.pictures import KINDS
 from tests.helpers.runs import CAPTION, DFK, gold_answers, write_rows
 
 Answer = Callable[[dict[str, Any], int], tuple[int, bytes]]
@@ -265,7 +269,7 @@ def test_the_request_carries_images_tools_and_settings(
     serve: Callable[[Answer], Server], tmp_path: Path
 ) -> None:
     server = serve(lambda body, n: (200, chat("x")))
-    (tmp_path / "p.png").write_bytes(b"the bytes")
+    (tmp_path / "p.png").write_bytes(KINDS["png"])
     parts = [{"type": "image"}, {"type": "text", "text": "q"}]
     request = Request(
         id="a",
@@ -276,7 +280,7 @@ def test_the_request_carries_images_tools_and_settings(
     ask(server.url, [request], sampling=Sampling(max_new_tokens=9, stop=("</tool_call>",), top_k=5))
     body = server.bodies[0]
     url = body["messages"][0]["content"][0]["image_url"]["url"]
-    assert url == "data:image/png;base64," + base64.b64encode(b"the bytes").decode()
+    assert url == "data:image/png;base64," + base64.b64encode(KINDS["png"]).decode()
     assert body["tools"] == CAPTION.tools
     assert body["chat_template_kwargs"] == {"enable_thinking": False}
     assert (body["max_tokens"], body["stop"], body["top_k"], "top_p" in body) == (
@@ -664,7 +668,26 @@ def test_rows_and_drawings_are_drawn_with_seeds_of_their_own_and_greedy_ones_wit
 
 
 def test_an_embedded_picture_travels_as_it_is() -> None:
-    uri = "data:image/png;base64,eA=="
+    uri = "data:image/png;base64," + base64.b64encode(KINDS["png"]).decode()
     request = Request(id="a", messages=[{"role": "user", "content": [{"type": "image"}]}], images=(uri,))
     found = openai.body(request, Sampling(), "m")
     assert found["messages"][0]["content"][0]["image_url"]["url"] == uri
+
+
+def test_a_picture_that_is_changed_when_seen_travels_as_what_training_saw(
+    serve: Callable[[Answer], Server], tmp_path: Path
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.effect_noise((60, 40), 50).save(tmp_path / "a.jpg", exif=exif)
+    Image.new("RGBA", (60, 40), (0, 0, 0, 0)).save(tmp_path / "b.png")
+    paths = [str(tmp_path / name) for name in ("a.jpg", "b.png")]
+    paths.append("data:image/png;base64," + base64.b64encode((tmp_path / "b.png").read_bytes()).decode())
+    server = serve(lambda body, n: (200, chat("x")))
+    turn = {"role": "user", "content": [{"type": "image"}] * 3}
+    ask(server.url, [Request(id="a", messages=[turn], images=tuple(paths))])
+    for part, path in zip(server.bodies[0]["messages"][0]["content"], paths, strict=True):
+        data = base64.b64decode(part["image_url"]["url"].removeprefix("data:image/png;base64,"))
+        sent = Image.open(io.BytesIO(data))
+        assert (sent.mode, sent.size) == ("RGB", image_size(path))
+        assert sent.tobytes() == open_image(path).tobytes()
