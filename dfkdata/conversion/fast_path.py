@@ -76,6 +76,8 @@ class PlainTextBatcher:
         group = item.group if self._group_by is None else selection.text(raw, self._group_by)
         if not question or item.gold is not None or group is None:
             return False
+        if text.may_be_damaged(item.messages[-1]["content"][0]["text"]):
+            return False
         try:
             turns = self._encode(item.messages)
             self._encode((item.source, item.id, group))

@@ -70,6 +70,7 @@ class RowBuilder:
         row = training_row(record, self._schema, nulls=self._nulls)
         files = self._files(record, row, pictures) if pictures or record.videos or record.audios else None
         check_conversation(row, report)
+        texts.check_answers(record, row["messages"], report)
         if self._checks.needs_rows:
             self._checks.check_row(row, record, files, report)
         turns: bytes = self._encode(row["messages"])

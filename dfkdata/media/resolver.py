@@ -6,18 +6,18 @@ Guarantees:
 - Remote images are never fetched."""
 
 # Paths stay strings here: building a Path costs more than the check it is for.
-# ruff: noqa: PTH100, PTH114, PTH113, PTH118, PTH119, PTH120, PTH202
+# ruff: noqa: PTH100, PTH114, PTH113, PTH118, PTH202
 
 from __future__ import annotations
 
 import base64
 import binascii
-import difflib
 import os
 from functools import lru_cache
 from pathlib import Path
 from urllib.parse import unquote
 
+from dfkdata.media._suggestions import suggestion
 from dfkdata.media.probe import Picture, audit, inspect
 from dfkdata.rows.record import RowError
 
@@ -61,10 +61,10 @@ class MediaResolver:
         paths = [os.path.join(root, name) for root in self.roots]
         inside = [path for path in paths if self._below(os.path.normpath(path))]
         if not inside:
-            raise _outside(name)
+            raise _outside(name, suggestion(name, self.real_roots) if os.path.isabs(name) else "")
         existing = [path for path in inside if os.path.lexists(path)]
         if not existing:
-            hint = self._suggestion(name)
+            hint = suggestion(name, self.real_roots)
             reason = "no such file under the image root"
             raise RowError("IMG_MISSING", reason, path="images", value=name, hint=hint)
         if len(existing) > 1 and len({os.path.realpath(path) for path in existing}) > 1:
@@ -118,16 +118,6 @@ class MediaResolver:
     def _below(self, path: str) -> bool:
         return path.startswith(self._prefixes)
 
-    def _suggestion(self, name: str) -> str:
-        """Return a hint with the nearest existing name in the same folder; it is never used by itself."""
-        for root in self.real_roots:
-            folder = os.path.realpath(os.path.join(root, os.path.dirname(name)))
-            if folder == root or folder.startswith(root + os.sep):
-                near = difflib.get_close_matches(os.path.basename(name), _listing(folder), n=1)
-                if near:
-                    return f"did you mean {os.path.join(os.path.dirname(name), near[0])!r}?"
-        return "paths start at the image root (--images), by default the input's folder"
-
     def _stored(self, uri: str) -> str:
         """Write the picture of a `data:` URI into the store and return its path."""
         if self.store is None:
@@ -143,21 +133,13 @@ class MediaResolver:
         return str(store_picture(data, self.store))
 
 
-def _outside(name: str) -> RowError:
+def _outside(name: str, suggested: str = "") -> RowError:
     hint = "copy the file under the image root, or name its folder with --images"
+    if suggested.startswith("did you mean"):
+        hint = f"{suggested}; else {hint}"
     return RowError(
         "IMG_OUTSIDE", "the file lies outside the image roots", path="images", value=name, hint=hint
     )
-
-
-@lru_cache(maxsize=64)
-def _listing(folder: str) -> tuple[str, ...]:
-    """Return at most 20,000 names of `folder`, which is enough for a suggestion."""
-    try:
-        with os.scandir(folder) as entries:
-            return tuple(entry.name for _, entry in zip(range(20_000), entries, strict=False))
-    except OSError:
-        return ()
 
 
 def store_picture(data: bytes, store: Path) -> Path:

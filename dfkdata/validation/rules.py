@@ -126,6 +126,14 @@ RULES: dict[str, Rule] = {
         "100 to 100,000 training rows, as the swift layout's publisher recommends", "warn", ("warn", "off")
     ),
     "SPLIT_EMPTY": Rule("a split that was asked for holds rows", "warn", ("warn", "off")),
+    "ANSWER_MISSING_VALUE": Rule(
+        "an answer is no sign of a missing value (nan, null) and holds no spreadsheet error (#VALUE!)",
+        "warn",
+        _SOFT,
+    ),
+    "TEXT_DAMAGED": Rule(
+        "an answer holds no NUL and no U+FFFD, the sign for a lost character", "warn", _SOFT
+    ),
     "TEXT_NFC": Rule("text is in Unicode normal form C", "fix", ("fix", *_SOFT)),
     "ZERO_WIDTH": Rule("text holds no invisible characters", "warn", ("fix", *_SOFT)),
     "CLASS_RARE": Rule("each class has at least 5 % of the rows", "warn", ("warn", "off")),
