@@ -61,7 +61,7 @@ class MediaResolver:
         paths = [os.path.join(root, name) for root in self.roots]
         inside = [path for path in paths if self._below(os.path.normpath(path))]
         if not inside:
-            raise _outside(name, suggestion(name, self.real_roots) if os.path.isabs(name) else "")
+            raise _outside(name, suggestion(name, self.real_roots) if name.startswith("/") else "")
         existing = [path for path in inside if os.path.lexists(path)]
         if not existing:
             hint = suggestion(name, self.real_roots)
