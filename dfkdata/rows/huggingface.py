@@ -9,6 +9,7 @@ so rows that hold such numbers raise `DataError`."""
 from __future__ import annotations
 
 import binascii
+import io
 import re
 from base64 import b64decode
 from collections.abc import Iterable, Iterator
@@ -145,6 +146,8 @@ def _from_file(path: str, _content: str, how: _How) -> Iterator[dict[str, Any]]:
 
 
 def _row(row: dict[str, Any], how: _How) -> dict[str, Any]:
+    if "id" not in row:
+        raise DataError(f"row {row!r:.200}: has no `id`; give each row a text of its own")
     for key in ("messages", "tools", "meta"):
         _check_numbers(row.get(key), f"{row.get('id')}: {key}")
     images = row.get("images") or []
@@ -156,14 +159,26 @@ def _row(row: dict[str, Any], how: _How) -> dict[str, Any]:
     return {
         "id": str(row["id"]),
         "messages": row["messages"],
-        "images": [_picture(image, how) for image in images],
+        "images": [_named_picture(image, how, row["id"]) for image in images],
         "tools": row.get("tools") or [],
         "meta": row.get("meta") or {},
     } | {name: row.get(name) or [] for name in how.more}
 
 
-def _picture(path: str, how: _How) -> str | dict[str, Any]:
-    """Return a path as it is, or a picture's bytes; of a `data:` URI the bytes if pictures are wanted."""
+def _named_picture(image: Any, how: _How, row_id: Any) -> str | dict[str, Any]:
+    try:
+        return _picture(image, how)
+    except DataError as error:
+        raise DataError(f"row {row_id}: {error}") from error
+
+
+def _picture(image: Any, how: _How) -> str | dict[str, Any]:
+    """Return a path as it is, or a picture's bytes; of what is embedded the bytes if pictures are wanted."""
+    if not isinstance(image, str | Path):
+        if not (how.images or how.embed):
+            raise DataError(f"a picture of type {type(image).__name__} has no path; leave images=False out")
+        return {"bytes": image if isinstance(image, bytes) else _saved(image), "path": None}
+    path = str(image)
     if path.startswith("data:") and (how.images or how.embed):
         try:
             return {"bytes": b64decode(path.partition(",")[2]), "path": None}
@@ -175,6 +190,16 @@ def _picture(path: str, how: _How) -> str | dict[str, Any]:
         return {"bytes": Path(path).read_bytes(), "path": Path(path).name}
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def _saved(image: Any) -> bytes:
+    """Return a Pillow image as a PNG; anything else raises `DataError`."""
+    if not hasattr(image, "getpixel"):
+        kind = type(image).__name__
+        raise DataError(f"{kind} is no picture; give a path, a data: URI, bytes or a Pillow image")
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def _check_numbers(value: Any, where: str) -> None:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from dfkdata.common.errors import DataError
-from dfkdata.media.images import image_size, open_image
+from dfkdata.media.images import ImageSource, image_name, image_size, open_image
 from dfkeval.models.rendering import render_sample
 from dfktrain.data import masking, row_schema, video
 from dfktrain.data.masking import IGNORE, EncodedSample
@@ -74,7 +74,8 @@ class Collator:
         """Return a batch of B rows, padded on the right to T tokens.
 
         Args:
-            rows: Rows of the messages layout, or encoded samples.
+            rows: Rows of the messages layout, or encoded samples. `images` holds paths, `data:` URIs,
+                bytes or Pillow images.
 
         Returns:
             input_ids, attention_mask and labels (B, T) int64; labels are -100 at tokens without loss. For a
@@ -93,9 +94,9 @@ class Collator:
             return batch
         at_videos = batch["input_ids"] == self.video_id
         batch["mm_token_type_ids"] = (batch["input_ids"] == self.image_id).long() + 2 * at_videos.long()
-        paths = [path for sample in samples for path in sample.images]
+        images = [(sample.id, image) for sample in samples for image in sample.images]
         videos = [path for sample in samples for path in sample.videos]
-        batch |= self._pixels(paths) if paths else {}
+        batch |= self._pixels(images) if images else {}
         return batch | (video.tensors(self.processor, videos, int(at_videos.sum())) if videos else {})
 
     def encode(self, row: dict[str, Any]) -> EncodedSample:
@@ -128,7 +129,7 @@ class Collator:
                 raise DataError(f"row {row['id']}: holds {kind}: {unread[kind]}")
 
     def _repeat_placeholders(
-        self, row_id: str, ids: list[int], labels: list[int], images: tuple[str, ...]
+        self, row_id: str, ids: list[int], labels: list[int], images: tuple[ImageSource, ...]
     ) -> tuple[list[int], list[int]]:
         """Repeat each placeholder as often as its image has tokens."""
         placeholders = 0 if self.image_id is None else ids.count(self.image_id)
@@ -139,7 +140,7 @@ class Collator:
         if not images:
             return ids, labels
         try:
-            counts = iter([self.image_tokens(path) for path in images])
+            counts = iter([self.image_tokens(image) for image in images])
         except DataError as error:
             raise DataError(f"row {row_id}: {error}") from error
         wide_ids: list[int] = []
@@ -150,19 +151,23 @@ class Collator:
             wide_labels += [IGNORE if token == self.image_id else label] * times
         return wide_ids, wide_labels
 
-    def image_tokens(self, path: str) -> int:
+    def image_tokens(self, image: ImageSource) -> int:
         """Return the number of tokens of an image at this pixel budget, from its header.
+
+        Args:
+            image: A path, a `data:` URI, bytes, or a Pillow image.
 
         Raises:
             DataError: The image cannot be opened, or the model sees no images.
         """
+        name = f"image {image_name(image)}"
         if self.image_processor is None:
-            raise DataError(f"{path}: this model sees no images; use model.kind: vlm or modality: text")
-        width, height = image_size(path)
+            raise DataError(f"{name}: this model sees no images; use model.kind: vlm or modality: text")
+        width, height = image_size(image)
         try:
             patches = self.image_processor.get_number_of_image_patches(height, width, self._budget())
         except ValueError as error:  # the processor's own limit on the aspect ratio
-            raise DataError(f"{path}: {error}") from error
+            raise DataError(f"{name}: {error}") from error
         return int(patches) // int(self.image_processor.merge_size) ** 2
 
     def _budget(self) -> dict[str, Any]:
@@ -171,14 +176,21 @@ class Collator:
         low, high = self.size["shortest_edge"], self.size["longest_edge"]
         return {"size": dict(self.size), "min_pixels": low, "max_pixels": high}
 
-    def _pixels(self, paths: list[str]) -> dict[str, Tensor]:
-        opened = [open_image(path) for path in paths]
-        out = self.image_processor(images=opened, return_tensors="pt", **self._budget())
+    def _pixels(self, images: list[tuple[str, ImageSource]]) -> dict[str, Tensor]:
+        """Return the tensors of images, each given with the id of its row."""
+        pictures = []
+        for row_id, image in images:
+            try:
+                pictures.append(open_image(image))
+            except DataError as error:
+                raise DataError(f"row {row_id}: {error}") from error
+        out = self.image_processor(images=pictures, return_tensors="pt", **self._budget())
         counts = out["image_grid_thw"].prod(-1) // self.image_processor.merge_size**2
-        for path, tokens in zip(paths, counts.tolist(), strict=True):
-            if tokens != self.image_tokens(path):
+        for (row_id, image), tokens in zip(images, counts.tolist(), strict=True):
+            if tokens != self.image_tokens(image):
                 raise DataError(
-                    f"image {path}: {tokens} tokens once opened, {self.image_tokens(path)} by its header"
+                    f"row {row_id}: image {image_name(image)}: {tokens} tokens once opened,"
+                    f" {self.image_tokens(image)} by its header"
                 )
         return {"pixel_values": out["pixel_values"], "image_grid_thw": out["image_grid_thw"]}
 

@@ -29,7 +29,7 @@ class EncodedSample:
         id: The row's id; samples of earlier turns end in "#turnN".
         input_ids: T tokens, with as many image and video tokens as the model sees.
         labels: T labels, `IGNORE` at tokens without loss.
-        images: Paths or data URIs of its images.
+        images: Its images: paths, data URIs, bytes or Pillow images.
         videos: Paths of its videos, or their decoded frames (frames, height, width, 3) uint8.
         value: The row's gold value, if the stage groups rows by one.
         weight: Weight of each scored token in the loss.
@@ -38,7 +38,7 @@ class EncodedSample:
     id: str
     input_ids: list[int]
     labels: list[int]
-    images: tuple[str, ...] = ()
+    images: tuple[Any, ...] = ()
     videos: tuple[Any, ...] = ()
     value: str = ""
     weight: float = 1.0

@@ -10,11 +10,34 @@ from typing import Any
 from dfkdata.common.errors import DataError
 
 
-def check_row(row: dict[str, Any]) -> None:
+def check_row(row: Any) -> None:
     """Raise `DataError` with the row's id and the place of the first value of a wrong type."""
-    for fault in (_options(row), *(_turn(at, turn) for at, turn in enumerate(row["messages"]))):
+    if not isinstance(row, dict) or not isinstance(row.get("messages"), list):
+        raise DataError(f"row {row!r:.80}: not an object with a list of `messages`")
+    if not isinstance(row.get("id"), str | int) or isinstance(row["id"], bool) or row["id"] == "":
+        reason = f"its `id` is {row['id']!r:.40}" if "id" in row else "it has no `id`"
+        raise DataError(
+            f"row that begins {_beginning(row)}: {reason}; give each row a text of its own as `id`"
+        )
+    for fault in (_media(row), _options(row), *(_turn(at, turn) for at, turn in enumerate(row["messages"]))):
         if fault is not None:
-            raise DataError(f"row {row.get('id')}: {fault}")
+            raise DataError(f"row {row['id']}: {fault}")
+
+
+def _beginning(row: dict[str, Any]) -> str:
+    """Return the start of the last turn of the user, by which people find a row without an id."""
+    turns = [turn for turn in row["messages"] if isinstance(turn, dict)]
+    asked = [turn.get("content") for turn in turns if turn.get("role") == "user"] or [row["messages"]]
+    parts = asked[-1] if isinstance(asked[-1], list) else [{"text": asked[-1]}]
+    texts = [part["text"] for part in parts if isinstance(part, dict) and isinstance(part.get("text"), str)]
+    return repr(" ".join(texts)[:80] if texts else f"{asked[-1]!r:.80}")
+
+
+def _media(row: dict[str, Any]) -> str | None:
+    for key in ("images", "videos", "audios"):
+        if row.get(key) is not None and not isinstance(row[key], list | tuple):
+            return f"{key} is not a list but {type(row[key]).__name__}"
+    return None
 
 
 def _options(row: dict[str, Any]) -> str | None:
