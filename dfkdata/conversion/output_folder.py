@@ -27,6 +27,8 @@ from dfkdata.common.locks import LOCK
 MANIFEST = "manifest.json"
 PARTIAL = ".partial"
 MEDIA = "media"
+MAX_FOLDERS = 64
+"""Folders of media that a manifest lists; of more, it names the one above them all."""
 
 
 class Folder:
@@ -111,13 +113,29 @@ class Folder:
             folder, name = os.path.split(path)
             if folder not in self._named:
                 real = os.path.realpath(folder)
-                start = partial if real == partial or real.startswith(partial + os.sep) else final
+                start = partial if _is_below(real, partial) else final
                 place = os.path.relpath(real, start)
                 place = os.path.normpath(os.path.join(final, place)) if paths == "absolute" else place  # noqa: PTH118
                 self._named[folder] = place.replace(os.sep, "/")
             return name if self._named[folder] == "." else f"{self._named[folder]}/{name}"
 
         return seen_from_rows
+
+    def media_folders(self) -> list[str]:
+        """Return the folders outside this one in which files lie that rows name, as seen from it."""
+        final, partial = os.path.realpath(self.final), os.path.realpath(self.partial)
+        real = sorted({os.path.realpath(folder) for folder in self._named})
+        outside = [
+            folder for folder in real if not _is_below(folder, final) and not _is_below(folder, partial)
+        ]
+        tops = [
+            folder
+            for at, folder in enumerate(outside)
+            if not any(_is_below(folder, one) for one in outside[:at])
+        ]
+        if len(tops) > MAX_FOLDERS:
+            tops = [os.path.commonpath(tops)]
+        return [os.path.relpath(folder, final).replace(os.sep, "/") for folder in tops]
 
     def _check_named(self) -> None:
         """Raise `DataError` if rows name a folder that is not where they say."""
@@ -127,6 +145,32 @@ class Folder:
                     f"{self.final}: rows name files in {name!r}, which is gone ({folder} when they were read);"
                     " keep the files in place and convert again"
                 )
+
+
+def _is_below(folder: str, top: str) -> bool:
+    return folder == top or folder.startswith(top.rstrip(os.sep) + os.sep)
+
+
+def media_folders(file: Path) -> list[Path] | None:
+    """Return the folders in which a file that a conversion wrote may name media, its own first.
+
+    None if no conversion wrote it, as the manifest beside it says."""
+    try:
+        manifest = msgspec.json.decode((file.parent / MANIFEST).read_bytes(), type=_Written)
+    except (OSError, msgspec.MsgspecError):
+        return None
+    if file.name not in {entry.path for entry in manifest.outputs}:
+        return None
+    return [file.parent, *(file.parent / folder for folder in manifest.media_folders)]
+
+
+class _Output(msgspec.Struct):
+    path: str
+
+
+class _Written(msgspec.Struct):
+    outputs: list[_Output]
+    media_folders: list[str] = []
 
 
 def _move(path: Path, target: Path) -> None:

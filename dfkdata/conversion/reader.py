@@ -20,6 +20,7 @@ from dfkdata.common import plugins
 from dfkdata.common.config import Config, bind
 from dfkdata.common.errors import ConfigError, DataError
 from dfkdata.common.hashing import content_id
+from dfkdata.conversion import output_folder
 from dfkdata.media.resolver import MediaResolver
 from dfkdata.rows.record import Record, Reject, RowError
 from dfkdata.validation.rules import rule_of
@@ -83,7 +84,14 @@ def check_folder(images: str | Path | None) -> None:
 
 
 def media_for(part: sources.Part, images: str | Path | None, store: Path | None) -> MediaResolver:
-    """Return the resolver of a part's media: under `images` or the part's own root, and in the store."""
+    """Return the resolver of a part's media: under `images` or the part's own root, and in the store.
+
+    A file that a conversion wrote names its media from its own folder, and may name those that the conversion found."""
+    written = None
+    if images is None and part.path is not None and not part.fetched:
+        written = output_folder.media_folders(part.path)
+    if written is not None:
+        return MediaResolver((written[0],), store, also=tuple(written[1:]))
     return MediaResolver((Path(images) if images is not None else part.root,), store)
 
 

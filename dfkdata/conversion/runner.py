@@ -229,6 +229,8 @@ class ConversionRun:
             facts["overlap"] = self.leakage.compare()
         outputs = (*files.values(), self.writer.quarantine, self.writer.duplicates)
         facts |= self.counts.facts()
+        if folders := self.job.folder.media_folders():
+            facts["media_folders"] = folders
         facts["outputs"] = sorted((file.facts for file in outputs), key=lambda entry: str(entry["path"]))
         return facts
 

@@ -28,12 +28,16 @@ class MediaResolver:
     Args:
         roots: The folders in which images may lie; relative names start at the first, then at the others.
         store: The folder that receives embedded images, named by content; None refuses embedded images.
+        also: Folders in which images may lie, too, though no names start there.
     """
 
-    def __init__(self, roots: tuple[Path, ...], store: Path | None = None) -> None:
+    def __init__(
+        self, roots: tuple[Path, ...], store: Path | None = None, also: tuple[Path, ...] = ()
+    ) -> None:
         self.roots = tuple(os.path.abspath(root) for root in roots)
         self.real_roots = tuple(os.path.realpath(root) for root in roots)
-        self._prefixes = tuple(root.rstrip(os.sep) + os.sep for root in {*self.roots, *self.real_roots})
+        allowed = {*self.roots, *self.real_roots, *map(os.path.abspath, also), *map(os.path.realpath, also)}
+        self._prefixes = tuple(root.rstrip(os.sep) + os.sep for root in allowed)
         self.store = store
         self._real_folder = lru_cache(maxsize=1024)(os.path.realpath)
         self._audited = lru_cache(maxsize=4096)(audit)

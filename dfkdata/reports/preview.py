@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import msgspec
@@ -50,8 +52,26 @@ def preview(
     if variant is None and schema is None:
         variant = getattr(module, "VARIANT", None)
     loaded = schemas.load(name, variant) if name else None
-    items = reader.read(input, format, images=images, options=options, delimiter=delimiter, encoding=encoding)
-    return (_shown(item, loaded) for item in items)
+    store = TemporaryDirectory(prefix="dfk-preview-")
+    items = reader.read(
+        input,
+        format,
+        images=images,
+        store=store.name,
+        options=options,
+        delimiter=delimiter,
+        encoding=encoding,
+    )
+    return _all_shown(items, loaded, store)
+
+
+def _all_shown(
+    items: Iterator[Record | Reject], schema: schemas.Schema | None, store: TemporaryDirectory[str]
+) -> Iterator[str]:
+    """Yield the texts; embedded images and archives lie in `store` meanwhile."""
+    with store as folder:
+        for item in items:
+            yield _shown(item, schema).replace(folder + os.sep, "embedded ")
 
 
 def _shown(item: Record | Reject, schema: schemas.Schema | None) -> str:

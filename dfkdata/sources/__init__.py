@@ -60,6 +60,7 @@ class Part:
         memory: The rows in memory.
         csv: How it is written if it is CSV.
         facts: How it was read; filled while a CSV file is read.
+        fetched: Whether it comes from an archive or the Hub, and may not name folders outside its own.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Part:
     memory: Iterable[Any] = ()
     csv: CsvOptions = field(default_factory=CsvOptions)
     facts: dict[str, Any] = field(default_factory=dict, compare=False)
+    fetched: bool = False
 
 
 def parts(
@@ -114,7 +116,7 @@ def _parts(input: Input, store: Path | None, config: str | None, split: str | No
         from dfkdata.sources import _hub
 
         folder, files = _hub.fetch(str(input), config, split, SUFFIXES)
-        return [Part(file.relative_to(folder).as_posix(), folder, file) for file in files]
+        return [Part(file.relative_to(folder).as_posix(), folder, file, fetched=True) for file in files]
     path = Path(input)
     if path.is_dir():
         return _folder(path, path)
@@ -175,7 +177,7 @@ def _unpacked(path: Path, store: Path | None) -> list[Part]:
     content = file_sha256(path)[:8]  # another archive of that name must not be unpacked into the same folder
     target = store / f"{path.name.split('.')[0]}-{content}"
     _archive.extract(path, target)
-    return _folder(target, target)
+    return [replace(part, fetched=True) for part in _folder(target, target)]
 
 
 def rows(part: Part, columns: Columns = ()) -> Iterator[SourcedRow]:
