@@ -1,6 +1,6 @@
 """OpenAI's fine-tuning form: text or parts with `image_url`, tool arguments as JSON text.
 
-    {"messages": [{"role", "content", "tool_calls"?: [{"id", "type", "function": {"name",
+    {"messages": [{"role", "content", "weight"?: 0 | 1, "tool_calls"?: [{"id", "type", "function": {"name",
      "arguments": text}}]}], "tools"?}
 
 An image's address is its path relative to the file; OpenAI's own service wants `--materialize embed`, which
@@ -28,6 +28,11 @@ def row(row: Row) -> Row:
 
 
 def _turn(message: Row, number: int, images: Any, before: list[Row]) -> Row:
+    if message.get("weight", 1) not in (0, 1):
+        path, hint = f"messages.{number}.weight", "OpenAI weighs a turn with 0 or 1; use messages or swift"
+        raise RowError(
+            "LAYOUT_CANNOT", "a loss weight between", path=path, value=message["weight"], hint=hint
+        )
     parts = [_part(part, images) for part in message["content"]]
     plain = all(part["type"] == "text" for part in parts)
     turn = message | {"content": "".join(part["text"] for part in parts) if plain else parts}

@@ -15,6 +15,15 @@ def row(row: Row) -> Row:
         raise RowError(
             "LAYOUT_CANNOT", "the row ends without an answer", path="messages", value=last, hint=hint
         )
+    if last.get("weight", 1) != 1:
+        hint = "TRL counts each completion once; use messages or swift, or leave the row out"
+        raise RowError(
+            "LAYOUT_CANNOT",
+            "an answer with a loss weight",
+            path="messages.weight",
+            value=last["weight"],
+            hint=hint,
+        )
     rest = {key: value for key, value in row.items() if key not in ("id", "messages")}
     return {"id": row["id"], "prompt": prompt, "completion": [last]} | rest
 

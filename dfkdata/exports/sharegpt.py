@@ -4,14 +4,15 @@
      "tools", "images"?}
 
 LLaMA-Factory wants strict turns: human or observation, then gpt or function_call. It drops an assistant's
-text beside a call and joins no observations, so rows with either raise `RowError`."""
+text beside a call and joins no observations, so rows with either raise `RowError`, as do rows with
+loss weights, for which it has no place."""
 
 from __future__ import annotations
 
 import msgspec
 
 from dfkdata.exports._plain_text import call_text, check_tag_counts, media, tagged
-from dfkdata.rows.chat_turns import SPEAKERS, conversation, joined_calls, listed, tools
+from dfkdata.rows.chat_turns import SPEAKERS, conversation, joined_calls, listed, loss_flags, tools
 from dfkdata.rows.record import Row, RowError
 
 _NAMES = {"user": "human", "assistant": "gpt", "tool": "observation"}
@@ -31,21 +32,37 @@ def row(row: Row) -> Row:
 
 
 def _turn(message: Row, text: str, number: int) -> Row:
-    calls = message.get("tool_calls")
+    calls, weight = message.get("tool_calls"), message.get("weight", 1)
+    if weight != 1:
+        hint = "LLaMA-Factory trains on every answer of this layout; use messages, swift or openai"
+        raise RowError(
+            "LAYOUT_CANNOT",
+            "a turn with a loss weight",
+            path=f"messages.{number}.weight",
+            value=weight,
+            hint=hint,
+        )
+    flag = loss_flags(message)
     if not calls:
-        return {"from": _NAMES[message["role"]], "value": text}
+        return {"from": _NAMES[message["role"]], "value": text} | flag
     if text:
         hint = "LLaMA-Factory would drop the text; move it to a turn of its own"
         raise RowError(
             "LAYOUT_CANNOT", "text beside a tool call", path=f"messages.{number}", value=text, hint=hint
         )
     values = [call_text(call) for call in calls]
-    return {"from": "function_call", "value": values[0] if len(values) == 1 else f"[{','.join(values)}]"}
+    return {
+        "from": "function_call",
+        "value": values[0] if len(values) == 1 else f"[{','.join(values)}]",
+    } | flag
 
 
 def inverse(row: Row) -> Row:
     """Return turns with parts."""
-    turns = [{"role": SPEAKERS[turn["from"]], "content": turn["value"]} for turn in row["conversations"]]
+    turns = [
+        {"role": SPEAKERS[turn["from"]], "content": turn["value"]} | loss_flags(turn)
+        for turn in row["conversations"]
+    ]
     turns = joined_calls(turns, call="tool_call", answers=())
     if row.get("system"):
         turns = [{"role": "system", "content": row["system"]}, *turns]

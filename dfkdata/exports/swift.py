@@ -1,9 +1,10 @@
 """ms-swift and SiliconFlow: plain text with media tags.
 
-    {"messages": [{"role", "content": text}], "images"?: [...], "videos"?, "audios"?, "tools"?: JSON text}
+    {"messages": [{"role", "content": text, "loss"?, "loss_scale"?}], "images"?: [...], "videos"?, "audios"?, "tools"?: JSON text}
 
 Tags stand only in user turns, in the order and number of the listed files; a row of text has no `images`.
-Tool calls are turns of the role `tool_call` with JSON text, what the tool answered is `tool_response`."""
+Tool calls are turns of the role `tool_call` with JSON text, what the tool answered is `tool_response`. A turn's
+weight is written as `loss` (0 or 1) or `loss_scale`."""
 
 from __future__ import annotations
 
@@ -29,8 +30,19 @@ def row(row: Row) -> Row:
 
 def _turns(message: Row, text: str) -> list[Row]:
     role = "tool_response" if message["role"] == "tool" else message["role"]
-    calls = [{"role": "tool_call", "content": call_text(call)} for call in message.get("tool_calls", ())]
-    return calls if calls and not text else [{"role": role, "content": text}, *calls]
+    flag = _loss_flag(message)
+    calls = [
+        {"role": "tool_call", "content": call_text(call)} | flag for call in message.get("tool_calls", ())
+    ]
+    return calls if calls and not text else [{"role": role, "content": text} | flag, *calls]
+
+
+def _loss_flag(message: Row) -> Row:
+    """Return ms-swift's spelling of a turn's weight."""
+    weight = message.get("weight")
+    if weight is None:
+        return {}
+    return {"loss": bool(weight)} if weight in (0, 1) else {"loss_scale": weight}
 
 
 def inverse(row: Row) -> Row:

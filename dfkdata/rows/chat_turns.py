@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from dfkdata.rows.filled_nulls import without_null_keywords
+from dfkdata.rows.loss_weight import FLAGS, canonical_weight, turn_weight
 from dfkdata.rows.record import Row, RowError
 
 KINDS = {"image": "images", "video": "videos", "audio": "audios"}
@@ -73,9 +74,12 @@ def conversation(messages: Any, listed_media: dict[str, list[str]], *, tags: boo
     if not tags:
         messages = _placed(messages, listed_media)
     turns = [_turn(message, number, waiting, media, tags) for number, message in enumerate(messages)]
+    flagged = [number for number, turn in enumerate(turns) if not FLAGS.isdisjoint(turn)]
+    errors = [canonical_weight(turns[number], f"messages.{number}") for number in flagged]
+    warnings = [error for error in errors if error is not None]
     for kind, left in waiting.items():
         media[kind] += left  # the counting rule reports files without a placeholder
-    return Conversation(turns, media, tuple(_misplaced(turns)) if tags else ())
+    return Conversation(turns, media, (*warnings, *(_misplaced(turns) if tags else ())))
 
 
 def _misplaced(turns: list[dict[str, Any]]) -> Iterator[RowError]:
@@ -334,14 +338,28 @@ def joined_calls(messages: list[Any], *, call: str, answers: tuple[str, ...]) ->
                 if not isinstance(before, list):
                     path = f"messages.{number - 1}.tool_calls"
                     raise RowError("TOOL_UNKNOWN", "tool_calls are no list", path=path, value=before)
+                _check_same_weight(turns[-1], message, number)
                 turns[-1] = turns[-1] | {"tool_calls": [*before, *calls]}
             else:
-                turns.append({"role": "assistant", "content": "", "tool_calls": calls})
+                turns.append({"role": "assistant", "content": "", "tool_calls": calls} | loss_flags(message))
         elif role in answers:
             turns.append(message | {"role": "tool"})
         else:
             turns.append(message)
     return turns
+
+
+def loss_flags(message: Row) -> Row:
+    """Return the keys of a raw turn that say how much its loss counts."""
+    return {key: message[key] for key in FLAGS.intersection(message)}
+
+
+def _check_same_weight(text: Row, call: Row, number: int) -> None:
+    """Raise `RowError` if a call and the text before it, which become one turn, differ in their weight."""
+    weights = [turn_weight(turn, f"messages.{number}") for turn in (text, call)]
+    if len({1 if weight is None else weight for weight in weights}) > 1:
+        reason, hint = "a call and the text before it differ in their loss", "give both the same flag"
+        raise RowError("LOSS_FLAG", reason, path=f"messages.{number}", value=weights, hint=hint)
 
 
 def system_turn(message: Any) -> Any:

@@ -106,6 +106,7 @@ RULES: dict[str, Rule] = {
     "TOOL_ARGS_NOT_OBJECT": Rule("tool arguments are an object"),
     "TOOL_ARGS_INVALID": Rule("tool arguments are valid for the tool's parameters", policies=_SOFT),
     "TOOL_ARGS_NULL": Rule("tool arguments hold null only where the tool allows it", "warn", _SOFT),
+    "LOSS_FLAG": Rule("loss flags of turns can be honoured, and stand at assistant turns", policies=_SOFT),
     "TOOL_UNKNOWN": Rule("a called tool is among the row's tools", policies=_SOFT),
     "ID_TWICE": Rule("a source's own key names one row"),
     "GROUP_MISSING": Rule("the field to group by holds a value"),

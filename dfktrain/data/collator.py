@@ -6,8 +6,8 @@ budget. The budget is passed with each call, because image processors keep their
 instances share. Videos are read twice, for their text and for their tensors, at their processor's own budget.
 
 Guarantees:
-    - A batch holds only arguments of the model's forward call; `loss_weights`, which a stage with label
-      weights adds, is one after `dfktrain.losses.attach`.
+    - A batch holds only arguments of the model's forward call; `loss_weights`, which label weights and
+      weights of turns add, is one after `dfktrain.losses.attach`.
     - Making a batch never cuts a row: one that is longer than `max_length` raises `DataError`."""
 
 from __future__ import annotations
@@ -112,7 +112,8 @@ class Collator:
         parts = video.insert_text(render_sample(row, self.processor), row["id"], videos, self.processor)
         ids, labels = masking.tokens(parts, self.processor)
         ids, labels = self._repeat_placeholders(row["id"], ids, labels, images)
-        return EncodedSample(str(row["id"]), ids, labels, images, videos)
+        weight = masking.weight_of(row["messages"][-1])
+        return EncodedSample(str(row["id"]), ids, labels, images, videos, weight=weight, turn_weight=weight)
 
     def _check_media(self, row: dict[str, Any]) -> None:
         """Raise `DataError` for audio, and for video that cannot be read, in parts or in lists of files."""

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dfkdata.common.errors import DataError
+from dfkdata.rows.loss_weight import turn_weight
 from dfkeval.models.rendering import RenderedSample
 
 IGNORE = -100
@@ -33,6 +34,7 @@ class EncodedSample:
         videos: Paths of its videos, or their decoded frames (frames, height, width, 3) uint8.
         value: The row's gold value, if the stage groups rows by one.
         weight: Weight of each scored token in the loss.
+        turn_weight: The part of it that the answer's own turn asks for.
     """
 
     id: str
@@ -42,6 +44,7 @@ class EncodedSample:
     videos: tuple[Any, ...] = ()
     value: str = ""
     weight: float = 1.0
+    turn_weight: float = 1.0
 
     @property
     def scored(self) -> int:
@@ -58,7 +61,7 @@ class EncodedSample:
 
 
 def turns(row: dict[str, Any], which: str = "last") -> Iterator[dict[str, Any]]:
-    """Yield the row cut after its last assistant turn, or after each assistant turn.
+    """Yield the row cut after its last assistant turn, or after each assistant turn; turns of weight 0 stay context.
 
     A conversation is not scored in one pass: templates drop think blocks from history, so only a sample that
     ends with the turn has the prompt that inference would give it.
@@ -68,15 +71,30 @@ def turns(row: dict[str, Any], which: str = "last") -> Iterator[dict[str, Any]]:
         which: "last", or "all" for one row for each assistant turn.
 
     Raises:
-        DataError: The row has no assistant turn.
+        DataError: The row has no assistant turn, or each has the weight 0.
     """
-    ends = [index for index, turn in enumerate(row["messages"]) if turn["role"] == "assistant"]
+    answers = [index for index, turn in enumerate(row["messages"]) if turn["role"] == "assistant"]
+    ends = [index for index in answers if weight_of(row["messages"][index])]
+    if answers and not ends:
+        raise DataError(f"row {row['id']}: every assistant turn has the weight 0, so nothing carries loss")
     if not ends:
         raise DataError(
             f"row {row['id']}: has no assistant turn, so nothing carries loss; leave it out of training"
         )
     for end in ends if which == "all" else ends[-1:]:
         yield _cut(row, row["messages"][: end + 1]) | {"id": _turn_id(row, end, ends, which)}
+
+
+def weight_of(turn: dict[str, Any]) -> float:
+    """Return the weight of an assistant turn in the loss, by its flags of any spelling; 1 without a flag."""
+    weight = turn_weight(turn, "messages")
+    return 1.0 if weight is None else float(weight)
+
+
+def carries_loss(row: dict[str, Any]) -> bool:
+    """Return whether flags leave an assistant turn to train on; True for a row without assistant turns."""
+    answers = [turn for turn in row["messages"] if turn["role"] == "assistant"]
+    return not answers or any(map(weight_of, answers))
 
 
 def _cut(row: dict[str, Any], turns: list[dict[str, Any]]) -> dict[str, Any]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 from dfkdata.common.errors import DataError
+from dfkdata.rows.loss_weight import turn_weight
+from dfkdata.rows.record import RowError
 
 
 def check_row(row: Any) -> None:
@@ -67,4 +69,10 @@ def _turn(at: int, turn: Any) -> str | None:
             return f"{where}.tool_calls: a call names no function"
         if not isinstance(function.get("arguments", {}), dict):
             return f"{where}.tool_calls: arguments are not an object; dfkdata convert reads JSON text"
+    try:
+        weight = turn_weight(turn, where)
+    except RowError as error:
+        return f"{error.path}: {error.reason} ({error.value!r}); {error.hint}"
+    if weight and turn["role"] != "assistant":
+        return f"{where} asks to be trained on, but its role is {turn['role']}; leave the flag out"
     return None

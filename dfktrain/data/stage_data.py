@@ -4,7 +4,7 @@ How it works: rows are read, filtered and encoded once, before the first step, s
 trained on stops the run in seconds and not after an hour.
 
 Guarantees:
-    - Every row becomes samples or is counted as left out by modality or as too long; otherwise the stage
+    - Every row becomes samples or is counted as left out by modality, by its loss flags or as too long; otherwise the stage
       stops with an error that names the rows.
     - The order of samples depends on the files and the seed only."""
 
@@ -136,6 +136,9 @@ def _row_samples(
     row: dict[str, Any], stage: Stage, collator: Collator, data: StageData
 ) -> Iterator[EncodedSample]:
     row_schema.check_row(row)
+    if not masking.carries_loss(row):
+        data.left_out["every assistant turn has the weight 0"] += 1
+        return
     data.note(row)
     for turn in masking.turns(row, stage.turns):
         sample = collator.encode(turn)
@@ -187,11 +190,13 @@ def _resampled(samples: list[EncodedSample], plan: Resample, chooser: random.Ran
 
 
 def _with_label_weights(samples: list[EncodedSample], plan: LabelWeights) -> list[EncodedSample]:
-    """Return the samples with the weight of their gold value, scaled to a mean of 1 over the scored tokens."""
+    """Return the samples with the weight of their gold value, scaled to a mean of 1 over the scored tokens.
+
+    It multiplies the weight that the sample's own turn asks for."""
     weights = _value_weights(plan, Counter(sample.value for sample in samples), "label_weights")
     tokens = sum(sample.scored for sample in samples)
     mean = sum(weights[sample.value] * sample.scored for sample in samples) / tokens
-    return [replace(sample, weight=weights[sample.value] / mean) for sample in samples]
+    return [replace(sample, weight=sample.turn_weight * (weights[sample.value] / mean)) for sample in samples]
 
 
 def _value_weights(plan: Resample | LabelWeights, rows: Mapping[str, int], key: str) -> dict[str, float]:

@@ -224,9 +224,14 @@ def _notes(stage: Stage, report: StagePreflight) -> list[str]:
     if report.samples and not any(sample.sees for sample in report.samples):
         notes.append("text only: the vision tower is not trained in this stage")
     if stage.label_weights is not None:
-        weights = {sample.value: sample.weight for sample in report.samples}
+        weights = {sample.value: sample.weight / sample.turn_weight for sample in report.samples}
         shown = ", ".join(f"{value} {weight:.3g}" for value, weight in sorted(weights.items()))
         notes.append(f"loss weights by {stage.label_weights.field}: {shown} (their mean over tokens is 1)")
+    if own := {sample.turn_weight for sample in report.samples} - {1.0}:
+        count = sum(sample.turn_weight != 1 for sample in report.samples)
+        notes.append(
+            f"{count} samples have a loss weight of their own, from {min(own):.3g} to {max(own):.3g}"
+        )
     if report.steps and stage.warmup_steps and stage.warmup_steps >= report.steps:
         notes.append(f"warmup_steps {stage.warmup_steps} reaches over all {report.steps} steps")
     if stage.packing and any(report.video_tokens):

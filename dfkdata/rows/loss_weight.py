@@ -1,0 +1,89 @@
+"""Read how much the loss of an assistant turn counts, in whatever way a trainer spells it.
+
+| key | trainer | means |
+|---|---|---|
+| `weight` | OpenAI (0 or 1), this package (any number from 0 up) | the weight |
+| `loss`, `loss_scale` | ms-swift | trained or not; the weight |
+| `loss_weight` | LLaMA-Factory | the weight |
+| `train`, `training` | axolotl | trained or not |
+
+Guarantees:
+- Canonical turns have one key, `weight`, and only on assistant turns; a turn without it counts once.
+- A flag that cannot be honoured raises `RowError`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from dfkdata.rows.record import RowError
+
+SWITCHES = ("loss", "train", "training")
+SCALES = ("weight", "loss_scale", "loss_weight")
+_UNREAD = ("train_detail", "masked")
+FLAGS = frozenset((*SWITCHES, *SCALES, *_UNREAD))
+"""Keys of a turn that say how much its loss counts."""
+
+
+def turn_weight(turn: Mapping[str, Any], path: str) -> float | None:
+    """Return the weight of a turn's loss; None if the turn has no flag.
+
+    Args:
+        turn: The turn, with flags of any spelling.
+        path: Its place in the row, for errors.
+
+    Raises:
+        RowError: A flag has no value that can be read, is not known to mean a weight, or contradicts another.
+    """
+    if FLAGS.isdisjoint(turn):
+        return None
+    for key in _UNREAD:
+        if turn.get(key) is not None:
+            hint = "only whole turns are weighted; write weight: 0 or a number"
+            raise _error(f"{key} is not supported", f"{path}.{key}", turn[key], hint)
+    switches = {_switch(turn[key], f"{path}.{key}") for key in SWITCHES if turn.get(key) is not None}
+    scales = {_scale(turn[key], f"{path}.{key}") for key in SCALES if turn.get(key) is not None}
+    if len(switches) > 1 or len(scales) > 1 or (switches and scales and switches != {scales != {0}}):
+        flags = {key: turn[key] for key in (*SWITCHES, *SCALES) if turn.get(key) is not None}
+        raise _error("the turn's loss flags contradict one another", path, flags, "keep one of them")
+    return next(iter(scales), None) if scales else (1 if switches.pop() else 0) if switches else None
+
+
+def canonical_weight(turn: dict[str, Any], path: str) -> RowError | None:
+    """Put the flags of a turn together as its `weight`, in place.
+
+    Returns:
+        What is wrong with flags that ask to train on a turn of another role than the assistant's; they are
+        left out.
+
+    Raises:
+        RowError: The flags cannot be honoured.
+    """
+    weight = turn_weight(turn, path)
+    for key in FLAGS.intersection(turn):
+        del turn[key]
+    if turn["role"] == "assistant":
+        if weight is not None:
+            turn["weight"] = weight
+    elif weight:
+        hint = "only assistant turns are trained on; leave the flag out, or let it pass with LOSS_FLAG=warn"
+        return _error(f"a turn of the role {turn['role']!r} that asks to be trained on", path, weight, hint)
+    return None
+
+
+def _switch(value: Any, path: str) -> bool:
+    if isinstance(value, bool) or value in (0, 1):
+        return bool(value)
+    raise _error("neither true nor false", path, value, "write true or false")
+
+
+def _scale(value: Any, path: str) -> float:
+    """Return a number from 0 up, 0 and 1 as whole numbers."""
+    if isinstance(value, int | float) and math.isfinite(value) and value >= 0:
+        return int(value) if value in (0, 1) else value
+    raise _error("not a number from 0 up", path, value, "write 0 for a turn that is not trained on")
+
+
+def _error(reason: str, path: str, value: Any, hint: str) -> RowError:
+    return RowError("LOSS_FLAG", reason, path=path, value=value, hint=hint)
