@@ -20,7 +20,7 @@ from pydantic import Field, model_validator
 from dfkdata.common.config import Config
 from dfkdata.common.errors import DataError
 
-FinishReason = Literal["stop", "length", "error"]
+FinishReason = Literal["stop", "length", "content_filter", "error"]
 
 #: How answers are written: freely, as any JSON object, or held to the schema's own form
 #: (`dfkeval.evaluation.constraints`).
@@ -41,6 +41,7 @@ OUTCOMES: dict[str, str] = {
     "unknown_label": "a label outside the closed set",
     "class_refused": "the JSON Schema takes it, the answer class refuses it",
     "unclosed_think": "the think block was opened and never closed, so there is no answer",
+    "content_filter": "the server's content filter held the answer back or cut it",
     "request_failed": "the engine or server gave no answer",
     "timeout": "the engine or server did not answer in time",
     "no_gold": "the row's own gold does not fit the schema",
@@ -130,7 +131,8 @@ class Sampling(Config):
         top_k: Number of most likely tokens; 0 for all.
         min_p: Smallest probability of a token, as a share of the most likely one's.
         repetition_penalty: Divisor of the logits of tokens that have occurred; 1 for none.
-        stop: Strings that end an answer; they stay in its text.
+        stop: Strings that end an answer; they stay in its text. An evaluation in which it is left out takes
+            the schema's; an empty list means none.
         seed: A draw depends on the seed, its index and the question alone.
         repeats: How often each row is drawn.
         thinking: Whether the template opens a think block for the model.
@@ -176,7 +178,8 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True):
         id: The id of its request.
         text: The generated text with its stop string, without the stop token and padding. If the prompt
             opened a think block, the text is what follows the block.
-        finish_reason: "stop", "length" if the token limit was reached, or "error".
+        finish_reason: "stop", "length" if the token limit was reached, "content_filter" if the server held
+            the answer back or cut it, or "error".
         n_prompt_tokens: Tokens of the prompt; None if unknown.
         n_output_tokens: Tokens that were generated; None if unknown.
         error: Why there is no answer, if finish_reason is "error".

@@ -9,6 +9,7 @@ too.
 Guarantees:
 - Each request ends as an answer or as a failed request with its reason.
 - A stop string that the server cut off is put back and recorded.
+- A run in which every other request would fail alike ends with one error, and what was answered is kept.
 - The key comes from the environment and is never stored.
 - A server that ignores a constraint is found out before it is asked anything."""
 
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -30,11 +32,11 @@ from pydantic import Field
 from dfkdata.common import config
 from dfkdata.common.errors import BackendError, ConfigError, DataError, missing_package
 from dfkeval.backends._contract import Backend, Capabilities
-from dfkeval.backends._openai import protocol
+from dfkeval.backends._openai import errors, protocol
 from dfkeval.backends._openai import response as _answer
 from dfkeval.backends._openai import stream as _stream
 from dfkeval.backends._openai.protocol import Dialect, body, completion, label_probs
-from dfkeval.backends._openai.retry import RETRYABLE_STATUSES, RequestFailed, Retry, Servers, spent, wait_of
+from dfkeval.backends._openai.retry import RequestFailed, Retry, Servers, spent, wait_of
 from dfkeval.backends._openai.stream import Reply
 from dfkeval.models.identity import AnswerIdentity
 from dfkeval.parsing.tags import TOOL_CALL_OPEN
@@ -42,6 +44,8 @@ from dfkeval.types import Completion, Constraint, Request, Sampling
 
 __all__ = ["Config", "OpenAI", "body", "check", "completion", "label_probs", "start"]
 
+#: Seconds that the requests under way get when the run ends.
+LAST_SECONDS = 5.0
 CAPABILITIES = Capabilities(constrained=True, remote=True, parallel=True, cacheable=True)
 
 
@@ -114,7 +118,7 @@ class OpenAI:
 
     capabilities = CAPABILITIES
 
-    def __init__(self, config: Config, client: Any, sleep: Any = time.sleep) -> None:
+    def __init__(self, config: Config, client: Any, sleep: Any = None) -> None:
         self.config, self.client = config, client
         self.urls = [url.rstrip("/") for url in config.base_urls]
         self.servers = Servers(len(self.urls), config.concurrency)
@@ -139,22 +143,50 @@ class OpenAI:
         raise BackendError(f"no server answers ({'; '.join(faults)}); start it, or correct backend.base_urls")
 
     def generate(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[Completion]:
-        """Yield one completion for each request, as they come. Raises `ConfigError` if a server ignores a
-        constraint."""
+        """Yield one completion for each request, as they come.
+
+        Raises:
+            ConfigError: A server ignores a constraint.
+            BackendError: Every other request would fail like the last one (the account is spent, the model is
+                not known, no server takes connections). What was answered by then has been yielded.
+        """
         waiting = self._probed(requests, sampling)
         pool = ThreadPoolExecutor(max_workers=self.config.concurrency)
         running: set[Future[Completion]] = set()
+        ended = threading.Event()
+        fault: BackendError | None = None
         try:
-            while True:
+            while fault is None:
                 room = 2 * self.config.concurrency - len(running)
-                running |= {pool.submit(self._ask, request, sampling) for request in islice(waiting, room)}
+                running |= {
+                    pool.submit(self._ask, request, sampling, ended) for request in islice(waiting, room)
+                }
                 if not running:
                     return
                 done, running = wait(running, return_when=FIRST_COMPLETED)
                 for future in done:
-                    yield future.result()
+                    try:
+                        yield future.result()
+                    except BackendError as error:
+                        fault = error
+            yield from self._last_answers(running, ended)
+            raise fault
         finally:
+            self._end(ended)
             pool.shutdown(wait=False, cancel_futures=True)
+
+    def _end(self, ended: threading.Event) -> None:
+        """Let no request of a run be tried again."""
+        ended.set()
+        self.servers.wake()
+
+    def _last_answers(self, running: set[Future[Completion]], ended: threading.Event) -> Iterator[Completion]:
+        """Yield the answers of the requests that are under way when the run ends."""
+        self._end(ended)
+        under_way = {future for future in running if not future.cancel()}
+        for future in wait(under_way, timeout=LAST_SECONDS).done:
+            if future.exception() is None and future.result().error is None:
+                yield future.result()
 
     def fingerprint(self, request: Request, sampling: Sampling) -> dict[str, Any]:
         """Return the hash of the whole JSON of the request, pictures included."""
@@ -186,8 +218,9 @@ class OpenAI:
             try:
                 reply: Reply = self.retry.run(partial(self._probe_attempt, payload, number), Servers(1, 1))
             except RequestFailed as failure:
-                if failure.retryable:
-                    raise BackendError(f"{url}: {failure}; start it, or leave it out") from failure
+                if failure.retryable or failure.ends_run:
+                    way_out = failure.ends_run or "start it, or leave it out"
+                    raise BackendError(f"{url}: {failure}; {way_out}") from failure
                 raise ConfigError(
                     f"{url}: refuses the {constraint.kind} of this mode: {failure}"
                 ) from failure
@@ -201,24 +234,30 @@ class OpenAI:
     def _probe_attempt(self, payload: dict[str, Any], server: int, _: int) -> Reply:
         return self._attempt(payload, server)
 
-    def _ask(self, request: Request, sampling: Sampling) -> Completion:
-        """Return the answer, or a failed request with its reason."""
+    def _ask(self, request: Request, sampling: Sampling, ended: threading.Event) -> Completion:
+        """Return the answer, or a failed request with its reason. Raises `BackendError` if every other
+        request would fail alike."""
         started = time.monotonic()
         try:
             payload = body(request, sampling, self.config.model, self.config.server)
-            reply = self._tried(payload)
+            reply = self._tried(payload, ended)
             if self.config.tool_parsing == "compare" and request.tools:
-                return self._both(request, sampling, payload, reply, started)
+                return self._both(request, sampling, payload, reply, started, ended)
         except DataError as error:
             return _failed(request.id, str(error), started)
         except RequestFailed as failure:
+            if failure.ends_run:
+                raise BackendError(f"{failure}; {failure.ends_run}") from failure
+            if failure.filtered:
+                seconds = time.monotonic() - started
+                return Completion(id=request.id, text="", finish_reason="content_filter", seconds=seconds)
             return _failed(request.id, str(failure), started, timed_out=failure.timed_out)
         answer = self._completion(request, sampling, reply, started)
         return replace(answer, label_probs=label_probs(reply.answer, request))
 
-    def _tried(self, payload: dict[str, Any]) -> Reply:
+    def _tried(self, payload: dict[str, Any], ended: threading.Event) -> Reply:
         sent = payload | _stream.STREAM_OPTIONS if self.config.stream else payload
-        reply: Reply = self.retry.run(lambda server: self._attempt(sent, server), self.servers)
+        reply: Reply = self.retry.run(lambda server: self._attempt(sent, server), self.servers, ended)
         return reply
 
     def _completion(self, request: Request, sampling: Sampling, reply: Reply, started: float) -> Completion:
@@ -227,8 +266,9 @@ class OpenAI:
         return replace(answer, first_token_seconds=reply.first)
 
     def _both(
-        self, request: Request, sampling: Sampling, payload: dict[str, Any], reply: Reply, started: float
-    ) -> Completion:
+        self, request: Request, sampling: Sampling, payload: dict[str, Any], reply: Reply, started: float,
+        ended: threading.Event,
+    ) -> Completion:  # fmt: skip
         """Return the raw text, and beside it the calls that the server parsed.
 
         If the server gives only the calls, the raw text is that of a second request that forbids them, and
@@ -240,7 +280,7 @@ class OpenAI:
             bare = reply.answer | {"choices": [choice | {"message": message | {"tool_calls": None}}]}
             answer = self._completion(request, sampling, reply._replace(answer=bare), started)
             return replace(answer, server_calls=calls, server_source="same answer")
-        second = self._tried(payload | {"tool_choice": "none"})
+        second = self._tried(payload | {"tool_choice": "none"}, ended)
         raw = self._completion(request, sampling, second, started)
         answer = self._completion(request, sampling, reply, started)
         if raw.n_prompt_tokens != answer.n_prompt_tokens or raw.server_parsed:
@@ -259,6 +299,9 @@ class OpenAI:
                 reply = self._reply(response, began)
         except httpx.TimeoutException as error:
             raise self._late() from error
+        except httpx.ConnectError as error:
+            reason = f"{self.urls[server]}: {type(error).__name__}: {error}"
+            raise RequestFailed(reason, retryable=True, refused=True) from error
         except httpx.HTTPError as error:
             raise RequestFailed(f"{type(error).__name__}: {error}", retryable=True) from error
         seconds = spent(response.headers)
@@ -270,9 +313,7 @@ class OpenAI:
         """Read a response, streamed or whole. Raises `RequestFailed`."""
         parts = self._parts(response, began)
         if response.status_code != 200:
-            text = " ".join(b"".join(parts).decode(errors="replace").split())[:300]
-            retryable, wait = response.status_code in RETRYABLE_STATUSES, wait_of(response.headers)
-            raise RequestFailed(f"status {response.status_code}: {text}", retryable=retryable, wait=wait)
+            raise errors.of_status(response.status_code, b"".join(parts), wait_of(response.headers))
         if response.headers.get("content-type", "").startswith("text/event-stream"):
             return _stream.read(parts, lambda: time.monotonic() - began)
         return Reply(_answer.checked(b"".join(parts)))

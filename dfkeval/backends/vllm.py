@@ -44,6 +44,14 @@ from dfkeval.parsing.tags import TURN_ENDS
 from dfkeval.types import Completion, Constraint, Request, Sampling
 
 CAPABILITIES = Capabilities(constrained=True, cacheable=True)
+#: Arguments of `vllm.LLM` that are no `engine_args`, and what sets them.
+SET_HERE = {
+    "model": "backend.model", "dtype": "backend.dtype", "tensor_parallel_size": "backend.tensor_parallel",
+    "data_parallel_size": "backend.data_parallel", "max_model_len": "backend.max_model_len",
+    "gpu_memory_utilization": "backend.memory", "limit_mm_per_prompt": "backend.images",
+    "seed": "sampling.seed", "enable_lora": "backend.adapter", "max_lora_rank": "backend.adapter",
+    "mm_processor_kwargs": "backend.max_pixels",
+}  # fmt: skip
 
 
 class Config(config.Config):
@@ -61,6 +69,7 @@ class Config(config.Config):
         memory: Share of each GPU's memory that an engine takes.
         images: Pictures of one prompt at most.
         chunk: Requests handed over at once.
+        engine_args: Further arguments of `vllm.LLM`, such as {enforce_eager: true}.
     """
 
     kind: Literal["vllm"] = "vllm"
@@ -74,12 +83,19 @@ class Config(config.Config):
     memory: float = Field(default=0.9, gt=0.0, le=1.0)
     images: int = Field(default=8, ge=1)
     chunk: int = Field(default=512, ge=1)
+    engine_args: dict[str, Any] = Field(default_factory=dict)
 
 
 def check(config: Config, sampling: Sampling, constraint: Constraint | None) -> None:
-    """Raise `ConfigError` if vllm is not installed, or ignores layers of the adapter."""
+    """Raise `ConfigError` if vllm is not installed, if an engine argument is one that dfk sets, or if vllm
+    ignores layers of the adapter."""
     if importlib.util.find_spec("vllm") is None:
         raise missing_package('backend "vllm"', "vllm", "vllm")
+    taken = sorted(config.engine_args.keys() & SET_HERE.keys())
+    if taken:
+        raise ConfigError(
+            f"backend.engine_args: {taken[0]} is set by {SET_HERE[taken[0]]}; leave it out there"
+        )
     if config.adapter is not None:
         adapters.check_served(config.adapter)
 
@@ -99,6 +115,7 @@ def start(config: Config) -> Backend:
         adapter="" if config.adapter is None else str(config.adapter),
         rank=0 if config.adapter is None else adapters.rank(config.adapter),
         ends=tuple({str(outline.processor.tokenizer.eos_token), *TURN_ENDS}),
+        engine_args=config.engine_args,
     )
     return VLLM(config, settings, outline)
 
@@ -115,6 +132,7 @@ class VLLM:
             "kind": "vllm", **outline.info, "dtype": config.dtype, "vllm": str(version),
             "tensor_parallel": config.tensor_parallel, "data_parallel": config.data_parallel,
             "attention": "chosen by vllm", "kernels": {"all": "vllm"},
+            "engine_args": config.engine_args or None,
         }  # fmt: skip
         if config.adapter is not None:
             self.info["adapter_effect"] = "not proved: vllm gives no logits without the adapter"

@@ -179,6 +179,7 @@ class Grade:
     differs: str | None = None
 
 
+_FILTERED = Grade("content_filter", problems=("the server's content filter held the answer back or cut it",))
 _UNCLOSED = Grade("unclosed_think", problems=("the think block is never closed",))
 
 
@@ -186,6 +187,8 @@ def _grade(completion: Completion, schema: Schema, form: Form) -> Grade:
     if completion.error is not None or completion.finish_reason == "error":
         name = "timeout" if completion.timed_out else "request_failed"
         return Grade(name, problems=(completion.error or "no reason given",))
+    if completion.finish_reason == "content_filter":
+        return _FILTERED
     if completion.unclosed_think:
         return _UNCLOSED
     finished = completion.finish_reason != "length"

@@ -54,7 +54,7 @@ def _flags(sample: Sample, schema: Schema) -> tuple[bool, ...]:
         valid or sample.outcome in PARSED,
         sample.lenient is not None,
         sample.value is not None,
-        sample.finish_reason != "length",
+        sample.finish_reason == "stop",
         sample.differs is not None,
     )
 

@@ -58,6 +58,7 @@ class AnswerIdentity:
     transformers: str | None = None
     device: str | None = None
     vllm: str | None = None
+    engine_args: Any = None
     server: str | None = None
 
     @classmethod
@@ -76,7 +77,8 @@ class AnswerIdentity:
         if self.server is not None:
             return self._facts(_SERVER_CACHE)
         facts = self._facts(_CACHE) | {"device": str(self.device).partition(":")[0]}
-        return facts if self.vllm is None else facts | {"vllm": self.vllm}
+        options = {"engine_args": self.engine_args} if self.engine_args else {}
+        return facts if self.vllm is None else facts | {"vllm": self.vllm} | options
 
     def for_resume(self) -> dict[str, Any]:
         """Return the known facts that must not change while predictions or labels are written to one file."""

@@ -273,7 +273,7 @@ def resolve(config: EvalConfig, first: Mapping[str, Any]) -> tuple[EvalConfig, S
     if len({metric.rsplit(".", 1)[-1] for metric in config.metrics}) < len(config.metrics):
         raise ConfigError(f"metrics: a name is written twice: {', '.join(config.metrics)}")
     sampling = config.sampling
-    if not sampling.stop and isinstance(schema.form, ToolForm):
+    if "stop" not in sampling.model_fields_set and isinstance(schema.form, ToolForm):
         sampling = sampling.model_copy(update={"stop": (TOOL_CALL_CLOSE,)})
     filled = {"schema_name": schema.name, "variant": schema.variant, "sampling": sampling}
     return config.model_copy(update=filled), schema

@@ -9,7 +9,8 @@ alike in every version. The names used are those of vLLM's documentation of `LLM
 Guarantees:
 - vllm is imported only here.
 - A draw depends on its own seed.
-- A worker that dies is an error that names it."""
+- An engine that fails is a `BackendError`; a worker that dies is one that names it.
+- What the engine gave up (`abort`, `error`) is asked again, and in the end a failed request."""
 
 from __future__ import annotations
 
@@ -18,17 +19,21 @@ import multiprocessing
 import os
 import queue
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
-from dfkdata.common.errors import BackendError
+from dfkdata.common.errors import BackendError, ConfigError
 from dfkdata.media.images import open_image
+from dfkeval.backends._finish_reasons import finish_reason
 from dfkeval.parsing import reasoning
 from dfkeval.parsing.tags import THINK_CLOSE
-from dfkeval.types import Completion, Constraint, Sampling
+from dfkeval.types import Completion, Constraint, FinishReason, Sampling
+
+#: How often a prompt is asked whose answer the engine gives up.
+ATTEMPTS = 3
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,7 @@ class EngineSettings:
         adapter: Folder of a LoRA adapter; empty for none.
         rank: Its LoRA rank.
         ends: Texts of the tokens that end a turn.
+        engine_args: Further arguments of `vllm.LLM`.
     """
 
     model: str
@@ -56,6 +62,7 @@ class EngineSettings:
     adapter: str = ""
     rank: int = 0
     ends: tuple[str, ...] = ()
+    engine_args: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -84,7 +91,7 @@ class _Output:
     """What the engine generated for one prompt."""
 
     text: str = ""
-    finish: str = "stop"
+    finish: FinishReason | None = "stop"
     prompt: int = 0
     tokens: int = 0
     first: float | None = None
@@ -118,8 +125,11 @@ class VLLMEngine:
                 limit_mm_per_prompt={"image": settings.images},
                 seed=0,
                 **lora,
+                **settings.engine_args,
             )
-        except (RuntimeError, ValueError, OSError) as error:
+        except TypeError as error:
+            raise ConfigError(f"backend.engine_args: vllm does not take them: {error}") from error
+        except engine_errors() as error:
             raise BackendError(f"vllm cannot start {settings.model!r}: {error}") from error
         self.lora = None
         if settings.adapter:
@@ -192,9 +202,36 @@ class VLLMEngine:
     def _run(self, jobs: Sequence[tuple[PromptJob, str]], params: Sequence[Any]) -> list[_Output]:
         if not jobs:
             return []
-        prompts = [_prompt(job, text) for job, text in jobs]
-        outputs = self.llm.generate(prompts, list(params), use_tqdm=False, lora_request=self.lora)
+        outputs: list[_Output | None] = [None] * len(jobs)
+        for _ in range(ATTEMPTS):
+            left = [at for at, output in enumerate(outputs) if output is None or output.finish is None]
+            if not left:
+                break
+            again = self._generate([_prompt(*jobs[at]) for at in left], [params[at] for at in left])
+            for at, output in zip(left, again, strict=True):
+                outputs[at] = output
+        return [output for output in outputs if output is not None]
+
+    def _generate(self, prompts: list[dict[str, Any]], params: list[Any]) -> list[_Output]:
+        """Return one output for each prompt. Raises `BackendError` if the engine dies."""
+        try:
+            outputs = self.llm.generate(prompts, params, use_tqdm=False, lora_request=self.lora)
+        except engine_errors() as error:
+            raise BackendError(
+                f"the vllm engine failed ({type(error).__name__}: {error}); run the same command again to go on"
+            ) from error
         return [_output_of(output, self.settings.ends) for output in outputs]
+
+
+def engine_errors() -> tuple[type[Exception], ...]:
+    """Return what vLLM raises when an engine fails; its own errors derive from none of Python's."""
+    try:
+        own = importlib.import_module("vllm.v1.engine.exceptions")
+    except ModuleNotFoundError:
+        return (RuntimeError, ValueError, OSError)
+    named = vars(own).values()
+    errors = [value for value in named if isinstance(value, type) and issubclass(value, Exception)]
+    return (RuntimeError, ValueError, OSError, *errors)
 
 
 _PARAMETER = {"structural_tag": "structural_tag", "grammar": "grammar", "json_schema": "json"}
@@ -220,7 +257,7 @@ def _output_of(made: Any, ends: Sequence[str]) -> _Output:
     latency = getattr(made.metrics, "first_token_latency", None)
     return _Output(
         text=text,
-        finish="length" if first.finish_reason == "length" else "stop",
+        finish=finish_reason(first.finish_reason),
         prompt=len(made.prompt_token_ids or ()),
         tokens=len(first.token_ids),
         first=float(latency) if latency else None,
@@ -233,10 +270,14 @@ def _completion(
 ) -> Completion:
     """Return the completion of reasoning and answer; `answer` is None if the think block was never closed."""
     parts = [part for part in (thought.output if thought else None, answer) if part is not None]
+    ended = parts[-1].finish
+    if ended is None:
+        reason = f"vllm gave the answer up {ATTEMPTS} times"
+        return Completion(id=job.id, text="", finish_reason="error", error=reason, seconds=seconds)
     return Completion(
         id=job.id,
         text="" if answer is None else answer.text,
-        finish_reason="length" if parts[-1].finish == "length" else "stop",
+        finish_reason=ended,
         n_prompt_tokens=parts[0].prompt,
         n_output_tokens=sum(part.tokens for part in parts),
         seconds=seconds,
@@ -306,10 +347,11 @@ class Workers:
 def _work(settings: EngineSettings, devices: str, inbox: Any, outbox: Any) -> None:
     """Run a worker: one engine on its GPUs, until it is told to end."""
     os.environ["CUDA_VISIBLE_DEVICES"] = devices
+    failures: tuple[type[Exception], ...] = (BackendError, ConfigError, *engine_errors())
     try:
         engine = VLLMEngine(settings)
         while (message := inbox.get()) is not None:
             jobs, sampling = message
             outbox.put(msgspec.json.encode(engine.answer(jobs, sampling)))
-    except (BackendError, RuntimeError, ValueError) as error:
+    except failures as error:
         outbox.put(f"the vllm worker on GPU {devices}: {error}")

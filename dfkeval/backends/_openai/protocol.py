@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from dfkdata.common.errors import ConfigError, DataError
 from dfkdata.media.images import image_traits, png_bytes
+from dfkeval.backends._openai import response
 from dfkeval.parsing import reasoning
 from dfkeval.parsing.label_confidence import from_alternatives
 from dfkeval.parsing.tags import THINK_CLOSE, TOOL_CALL_CLOSE, TOOL_CALL_OPEN
@@ -195,7 +196,7 @@ def completion(
     return Completion(
         id=name,
         text=text + (stop or ""),
-        finish_reason="length" if choice["finish_reason"] == "length" else "stop",
+        finish_reason=response.ended(choice["finish_reason"]),
         n_prompt_tokens=usage.get("prompt_tokens"),
         n_output_tokens=usage.get("completion_tokens"),
         seconds=seconds,
@@ -280,7 +281,7 @@ def missing_stop(choice: dict[str, Any], text: str, stops: tuple[str, ...]) -> s
 
     vLLM names it `stop_reason`, SGLang `matched_stop`, and null there is the end of the turn. If a server
     names nothing, an open call that stopped by itself ended at its closing tag."""
-    if choice["finish_reason"] not in ("stop", "tool_calls"):
+    if response.ended(choice["finish_reason"]) != "stop":
         return None
     named = [choice[key] for key in ("stop_reason", "matched_stop") if key in choice]
     if named:

@@ -1,7 +1,7 @@
 """Read a server's answer as a chat completion of the protocol's shape.
 
 Guarantees:
-- The result has one choice with a finish reason, a message whose content is text, calls that are objects with
+- The result has one choice that ended for a known reason, a message whose content is text, calls that are objects with
   a function, and token counts that are whole numbers or missing.
 - Anything else is `RequestFailed`, after which another attempt may work, and never another exception.
 - Half characters (lone surrogates), which no file can hold, become question marks."""
@@ -12,7 +12,10 @@ import json
 from typing import Any
 
 from dfkdata.common.jsonl import whole_characters
+from dfkeval.backends._finish_reasons import finish_reason
+from dfkeval.backends._openai import errors
 from dfkeval.backends._openai.retry import RequestFailed
+from dfkeval.types import FinishReason
 
 #: Bytes of an answer at most.
 MOST = 32 << 20
@@ -29,18 +32,32 @@ def checked(content: bytes) -> dict[str, Any]:
 
 def shaped(answer: Any) -> dict[str, Any]:
     """Return the answer, which is read from JSON already; raises as `checked` does."""
+    fault = errors.fault_of(answer)
+    if fault is not None:
+        raise errors.reported(fault, "the answer is an error")
     try:
         choice = answer["choices"][0]
         message, reason = choice["message"], choice.get("finish_reason")
     except (KeyError, IndexError, TypeError, AttributeError) as error:
         raise strange(f"{answer!r:.120}") from error
-    if not isinstance(message, dict) or not isinstance(reason, str):
-        raise RequestFailed("the answer's choice is not finished", retryable=True)
+    if not isinstance(message, dict):
+        raise strange(f"{answer!r:.120}")
+    ended(reason)
     plain = whole_characters(message) | {
         "content": whole_characters(text_of(message.get("content"))),
         "tool_calls": whole_characters(_calls(message.get("tool_calls"))),
     }
     return {**answer, "choices": [{**choice, "message": plain}], "usage": _counts(answer.get("usage"))}
+
+
+def ended(reason: Any) -> FinishReason:
+    """Return our name of a finish reason. Raises `RequestFailed` for one that ends no answer."""
+    ours = finish_reason(reason)
+    if ours is None:
+        raise RequestFailed(
+            f"the answer is not finished: its finish_reason is {reason!r:.80}", retryable=True
+        )
+    return ours
 
 
 def text_of(content: Any) -> str | None:

@@ -20,6 +20,9 @@ from typing import Any
 
 RETRYABLE_STATUSES = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 520, 522, 524, 529})
 LONGEST_WAIT = 60.0
+#: Seconds in which no server has taken a connection, after which the run ends.
+REFUSED_SECONDS = 5.0
+START_SERVER = "no server takes connections any more: start one, then run the same command again to go on"
 
 
 class RequestFailed(Exception):
@@ -29,13 +32,18 @@ class RequestFailed(Exception):
         retryable: Whether another attempt may work.
         timed_out: Whether a time limit was the reason.
         wait: Seconds that the server asks to wait; None if it says nothing.
+        refused: Whether no connection was taken.
+        filtered: Whether a content filter held the answer back.
+        ends_run: If every other request would fail alike, what to do about it; else empty.
     """
 
     def __init__(
-        self, message: str, *, retryable: bool, timed_out: bool = False, wait: float | None = None
-    ) -> None:
+        self, message: str, *, retryable: bool, timed_out: bool = False, wait: float | None = None,
+        refused: bool = False, filtered: bool = False, ends_run: str = "",
+    ) -> None:  # fmt: skip
         super().__init__(message)
         self.retryable, self.timed_out, self.wait = retryable, timed_out, wait
+        self.refused, self.filtered, self.ends_run = refused, filtered, ends_run
 
 
 @dataclass
@@ -72,15 +80,22 @@ class Servers:
         self.most, self.clock = most, clock
         self.changed = threading.Condition()
         self.turn = 0
+        self.refusing: dict[int, float] = {}
 
-    def enter(self, avoid: int | None = None) -> int:
+    def enter(self, avoid: int | None = None, ended: threading.Event | None = None) -> int:
         """Wait for a free place, take it, and return the server's number.
 
         Args:
             avoid: The server where the last attempt failed; it is taken only if no other accepts requests.
+            ended: Set when nothing more is to be asked.
+
+        Raises:
+            RequestFailed: Nothing more is to be asked.
         """
         with self.changed:
-            while (server := self._free(avoid)) is None:
+            while (server := self._free(avoid)) is None or (ended is not None and ended.is_set()):
+                if ended is not None and ended.is_set():
+                    raise RequestFailed("the run has ended", retryable=False)
                 self.changed.wait(self._until_next())
             self.limits[server].busy += 1
             self.turn = server + 1
@@ -90,6 +105,26 @@ class Servers:
         """Give a place back; without `ok` the server was in trouble."""
         with self.changed:
             self.limits[server].done(ok)
+            self.changed.notify_all()
+
+    def heard(self, server: int, *, refused: bool) -> None:
+        """Note whether a server took the connection of an attempt."""
+        with self.changed:
+            if refused:
+                self.refusing.setdefault(server, self.clock())
+            else:
+                self.refusing.pop(server, None)
+
+    def gone(self, *, at_once: bool) -> bool:
+        """Return whether no server takes connections: `at_once`, or for `REFUSED_SECONDS`."""
+        with self.changed:
+            if len(self.refusing) < len(self.limits):
+                return False
+            return at_once or self.clock() - max(self.refusing.values()) >= REFUSED_SECONDS
+
+    def wake(self) -> None:
+        """Let every request that waits for a place look again whether anything more is to be asked."""
+        with self.changed:
             self.changed.notify_all()
 
     def pause(self, server: int, seconds: float) -> None:
@@ -117,31 +152,40 @@ class Servers:
 
 @dataclass
 class Retry:
-    """Repeat attempts that fail; `sleep` is passed in, so that tests do not wait."""
+    """Repeat attempts that fail; `sleep` is passed in, so that tests do not wait. None waits, until the run
+    ends."""
 
     attempts: int
-    sleep: Callable[[float], None]
+    sleep: Callable[[float], None] | None = None
     first_wait: float = 0.5
     rng: random.Random = field(default_factory=lambda: random.Random(0))
 
-    def run(self, attempt: Callable[[int], Any], servers: Servers) -> Any:
+    def run(
+        self, attempt: Callable[[int], Any], servers: Servers, ended: threading.Event | None = None
+    ) -> Any:
         """Return the result of `attempt(server)`, tried until it works. Raises the last `RequestFailed`."""
         last: int | None = None
+        ended = ended or threading.Event()
         for number in range(self.attempts):
-            server = last = servers.enter(avoid=last)
+            server = last = servers.enter(avoid=last, ended=ended)
             ok = False
             try:
                 result = attempt(server)
                 ok = True
+                servers.heard(server, refused=False)
                 return result
             except RequestFailed as failure:
                 ok = not failure.retryable
-                if not failure.retryable or number + 1 == self.attempts:
+                servers.heard(server, refused=failure.refused)
+                at_end = number + 1 == self.attempts
+                if failure.refused and servers.gone(at_once=at_end):
+                    failure.ends_run = START_SERVER
+                if not failure.retryable or failure.ends_run or at_end:
                     raise
                 pause = self._pause(number, failure)
             finally:
                 servers.leave(server, ok)
-            self.sleep(pause)
+            (self.sleep or ended.wait)(pause)
         raise ValueError("a retry has at least one attempt")
 
     def _pause(self, number: int, failure: RequestFailed) -> float:

@@ -18,13 +18,14 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from dfkeval.backends._openai import response
-from dfkeval.backends._openai.retry import RETRYABLE_STATUSES, RequestFailed
+from dfkeval.backends._openai import errors, response
 
 #: What is added to a request whose answer is to be streamed.
 STREAM_OPTIONS = {"stream": True, "stream_options": {"include_usage": True}}
 #: The event that ends a stream; what follows is not read.
 DONE = b"[DONE]"
+#: The standard skips one byte-order mark at the head of a stream; some gateways write one before each event.
+BOM = b"\xef\xbb\xbf"
 _TEXTS = ("content", "reasoning_content", "reasoning")
 _STOPS = ("stop_reason", "matched_stop")
 
@@ -53,7 +54,7 @@ def events(parts: Iterable[bytes]) -> Iterator[bytes]:
     """Yield the data of each finished event, its lines joined by LF; other fields than data are not
     needed."""
     data: list[bytes] = []
-    for line in _lines(parts):
+    for line in (line.removeprefix(BOM) for line in _lines(parts)):
         if not line:
             if data:
                 yield b"\n".join(data)
@@ -91,17 +92,10 @@ def _event(data: bytes) -> dict[str, Any]:
         raise response.strange(f"an event of its stream is {data[:80]!r}") from error
     if not isinstance(chunk, dict):
         raise response.strange(f"an event of its stream is {data[:80]!r}")
-    if chunk.get("error"):
-        raise _reported(chunk["error"])
+    fault = errors.fault_of(chunk)
+    if fault is not None:
+        raise errors.reported(fault, "the stream ended with an error")
     return chunk
-
-
-def _reported(fault: Any) -> RequestFailed:
-    """Return an error that the server reports in its stream; if it names a status, that decides about another
-    attempt."""
-    code = fault.get("code") if isinstance(fault, dict) else None
-    refused = isinstance(code, int) and 400 <= code < 500 and code not in RETRYABLE_STATUSES
-    return RequestFailed(f"the stream ended with an error: {json.dumps(fault)[:300]}", retryable=not refused)
 
 
 @dataclass
@@ -109,7 +103,7 @@ class Joined:
     """The deltas so far; `begun` says whether any text, reasoning or call has come."""
 
     texts: dict[str, list[str]] = field(default_factory=dict)
-    calls: dict[int, dict[str, Any]] = field(default_factory=dict)
+    calls: list[StreamedCall] = field(default_factory=list)
     logprobs: list[Any] = field(default_factory=list)
     ending: dict[str, Any] = field(default_factory=dict)
     usage: Any = None
@@ -129,7 +123,7 @@ class Joined:
         """Return the answer in the shape of one that came whole."""
         message: dict[str, Any] = {name: _characters("".join(pieces)) for name, pieces in self.texts.items()}
         if self.calls:
-            message["tool_calls"] = [_call(self.calls[place]) for place in sorted(self.calls)]
+            message["tool_calls"] = [call.whole() for call in sorted(self.calls, key=lambda call: call.index)]
         choice = {"message": message, "finish_reason": None, **self.ending}
         if self.logprobs:
             choice["logprobs"] = {"content": self.logprobs}
@@ -148,7 +142,8 @@ class Joined:
         logprobs = choice.get("logprobs")
         if isinstance(logprobs, dict):
             self.logprobs += _listed(logprobs.get("content"))
-        if choice.get("finish_reason") is not None:
+        if choice.get("finish_reason") not in (None, ""):
+            response.ended(choice["finish_reason"])
             stops = {name: choice[name] for name in _STOPS if name in choice}
             self.ending = {"finish_reason": choice["finish_reason"], **stops}
 
@@ -158,23 +153,58 @@ class Joined:
         self.begun = self.begun or bool(piece)
 
     def _call(self, delta: Any) -> None:
-        """Add a call's delta to the call of its index; without one, to a new call if it brings a name, else
-        to the last."""
+        """Add a call's delta to the call that it goes on with, or begin a new one."""
         function = delta.get("function") if isinstance(delta, dict) else None
         if not isinstance(function, dict):
             raise response.strange(f"a call of its stream is {delta!r:.80}")
-        place = delta.get("index")
-        if place is None:
-            last = max(self.calls, default=-1)
-            place = last + 1 if function.get("name") or last < 0 else last
-        if not isinstance(place, int):
-            raise response.strange(f"the index of a call of its stream is {place!r:.80}")
-        call = self.calls.setdefault(place, {"name": [], "arguments": []})
-        for name, pieces in call.items():
-            piece = function.get(name)
-            if piece is not None and not (name == "name" and pieces == [piece]):  # some repeat the name
-                pieces.append(piece)
+        index, name = delta.get("index"), delta.get("id") or None
+        if index is not None and not isinstance(index, int):
+            raise response.strange(f"the index of a call of its stream is {index!r:.80}")
+        call = self._continued(index, name, function)
+        if call is None:
+            last = max((call.index for call in self.calls), default=-1)
+            call = StreamedCall(last + 1 if index is None else index, name)
+            self.calls.append(call)
+        call.add(name, function)
         self.begun = True
+
+    def _continued(self, index: int | None, name: Any, function: dict[str, Any]) -> StreamedCall | None:
+        """Return the call that a delta goes on with; None if it begins one.
+
+        Some servers give every call the index 0, or none: a name with another id begins a call, and so does
+        another name after arguments have come."""
+        if index is None:
+            by_id = next((call for call in self.calls if name is not None and call.id == name), None)
+            return by_id or (None if function.get("name") or not self.calls else self.calls[-1])
+        call = next((call for call in reversed(self.calls) if call.index == index), None)
+        if call is None or not function.get("name"):
+            return call
+        if None not in (name, call.id):
+            return call if name == call.id else None
+        return None if call.arguments and function["name"] != "".join(map(str, call.name)) else call
+
+
+@dataclass
+class StreamedCall:
+    """The deltas of one call."""
+
+    index: int
+    id: Any
+    name: list[Any] = field(default_factory=list)
+    arguments: list[Any] = field(default_factory=list)
+
+    def add(self, name: Any, function: dict[str, Any]) -> None:
+        """Add one delta; some servers repeat the name in each."""
+        self.id = self.id or name
+        if function.get("name") is not None and self.name != [function["name"]]:
+            self.name.append(function["name"])
+        if function.get("arguments") is not None:
+            self.arguments.append(function["arguments"])
+
+    def whole(self) -> dict[str, Any]:
+        """Return the call; arguments that came as an object stay an object."""
+        function = {"name": _joined(self.name), "arguments": _joined(self.arguments)}
+        return {"type": "function", "function": function}
 
 
 def _listed(value: Any) -> list[Any]:
@@ -182,12 +212,6 @@ def _listed(value: Any) -> list[Any]:
     if value is None or isinstance(value, list):
         return value or []
     raise response.strange(f"a list of its stream is {value!r:.80}")
-
-
-def _call(pieces: dict[str, list[Any]]) -> dict[str, Any]:
-    """Return the call of all its deltas; arguments that came as an object stay an object."""
-    function = {name: _joined(deltas) for name, deltas in pieces.items()}
-    return {"type": "function", "function": function}
 
 
 def _joined(pieces: list[Any]) -> Any:

@@ -48,7 +48,7 @@ class LLM:
         if os.environ.get("FAKE_VLLM_FAILS"):
             raise RuntimeError("no memory left")
         STARTED.append({"model": model, "dtype": dtype, "enable_lora": enable_lora, "rank": max_lora_rank,
-                        "images": limit_mm_per_prompt, "length": max_model_len})  # fmt: skip
+                        "images": limit_mm_per_prompt, "length": max_model_len, "eager": enforce_eager})  # fmt: skip
         self.source, self.loaded = model, None
 
     def generate(
