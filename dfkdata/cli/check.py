@@ -19,7 +19,17 @@ EXAMPLES = examples(
 )
 
 
-_FIELDS = ("format", "schema_name", "variant", "images", "delimiter", "encoding", "max_rejects", "deep")
+_FIELDS = (
+    "format",
+    "schema_name",
+    "variant",
+    "labels",
+    "images",
+    "delimiter",
+    "encoding",
+    "max_rejects",
+    "deep",
+)
 
 
 @takes_options((*_FIELDS, "rules", "options"))

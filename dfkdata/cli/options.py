@@ -24,6 +24,7 @@ _FLAGS = {
 """Fields whose option is not called as the field."""
 
 _TYPES: dict[str, Any] = {
+    "labels": str | None,
     "images": Path | None,
     "max_rejects": str,
     "validation_file": str | None,

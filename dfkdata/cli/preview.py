@@ -17,7 +17,7 @@ EXAMPLES = examples(
 )
 
 
-@takes_options(("format", "schema_name", "variant", "images", "options", "delimiter", "encoding"))
+@takes_options(("format", "schema_name", "variant", "labels", "images", "options", "delimiter", "encoding"))
 def preview_command(
     input: Input,
     options: dict[str, Any],

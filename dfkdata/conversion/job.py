@@ -11,6 +11,7 @@ from dfkdata.common import plugins
 from dfkdata.common.config import Config, bind
 from dfkdata.common.errors import ConfigError
 from dfkdata.conversion import output_folder, reader, selection
+from dfkdata.conversion.label_map import read_labels, with_labels
 from dfkdata.conversion.options import ConvertOptions
 from dfkdata.conversion.splits import HashSplit
 
@@ -70,6 +71,8 @@ def resolve(input: sources.Input, out: str | Path, options: ConvertOptions) -> C
     """
     if options.has_split_files:
         options = options.model_copy(update={"validation": 0.0, "test": 0.0})
+    if options.labels is not None:  # the manifest records what the file says
+        options = options.model_copy(update={"labels": read_labels(options.labels)})
     format = plugins.load(reader.FAMILY, options.format)
     format_options = bind(options.options or {}, format.Options, f"format {options.format}")
     job = ConversionJob(
@@ -79,7 +82,7 @@ def resolve(input: sources.Input, out: str | Path, options: ConvertOptions) -> C
         format=format,
         format_options=format_options,
         export=plugins.load(EXPORTS, options.to),
-        schema=_schema(format, options),
+        schema=with_labels(_schema(format, options), options.labels),  # type: ignore[arg-type]  # read above
         splitter=HashSplit(options.seed, options.validation, options.test),
         conditions=tuple(selection.condition(text) for text in options.where or ()),
     )

@@ -27,6 +27,10 @@ class ConvertOptions(Config):
         default=None, alias="schema", description="Output schema; default: the format's own."
     )
     variant: str | None = Field(default=None, description="Variant of the schema.")
+    labels: Annotated[str | Path | dict[Any, Any] | None, SkipValidation] = Field(
+        default=None,
+        description="YAML file: spelling -> label; or raw, which trains on the source's spelling.",
+    )
     images: str | Path | None = Field(
         default=None, exclude=True, description="Folder where image names start; default: the input's."
     )

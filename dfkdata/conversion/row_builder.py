@@ -13,11 +13,13 @@ from msgspec.structs import replace
 from dfkdata.conversion import output_folder, reader, selection
 from dfkdata.conversion.dataset_checks import DatasetChecks
 from dfkdata.conversion.job import ConversionJob
+from dfkdata.conversion.label_map import RAW, raw_target
 from dfkdata.media.images import png_bytes
 from dfkdata.media.probe import MAX_ASPECT, Picture, inspect
 from dfkdata.media.resolver import MediaResolver, store_picture
-from dfkdata.rows.messages import training_row
+from dfkdata.rows.messages import answer_turn, training_row
 from dfkdata.rows.record import Record, RowError
+from dfkdata.schemas import Label
 from dfkdata.validation import text as texts
 from dfkdata.validation.conversation import check_conversation
 from dfkdata.validation.gold import bind_gold
@@ -55,6 +57,8 @@ class RowBuilder:
         self._store = job.folder.partial / output_folder.MEDIA
         self._name = job.folder.naming(job.options.paths)
         self._encode = msgspec.json.Encoder().encode
+        raw = job.schema if job.options.labels == RAW else None
+        self._raw = raw_target(raw) if raw is not None else None
 
     def build(self, raw: Any, record: Record, report: RowReport, media: MediaResolver) -> BuiltRow:
         """Return the finished row of a record.
@@ -62,12 +66,13 @@ class RowBuilder:
         Raises:
             RowError: The row breaks a rule whose policy is "quarantine".
         """
+        spelt = record.gold
         if self._schema is not None:
             record = bind_gold(record, self._schema, report)
         pictures: list[Picture] = []
         if record.images:
             record, pictures = self._pictures(record, report, media)
-        row = training_row(record, self._schema, nulls=self._nulls)
+        row = self._row(record, spelt)
         files = self._files(record, row, pictures) if pictures or record.videos or record.audios else None
         check_conversation(row, report)
         texts.check_answers(record, row["messages"], report)
@@ -85,6 +90,22 @@ class RowBuilder:
         if files:
             digest = sha256(b"".join((digest, *files))).digest()[:8]
         return BuiltRow(record, row, turns, digest, group, pictures)
+
+    def _row(self, record: Record, spelt: dict[str, Any] | None) -> dict[str, Any]:
+        """Return the row; its answer spells labels as the source does if that is asked for."""
+        row = training_row(record, self._schema, nulls=self._nulls)
+        if (
+            self._raw is not None
+            and record.messages is None
+            and record.gold is not None
+            and spelt is not None
+        ):
+            names = (
+                name for name, role in self._raw.roles.items() if isinstance(role, Label) and name in spelt
+            )
+            labels = {name: str(spelt[name]).strip() for name in names}
+            row["messages"][-1] = answer_turn(record.gold | labels, self._raw, nulls=self._nulls)
+        return row
 
     def export(self, built: BuiltRow) -> dict[str, Any]:
         """Return the row in the training layout. Raises `RowError` if the layout cannot hold it."""

@@ -38,8 +38,8 @@ embedded bytes); the reader resolves them inside the declared roots. A complete 
 
 from __future__ import annotations
 
-from dfkdata.formats._fields import group_key, key, need, text
+from dfkdata.formats._fields import group_key, key, label, need, text
 from dfkdata.formats._fields import path_list as path_list
 from dfkdata.rows.record import Record, Row, RowError
 
-__all__ = ["Record", "Row", "RowError", "group_key", "key", "need", "text"]
+__all__ = ["Record", "Row", "RowError", "group_key", "key", "label", "need", "text"]

@@ -66,6 +66,29 @@ def need(row: Row, name: str, *, hint: str = "") -> str:
     return value
 
 
+def label(row: Row, name: str) -> str:
+    """Return the label under `name` as text: sources number their classes as often as they name them.
+
+    Args:
+        row: The raw row.
+        name: The column.
+
+    Raises:
+        RowError: The label is missing or blank, or neither text nor a whole number.
+
+    Example:
+        >>> from dfkdata.formats import label
+        >>> label({"label": 2.0}, "label"), label({"label": " fitnah "}, "label")
+        ('2', 'fitnah')
+    """
+    value = row.get(name)
+    if (isinstance(value, int) and not isinstance(value, bool)) or (
+        isinstance(value, float) and value.is_integer()
+    ):
+        return str(int(value))
+    return need(row, name, hint="write one of the four labels")
+
+
 GROUP_KEYS = ("link", "post_id", "case_id")
 """Keys of a row, or of its `meta`, that rows of one post or case share; the first one present counts."""
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 from dfkdata.common.config import Config
 from dfkdata.common.hashing import content_id
-from dfkdata.formats import Row, need, text
+from dfkdata.formats import Row, label, need, text
 from dfkdata.rows.record import Record, RowError
 
 CLAIMS = ("ringkasan", "klaim", "fakta")
@@ -20,19 +20,19 @@ class Options(Config):
 
 def post(row: Row, source: str, images: tuple[str, ...], options: Options) -> Record:
     """Return one labelled post; an empty label raises `RowError`, a missing analysis gives a warning."""
-    label = need(row, "label", hint="write one of the four labels")
+    name_of_class = label(row, "label")
     analysis = text(row, "analisis")
     link = text(row, "link")
     fields = {name: text(row, name) for name in CLAIMS}
-    name = content_id(link, *fields.values(), *images, label, analysis)
+    name = content_id(link, *fields.values(), *images, name_of_class, analysis)
     return Record(
         id=name,
         group=link,
         source=source,
         fields=fields,
         images=images if options.images_per_row == "all" else images[:1],
-        gold={"label": label, "analisis": analysis},
-        meta={"raw_label": label} | ({"link": link} if link else {}),
+        gold={"label": name_of_class, "analisis": analysis},
+        meta={"raw_label": name_of_class} | ({"link": link} if link else {}),
         warnings=() if analysis else (no_analysis("analisis holds no text"),),
     )
 

@@ -13,7 +13,7 @@ from typing import Literal
 
 from dfkdata.common.config import Config
 from dfkdata.common.hashing import content_id
-from dfkdata.formats import Row, need, path_list, text
+from dfkdata.formats import Row, label, need, path_list, text
 from dfkdata.formats._posts import no_analysis
 from dfkdata.rows.record import Record
 
@@ -32,18 +32,18 @@ def record(row: Row, source: str, options: Options) -> Record:
 
     A missing analysis gives a warning."""
     images = _images(row)
-    label = need(row, "label", hint="write one of the four labels")
+    name_of_class = label(row, "label")
     analysis = text(row, "analisis") or text(row, "analisis_pelanggaran")
     link, title, post = text(row, "link"), text(row, "title"), text(row, "text")
-    name = content_id(link, title, post, *images, label, analysis)
-    meta = {"raw_label": label} | ({"link": link} if link else {})
+    name = content_id(link, title, post, *images, name_of_class, analysis)
+    meta = {"raw_label": name_of_class} | ({"link": link} if link else {})
     return Record(
         id=name,
         group=link,
         source=source,
         fields={"title": title, "text": post},
         images=images if options.images_per_row == "all" else images[:1],
-        gold={"label": label, "analisis": analysis},
+        gold={"label": name_of_class, "analisis": analysis},
         meta=meta,
         warnings=() if analysis else (no_analysis("neither analisis nor analisis_pelanggaran holds text"),),
     )

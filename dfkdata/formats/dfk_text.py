@@ -13,7 +13,7 @@ from dfkdata.common.config import Config
 from dfkdata.common.hashing import content_id
 from dfkdata.formats import Row, need, text
 from dfkdata.rows.record import Record, RowError
-from dfkdata.schemas import DFK, DFK_RAW
+from dfkdata.schemas import DFK, DFK_RAW, fold_spelling
 
 SCHEMA: str | None = "dfk_text"
 COLUMNS = (frozenset({"input", "output", "_label"}),)
@@ -61,6 +61,8 @@ def _conflict(label: str, column: str) -> RowError:
 
 def _agree(one: str, other: str) -> bool:
     """Return whether two spellings mean the same class, in five classes or, if one is "Netral", in four."""
+    if fold_spelling(one) == fold_spelling(other):
+        return True
     raw = DFK_RAW.resolve(one), DFK_RAW.resolve(other)
     merged = DFK.resolve(one), DFK.resolve(other)
     if all(raw):

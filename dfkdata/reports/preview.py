@@ -13,6 +13,7 @@ import msgspec
 from dfkdata import schemas, sources
 from dfkdata.common import plugins
 from dfkdata.conversion import reader
+from dfkdata.conversion.label_map import read_labels, with_labels
 from dfkdata.rows.messages import training_row
 from dfkdata.rows.record import Record, Reject, RowError
 from dfkdata.validation.conversation import check_conversation
@@ -31,6 +32,7 @@ def preview(
     options: dict[str, Any] | None = None,
     delimiter: str | None = None,
     encoding: str | None = None,
+    labels: str | Path | dict[Any, Any] | None = None,
 ) -> Iterator[str]:
     """Yield each row as text: its place, its turns and its images, or why it is a reject.
 
@@ -43,6 +45,7 @@ def preview(
         options: The format's own options.
         delimiter: As in `dfkdata.read`.
         encoding: As in `dfkdata.read`.
+        labels: Spelling -> label, or a YAML file of that. Raw spellings are shown as labels.
 
     Raises:
         ConfigError: A name is unknown.
@@ -51,7 +54,7 @@ def preview(
     name = schema or module.SCHEMA
     if variant is None and schema is None:
         variant = getattr(module, "VARIANT", None)
-    loaded = schemas.load(name, variant) if name else None
+    loaded = with_labels(schemas.load(name, variant) if name else None, read_labels(labels))
     store = TemporaryDirectory(prefix="dfk-preview-")
     items = reader.read(
         input,

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import NamedTuple
 
 
@@ -25,6 +29,7 @@ class LabelSet:
     Args:
         canonical: The classes, in the order of reports.
         aliases: Other spellings, in lower case, each with its class.
+        own: Spellings that a user maps; they count before all others.
 
     Example:
         >>> from dfkdata.schemas import LabelSet
@@ -35,17 +40,64 @@ class LabelSet:
 
     canonical: tuple[str, ...]
     aliases: dict[str, str] = field(default_factory=dict, hash=False)
+    own: dict[str, str] = field(default_factory=dict, hash=False)
 
     def resolve(self, text: str) -> Resolved | None:
-        """Return the class that `text` names, or None; case, outer blanks and a full stop do not count."""
+        """Return the class that `text` names, or None.
+
+        Case, hyphens, underscores, blanks of every kind, invisible characters and a full stop do not count."""
         folded = text.strip().removesuffix(".").strip().lower()
+        if self._own and (label := self._own.get(_index(fold_spelling(text)))):
+            return Resolved(label, None if label == folded else folded)
         if folded in self.canonical:
             return Resolved(folded, None)
-        if folded in self.aliases:
-            return Resolved(self.aliases[folded], folded)
-        return None
+        label = self.aliases.get(folded) or self._folded.get(fold_spelling(text))
+        return Resolved(label, folded) if label else None
+
+    def with_own(self, own: Mapping[str, str]) -> LabelSet:
+        """Return this set with spellings of a user, each with a class that this set has."""
+        return replace(self, own={**self.own, **own})
 
     @property
     def spellings(self) -> list[str]:
         """Return every spelling that resolves, canonical ones first."""
-        return [*self.canonical, *self.aliases]
+        return [*self.canonical, *self.aliases, *self.own]
+
+    @cached_property
+    def _folded(self) -> dict[str, str]:
+        return _by_fold([*((name, name) for name in self.canonical), *self.aliases.items()])
+
+    @cached_property
+    def _own(self) -> dict[str, str]:
+        return {_index(fold_spelling(name)): label for name, label in self.own.items()}
+
+
+def fold_spelling(text: str) -> str:
+    """Return a spelling without what does not count: case, hyphens, blanks, invisible signs, a full stop.
+
+    Example:
+        >>> from dfkdata.schemas._labels import fold_spelling
+        >>> fold_spelling(" Ujaran\u00a0\u200bKEBENCIAN. ") == fold_spelling("ujaran-kebencian")
+        True
+    """
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", text)
+        text = "".join(sign for sign in text if unicodedata.category(sign) != "Cf")
+    text = text.strip().removesuffix(".").casefold()
+    return _BETWEEN.sub(" ", text).strip()
+
+
+_BETWEEN = re.compile(r"[\s_\-\u2010-\u2015\u2212]+")
+
+
+def _index(folded: str) -> str:
+    """Return a class index as a whole number: tables write 3 as "3.0"."""
+    return folded.removesuffix(".0") if folded.endswith(".0") and folded[:-2].isdigit() else folded
+
+
+def _by_fold(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Return folded spelling -> class; a fold that means two classes is left out."""
+    labels: dict[str, set[str]] = {}
+    for spelling, label in pairs:
+        labels.setdefault(fold_spelling(spelling), set()).add(label)
+    return {folded: names.pop() for folded, names in labels.items() if len(names) == 1}

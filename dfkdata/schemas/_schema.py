@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from types import ModuleType
 from typing import Any
@@ -13,7 +13,7 @@ from dfkdata.common import plugins
 from dfkdata.common.errors import ConfigError
 from dfkdata.schemas._form import Form, Prompt, ToolForm, Variant
 from dfkdata.schemas._json_schema import json_schema, tool
-from dfkdata.schemas._roles import Role, roles
+from dfkdata.schemas._roles import Label, Role, roles
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class Schema:
         answer: The pydantic class of the answer.
         prompt: How the model is asked.
         form: How the answer is written.
+        spellings: Spellings of labels that a user maps, each with its class.
     """
 
     name: str
@@ -33,11 +34,19 @@ class Schema:
     answer: type[BaseModel]
     prompt: Prompt
     form: Form
+    spellings: dict[str, str] = field(default_factory=dict, hash=False)
 
     @cached_property
     def roles(self) -> dict[str, Role]:
         """Return the role of each field that has one, in field order."""
-        return roles(self.answer)
+        own = roles(self.answer)
+        return {name: self._spelt(role) for name, role in own.items()} if self.spellings else own
+
+    def _spelt(self, role: Role) -> Role:
+        if not isinstance(role, Label):
+            return role
+        classes = role.labels.canonical
+        return Label(role.labels.with_own({k: v for k, v in self.spellings.items() if v in classes}))
 
     @cached_property
     def json_schema(self) -> dict[str, Any]:

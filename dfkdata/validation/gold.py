@@ -37,8 +37,8 @@ def bind_gold(record: Record, schema: Schema, report: RowReport) -> Record:
         raise RowError("GOLD_INVALID", reason, path="gold", value=gold, hint=hint)
     for name, role in schema.roles.items():
         value = gold.get(name)
-        if isinstance(role, Label) and isinstance(value, str):
-            gold[name] = _label(value, role, name)
+        if isinstance(role, Label) and isinstance(value, str | int) and not isinstance(value, bool):
+            gold[name] = _label(str(value), role, name)
         elif isinstance(role, Prose) and isinstance(value, str) and value and value in record.fields.values():
             reason, hint = "the answer is a field of the prompt", "write an answer of its own"
             report(RowError("ANSWER_COPIES_PROMPT", reason, path=name, value=value, hint=hint))
@@ -87,7 +87,7 @@ def _label(value: str, role: Label, name: str) -> str:
     resolved = role.labels.resolve(value)
     if resolved is None:
         near = suggestion(value.strip().lower(), role.labels.spellings).removeprefix("; ")
-        hint = near or f"one of {', '.join(role.labels.canonical)}"
+        hint = near or f"one of {', '.join(role.labels.canonical)}; --labels MAP.yaml maps other spellings"
         raise RowError("LABEL_UNKNOWN", f"{value!r} is no label", path=name, value=value, hint=hint)
     return resolved.label
 

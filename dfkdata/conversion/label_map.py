@@ -1,0 +1,89 @@
+"""Spellings of labels that a user maps to the classes of a schema, and the source's own spelling as the target."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from dfkdata.common import yaml_loader
+from dfkdata.common.errors import ConfigError
+from dfkdata.common.plugins import suggestion
+from dfkdata.schemas import Label, LabelSet, Schema, TextForm, fold_spelling
+
+RAW = "raw"
+
+
+def read_labels(labels: str | Path | Mapping[Any, Any] | None) -> str | dict[str, str] | None:
+    """Return what `--labels` says: "raw", spelling -> class, or None.
+
+    Args:
+        labels: "raw", a YAML file of `spelling: class` lines, or such a mapping. Class indexes are spellings.
+
+    Raises:
+        ConfigError: The file cannot be read or is no mapping of texts and whole numbers to texts, or two of
+            its spellings differ by nothing that counts.
+    """
+    if labels is None:
+        return None
+    if labels == RAW:
+        return RAW
+    where = "labels" if isinstance(labels, Mapping) else str(labels)
+    mapping = labels if isinstance(labels, Mapping) else _file(Path(labels))
+    if not isinstance(mapping, Mapping) or not mapping:
+        raise ConfigError(f"--labels {where}: write lines such as `Hoaks: disinformasi`, or say raw")
+    result: dict[str, str] = {}
+    places: dict[str, str] = {}
+    for spelling, label in mapping.items():
+        if isinstance(spelling, bool) or not isinstance(spelling, str | int) or not isinstance(label, str):
+            raise ConfigError(f"--labels {where}: {spelling!r}: {label!r} maps no text to a text; quote it")
+        name = str(spelling)
+        other = places.setdefault(fold_spelling(name), name)
+        if other != name and result[other] != label:
+            raise ConfigError(f"--labels {where}: {other!r} and {name!r} are one spelling with two classes")
+        result[name] = label
+    return result
+
+
+def _file(path: Path) -> Any:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        hint = "give a YAML file of `spelling: class` lines, or the word raw"
+        raise ConfigError(f"--labels {path}: cannot be read ({error}); {hint}") from error
+    return yaml_loader.parse(text, str(path))
+
+
+def with_labels(schema: Schema | None, labels: str | Mapping[str, str] | None) -> Schema | None:
+    """Return the schema with the spellings of `labels`.
+
+    Raises:
+        ConfigError: The schema has no labels or not the class that a spelling is mapped to, or raw spellings
+            are asked for in an answer that is no text.
+    """
+    if labels is None:
+        return schema
+    sets = [role.labels for role in schema.roles.values() if isinstance(role, Label)] if schema else []
+    if schema is None or not sets:
+        raise ConfigError("--labels: the rows have no schema with classes; name one with --schema")
+    if isinstance(labels, str):
+        if not isinstance(schema.form, TextForm):
+            raise ConfigError(f"--labels raw: the schema {schema.name!r} is not answered as marked text")
+        return schema
+    return replace(schema, spellings={spelling: _class(label, sets) for spelling, label in labels.items()})
+
+
+def _class(label: str, sets: list[LabelSet]) -> str:
+    for labels in sets:
+        resolved = labels.resolve(label)
+        if resolved is not None:
+            return resolved.label
+    classes = [name for labels in sets for name in labels.canonical]
+    raise ConfigError(f"--labels: {label!r} is none of {', '.join(classes)}{suggestion(label, classes)}")
+
+
+def raw_target(schema: Schema) -> Schema:
+    """Return the schema whose answers print labels as the gold spells them."""
+    form = schema.form
+    return replace(schema, form=replace(form, printed=())) if isinstance(form, TextForm) else schema

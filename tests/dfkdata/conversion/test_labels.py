@@ -1,0 +1,185 @@
+"""Labels in every spelling: aliases by what does not count, maps of the user's own, and the source's spelling."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from dfkdata import convert
+from dfkdata.cli import app
+from dfkdata.common.errors import ConfigError
+from dfkdata.schemas import DFK, DFK_RAW, LabelSet
+from tests.helpers.pictures import KINDS
+from tests.helpers.rows import rows_of
+
+JOINTS = (" ", "  ", "-", "_", "\u00a0", "\u2011", "\u2013", " - ", "\u202f", "\t")
+
+
+@pytest.mark.parametrize("labels", [DFK, DFK_RAW])
+@pytest.mark.parametrize("joint", JOINTS)
+def test_what_stands_between_words_does_not_count(labels: LabelSet, joint: str) -> None:
+    for spelling in labels.spellings:
+        plain = labels.resolve(spelling)
+        words = spelling.replace("_", " ").replace("-", " ").split()
+        for text in (joint.join(words), joint.join(words).upper() + ".", f"\u200b{joint.join(words)}\ufeff "):
+            resolved = labels.resolve(text)
+            assert plain is not None and resolved is not None and resolved.label == plain.label, text
+
+
+@given(st.text(max_size=12))
+def test_a_text_that_resolved_exactly_resolves_the_same(text: str) -> None:
+    folded = text.strip().removesuffix(".").strip().lower()
+    resolved = DFK.resolve(text)
+    if folded in DFK.canonical:
+        assert resolved == (folded, None)
+    elif folded in DFK.aliases:
+        assert resolved == (DFK.aliases[folded], folded)
+
+
+def test_two_classes_that_differ_only_in_what_does_not_count_stay_apart() -> None:
+    labels = LabelSet(("a b", "a-b"))
+    assert [labels.resolve(text) and labels.resolve(text).label for text in ("a b", "A-B.", "a_b")] == [
+        "a b",
+        "a-b",
+        None,
+    ]
+
+
+@pytest.fixture
+def posts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A table of posts whose labels are spelt in eight ways; the current folder is its folder."""
+    monkeypatch.chdir(tmp_path)
+    Path("images").mkdir()
+    Path("images/0.png").write_bytes(KINDS["png"])
+    spellings = ["Hoaks", "HOAX", "UK", "0", "2.0", "Ujaran-Kebencian", "Fitnah", "netral"]
+    with Path("posts.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["image_filename", "label", "analisis_pelanggaran"])
+        writer.writerows(["0.png", spelling, f"Alasan {at}."] for at, spelling in enumerate(spellings))
+    Path("map.yaml").write_text(
+        "hoaks: disinformasi\nhoax: Disinformasi\nUK: ujaran_kebencian\n0: netral\n2: fitnah\nnetral: fitnah\n"
+    )
+    return Path("posts.csv")
+
+
+def labels_of(folder: Path | str) -> list[tuple[str, str]]:
+    rows = rows_of(Path(folder), "train")
+    return [
+        (r["meta"]["gold"]["label"], r["messages"][-1]["content"][0]["text"].split("\n")[0]) for r in rows
+    ]
+
+
+WANTED = [
+    "disinformasi",
+    "disinformasi",
+    "ujaran kebencian",
+    "netral",
+    "fitnah",
+    "ujaran kebencian",
+    "fitnah",
+    "fitnah",
+]
+
+
+def test_a_map_resolves_spellings_and_class_indexes(posts: Path) -> None:
+    done = convert(posts, "out", format="dfk_csv", labels="map.yaml", validation=0)
+    assert labels_of("out") == [(label, f"Label: {label}") for label in WANTED]
+    manifest = json.loads(Path("out/manifest.json").read_text())
+    assert manifest["config"]["labels"]["2"] == "fitnah" and not done.codes
+    rows = [
+        {**row, "label": {"0": 0, "2.0": 2.0}.get(row["label"], row["label"])}
+        for row in csv.DictReader(posts.open())
+    ]
+    convert(rows, "memory", format="dfk_csv", labels=Path("map.yaml"), validation=0)
+    assert labels_of("memory") == labels_of("out")
+    Path("map.yaml").write_text("hoaks: fitnah\n")
+    with pytest.raises(ConfigError, match="other"):
+        convert(posts, "out", format="dfk_csv", labels="map.yaml", validation=0)
+
+
+def test_without_a_map_unknown_spellings_are_rejects_that_name_the_option(posts: Path) -> None:
+    done = convert(posts, "out", format="dfk_csv", validation=0, max_rejects=9)
+    assert done.codes["LABEL_UNKNOWN"]["count"] == 5
+    assert "--labels" in done.codes["LABEL_UNKNOWN"]["first"]["hint"]
+
+
+def test_a_stratified_split_counts_mapped_labels(posts: Path) -> None:
+    convert(
+        posts,
+        "out",
+        format="dfk_csv",
+        labels="map.yaml",
+        validation=0.5,
+        stratify="label",
+        group_by="analisis_pelanggaran",
+    )
+    counts = json.loads(Path("out/manifest.json").read_text())["labels"]["label"]
+    assert counts["validation"]["disinformasi"] == counts["train"]["disinformasi"] == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("hoaks: disinfo\n", "did you mean 'disinformasi'"),
+        ("no: netral\n", "quote it"),
+        ("hoaks: 3\n", "quote it"),
+        ("a b: netral\nA-B: fitnah\n", "one spelling with two classes"),
+        ("- hoaks\n", "write lines such as"),
+        ("", "write lines such as"),
+        ("a: [b\n", "not YAML"),
+    ],
+)
+def test_a_map_that_cannot_be_meant_is_refused(posts: Path, text: str, message: str) -> None:
+    Path("map.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        convert(posts, "out", format="dfk_csv", labels="map.yaml", validation=0)
+    assert not Path("out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"format": "dfk_csv", "labels": "nowhere.yaml"}, "nowhere.yaml: cannot be read"),
+        ({"format": "alpaca", "labels": "map.yaml"}, "no schema with classes"),
+        ({"format": "alpaca", "labels": "raw"}, "no schema with classes"),
+    ],
+)
+def test_labels_without_classes_are_refused(posts: Path, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        convert(posts, "out", validation=0, **options)
+
+
+def test_raw_trains_on_the_spelling_of_the_source_and_keeps_the_class_as_gold(tmp_path: Path) -> None:
+    spellings = ["Fitnah", "FAKTA", "ujaran_kebencian", "Netral"]
+    (tmp_path / "0.png").write_bytes(KINDS["png"])
+    rows = [
+        {"frame_path": "0.png", "label": f" {name} ", "analisis": f"{at}."}
+        for at, name in enumerate(spellings)
+    ]
+    for to in ("messages", "swift"):
+        convert(rows, tmp_path / to, format="dfk_frames", to=to, images=tmp_path, labels="raw", validation=0)
+    golds = ["fitnah", "netral", "ujaran kebencian", "netral"]
+    assert labels_of(tmp_path / "messages") == [
+        (a, f"Label: {b}") for a, b in zip(golds, spellings, strict=True)
+    ]
+    said = [row["messages"][-1]["content"] for row in rows_of(tmp_path / "swift", "train")]
+    assert said == [f"Label: {name}\n\nAnalisis: {at}." for at, name in enumerate(spellings)]
+    text = {"input": "Klaim", "output": "Label: **fitnah.** penjelasan: Bohong.", "_label": "FITNAH"}
+    convert([text], tmp_path / "text", format="dfk_text", labels="raw", validation=0)
+    (row,) = rows_of(tmp_path / "text", "train")
+    assert row["messages"][-1]["content"][0]["text"] == "Label: **fitnah.** penjelasan: Bohong."
+    assert row["meta"]["gold"]["label"] == "fitnah"
+
+
+def test_the_commands_take_labels(posts: Path) -> None:
+    how = ["posts.csv", "--from", "dfk_csv", "--labels", "map.yaml"]
+    assert CliRunner().invoke(app.app, ["convert", *how, "--to", "messages", "--out", "out"]).exit_code == 0
+    assert CliRunner().invoke(app.app, ["check", *how]).exit_code == 0
+    assert "Label: disinformasi" in CliRunner().invoke(app.app, ["preview", *how]).output
