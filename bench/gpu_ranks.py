@@ -223,7 +223,7 @@ def reload(asked: argparse.Namespace) -> None:
 
 def apart(asked: argparse.Namespace, left: str, right: str) -> dict[str, float] | None:
     """How far two runs are apart, |a - b| / |a|: the trained B matrices (they start at zero), and the worst
-    training and validation loss. None where one of them is missing."""
+    training and validation loss. None if one of them is missing."""
     import torch
     from safetensors.torch import load_file
 

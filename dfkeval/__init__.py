@@ -1,4 +1,4 @@
-"""What the model said and how good it is: parser, decoding, generation harness, metrics, statistics, reports.
+"""Ask models, read their answers, and score them: parser, backends, metrics, statistics, reports.
 
 Importing the package is light; each name below loads its module on first use, and torch only where a model
 runs."""

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from dfkdata.common.errors import BackendError, ConfigError, missing_package
+from dfkdata.common.json_files import read_json
 from dfkeval.models import adapters, metadata
 from dfkeval.models.families import WEIGHT_FILE
 from dfktrain.config.model import HUB
@@ -109,24 +110,23 @@ def public_content(path: Path) -> bytes | Path:
     """Return what is sent of a file: weights as their path, other files as bytes with the base by its name."""
     if path.suffix == ".safetensors":
         return path
-    data = path.read_bytes()
     if path.name == adapters.CONFIG_FILE:
-        settings = json.loads(data)
+        settings = read_json(path)
         settings["base_model_name_or_path"] = _base_name(path.parent, settings.get("base_model_name_or_path"))
         return json.dumps(settings, indent=2, sort_keys=True).encode() + b"\n"
     if path.name == metadata.NAME:
-        card = json.loads(data)
+        card = read_json(path)
         if card.get("base"):
             card["base"]["name"] = _base_name(path.parent, card["base"]["name"])
         return json.dumps(card, indent=2, ensure_ascii=False).encode() + b"\n"
-    return data
+    return path.read_bytes()
 
 
 def _base_name(folder: Path, name: str | None) -> str | None:
     """Return the base's name on the Hub as the run knows it, else the last part of a folder's path."""
     run = folder.parent / "run.json"
     if run.is_file():
-        report = json.loads(run.read_bytes())
+        report = read_json(run)
         section = ModelCard.model_validate(report["config"].get("card") or {})
         name = model_card.base_model(report, section) or str(report["base"]["name"])
     if name is None:

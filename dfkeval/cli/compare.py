@@ -35,7 +35,7 @@ def compare_command(
         Path | None, typer.Option("--table", help="Write every difference with its interval and p, as CSV.")
     ] = None,
 ) -> None:
-    """Paired differences on the rows that the runs have in common.
+    """Print paired differences on the rows that the runs have in common.
 
     A folder of runs stands for repeats of one model (other seeds): their means are compared."""
     from dfkeval import reports

@@ -42,7 +42,7 @@ def label_command(
     images: Annotated[Path | None, typer.Option(help="Folder where picture names start.")] = None,
     validators: Annotated[
         str | None,
-        typer.Option(help="Judges as YAML; default '{schema_valid: {}, grounding: {minimum: 1.0}}'."),
+        typer.Option(help="Validators as YAML; default '{schema_valid: {}, grounding: {minimum: 1.0}}'."),
     ] = None,
     tool_choice: Annotated[
         Literal["forced", "auto"], typer.Option(help="forced: the teacher has to call the tool.")
@@ -57,13 +57,13 @@ def label_command(
     max_cost: Annotated[
         float | None, typer.Option(min=0, help="Ask no more when the answers could cost more than this.")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only the estimate.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the estimate and ask nothing.")] = False,
     url: model_options.Url = None,
     key: model_options.Key = None,
     backend: model_options.BackendText = None,
     set_: model_options.Settings = None,
 ) -> None:
-    """Ask a teacher for the structure of each caption and keep what its judges accept as training rows."""
+    """Ask a teacher for the structure of each caption and keep what the validators accept as training rows."""
     from itertools import islice
 
     from dfkdata import schemas

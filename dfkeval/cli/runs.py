@@ -37,7 +37,7 @@ def pool_command(
         list[str] | None, typer.Option("--metric", help="Values to show. May be repeated.")
     ] = None,
 ) -> None:
-    """Several runs of one model (other seeds) as one result: the mean, its interval, and the runs' spread."""
+    """Pool several runs of one model (other seeds): print the mean, its interval, and the runs' spread."""
     from dfkeval import reports
     from dfkeval.analysis.history import check_names
     from dfkeval.analysis.pooling import pool
@@ -69,7 +69,7 @@ def samples_command(
         list[str] | None, typer.Option("--outcome", help="Only samples with this outcome. May be repeated.")
     ] = None,
 ) -> None:
-    """The judged samples as a table for other tools, one row a sample."""
+    """Write the graded samples as a table for other tools, one row a sample."""
     from dfkdata.common.errors import ConfigError
     from dfkeval.analysis.export import write_samples
     from dfkeval.runs.directory import RunDirectory
@@ -90,7 +90,7 @@ def track_command(
     ],
     to: Annotated[list[str], typer.Option("--to", help="tensorboard or wandb. May be repeated.")],
     folder: Annotated[
-        Path | None, typer.Option("--folder", help="Where files go; each run's own folder without it.")
+        Path | None, typer.Option("--folder", help="Folder of the files; default: each run's own folder.")
     ] = None,
 ) -> None:
     """Put the numbers of scored runs into a tracker; nothing else of them leaves the machine."""
@@ -109,7 +109,7 @@ def history_command(
         list[str] | None, typer.Option("--metric", help="Values to show. May be repeated.")
     ] = None,
 ) -> None:
-    """The trend of a folder of runs, oldest first."""
+    """Print the trend of a folder of runs, oldest first."""
     from dfkeval import reports
     from dfkeval.analysis import history
 
@@ -121,10 +121,11 @@ def suspects_command(
     runs: Annotated[list[Path], typer.Argument(help="Runs on the same rows.", metavar="RUN_A [RUN_B...]")],
     csv_: Annotated[Path | None, typer.Option("--csv", help="Write the list to this file.")] = None,
     least: Annotated[
-        float, typer.Option("--least", help="Only rows that the runs are at least so sure of, from 0 to 1.")
+        float,
+        typer.Option("--least", help="Only rows of which the runs are at least this sure, from 0 to 1."),
     ] = 0.0,
 ) -> None:
-    """Rows whose gold label all runs contradict alike: likely label errors, for checking again."""
+    """List rows whose gold label all runs contradict alike: likely label errors, to be checked again."""
     from dfkeval import reports
     from dfkeval.analysis import label_errors
     from dfkeval.runs.run import load_run

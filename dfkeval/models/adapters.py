@@ -15,14 +15,14 @@ Guarantees:
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dfkdata.common.errors import ConfigError, DataError, missing_package
+from dfkdata.common.errors import ConfigError, missing_package
+from dfkdata.common.json_files import read_json
 from dfkeval.models import families
 from dfkeval.models._packages import require_package
 
@@ -130,14 +130,7 @@ def read_config(adapter: Path) -> dict[str, Any]:
         ConfigError: The folder holds no adapter.
         DataError: The file is not a JSON object.
     """
-    path = folder(adapter) / CONFIG_FILE
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{path}: not JSON ({error})") from error
-    if not isinstance(config, dict):
-        raise DataError(f"{path}: not a configuration of PEFT")
-    return config
+    return read_json(folder(adapter) / CONFIG_FILE, "give the folder that PEFT saved")
 
 
 def shapes(adapter: Path) -> dict[str, tuple[int, ...]]:

@@ -21,8 +21,7 @@ def demo_command(
         int, typer.Option(help="Picks a fixed number of steps, so that two demos print the same table.")
     ] = 3,
 ) -> None:
-    """Raw data -> rows -> adapter -> answers -> scores and a report, with the built-in tiny model on this
-    CPU."""
+    """Go the whole way on generated data with the built-in model on this CPU: from raw rows to a report."""
     quiet()
     require_packages()
     from dfktrain.demo import demo

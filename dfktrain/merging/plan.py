@@ -7,7 +7,6 @@ Guarantees, all checked before anything is written:
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor
 
 from dfkdata.common.errors import ConfigError
+from dfkdata.common.json_files import read_json
 from dfkeval.models import adapters, families
 from dfktrain.weights import lora
 from dfktrain.weights.safetensors_io import FLOATS, TensorEntry, TensorFile, read_tensor
@@ -50,12 +50,16 @@ def plan_changes(adapter: lora.Adapter, files: list[TensorFile], base: Path) -> 
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """Return the config.json of a model folder. Raises `ConfigError` if there is none."""
+    """Return the config.json of a model folder.
+
+    Raises:
+        ConfigError: There is none.
+        DataError: It is not a JSON object.
+    """
     path = folder / "config.json"
     if not path.is_file():
         raise ConfigError(f"base {folder}: config.json is missing; give a model folder")
-    config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return config
+    return read_json(path, "copy the model again")
 
 
 def _places(files: list[TensorFile], base: Path) -> dict[str, TensorEntry]:

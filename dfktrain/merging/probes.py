@@ -4,7 +4,6 @@ The built-in probes need no files and are the same everywhere."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from dfkdata.common.errors import DataError
 from dfkdata.media.images import open_image
 from dfkeval.models import metadata
 from dfkeval.models.processor import load_processor
+from dfktrain.merging.plan import read_config
 
 TEXTS = (
     "Hello. What can you do?",
@@ -92,7 +92,7 @@ def of_rows(path: Path, limit: int = 8) -> list[Probe]:
 
 def is_vision_model(folder: Path) -> bool:
     """Return whether the model in a folder is a vision-language model."""
-    return "vision_config" in json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return "vision_config" in read_config(folder)
 
 
 def load_probe_processor(folder: Path) -> Any:

@@ -7,19 +7,20 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from dfkdata.common.json_files import read_json, write_bytes
+
 COMPLETE = "complete"
 """File in a checkpoint's folder that marks it as whole."""
 
 
 def mark_complete(checkpoint: Path, tokens: int, scored: int) -> None:
     """Mark a checkpoint as whole, with the numbers of tokens and of scored tokens trained on so far."""
-    counts = {"tokens": tokens, "scored": scored}
-    (checkpoint / COMPLETE).write_text(json.dumps(counts), encoding="utf-8")
+    write_bytes(checkpoint / COMPLETE, json.dumps({"tokens": tokens, "scored": scored}).encode())
 
 
 def token_counts(checkpoint: Path) -> tuple[int, int]:
     """Return the numbers of tokens and of scored tokens that were trained on up to a whole checkpoint."""
-    counts = json.loads((checkpoint / COMPLETE).read_text(encoding="utf-8"))
+    counts = read_json(checkpoint / COMPLETE)
     return counts["tokens"], counts["scored"]
 
 

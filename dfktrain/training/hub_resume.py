@@ -167,7 +167,7 @@ def _trainer_state(run: Path, newest: Path) -> Iterator[hub.File]:
             continue
         content: bytes | Path = path
         if path.name == "trainer_state.json":
-            state = json.loads(path.read_bytes())
+            state = json_files.read_json(path)
             best = newest.parent / Path(state.get("best_model_checkpoint") or "").name
             if state.get("best_model_checkpoint"):
                 state["best_model_checkpoint"] = best.name
@@ -178,7 +178,7 @@ def _trainer_state(run: Path, newest: Path) -> Iterator[hub.File]:
 
 def _without_folders(path: Path) -> bytes:
     """Return stage.json with the names of its data files instead of their paths."""
-    record = json.loads(path.read_bytes())
+    record = json_files.read_json(path)
     named: dict[str, str] = {}
     for at, (file, sha256) in enumerate(record["data_sha256"].items()):
         name = Path(file).name
@@ -219,7 +219,7 @@ def _put(source: Path, target: Path, sha256: str, address: str) -> None:
 def _rebase_best(part: Path, out: Path) -> None:
     """Change the recorded path of the best checkpoint to its place below `out`."""
     for path in part.glob("stages/*/checkpoints/*/trainer_state.json"):
-        state = json.loads(path.read_bytes())
+        state = json_files.read_json(path)
         if state.get("best_model_checkpoint"):
             home = out / path.relative_to(part).parent.parent / Path(state["best_model_checkpoint"]).name
             json_files.write_json(path, state | {"best_model_checkpoint": str(home)}, floats="repr")

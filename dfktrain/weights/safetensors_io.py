@@ -25,6 +25,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from dfkdata.common.errors import DataError
+from dfkdata.common.json_files import read_json
 
 FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 """Stored types that can be computed with; tensors of every other type are only copied."""
@@ -225,10 +226,9 @@ def weight_files(folder: Path) -> list[TensorFile]:
 
 def _index(path: Path) -> dict[str, str]:
     """Return tensor name -> file name."""
-    try:
-        homes = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: not an index of weight files ({error!r}); copy the model again") from error
+    homes = read_json(path).get("weight_map")
+    if not isinstance(homes, dict) or not all(isinstance(name, str) for name in homes.values()):
+        raise DataError(f"{path}: not an index of weight files; copy the model again")
     if any("/" in name or "\\" in name for name in homes.values()):
         raise DataError(f"{path}: names a weight file outside the model's folder")
     return dict(homes)

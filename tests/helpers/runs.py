@@ -61,7 +61,7 @@ def answer_text(gold: dict[str, Any], schema: schemas.Schema) -> str:
 
 
 def sample_of(index: int, schema: schemas.Schema, text: str | None = None, **changes: Any) -> Sample:
-    """A judged sample: the gold's own text unless `text` is given."""
+    """A graded sample: the gold's own text unless `text` is given."""
     gold = dfk_gold(index) if schema.name == "dfk_label" else caption_gold(index)
     source = None if schema.name == "dfk_label" else caption_text(index)
     request = Request(id=f"r{index:03d}", messages=[])

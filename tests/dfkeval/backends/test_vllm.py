@@ -137,7 +137,7 @@ def test_constraints_are_structured_outputs(fake: Any, wanted: Constraint, sent:
     assert facts(found)["structured"] == sent
 
 
-def test_a_constrained_run_goes_through_the_harness(fake: Any, tmp_path: Path) -> None:
+def test_a_constrained_run_goes_through_an_evaluation(fake: Any, tmp_path: Path) -> None:
     data = write_rows(tmp_path / "test.jsonl", DFK, 2)
     fields = {"data": data, "backend": {"kind": "vllm", "model": "tiny"}, "modes": ["constrained"]}
     run = dfkeval.evaluate(EvalConfig.model_validate(fields | {"resamples": 200}), tmp_path / "run")

@@ -14,7 +14,7 @@ from dfkdata.common.errors import BackendError, ConfigError
 from dfkeval import evaluate, load_run
 from dfkeval.backends import Capabilities
 from dfkeval.backends.scripted import Scripted
-from dfkeval.evaluation import evaluate as harness
+from dfkeval.evaluation import evaluate as evaluation
 from dfkeval.evaluation import shards
 from dfkeval.types import Completion, GoldAnswer, Likelihood, Sampling
 from tests.helpers.runs import DFK, config_of, gold_answers, write_answers, write_rows
@@ -68,10 +68,10 @@ def test_the_loss_is_weighted_by_tokens(tmp_path: Path) -> None:
 
 def test_scoring_again_needs_no_model(tmp_path: Path) -> None:
     run = evaluate(config(tmp_path), tmp_path / "run", backend=Judge())
-    again = harness.score(tmp_path / "run")
+    again = evaluation.score(tmp_path / "run")
     assert again.summary == run.summary
     (tmp_path / "test.jsonl").unlink()
-    assert harness.score(tmp_path / "run").summary["metrics"] == run.summary["metrics"]
+    assert evaluation.score(tmp_path / "run").summary["metrics"] == run.summary["metrics"]
     assert (
         load_run(tmp_path / "run").measured["loss"][1].values.tolist()
         == run.measured["loss"][1].values.tolist()
@@ -94,7 +94,7 @@ def test_a_metric_that_is_added_later_keeps_the_answers(tmp_path: Path) -> None:
     evaluate(config(tmp_path, ["validity"]), tmp_path / "run", backend=Judge())
     answers = (tmp_path / "run" / "completions.jsonl").read_bytes()
     with pytest.raises(ConfigError, match=r"holds none; add the metric .* the answers are kept"):
-        harness.score(tmp_path / "run", metrics=["loss"])
+        evaluation.score(tmp_path / "run", metrics=["loss"])
     run = evaluate(config(tmp_path), tmp_path / "run", backend=Judge())
     assert run.summary["metrics"]["loss.loss"]["n"] == N
     assert (tmp_path / "run" / "completions.jsonl").read_bytes() == answers

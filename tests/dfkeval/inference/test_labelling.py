@@ -1,4 +1,4 @@
-"""A teacher's answers become training rows: only what its judges accept, everything else with its reason, and
+"""A teacher's answers become training rows: only what the validators accept, everything else with its reason, and
 nothing is asked or paid for twice."""
 
 from __future__ import annotations
@@ -163,7 +163,7 @@ def test_a_stopped_labelling_goes_on_and_asks_only_what_is_missing(tmp_path: Pat
     assert label(Labeller(third), captions(8), part) == whole and third.asked == []
 
 
-def test_a_folder_goes_on_only_with_the_same_teacher_prompt_and_judges(tmp_path: Path) -> None:
+def test_a_folder_goes_on_only_with_the_same_teacher_prompt_and_validators(tmp_path: Path) -> None:
     label(Labeller(Teacher(r0=WRONG)), captions(1), tmp_path)
     for other, reason in (
         (Labeller(Teacher(), validators={"schema_valid": {}}), "validators"),
@@ -227,7 +227,7 @@ def test_a_schema_that_is_answered_as_text_has_no_task_1_rows() -> None:
         Labeller(Teacher(), schema="dfk_label")
 
 
-def test_other_judges_decide(tmp_path: Path) -> None:
+def test_other_validators_decide(tmp_path: Path) -> None:
     wanted = {"schema_valid": {}, "grounding": {"minimum": 0.5}}
     half = {"subjects": [{"name": "horse", "attributes": ["huge"]}], "setting": "outdoor"}
     teacher = Teacher(r1=answer_text(half, CAPTION))
@@ -394,7 +394,7 @@ def test_the_command_stops_before_its_cap_and_says_how_to_go_on(tmp_path: Path) 
     assert "a larger one goes on there" in done.stderr and "kept: 0\nrejected: 0\n" in done.stdout
 
 
-def test_wrong_judges_are_refused_in_words(tmp_path: Path) -> None:
+def test_wrong_validators_are_refused_in_words(tmp_path: Path) -> None:
     (tmp_path / "in.jsonl").write_text('{"caption": "x"}\n')
     (tmp_path / "a.jsonl").write_text("")
     backend = f"{{kind: scripted, completions: {tmp_path / 'a.jsonl'}}}"

@@ -339,7 +339,7 @@ def test_a_server_s_logprobs_arrive_as_probabilities() -> None:
     assert found is not None and found["fitnah"] == pytest.approx(0.75)
 
 
-# --- through the harness
+# --- through an evaluation
 
 
 class Sure:

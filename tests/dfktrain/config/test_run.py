@@ -124,7 +124,7 @@ def test_importing_dfktrain_and_its_configuration_loads_no_torch() -> None:
         ({"target_modules": {"visoin": False}}, "did you mean 'vision'"),
     ],
 )
-def test_an_adapter_key_that_its_kind_cannot_honour_is_refused(adapter: dict[str, Any], said: str) -> None:
+def test_an_adapter_key_that_its_kind_does_not_support_is_refused(adapter: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         bind(config(adapter=adapter), TrainConfig)
 

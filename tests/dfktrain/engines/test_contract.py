@@ -88,7 +88,7 @@ def test_unsloth_after_transformers_is_refused_because_it_could_not_patch_it() -
         ({}, "fp32", "in bf16"),
     ],
 )
-def test_what_unsloth_cannot_honour_is_refused(changes: dict[str, Any], precision: str, said: str) -> None:
+def test_what_unsloth_does_not_support_is_refused(changes: dict[str, Any], precision: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         unsloth.load(config("x/y", **changes), precision)
 

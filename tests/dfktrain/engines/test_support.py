@@ -1,4 +1,4 @@
-"""A key that the engine, the model kind or this machine cannot honour is refused by name before anything
+"""A key that the engine, the model kind or this machine does not support is refused by name before anything
 loads."""
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def packages(monkeypatch: pytest.MonkeyPatch) -> set[str]:
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("key", UNABLE)
-def test_an_engine_refuses_exactly_the_keys_that_it_cannot_honour(
+def test_an_engine_refuses_exactly_the_keys_that_it_does_not_support(
     packages: set[str], engine: str, key: str
 ) -> None:
     changes, said = UNABLE[key]
