@@ -73,7 +73,7 @@ class JsonlWriter:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """The file's entry in a manifest: its name, rows and SHA-256."""
+        """Return the file's entry in a manifest: its name, rows and SHA-256."""
         return {"path": self.path.name, "rows": self.rows, "sha256": self._hash.hexdigest()}
 
     def _flush(self) -> None:
@@ -171,5 +171,5 @@ def _line(encoder: msgspec.json.Encoder, value: Any) -> bytes:
 
 
 def _finished_bytes(path: Path) -> int:
-    """Size of `path` up to and with its last line break."""
+    """Return the size of `path` up to and with its last line break."""
     return path.read_bytes().rfind(b"\n") + 1

@@ -57,7 +57,7 @@ class Options(Config):
 
     @property
     def details(self) -> dict[str, Any]:
-        """The details that two runs must share to be compared."""
+        """Return the details that two runs must share to be compared."""
         return {"evaluator": self.evaluator, "normalize": self.normalize}
 
 
@@ -71,7 +71,7 @@ class Read(NamedTuple):
 
     @property
     def texts(self) -> bool:
-        """Whether both explanations have text; other pairs are dropped from the text metrics."""
+        """Return whether both explanations have text; other pairs are dropped from the text metrics."""
         return bool(self.reference.strip() and self.explanation.strip())
 
 

@@ -176,7 +176,8 @@ class _Candidates:
         return candidates
 
     def words(self) -> list[Candidate]:
-        """Null and booleans. Beside a string only the dialect's own spelling counts, without outer blanks."""
+        """Read null and booleans. Beside a string only the dialect's own spelling counts, without outer
+        blanks."""
         if "string" in self.types:
             spelled = WORDS[self.dialect]
             if self.text not in spelled:
@@ -191,8 +192,8 @@ class _Candidates:
         return []
 
     def numbers(self, name: str) -> list[Candidate]:
-        """The text as a number. Leading zeros are read only if no string is possible, since no template
-        writes a number like that."""
+        """Read the text as a number. Leading zeros are read only if no string is possible, since no
+        template writes a number like that."""
         if "string" in self.types and not is_number(self.text):
             return []
         try:
@@ -209,7 +210,7 @@ class _Candidates:
         return [(value, [])] if name == "number" else self.exponent()
 
     def exponent(self) -> list[Candidate]:
-        """An integer written with an exponent (lenient), computed exactly."""
+        """Read an integer written with an exponent (lenient), computed exactly."""
         exact = Decimal(self.bare) if self.lenient and len(self.bare) <= MAX_DIGITS else Decimal("0.5")
         return [(int(exact), ["integer_from_exponent"])] if exact == exact.to_integral_value() else []
 
@@ -225,7 +226,8 @@ class _Candidates:
         return self.inner(value)
 
     def python_literal(self, text: str, bad: LiteralError) -> list[Candidate]:
-        """The text as Python's repr, which the first Qwen3-Coder template writes; elsewhere a repair."""
+        """Read the text as Python's repr, which the first Qwen3-Coder template writes; elsewhere a
+        repair."""
         own = self.dialect == "qwen3-coder-2507"
         closed = text.rstrip(BLANKS).endswith(("]", "}"))
         if not (closed and (own or self.lenient)) or bad.code in (
@@ -243,7 +245,7 @@ class _Candidates:
             return []
 
     def inner(self, value: Any) -> list[Candidate]:
-        """A container that was written as JSON inside a JSON string (lenient)."""
+        """Read a container that was written as JSON inside a JSON string (lenient)."""
         if not self.lenient or type(value) is not str:
             return []
         try:

@@ -191,8 +191,8 @@ def _kind(problem: Problem) -> Kind:
 def _checked_by_class(
     value: dict[str, Any], schema: Schema, repairs: tuple[str, ...], span: tuple[int, int]
 ) -> Decoded | Failure:
-    """A value that the JSON Schema accepts, if it can be encoded and the answer class accepts it too: the
-    validators of a class may ask for more than its JSON Schema says."""
+    """Return a value that the JSON Schema accepts, if it can be encoded and the answer class accepts it too:
+    the validators of a class may ask for more than its JSON Schema says."""
     surrogate = _lone_surrogate(value)
     if surrogate is not None:
         message = f"{surrogate!r} is half of a character and cannot be encoded"
@@ -211,7 +211,7 @@ def _class_problem(error: ErrorDetails, span: tuple[int, int]) -> Problem:
 
 
 def _lone_surrogate(value: dict[str, Any]) -> str | None:
-    """The first lone surrogate in any text of `value`, which no file and no server could take."""
+    """Return the first lone surrogate in any text of `value`, which no file and no server could take."""
     try:
         msgspec.json.encode(value)
     except UnicodeEncodeError as error:
@@ -253,7 +253,7 @@ def _json_value(text: str, schema: Schema, mode: Mode, finished: bool, fenced: b
 
 
 def _json_start(text: str, start: int, end: int, search: bool) -> int | None:
-    """Where the first JSON container begins: at `start` behind blanks, or anywhere if `search`."""
+    """Return where the first JSON container begins: at `start` behind blanks, or anywhere if `search`."""
     begin = skip_blanks(text, start)
     if search:
         bracket = _BRACKET.search(text, begin, end)

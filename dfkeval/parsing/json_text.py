@@ -210,7 +210,7 @@ class _PythonReader:
         self.at += 1
 
     def more(self, close: str, first: bool) -> bool:
-        """Whether another element follows; steps over the comma or the closing bracket."""
+        """Return whether another element follows; steps over the comma or the closing bracket."""
         sign = self.peek()
         if sign == close:
             self.at += 1

@@ -161,5 +161,5 @@ def _give(mass: dict[str, float], ways: Mapping[str, str], text: str, share: flo
 
 
 def _fitting(ways: Mapping[str, str], text: str) -> list[str]:
-    """The classes that `text` may still become, or already is."""
+    """Return the classes that `text` may still become, or already is."""
     return [label for label, way in ways.items() if way.startswith(text) or text.startswith(way)]

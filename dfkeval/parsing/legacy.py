@@ -171,7 +171,8 @@ _STEPS: Final = re.compile(r'\\.|["{}]', re.DOTALL)
 
 
 def _balanced(text: str) -> str | None:
-    """The first `{…}` whose braces balance, without what stands between quotes or behind a backslash."""
+    """Return the first `{…}` whose braces balance, without what stands between quotes or behind a
+    backslash."""
     start, depth, quoted = text.find("{"), 0, False
     for match in _STEPS.finditer(text, max(start, 0)):
         sign = match.group()

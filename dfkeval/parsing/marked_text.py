@@ -112,14 +112,14 @@ def _free(text: str, form: TextForm, start: int, end: int, lenient: bool) -> Mar
 
 
 def _lines(form: TextForm) -> frozenset[str]:
-    """The fields whose values stand on one line: all but the last, or only the last if the form has an
+    """Return the fields whose values stand on one line: all but the last, or only the last if the form has an
     end."""
     fields = [field for _, field in form.parts]
     return frozenset(fields[-1:] if form.end else fields[:-1])
 
 
 def _untidy(read: MarkedAnswer, form: TextForm) -> bool:
-    """Whether the exact reading leaves something that lenient reading mends."""
+    """Return whether the exact reading leaves something that lenient reading mends."""
     lines = _lines(form)
     return any(
         value != value.strip() or (field in lines and (value != value.strip(_EMPHASIS) or "\n" in value))
@@ -128,7 +128,7 @@ def _untidy(read: MarkedAnswer, form: TextForm) -> bool:
 
 
 def _exact(text: str, form: TextForm, start: int, end: int) -> MarkedAnswer | None:
-    """The reading with every marker exactly as trained, or None."""
+    """Return the reading with every marker exactly as trained, or None."""
     marker, _ = form.parts[0]
     end -= len(form.end)
     if end < start or not (text.startswith(marker, start) and text.startswith(form.end, end)):
@@ -147,7 +147,8 @@ def _exact(text: str, form: TextForm, start: int, end: int) -> MarkedAnswer | No
 
 
 def _names(marker: str) -> str:
-    """The words of `marker` as a pattern: in any case, perhaps in bold, with any blanks around each colon."""
+    """Return the words of `marker` as a pattern: in any case, perhaps in bold, with any blanks around each
+    colon."""
     words = [word for line in marker.split("\n") if (word := line.strip(_EMPHASIS + " \t.:"))]
     loose = (re.escape(word) + r"[ \t*_]*+:[*_]*+[ \t]*+" for word in words)
     return r"\s*+[ \t>*_#]*+".join(loose) if words else _NOTHING
@@ -166,8 +167,8 @@ def _inline(marker: str) -> re.Pattern[str]:
 
 
 def _twice(text: str, form: TextForm, read: MarkedAnswer) -> int:
-    """The offset at which the whole form stands once more inside the last value or, if values have several
-    lines, any later marker does; -1 if there is none."""
+    """Return the offset at which the whole form stands once more inside the last value or, if values have
+    several lines, any later marker does; -1 if there is none."""
     begin, end = read.spans[form.parts[-1][1]]
     if form.end:
         later = ((marker, read.spans[field][0]) for marker, field in form.parts[1:])
@@ -185,7 +186,7 @@ def _refused(text: str, form: TextForm, start: int, end: int) -> TextFailure:
 
 
 def _loose(text: str, form: TextForm, start: int, end: int) -> MarkedAnswer | TextFailure:
-    """The reading with markers at the start of any line; the first of each counts."""
+    """Return the reading with markers at the start of any line; the first of each counts."""
     heads: list[re.Match[str]] = []
     at = start
     for marker, _ in form.parts:
@@ -207,7 +208,8 @@ def _loose(text: str, form: TextForm, start: int, end: int) -> MarkedAnswer | Te
 
 
 def _head(text: str, marker: str, at: int, end: int, inline: bool, anywhere: bool) -> re.Match[str] | None:
-    """The marker at the start of a line or, if `inline`, inside one: whichever comes first if `anywhere`."""
+    """Return the marker at the start of a line or, if `inline`, inside one: whichever comes first if
+    `anywhere`."""
     at_line = _pattern(marker).search(text, at, end)
     if not inline or (at_line is not None and not anywhere):
         return at_line
@@ -240,7 +242,7 @@ def _cut(text: str, form: TextForm, heads: list[re.Match[str]], end: int, repair
 
 
 def _last_stop(text: str, form: TextForm, begin: int, end: int, repairs: list[str]) -> int:
-    """Where the last value stops: at the end of the form on its line, or where the text ends."""
+    """Return where the last value stops: at the end of the form on its line, or where the text ends."""
     if not form.end:
         return end
     begin += len(text[begin:end]) - len(text[begin:end].lstrip())

@@ -57,7 +57,7 @@ class _Reader:
         return first
 
     def union(self, branches: Iterable[Any]) -> Types | None:
-        """The types of a value that fits one of `branches`."""
+        """Return the types of a value that fits one of `branches`."""
         alternatives = [self.types(part) for part in branches]
         if any(types is None for types in alternatives):
             return None

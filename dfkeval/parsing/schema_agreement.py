@@ -70,7 +70,8 @@ def _line(failure: Failure, what: str) -> str:
 
 @lru_cache(maxsize=64)
 def _loosened(answer: type[BaseModel]) -> type[BaseModel]:
-    """A class that takes anything, whose JSON Schema types values as `answer`'s does and forbids nothing."""
+    """Return a class that takes anything, whose JSON Schema types values as `answer`'s does and forbids
+    nothing."""
     typing_only = _without_rules(json_schema(answer))
     loose = create_model("Loose", __config__=ConfigDict(extra="allow", frozen=True))
     loose.model_json_schema = classmethod(lambda cls, *args, **kwargs: typing_only)  # type: ignore[assignment]
@@ -83,7 +84,7 @@ def loosened(schema: Schema) -> Schema:
 
 
 def _without_rules(schema: Any) -> Any:
-    """A JSON Schema less its assertions about values; names of properties are not keywords."""
+    """Return a JSON Schema less its assertions about values; names of properties are not keywords."""
     if not isinstance(schema, dict):
         return schema
     typing_only: dict[str, Any] = {}

@@ -150,12 +150,12 @@ class EvalConfig(Config):
 
     @property
     def kind(self) -> str:
-        """The name of the backend's member."""
+        """Return the name of the backend's member."""
         return backends.kind_of(self.backend)
 
     @property
     def mode(self) -> Mode:
-        """The mode of this run. Raises `ConfigError` if there are several."""
+        """Return the mode of this run. Raises `ConfigError` if there are several."""
         if len(self.modes) > 1:
             raise ConfigError(
                 f"modes {', '.join(self.modes)}: one run has one mode; `dfkeval run` and "

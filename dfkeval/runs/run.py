@@ -62,7 +62,7 @@ class Run:
 
     @property
     def name(self) -> str:
-        """The name of the run directory."""
+        """Return the name of the run directory."""
         return self.folder.name
 
     @property

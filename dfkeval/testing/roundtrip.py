@@ -190,7 +190,7 @@ def _types(call: Call) -> list[type]:
 
 
 def _nulled(calls: list[Call]) -> list[Call]:
-    """The calls with null in place of nullable strings that spell null."""
+    """Return the calls with null in place of nullable strings that spell null."""
     return [
         (
             name,

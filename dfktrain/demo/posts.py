@@ -57,12 +57,12 @@ class Post:
 
     @property
     def label(self) -> str:
-        """The gold label."""
+        """Return the gold label."""
         return "netral" if SHAPES[self.shape] == "terbukti" else _REFUTED[self.kind]
 
     @property
     def analysis(self) -> str:
-        """The gold analysis."""
+        """Return the gold analysis."""
         mark = f"Tanda {self.shape} {self.colour}: klaim {SHAPES[self.shape]}."
         return f"{mark} Judul membahas {self.kind} {self.who}."
 

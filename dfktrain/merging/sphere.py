@@ -47,7 +47,7 @@ class BlendedLayer:
 
     @property
     def needed_rank(self) -> int:
-        """The rank of the blend, without what rounding of the factors adds."""
+        """Return the rank of the blend, without what rounding of the factors adds."""
         return int((self.values > LOSSLESS * self.values[0]).sum()) if self.values[0] > 0 else 0
 
     def cut(self, rank: int) -> tuple[Tensor, Tensor]:

@@ -115,7 +115,7 @@ class Adapter:
 
     @property
     def four_bit_base(self) -> bool:
-        """Whether the recorded base is a model quantised to 4 bit."""
+        """Return whether the recorded base is a model quantised to 4 bit."""
         return self.base is not None and bool(_FOUR_BIT.search(self.base))
 
 

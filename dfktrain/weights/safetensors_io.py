@@ -72,7 +72,7 @@ class TensorFile:
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shape of each tensor by name."""
+        """Return the shape of each tensor by name."""
         return {entry.name: entry.shape for entry in self.entries}
 
 

@@ -68,7 +68,8 @@ def _issues(error: Any) -> list[Issue]:
 
 
 def _of_branches(pointer: str, code: str, error: Any) -> list[Issue]:
-    """The issues of the branch that got deepest into the value, which is likely the one that was meant."""
+    """Return the issues of the branch that got deepest into the value, which is likely the one that was
+    meant."""
     branches = error.kind.context
     if code == "oneOf" and not all(branches):
         fitting = sum(not branch for branch in branches)

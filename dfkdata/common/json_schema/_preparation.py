@@ -181,7 +181,7 @@ class _Preparation:
         return base
 
     def _target(self, reference: str, base: str) -> Any:
-        """The schema that `reference` names; it is prepared too if no keyword leads to it."""
+        """Return the schema that `reference` names; it is prepared too if no keyword leads to it."""
         uri, _, fragment = _joined(base, reference).partition("#")
         if uri not in self._resources:
             raise SchemaError(f"$ref {reference!r}: only references inside the same schema can be resolved")
@@ -235,7 +235,7 @@ def _joined(base: str, reference: str) -> str:
 
 
 def _parts(schema: dict[str, Any]) -> list[tuple[str, Any]]:
-    """The subschemas under the keywords of `schema`, each with its step from there."""
+    """Return the subschemas under the keywords of `schema`, each with its step from there."""
     parts = [(f"/{word}", schema[word]) for word in _ONE if word in schema and not _is_tuple(schema, word)]
     for word in _LISTS:
         if isinstance(schema.get(word), list):

@@ -53,7 +53,7 @@ def function_end(tags: Tags, i: int, wrapped: bool, finished: bool) -> Ending | 
 
 
 def _bare_end(tags: Tags, i: int, drift: tuple[str, ...]) -> Ending:
-    """The end of a call without `<tool_call>`, whose closer may stand there nevertheless."""
+    """Return the end of a call without `<tool_call>`, whose closer may stand there nevertheless."""
     if tags.next[i] == C_CLOSE and i + 1 != tags.cut:
         return Ending(tags.ends[i + 1], i + 2, (*drift, "missing_open_tool_call"))
     return Ending(tags.ends[i], i + 1, (*drift, "missing_tool_call_tags"))

@@ -107,7 +107,7 @@ def _container(raw: str, slot: Slot, arguments: dict[str, Any], key: str) -> boo
 
 
 def _ends(text: str, at: int) -> bool:
-    """Whether no closing tag follows the call directly."""
+    """Return whether no closing tag follows the call directly."""
     if at == len(text) or text.startswith(f"\n{TOOL_CALL_OPEN}", at):
         return True
     near = text[at : at + 64].lstrip(BLANKS)

@@ -71,7 +71,7 @@ class Fences:
         return (start, end), end
 
     def _fence_ends(self, character: str, length: int) -> list[int]:
-        """The ends of the lines that close a fence opened with `length` of `character`."""
+        """Return the ends of the lines that close a fence opened with `length` of `character`."""
         key = (character, length)
         ends = self._ends.get(key)
         if ends is None:
@@ -83,7 +83,7 @@ class Fences:
 
     @cached_property
     def _runs(self) -> dict[int, list[int]]:
-        """Length -> ends of the backtick runs of that length."""
+        """Return the length of backtick runs -> ends of the runs of that length."""
         ends: defaultdict[int, list[int]] = defaultdict(list)
         for match in _TICKS.finditer(self.text):
             start, end = match.span()

@@ -82,7 +82,7 @@ class Machine(Stack):
         return self.out, i
 
     def _can_heal(self) -> bool:
-        """Whether a single call is open, in a value behind which the call may end."""
+        """Return whether a single call is open, in a value behind which the call may end."""
         return len(self.stack) == 1 and (last := self.stack[0].open) is not None and last.heal is not None
 
     # --- between parameters --------------------------------------------------------------------------------
@@ -183,8 +183,8 @@ class Machine(Stack):
         return i
 
     def _without_closer(self, parameter: Parameter, start: int) -> tuple[int, str]:
-        """Where a value without a closer before the tag at `start` ends, and the name of the repair: it
-        has no closer at all, or one that spells the name of the parameter (`</city>`)."""
+        """Return where a value without a closer before the tag at `start` ends, and the name of the repair:
+        it has no closer at all, or one that spells the name of the parameter (`</city>`)."""
         if self.text[start - 1] in _BEFORE:
             value, named = self.text[parameter.begin : start].rstrip(BLANKS), f"</{parameter.name}>"
             if value.endswith("\n" + named):
@@ -192,7 +192,7 @@ class Machine(Stack):
         return start, "missing_close_parameter"
 
     def _shaped(self, parameter: Parameter, i: int) -> bool:
-        """Whether a closer of this value can stand at tag `i`, by how the value is framed."""
+        """Return whether a closer of this value can stand at tag `i`, by how the value is framed."""
         return not parameter.framed or self.tags.own_line(i)
 
     def _as_text(self, parameter: Parameter, i: int) -> int:
@@ -221,7 +221,7 @@ class Machine(Stack):
         return self.close(frame, ending)
 
     def _ending(self, frame: Frame, parameter: Parameter, i: int) -> Ending | None:
-        """The end of the call behind the closer `i`, if there is one."""
+        """Return the end of the call behind the closer `i`, if there is one."""
         tags, following = self.tags, self.tags.next[i]
         if following == F_CLOSE:
             return self.function_end(i + 1, frame.wrapped)
@@ -257,7 +257,8 @@ class Machine(Stack):
         return i + 1
 
     def _clean(self, opener: int) -> bool:
-        """Whether the parameter opened at tag `opener` ends at its first closer, and structure follows."""
+        """Return whether the parameter opened at tag `opener` ends at its first closer, and structure
+        follows."""
         tags = self.tags
         return tags.kinds[opener + 1] == P_CLOSE and tags.next[opener + 1] in (P_OPEN, F_CLOSE)
 

@@ -87,8 +87,8 @@ class OutsideReader(SourceText):
         return self._after_think(stop)
 
     def _think_with_call(self, call: int, close: int) -> int:
-        """Where a think block ends in which a call begins at `call`, before the `</think>` at `close`, if
-        there is one."""
+        """Return where a think block ends in which a call begins at `call`, before the `</think>` at `close`,
+        if there is one."""
         shaped = self.ahead.think_end.find(call)[0]
         if shaped < len(self.text):
             return shaped
@@ -141,15 +141,15 @@ class OutsideReader(SourceText):
         return end if stop is None or (self.reopenable and self._closes_value(end, stop)) else stop
 
     def _closes_value(self, start: int, stop: int) -> bool:
-        """Whether the code from `start` to `stop` holds the closer of a parameter without its opener, which
-        makes it the rest of a value and not an example."""
+        """Return whether the code from `start` to `stop` holds the closer of a parameter without its opener,
+        which makes it the rest of a value and not an example."""
         if not self.reopenable:
             return False
         close = self.text.find(PARAMETER_CLOSE, start, stop)
         return close >= 0 and self.text.find(PARAMETER_START, start, close) < 0
 
     def _splits_call(self, start: int, stop: int) -> bool:
-        """Whether the code from `start` to `stop` ends inside a call, so that its end is text of that
+        """Return whether the code from `start` to `stop` ends inside a call, so that its end is text of that
         call."""
         if self.ahead.call_start.find(start)[0] >= stop:
             return False
@@ -157,7 +157,8 @@ class OutsideReader(SourceText):
         return self.text.find(TOOL_CALL_CLOSE, opened, stop) < 0
 
     def _quoted_call(self, start: int, end: int) -> int | None:
-        """The end of a backtick span that encloses exactly the call behind the run from `start` to `end`."""
+        """Return the end of a backtick span that encloses exactly the call behind the run from `start` to
+        `end`."""
         stop = self.ahead.call_close.find(end)[1]
         ticks = self.text[start:end]
         return stop + len(ticks) if self.text.startswith(ticks, stop) else None

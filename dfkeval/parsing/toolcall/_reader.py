@@ -171,8 +171,8 @@ class Reader(OutsideReader):
             self.reopenable.append(len(self.blocks) - 1)
 
     def _closers_behind(self, block: Block, frame: Frame, i: int) -> int | None:
-        """The tag at which the last value of a call continues, if closing tags stand directly behind the
-        call; None if they were just written twice."""
+        """Return the tag at which the last value of a call continues, if closing tags stand directly behind
+        the call; None if they were just written twice."""
         tags, end = self.tags, frame.end
         if frame.open is not None or frame.notes.faults or frame.notes.twice:
             return None
@@ -187,7 +187,7 @@ class Reader(OutsideReader):
         return None
 
     def _may_reopen(self, block: Block, frame: Frame, i: int) -> bool:
-        """Whether tag `i` may end the last value of `frame`, so that the call that ended before it was
+        """Return whether tag `i` may end the last value of `frame`, so that the call that ended before it was
         text of that value."""
         if not block.reopenable or i <= self.reopened or self.machine.spare < 0:
             return False

@@ -39,7 +39,7 @@ class Block:
 
     @property
     def poisons(self) -> bool:
-        """Whether the next call begins inside this one, for strict reading."""
+        """Return whether the next call begins inside this one, for strict reading."""
         return self.poison if self.frame is None else self.frame.poison or self.frame.shared
 
 

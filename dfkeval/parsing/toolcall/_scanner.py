@@ -67,7 +67,7 @@ def opening(text: str, start: int) -> str:
 
 
 def _alone(text: str, behind: int, at: int) -> bool:
-    """Whether the tag, which begins a line, stands alone on it, or its line is
+    """Return whether the tag, which begins a line, stands alone on it, or its line is
     `<tool_call>…</tool_call>`; prose is not written like that."""
     if "\n" in text[behind:at]:
         return True

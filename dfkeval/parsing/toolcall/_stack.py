@@ -38,7 +38,7 @@ class Stack:
 
     @cached_property
     def _closer_starts(self) -> list[int]:
-        """Where each `</parameter>` starts; only JSON values need it."""
+        """Return where each `</parameter>` starts; only JSON values need it."""
         tags = self.tags
         closers = (i for i in range(len(tags)) if tags.kinds[i] == P_CLOSE and i not in tags.drifted)
         return [tags.starts[i] for i in closers]
@@ -122,8 +122,9 @@ class Stack:
         return stop
 
     def _scan(self, start: int) -> tuple[Any, int] | None:
-        """The JSON value at `start` and its end. Only the text up to a closer is decoded, and up to a farther
-        one if that stood in a string, so that an error does not cost time in the length of the text."""
+        """Return the JSON value at `start` and its end. Only the text up to a closer is decoded, and up to a
+        farther one if that stood in a string, so that an error does not cost time in the length of the
+        text."""
         tried = reach = start
         while True:
             close = self._closer_at(reach)
@@ -139,7 +140,7 @@ class Stack:
                 return value, start + end
 
     def _closer_at(self, offset: int) -> int:
-        """Where the first `</parameter>` at or behind `offset` starts, else the last one; there is at
+        """Return where the first `</parameter>` at or behind `offset` starts, else the last one; there is at
         least one."""
         starts = self._closer_starts
         at = bisect_left(starts, offset)

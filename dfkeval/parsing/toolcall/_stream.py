@@ -64,7 +64,7 @@ class Stream:
         return []
 
     def _closes(self, piece: str) -> bool:
-        """Whether `</tool_call>` ended within the last piece, which holds "l>" or begins with ">"."""
+        """Return whether `</tool_call>` ended within the last piece, which holds "l>" or begins with ">"."""
         if "l>" not in piece and self._pieces[-2:][0][-1:] not in ("l", ""):
             return False
         return TOOL_CALL_CLOSE in "".join(self._pieces[-12:])[-len(piece) - 11 :]
@@ -104,7 +104,7 @@ class Stream:
         return [*problems, *(CallFinished(_moved_call(call, start)) for call in result.calls)]
 
     def _affordable(self) -> bool:
-        """Whether one more preview leaves feeding linear."""
+        """Return whether one more preview leaves feeding linear."""
         finished = self._from
         return self._previews < _PREVIEWS + finished // _PRICE and self._in_vain <= _IN_VAIN + finished // 8
 

@@ -83,7 +83,7 @@ class Tool:
 
 
 def _chain(document: SchemaDocument, root: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The root, and what references at its top lead to."""
+    """Yield the root, and what references at its top lead to."""
     schema: Any = root
     while isinstance(schema, dict):
         yield schema
@@ -93,8 +93,8 @@ def _chain(document: SchemaDocument, root: dict[str, Any]) -> Iterator[dict[str,
 def _same_object(
     document: SchemaDocument, root: dict[str, Any], *, always: bool = False
 ) -> Iterator[dict[str, Any]]:
-    """Every schema that describes the same object as `root`, itself first; `always`: only those that apply to
-    every object."""
+    """Yield every schema that describes the same object as `root`, itself first; `always`: only those that
+    apply to every object."""
     waiting: list[Any] = [root]
     seen: set[int] = set()
     for schema in waiting:  # it grows in the loop
@@ -113,8 +113,8 @@ def _same_object(
 
 
 def _declared(document: SchemaDocument, root: dict[str, Any]) -> dict[str, list[Any]]:
-    """Declared name -> schemas, also those of parts of the schema that apply to some calls only. A name that
-    several declare may be what any of them says; the check of the whole object decides."""
+    """Return each declared name -> its schemas, also those of parts of the schema that apply to some calls only. A
+    name that several declare may be what any of them says; the check of the whole object decides."""
     declared: dict[str, list[Any]] = {}
     for schema in _same_object(document, root):
         for key, part in schema.get("properties", {}).items():
@@ -125,7 +125,7 @@ def _declared(document: SchemaDocument, root: dict[str, Any]) -> dict[str, list[
 
 
 def _required(document: SchemaDocument, root: dict[str, Any]) -> set[str]:
-    """The names that every valid object holds."""
+    """Return the names that every valid object holds."""
     return {
         name for schema in _same_object(document, root, always=True) for name in schema.get("required", ())
     }

@@ -100,24 +100,24 @@ class ParseResult:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is wrong; a text without calls is ok too."""
+        """Return whether nothing is wrong; a text without calls is ok too."""
         return not self.problems
 
     @property
     def content(self) -> str:
-        """The text outside of calls and think blocks, joined."""
+        """Return the text outside of calls and think blocks, joined."""
         return "".join(self._text[start:end] for kind, start, end in self._layout if kind == "content")
 
     @property
     def reasoning(self) -> str:
-        """The text of the think blocks without the newline that templates write on either side, joined by
-        newlines."""
+        """Return the text of the think blocks without the newline that templates write on either side, joined
+        by newlines."""
         blocks = [self._text[start:end] for kind, start, end in self._layout if kind == "reasoning"]
         return "\n".join(block.removeprefix("\n").removesuffix("\n") for block in blocks)
 
     @property
     def segments(self) -> list[Segment]:
-        """The input in pieces, in order."""
+        """Return the input in pieces, in order."""
         return [Segment(kind, self._text[start:end]) for kind, start, end in self._layout]
 
     def __eq__(self, other: object) -> bool:

@@ -166,8 +166,9 @@ def _value(
 
 
 def _otherwise(frame: Frame, tool: Tool, text: str, dialect: Dialect, arguments: dict[str, Any]) -> bool:
-    """Whether `arguments`, which fit one by one, fit as a whole if parameters are read as another part of the
-    schema describes them; then they are. Only readings that need no repair are tried, _TRIED at most."""
+    """Return whether `arguments`, which fit one by one, fit as a whole if parameters are read as another part
+    of the schema describes them; then they are. Only readings that need no repair are tried, _TRIED at
+    most."""
     choices: dict[str, list[Any]] = {}
     for parameter in frame.parameters:
         slots = tool.several.get(parameter.name, ())
@@ -196,7 +197,7 @@ def _readings(slots: Iterable[Slot], text: str, dialect: Dialect, first: Any) ->
 
 
 def _droppable(frame: Frame, parameter: Parameter, span: Span) -> bool:
-    """Whether the value is empty and the parameter is optional."""
+    """Return whether the value is empty and the parameter is optional."""
     return span[0] == span[1] and frame.tool is not None and parameter.name not in frame.tool.required
 
 
@@ -211,7 +212,7 @@ def _invalid(issue: Issue, span: Span) -> Problem:
 
 
 def _anchor(frame: Frame, spans: dict[str, Span], issue: Issue) -> Span:
-    """Where the value that `issue` is about stands; the whole call if it is about the call."""
+    """Return where the value that `issue` is about stands; the whole call if it is about the call."""
     for name, span in spans.items():
         if issue.pointer == pointer_step(name) or issue.pointer.startswith(pointer_step(name) + "/"):
             return span

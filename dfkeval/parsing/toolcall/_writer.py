@@ -22,12 +22,13 @@ def _json(value: Any) -> str:
 
 
 def _qwen35(value: Any) -> str:
-    """As Qwen3.5 and the updated Qwen3-Coder: containers as JSON, everything else as Python prints it."""
+    """Write as Qwen3.5 and the updated Qwen3-Coder: containers as JSON, everything else as Python prints
+    it."""
     return _json(value) if isinstance(value, Mapping | list | tuple) else str(value)
 
 
 def _qwen36(value: Any) -> str:
-    """As Qwen3.6 and Qwen3.8: everything but strings as JSON."""
+    """Write as Qwen3.6 and Qwen3.8: everything but strings as JSON."""
     return value if isinstance(value, str) else _json(value)
 
 

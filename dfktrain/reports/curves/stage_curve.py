@@ -54,7 +54,8 @@ class StageCurve:
 
     @property
     def watched(self) -> list[Panel]:
-        """The monitored metrics during training, a panel or more for each; empty if nothing was monitored."""
+        """Return the monitored metrics during training, a panel or more for each; empty if nothing was
+        monitored."""
         names = dict.fromkeys(name for line in self.history for name in line if name.startswith(WATCHED))
         metrics: dict[str, list[str]] = {}
         for name in names:
@@ -67,7 +68,7 @@ class StageCurve:
 
     @property
     def diagnosis(self) -> Diagnosis:
-        """The diagnosis of the two loss curves."""
+        """Return the diagnosis of the two loss curves."""
         return diagnose(self.training, self.validation)
 
 
