@@ -1,6 +1,7 @@
 """ms-swift and SiliconFlow: plain text with media tags.
 
-    {"messages": [{"role", "content": text, "loss"?, "loss_scale"?}], "images"?: [...], "videos"?, "audios"?, "tools"?: JSON text}
+    {"messages": [{"role", "content": text, "loss"?, "loss_scale"?}], "images"?: [...], "videos"?, "audios"?,
+     "tools"?: JSON text}
 
 Tags stand only in user turns, in the order and number of the listed files; a row of text has no `images`.
 Tool calls are turns of the role `tool_call` with JSON text, what the tool answered is `tool_response`. A turn's

@@ -4,8 +4,8 @@ How it works: rows are read, filtered and encoded once, before the first step, s
 trained on stops the run in seconds and not after an hour.
 
 Guarantees:
-    - Every row becomes samples or is counted as left out by modality, by its loss flags or as too long; otherwise the stage
-      stops with an error that names the rows.
+    - Every row becomes samples or is counted as left out by modality, by its loss flags or as too long; otherwise
+      the stage stops with an error that names the rows.
     - The order of samples depends on the files and the seed only."""
 
 from __future__ import annotations
