@@ -6,7 +6,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import repeat
+from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from dfkdata import sources
 from dfkdata.common.errors import ConfigError
@@ -34,6 +37,8 @@ class ConversionRun:
     Attributes:
         writer: The files of the splits.
         splitter: The split of a group.
+        writes_extra: Whether the layout has files of its own beside the rows.
+        columns: Split -> keys of its rows, if it has.
     """
 
     def __init__(self, job: ConversionJob) -> None:
@@ -48,6 +53,8 @@ class ConversionRun:
             job.splitter if self.sita is None else splits.HashSplit(job.options.seed, 0.0, 0.0)
         )
         self.leakage = _leakage_check(job, self.rules)
+        self.writes_extra = hasattr(job.export, "extra_files")
+        self.columns: dict[str, set[str]] = {split: set() for split in CODE}
 
     def run(self) -> dict[str, Any]:
         """Convert all rows of all inputs.
@@ -168,6 +175,8 @@ class ConversionRun:
         elif not self.writer.takes(raw, record, built.row, digest, split):
             return
         self.writer.put(written, digest, split)
+        if self.writes_extra:
+            self.columns[split].update(written)
         if record.gold is not None:
             self.counts.labels.add(record, split)
         for picture in built.pictures:
@@ -204,19 +213,19 @@ class ConversionRun:
                 self.leakage.reorder(self.sita.order)
             rows["out"] = files["train"].rows + files["validation"].rows
         self.writer.duplicates.close()
-        self._write_extra()
+        if self.writes_extra:
+            self._write_extra(moved=bool(places) or self.sita is not None)
         wants_test = self.job.options.test > 0 or "test" in self.job.fixed_splits
         if not wants_test and not files["test"].rows:
             files.pop("test").path.unlink()
         return self._facts()
 
-    def _write_extra(self) -> None:
-        """Write the files that the layout wants beside its rows."""
-        make = getattr(self.job.export, "extra_files", None)
-        if make is not None:
-            names = [split for split, file in self.writer.files.items() if file.rows]
-            for name, data in make(names).items():
-                (self.job.folder.partial / name).write_bytes(data)
+    def _write_extra(self, *, moved: bool) -> None:
+        """Write the files that the layout wants beside its rows; `moved` tells whether rows changed files."""
+        files = {split: file for split, file in self.writer.files.items() if file.rows}
+        columns = {split: _keys(file.path) if moved else self.columns[split] for split, file in files.items()}
+        for name, data in self.job.export.extra_files(columns).items():
+            (self.job.folder.partial / name).write_bytes(data)
 
     def _facts(self) -> dict[str, Any]:
         files = self.writer.files
@@ -233,6 +242,13 @@ class ConversionRun:
             facts["media_folders"] = folders
         facts["outputs"] = sorted((file.facts for file in outputs), key=lambda entry: str(entry["path"]))
         return facts
+
+
+def _keys(path: Path) -> set[str]:
+    """Return the keys of the rows in a file."""
+    decode = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+    with path.open("rb") as lines:
+        return {key for line in lines for key in decode(line)}
 
 
 def _decoded(

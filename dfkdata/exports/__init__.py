@@ -6,7 +6,7 @@ see `dfkdata.rows.messages`) and defines:
     def row(row) -> dict         the layout's row; raises `RowError` if this layout cannot hold it
     def inverse(row) -> dict     back to canonical: `inverse(row(r)) == bare(r)` for each row `r` it accepts
     def check(row) -> None       the layout's own rules on a finished row; raises `RowError`
-    def extra_files(splits) -> dict[str, bytes]     optional: files that belong beside the rows
+    def extra_files(columns) -> dict[str, bytes]     optional: files that belong beside the rows, from split -> its keys
 
 None of them does I/O. A layout of plain text has no borders between text parts, and chat templates render
 none: `bare` joins neighbouring text parts and leaves out what such a layout has no room for (id, meta, ids of

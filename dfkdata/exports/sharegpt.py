@@ -89,12 +89,20 @@ def check(row: Row) -> None:
     check_tag_counts([turn["value"] for turn in turns], row)
 
 
-def extra_files(splits: list[str]) -> dict[str, bytes]:
-    """Return `dataset_info.json`, with one entry a split file."""
-    columns = {"messages": "conversations", "system": "system", "tools": "tools"}
-    columns |= {kind: kind for kind in ("images", "videos", "audios")}
+def extra_files(columns: dict[str, set[str]]) -> dict[str, bytes]:
+    """Return `dataset_info.json`, with one entry a split file; it names only the columns that its rows have.
+
+    Args:
+        columns: Split -> keys that its rows have.
+    """
+    names = {"messages": "conversations", "system": "system", "tools": "tools"}
+    names |= {kind: kind for kind in ("images", "videos", "audios")}
     entries = {
-        f"dfk_{name}": {"file_name": f"{name}.jsonl", "formatting": "sharegpt", "columns": columns}
-        for name in splits
+        f"dfk_{split}": {
+            "file_name": f"{split}.jsonl",
+            "formatting": "sharegpt",
+            "columns": {name: key for name, key in names.items() if key in keys},
+        }
+        for split, keys in columns.items()
     }
     return {"dataset_info.json": msgspec.json.format(msgspec.json.encode(entries), indent=2) + b"\n"}
