@@ -1,4 +1,4 @@
-"""Store 62-bit digests, each with two bits of payload, in at most 16 bytes a row.
+"""Find duplicates: store 62-bit digests of rows, each with two bits of payload, in at most 16 bytes a row.
 
 How it works: a dict while it is small, since nothing in Python is faster. Beyond `SMALL` entries, 64
 open-addressing arrays grow one at a time, so that growing never doubles the memory. An entry's place is

@@ -1,1 +1,1 @@
-"""The `dfkeval` command, one file a command."""
+"""The `dfkeval` command, one file a command; `runs` holds five that read finished runs."""

@@ -1,1 +1,1 @@
-"""The model: base, adapter, processor and `dfk.json`."""
+"""Models on disk and in memory: base, adapter, processor, `dfk.json`, and the text encoder of metrics."""

@@ -1,4 +1,4 @@
-"""Write reports of runs: Markdown for terminals and pull requests, and one self-contained HTML page.
+"""Write reports of runs: Markdown, one self-contained HTML page, and numbers for trackers.
 
 Guarantees:
 

@@ -48,10 +48,15 @@ def expand(path: Path, file: str) -> list[str]:
     source = Path(file) if Path(file).suffix else presets.find(file, "overrides")
     whole = read_mapping(path)
     return [
-        f"{place}={json.dumps(value, ensure_ascii=False)}"  # JSON is YAML
+        assignment(place, value)
         for pattern, value in read_mapping(source).items()
         for place in _places(str(pattern), whole, str(source))
     ]
+
+
+def assignment(place: str, value: object) -> str:
+    """Return a change as "place=value", as `--set` takes it."""
+    return f"{place}={json.dumps(value, ensure_ascii=False)}"  # JSON is YAML
 
 
 def _places(pattern: str, whole: dict[str, Any], where: str) -> list[str]:

@@ -11,7 +11,6 @@ Guarantees:
 from __future__ import annotations
 
 import gc
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from dfkeval.runs import config as configs
 from dfkeval.runs import presets
 from dfkeval.runs.config import EvalConfig
 from dfkeval.runs.run import Run
+from dfktrain.config.overrides import assignment
 from dfktrain.config.run import Evaluate, TrainConfig
 
 FOLDER = "evaluation"
@@ -96,19 +96,15 @@ def evaluation_config(config: TrainConfig, section: Evaluate, trained: Path | No
     folder = None if trained is None else str(trained.resolve())  # a relative path would start at `file`
     whole_model = config.adapter.kind == "full" and folder is not None
     changes = [
-        _set("backend.model", folder if whole_model else config.model.name),
-        _set("backend.adapter", None if whole_model else folder),
+        assignment("backend.model", folder if whole_model else config.model.name),
+        assignment("backend.adapter", None if whole_model else folder),
     ]
     if section.data is not None:
-        changes.append(_set("data", section.data))
+        changes.append(assignment("data", section.data))
     pixels = config.stages[-1].max_pixels
-    if pixels is not None:
-        changes.append(_set("backend.max_pixels", pixels))  # the base must see what the tuned model sees
+    if pixels is not None:  # the base must see what the tuned model sees
+        changes.append(assignment("backend.max_pixels", pixels))
     return configs.read(file, [*changes, *section.set])
-
-
-def _set(place: str, value: object) -> str:
-    return f"{place}={json.dumps(value, ensure_ascii=False)}"  # JSON is YAML
 
 
 def score(config: TrainConfig, out: Path, trained: Path, on_answer: OnAnswer | None = None) -> TrainingScores:

@@ -1,1 +1,1 @@
-"""Merge adapters into models and verify the result."""
+"""Merge adapters into models, blend adapters, and verify the result."""
