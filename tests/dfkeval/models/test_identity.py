@@ -22,14 +22,22 @@ INFO: dict[str, Any] = {
 
 def test_every_fact_of_an_identity_decides_something() -> None:
     facts = {each.name for each in fields(AnswerIdentity)} - {"settings"}
-    assert facts == {*INFO, "server"}
+    assert facts == {*INFO, "server", "engine_args"}
     used = {*identity._CACHE, *identity._SERVER_CACHE, *identity._RESUME, *identity._COMPARE}
-    assert facts - used == {"device", "vllm"}  # of the cache, by a rule of their own
+    assert facts - used == {"device", "vllm", "engine_args"}  # of the cache, by a rule of their own
 
 
 @pytest.mark.parametrize("name", sorted(INFO.keys() - {"kind", "model", "pixels"}))
 def test_an_answer_is_used_again_only_where_every_fact_is_equal(name: str) -> None:
     assert AnswerIdentity.of(INFO | {name: "other"}).for_cache() != AnswerIdentity.of(INFO).for_cache()
+
+
+def test_engine_options_decide_what_is_used_again_and_their_absence_changes_no_old_key() -> None:
+    plain = AnswerIdentity.of(INFO)
+    eager = AnswerIdentity.of(INFO | {"engine_args": {"enforce_eager": True}})
+    assert eager.for_cache() != plain.for_cache()
+    assert AnswerIdentity.of(INFO | {"engine_args": {}}).for_cache() == plain.for_cache()
+    assert eager.for_resume() == plain.for_resume()
 
 
 def test_the_number_of_a_card_decides_no_answer() -> None:
