@@ -120,8 +120,8 @@ _ORIENTATION = 0x0112
 _TURNS = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}
 """Orientation of Exif -> number of the `PIL.Image.Transpose` that undoes it."""
 
-_LATE_NOTES = (b"eXIf", b"XML:com.adobe.xmp", b"Raw profile type exif")
-"""What a PNG's notes of its orientation hold; they may stand behind the pixels."""
+_NOTES = (b"eXIf", b"iTXtXML:com.adobe.xmp", b"tEXtRaw profile type exif", b"zTXtRaw profile type exif")
+"""How the chunks of a PNG begin that may hold its orientation."""
 
 
 def _orientation(picture: Any) -> int:
@@ -139,14 +139,21 @@ def _orientation(picture: Any) -> int:
 
 
 def _has_late_notes(picture: Any) -> bool:
+    """Return whether notes of the orientation stand behind the pixels of a PNG, where Pillow has not been yet."""
     file = getattr(picture, "fp", None)
     if file is None:  # loaded, so the notes are read
         return True
-    place = file.tell()
-    file.seek(0)
-    data = file.read()
+    place, at, behind, late = file.tell(), 8, False, False
+    while not late:
+        file.seek(at)
+        head = file.read(40)
+        if len(head) < 12:
+            break
+        late = behind and head[4:].startswith(_NOTES)
+        behind = behind or head[4:8] == b"IDAT"
+        at += 12 + int.from_bytes(head[:4])
     file.seek(place)
-    return any(note in data for note in _LATE_NOTES)
+    return late
 
 
 def _eight_bit(picture: Any) -> Any:
@@ -226,14 +233,15 @@ def image_size(image: ImageSource) -> tuple[int, int]:
         UnreadableImageError: If the picture is missing, its header is broken, or it holds several frames.
     """
     with opened(image) as picture:
-        return _upright_size(picture)
+        return _upright_size(picture, _orientation(picture))
 
 
-def _upright_size(picture: Any) -> tuple[int, int]:
+def _upright_size(picture: Any, orientation: int) -> tuple[int, int]:
     if picture.format == "TIFF":  # releases of Pillow differ in what its size is before loading
         picture.load()
+        orientation = _orientation(picture)
     width, height = int(picture.width), int(picture.height)
-    return (height, width) if _orientation(picture) >= 5 else (width, height)
+    return (height, width) if orientation >= 5 else (width, height)
 
 
 class ImageTraits(NamedTuple):
@@ -267,15 +275,16 @@ def image_traits(image: ImageSource) -> ImageTraits:
         UnreadableImageError: If the picture is missing or its header is broken.
     """
     with opened(image, first_frame=True) as picture:
+        orientation = _orientation(picture)
         deep = picture.mode[0] in "IF" or any(";16" in str(tile) for tile in getattr(picture, "tile", ()))
         marks = {
             "first_frame": _frames(picture),
-            "turned": _orientation(picture) > 1,
+            "turned": orientation > 1,
             "on_white": _transparent(picture),
             "scaled": deep,
             "from_cmyk": picture.mode == "CMYK",
         }
-        width, height = _upright_size(picture)
+        width, height = _upright_size(picture, orientation)
     return ImageTraits(width, height, tuple(name for name in CHANGES if marks[name]))
 
 
