@@ -31,11 +31,13 @@ def convert_command(
     """Convert raw data into a folder of training files.
 
     Writes train.jsonl, validation.jsonl, test.jsonl (if rows are held out for it), quarantine.jsonl (rows
-    that cannot be used, whole, each with its reason), duplicates.jsonl and manifest.json."""
+    that cannot be used, whole, each with its reason), duplicates.jsonl, warnings.jsonl and manifest.json. If no
+    row can be used, nothing is left; --keep-empty leaves the rejected rows."""
     from dfkdata.conversion.convert import convert
 
+    options["keep_empty"] = bool(options["keep_empty"])
     with Progress("rows") as progress:
         summary = convert(input, out, progress=progress, **options)
     write_summary(summary)
-    if summary.too_many:
+    if summary.too_many or not summary.rows["out"]:
         raise typer.Exit(1)

@@ -31,8 +31,16 @@ def write_summary(summary: Summary, *, files: bool = True) -> None:
     for title, entries in (("quarantined", summary.codes), ("warnings", summary.warnings)):
         if entries:
             console.print(_table(title, entries))
-    if summary.rows["quarantined"] and files:
-        console.print(Text(f"rejected rows, whole: {summary.folder / 'quarantine.jsonl'}"))
+    if files and not (summary.folder / "manifest.json").exists():
+        says = f"no row could be used, so nothing was left in {summary.folder}"
+        console.print(Text(f"{says}; --keep-empty leaves the rejected rows"))
+    elif files:
+        for count, what, name in (
+            (summary.rows["quarantined"], "rejected rows, whole", "quarantine"),
+            (len(summary.warnings), "rows with warnings", "warnings"),
+        ):
+            if count:
+                console.print(Text(f"{what}: {summary.folder / name}.jsonl"))
 
 
 def _table(title: str, entries: dict[str, dict[str, Any]]) -> Table:
@@ -45,5 +53,6 @@ def _table(title: str, entries: dict[str, dict[str, Any]]) -> Table:
         example = f"{first['source']}: {first['reason']}"
         example += f" [{first['excerpt']}]" if first.get("excerpt") else ""
         example += f"\n→ {first['hint']}" if first.get("hint") else ""
-        table.add_row(code, str(entry["count"]), Text(example))
+        about_all = first["source"] == "all rows" and entry["count"] == 1
+        table.add_row(code, "all" if about_all else str(entry["count"]), Text(example))
     return table

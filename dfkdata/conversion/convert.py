@@ -9,7 +9,7 @@ Guarantees:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import wraps
 from inspect import Signature, signature
 from pathlib import Path
@@ -24,6 +24,7 @@ from dfkdata.conversion.job import ConversionJob
 from dfkdata.conversion.options import ConvertOptions, Summary, reject_limit
 from dfkdata.conversion.runner import ConversionRun
 from dfkdata.conversion.splits import SPLITS
+from dfkdata.rows.record import shorten
 from dfkdata.validation.rules import RULES
 
 P = ParamSpec("P")
@@ -58,7 +59,8 @@ def convert(input: sources.Input, out: str | Path, options: ConvertOptions) -> S
     """Convert raw data into a folder of training files.
 
     Writes train.jsonl, validation.jsonl, test.jsonl (if rows are held out for it), quarantine.jsonl (rows
-    that cannot be used, whole, each with its reason), duplicates.jsonl and manifest.json.
+    that cannot be used, whole, each with its reason), duplicates.jsonl, warnings.jsonl (a line for each row
+    that broke a rule and was written all the same) and manifest.json.
 
     Args:
         input: File, folder, pattern, zip or tar, hf://datasets/ORG/NAME@REV, or rows in memory.
@@ -103,6 +105,8 @@ def _manifest(job: ConversionJob) -> tuple[dict[str, Any], bool]:
         job.folder.start()
         try:
             manifest = head | ConversionRun(job).run()
+            if _is_empty(manifest["rows"], job.options):
+                return manifest, True
             if old is None:
                 job.folder.finish(manifest)
             elif old != manifest:
@@ -110,6 +114,14 @@ def _manifest(job: ConversionJob) -> tuple[dict[str, Any], bool]:
         finally:
             job.folder.discard()
     return manifest, old is None
+
+
+def _is_empty(rows: dict[str, int], options: ConvertOptions) -> bool:
+    """Return whether there is nothing to leave in a folder."""
+    if rows["out"] or options.keep_empty is not False:
+        return False
+    too_many = rows["quarantined"] > reject_limit(options.max_rejects)(rows["in"])
+    return too_many or not rows["quarantined"] + rows["duplicates"]
 
 
 def _earlier(job: ConversionJob, head: dict[str, Any]) -> dict[str, Any] | None:
@@ -124,7 +136,7 @@ def _earlier(job: ConversionJob, head: dict[str, Any]) -> dict[str, Any] | None:
 
 def _check_strangers(job: ConversionJob) -> None:
     """Raise `ConfigError` if a file to be written is an input, or is there without a manifest."""
-    names = [f"{name}.jsonl" for name in (*SPLITS, "quarantine", "duplicates")]
+    names = [f"{name}.jsonl" for name in (*SPLITS, "quarantine", "duplicates", "warnings")]
     files = [path for name in names if (path := job.folder.final / name).exists()]
     inputs = [Path(source).resolve() for source, _ in job.inputs if isinstance(source, str | Path)]
     if read := [path for path in files if path.resolve() in inputs]:
@@ -172,9 +184,41 @@ def _input_facts(source: sources.Input, options: ConvertOptions) -> list[dict[st
 
 def _other(job: ConversionJob, old: dict[str, Any], new: dict[str, Any]) -> ConfigError:
     keys = ("config", "inputs", "images", "rows", "outputs")
-    changed = " and ".join(key for key in keys if key in new and old.get(key) != new[key])
-    what = f"{job.folder.final}: holds another conversion ({changed or 'version'} differ)"
+    changed = [key for key in keys if key in new and old.get(key) != new[key]]
+    named = " and ".join(changed) or "version"
+    facts = [*_settings(old.get("config"), new["config"])] if "config" in changed else []
+    facts += _files(old.get("inputs"), new["inputs"]) if "inputs" in changed else []
+    what = f"{job.folder.final}: holds another conversion ({named} differ{': ' if facts else ''}{'; '.join(facts)})"
     return ConfigError(f"{what}; give another --out or use --overwrite")
+
+
+def _settings(old: Any, new: dict[str, Any]) -> Iterator[str]:
+    """Yield a clause for each setting that differs, named as its option."""
+    old = old if isinstance(old, dict) else {}
+    for key in sorted(old.keys() | new.keys()):
+        before, now = old.get(key), new.get(key)
+        if before == now:
+            continue
+        if key == "options" and isinstance(before, dict) and isinstance(now, dict):
+            yield from _settings(before, now)
+            continue
+        name = {"format": "from", "schema_name": "schema"}.get(key, key.replace("_", "-"))
+        yield f"{name} was {_shown(before)}, is {_shown(now)}"
+
+
+def _shown(value: Any) -> str:
+    return "not given" if value is None else shorten(value)
+
+
+def _files(old: Any, new: list[dict[str, Any]]) -> list[str]:
+    """Return a clause for each input that differs."""
+    before = {entry.get("path"): entry for entry in old} if isinstance(old, list) else {}
+    now = {entry.get("path"): entry for entry in new}
+    changed = [f"{path} has another content" for path in now if path in before and before[path] != now[path]]
+    added = [f"{path} is new" for path in now if path not in before]
+    return [*changed, *added, *(f"{path} is not among them any more" for path in before if path not in now)][
+        :5
+    ]
 
 
 def _summary(folder: Path, manifest: dict[str, Any], allowed: Callable[[int], float], fresh: bool) -> Summary:

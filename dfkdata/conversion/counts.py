@@ -28,11 +28,11 @@ class RuleCounts:
     def __init__(self) -> None:
         self._counts: dict[str, _RuleCount] = {}
 
-    def add(self, reject: Reject) -> None:
-        """Count one broken rule."""
+    def add(self, reject: Reject, rows: int = 1) -> None:
+        """Count a rule that `rows` rows broke."""
         entry = self._counts.setdefault(reject.code, _RuleCount())
-        entry.count += 1
-        if entry.count == 1:
+        entry.count += rows
+        if not entry.first:
             entry.first = {key: getattr(reject, key) for key in _SHOWN if getattr(reject, key)}
 
     def facts(self) -> dict[str, Any]:

@@ -44,8 +44,8 @@ class ConversionRun:
     def __init__(self, job: ConversionJob) -> None:
         self.job = job
         self.counts = RunCounts(job.schema)
-        self.rules = RuleReporter(job.options.rules, self.counts.warnings.add)
         self.writer = SplitWriter(job.folder, self.counts)
+        self.rules = RuleReporter(job.options.rules, self.writer.warn)
         self.checks = DatasetChecks(job.options, self.counts.labels, self.rules, job.schema)
         self.builder = RowBuilder(job, self.checks)
         self.sita = SitaSplit(job.options) if job.options.split == "sita" else None
@@ -236,7 +236,8 @@ class ConversionRun:
             facts["weights"] = self.counts.labels.weights("train")
         if self.leakage is not None:
             facts["overlap"] = self.leakage.compare()
-        outputs = (*files.values(), self.writer.quarantine, self.writer.duplicates)
+        self.writer.warnings.close()
+        outputs = (*files.values(), self.writer.quarantine, self.writer.duplicates, self.writer.warnings)
         facts |= self.counts.facts()
         if folders := self.job.folder.media_folders():
             facts["media_folders"] = folders

@@ -21,6 +21,7 @@ from dfkdata.conversion.counts import RunCounts
 from dfkdata.conversion.digest_set import DigestSet
 from dfkdata.conversion.output_folder import Folder
 from dfkdata.rows.record import Record, Reject, RowError
+from dfkdata.validation.rules import RuleWarning
 
 CODE = {name: code for code, name in enumerate(splits.SPLITS)}
 """Split -> its place in `splits.SPLITS`."""
@@ -39,6 +40,7 @@ class SplitWriter:
         files: Split -> its file.
         duplicates: Copies of earlier rows.
         quarantine: Rejected rows.
+        warnings: Broken rules that let a row through, one line a row.
     """
 
     def __init__(self, folder: Folder, counts: RunCounts) -> None:
@@ -46,6 +48,7 @@ class SplitWriter:
         self.files = {name: folder.lines(f"{name}.jsonl") for name in splits.SPLITS}
         self.duplicates = folder.lines("duplicates.jsonl")
         self.quarantine = folder.lines("quarantine.jsonl")
+        self.warnings = folder.lines("warnings.jsonl")
         self._digests = (folder.partial / _DIGESTS).open("wb", buffering=1 << 20)
         self._seen, self._keys, self._pairs = DigestSet(), DigestSet(), DigestSet()
         self._evicted: set[int] = set()
@@ -55,6 +58,13 @@ class SplitWriter:
         self.quarantine.put(reject)
         self._counts.rows["quarantined"] += 1
         self._counts.rejects.add(reject)
+
+    def warn(self, warning: RuleWarning) -> None:
+        """Count a broken rule that let its rows through, and write a line for each."""
+        lines = warning.lines()
+        self._counts.warnings.add(warning, len(lines))
+        for line in lines:
+            self.warnings.put(line)
 
     def takes(self, raw: Any, record: Record, row: dict[str, Any], digest: bytes, split: str) -> bool:
         """Return whether a row is to be written; a copy of an earlier one goes to the duplicates instead.

@@ -100,6 +100,7 @@ class RowError(Exception):
         path: The JSON path or column of the value at fault.
         value: That value; the reject shows its beginning.
         hint: The way out.
+        partner: "file:line" of another row that the reason is about.
 
     Example:
         >>> from dfkdata.formats import RowError
@@ -108,9 +109,12 @@ class RowError(Exception):
         'give each review its stars'
     """
 
-    def __init__(self, code: str, reason: str, *, path: str = "", value: Any = "", hint: str = "") -> None:
+    def __init__(
+        self, code: str, reason: str, *, path: str = "", value: Any = "", hint: str = "", partner: str = ""
+    ) -> None:
         super().__init__(reason)
         self.code, self.reason, self.path, self.value, self.hint = code, reason, path, value, hint
+        self.partner = partner
 
     def reject(self, source: str, raw: Any) -> Reject:
         """Return the value that is counted, shown and written to the quarantine file."""

@@ -150,7 +150,7 @@ def _pattern(path: Path) -> tuple[Path, str]:
     return Path(*steps[:first]) if first else Path(), str(Path(*steps[first:]))
 
 
-_OURS = ("quarantine.jsonl", "duplicates.jsonl", "manifest.json")
+_OURS = ("quarantine.jsonl", "duplicates.jsonl", "warnings.jsonl", "manifest.json")
 
 
 def _folder(folder: Path, root: Path) -> list[Part]:

@@ -13,7 +13,7 @@ Guarantees: no row is held up or changed, and a rule that is off costs nothing."
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -132,26 +132,34 @@ class LeakageCheck:
         """
         shared = {"groups": self._shared_groups(), "pictures": self._near_pictures()}
         shared["prompts"] = self._near_texts()
+        place = self._places() if any(rows.number for rows in shared.values()) else str
         for kind, rows in shared.items():
             if rows.number:
                 code, says = _RULES[kind]
                 if kind == "prompts" and self._texts is not None and self._texts.is_partial:
                     says += " (of those looked at; --deep looks at all)"
-                pair = f"{self._place(rows.held)} and {self._place(rows.train)}"
-                error = RowError(code, f"{rows.number} {says}, such as {pair}", hint=_HINT)
-                self._rules.report(error, "all rows")
+                pairs = [(place(held), place(like)) for held, like in rows.pairs]
+                reason = f"{rows.number} {says}, such as {pairs[0][0]} and {pairs[0][1]}"
+                self._rules.report(RowError(code, reason, hint=_HINT), "all rows", pairs)
         return {kind: rows.number for kind, rows in shared.items()}
 
-    def _place(self, row: int) -> str:
-        """Return where a row stands, such as "train.jsonl:7"."""
-        split = self._splits[row]
-        if split == GONE:
-            return "a row that was left out"
-        if self._order is not None:
-            line = self._order[split].index(row) + 1
-        else:
-            line = self._splits[: row + 1].count(split)
-        return f"{_SPLITS[split]}.jsonl:{line}"
+    def _places(self) -> Callable[[int], str]:
+        """Return a function: row -> where it stands, such as "train.jsonl:7"."""
+        import numpy
+
+        codes = self._codes()
+        lines = numpy.zeros(len(codes), numpy.int64)
+        for split in range(len(_SPLITS)):
+            rows = numpy.flatnonzero(codes == split)
+            if self._order is not None and len(rows):
+                rows = numpy.array(self._order[split])
+            lines[rows] = numpy.arange(1, len(rows) + 1)
+
+        def place(row: int) -> str:
+            split = self._splits[row]
+            return "a row that was left out" if split == GONE else f"{_SPLITS[split]}.jsonl:{lines[row]}"
+
+        return place
 
     def _codes(self) -> NDArray[Any]:
         import numpy
@@ -169,11 +177,14 @@ class LeakageCheck:
         shared = distinct[counts > 1]
         if not len(shared):
             return Shared(0)
-        in_training = shared[numpy.isin(shared, members[0])]  # the worse case makes the better example
-        example = in_training[0] if len(in_training) else shared[0]
-        rows = numpy.flatnonzero((groups == example) & (codes < GONE))
-        low = int(rows[numpy.argmin(codes[rows])])
-        return Shared(len(shared), int(rows[codes[rows] != codes[low]][0]), low)
+        rows = numpy.flatnonzero(numpy.isin(groups, shared) & (codes < GONE))
+        rows = rows[numpy.lexsort((rows, codes[rows], groups[rows]))]
+        _, first, member = numpy.unique(groups[rows], return_index=True, return_inverse=True)
+        low = rows[first[member]]  # of the same group, the first row of its first split
+        held = codes[rows] != codes[low]
+        pairs = [(int(row), int(other)) for row, other in zip(rows[held], low[held], strict=True)]
+        # The worse case, a group in training, makes the better example.
+        return Shared(len(shared), sorted(pairs, key=lambda pair: bool(codes[pair[1]])))
 
     def _near_pictures(self) -> Shared:
         if self._pictures is None:
@@ -184,7 +195,7 @@ class LeakageCheck:
             if self._splits[row] != GONE:
                 (held if self._splits[row] else train).append((dhash, row))
         pairs = near_pairs(held, train)
-        return Shared(len(pairs), *pairs[0]) if pairs else Shared(0)
+        return Shared(len(pairs), pairs)
 
     def _near_texts(self) -> Shared:
         if self._texts is None:
@@ -230,9 +241,7 @@ class _TextSketches:
         self._file.flush()
         split = codes[list(self._rows)]
         shared = near(self._path, split == 0, (split > 0) & (split < GONE))
-        if not shared.number:
-            return shared
-        return Shared(shared.number, self._rows[shared.held], self._rows[shared.train])
+        return Shared(shared.number, [(self._rows[held], self._rows[train]) for held, train in shared.pairs])
 
     def __enter__(self) -> _TextSketches:
         return self

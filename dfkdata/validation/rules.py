@@ -12,7 +12,7 @@ the messages layout, as soon as a policy is given for it (`--rule shop.links=war
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -174,11 +174,31 @@ def rule_of(code: str) -> Rule:
     return RULES[code] if code in RULES else load_row_rule(code).rule
 
 
+class RuleWarning(Reject, frozen=True, kw_only=True, gc=False):
+    """Hold a broken rule that let its rows through.
+
+    Attributes:
+        partner: "file:line" of another row that the reason is about.
+        rows: (place, partner) of each row if it is about several; empty if `source` is the only place.
+    """
+
+    partner: str = ""
+    rows: tuple[tuple[str, str], ...] = ()
+
+    def lines(self) -> list[dict[str, str]]:
+        """Return one object a row: code, place, partner, reason and what else is known."""
+        facts = {
+            key: getattr(self, key) for key in ("reason", "path", "excerpt", "hint") if getattr(self, key)
+        }
+        places = self.rows or ((self.source, self.partner),)
+        return [{"code": self.code, "source": place, "partner": other} | facts for place, other in places]
+
+
 class RuleReporter:
     """Apply the policies of the rules: raise, count as a warning, or ignore."""
 
     def __init__(
-        self, policies: dict[str, Policy] | None = None, warn: Callable[[Reject], None] | None = None
+        self, policies: dict[str, Policy] | None = None, warn: Callable[[RuleWarning], None] | None = None
     ) -> None:
         """Take the policies of a conversion.
 
@@ -193,12 +213,13 @@ class RuleReporter:
         """Return the policy of a rule."""
         return self._policies.get(code) or rule_of(code).default
 
-    def report(self, error: RowError, source: str) -> None:
+    def report(self, error: RowError, source: str, rows: Sequence[tuple[str, str]] = ()) -> None:
         """Raise `error`, count it, or let it pass, by its rule's policy; a fix counts as a warning.
 
         Args:
             error: The broken rule.
             source: "file:line" of the row, or "all rows".
+            rows: (place, partner) of each row if it is about several.
 
         Raises:
             RowError: The policy is "quarantine".
@@ -207,7 +228,8 @@ class RuleReporter:
         if policy == "quarantine":
             raise error
         if policy != "off" and self._warn is not None:
-            self._warn(error.reject(source, None))
+            facts = msgspec.structs.asdict(error.reject(source, None))
+            self._warn(RuleWarning(**facts, partner=error.partner, rows=tuple(rows)))
 
     def for_row(self, source: str, warnings: tuple[RowError, ...] = ()) -> RowReport:
         """Return the report of one row; what the format found wrong with it (`warnings`) is reported at once.

@@ -35,13 +35,11 @@ class Shared(NamedTuple):
 
     Attributes:
         number: How many held-out groups, texts or pictures training has too.
-        held: The held-out row of the first example, from 0; -1 if there is none.
-        train: The training row of that example; -1 if there is none.
+        pairs: (held-out row, row that is like it), from 0, the best example first.
     """
 
     number: int
-    held: int = -1
-    train: int = -1
+    pairs: Sequence[tuple[int, int]] = ()
 
 
 _SOURCE = random.Random(20_240)
@@ -92,15 +90,13 @@ def near(path: Path, train: NDArray[Any], held: NDArray[Any]) -> Shared:
         train: (rows,) of bool: the rows of the training split.
         held: (rows,) of bool: the rows of held-out splits.
     """
-    count, first = 0, (-1, -1)
+    pairs: list[tuple[int, int]] = []
     for rows, sketched in _blocks(path, held):
         waiting = _Held(sketched)
         for numbers, block in _blocks(path, train):
             waiting.meet(numbers, block)
-        pairs = [(int(row), int(like)) for row, like in zip(rows, waiting.matches, strict=True) if like >= 0]
-        first = pairs[0] if pairs and not count else first
-        count += len(pairs)
-    return Shared(count, *first)
+        pairs += [(int(row), int(like)) for row, like in zip(rows, waiting.matches, strict=True) if like >= 0]
+    return Shared(len(pairs), pairs)
 
 
 def _blocks(path: Path, chosen: NDArray[Any]) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
