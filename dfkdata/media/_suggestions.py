@@ -24,7 +24,8 @@ def suggestion(name: str, roots: tuple[str, ...]) -> str:
 
     Returns:
         The path that differs in case, slashes, blanks or leading folders only; or the folder that `--images`
-        should name; or the nearest name in the same folder.
+        should name; or the nearest name in the same folder. It names no folder above a root, because it is
+        written into the output, which must not depend on where the data lies.
     """
     steps = [step for step in unquote(name).replace("\\", "/").split("/") if step.strip() not in ("", ".")]
     if steps and ".." not in steps:
@@ -42,11 +43,11 @@ def _elsewhere(root: str, steps: list[str]) -> str:
         return f"did you mean {path!r}?"
     for folder in _folders(root):
         if _folded(os.path.join(root, folder), steps):
-            return f"it lies in {folder!r}: give --images {os.path.join(root, folder)}"
+            return f"it lies in {folder!r} below the image root: name that folder with --images"
     above = os.path.dirname(root)
-    for folder in (above, os.path.dirname(above)):
+    for folder, distance in ((above, "one folder"), (os.path.dirname(above), "two folders")):
         if folder not in ("", os.sep) and _folded(folder, steps):
-            return f"paths start one folder higher: give --images {folder}"
+            return f"paths start {distance} above the image root: name that folder with --images"
     for at in range(1, len(steps)):
         path = _folded(root, steps[at:])
         if path:
