@@ -70,7 +70,7 @@ class PlainTextBatcher:
         if type(item) is not Record or item.messages is None:
             return False
         files = item.images or item.videos or item.audios
-        if files or item.tools or item.warnings or item.fields or item.meta:
+        if files or item.tools or item.chat_template_kwargs or item.warnings or item.fields or item.meta:
             return False
         question = conversation.plain_question(item.messages)
         group = item.group if self._group_by is None else selection.text(raw, self._group_by)

@@ -104,18 +104,27 @@ def _named(item: Record | Reject, raw: Any) -> Record | Reject:
             return warning.reject(item.source, raw)
     if item.id:
         return item if item.group else replace(item, group=item.id)
-    name = turns_digest(msgspec.json.encode(item.messages), item.tools).hex()
+    name = record_digest(item).hex()
     return replace(item, id=name, group=item.group or name)
 
 
 def group_of(item: Record) -> str:
     """Return the group of a record that `read` would name."""
-    return item.group or item.id or turns_digest(msgspec.json.encode(item.messages), item.tools).hex()
+    return item.group or item.id or record_digest(item).hex()
 
 
-def turns_digest(turns: bytes, tools: Any) -> bytes:
-    """Return 8 bytes over the encoded turns of a row and its tools."""
-    return sha256(turns + msgspec.json.encode(tools) if tools else turns).digest()[:8]
+def turns_digest(turns: bytes, tools: Any, template_options: Any = None) -> bytes:
+    """Return 8 bytes over the encoded turns of a row, its tools and its options of the chat template."""
+    for more in (tools, template_options):
+        if more:
+            turns += msgspec.json.encode(more)
+    return sha256(turns).digest()[:8]
+
+
+def record_digest(record: Record) -> bytes:
+    """Return the digest of a record's turns."""
+    turns = msgspec.json.encode(record.messages)
+    return turns_digest(turns, record.tools, record.chat_template_kwargs)
 
 
 def pairs(part: sources.Part, module: ModuleType, options: Config, media: MediaResolver) -> Iterator[Pair]:
@@ -157,7 +166,7 @@ def _located(record: Record, media: MediaResolver) -> Record:
         changed = replace(changed, group=_media_group(changed.images, record, media))
     if record.id:
         return changed
-    turns = turns_digest(msgspec.json.encode(record.messages), record.tools).hex()
+    turns = record_digest(record).hex()
     name = content_id(turns, *record.images, *record.videos, *record.audios)
     return replace(changed, id=name)
 

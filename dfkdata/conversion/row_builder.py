@@ -80,7 +80,7 @@ class RowBuilder:
             self._checks.check_row(row, record, files, report)
         turns: bytes = self._encode(row["messages"])
         texts.check_control_tokens(turns + self._encode(row["tools"]) if "tools" in row else turns, report)
-        digest = reader.turns_digest(turns, row.get("tools"))
+        digest = reader.turns_digest(turns, row.get("tools"), row.get("chat_template_kwargs"))
         if not record.id:
             row["id"] = digest.hex()
         group = record.group or row["id"] if self._group_by is None else _group(raw, self._group_by)
@@ -162,7 +162,9 @@ class RowBuilder:
             return turns, digest
         row["messages"] = msgspec.json.decode(text)
         row["meta"] = msgspec.json.decode(texts.nfc(self._encode(row["meta"]).decode()))
-        return text.encode(), reader.turns_digest(text.encode(), row.get("tools"))
+        return text.encode(), reader.turns_digest(
+            text.encode(), row.get("tools"), row.get("chat_template_kwargs")
+        )
 
 
 def _embedded(path: str) -> str:

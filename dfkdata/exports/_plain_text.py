@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from dfkdata.rows.reasoning import think_block
 from dfkdata.rows.record import Row, RowError
 
 TAGS = {"image": "<image>", "video": "<video>", "audio": "<audio>"}
@@ -12,7 +13,9 @@ TAGS = {"image": "<image>", "video": "<video>", "audio": "<audio>"}
 def bare(row: Row) -> Row:
     """Return the canonical row as a layout of plain text can hold it: text parts joined, no ids, no meta."""
     turns = [_bare_turn(message) for message in row["messages"]]
-    columns = {key: row[key] for key in ("images", "videos", "audios", "tools") if key in row}
+    columns = {
+        key: row[key] for key in ("images", "videos", "audios", "tools", "chat_template_kwargs") if key in row
+    }
     return {"messages": turns} | columns
 
 
@@ -35,13 +38,16 @@ def _joined(parts: list[Row]) -> list[Row]:
 
 
 def tagged(message: Row, number: int) -> str:
-    """Return the turn as one text with media tags.
+    """Return the turn as one text with media tags, its reasoning as a think block before it.
 
     Raises:
         RowError: If the text itself holds a tag, which the layout would read as a picture.
     """
     pieces = []
-    for part in message["content"]:
+    parts = message["content"]
+    if trace := message.get("reasoning_content"):
+        parts = [{"type": "text", "text": think_block(trace)}, *parts]
+    for part in parts:
         if part["type"] != "text":
             pieces.append(TAGS[part["type"]])
             continue
@@ -71,6 +77,13 @@ def check_tag_counts(texts: list[str], row: Row) -> None:
             raise RowError(
                 "IMG_COUNT", f"{tags} times {tag} for {len(files)} files", path=f"{kind}s", value=files
             )
+
+
+def check_no_template_options(row: Row, trainer: str) -> None:
+    """Raise `RowError` if a row asks for options of the chat template, for which `trainer`'s layout has no place."""
+    if options := row.get("chat_template_kwargs"):
+        reason, hint = f"{trainer} takes no chat_template_kwargs", "use messages, swift or prompt_completion"
+        raise RowError("LAYOUT_CANNOT", reason, path="chat_template_kwargs", value=options, hint=hint)
 
 
 def call_text(call: Row) -> str:

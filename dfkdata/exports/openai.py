@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from dfkdata.exports._plain_text import check_no_template_options
 from dfkdata.rows.chat_turns import conversation, system_turn, tools
 from dfkdata.rows.record import Row, RowError
 
@@ -20,6 +21,7 @@ def row(row: Row) -> Row:
     """Return the row in OpenAI's form, which has no place for video and audio."""
     if row.get("videos") or row.get("audios"):
         raise RowError("LAYOUT_CANNOT", "video and audio have no place in this layout", path="messages")
+    check_no_template_options(row, "OpenAI")
     images = iter(row["images"])
     turns: list[Row] = []
     for number, message in enumerate(row["messages"]):
@@ -28,6 +30,15 @@ def row(row: Row) -> Row:
 
 
 def _turn(message: Row, number: int, images: Any, before: list[Row]) -> Row:
+    if "reasoning_content" in message:
+        path, hint = (
+            f"messages.{number}.reasoning_content",
+            "use messages, swift, sharegpt or prompt_completion",
+        )
+        trace = message["reasoning_content"]
+        raise RowError(
+            "LAYOUT_CANNOT", "reasoning has no place in this layout", path=path, value=trace, hint=hint
+        )
     if message.get("weight", 1) not in (0, 1):
         path, hint = f"messages.{number}.weight", "OpenAI weighs a turn with 0 or 1; use messages or swift"
         raise RowError(

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import msgspec
 
-from dfkdata.exports._plain_text import call_text, check_tag_counts, media, tagged
+from dfkdata.exports._plain_text import call_text, check_no_template_options, check_tag_counts, media, tagged
 from dfkdata.rows.chat_turns import SPEAKERS, conversation, joined_calls, listed, loss_flags, tools
 from dfkdata.rows.record import Row, RowError
 
@@ -20,6 +20,7 @@ _NAMES = {"user": "human", "assistant": "gpt", "tool": "observation"}
 
 def row(row: Row) -> Row:
     """Return the row as a conversation; a text with a tag, or beside a call, raises `RowError`."""
+    check_no_template_options(row, "LLaMA-Factory")
     turns, system = [], ""
     for number, message in enumerate(row["messages"]):
         text = tagged(message, number)

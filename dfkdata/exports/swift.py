@@ -1,11 +1,11 @@
 """ms-swift and SiliconFlow: plain text with media tags.
 
     {"messages": [{"role", "content": text, "loss"?, "loss_scale"?}], "images"?: [...], "videos"?, "audios"?,
-     "tools"?: JSON text}
+     "tools"?: JSON text, "chat_template_kwargs"?}
 
 Tags stand only in user turns, in the order and number of the listed files; a row of text has no `images`.
 Tool calls are turns of the role `tool_call` with JSON text, what the tool answered is `tool_response`. A turn's
-weight is written as `loss` (0 or 1) or `loss_scale`."""
+weight is written as `loss` (0 or 1) or `loss_scale`, its reasoning as a think block before the text."""
 
 from __future__ import annotations
 
@@ -26,6 +26,8 @@ def row(row: Row) -> Row:
     layout_row: Row = {"messages": turns} | media(row)
     if "tools" in row:
         layout_row["tools"] = msgspec.json.encode(row["tools"]).decode()
+    if "chat_template_kwargs" in row:
+        layout_row["chat_template_kwargs"] = row["chat_template_kwargs"]
     return layout_row
 
 
@@ -51,6 +53,7 @@ def inverse(row: Row) -> Row:
     joined = joined_calls(row["messages"], call="tool_call", answers=("tool_response",))
     read = conversation(joined, listed(row), tags=True)
     back: Row = {"messages": read.messages, "images": read.media["image"]}
+    back |= {key: row[key] for key in ("chat_template_kwargs",) if key in row}
     back |= {f"{kind}s": read.media[kind] for kind in ("video", "audio") if read.media[kind]}
     definitions = tools(row.get("tools"))
     return back | ({"tools": definitions} if definitions else {})

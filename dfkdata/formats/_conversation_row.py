@@ -23,11 +23,7 @@ def conversation_record(row: Row, source: str, turns: Conversation, *, keep: tup
     definitions = tools(row.get("tools"))
     messages, dropped = without_filled_nulls(turns.messages, definitions)
     name = key(row, "id")
-    meta = row.get("meta")
-    if isinstance(meta, str):  # columnar files hold it as JSON text
-        meta = as_json(meta, "NOT_OBJECT", "meta") if meta else None
-    if meta is not None and not isinstance(meta, dict):
-        raise RowError("NOT_OBJECT", "meta is no object", path="meta", value=meta)
+    meta, options = _object(row, "meta"), _object(row, "chat_template_kwargs")
     facts = {name: value for name, value in (meta or {}).items() if name not in ("group", "source", "gold")}
     facts |= {name: row[name] for name in keep if row.get(name) is not None}
     gold = (meta or {}).get("gold")
@@ -41,10 +37,22 @@ def conversation_record(row: Row, source: str, turns: Conversation, *, keep: tup
         videos=tuple(turns.media["video"]),
         audios=tuple(turns.media["audio"]),
         tools=definitions,
+        chat_template_kwargs={key: value for key, value in (options or {}).items() if value is not None}
+        or None,
         gold=gold if isinstance(gold, dict) else None,
         meta=facts,
         warnings=(*turns.warnings, *dropped),
     )
+
+
+def _object(row: Row, column: str) -> Row | None:
+    """Return an object, which columnar files hold as JSON text."""
+    value = row.get(column)
+    if isinstance(value, str):
+        value = as_json(value, "NOT_OBJECT", column) if value else None
+    if value is not None and not isinstance(value, dict):
+        raise RowError("NOT_OBJECT", f"{column} is no object", path=column, value=value)
+    return value
 
 
 def messages_record(row: Row, source: str) -> Record:

@@ -17,6 +17,7 @@ import msgspec
 
 from dfkdata.rows.filled_nulls import without_null_keywords
 from dfkdata.rows.loss_weight import FLAGS, canonical_weight, turn_weight
+from dfkdata.rows.reasoning import canonical_reasoning, holds_reasoning
 from dfkdata.rows.record import Row, RowError
 
 KINDS = {"image": "images", "video": "videos", "audio": "audios"}
@@ -121,6 +122,8 @@ def _turn(
     if tags and turn["role"] in ("user", "tool"):
         parts = [piece for part in parts for piece in _untagged(part)]
     turn["content"] = [_part(part, number, waiting, media) for part in parts]
+    if turn["role"] == "assistant" and holds_reasoning(turn):
+        canonical_reasoning(turn, f"messages.{number}")
     _check_call_id(turn.get("tool_call_id", ""), f"messages.{number}.tool_call_id")
     calls = turn.pop("tool_calls", None)
     if calls is not None and not isinstance(calls, list):

@@ -29,14 +29,15 @@ def features(*, images: bool = True, more: tuple[str, ...] = ()) -> Any:
 
     Args:
         images: Whether images are pictures; else they are their paths as text.
-        more: "videos" and "audios" if rows have such files; their paths are text.
+        more: "videos" and "audios" if rows have such files, whose paths are text; "chat_template_kwargs".
 
     Raises:
         ConfigError: If `datasets` is missing or too old (4.7 brought `Json`).
     """
     datasets = _datasets()
     picture = datasets.Image() if images else datasets.Value("string")
-    paths = {name: datasets.List(datasets.Value("string")) for name in more}
+    paths = {name: datasets.List(datasets.Value("string")) for name in more if name in _FILES}
+    options = {name: datasets.Json() for name in more if name not in _FILES}
     return datasets.Features(
         {
             "id": datasets.Value("string"),
@@ -46,6 +47,7 @@ def features(*, images: bool = True, more: tuple[str, ...] = ()) -> Any:
             "meta": datasets.Json(),
         }
         | paths
+        | options
     )
 
 
@@ -126,7 +128,8 @@ class _How(NamedTuple):
     more: tuple[str, ...]
 
 
-_OTHERS = ("videos", "audios")
+_FILES = ("videos", "audios")
+_OTHERS = (*_FILES, "chat_template_kwargs")
 
 
 def _more(rows: str | Path | list[dict[str, Any]]) -> tuple[str, ...]:
@@ -136,7 +139,9 @@ def _more(rows: str | Path | list[dict[str, Any]]) -> tuple[str, ...]:
     columns: set[str] = set()
     with Path(rows).open("rb") as lines:
         for line in lines:
-            columns |= {name.decode() for name in re.findall(rb'"(videos|audios)"\s*:', line)}
+            columns |= {
+                name.decode() for name in re.findall(rb'"(videos|audios|chat_template_kwargs)"\s*:', line)
+            }
     return tuple(name for name in _OTHERS if name in columns)
 
 
@@ -151,7 +156,7 @@ def _row(row: dict[str, Any], how: _How) -> dict[str, Any]:
     for key in ("messages", "tools", "meta"):
         _check_numbers(row.get(key), f"{row.get('id')}: {key}")
     images = row.get("images") or []
-    if how.embed and any(row.get(name) for name in how.more):
+    if how.embed and any(row.get(name) for name in how.more if name in _FILES):
         raise DataError(
             f"{row.get('id')} has videos or audios, and only pictures are embedded; leave embed out,"
             " or leave such rows out"
@@ -162,7 +167,7 @@ def _row(row: dict[str, Any], how: _How) -> dict[str, Any]:
         "images": [_named_picture(image, how, row["id"]) for image in images],
         "tools": row.get("tools") or [],
         "meta": row.get("meta") or {},
-    } | {name: row.get(name) or [] for name in how.more}
+    } | {name: row.get(name) or ([] if name in _FILES else {}) for name in how.more}
 
 
 def _named_picture(image: Any, how: _How, row_id: Any) -> str | dict[str, Any]:

@@ -52,6 +52,8 @@ def training_row(record: Record, schema: Schema | None = None, *, nulls: Nulls =
     tools = record.tools if record.tools is not None or schema is None else schema.tools
     if tools:
         row["tools"] = tools
+    if record.chat_template_kwargs:
+        row["chat_template_kwargs"] = record.chat_template_kwargs
     meta: dict[str, Any] = {"group": record.group, "source": record.source}
     if schema is not None:
         meta["schema"], meta["variant"] = schema.name, schema.variant

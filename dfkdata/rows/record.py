@@ -32,6 +32,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         messages: The turns of a raw row that carries its own conversation; then `fields` and `gold` may be
             empty.
         tools: The tool definitions of such a row.
+        chat_template_kwargs: Options of the chat template that such a row asks for, such as enable_thinking.
         meta: Facts to keep that no trainer needs (raw label, link, token counts).
         keyed: Whether the id is the source's own key, so that two rows of one id are a fault of the source.
         split: The split that the source itself (or the caller) fixed; None leaves it to the splitter.
@@ -54,6 +55,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     gold: dict[str, Any] | None = None
     messages: list[dict[str, Any]] | None = None
     tools: list[dict[str, Any]] | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
     meta: dict[str, Any] = {}
     keyed: bool = False
     split: str | None = None

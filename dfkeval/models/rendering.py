@@ -16,6 +16,8 @@ from typing import Any
 
 from dfkdata.common.errors import DataError
 from dfkdata.rows.filled_nulls import without_filled_nulls
+from dfkdata.rows.reasoning import KEY, SPELLINGS, holds_reasoning, split_reasoning, think_block
+from dfkdata.rows.record import RowError
 from dfkeval.parsing.tags import IM_END, THINK_CLOSE, THINK_OPEN
 
 _EMPTY_THINK = re.compile(rf"(?:{THINK_OPEN})?\s*{THINK_CLOSE}\s*")
@@ -52,11 +54,64 @@ def render_sample(row: dict[str, Any], processor: Any) -> RenderedSample:
             answer with the stop token, or the answer is empty.
     """
     messages = row["messages"]
+    _check_thinking(row)
     prompt = render(processor, row, messages[:-1], generation_prompt=True)
     whole = render(processor, row, messages, generation_prompt=False)
     empty_think, written = _split(prompt, whole, row["id"])
     answer, suffix = _stop(written, processor, row["id"])
+    _check_trace(row, prompt, answer)
     return RenderedSample(prompt, empty_think, answer, suffix)
+
+
+def thinks(row: dict[str, Any]) -> bool:
+    """Return whether a row is asked with thinking on: it says so, or its last turn holds reasoning.
+
+    Args:
+        row: A training row. `reasoning_effort` in its `chat_template_kwargs` asks for thinking, too.
+
+    Raises:
+        DataError: The reasoning of the last turn cannot be read.
+    """
+    options = row.get("chat_template_kwargs") or {}
+    if options.get("enable_thinking") is not None:
+        return bool(options["enable_thinking"])
+    return "reasoning_effort" in options or bool(_trace(row))
+
+
+def _trace(row: dict[str, Any]) -> str:
+    """Return the reasoning of the last turn, "" if it has none or is not the assistant's."""
+    turn = row["messages"][-1] if row["messages"] else {}
+    if turn.get("role") != "assistant" or not holds_reasoning(turn):
+        return ""
+    return _split_turn(turn, row)[0]
+
+
+def _split_turn(turn: dict[str, Any], row: dict[str, Any]) -> tuple[str, str]:
+    try:
+        return split_reasoning(turn, "messages")
+    except RowError as error:
+        raise DataError(f"row {row['id']}: {error.path}: {error.reason}; {error.hint}") from error
+
+
+def _check_thinking(row: dict[str, Any]) -> None:
+    if _trace(row) and not thinks(row):
+        raise DataError(
+            f"row {row['id']}: the last turn holds reasoning, and enable_thinking is false, under which the "
+            "model is asked without; leave out one of them"
+        )
+
+
+def _check_trace(row: dict[str, Any], prompt: str, answer: str) -> None:
+    """Raise `DataError` unless the answer holds the last turn's reasoning in the one think block that is open."""
+    if not (trace := _trace(row)):
+        return
+    opened = _OPEN_THINK.search(prompt) is not None
+    thoughts, closed, _ = answer.partition(THINK_CLOSE)
+    if not closed or thoughts.count(THINK_OPEN) != (not opened) or trace not in thoughts:
+        raise DataError(
+            f"row {row['id']}: the chat template does not write the last turn's reasoning as one think block; "
+            "give a template that does, or leave the reasoning out"
+        )
 
 
 def _split(prompt: str, whole: str, row_id: str) -> tuple[str, str]:
@@ -124,8 +179,8 @@ def render(
     if unknown:
         raise DataError(f"row {row['id']}: the chat template does not read {', '.join(unknown)}")
     if "enable_thinking" in template:
-        options.setdefault("enable_thinking", False)
-    turns, _ = without_filled_nulls(messages, row.get("tools"))
+        options.setdefault("enable_thinking", thinks(row))
+    turns, _ = without_filled_nulls(_with_reasoning(messages, row, template), row.get("tools"))
     from jinja2.exceptions import TemplateError
 
     try:
@@ -139,6 +194,43 @@ def render(
     except TemplateError as error:
         raise DataError(f"row {row['id']}: the chat template refuses it ({error})") from error
     return text
+
+
+def _with_reasoning(
+    messages: list[dict[str, Any]], row: dict[str, Any], template: str
+) -> list[dict[str, Any]]:
+    """Return turns whose reasoning stands once, where the template reads it.
+
+    A template that reads no `reasoning_content` gets it as text of the turns after the last question, as thinking
+    templates show it. An empty think block in the text is left to a template that writes none itself."""
+    if not any(turn["role"] == "assistant" and holds_reasoning(turn) for turn in messages):
+        return messages
+    reads, writes = KEY in template, THINK_CLOSE in template
+    asked = max((at for at, turn in enumerate(messages) if turn["role"] == "user"), default=-1)
+    turns = []
+    for at, turn in enumerate(messages):
+        if turn["role"] == "assistant" and holds_reasoning(turn):
+            trace, text = _split_turn(turn, row)
+            if not trace and not writes:
+                turns.append(turn)
+                continue
+            bare = {key: value for key, value in turn.items() if key not in SPELLINGS}
+            if reads and trace:
+                bare[KEY] = turn[KEY] if isinstance(turn.get(KEY), str) and turn[KEY].strip() else trace
+            elif at > asked:
+                text = think_block(trace) + text
+            turn = bare | ({"content": _same_shape(turn.get("content"), text)})
+        turns.append(turn)
+    return turns
+
+
+def _same_shape(content: Any, text: str) -> Any:
+    """Return `text` as content of the shape that `content` has."""
+    if isinstance(content, list):
+        if any(part.get("type") != "text" for part in content if isinstance(part, dict)):
+            return content  # media beside the answer, which holds no block
+        return [{"type": "text", "text": text}] if text else []
+    return text if text or content is not None else content
 
 
 def _template(processor: Any) -> str:

@@ -25,6 +25,7 @@ from dfkdata.common.hashing import file_sha256
 from dfkdata.common.plugins import suggestion
 from dfkdata.rows.messages import load_rows
 from dfkdata.validation.text import control_token
+from dfkeval.models.rendering import thinks
 from dfktrain.config.stage import LabelWeights, Resample, Stage
 from dfktrain.data import masking, row_schema
 from dfktrain.data.collator import Collator
@@ -65,7 +66,7 @@ class StageData:
         self.variants.add(meta.get("variant"))
         self.systems.add(_system(row))
         self.tools.add(json.dumps(row.get("tools") or None, ensure_ascii=False, sort_keys=True))
-        self.thinking.add(bool((row.get("chat_template_kwargs") or {}).get("enable_thinking", False)))
+        self.thinking.add(thinks(row))
 
 
 def read_stage(stage: Stage, collator: Collator, seed: int, refused: list[str] | None = None) -> StageData:
