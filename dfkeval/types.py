@@ -11,7 +11,7 @@ Guarantees:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -89,6 +89,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         id: The id of its completion.
         messages: Chat turns; their parts have the type "text" or "image".
         images: Paths or data URIs in the order of the image parts.
+        videos: Paths in the order of the video parts.
         tools: Tool definitions; None for none.
         slot: Where the answer names its label, to ask for the probability of each label too; None if not
             asked.
@@ -110,15 +111,27 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     draw_index: int = 0
     constraint: Constraint | None = None
     force_tool: str | None = None
+    videos: tuple[str, ...] = ()
 
 
-def refuse_unseen(turns: Iterable[Mapping[str, Any]]) -> None:
-    """Raise `DataError` for video and audio in the turns, which a request does not carry and a model would
-    not see."""
-    contents = (turn.get("content") for turn in turns)
-    for part in (part for parts in contents if isinstance(parts, list) for part in parts):
-        if part.get("type") in ("video", "audio"):
-            raise DataError(f"the turns hold {part['type']}, which cannot be asked here; leave the row out")
+def media_of(turns: Iterable[Mapping[str, Any]], videos: Sequence[Any] = ()) -> list[str]:
+    """Return "video" and "audio" if parts of the turns or listed files are of that kind."""
+    contents = [turn.get("content") for turn in turns]
+    parts = [part for content in contents if isinstance(content, list) for part in content]
+    kinds = {part.get("type") for part in parts if isinstance(part, dict)} | ({"video"} if videos else set())
+    return [kind for kind in ("video", "audio") if kind in kinds]
+
+
+def refuse_unseen(request: Request, *, seen: Sequence[str] = ()) -> None:
+    """Raise `DataError` for video and audio in a request that a model would not see.
+
+    Args:
+        request: The request.
+        seen: The kinds that the model sees.
+    """
+    for kind in media_of(request.messages, request.videos):
+        if kind not in seen:
+            raise DataError(f"the turns hold {kind}, which cannot be asked here; leave the row out")
 
 
 class Sampling(Config):

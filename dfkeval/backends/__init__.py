@@ -1,11 +1,14 @@
 """FAMILY: engines that answer requests, one a file.
 
-A member is a module with two names, and three more that are optional:
+A member is a module with two names, and four more that are optional:
 
     Config         what users write under `backend:`: a subclass of `dfkdata.common.config.Config`, whose
                    `kind` is the name of the member
     start(config)  loads the engine and returns a `Backend`; raises `BackendError` or `ConfigError`
     CAPABILITIES   what the backend can do besides answering (`Capabilities`); without it, nothing
+    video_fault(config)
+                   says why the model does not read videos (a text), or None; asked only if the capabilities
+                   say that it may
     check(config, sampling, constraint)
                    raises `ConfigError` for what the engine cannot do, before anything is loaded
 
@@ -75,6 +78,15 @@ def capabilities_of(kind: str) -> Capabilities:
     """Return what a member can do, without loading its engine. Raises `ConfigError` for an unknown member."""
     capabilities: Capabilities = getattr(plugins.load(FAMILY, kind), "CAPABILITIES", Capabilities())
     return capabilities
+
+
+def video_fault(config: Config) -> str | None:
+    """Return why a member does not read videos; None if it does. Weights are not loaded for it."""
+    kind = kind_of(config)
+    if not capabilities_of(kind).videos:
+        return f"backend {kind!r} does not read it; use the transformers backend, or leave the row out"
+    member_fault = getattr(plugins.load(FAMILY, kind), "video_fault", None)
+    return None if member_fault is None else member_fault(config)
 
 
 def check(config: Config, sampling: Sampling, constraint: Constraint | None) -> None:

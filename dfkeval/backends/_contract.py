@@ -20,6 +20,8 @@ class Capabilities:
         remote: A server answers; it obeys `Request.force_tool` by its own `tool_choice`.
         parallel: `generate` may be called from several threads at once.
         cacheable: Is `Cacheable` as well.
+        videos: Reads `Request.videos` if the model's processor does (`video_fault(config)` of the member
+            says why it does not).
 
     Example:
         >>> from dfkeval.backends import Capabilities
@@ -32,6 +34,7 @@ class Capabilities:
     remote: bool = False
     parallel: bool = False
     cacheable: bool = False
+    videos: bool = False
 
 
 class Backend(Protocol):

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,15 +35,17 @@ from dfkeval.backends._local.prompts import (
     measured,
     render,
     resized_sha256,
+    video_sha256,
 )
 from dfkeval.backends._xgrammar import load_xgrammar
-from dfkeval.models import loader
+from dfkeval.models import loader, video
 from dfkeval.models.identity import AnswerIdentity
+from dfkeval.models.processor import load_processor
 from dfkeval.parsing.reasoning import GAP
 from dfkeval.parsing.tags import THINK_CLOSE
 from dfkeval.types import Completion, Constraint, GoldAnswer, Likelihood, Request, Sampling
 
-CAPABILITIES = Capabilities(constrained=True, likelihoods=True, cacheable=True)
+CAPABILITIES = Capabilities(constrained=True, likelihoods=True, cacheable=True, videos=True)
 
 
 class Config(config.Config):
@@ -75,6 +78,11 @@ def check(config: Config, sampling: Sampling, constraint: Constraint | None) -> 
     """Raise `ConfigError` if answers are to be constrained and xgrammar is not installed."""
     if constraint is not None:
         load_xgrammar()
+
+
+def video_fault(config: Config) -> str | None:
+    """Return why the model's processor does not read videos; None if it does."""
+    return video.video_fault(load_processor(config.model))
 
 
 def start(config: Config) -> Backend:
@@ -113,6 +121,7 @@ class Transformers:
         workers: int = 4,
     ) -> None:
         self.model, self.processor = loaded.model, loaded.processor
+        self.capabilities = replace(CAPABILITIES, videos=video.video_fault(self.processor) is None)
         self.batch_tokens, self.batch_size, self.workers = batch_tokens, batch_size, workers
         self.info: dict[str, Any] = {"kind": "transformers", **loaded.info}
         self.identity: AnswerIdentity | None = None
@@ -120,7 +129,7 @@ class Transformers:
 
     def generate(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[Completion]:
         """Yield one completion for each request, longest prompts first."""
-        prompts, failures = measured(self.processor, requests, sampling)
+        prompts, failures = measured(self.processor, requests, sampling, videos=True)
         self.generator.compile(prompts)
         yield from failures
         batches = self._batches(prompts, sampling.limit)
@@ -134,9 +143,10 @@ class Transformers:
     def fingerprint(self, request: Request, sampling: Sampling) -> dict[str, Any]:
         """Return what the model is shown for a request: text and hashes of images. Raises `DataError` if an
         image cannot be read."""
-        text = render(self.processor, request, sampling)
+        text = render(self.processor, request, sampling, videos=True)
         images = [open_image(path) for path in request.images]
-        return {"prompt": text, "images": resized_sha256(self.processor, images)}
+        shown = {"prompt": text, "images": resized_sha256(self.processor, images)}
+        return shown | ({"videos": video_sha256(self.processor, request.videos)} if request.videos else {})
 
     def likelihoods(self, gold_answers: Iterable[GoldAnswer], sampling: Sampling) -> Iterator[Likelihood]:
         """Yield how likely the model finds each gold answer."""
@@ -177,18 +187,31 @@ class Transformers:
         if not readable:
             return Batch(readable, failures)
         drawn = sampling.temperature > 0
-        draws = [_draw(prompt, row, sampling) for prompt, row in zip(readable, images, strict=True) if drawn]
-        return Batch(readable, failures, self._inputs(readable, images), tuple(draws))
+        try:
+            inputs = self._inputs(readable, images)
+            draws = [self._draw(*pair, sampling) for pair in zip(readable, images, strict=True) if drawn]
+        except DataError as error:  # a video that changed since it was measured
+            return Batch([], [*failures, *(failed(prompt.request, str(error)) for prompt in readable)])
+        return Batch(readable, failures, inputs, tuple(draws))
 
     def _inputs(self, batch: Sequence[RenderedPrompt], images: Sequence[list[Any]]) -> Any:
         """Return left-padded tensors of a batch, on the CPU."""
-        return self.processor(
+        inputs = self.processor(
             text=[prompt.text for prompt in batch],
             images=[row for row in images if row] or None,
             padding=True,
             padding_side="left",
             return_tensors="pt",
         )
+        videos = [path for prompt in batch for path in prompt.request.videos]
+        return video.with_videos(inputs, videos, self.processor)
+
+    def _draw(self, prompt: RenderedPrompt, images: Sequence[Any], sampling: Sampling) -> str:
+        """Return what a row's draws depend on: seed, number of the draw, and the question; no neighbour and
+        no id."""
+        videos = prompt.request.videos
+        shown = "".join(video_sha256(self.processor, videos)) if videos else ""
+        return f"{sampling.seed}\n{prompt.request.draw_index}\n{decoded_sha256(images)}{shown}\n{prompt.text}"
 
     def _answer(self, batch: Batch, sampling: Sampling, decoders: Executor) -> Iterator[Completion]:
         yield from batch.failures
@@ -242,9 +265,3 @@ def _answered_from(prompt: RenderedPrompt, completion: Completion) -> str:
     if completion.reasoning is None or completion.unclosed_think:
         return prompt.text
     return f"{prompt.text}{completion.reasoning}{THINK_CLOSE}{GAP}"
-
-
-def _draw(prompt: RenderedPrompt, images: Sequence[Any], sampling: Sampling) -> str:
-    """Return what a row's draws depend on: seed, number of the draw, and the question; no neighbour and no
-    id."""
-    return f"{sampling.seed}\n{prompt.request.draw_index}\n{decoded_sha256(images)}\n{prompt.text}"

@@ -56,7 +56,10 @@ def eval_item(row: Mapping[str, Any], schema: Schema) -> EvalItem:
     """Return a row of the messages layout as an item to ask."""
     meta = row.get("meta") or {}
     messages, images = before_answer(row["messages"]), tuple(row.get("images") or ())
-    request = Request(id=str(row["id"]), messages=messages, images=images, tools=row.get("tools"))
+    videos = tuple(row.get("videos") or ())
+    request = Request(
+        id=str(row["id"]), messages=messages, images=images, tools=row.get("tools"), videos=videos
+    )
     source = meta.get("text")
     return EvalItem(
         request,
@@ -84,10 +87,10 @@ def gold_of_messages(messages: list[dict[str, Any]], schema: Schema) -> dict[str
 
 
 def request_key(request: Request) -> str:
-    """Return the hash of what the model is shown: turns, tools, and the bytes of the images."""
+    """Return the hash of what the model is shown: turns, tools, and the bytes of images and videos."""
     digest = hashlib.sha256(msgspec.json.encode((request.messages, request.tools), order="sorted"))
-    for image in request.images:
-        digest.update(_bytes_of(image))
+    for path in (*request.images, *request.videos):
+        digest.update(_bytes_of(path))
     return digest.hexdigest()[:32]
 
 

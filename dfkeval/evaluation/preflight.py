@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from dfkdata.common.config import Config
-from dfkdata.common.errors import ConfigError
+from dfkdata.common.errors import ConfigError, DataError
+from dfkdata.rows.prompt import before_answer
 from dfkdata.schemas import Schema
 from dfkeval import backends
 from dfkeval.backends import Backend
@@ -15,7 +16,7 @@ from dfkeval.evaluation import likelihood, scaffold
 from dfkeval.models import metadata
 from dfkeval.reports import trackers
 from dfkeval.runs.config import EvalConfig
-from dfkeval.types import Constraint
+from dfkeval.types import Constraint, media_of
 
 
 def check_run(
@@ -42,6 +43,35 @@ def check_run(
     check_metadata(config, schema, first_row)
     trackers.check(config.trackers)
     check_likelihoods(config, backend)
+
+
+def check_media(
+    data: Path, rows: Sequence[Mapping[str, Any]], config: Config, backend: Backend | None
+) -> None:
+    """Check that the model will see what the rows hold.
+
+    Args:
+        data: The data file, for messages.
+        rows: The rows to ask.
+        config: The configuration of the backend.
+        backend: A loaded backend; None for the configured one.
+
+    Raises:
+        DataError: A row holds audio, or a video that is not read; the message names the row.
+    """
+    held = {str(row["id"]): media_of(before_answer(row["messages"]), row.get("videos") or ()) for row in rows}
+    video = [name for name, kinds in held.items() if "video" in kinds]
+    audio = [name for name, kinds in held.items() if "audio" in kinds]
+    if audio:
+        raise DataError(f"{data}: row {audio[0]!r} holds audio, which no backend reads; leave it out")
+    if not video:
+        return
+    if backend is None:
+        fault = backends.video_fault(config)
+    else:
+        fault = None if backend.capabilities.videos else "this backend does not read it; leave it out"
+    if fault is not None:
+        raise DataError(f"{data}: row {video[0]!r} holds video: {fault}")
 
 
 def check_constraint(config: EvalConfig, constraint: Constraint | None, backend: Backend | None) -> None:

@@ -185,7 +185,9 @@ class Predictor:
         tools = record.tools if record.tools is not None else self.schema.tools
         if self.scaffold is not None and self.scaffold.tools:
             tools = self.scaffold.tools
-        request = Request(id=record.id, messages=messages, images=record.images, tools=tools)
+        request = Request(
+            id=record.id, messages=messages, images=record.images, tools=tools, videos=record.videos
+        )
         if self.confidences:
             request = with_slot(request, self.schema)
         source = record.meta.get("text")

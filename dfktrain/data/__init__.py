@@ -1,1 +1,1 @@
-"""Rows to batches: mask, collator, samplers, packing and video."""
+"""Rows to batches: mask, collator, samplers and packing."""

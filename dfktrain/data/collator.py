@@ -22,8 +22,9 @@ from torch import Tensor
 
 from dfkdata.common.errors import DataError
 from dfkdata.media.images import ImageSource, image_name, image_size, open_image
+from dfkeval.models import video
 from dfkeval.models.rendering import render_sample
-from dfktrain.data import masking, row_schema, video
+from dfktrain.data import masking, row_schema
 from dfktrain.data.masking import IGNORE, EncodedSample
 
 _MEDIA = {"video": "video", "audio": "audio", "input_audio": "audio", "video_url": "video_url"}

@@ -19,6 +19,7 @@ from msgspec.structs import replace
 
 from dfkdata.media.images import open_image
 from dfkeval.backends._local.padding import ALONG, joined
+from dfkeval.models.video import with_videos
 from dfkeval.parsing.label_confidence import continuations, normalised
 from dfkeval.types import Completion, Request
 
@@ -159,7 +160,8 @@ def _forward(batch: Sequence[_Place], model: Any, processor: Any) -> list[Scores
 def _common_part(place: _Place, processor: Any) -> dict[str, Any]:
     """Return the inputs of what all classes of one request begin with."""
     images = [open_image(path) for path in place.request.images]
-    inputs = dict(processor(text=[place.text], images=images or None, return_tensors="pt"))
+    made = processor(text=[place.text], images=images or None, return_tensors="pt")
+    inputs = with_videos(made, place.request.videos, processor)
     return {key: value[:, : -place.cut] if key in ALONG else value for key, value in inputs.items()}
 
 
@@ -191,12 +193,12 @@ def _rest(
 def _positions(mask: Any, owner: Any, inputs: dict[str, Any], prefix: Any, count: int) -> Any:
     """Return (3, C, count): positions behind the common part, as the first pass would count them.
 
-    With images the model counts real tokens and adds what images take; without, it counts the padding too.
+    With images or videos the model counts real tokens and adds what images take; without, it counts the padding too.
     They are given here because the model would use the offset of the last batch with images for one
     without."""
     import torch
 
-    if "image_grid_thw" in inputs:
+    if "image_grid_thw" in inputs or "video_grid_thw" in inputs:
         start = mask.sum(dim=1) + prefix.rope_deltas.to(mask.device)[owner, 0]
     else:
         start = torch.full_like(owner, mask.shape[1])

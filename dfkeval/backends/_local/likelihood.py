@@ -20,6 +20,7 @@ from typing import Any
 from dfkdata.common.errors import DataError
 from dfkdata.media.images import open_image
 from dfkeval.backends._local.padding import ALONG, Inputs, joined, length
+from dfkeval.models import video
 from dfkeval.models.rendering import render_sample
 from dfkeval.types import GoldAnswer, Likelihood, refuse_unseen
 
@@ -64,17 +65,21 @@ def _encoded(gold_answer: GoldAnswer, processor: Any, thinking: bool) -> _Row:
     import torch
 
     request = gold_answer.request
-    refuse_unseen(request.messages)
+    fault = video.video_fault(processor) if request.videos else None
+    if fault is not None:
+        raise DataError(f"the row holds video: {fault}")
+    refuse_unseen(request, seen=("video",) if request.videos else ())
     row: dict[str, Any] = {
         "id": request.id, "messages": [*request.messages, gold_answer.turn], "tools": request.tools
     }  # fmt: skip
     if thinking:
         row["chat_template_kwargs"] = {"enable_thinking": True}
-    parts = render_sample(row, processor)
+    parts = video.insert_text(render_sample(row, processor), request.id, request.videos, processor)
     if parts.prompt.count(processor.image_token) != len(request.images):
         raise DataError(f"the turns do not have one place for each of the row's {len(request.images)} images")
     images = [open_image(path) for path in request.images]
-    inputs = dict(processor(text=[parts.prompt], images=images or None, return_tensors="pt"))
+    made = processor(text=[parts.prompt], images=images or None, return_tensors="pt")
+    inputs = video.with_videos(made, request.videos, processor)
     empty_think, answer = (
         processor.tokenizer(text, add_special_tokens=False)["input_ids"] if text else []
         for text in (parts.empty_think, parts.answer)

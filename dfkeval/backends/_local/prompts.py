@@ -14,8 +14,9 @@ from typing import Any
 
 from dfkdata.common.errors import DataError
 from dfkdata.media.images import image_size
+from dfkeval.models import video
 from dfkeval.parsing.tags import THINK_OPEN
-from dfkeval.types import Completion, Request, Sampling, refuse_unseen
+from dfkeval.types import Completion, Request, Sampling, media_of, refuse_unseen
 
 #: The processor refuses pictures whose long side is more than this many times the short one.
 _SLIMMEST = 200
@@ -36,10 +37,12 @@ class RenderedPrompt:
     tokens: int
 
 
-def render(processor: Any, request: Request, sampling: Sampling) -> str:
-    """Return the prompt's text. Raises `DataError` if its places do not match the row's images, or it would
-    show a video."""
-    refuse_unseen(request.messages)
+def render(processor: Any, request: Request, sampling: Sampling, *, videos: bool = False) -> str:
+    """Return the prompt's text; with `videos`, the text of each video stands in it.
+
+    Raises `DataError` if its places do not match the row's images or videos, or if it holds a video that is
+    not read."""
+    refuse_unseen(request, seen=("video",) if videos else ())
     text: str = processor.apply_chat_template(
         request.messages, tools=request.tools, tokenize=False, add_generation_prompt=True,
         enable_thinking=sampling.thinking,
@@ -47,18 +50,23 @@ def render(processor: Any, request: Request, sampling: Sampling) -> str:
     places, images = text.count(processor.image_token), len(request.images)
     if places != images:
         raise DataError(f"the turns have {places} places for images, and the row has {images} images")
-    return text
+    if "video" not in media_of(request.messages, request.videos):
+        return text
+    fault = video.video_fault(processor)
+    if fault is not None:
+        raise DataError(f"the row holds video: {fault}")
+    return video.insert_into_prompt(text, request.videos, processor)
 
 
 def measured(
-    processor: Any, requests: Iterable[Request], sampling: Sampling
+    processor: Any, requests: Iterable[Request], sampling: Sampling, *, videos: bool = False
 ) -> tuple[list[RenderedPrompt], list[Completion]]:
     """Return the prompts, longest first, and the failed requests of rows whose images cannot be read."""
     prompts: list[RenderedPrompt] = []
     failures: list[Completion] = []
     for request in requests:
         try:
-            text = render(processor, request, sampling)
+            text = render(processor, request, sampling, videos=videos)
             tokens = len(processor.tokenizer(text)["input_ids"]) + _image_tokens(processor, request)
         except DataError as error:
             failures.append(failed(request, str(error)))
@@ -100,6 +108,12 @@ def resized_sha256(processor: Any, images: Sequence[Any]) -> list[str]:
         digest.update(inputs["pixel_values"].tobytes())
         hashes.append(digest.hexdigest())
     return hashes
+
+
+def video_sha256(processor: Any, videos: Sequence[str]) -> list[str]:
+    """Return the hash of each video as the model sees it: its frames, resized and cut into patches."""
+    read = [video.read(processor, path) for path in videos]
+    return [hashlib.sha256(each.pixels.contiguous().numpy().tobytes()).hexdigest() for each in read]
 
 
 def decoded_sha256(images: Sequence[Any]) -> str:

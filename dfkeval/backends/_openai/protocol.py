@@ -82,7 +82,7 @@ def body(request: Request, sampling: Sampling, model: str, dialect: Dialect = "o
 
     Raises `DataError` for an image that cannot be read and for a video, `ConfigError` if the dialect has no
     parameter for what is asked."""
-    refuse_unseen(request.messages)
+    refuse_unseen(request)
     images = iter(request.images)
     payload: dict[str, Any] = {
         "model": model,

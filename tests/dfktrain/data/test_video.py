@@ -17,10 +17,10 @@ from dfkdata.rows.messages import load_rows
 from dfkeval.backends._local import likelihood
 from dfkeval.backends._local import prompts as _prompts
 from dfkeval.backends._openai import protocol
+from dfkeval.models import video
 from dfkeval.types import GoldAnswer, Request, Sampling
 from dfktrain import TrainConfig
 from dfktrain.cli import preflight_view
-from dfktrain.data import video
 from dfktrain.data.collator import Collator
 from dfktrain.data.masking import IGNORE, turns
 from dfktrain.engines import LoadedBase

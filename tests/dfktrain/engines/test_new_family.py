@@ -8,8 +8,9 @@ import pytest
 from torch import nn
 
 from dfkdata.common.errors import ConfigError
+from dfkeval.models import video
 from dfkeval.models.families import FAMILIES, ModelFamily
-from dfktrain.data import packing, video
+from dfktrain.data import packing
 from dfktrain.engines import _chat_template, _model_config, kernels, target_modules
 from dfktrain.training import sharding
 

@@ -9,16 +9,17 @@ Guarantees:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from dfkdata.common.errors import DataError
 from dfkeval.models.families import FAMILIES
 from dfkeval.models.rendering import RenderedSample
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def read(processor: Any, video: Any) -> EncodedVideo:
 
 
 def insert_text(parts: RenderedSample, row_id: str, videos: Sequence[Any], processor: Any) -> RenderedSample:
-    """Return the sample with the text of each video instead of its placeholder.
+    """Return a training sample with the text of each video instead of its placeholder.
 
     Raises:
         DataError: The numbers of placeholders and videos differ, or a video cannot be read.
@@ -82,14 +83,52 @@ def insert_text(parts: RenderedSample, row_id: str, videos: Sequence[Any], proce
         return parts
     places = [part.count(token) for part in (parts.prompt, parts.empty_think + parts.answer + parts.suffix)]
     if places != [len(videos), 0]:
-        raise DataError(
-            f"row {row_id}: {sum(places)} video placeholders, {len(videos)} videos in the row; "
-            f"each video has one place, before the answer"
-        )
-    pieces = parts.prompt.split(token)
-    texts = [*(read(processor, video).text for video in videos), ""]
-    prompt = "".join(piece + text for piece, text in zip(pieces, texts, strict=True))
+        raise DataError(f"row {row_id}: {_uneven(sum(places), len(videos))}")
+    prompt = _filled(parts.prompt, videos, processor)
     return RenderedSample(prompt, parts.empty_think, parts.answer, parts.suffix)
+
+
+def insert_into_prompt(prompt: str, videos: Sequence[Any], processor: Any) -> str:
+    """Return a rendered prompt with the text of each video instead of its placeholder.
+
+    Raises:
+        DataError: The numbers of placeholders and videos differ, or a video cannot be read.
+    """
+    places = prompt.count(processor.video_token)
+    if places != len(videos):
+        raise DataError(_uneven(places, len(videos)))
+    return _filled(prompt, videos, processor)
+
+
+def _uneven(places: int, videos: int) -> str:
+    return (
+        f"{places} video placeholders, {videos} videos in the row; each video has one place, "
+        "before the answer"
+    )
+
+
+def _filled(prompt: str, videos: Sequence[Any], processor: Any) -> str:
+    pieces = prompt.split(processor.video_token)
+    texts = [*(read(processor, video).text for video in videos), ""]
+    return "".join(piece + text for piece, text in zip(pieces, texts, strict=True))
+
+
+def with_videos(inputs: Mapping[str, Any], videos: Sequence[Any], processor: Any) -> dict[str, Any]:
+    """Return the inputs of prompts whose text already has the videos' tokens, with the videos' tensors.
+
+    Args:
+        inputs: Tensors of the processor, with mm_token_type_ids (B, T).
+        videos: The videos of all prompts, in order.
+        processor: A processor; without videos, one for pictures alone will do.
+
+    Raises:
+        DataError: A video cannot be read, or changed since its prompt was written.
+    """
+    if not videos:
+        return dict(inputs)
+    places = inputs["input_ids"] == processor.video_token_id
+    types = inputs["mm_token_type_ids"].masked_fill(places, 2)
+    return {**inputs, "mm_token_type_ids": types, **tensors(processor, videos, int(places.sum()))}
 
 
 def tensors(processor: Any, videos: Sequence[Any], tokens: int) -> dict[str, Tensor]:
