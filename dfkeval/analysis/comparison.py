@@ -111,7 +111,7 @@ def compare(
         The differences b minus a.
 
     Raises:
-        ConfigError: The runs answer different schemas.
+        ConfigError: The runs answer different schemas, or one side names a run twice.
         DataError: A folder holds no scored run.
 
     Example:
@@ -220,12 +220,18 @@ def runs_of(group: RunGroup, *, same_schema: bool = False) -> list[Run]:
         same_schema: Whether all must answer the same schema.
 
     Raises:
-        ConfigError: There are none, or they answer different schemas.
+        ConfigError: There are none, one of them stands there twice, or they answer different schemas.
         DataError: A folder holds no scored run.
     """
     runs = _runs_of(group)
     if not runs:
         raise ConfigError("compare: a group without runs; name one run or more")
+    for folder, count in Counter(run.folder.resolve() for run in runs).items():
+        if count > 1:
+            raise ConfigError(
+                f"{folder}: named {count} times on one side; a run that counts twice says nothing of the spread, "
+                "so name each run once"
+            )
     if same_schema:
         _check_schema(runs)
     return runs

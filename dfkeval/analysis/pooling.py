@@ -42,7 +42,7 @@ def pool(group: RunGroup) -> Pool:
         Means over the runs, on the rows that all have.
 
     Raises:
-        ConfigError: The runs answer different schemas.
+        ConfigError: The runs answer different schemas, or one is named twice.
         DataError: A folder holds no scored run.
     """
     runs = runs_of(group, same_schema=True)

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -34,6 +35,23 @@ from dfkeval.metrics import Bools, Floats, Measured, Metric
 Values = dict[str, Floats]
 
 
+@dataclass(frozen=True)
+class RunMeans:
+    """Groups of runs on the same rows, and their resampled means.
+
+    Attributes:
+        points: For each group of runs its values by run, of shape (S,).
+        drawn: The resampled means of its runs, of shape (R,); None if all samples are of one group.
+        alone: The means on each group of samples alone, of shape (G,).
+        sizes: Number of rows of each group of samples.
+    """
+
+    points: list[Values]
+    drawn: list[Values] | None
+    alone: list[Values]
+    sizes: Floats
+
+
 def resampled_means(
     run_groups: Sequence[Sequence[Measured]],
     metric: Metric,
@@ -41,7 +59,7 @@ def resampled_means(
     groups: Sequence[str],
     resamples: int,
     seed: int,
-) -> tuple[list[Values], list[Values] | None]:
+) -> RunMeans:
     """Resample the means of groups of runs.
 
     Args:
@@ -51,20 +69,22 @@ def resampled_means(
         groups: The group of each sample, of length N.
         resamples: Number of resamples R.
         seed: Seed of the resamples.
-
-    Returns:
-        For each group of runs its values by run, of shape (S,); and the resampled means of its runs, of
-        shape (R,), or None if all samples are of one group.
     """
     runs = [run for members in run_groups for run in members]
     joint = np.concatenate([run.values[both] for run in runs], axis=1)
-    sums = clusters(joint, [group for group, scored in zip(groups, both, strict=True) if scored])
+    kept = [group for group, scored in zip(groups, both, strict=True) if scored]
+    sums, sizes = clusters(joint, kept), clusters(np.ones((len(kept), 1)), kept)[:, 0]
     points = _by_group(run_groups, metric, joint.sum(axis=0, keepdims=True))
     values = [{name: table[:, 0] for name, table in tables.items()} for tables in points]
+    alone = _means(_by_group(run_groups, metric, sums))
     if len(sums) < 2:
-        return values, None
-    drawn = _by_group(run_groups, metric, resample(sums, resamples, seed))
-    return values, [{name: table.mean(axis=0) for name, table in tables.items()} for tables in drawn]
+        return RunMeans(values, None, alone, sizes)
+    drawn = _means(_by_group(run_groups, metric, resample(sums, resamples, seed)))
+    return RunMeans(values, drawn, alone, sizes)
+
+
+def _means(tables: Sequence[Values]) -> list[Values]:
+    return [{name: table.mean(axis=0) for name, table in values.items()} for values in tables]
 
 
 def _by_group(run_groups: Sequence[Sequence[Measured]], metric: Metric, sums: Floats) -> list[Values]:

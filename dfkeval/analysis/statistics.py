@@ -7,104 +7,28 @@ seeds) is in the interval too (`repeated_runs`).
 Guarantees:
 
 - A seed gives the same numbers on every machine.
-- Intervals are percentile intervals, widened to hold the point value; samples of one group alone have none.
+- Intervals hold the value; samples of one group alone have none. `intervals` says how they are made.
 - Comparisons use only rows that all runs have.
-- An interval of a share stays within [0, 1]."""
+- An interval of a share stays within [0, 1] and is never of width zero, nor is one of a difference of shares."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 
-import msgspec
 import numpy as np
 
+from dfkeval.analysis import intervals
 from dfkeval.analysis.bootstrap import clusters, resample_all
-from dfkeval.analysis.repeated_runs import moved_difference, moved_mean, resampled_means
+from dfkeval.analysis.estimates import CONFIDENCE
+from dfkeval.analysis.estimates import Difference as Difference
+from dfkeval.analysis.estimates import Estimate as Estimate
+from dfkeval.analysis.estimates import Pooled as Pooled
+from dfkeval.analysis.intervals import Evidence
+from dfkeval.analysis.repeated_runs import RunMeans, Values, moved_difference, moved_mean, resampled_means
 from dfkeval.metrics import Bools, Floats, Measured, Metric
 
 RESAMPLES = 10_000
-CONFIDENCE = 0.95
-
-
-class Estimate(msgspec.Struct, frozen=True):
-    """A value of a metric with its interval.
-
-    Attributes:
-        value: None if nothing was scored.
-        low: Lower bound of the interval; None without one.
-        high: Upper bound.
-        n: Number of samples that were scored.
-    """
-
-    value: float | None
-    low: float | None
-    high: float | None
-    n: int
-
-
-class Pooled(msgspec.Struct, frozen=True):
-    """The mean of several runs with its interval.
-
-    Attributes:
-        value: None if nothing was scored.
-        low: Lower bound of the interval; None without one.
-        high: Upper bound.
-        n: Number of rows; of values with fewer, that of the run with the fewest.
-        spread: Standard deviation of the runs' values; None for one run alone.
-        by_run: The value of each run.
-    """
-
-    value: float | None
-    low: float | None
-    high: float | None
-    n: int
-    spread: float | None
-    by_run: tuple[float | None, ...]
-
-
-class Difference(msgspec.Struct, frozen=True):
-    """The second run minus the first, on their common samples.
-
-    Attributes:
-        value: The difference; None if nothing was scored.
-        low: Lower bound of its interval; None without one.
-        high: Upper bound.
-        n: Number of common samples.
-        a: The first run's value.
-        b: The second run's value.
-        p: Two-sided p value.
-        p_holm: The p value corrected for the comparisons beside it; None if it was not corrected.
-        test: Where `p` is from.
-        lower_is_better: Whether a negative difference is an improvement.
-        confidence: Coverage of the interval.
-    """
-
-    value: float | None
-    low: float | None
-    high: float | None
-    n: int
-    a: float | None = None
-    b: float | None = None
-    p: float | None = None
-    p_holm: float | None = None
-    test: str = "paired bootstrap"
-    lower_is_better: bool = False
-    confidence: float = CONFIDENCE
-
-    @property
-    def verdict(self) -> str:
-        """Whether the second run is "better" or "worse": the interval excludes 0, and a corrected p is small
-        enough.
-
-        Else "no difference shown"; "n/a" without an interval.
-        """
-        if self.low is None or self.high is None:
-            return "n/a"
-        by_chance = self.p_holm is not None and self.p_holm > 1 - self.confidence
-        if self.low <= 0 <= self.high or by_chance:
-            return "no difference shown"
-        return "better" if (self.low > 0) != self.lower_is_better else "worse"
 
 
 def estimate(
@@ -149,23 +73,54 @@ def estimates(
     several = [name for name, table in sums.items() if len(table) > 1]
     drawn = dict(zip(several, resample_all([sums[name] for name in several], resamples, seed), strict=True))
     return {
-        name: _estimates(metric, measured, drawn.get(name), confidence)
+        name: _estimates(metric, measured, groups, sums[name], drawn.get(name), confidence)
         for name, (metric, measured) in scored.items()
     }
 
 
 def _estimates(
-    metric: Metric, measured: Measured, drawn: Floats | None, confidence: float
+    metric: Metric,
+    measured: Measured,
+    groups: Sequence[str],
+    sums: Floats,
+    drawn: Floats | None,
+    confidence: float,
 ) -> dict[str, Estimate]:
-    """Return the estimates from resampled sums of shape (R, K); None for samples of one group alone."""
+    """Return the estimates from sums of groups (G, K) and resampled ones (R, K); None for one group alone."""
     counts = _counts(metric, [measured], measured.scored)
     point = metric.reduce(measured.values.sum(axis=0, keepdims=True), measured.columns)
-    if drawn is None:
-        return {name: _without_interval(value[0], counts(name)) for name, value in point.items()}
-    resampled = metric.reduce(drawn, measured.columns)
-    return {
-        name: _interval(value[0], resampled[name], counts(name), confidence) for name, value in point.items()
+    values = {name: float(value[0]) for name, value in point.items()}
+    bounds: dict[str, tuple[float, float]] = {}
+    if drawn is not None:
+        kept = _kept(groups, measured)
+        sizes = clusters(np.ones((len(kept), 1)), kept)[:, 0]
+        alone = intervals.evidence(metric.reduce(sums, measured.columns), sizes, metric.averages)
+        bounds = _bounds(metric, values, metric.reduce(drawn, measured.columns), alone, confidence)
+    return {name: _estimate(value, bounds.get(name), counts(name)) for name, value in values.items()}
+
+
+def _bounds(
+    metric: Metric,
+    values: Mapping[str, float],
+    drawn: Values,
+    known: Mapping[str, Evidence],
+    confidence: float,
+) -> dict[str, tuple[float, float]]:
+    """Return the interval of each value that has one, from its resamples and what it rests on."""
+    usual = [
+        name for name, value in values.items() if not math.isnan(value) and not np.isnan(drawn[name]).all()
+    ]
+    shares = [name for name in usual if metric.is_share(name) and 0 <= values[name] <= 1 and known[name].rows]
+    bounds = {
+        name: intervals.stretched(values[name], drawn[name], known[name].groups, confidence)
+        for name in usual
+        if name not in shares
     }
+    low, high = intervals.share_interval(
+        [values[name] for name in shares], [known[name].variance_of(values[name], drawn[name]) for name in shares],
+        [known[name].groups for name in shares], [known[name].rows for name in shares], confidence,
+    )  # fmt: skip
+    return bounds | dict(zip(shares, zip(low.tolist(), high.tolist(), strict=True), strict=True))
 
 
 def _counts(metric: Metric, runs: Sequence[Measured], scored_rows: Bools) -> Callable[[str], int]:
@@ -188,13 +143,10 @@ def _without_interval(value: float, n: int) -> Estimate:
     return Estimate(None if math.isnan(value) or not n else float(value), None, None, n)
 
 
-def _interval(value: float, drawn: Floats, n: int, confidence: float) -> Estimate:
-    """Return the percentile interval over the resamples in which the value is defined."""
-    defined = drawn[~np.isnan(drawn)]
-    if math.isnan(value) or not len(defined):
+def _estimate(value: float, bounds: tuple[float, float] | None, n: int) -> Estimate:
+    if math.isnan(value) or bounds is None:
         return _without_interval(value, n)
-    low, high = np.quantile(defined, ((1 - confidence) / 2, (1 + confidence) / 2))
-    return Estimate(float(value), min(float(low), float(value)), max(float(high), float(value)), n)
+    return Estimate(value, min(bounds[0], value), max(bounds[1], value), n)
 
 
 def pooled(
@@ -223,15 +175,19 @@ def pooled(
     """
     both = _scored_by_all(runs)
     counts = _counts(metric, runs, both)
-    points, drawn = resampled_means([runs], metric, both, groups, resamples, seed)
+    found = resampled_means([runs], metric, both, groups, resamples, seed)
+    points = {name: float(values.mean()) for name, values in found.points[0].items()}
+    bounds: dict[str, tuple[float, float]] = {}
+    if found.drawn is not None:
+        known = intervals.evidence(found.alone[0], found.sizes, metric.averages)
+        bounds = _bounds(metric, points, found.drawn[0], known, confidence)
     means = {}
-    for name in points[0]:
-        values = points[0][name]
-        mean, n = float(values.mean()), counts(name)
-        whole = _without_interval(mean, n)
-        if drawn is not None:
-            moved = moved_mean(drawn[0][name], values, seed, share=metric.is_share(name))
-            whole = _interval(mean, moved, n, confidence)
+    for name, values in found.points[0].items():
+        mean, n, rows_only = points[name], counts(name), bounds.get(name)
+        if found.drawn is not None and rows_only is not None and len(runs) > 1:
+            moved = moved_mean(found.drawn[0][name], values, seed, share=metric.is_share(name))
+            bounds[name] = intervals.hull(rows_only, intervals.percentiles(moved, confidence))
+        whole = _estimate(mean, bounds.get(name), n)
         spread = float(values.std(ddof=1)) if len(runs) > 1 and not math.isnan(mean) else None
         means[name] = Pooled(whole.value, whole.low, whole.high, n, spread, tuple(map(_number, values)))
     return means
@@ -268,27 +224,49 @@ def difference(
     left, right = _as_list(a), _as_list(b)
     both = _scored_by_all([*left, *right])
     counts = _counts(metric, [*left, *right], both)
-    points, drawn = resampled_means([left, right], metric, both, groups, resamples, seed)
-    scored_groups = [group for group, scored in zip(groups, both, strict=True) if scored]
-    alone = len(left) == len(right) == 1 and len(set(scored_groups)) == len(scored_groups)
+    found = resampled_means([left, right], metric, both, groups, resamples, seed)
+    alone = len(left) == len(right) == 1 and bool((found.sizes == 1).all())
     differences = {}
-    for name in [name for name in points[0] if name in points[1]]:
-        x, y, n = float(points[0][name].mean()), float(points[1][name].mean()), counts(name)
-        change = _without_interval(y - x, n)
-        p, test = None, "paired bootstrap"
-        if drawn is not None:
-            moved = moved_difference(
-                drawn[1][name] - drawn[0][name], points[0][name], points[1][name], seed,
-                share=metric.is_share(name),
-            )  # fmt: skip
-            change, p = _interval(y - x, moved, n, confidence), _sign_p(moved)
+    for name in [name for name in found.points[0] if name in found.points[1]]:
+        x, y = (found.points[side][name] for side in (0, 1))
+        value, n = float(y.mean() - x.mean()), counts(name)
+        bounds, p, test = None, None, "paired bootstrap"
+        if found.drawn is not None:
+            drawn = found.drawn[1][name] - found.drawn[0][name]
+            moved = moved_difference(drawn, x, y, seed, share=metric.is_share(name))
+            bounds, p = _difference_bounds(metric, name, found, moved, confidence), _sign_p(moved)
             if alone and name in metric.binary:
                 p, test = _mcnemar_of(metric.binary[name], left[0], right[0], both), "McNemar, exact"
+        change = _estimate(value, bounds, n)
         differences[name] = Difference(
-            change.value, change.low, change.high, n, _number(x), _number(y), p, None, test,
-            name in metric.lower_is_better, confidence,
+            change.value, change.low, change.high, n, _number(float(x.mean())), _number(float(y.mean())),
+            p, None, test, name in metric.lower_is_better, confidence,
         )  # fmt: skip
     return differences
+
+
+def _difference_bounds(
+    metric: Metric, name: str, found: RunMeans, moved: Floats, confidence: float
+) -> tuple[float, float] | None:
+    """Return the interval of a difference; that of several runs also holds what their spread leaves unknown."""
+    x, y = (found.points[side][name] for side in (0, 1))
+    value = float(y.mean() - x.mean())
+    if found.drawn is None or math.isnan(value) or np.isnan(moved).all():
+        return None
+    alone = {
+        each: side - found.alone[0][each] for each, side in found.alone[1].items() if each in found.alone[0]
+    }
+    known = intervals.evidence(alone, found.sizes, metric.averages)[name]
+    drawn = found.drawn[1][name] - found.drawn[0][name]
+    inside = all(0 <= each <= 1 for side in (x, y) for each in side)
+    if metric.is_share(name) and inside and known.rows:
+        low, high = intervals.difference_interval(
+            value, known.variance_of(value, drawn), known.groups, confidence
+        )
+        bounds = float(low), float(high)
+    else:
+        bounds = intervals.stretched(value, drawn, known.groups, confidence)
+    return intervals.hull(bounds, intervals.percentiles(moved, confidence)) if len(x) + len(y) > 2 else bounds
 
 
 def _as_list(runs: Measured | Sequence[Measured]) -> list[Measured]:

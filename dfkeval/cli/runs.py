@@ -113,8 +113,9 @@ def history_command(
     from dfkeval import reports
     from dfkeval.analysis import history
 
-    header, rows = history.history(folder, metric or ())
-    write("\n".join(reports.table(header, rows)) + "\n")
+    header, rows, broken = history.history(folder, metric or ())
+    notes = "".join(f"- {error}\n" for error in broken)
+    write("\n".join(reports.table(header, rows)) + f"\n{notes}")
 
 
 def suspects_command(
@@ -128,9 +129,9 @@ def suspects_command(
     """List rows whose gold label all runs contradict alike: likely label errors, to be checked again."""
     from dfkeval import reports
     from dfkeval.analysis import label_errors
-    from dfkeval.runs.run import load_run
+    from dfkeval.analysis.comparison import runs_of
 
-    suspects = label_errors.suspects([load_run(path) for path in runs], least)
+    suspects = label_errors.suspects(runs_of(runs), least)
     header = ("id", "gold", "answered", "runs", "confidence", "text")
     rows = [
         (row.id, row.gold, row.answered, str(row.runs), reports.number(row.confidence), row.source_text)

@@ -102,6 +102,8 @@ class Metric:
         counted: Value name, or its part before the first dot -> column that is 1 for each row that the value
             is made of, if these are not all scored rows; their number is the value's `n`.
         unbounded: Endings of the names of values that are no shares and may leave [0, 1].
+        averages: Value name -> pattern of the values that it is the plain mean of, such as "f1.*": its interval
+            then knows that the rows of a rare class weigh more.
         settings: Names of the details that two runs must share for their values to be compared.
 
     Example:
@@ -126,6 +128,7 @@ class Metric:
     counted: Mapping[str, str] = field(default_factory=dict)
     unbounded: tuple[str, ...] = ()
     settings: tuple[str, ...] = ()
+    averages: Mapping[str, str] = field(default_factory=dict)
 
     def is_share(self, name: str) -> bool:
         """Return whether the value lies in [0, 1] for whatever is measured."""

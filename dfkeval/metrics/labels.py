@@ -83,4 +83,10 @@ def _mean(values: Floats) -> Floats:
     return ratio(np.nansum(values, axis=1), np.isfinite(values).sum(axis=1).astype(float))
 
 
-METRIC = Metric(measure, reduce, needs=(Label,), binary={"accuracy": "hit"})
+METRIC = Metric(
+    measure,
+    reduce,
+    needs=(Label,),
+    binary={"accuracy": "hit"},
+    averages={f"macro_{name}": f"{name}.*" for name in ("precision", "recall", "f1")},
+)

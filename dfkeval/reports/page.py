@@ -47,8 +47,8 @@ def page(
         )
     body += [_run(run, cards, _place("r", at)) for at, run in enumerate(runs)]
     body.append(
-        "<footer>Intervals: percentile bootstrap over groups of samples. Answers that could not be read "
-        "count as 0 in every metric; failed requests are counted apart.</footer>"
+        "<footer>Intervals: exact at the effective number of rows, over groups of samples. Answers that could "
+        "not be read count as 0 in every metric; failed requests are counted apart.</footer>"
     )
     return document(title, "\n".join(body))
 

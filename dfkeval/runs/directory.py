@@ -171,6 +171,17 @@ def read_summary(folder: Path) -> dict[str, Any]:
     path = folder / SUMMARY
     summary = read_json(path, f"is {folder} a run directory?")
     shape = {"n": int, "outcomes": dict, "metrics": dict, "details": dict}
-    if not all(isinstance(summary.get(key), kind) for key, kind in shape.items()):
+    fits = all(isinstance(summary.get(key), kind) for key, kind in shape.items())
+    if not fits or not all(map(_is_estimate, summary["metrics"].values())):
         raise DataError(f"{path}: not the summary of a run; run `dfkeval score {folder}` again")
     return summary
+
+
+def _is_estimate(value: Any) -> bool:
+    """Return whether this is {"value", "low", "high", "n"}, with numbers or null."""
+    if not isinstance(value, dict):
+        return False
+    numbers = (value.get(part, "") for part in ("value", "low", "high"))
+    return isinstance(value.get("n"), int) and all(
+        each is None or (isinstance(each, int | float) and not isinstance(each, bool)) for each in numbers
+    )

@@ -254,7 +254,7 @@ def _scores(scores: Mapping[str, Mapping[str, Any]]) -> str:
     names = scores["tuned"]["metrics"]
     rows = [(name, *(_estimate(scores[model]["metrics"].get(name)) for model in models)) for name in names]
     level = f"{scores['tuned'].get('confidence', 0.95):.0%}"
-    head = f"## Evaluation\n\n{scores['tuned']['n']} rows; in brackets the {level} bootstrap interval.\n\n"
+    head = f"## Evaluation\n\n{scores['tuned']['n']} rows; in brackets the {level} interval.\n\n"
     return head + _table(("metric", *models), rows)
 
 

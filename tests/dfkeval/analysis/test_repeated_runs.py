@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from dfkdata.common.errors import ConfigError, DataError
 from dfkdata.schemas import Schema
-from dfkeval import evaluate
+from dfkeval import evaluate, load_run
 from dfkeval.analysis import comparison, pooling, statistics
 from dfkeval.cli import app
 from dfkeval.metrics import Measured, Metric, column, ratio
@@ -136,7 +136,9 @@ def test_values_that_are_no_shares_are_moved_on_their_own_scale() -> None:
 
 def test_runs_that_are_all_right_have_the_interval_of_their_rows() -> None:
     found = statistics.pooled(MEAN, [measured([1.0] * 20)] * 3, groups(20))["mean"]
-    assert (found.value, found.low, found.high, found.spread) == (1.0, 1.0, 1.0, 0.0)
+    one = statistics.estimate(MEAN, measured([1.0] * 20), groups(20))["mean"]
+    assert (found.value, found.low, found.high, found.spread) == (1.0, one.low, 1.0, 0.0)
+    assert one.low == pytest.approx(0.025 ** (1 / 20))
 
 
 def test_sides_of_several_runs_are_compared_by_their_means() -> None:
@@ -162,7 +164,7 @@ def run_of(folder: Path, name: str, wrong: set[int], schema: Schema = DFK, n: in
 def repeats(tmp_path: Path) -> Path:
     """Two models with three runs each, in a folder for each model."""
     for seed in range(3):
-        run_of(tmp_path, f"base/seed{seed}", {seed, seed + 1, seed + 2, 10, 11, 12})
+        run_of(tmp_path, f"base/seed{seed}", {seed, seed + 1, seed + 2, *range(10, 19)})
         run_of(tmp_path, f"tuned/seed{seed}", {seed})
     return tmp_path
 
@@ -171,7 +173,7 @@ def test_a_folder_of_runs_is_one_side(repeats: Path) -> None:
     found = comparison.compare(repeats / "base", repeats / "tuned")
     change = found.differences["validity.schema_valid"]
     assert (found.a, found.b, found.n) == ("base (3 runs)", "tuned (3 runs)", 24)
-    assert (change.a, change.b) == (pytest.approx(0.75), pytest.approx(23 / 24))
+    assert (change.a, change.b) == (pytest.approx(0.5), pytest.approx(23 / 24))
     assert found.changed == ()
     same = comparison.compare([repeats / "base" / f"seed{i}" for i in range(3)], repeats / "tuned")
     assert same.differences == found.differences
@@ -191,7 +193,7 @@ def test_the_commands_take_folders_of_repeats(repeats: Path) -> None:
     pooled = runner.invoke(app.app, ["pool", str(repeats / "base"), "--metric", "validity.schema_valid"])
     assert pooled.exit_code == 0, pooled.output
     assert "seed0, seed1, seed2: 24 common rows" in pooled.stdout
-    assert "| validity.schema_valid | 0.750 |" in pooled.stdout
+    assert "| validity.schema_valid | 0.500 |" in pooled.stdout
     path = repeats / "differences.csv"
     called = runner.invoke(
         app.app, ["compare", str(repeats / "base"), str(repeats / "tuned"), "--table", str(path)]
@@ -199,7 +201,7 @@ def test_the_commands_take_folders_of_repeats(repeats: Path) -> None:
     assert called.exit_code == 0, called.output
     with path.open(newline="") as file:
         rows = {row["metric"]: row for row in csv.DictReader(file)}
-    assert float(rows["validity.schema_valid"]["difference"]) == pytest.approx(23 / 24 - 0.75)
+    assert float(rows["validity.schema_valid"]["difference"]) == pytest.approx(23 / 24 - 0.5)
     assert rows["validity.schema_valid"]["verdict"] == "better"
     assert float(rows["validity.schema_valid"]["detectable"]) > 0
 
@@ -237,3 +239,28 @@ def test_three_runs_are_corrected_together(tmp_path: Path) -> None:
             strict=True,
         )
     )
+
+
+def test_a_run_counts_once_on_a_side(repeats: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However it is named: a run that counts twice makes the spread look smaller than it is."""
+    monkeypatch.chdir(repeats)
+    (repeats / "link").symlink_to(repeats / "base" / "seed0", target_is_directory=True)
+    one = "base/seed0"
+    loaded = load_run(one)
+    for twice in (
+        [one, one],
+        [one, "./base/seed0"],
+        [one, repeats / one],
+        ["base", one],
+        [one, "link"],
+        [loaded, one],
+    ):
+        with pytest.raises(ConfigError, match=r"seed0: named 2 times on one side"):
+            pooling.pool(twice)
+        with pytest.raises(ConfigError, match="named 2 times on one side"):
+            comparison.compare(twice, "tuned")
+    for command in (["pool", one, one], ["suspects", one, "base/../base/seed0"]):
+        assert "named 2 times" in str(CliRunner().invoke(app.app, command).exception)
+    assert (
+        comparison.compare(one, one).differences["validity.schema_valid"].value == 0.0
+    )  # two sides are two sides

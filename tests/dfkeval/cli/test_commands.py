@@ -49,7 +49,7 @@ def run_command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 def test_run_prints_its_numbers_and_score_takes_other_metrics(config: Path, tmp_path: Path) -> None:
     done = call("run", config, "--out", tmp_path / "run")
     assert done.exit_code == 0, done.output
-    assert "| validity.schema_valid | 1.000 | [1.000, 1.000] | 12 |" in done.stdout
+    assert "| validity.schema_valid | 1.000 | [0.541, 1.000] | 12 |" in done.stdout
     assert f"report: {tmp_path / 'run' / 'report.html'}" in done.stdout
     score = call("score", tmp_path / "run", "--metric", "rouge")
     assert score.exit_code == 0

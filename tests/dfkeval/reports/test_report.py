@@ -29,13 +29,13 @@ def runs(tmp_path: Path) -> list[Run]:
     import json
 
     Image.new("RGB", (300, 200), "teal").save(tmp_path / "p.png")
-    rows = [row_of(index, DFK) | {"images": ["p.png"]} for index in range(8)]
+    rows = [row_of(index, DFK) | {"images": ["p.png"]} for index in range(24)]
     rows[0]["messages"][0]["content"].append({"type": "text", "text": EVIL})
     rows[1]["images"] = ["missing.png"]
     rows[2]["id"] = EVIL
     (tmp_path / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    good = [(row["id"], text) for row, (_, text) in zip(rows, gold_answers(DFK, 8), strict=True)]
-    bad = [(name, text if index > 5 else EVIL) for index, (name, text) in enumerate(good)]
+    good = [(row["id"], text) for row, (_, text) in zip(rows, gold_answers(DFK, 24), strict=True)]
+    bad = [(name, text if index > 21 else EVIL) for index, (name, text) in enumerate(good)]
     found = []
     for name, answers in (("before", bad), ("after", good)):
         path = write_answers(tmp_path / f"{name}.a", answers)
@@ -163,7 +163,7 @@ def test_markdown_cells_cannot_break_the_table(runs: list[Run]) -> None:
     for line in text.splitlines():
         if line.startswith("| validity.schema_valid"):
             assert len(re.findall(r"(?<!\\)\|", line)) in (5, 9)
-    assert "| no_call | 6 | 75.0% |" in text
+    assert "| no_call | 22 | 91.7% |" in text
     assert "## before -> after" in text
 
 
