@@ -20,6 +20,8 @@ def write_summary(summary: Summary, *, files: bool = True) -> None:
     """
 
     console = Console()
+    if summary.detected:
+        console.print(Text(f"read as {summary.detected}"))
     if not summary.fresh:
         console.print(Text(f"{summary.folder} holds exactly this conversion; nothing to do"))
     counts = summary.rows | (summary.splits if files else {})

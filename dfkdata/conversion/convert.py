@@ -89,7 +89,7 @@ def convert(input: sources.Input, out: str | Path, options: ConvertOptions) -> S
     allowed = reject_limit(options.max_rejects)
     job = jobs.resolve(input, out, options)
     manifest, fresh = _manifest(job)
-    return _summary(job.folder.final, manifest, allowed, fresh)
+    return _summary(job, manifest, allowed, fresh)
 
 
 def _manifest(job: ConversionJob) -> tuple[dict[str, Any], bool]:
@@ -108,8 +108,11 @@ def _manifest(job: ConversionJob) -> tuple[dict[str, Any], bool]:
             if _is_empty(manifest["rows"], job.options):
                 return manifest, True
             if old is None:
-                job.folder.finish(manifest)
-            elif old != manifest:
+                found = (
+                    {"detected": {"format": job.options.format, "why": job.detected}} if job.detected else {}
+                )
+                job.folder.finish(manifest | found)
+            elif {**old, "detected": None} != {**manifest, "detected": None}:
                 raise _other(job, old, manifest)
         finally:
             job.folder.discard()
@@ -221,15 +224,18 @@ def _files(old: Any, new: list[dict[str, Any]]) -> list[str]:
     ]
 
 
-def _summary(folder: Path, manifest: dict[str, Any], allowed: Callable[[int], float], fresh: bool) -> Summary:
+def _summary(
+    job: ConversionJob, manifest: dict[str, Any], allowed: Callable[[int], float], fresh: bool
+) -> Summary:
     rows = manifest["rows"]
     written = {Path(entry["path"]).stem: entry["rows"] for entry in manifest["outputs"] if "rows" in entry}
     return Summary(
-        folder=folder,
+        folder=job.folder.final,
         rows=rows,
         splits={name: written[name] for name in SPLITS if name in written},
         codes=manifest["codes"],
         warnings=manifest["warnings"],
         too_many=rows["quarantined"] > allowed(rows["in"]),
         fresh=fresh,
+        detected=f"{job.options.format}: {job.detected}" if job.detected else "",
     )

@@ -10,7 +10,7 @@ from dfkdata import schemas, sources
 from dfkdata.common import plugins
 from dfkdata.common.config import Config, bind
 from dfkdata.common.errors import ConfigError
-from dfkdata.conversion import output_folder, reader, selection
+from dfkdata.conversion import detection, output_folder, reader, selection
 from dfkdata.conversion.label_map import read_labels, with_labels
 from dfkdata.conversion.options import ConvertOptions
 from dfkdata.conversion.splits import HashSplit
@@ -27,6 +27,7 @@ class ConversionJob:
         inputs: (input, split that it fixes or None).
         folder: The output folder.
         format: Module of the raw format.
+        detected: Why the format was taken; empty if the user named it.
         format_options: Its own options.
         export: Module of the training layout.
         schema: The output schema; None if the rows carry their own turns.
@@ -38,6 +39,7 @@ class ConversionJob:
     inputs: tuple[tuple[sources.Input, str | None], ...]
     folder: output_folder.Folder
     format: ModuleType
+    detected: str
     format_options: Config
     export: ModuleType
     schema: schemas.Schema | None
@@ -73,13 +75,15 @@ def resolve(input: sources.Input, out: str | Path, options: ConvertOptions) -> C
         options = options.model_copy(update={"validation": 0.0, "test": 0.0})
     if options.labels is not None:  # the manifest records what the file says
         options = options.model_copy(update={"labels": read_labels(options.labels)})
-    format = plugins.load(reader.FAMILY, options.format)
+    input, options, why = _with_format(input, options)
+    format = plugins.load(detection.FAMILY, options.format)
     format_options = bind(options.options or {}, format.Options, f"format {options.format}")
     job = ConversionJob(
         options=options,
         inputs=_inputs(input, options),
         folder=output_folder.Folder(Path(out)),
         format=format,
+        detected=why,
         format_options=format_options,
         export=plugins.load(EXPORTS, options.to),
         schema=with_labels(_schema(format, options), options.labels),  # type: ignore[arg-type]  # read above
@@ -91,6 +95,20 @@ def resolve(input: sources.Input, out: str | Path, options: ConvertOptions) -> C
         if isinstance(source, str | Path) and not sources.exists(source):
             raise ConfigError(f"{source}: no such file, folder or pattern with a match")
     return job
+
+
+def _with_format(input: sources.Input, options: ConvertOptions) -> tuple[sources.Input, ConvertOptions, str]:
+    """Return input and options with the format that `auto` finds, and why; as they are if one is named."""
+    if not detection.is_auto(options.format):
+        return input, options, ""
+    input, found = detection.detected(
+        input,
+        options.format,
+        csv=sources.CsvOptions(options.encoding, options.delimiter),
+        config=options.hub_config,
+        split=options.hub_split,
+    )
+    return input, options.model_copy(update={"format": found.name}), found.why
 
 
 def _inputs(input: sources.Input, options: ConvertOptions) -> tuple[tuple[sources.Input, str | None], ...]:

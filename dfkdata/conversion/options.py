@@ -21,7 +21,7 @@ class ConvertOptions(Config):
     The manifest records the fields that decide the rows. Fields that say where files lie, or what to do about
     the result, are excluded from it."""
 
-    format: str = Field(description="Raw format of the input.")
+    format: str = Field(description="Raw format of the input, or auto.")
     to: str = Field(default="messages", description="Training layout to write.")
     schema_name: str | None = Field(
         default=None, alias="schema", description="Output schema; default: the format's own."
@@ -156,6 +156,7 @@ class Summary:
         warnings: The same for rules that let a row through.
         too_many: Whether there are more rejects than `max_rejects` allows.
         fresh: False if the folder held exactly this conversion already, so that nothing was to do.
+        detected: The format that `auto` found, and why; empty if the user named it.
 
     Example:
         >>> import tempfile
@@ -173,6 +174,7 @@ class Summary:
     warnings: dict[str, dict[str, Any]]
     too_many: bool
     fresh: bool
+    detected: str = ""
 
 
 def reject_limit(text: str | int) -> Callable[[int], float]:

@@ -20,12 +20,12 @@ from dfkdata.common import plugins
 from dfkdata.common.config import Config, bind
 from dfkdata.common.errors import ConfigError, DataError
 from dfkdata.common.hashing import content_id
-from dfkdata.conversion import output_folder
+from dfkdata.conversion import detection, output_folder
+from dfkdata.conversion.detection import FAMILY
 from dfkdata.media.resolver import MediaResolver
 from dfkdata.rows.record import Record, Reject, RowError
 from dfkdata.validation.rules import rule_of
 
-FAMILY = "dfkdata.formats"
 Pair = tuple[Any, Record | Reject]
 """The raw row and what became of it."""
 
@@ -45,7 +45,7 @@ def read(
     Args:
         input: A file (.csv, .json, .jsonl, .parquet, each also .gz or .zst), a folder, a pattern, a zip or
             tar, hf://datasets/ORG/NAME@REV, or rows in memory.
-        format: Name of the raw format.
+        format: Name of the raw format; "auto" finds it by the first rows.
         images: Folder where image names start and outside which none may lie; default: the input's folder.
         store: Folder for embedded images and unpacked archives.
         options: The format's own options, for example {"images_per_row": "first"}.
@@ -56,7 +56,7 @@ def read(
         One `Record` or `Reject` for every raw row.
 
     Raises:
-        ConfigError: The format or an option is unknown, or `images` is not a folder.
+        ConfigError: The format or an option is unknown, `auto` finds none or two, or `images` is not a folder.
         DataError: A file is not of this format.
 
     Example:
@@ -65,11 +65,15 @@ def read(
         >>> [type(item).__name__ for item in read(rows, "alpaca")]
         ['Record', 'Reject']
     """
+    csv = sources.CsvOptions(encoding, delimiter)
+    if detection.is_auto(format):
+        input, found = detection.detected(input, format, csv=csv)
+        format = found.name
     module = plugins.load(FAMILY, format)
     bound = bind(options or {}, module.Options, f"format {format}")
     keep = Path(store) if store is not None else None
     check_folder(images)
-    parts = sources.parts(input, store=keep, csv=sources.CsvOptions(encoding, delimiter))
+    parts = sources.parts(input, store=keep, csv=csv)
     return (
         _named(item, raw)
         for part in parts
@@ -189,5 +193,5 @@ def _check_columns(row: Any, module: ModuleType, part: sources.Part) -> None:
     read = f"read as {part.facts['encoding']} with {part.facts['delimiter']!r} between cells"
     raise DataError(
         f"{part.name}: not of the format {kind!r}: it has the columns {', '.join(row)}; it needs {needed}"
-        f" ({read}; --encoding and --delimiter set that)"
+        f" ({read}; --encoding and --delimiter set that){detection.suggestion([row], kind)}"
     )

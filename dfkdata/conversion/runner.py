@@ -13,7 +13,7 @@ import msgspec
 
 from dfkdata import sources
 from dfkdata.common.errors import ConfigError
-from dfkdata.conversion import output_folder, prepass, reader, splits
+from dfkdata.conversion import detection, output_folder, prepass, reader, splits
 from dfkdata.conversion.counts import RunCounts
 from dfkdata.conversion.dataset_checks import DatasetChecks
 from dfkdata.conversion.decode_pool import DecodedPair, ImageDecodePool
@@ -55,6 +55,7 @@ class ConversionRun:
         self.leakage = _leakage_check(job, self.rules)
         self.writes_extra = hasattr(job.export, "extra_files")
         self.columns: dict[str, set[str]] = {split: set() for split in CODE}
+        self._rejected: list[Any] = []  # the first raw rows that were rejected
 
     def run(self) -> dict[str, Any]:
         """Convert all rows of all inputs.
@@ -163,6 +164,8 @@ class ConversionRun:
 
     def reject(self, reject: Reject) -> None:
         """Quarantine a row."""
+        if len(self._rejected) < detection.ROWS:
+            self._rejected.append(reject.raw)
         self.writer.reject(reject)
 
     def _write(self, raw: Any, built: BuiltRow, fixed: str | None, hashes: Sequence[int] | None) -> None:
@@ -230,6 +233,7 @@ class ConversionRun:
     def _facts(self) -> dict[str, Any]:
         files = self.writer.files
         written = {name: file.rows for name, file in files.items()}
+        self._check_format()
         self.checks.check_all(written, self.counts.rows["out"], self.job.fixed_splits)
         facts: dict[str, Any] = {}
         if self.job.options.balance:
@@ -243,6 +247,23 @@ class ConversionRun:
             facts["media_folders"] = folders
         facts["outputs"] = sorted((file.facts for file in outputs), key=lambda entry: str(entry["path"]))
         return facts
+
+    def _check_format(self) -> None:
+        """Warn if nearly all rows were rejected and look like another format."""
+        rows = self.counts.rows
+        if not self._rejected or rows["quarantined"] < 0.9 * (rows["in"] - rows["left_out"]):
+            return
+        other = detection.other_format(self._rejected, self.job.options.format)
+        if other is not None:
+            named, looked = (
+                f"{rows['quarantined']} of {rows['in']} rows were rejected",
+                f"{other.name!r} ({other.why})",
+            )
+            reason, hint = (
+                f"{named}; they look like the format {looked}",
+                f"read them with --from {other.name}",
+            )
+            self.rules.report(RowError("FORMAT_UNLIKELY", reason, hint=hint), "all rows")
 
 
 def _keys(path: Path) -> set[str]:

@@ -7,6 +7,11 @@ FAMILY. A member is named as users call it (`--from NAME`) and defines:
     class Options(Config)           what a user may choose; every field has a default
     def record(row, source, options) -> Record      raises `RowError` for a row that cannot be used
     VARIANT: str                    optional: the schema's variant by default
+    def detect(row) -> Likeness | None      optional: how much a row looks like this format, for `--from auto`;
+                                            without it, a row that has all columns of a set is likely
+
+Nothing else knows what a format looks like: `--from auto` asks the members, and so does the message about a
+format that does not fit.
 
 Files, encodings and image paths are not its business, and `record` does no I/O. The record's group is what
 the row itself says (`group_key`: link, post id, case id) or another key of the source that the format knows.
@@ -40,6 +45,8 @@ from __future__ import annotations
 
 from dfkdata.formats._fields import group_key, key, label, need, text
 from dfkdata.formats._fields import path_list as path_list
+from dfkdata.formats._likeness import Fit, Likeness
+from dfkdata.formats._likeness import likeness as likeness
 from dfkdata.rows.record import Record, Row, RowError
 
-__all__ = ["Record", "Row", "RowError", "group_key", "key", "label", "need", "text"]
+__all__ = ["Fit", "Likeness", "Record", "Row", "RowError", "group_key", "key", "label", "need", "text"]

@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import field_validator
 
 from dfkdata.common.config import Config
-from dfkdata.formats import Row, group_key, key
+from dfkdata.formats import Fit, Likeness, Row, group_key, key
 from dfkdata.formats._fields import GROUP_KEYS
 from dfkdata.rows.chat_turns import file_name
 from dfkdata.rows.record import Record, RowError
@@ -67,6 +67,18 @@ class Options(Config):
                 f"write {', '.join(_JOINS)}, or a template that holds {{instruction}} and {{input}}"
             )
         return join
+
+
+def detect(row: Row) -> Likeness | None:
+    """Return how much a row looks like an instruction with its answer."""
+    if row.get("instruction") is not None and "output" in row:
+        return Likeness(Fit.LIKELY, "columns instruction, output")
+    instructions, contexts, answers, _ = _names(tuple(row))
+    asked = [name for name in (*instructions, *contexts) if isinstance(row[name], str)]
+    answered = [name for name in answers if isinstance(row[name], str | list)]
+    if not asked or not answered:
+        return None
+    return Likeness(Fit.POSSIBLE, f"columns {asked[0]}, {answered[0]}")
 
 
 def record(row: Row, source: str, options: Options) -> Record:

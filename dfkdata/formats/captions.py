@@ -15,7 +15,7 @@ import msgspec
 
 from dfkdata.common.config import Config
 from dfkdata.common.hashing import content_id
-from dfkdata.formats import Row, group_key, key, text
+from dfkdata.formats import Fit, Likeness, Row, group_key, key, text
 from dfkdata.rows.chat_turns import file_name
 from dfkdata.rows.record import Record, RowError
 
@@ -29,6 +29,13 @@ class Options(Config):
     caption: str = "caption"
     gold: str = "gold"
     image: str = "image"
+
+
+def detect(row: Row) -> Likeness | None:
+    """Return how much a row looks like a caption or a picture with its structure."""
+    gold, shown = row.get("gold"), [name for name in ("caption", "image") if row.get(name)]
+    structure = isinstance(gold, dict) or (isinstance(gold, str) and gold.lstrip().startswith("{"))
+    return Likeness(Fit.LIKELY, f"{shown[0]} with an object under gold") if shown and structure else None
 
 
 def record(row: Row, source: str, options: Options) -> Record:

@@ -10,8 +10,9 @@ text into gold."""
 from __future__ import annotations
 
 from dfkdata.common.config import Config
-from dfkdata.formats import Record, Row
+from dfkdata.formats import Fit, Likeness, Record, Row
 from dfkdata.formats._conversation_row import messages_record
+from dfkdata.formats._likeness import last_text, parts, turns
 
 SCHEMA: str | None = None
 COLUMNS = (frozenset({"messages"}),)
@@ -19,6 +20,21 @@ COLUMNS = (frozenset({"messages"}),)
 
 class Options(Config):
     """This format has no options."""
+
+
+def detect(row: Row) -> Likeness | None:
+    """Return how much a row looks like a post whose answer is a label with an analysis."""
+    messages = turns(row)
+    if messages is None:
+        return None
+    answer = last_text(messages)
+    if (
+        answer.startswith("Label:")
+        and "Analisis:" in answer
+        and any("image" in part for part in parts(messages))
+    ):
+        return Likeness(Fit.MARKED, "pictures and answers of the form Label: ... Analisis: ...")
+    return Likeness(Fit.POSSIBLE, "a list of turns under messages")
 
 
 def record(row: Row, source: str, options: Options) -> Record:

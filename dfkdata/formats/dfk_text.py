@@ -11,7 +11,7 @@ import re
 
 from dfkdata.common.config import Config
 from dfkdata.common.hashing import content_id
-from dfkdata.formats import Row, need, text
+from dfkdata.formats import Fit, Likeness, Row, need, text
 from dfkdata.rows.record import Record, RowError
 from dfkdata.schemas import DFK, DFK_RAW, fold_spelling
 
@@ -23,6 +23,12 @@ _ARTICLE = "Artikel Rujukan:"
 
 class Options(Config):
     """This format has no options."""
+
+
+def detect(row: Row) -> Likeness | None:
+    """Return how much a row looks like a claim; the label's own column sets it apart from instructions."""
+    needed = COLUMNS[0] <= row.keys()
+    return Likeness(Fit.TYPICAL, "columns input, output, _label") if needed else None
 
 
 def record(row: Row, source: str, options: Options) -> Record:

@@ -7,8 +7,9 @@
 from __future__ import annotations
 
 from dfkdata.common.config import Config
-from dfkdata.formats import Row
+from dfkdata.formats import Fit, Likeness, Row
 from dfkdata.formats._conversation_row import messages_record
+from dfkdata.formats._likeness import last_text, turns
 from dfkdata.rows.record import Record, RowError
 
 SCHEMA: str | None = None
@@ -17,6 +18,17 @@ COLUMNS = (frozenset({"messages"}),)
 
 class Options(Config):
     """This format has no options."""
+
+
+def detect(row: Row) -> Likeness | None:
+    """Return how much a row looks like a claim whose answer names a label and gives reasons."""
+    messages = turns(row)
+    if messages is None or row.get("images") or row.get("image"):
+        return None
+    answer = last_text(messages).lower()
+    if "label:" in answer and "penjelasan:" in answer:
+        return Likeness(Fit.MARKED, "answers with Label: and Penjelasan:")
+    return Likeness(Fit.POSSIBLE, "a list of turns under messages")
 
 
 def record(row: Row, source: str, options: Options) -> Record:

@@ -9,8 +9,9 @@ from typing import Any
 from msgspec.structs import replace
 
 from dfkdata.common.config import Config
-from dfkdata.formats import Row
+from dfkdata.formats import Fit, Likeness, Row
 from dfkdata.formats._conversation_row import messages_record
+from dfkdata.formats._likeness import last_text, turns
 from dfkdata.rows.chat_turns import as_json
 from dfkdata.rows.record import Record, RowError
 
@@ -20,6 +21,17 @@ COLUMNS = (frozenset({"messages"}),)
 
 class Options(Config):
     """This format has no options."""
+
+
+def detect(row: Row) -> Likeness | None:
+    """Return how much a row looks like a text whose answer is a list of words."""
+    messages = turns(row)
+    if messages is None:
+        return None
+    answer = last_text(messages).strip()
+    if answer.startswith("[") and answer.endswith("]"):
+        return Likeness(Fit.TYPICAL, "answers that are JSON arrays")
+    return Likeness(Fit.POSSIBLE, "a list of turns under messages")
 
 
 def record(row: Row, source: str, options: Options) -> Record:

@@ -10,8 +10,9 @@ loader filled with null are dropped. Tool arguments may be objects or JSON text.
 from __future__ import annotations
 
 from dfkdata.common.config import Config
-from dfkdata.formats import Row
+from dfkdata.formats import Fit, Likeness, Row
 from dfkdata.formats._conversation_row import messages_record
+from dfkdata.formats._likeness import turns
 from dfkdata.rows.record import Record
 
 SCHEMA: str | None = None
@@ -20,6 +21,13 @@ COLUMNS = (frozenset({"messages"}),)
 
 class Options(Config):
     """This format has no options."""
+
+
+def detect(row: Row) -> Likeness | None:
+    """Return how much a row looks like chat turns: every list of turns is likely to be this layout."""
+    if turns(row) is None and not isinstance(row.get("messages"), str):
+        return None
+    return Likeness(Fit.LIKELY, "a list of turns under messages")
 
 
 def record(row: Row, source: str, options: Options) -> Record:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from dfkdata.common.config import Config
-from dfkdata.formats import Row, text
+from dfkdata.formats import Fit, Likeness, Row, text
 from dfkdata.formats._conversation_row import conversation_record
 from dfkdata.rows.chat_turns import SPEAKERS, conversation, joined_calls, listed, loss_flags
 from dfkdata.rows.record import Record, RowError
@@ -22,6 +22,16 @@ COLUMNS = (frozenset({"conversations"}),)
 
 class Options(Config):
     """This format has no options."""
+
+
+def detect(row: Row) -> Likeness | None:
+    """Return how much a row looks like a conversation of speakers and values."""
+    turns = row.get("conversations")
+    if not isinstance(turns, list) or not turns:
+        return None
+    if not all(isinstance(turn, dict) and "from" in turn and "value" in turn for turn in turns):
+        return None
+    return Likeness(Fit.LIKELY, "turns with from and value under conversations")
 
 
 def record(row: Row, source: str, options: Options) -> Record:

@@ -9,8 +9,9 @@ Roles `tool_call` and `tool_response` (or `tool`) carry JSON text."""
 from __future__ import annotations
 
 from dfkdata.common.config import Config
-from dfkdata.formats import Row
+from dfkdata.formats import Fit, Likeness, Row
 from dfkdata.formats._conversation_row import conversation_record
+from dfkdata.formats._likeness import turns
 from dfkdata.rows.chat_turns import conversation, joined_calls, listed
 from dfkdata.rows.record import Record
 
@@ -20,6 +21,20 @@ COLUMNS = (frozenset({"messages"}),)
 
 class Options(Config):
     """This format has no options."""
+
+
+def detect(row: Row) -> Likeness | None:
+    """Return how much a row looks like ms-swift's: texts with media tags beside lists of files, or its roles."""
+    messages = turns(row)
+    if messages is None or any(isinstance(turn.get("content"), list) for turn in messages):
+        return None
+    if any(turn["role"] in ("tool_call", "tool_response") for turn in messages):
+        return Likeness(Fit.MARKED, "turns of the role tool_call")
+    for kind in ("image", "video", "audio"):
+        tagged = any(f"<{kind}>" in str(turn.get("content")) for turn in messages)
+        if tagged and isinstance(row.get(f"{kind}s"), list | str):
+            return Likeness(Fit.MARKED, f"the tag <{kind}> in texts, and files under {kind}s")
+    return Likeness(Fit.POSSIBLE, "a list of turns under messages")
 
 
 def record(row: Row, source: str, options: Options) -> Record:

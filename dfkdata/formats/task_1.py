@@ -14,8 +14,9 @@ from dfkdata import sources
 from dfkdata.common.config import Config
 from dfkdata.common.errors import DataError
 from dfkdata.common.hashing import content_id
-from dfkdata.formats import Row
+from dfkdata.formats import Fit, Likeness, Row
 from dfkdata.formats._conversation_row import messages_record
+from dfkdata.formats._likeness import turns
 from dfkdata.rows.record import Record, Reject, RowError
 from dfkdata.rows.scaffold import Scaffold
 
@@ -25,6 +26,15 @@ COLUMNS = (frozenset({"messages", "tools"}),)
 
 class Options(Config):
     """This format has no options."""
+
+
+def detect(row: Row) -> Likeness | None:
+    """Return how much a row looks like a caption with a call of the captions' tool."""
+    messages = turns(row)
+    calls = messages[-1].get("tool_calls") if messages is not None and row.get("tools") else None
+    if not isinstance(calls, list) or len(calls) != 1 or "emit_caption_schema" not in str(calls[0]):
+        return None
+    return Likeness(Fit.TYPICAL, "a last turn that calls emit_caption_schema")
 
 
 def record(row: Row, source: str, options: Options) -> Record:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dfkdata.common.config import Config
 from dfkdata.common.hashing import content_id
-from dfkdata.formats import Row, group_key, key, need
+from dfkdata.formats import Fit, Likeness, Row, group_key, key, need
 from dfkdata.rows.chat_turns import file_name
 from dfkdata.rows.record import Record
 
@@ -25,6 +25,14 @@ class Options(Config):
     answer: str = "answer"
     image: tuple[str, ...] | str = ("image", "image_id", "images")
     group: str = "case_id"
+
+
+def detect(row: Row) -> Likeness | None:
+    """Return how much a row looks like a question about a picture."""
+    image = next((name for name in Options().image if row.get(name) is not None), None)
+    if image is None or not all(isinstance(row.get(name), str) for name in ("question", "answer")):
+        return None
+    return Likeness(Fit.LIKELY, f"columns question, {image}, answer")
 
 
 def record(row: Row, source: str, options: Options) -> Record:

@@ -12,7 +12,7 @@ import msgspec
 
 from dfkdata import schemas, sources
 from dfkdata.common import plugins
-from dfkdata.conversion import reader
+from dfkdata.conversion import detection, reader
 from dfkdata.conversion.label_map import read_labels, with_labels
 from dfkdata.rows.messages import training_row
 from dfkdata.rows.record import Record, Reject, RowError
@@ -38,7 +38,7 @@ def preview(
 
     Args:
         input: What to read, as in `dfkdata.read`.
-        format: Its raw format.
+        format: Its raw format; the first text says what "auto" took.
         schema: The output schema; None for the format's own.
         variant: Variant of the schema.
         images: Folder where image names start.
@@ -48,9 +48,15 @@ def preview(
         labels: Spelling -> label, or a YAML file of that. Raw spellings are shown as labels.
 
     Raises:
-        ConfigError: A name is unknown.
+        ConfigError: A name is unknown, or "auto" finds no format or two.
     """
-    module = plugins.load(reader.FAMILY, format)
+    head = ""
+    if detection.is_auto(format):
+        csv = sources.CsvOptions(encoding, delimiter)
+        input, found = detection.detected(input, format, csv=csv)
+        format = found.name
+        head = f"read as {format}: {found.why}\n"
+    module = plugins.load(detection.FAMILY, format)
     name = schema or module.SCHEMA
     if variant is None and schema is None:
         variant = getattr(module, "VARIANT", None)
@@ -65,16 +71,20 @@ def preview(
         delimiter=delimiter,
         encoding=encoding,
     )
-    return _all_shown(items, loaded, store)
+    return _all_shown(items, loaded, store, head)
 
 
 def _all_shown(
-    items: Iterator[Record | Reject], schema: schemas.Schema | None, store: TemporaryDirectory[str]
+    items: Iterator[Record | Reject],
+    schema: schemas.Schema | None,
+    store: TemporaryDirectory[str],
+    head: str,
 ) -> Iterator[str]:
-    """Yield the texts; embedded images and archives lie in `store` meanwhile."""
+    """Yield the texts, the first behind `head`; embedded images and archives lie in `store` meanwhile."""
     with store as folder:
         for item in items:
-            yield _shown(item, schema).replace(folder + os.sep, "embedded ")
+            yield head + _shown(item, schema).replace(folder + os.sep, "embedded ")
+            head = ""
 
 
 def _shown(item: Record | Reject, schema: schemas.Schema | None) -> str:

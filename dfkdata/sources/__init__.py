@@ -79,6 +79,7 @@ def parts(
     config: str | None = None,
     split: str | None = None,
     csv: CsvOptions | None = None,
+    data_only: bool = False,
 ) -> list[Part]:
     """Return the parts of an input, with files sorted by name.
 
@@ -88,12 +89,13 @@ def parts(
         config: The configuration of a data set on the Hub.
         split: Its split.
         csv: How CSV files are written; None recognises it.
+        data_only: Whether archives are unpacked without their pictures.
 
     Raises:
         ConfigError: If there is no data file, or none that `csv` could be about.
         DataError: If an archive is broken, or the Hub does not answer.
     """
-    found = _parts(input, store, config, split)
+    found = _parts(input, store, config, split, SUFFIXES if data_only else ("",))
     if csv is None or csv == CsvOptions():
         return found
     check_delimiter(csv.delimiter or ",")
@@ -109,7 +111,9 @@ def _shown(input: Input) -> str:
     return str(input) if isinstance(input, str | Path) else "rows in memory"
 
 
-def _parts(input: Input, store: Path | None, config: str | None, split: str | None) -> list[Part]:
+def _parts(
+    input: Input, store: Path | None, config: str | None, split: str | None, unpacks: tuple[str, ...]
+) -> list[Part]:
     if not isinstance(input, str | Path):
         return [Part("memory", Path.cwd(), memory=input)]
     if str(input).startswith(HUB):
@@ -122,7 +126,7 @@ def _parts(input: Input, store: Path | None, config: str | None, split: str | No
         return _folder(path, path)
     if path.is_file():
         if path.name.lower().endswith(ARCHIVES):
-            return _unpacked(path, store)
+            return _unpacked(path, store, unpacks)
         return [Part(path.name, path.parent, path)]
     if any(sign in str(input) for sign in "*?["):
         base, pattern = _pattern(path)
@@ -167,7 +171,7 @@ def _is_output(folder: Path, top: Path) -> bool:
     return folder != top and (folder.name == ".partial" or (folder / "manifest.json").exists())
 
 
-def _unpacked(path: Path, store: Path | None) -> list[Part]:
+def _unpacked(path: Path, store: Path | None, only: tuple[str, ...]) -> list[Part]:
     if store is None:
         raise ConfigError(
             f"{path}: an archive needs a folder to be unpacked into; give store=, or convert it"
@@ -176,7 +180,7 @@ def _unpacked(path: Path, store: Path | None) -> list[Part]:
 
     content = file_sha256(path)[:8]  # another archive of that name must not be unpacked into the same folder
     target = store / f"{path.name.split('.')[0]}-{content}"
-    _archive.extract(path, target)
+    _archive.extract(path, target, only)
     return [replace(part, fetched=True) for part in _folder(target, target)]
 
 

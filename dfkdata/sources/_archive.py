@@ -19,8 +19,13 @@ MAX_BYTES = 64 << 30
 MAX_RATIO = 200
 
 
-def extract(path: Path, target: Path) -> None:
+def extract(path: Path, target: Path, only: tuple[str, ...] = ("",)) -> None:
     """Unpack the regular files of the archive `path` into the folder `target`.
+
+    Args:
+        path: The archive.
+        target: The folder.
+        only: Ends of the names to unpack; all by default.
 
     Raises:
         DataError: If the archive is broken, holds unsafe names, or unpacks to too much.
@@ -30,6 +35,8 @@ def extract(path: Path, target: Path) -> None:
     written, places = 0, set[Path]()
     try:
         for name, file in _members(path):
+            if not name.lower().endswith(only):
+                continue
             place = _inside(name, target, path)
             if place in places:
                 raise DataError(f"{path}: holds {name!r} twice; unpack it yourself to choose one of them")

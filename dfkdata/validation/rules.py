@@ -57,6 +57,7 @@ RULES: dict[str, Rule] = {
     "NOT_TEXT": Rule("a text field holds text"),
     "FIELD_EMPTY": Rule("a needed field is there and not blank"),
     "FORMAT_OTHER": Rule("a row is of the format that was named"),
+    "FORMAT_UNLIKELY": Rule("the rows look like the format that was named", "warn", ("warn", "off")),
     "NO_INPUT": Rule("a row that is to be answered shows what the prompt asks about"),
     "NO_TURNS": Rule("a row holds a list of turns"),
     "NO_ANSWER": Rule("a row ends with an answer", policies=_SOFT),

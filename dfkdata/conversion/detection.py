@@ -1,0 +1,179 @@
+"""Find the raw format of an input by its first rows: `--from auto`, and the hint about a format that does not fit.
+
+How it works. Every member of the family says how much a row looks like it. A format fits if it can read at
+least half of the rows that any format knows. Of those that fit, the one with the strongest sign is taken:
+one row is enough for a sign that no other format writes, half of the rows for the others.
+
+Guarantees: at most `ROWS` rows are looked at, equal inputs give equal answers, and two formats that fit
+equally well and would read the rows differently are an error that names both."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import ModuleType
+from typing import Any
+
+import msgspec
+
+from dfkdata import sources
+from dfkdata.common import plugins
+from dfkdata.common.errors import ConfigError
+from dfkdata.formats import Fit, Likeness, likeness
+from dfkdata.rows.record import RowError, shorten
+
+FAMILY = "dfkdata.formats"
+AUTO = "auto"
+ROWS = 32
+_PARTS = 8
+
+
+@dataclass(frozen=True)
+class Detected:
+    """Hold the format that rows look like.
+
+    Attributes:
+        name: Its name.
+        why: What was seen, as a clause.
+    """
+
+    name: str
+    why: str
+
+
+def is_auto(format: str) -> bool:
+    """Return whether a format is to be found: "auto", or "auto,shop.reviews" with members of your own."""
+    return format.split(",")[0] == AUTO
+
+
+def detected(
+    input: sources.Input,
+    format: str,
+    *,
+    csv: sources.CsvOptions | None = None,
+    config: str | None = None,
+    split: str | None = None,
+) -> tuple[sources.Input, Detected]:
+    """Return the input, of which no row is lost, and the format that it looks like.
+
+    Args:
+        input: As for `sources.parts`.
+        format: "auto", or "auto," with dotted names of members outside this repository behind it.
+        csv: How CSV files are written.
+        config: As for `sources.parts`.
+        split: As for `sources.parts`.
+
+    Raises:
+        ConfigError: No format fits, or two fit equally well.
+        DataError: A file cannot be read.
+    """
+    members = _members([name.strip() for name in format.split(",")[1:] if name.strip()])
+    columns = [columns for _, member in members for columns in member.COLUMNS]
+    input, rows = _first_rows(input, columns, csv, config, split)
+    shown = str(input) if isinstance(input, str | Path) else "rows in memory"
+    if not rows:
+        raise ConfigError(f"{shown}: no row from which a format could be told; name it with --from")
+    best = _best(rows, members)
+    if len(best) == 1:
+        return input, best[0]
+    if not best:
+        has, known = shorten(", ".join(rows[0])), ", ".join(name for name, _ in members)
+        raise ConfigError(f"{shown}: no format fits (the first row has {has}); name one with --from: {known}")
+    choices = " or ".join(f"{one.name} ({one.why})" for one in best)
+    raise ConfigError(f"{shown}: could be {choices}; name one with --from")
+
+
+def other_format(rows: Sequence[Any], format: str) -> Detected | None:
+    """Return the format that rows look like more than they look like `format`; None if there is not one.
+
+    Args:
+        rows: Raw rows.
+        format: The format that was named.
+    """
+    known = [row for row in rows if isinstance(row, dict)][:ROWS]
+    extra = [format] if format not in plugins.names(FAMILY) else []
+    best = _best(known, _members(extra)) if known else []
+    return best[0] if len(best) == 1 and best[0].name != format else None
+
+
+def suggestion(rows: Sequence[Any], format: str) -> str:
+    """Return `"; it looks like the format X (why): --from X"`, or an empty string."""
+    other = other_format(rows, format)
+    return f"; it looks like the format {other.name!r} ({other.why}): --from {other.name}" if other else ""
+
+
+def _members(extra: Iterable[str]) -> list[tuple[str, ModuleType]]:
+    return [(name, plugins.load(FAMILY, name)) for name in (*plugins.names(FAMILY), *extra)]
+
+
+def _first_rows(
+    input: sources.Input,
+    columns: Sequence[frozenset[str]],
+    csv: sources.CsvOptions | None,
+    config: str | None,
+    split: str | None,
+) -> tuple[sources.Input, list[sources.Row]]:
+    """Return the input and its first rows; what was taken from an iterator is put back before it."""
+    looked: sources.Input = input
+    if not isinstance(input, str | Path) and iter(input) is input:
+        looked = list(islice(input, ROWS))
+        input = chain(looked, input)
+    with TemporaryDirectory(prefix="dfk-detect-") as store:
+        parts = sources.parts(looked, store=Path(store), config=config, split=split, csv=csv, data_only=True)[
+            :_PARTS
+        ]
+        share = ROWS // len(parts)
+        rows = [row for part in parts for row in _some(sources.rows(part, columns), share)]
+    return input, rows
+
+
+def _some(rows: Iterable[sources.SourcedRow], number: int) -> list[sources.Row]:
+    """Return the first rows; at most as many pieces that are none are passed over."""
+    return [row for row, _ in islice(rows, number) if isinstance(row, dict)]
+
+
+def _best(rows: Sequence[sources.Row], members: Sequence[tuple[str, ModuleType]]) -> list[Detected]:
+    """Return the format that fits best; several if they fit equally well and read the rows differently."""
+    seen = {name: [likeness(member, row) for row in rows] for name, member in members}
+    known = sum(any(found[at] is not None for found in seen.values()) for at in range(len(rows)))
+    fits = {name: fit for name, found in seen.items() if (fit := _fit(found, known)) is not None}
+    top = max((fit for fit, _ in fits.values()), default=None)
+    best = {name: Detected(name, why) for name, (fit, why) in fits.items() if fit == top}
+    modules = dict(members)
+    readings = {_reading(modules[name], rows): one for name, one in reversed(best.items())}
+    return list(reversed(readings.values()))
+
+
+def _fit(found: Sequence[Likeness | None], known: int) -> tuple[Fit, str] | None:
+    """Return how well a format fits all rows, and its most frequent sign of that strength."""
+    signs = [one for one in found if one is not None]
+    if not signs or 2 * len(signs) < known:
+        return None
+    marked = any(sign.fit == Fit.MARKED for sign in signs)
+    fit = (
+        Fit.MARKED
+        if marked
+        else max(
+            fit for fit in Fit if fit == Fit.POSSIBLE or 2 * sum(sign.fit >= fit for sign in signs) >= known
+        )
+    )
+    whys = Counter(sign.why for sign in signs if sign.fit >= fit) or Counter(sign.why for sign in signs)
+    return fit, whys.most_common(1)[0][0]
+
+
+def _reading(member: ModuleType, rows: Sequence[sources.Row]) -> bytes:
+    """Return what a format makes of rows, as bytes: formats that read them alike are no choice."""
+    options = member.Options()
+    made: list[tuple[Any, ...] | None] = []
+    for row in rows:
+        try:
+            record = member.record(row, "", options)
+        except RowError:
+            made.append(None)
+        else:
+            made.append((record.fields, record.images, record.gold, record.messages, record.tools))
+    return msgspec.json.encode([member.SCHEMA, getattr(member, "VARIANT", None), made])
