@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from dfkdata.conversion.options import Summary as Summary
     from dfkdata.conversion.reader import read as read
     from dfkdata.rows.messages import load_rows as load_rows
+    from dfkdata.rows.messages import prompt as prompt
     from dfkdata.rows.messages import training_row as training_row
-    from dfkdata.rows.prompt import prompt as prompt
     from dfkdata.rows.record import Record as Record
     from dfkdata.rows.record import Reject as Reject
 
@@ -30,7 +30,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "Summary": "conversion.options",
         "convert": "conversion.convert",
         "load_rows": "rows.messages",
-        "prompt": "rows.prompt",
+        "prompt": "rows.messages",
         "read": "conversion.reader",
         "training_row": "rows.messages",
     },

@@ -11,7 +11,7 @@ import msgspec
 from dfkdata.conversion.counts import LabelCounts
 from dfkdata.conversion.digest_set import DigestSet
 from dfkdata.conversion.options import ConvertOptions
-from dfkdata.rows.prompt import before_answer
+from dfkdata.rows.messages import before_answer
 from dfkdata.rows.record import Record, RowError
 from dfkdata.schemas import Schema
 from dfkdata.validation import grounding, token_count

@@ -1,5 +1,12 @@
 """Inspect one picture file: kind, size, content hash, and whether it is whole.
 
+How it works. Pixels are not decoded: a header names the size in a few microseconds, and a cut file lacks its
+end, which decoders' own `verify` does not notice for JPEG. A PNG's chunks carry check sums, so damage in what
+decoders read of it is found; a JPEG's coded data carries none, so samples of it are searched for markers that
+cannot stand there: a long stretch of foreign bytes is found, a few changed bits are not. Formats without a
+parser here go to Pillow. A header also says whether the picture is seen just as it is stored; only if it may
+not be (turned, transparent, 16-bit, CMYK, several frames) `dfkdata.media.images` is asked.
+
 Guarantees:
 - The file is read once.
 - A header that claims more than `MAX_PIXELS` is refused before anything is decoded."""
@@ -7,12 +14,13 @@ Guarantees:
 from __future__ import annotations
 
 import os
+import re
 import stat
 from hashlib import sha256
 from typing import NamedTuple
+from zlib import crc32
 
-from dfkdata.media.image_formats import MAX_PIXELS, DamagedImageError, picture_kind, read_header
-from dfkdata.media.images import ImageTraits, UnreadableImageError, image_traits
+from dfkdata.media.images import ImageTraits, UnreadableImageError, image_traits, opened
 from dfkdata.rows.record import RowError
 
 MAX_BYTES = 1 << 29
@@ -81,9 +89,9 @@ def inspect(data: bytes, name: str = "") -> Picture:
     Raises:
         RowError: As `audit`.
     """
-    kind = picture_kind(data)
+    kind = _kind(data)
     try:
-        width, height, whole, plain = read_header(data, kind)
+        width, height, whole, plain = _read_header(data, kind)
     except (IndexError, ValueError) as error:
         reason = "empty file" if not data else f"no readable picture header ({kind or 'unknown kind'})"
         reason = str(error) if isinstance(error, DamagedImageError) else reason
@@ -110,3 +118,224 @@ def _traits(data: bytes, name: str) -> ImageTraits:
     except UnreadableImageError as error:
         hint = "replace the file or leave the row out"
         raise RowError("IMG_UNREADABLE", error.problem, path="images", value=name, hint=hint) from error
+
+
+MAX_PIXELS = 178_956_970  # twice Pillow's default warning limit, where Pillow itself raises
+
+
+def _kind(data: bytes) -> str:
+    """Return "jpeg", "png", "gif" or "webp" by the first bytes of a file; empty for another kind."""
+    for magic, kind in _MAGIC:
+        if data.startswith(magic):
+            return kind
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "webp"
+    return ""
+
+
+def _read_header(data: bytes, kind: str) -> _Header:
+    """Return what the header of a picture says, and whether the file reaches its end.
+
+    Args:
+        data: The bytes of the file.
+        kind: What `_kind` says.
+
+    Raises:
+        DamagedImageError: If a picture with a good header cannot be whole inside.
+        ValueError, IndexError: If there is no readable header.
+    """
+    return _PARSERS[kind](data) if kind in _PARSERS else _pillow(data)
+
+
+class _Header(NamedTuple):
+    """What a parser finds.
+
+    Attributes:
+        width: As stored, in pixels.
+        height: As stored, in pixels.
+        whole: Whether the file reaches its end marker.
+        plain: Whether the picture is certainly seen as it is stored: upright, opaque, 8-bit, one frame.
+    """
+
+    width: int
+    height: int
+    whole: bool
+    plain: bool = True
+
+
+class DamagedImageError(ValueError):
+    """Why a picture with a good header cannot be whole inside."""
+
+
+_MAGIC = ((b"\xff\xd8\xff", "jpeg"), (b"\x89PNG\r\n\x1a\n", "png"), (b"GIF87a", "gif"), (b"GIF89a", "gif"))
+
+
+_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF0..SOF15 without DHT, JPG, DAC
+_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # in coded data, FF 00 and FF D0..D7 are no markers
+
+
+_ALONE = frozenset((0x00, 0x01, *range(0xD0, 0xD8), 0xFF))  # FF and one of these begins no segment
+_SEGMENT = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
+
+
+def _jpeg(data: bytes) -> _Header:
+    """Walk the segments to the first scan, past stray bytes between them as decoders do.
+
+    The end is the EOI marker that closes the picture, not that of a thumbnail."""
+    at, size, code, plain = 2, (0, 0), 0, True
+    while at + 1 < len(data):
+        code = data[at + 1]
+        if data[at] != 0xFF or code in _ALONE:
+            segment = _SEGMENT.search(data, at)
+            at = segment.start() if segment else len(data)
+            continue
+        if code in (0xDA, 0xD9):
+            break
+        if code in _FRAME:
+            size = (int.from_bytes(data[at + 7 : at + 9]), int.from_bytes(data[at + 5 : at + 7]))
+            plain = plain and data[at + 9] != 4  # components: CMYK
+        plain = plain and code != 0xE1  # APP1: Exif or XMP
+        at += 2 + int.from_bytes(data[at + 2 : at + 4])
+    else:
+        code = 0
+    width, height, whole = _scans(data, at, size, code)
+    return _Header(width, height, whole, plain)
+
+
+def _scans(data: bytes, at: int, size: tuple[int, int], code: int) -> tuple[int, int, bool]:
+    """Return the size, and whether the scans are whole.
+
+    `code` is that of the segment at offset `at` that ended the walk (SOS or EOI), or 0 if the file ended."""
+    if not code and size != (0, 0):
+        return *size, False
+    if not all(size):
+        raise ValueError("no frame header before the first scan")
+    if code != 0xDA:
+        raise DamagedImageError(f"the jpeg is damaged: it ends at byte {at}, and no scan came before")
+    ended = data.endswith(b"\xff\xd9") and not _doubtful(data, at)
+    return *size, ended or _jpeg_ends(data, at)
+
+
+_SAMPLES, _SAMPLE = 26, 1024
+_FOREIGN = re.compile(rb"\xff[\x01-\xc3\xc5-\xcb\xcd-\xcf\xd8\xf0-\xfd]")  # markers that stand in no scan
+_BETWEEN = frozenset((0xC4, 0xCC, 0xDA, 0xDB, 0xDC, 0xDD, 0xFE, *range(0xE0, 0xF0)))  # between scans
+
+
+def _doubtful(data: bytes, at: int) -> bool:
+    """Return whether some sample of the scans from offset `at` on looks foreign."""
+    step = max(_SAMPLE, (len(data) - at) // _SAMPLES)
+    return any(_FOREIGN.search(data, start, start + _SAMPLE) for start in range(at, len(data), step))
+
+
+def _jpeg_ends(data: bytes, at: int) -> bool:
+    """Return whether an EOI marker follows the scans from offset `at`; trailing bytes after it are allowed.
+
+    A marker that no scan holds raises `DamagedImageError`."""
+    while marker := _MARKER.search(data, at + 2 + int.from_bytes(data[at + 2 : at + 4])):
+        at = marker.start()
+        if data[at + 1] == 0xD9:
+            return True
+        if data[at + 1] not in _BETWEEN:
+            raise DamagedImageError(
+                f"the jpeg is damaged: foreign bytes in its coded data, first at byte {at}"
+            )
+    return False
+
+
+def _png(data: bytes) -> _Header:
+    """Walk the chunks to IEND; trailing bytes after it are allowed.
+
+    A wrong check sum, or no chunk with pixels, raises `DamagedImageError`. Decoders ignore the check sums of
+    notes behind the pixels, and so does this."""
+    if data[12:16] != b"IHDR":
+        raise ValueError("no IHDR")
+    width, height = int.from_bytes(data[16:20]), int.from_bytes(data[20:24])
+    view, at, pixels, name = memoryview(data), 8, 0, b""
+    plain = data[24] <= 8 and data[25] in (0, 2, 3)  # bit depth, and colours without transparency
+    while name != b"IEND":
+        size, name = int.from_bytes(data[at : at + 4]), data[at + 4 : at + 8]
+        end = at + 8 + size
+        if end + 4 > len(data):
+            return _Header(width, height, False, plain)
+        checked = not pixels or not name[0] & 0x20
+        if checked and crc32(view[at + 4 : end]) != int.from_bytes(data[end : end + 4]):
+            raise DamagedImageError(f"the png is damaged: the check sum of its chunk at byte {at} is wrong")
+        pixels += size if name == b"IDAT" else 0
+        plain = plain and name not in _PNG_NOTES
+        at = end + 4
+    if width * height and not pixels:
+        raise DamagedImageError("the png holds no pixels: it has no IDAT chunk, or an empty one")
+    return _Header(width, height, True, plain)
+
+
+_PNG_NOTES = frozenset((b"tRNS", b"eXIf", b"acTL", b"iTXt", b"zTXt", b"tEXt"))
+"""Chunks after which a PNG may be transparent, turned or animated."""
+
+
+def _gif(data: bytes) -> _Header:
+    """Walk the blocks to the trailer; trailing bytes after it are allowed."""
+    if len(data) < 13:
+        raise ValueError("no screen descriptor")
+    width, height = int.from_bytes(data[6:8], "little"), int.from_bytes(data[8:10], "little")
+    at, end, frames, plain = 13 + _colours(data[10]), len(data), 0, True
+    while at < end and data[at] != 0x3B:
+        frames += data[at] == 0x2C
+        plain = plain and data[at : at + 2] not in (b"!\xf9", b"!\xff")  # transparency, XMP
+        at = _behind_block(data, at)
+    return _Header(width, height, at < end, plain and frames == 1)
+
+
+def _colours(flags: int) -> int:
+    """Return how many bytes the colour table has that these flags announce."""
+    return 6 << (flags & 7) if flags & 0x80 else 0
+
+
+def _behind_block(data: bytes, at: int) -> int:
+    """Return where the GIF block at `at` ends, which is beyond the file if it is cut.
+
+    Decoders skip a byte that begins no block."""
+    end = len(data)
+    if data[at] == 0x2C:  # a picture: descriptor, colour table, code size
+        at += 11 + _colours(data[at + 9]) if at + 9 < end else end
+    elif data[at] == 0x21:  # an extension and its label
+        at += 2
+    else:
+        return at + 1
+    while at < end and data[at]:
+        at += 1 + data[at]
+    return at + 1
+
+
+def _webp(data: bytes) -> _Header:
+    whole = len(data) >= 8 + int.from_bytes(data[4:8], "little")
+    chunk, body = data[12:16], data[20:30]
+    if len(body) < 10:
+        raise ValueError("no picture chunk")
+    if chunk == b"VP8X":
+        width, height = 1 + int.from_bytes(body[4:7], "little"), 1 + int.from_bytes(body[7:10], "little")
+        return _Header(width, height, whole, not body[0] & 0x1E)  # transparency, Exif, XMP, animation
+    if chunk == b"VP8L":
+        bits = int.from_bytes(body[1:5], "little")
+        return _Header(1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF), whole, not bits >> 28 & 1)
+    if chunk == b"VP8 ":
+        width, height = int.from_bytes(body[6:8], "little"), int.from_bytes(body[8:10], "little")
+        return _Header(width & 0x3FFF, height & 0x3FFF, whole)
+    raise ValueError("unknown WebP chunk")
+
+
+_PARSERS = {"jpeg": _jpeg, "png": _png, "gif": _gif, "webp": _webp}
+
+
+def _pillow(data: bytes) -> _Header:
+    """Let Pillow decode kinds without a parser here (BMP, TIFF, ...), since only that shows the end."""
+    if not data:
+        raise ValueError("empty")
+    try:
+        with opened(data, first_frame=True) as image:
+            if image.width * image.height <= MAX_PIXELS:
+                image.load()
+            return _Header(image.width, image.height, True, plain=False)
+    except UnreadableImageError as error:
+        if error.too_large:
+            raise RowError("IMG_BOMB", error.problem, path="images", hint="scale the picture down") from error
+        raise ValueError(error.problem) from error

@@ -6,18 +6,19 @@ Guarantees:
 - Remote images are never fetched."""
 
 # Paths stay strings here: building a Path costs more than the check it is for.
-# ruff: noqa: PTH100, PTH114, PTH113, PTH118, PTH202
+# ruff: noqa: PTH100, PTH112, PTH113, PTH114, PTH118, PTH119, PTH120, PTH202
 
 from __future__ import annotations
 
 import base64
 import binascii
+import difflib
 import os
+import unicodedata
 from functools import lru_cache
 from pathlib import Path
 from urllib.parse import unquote
 
-from dfkdata.media._suggestions import suggestion
 from dfkdata.media.probe import Picture, audit, inspect
 from dfkdata.rows.record import RowError
 
@@ -41,6 +42,7 @@ class MediaResolver:
         self.store = store
         self._real_folder = lru_cache(maxsize=1024)(os.path.realpath)
         self._audited = lru_cache(maxsize=4096)(audit)
+        self._suggester = _Suggester(self.real_roots)
 
     def locate(self, name: str) -> str:
         """Return the absolute path of an image.
@@ -65,10 +67,10 @@ class MediaResolver:
         paths = [os.path.join(root, name) for root in self.roots]
         inside = [path for path in paths if self._below(os.path.normpath(path))]
         if not inside:
-            raise _outside(name, suggestion(name, self.real_roots) if name.startswith("/") else "")
+            raise _outside(name, self._suggester.hint(name) if name.startswith("/") else "")
         existing = [path for path in inside if os.path.lexists(path)]
         if not existing:
-            hint = suggestion(name, self.real_roots)
+            hint = self._suggester.hint(name)
             reason = "no such file under the image root"
             raise RowError("IMG_MISSING", reason, path="images", value=name, hint=hint)
         if len(existing) > 1 and len({os.path.realpath(path) for path in existing}) > 1:
@@ -162,3 +164,117 @@ def store_picture(data: bytes, store: Path) -> Path:
         store.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
     return path
+
+
+# Paths stay strings here, as in the resolver.
+# ruff: noqa: PTH112, PTH113, PTH118, PTH119, PTH120
+
+_FOLDERS = 50  # subfolders of a root that are looked into
+_NAMES = 20_000  # names of a folder that are compared
+
+
+class _Suggester:
+    """Suggest where a file lies that is not under the name in the row; a suggestion is never used by itself.
+
+    What lies in a folder is remembered for as long as this object lives, which is one conversion."""
+
+    def __init__(self, roots: tuple[str, ...]) -> None:
+        """Take the real paths of the folders in which media may lie."""
+        self._roots = roots
+        self._listing = lru_cache(maxsize=256)(_listing)
+        self._table = lru_cache(maxsize=256)(self._fold_names)
+        self._folders = lru_cache(maxsize=256)(self._subfolders)
+
+    def hint(self, name: str) -> str:
+        """Return a hint for a file that does not exist.
+
+        Args:
+            name: The path in the row.
+
+        Returns:
+            The path that differs in case, slashes, blanks or leading folders only; or the folder that
+            `--images` should name; or the nearest name in the same folder. It names no folder above a root,
+            because it is written into the output, which must not depend on where the data lies.
+        """
+        steps = [
+            step for step in unquote(name).replace("\\", "/").split("/") if step.strip() not in ("", ".")
+        ]
+        if steps and ".." not in steps:
+            for root in self._roots:
+                hint = self._elsewhere(root, steps)
+                if hint:
+                    return hint
+        default = "paths start at the image root (--images), by default the input's folder"
+        return self._near(name) or default
+
+    def _elsewhere(self, root: str, steps: list[str]) -> str:
+        """Return a hint for a file that lies at another path under the root or beside it."""
+        path = self._folded(root, steps)
+        if path:
+            return f"did you mean {path!r}?"
+        for folder in self._folders(root):
+            if self._folded(os.path.join(root, folder), steps):
+                return f"it lies in {folder!r} below the image root: name that folder with --images"
+        above = os.path.dirname(root)
+        for folder, distance in ((above, "one folder"), (os.path.dirname(above), "two folders")):
+            if folder not in ("", os.sep) and self._folded(folder, steps):
+                return f"paths start {distance} above the image root: name that folder with --images"
+        for at in range(1, len(steps)):
+            path = self._folded(root, steps[at:])
+            if path:
+                return f"did you mean {path!r}? The file lies there, without {'/'.join(steps[:at])!r}"
+        return ""
+
+    def _folded(self, folder: str, steps: list[str]) -> str:
+        """Return the path of a file under `folder` whose names equal `steps` but for case, blanks and
+        accents' encoding; empty if there is none."""
+        names = []
+        for step in steps:
+            name = self._table(folder).get(_fold(step))
+            if name is None:
+                return ""
+            names.append(name)
+            folder = os.path.join(folder, name)
+        return "/".join(names) if os.path.isfile(folder) else ""
+
+    def _near(self, name: str) -> str:
+        """Return a hint with the nearest existing name in the same folder, or nothing."""
+        for root in self._roots:
+            folder = os.path.realpath(os.path.join(root, os.path.dirname(name)))
+            if folder == root or folder.startswith(root + os.sep):
+                near = difflib.get_close_matches(os.path.basename(name), self._listing(folder), n=1)
+                if near:
+                    return f"did you mean {os.path.join(os.path.dirname(name), near[0])!r}?"
+        return ""
+
+    def _fold_names(self, folder: str) -> dict[str, str]:
+        """Return folded name -> name of what lies in a folder."""
+        return {_fold(name): name for name in reversed(self._listing(folder))}
+
+    def _subfolders(self, folder: str) -> tuple[str, ...]:
+        """Return the first visible folders below a folder, one and two levels deep."""
+        below = [name for name in self._listing(folder) if _is_visible_folder(folder, name)]
+        deeper = [
+            os.path.join(name, inner)
+            for name in below[:_FOLDERS]
+            for inner in self._listing(os.path.join(folder, name))
+            if _is_visible_folder(os.path.join(folder, name), inner)
+        ]
+        return tuple([*below, *deeper][:_FOLDERS])
+
+
+def _is_visible_folder(folder: str, name: str) -> bool:
+    return name[0] != "." and os.path.isdir(os.path.join(folder, name))
+
+
+def _fold(name: str) -> str:
+    return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+
+
+def _listing(folder: str) -> tuple[str, ...]:
+    """Return the names in `folder`, sorted, at most `_NAMES`, which is enough for a suggestion."""
+    try:
+        with os.scandir(folder) as entries:
+            return tuple(sorted(entry.name for _, entry in zip(range(_NAMES), entries, strict=False)))
+    except OSError:
+        return ()

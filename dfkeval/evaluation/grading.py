@@ -20,7 +20,7 @@ from msgspec import structs
 
 from dfkdata import schemas
 from dfkdata.common.json_schema import Validator, schema_validator
-from dfkdata.rows.prompt import before_answer
+from dfkdata.rows.messages import before_answer
 from dfkdata.schemas import Schema
 from dfkeval.parsing.decode import Decoded, Failure, Form, decode
 from dfkeval.parsing.label_confidence import label_of

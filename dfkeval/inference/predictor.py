@@ -1,6 +1,6 @@
 """Ask a model with validated answers, without gold.
 
-How it works: prompts come from `dfkdata.rows.prompt`, so a prediction asks exactly what training taught.
+How it works: prompts come from `dfkdata.rows.messages`, so a prediction asks exactly what training taught.
 Schema, form, system text, tools and thinking come from the `dfk.json` of the adapter or merged model if they
 are not given, and a mismatch is refused.
 
@@ -18,7 +18,7 @@ from dfkdata import schemas
 from dfkdata.common import plugins
 from dfkdata.common.config import Config
 from dfkdata.common.errors import ConfigError, DfkError
-from dfkdata.rows.prompt import prompt
+from dfkdata.rows.messages import prompt
 from dfkdata.rows.record import Record
 from dfkdata.rows.scaffold import Scaffold
 from dfkdata.schemas import Schema, ToolForm

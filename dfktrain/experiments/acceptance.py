@@ -14,8 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dfkdata.common.errors import DataError
-from dfkdata.rows.messages import answer_turn
-from dfkdata.rows.prompt import before_answer
+from dfkdata.rows.messages import answer_turn, before_answer
 from dfkdata.schemas import Schema
 from dfkeval import validators
 from dfkeval.types import Sample

@@ -76,8 +76,7 @@ def of_rows(path: Path, limit: int = 8) -> list[Probe]:
     Raises:
         DataError: The file has no rows, or a row cannot be read.
     """
-    from dfkdata.rows.messages import load_rows
-    from dfkdata.rows.prompt import before_answer
+    from dfkdata.rows.messages import before_answer, load_rows
 
     probes: list[Probe] = []
     for row in load_rows(path):

@@ -14,8 +14,7 @@ from typing import Any, Literal
 
 from dfkdata import schemas
 from dfkdata.common.errors import ConfigError
-from dfkdata.rows.messages import answer_turn
-from dfkdata.rows.prompt import prompt
+from dfkdata.rows.messages import answer_turn, prompt
 from dfkdata.rows.record import Record
 from dfkdata.rows.scaffold import Scaffold
 from dfkdata.schemas import ToolForm

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -93,3 +95,76 @@ def test_an_image_folder_that_is_none_is_the_callers_mistake(tmp_path: Path) -> 
             ConfigError, match=r"nowhere is not a folder; give the one in which image names start"
         ):
             call([row], tmp_path / "out", format="alpaca", images=tmp_path / "nowhere")
+
+
+@pytest.fixture
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("data/images/Sub dir/0.jpg", "data/images/é.png", "data/raw/frames/7.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(KINDS["png"])
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("start", "name", "hint"),
+    [
+        ("data", "images/sub dir/0.JPG", "did you mean 'images/Sub dir/0.jpg'?"),
+        ("data", "images\\Sub dir\\0.jpg", "did you mean 'images/Sub dir/0.jpg'?"),
+        ("data", "images/Sub%20dir/0.jpg", "did you mean 'images/Sub dir/0.jpg'?"),
+        ("data", "images/Sub\xa0dir/0.jpg", "did you mean 'images/Sub dir/0.jpg'?"),
+        ("data", "images/e\u0301.png", "did you mean 'images/é.png'?"),
+        ("data", "C:\\Users\\a\\images\\é.png", "did you mean 'images/é.png'?"),
+        ("data", "é.png", "it lies in 'images' below the image root"),
+        ("data", "Sub dir\\0.JPG", "it lies in 'images' below the image root"),
+        ("data", "7.jpg", "it lies in 'raw/frames' below the image root"),
+        ("data/images", "images/é.png", "paths start one folder above the image root"),
+        ("data/images", "data/images/é.png", "paths start two folders above the image root"),
+        ("data/images", "foto/é.png", "did you mean 'é.png'?"),
+        ("data", "images/ée.png", "did you mean 'images/é.png'?"),
+        ("data", "images/nothing-like-it.webp", "paths start at the image root (--images)"),
+        ("data", "/home/a/images/é.png", "did you mean 'images/é.png'?"),
+        ("data", "/home/a/b.png", "copy the file under the image root"),
+        ("data", "../raw/zz.jpg", "copy the file under the image root"),
+    ],
+)
+@pytest.mark.parametrize("absolute", [False, True])
+def test_the_hint_says_what_was_meant(tree: Path, start: str, name: str, hint: str, absolute: bool) -> None:
+    resolver = MediaResolver((tree / start if absolute else Path(start),))
+    with pytest.raises(RowError) as caught:
+        resolver.locate(name)
+    assert hint in caught.value.hint
+
+
+NAMES = (
+    "images/sub dir/0.JPG", "é.png", "7.jpg", "images/é.png", "data/images/é.png", "foto/é.png", "images/ée.png",
+    "nothing.webp", "/home/a/b.png", "../raw/zz.jpg", "C:\\a\\é.png",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("start", ["data", "data/images"])
+def test_rejects_do_not_say_where_the_data_lies(
+    tree: Path, start: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [{"id": name, "caption": name, "image": name, "gold": {}} for name in NAMES]
+    (tree / start / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    other = tree / "another place" / "deeper"
+    shutil.copytree(tree / "data", other / "data")
+    written = []
+    for place in (tree, other):
+        monkeypatch.chdir(place)
+        convert(f"{start}/rows.jsonl", "out", format="captions", max_rejects="100%")
+        written.append((place / "out" / "quarantine.jsonl").read_bytes())
+    assert written[0] == written[1]
+    assert written[0].count(b"\n") == len(NAMES) - 1  # one of them is right
+    assert str(tree).encode() not in written[0]
+
+
+def test_a_suggestion_knows_files_that_came_after_an_earlier_conversion(tree: Path) -> None:
+    for _ in range(2):
+        with pytest.raises(RowError) as caught:
+            MediaResolver((tree / "data",)).locate("later/9.PNG")
+        hint = caught.value.hint
+        (tree / "data" / "later").mkdir(exist_ok=True)
+        (tree / "data" / "later" / "9.png").write_bytes(KINDS["png"])
+    assert "did you mean 'later/9.png'?" in hint

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from dfkdata.rows.prompt import before_answer
+from dfkdata.rows.messages import before_answer
 from dfkeval.backends.transformers import Transformers
 from dfkeval.models import loader
 from dfkeval.types import GoldAnswer, Likelihood, Request, Sampling
