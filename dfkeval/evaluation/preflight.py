@@ -8,7 +8,7 @@ from typing import Any
 
 from dfkdata.common.config import Config
 from dfkdata.common.errors import ConfigError, DataError
-from dfkdata.rows.prompt import before_answer
+from dfkdata.rows.messages import before_answer
 from dfkdata.schemas import Schema
 from dfkeval import backends
 from dfkeval.backends import Backend
