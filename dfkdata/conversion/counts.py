@@ -13,6 +13,8 @@ from dfkdata.rows.record import Record, Reject
 from dfkdata.schemas import Label, Schema
 
 RARE_SHARE = 0.05
+#: The label fields of one row: name, class, and spelling of the source.
+Labels = tuple[tuple[str, str, str], ...]
 _SHOWN = ("source", "reason", "path", "excerpt", "hint")
 
 
@@ -50,12 +52,20 @@ class LabelCounts:
         self.names = tuple(names)
         self._counts = {name: {split: Counter[str]() for split in ("raw", *SPLITS)} for name in names}
 
-    def add(self, record: Record, split: str) -> None:
+    def of(self, record: Record) -> Labels:
+        """Return what `add` counts of a record."""
+        gold = record.gold or {}
+        return tuple(
+            (name, str(gold[name]), str(record.meta.get(f"raw_{name}", gold[name])))
+            for name in self.names
+            if name in gold
+        )
+
+    def add(self, labels: Labels, split: str) -> None:
         """Count the labels of a record that was written to `split`."""
-        for name, counts in self._counts.items():
-            if record.gold is not None and name in record.gold:
-                counts[split][str(record.gold[name])] += 1
-                counts["raw"][str(record.meta.get(f"raw_{name}", record.gold[name]))] += 1
+        for name, label, spelling in labels:
+            self._counts[name][split][label] += 1
+            self._counts[name]["raw"][spelling] += 1
 
     def remove(self, meta: dict[str, Any], split: str) -> None:
         """Take back a row that left `split` again; `meta` is the written row's."""

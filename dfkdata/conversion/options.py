@@ -115,9 +115,10 @@ class ConvertOptions(Config):
                 "--split-column and --validation-file/--test-file both fix the split; give one of them"
             )
         shares = (self.validation, self.test) if not self.has_split_files else (0.0, 0.0)
-        if sita and (shares[1] or self.split_column or self.stratify):
+        if sita and (shares[1] or self.split_column or self.stratify or self.test_file is not None):
             raise ValueError(
-                "split=sita makes training and validation only, by share; leave the other split options out"
+                "split=sita makes training and validation only, by share or from a validation file; "
+                "leave the other split options out"
             )
         if not sita and (self.max_samples is not None or self.subsample != 1.0):
             raise ValueError("max_samples and subsample belong to split=sita; use limit and sample")

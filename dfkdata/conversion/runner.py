@@ -171,17 +171,18 @@ class ConversionRun:
     def _write(self, raw: Any, built: BuiltRow, fixed: str | None, hashes: Sequence[int] | None) -> None:
         """Write a finished row to its split, unless it is a copy. Raises `RowError`."""
         record, digest = built.record, built.digest
-        split = fixed or record.split or self._own_split(raw) or self.splitter(built.group)
-        written = self.builder.export(built)
+        written, labels = self.builder.export(built), self.counts.labels.of(record)
         if self.sita is not None:
-            self.sita.add(record)
-        elif not self.writer.takes(raw, record, built.row, digest, split):
-            return
+            split = "train"  # that file is divided at the end
+            self.sita.add(record, labels, fixed or record.split)
+        else:
+            split = fixed or record.split or self._own_split(raw) or self.splitter(built.group)
+            if not self.writer.takes(raw, record, built.row, digest, split):
+                return
+            self.counts.labels.add(labels, split)
         self.writer.put(written, digest, split)
         if self.writes_extra:
             self.columns[split].update(written)
-        if record.gold is not None:
-            self.counts.labels.add(record, split)
         for picture in built.pictures:
             self.counts.images.add(picture)
         if self.leakage is not None:
@@ -211,7 +212,7 @@ class ConversionRun:
             self.leakage.remove(places)
         files, rows = self.writer.files, self.counts.rows
         if self.sita is not None:
-            rows["left_out"] += self.sita.divide(self.job.folder, files)
+            rows["left_out"] += self.sita.divide(self.job.folder, files, self.counts.labels)
             if self.leakage is not None:
                 self.leakage.reorder(self.sita.order)
             rows["out"] = files["train"].rows + files["validation"].rows

@@ -6,10 +6,11 @@ not to measure. Duplicates are kept, since removing them would change the order.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
 from pathlib import Path
 
+from dfkdata.common.errors import ConfigError
 from dfkdata.common.jsonl import JsonlWriter
+from dfkdata.conversion.counts import LabelCounts, Labels
 from dfkdata.conversion.options import ConvertOptions
 from dfkdata.conversion.output_folder import Folder
 from dfkdata.rows.record import Record
@@ -18,6 +19,9 @@ from dfkdata.rows.record import Record
 class SitaSplit:
     """Take rows in file order, all into the training file, and divide that file at the end.
 
+    Rows of one file are shuffled, subsampled by label, shuffled again, and then divided. Training and validation
+    files are subsampled one after the other by one random source, and never shuffled as a whole.
+
     Attributes:
         order: Places (from 0) of the rows as they were written, in training and in validation.
     """
@@ -25,27 +29,38 @@ class SitaSplit:
     def __init__(self, options: ConvertOptions) -> None:
         self._options = options
         self._labels: list[str] = []
+        self._counted: list[Labels] = []
+        self._sides: list[str | None] = []
         self.order: tuple[list[int], list[int]] = ([], [])
 
-    def add(self, record: Record) -> None:
-        """Remember the label of a row that is written."""
-        gold = record.gold or {}
-        self._labels.append(str(gold.get("label") or record.meta.get("raw_label", "")).lower())
+    def add(self, record: Record, counted: Labels, side: str | None) -> None:
+        """Remember a row that is written.
 
-    def divide(self, folder: Folder, files: dict[str, JsonlWriter]) -> int:
-        """Write training and validation rows in SITA's order; return how many rows its caps left out."""
-        options, old = self._options, files["train"].path
-        ratio, count = round(1 - options.validation, 12), len(self._labels)
-        # SITA's first loader cuts before the shuffle, all others after the split
-        first = options.format == "dfk_csv"
-        splits = places(count, ratio, options.seed, cut=options.max_samples if first else None)
-        if options.subsample < 1:
-            splits = subsampled(
-                splits, self._labels, options.subsample, options.seed, shuffled=sum(map(len, splits))
+        Args:
+            record: The row.
+            counted: What `LabelCounts` counts of it.
+            side: The split that its source fixes; None for a row of one file with both.
+
+        Raises:
+            ConfigError: The source fixes a split that SITA does not have.
+        """
+        if side not in (None, "train", "validation"):
+            raise ConfigError(
+                f"{record.source} belongs to the split {side!r}; split=sita makes training and validation only: "
+                "leave these rows out (--where), or take another split"
             )
-        if options.max_samples is not None and not first:
-            splits = splits[0][: options.max_samples], splits[1][: options.max_samples]
-        self.order = splits
+        gold = record.gold or {}
+        label = str(record.meta.get("raw_label") or gold.get("label") or "unknown")
+        self._labels.append(label.strip().lower())
+        self._counted.append(counted)
+        self._sides.append(side)
+
+    def divide(self, folder: Folder, files: dict[str, JsonlWriter], counts: LabelCounts) -> int:
+        """Write training and validation rows in SITA's order, count their labels, and return how many rows its
+        caps left out.
+        """
+        old, count = files["train"].path, len(self._labels)
+        self.order = splits = self._splits(count)
         before = old.rename(old.with_suffix(".before"))
         files["validation"].path.unlink()
         starts = _starts(before)
@@ -55,9 +70,43 @@ class SitaSplit:
                 for at in chosen:
                     lines.seek(starts[at])
                     files[name].put_line(lines.readline())
+                    counts.add(self._counted[at], name)
                 files[name].close()
         before.unlink()
         return count - sum(map(len, splits))
+
+    def _splits(self, count: int) -> tuple[list[int], list[int]]:
+        options = self._options
+        pick = random.Random(options.seed)
+        cut = options.max_samples
+        if any(self._sides):
+            held_out = [at for at, side in enumerate(self._sides) if side == "validation"]
+            train = [at for at, side in enumerate(self._sides) if side != "validation"]
+            splits = self._sampled(train, pick), self._sampled(held_out, pick)
+        else:
+            # SITA's first loader cuts before the shuffle, all others after the split
+            first = options.format == "dfk_csv"
+            order = list(range(count if cut is None or not first else min(cut, count)))
+            pick.shuffle(order)
+            order = self._sampled(order, pick)
+            size = int(len(order) * round(1 - options.validation, 12))
+            splits = order[:size], order[size:]
+            cut = None if first else cut
+        return splits[0][:cut], splits[1][:cut]
+
+    def _sampled(self, rows: list[int], pick: random.Random) -> list[int]:
+        """Return the same share of each label's rows, at least one a label, in a new order."""
+        share = self._options.subsample
+        if share == 1:
+            return rows
+        groups: dict[str, list[int]] = {}
+        for at in rows:
+            groups.setdefault(self._labels[at], []).append(at)
+        sample: list[int] = []
+        for label in sorted(groups):
+            sample += pick.sample(groups[label], max(1, int(len(groups[label]) * share)))
+        pick.shuffle(sample)
+        return sample
 
 
 def _starts(path: Path) -> list[int]:
@@ -68,52 +117,3 @@ def _starts(path: Path) -> list[int]:
             starts.append(at)
             at += len(line)
     return starts
-
-
-def places(count: int, ratio: float, seed: int, *, cut: int | None = None) -> tuple[list[int], list[int]]:
-    """Return the places (from 0) of training and evaluation rows.
-
-    Args:
-        count: Number of rows.
-        ratio: Share of training.
-        seed: Of the shuffle.
-        cut: Rows that are kept before the shuffle; None for all.
-    """
-    order = list(range(count if cut is None else min(cut, count)))
-    random.Random(seed).shuffle(order)
-    train = int(len(order) * ratio)
-    return order[:train], order[train:]
-
-
-def subsampled(
-    splits: tuple[list[int], list[int]],
-    labels: Sequence[str],
-    share: float,
-    seed: int,
-    *,
-    shuffled: int | None,
-) -> tuple[list[int], list[int]]:
-    """Return both splits with `share` of each label's rows, at least one a label.
-
-    Args:
-        splits: Places of training and evaluation rows.
-        labels: Label of each row; an empty one counts as "unknown".
-        share: Of the rows to keep.
-        seed: Of the choice.
-        shuffled: How many rows the same random source has shuffled before; None for fixed files.
-    """
-    pick = random.Random(seed)
-    if shuffled is not None:
-        pick.shuffle(list(range(shuffled)))
-    return _sampled(splits[0], labels, share, pick), _sampled(splits[1], labels, share, pick)
-
-
-def _sampled(rows: list[int], labels: Sequence[str], share: float, pick: random.Random) -> list[int]:
-    groups: dict[str, list[int]] = {}
-    for at in rows:
-        groups.setdefault(labels[at] or "unknown", []).append(at)
-    sample: list[int] = []
-    for label in sorted(groups):
-        sample += pick.sample(groups[label], max(1, int(len(groups[label]) * share)))
-    pick.shuffle(sample)
-    return sample

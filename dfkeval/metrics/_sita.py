@@ -72,7 +72,7 @@ class Read(NamedTuple):
     @property
     def texts(self) -> bool:
         """Return whether both explanations have text; other pairs are dropped from the text metrics."""
-        return bool(self.reference.strip() and self.explanation.strip())
+        return bool(self.reference and self.explanation)
 
 
 def options_of(scoring: Scoring) -> Options:
@@ -115,7 +115,8 @@ def _read(sample: Sample, schema: Schema, options: Options) -> Read | None:
     if gold.label is None:
         return None
     pair = options.pair(sample.text)
-    return Read(gold.label, pair.label or UNPARSED, gold.explanation or "", pair.explanation or sample.text)
+    explanation = pair.explanation or sample.text.strip()
+    return Read(gold.label, pair.label or UNPARSED, gold.explanation or "", explanation)
 
 
 def _gold(gold: Mapping[str, Any], schema: Schema, options: Options) -> legacy.LabelAndExplanation:
@@ -126,8 +127,9 @@ def _gold(gold: Mapping[str, Any], schema: Schema, options: Options) -> legacy.L
         return options.pair(write_text(dict(gold), form)) if whole else legacy.LabelAndExplanation(None, None)
     label, prose = fields_of(schema, (Label,))[0], fields_of(schema, (Prose,))
     name, text = gold.get(label), gold.get(prose[0]) if prose else None
-    merged = options.pair(f"Label: {name}").label if isinstance(name, str) else None
-    return legacy.LabelAndExplanation(merged, text if isinstance(text, str) else "")
+    if not isinstance(name, str):
+        return legacy.LabelAndExplanation(None, None)
+    return options.pair(f"Label: {name}\n\nAnalisis: {text if isinstance(text, str) else ''}")
 
 
 def bertscore_values(sums: Floats, columns: tuple[str, ...]) -> dict[str, Floats]:

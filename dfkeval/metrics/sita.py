@@ -9,7 +9,7 @@ there. BERTScore under SITA's names is `sita_bertscore`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -19,34 +19,54 @@ from dfkeval.metrics import _rouge_l as rouge_l
 from dfkeval.metrics._sita import Options as Options
 from dfkeval.types import Sample
 
-CELL = "\x1f"
 ROUGE = ("rouge_n", "rouge_precision", "rouge_recall", "rouge_f1")
+_MARK = "\x1f"  # joins the parts of a column's name
 
 
 def measure(samples: Sequence[Sample], scoring: Scoring) -> Measured:
-    """Return (N, K) statistics: n, `ROUGE`, and a column for each cell over the union of labels."""
+    """Return (N, K) statistics: n, `ROUGE`, and for each label the answers with it, the gold rows, and the hits.
+
+    An invented label has answers only, so a base model that invents one a row costs one column a row."""
     read = _sita.read(samples, scoring)
-    names = sorted({name for pair in read if pair is not None for name in (pair.gold, pair.predicted)})
-    columns = ("n", *ROUGE, *(CELL.join((gold, predicted)) for gold in names for predicted in names))
+    pairs = [(pair.gold, pair.predicted) for pair in read if pair is not None]
+    gold, names = {one for one, _ in pairs}, sorted({name for pair in pairs for name in pair})
+    counted = [("predicted", name) for name in names]
+    counted += [(kind, name) for name in names if name in gold for kind in ("support", "hits")]
+    columns = ("n", *ROUGE, *map(_MARK.join, counted))
     place = {name: index for index, name in enumerate(columns)}
     values = np.zeros((len(samples), len(columns)))
     for row, pair in zip(values, read, strict=True):
         if pair is None:
             continue
-        row[0] = row[place[CELL.join((pair.gold, pair.predicted))]] = 1
+        row[0] = row[place[f"predicted{_MARK}{pair.predicted}"]] = row[
+            place[f"support{_MARK}{pair.gold}"]
+        ] = 1
+        row[place[f"hits{_MARK}{pair.gold}"]] = pair.gold == pair.predicted
         if pair.texts:
             row[1:5] = (1, *rouge_l.latin_pair(pair.explanation, pair.reference))
-    matrix = values[:, 5:].sum(axis=0).reshape(len(names), len(names)).astype(int)
-    details: dict[str, object] = {"confusion_matrix": {"labels": names, "matrix": matrix.tolist()}}
-    details["dropped_pairs"] = int(values[:, 0].sum() - values[:, 1].sum())
+    details: dict[str, object] = {"dropped_pairs": int(values[:, 0].sum() - values[:, 1].sum())}
+    if _sita.options_of(scoring).evaluator == "vlm_gen":  # the text evaluators give no matrix
+        details["confusion_matrix"] = _matrix(pairs, names)
     return Measured(columns, values, values[:, 0] > 0, details | _sita.options_of(scoring).details)
+
+
+def _matrix(pairs: Sequence[tuple[str, str]], names: Sequence[str]) -> dict[str, object]:
+    """Return the labels, and the number of answers by gold label (rows) and label of the answer (columns)."""
+    place = {name: index for index, name in enumerate(names)}
+    matrix = np.zeros((len(names), len(names)), dtype=int)
+    for gold, predicted in pairs:
+        matrix[place[gold], place[predicted]] += 1
+    return {"labels": list(names), "matrix": matrix.tolist()}
 
 
 def reduce(sums: Floats, columns: tuple[str, ...]) -> dict[str, Floats]:
     """Return cls_accuracy, cls_{precision,recall,f1}_{macro,weighted}, values of each class, and rouge_l_...."""
-    names = list(dict.fromkeys(name.split(CELL)[0] for name in columns[5:]))
-    cells = sums[:, 5:].reshape(len(sums), len(names), len(names))
-    hits, support, predicted = np.diagonal(cells, axis1=1, axis2=2), cells.sum(axis=2), cells.sum(axis=1)
+    place = {name: index for index, name in enumerate(columns)}
+    names = [name.partition(_MARK)[2] for name in columns if name.startswith(f"predicted{_MARK}")]
+    predicted, support, hits = (
+        _counts(sums, place, [f"{kind}{_MARK}{name}" for name in names])
+        for kind in ("predicted", "support", "hits")
+    )
     scores = {
         "precision": np.nan_to_num(ratio(hits, predicted)),
         "recall": np.nan_to_num(ratio(hits, support)),
@@ -63,6 +83,14 @@ def reduce(sums: Floats, columns: tuple[str, ...]) -> dict[str, Floats]:
         out[f"cls_{key}_support"] = support[:, index]
     pairs = column(sums, columns, "rouge_n")
     return out | {f"rouge_l_{name}": ratio(column(sums, columns, f"rouge_{name}"), pairs) for name in scores}
+
+
+def _counts(sums: Floats, place: Mapping[str, int], wanted: Sequence[str]) -> Floats:
+    """Return the columns `wanted`; one that is not there is 0."""
+    out = np.zeros((len(sums), len(wanted)))
+    there = [index for index, name in enumerate(wanted) if name in place]
+    out[:, there] = sums[:, [place[wanted[index]] for index in there]]
+    return out
 
 
 METRIC = Metric(

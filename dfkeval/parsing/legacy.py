@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 _THINK: Final = re.compile(r"<think>.*?</think>", re.DOTALL)
 _LABEL: Final = re.compile(r"Label\s*:\s*(.+?)(?:\n|$)", re.IGNORECASE)
 _ANALYSIS: Final = re.compile(r"Analisis\s*:\s*(.+)", re.IGNORECASE | re.DOTALL)
-_LABEL_V3: Final = re.compile(r"Label:\s*(.+?)(?:\n|$|\.)")
+_LABEL_V3: Final = re.compile(r"Label:\s*(.+?)(?:\n|$|\.)", re.IGNORECASE)
 _SPLIT: Final = re.compile(r"\s+penjelasan:\s*", re.IGNORECASE)
 _BOLD: Final = re.compile(r"\*{2}(.+?)\.?\*{2,4}")
 _FENCE: Final = re.compile(r"```(?:json)?\s*(.*?)```", re.DOTALL)
@@ -40,9 +40,9 @@ def _visible(text: str) -> str:
     return _THINK.sub("", text.strip()).strip()
 
 
-def _folded(label: str, table: dict[str, str]) -> str:
+def _folded(label: str, table: dict[str, str]) -> str | None:
     folded = label.lower().strip().rstrip(".")
-    return table.get(folded, folded)
+    return table.get(folded, folded) or None
 
 
 def sita_vlm_gen(text: str) -> LabelAndExplanation:
@@ -66,24 +66,30 @@ def sita_caption(text: str) -> str:
 def sita_text_gen(text: str, normalize: bool = True) -> LabelAndExplanation:
     """Read the first line up to "penjelasan:" as the label, as SITA's `text_gen` does.
 
+    The explanation is what follows "penjelasan:" on that line, else the other lines, else what follows the bold
+    label or the first full stop; `Analisis:` is looked for only where the first line has no label.
+
     Known mistakes: any first line becomes a label; text behind the first line is lost if "penjelasan:" stands
-    on it.
+    on it; `LABEL:` stays a part of the label.
 
     Args:
         text: the answer.
         normalize: whether labels are merged to four classes."""
     seen = _visible(text)
-    head, _, rest = seen.partition("\n")
-    parts = _SPLIT.split(head, maxsplit=1)
-    bold = _BOLD.search(parts[0])
-    label = (
-        bold.group(1) if bold else parts[0].replace("Label:", "").strip().strip("*.").split(".")[0].strip()
-    )
-    explanation = parts[1].strip() if len(parts) > 1 else rest.strip()
+    line, _, rest = seen.partition("\n")
+    head, *marked = _SPLIT.split(line.strip(), maxsplit=1)
+    bold = _BOLD.search(head)
+    if bold:
+        label, beside = bold.group(1).strip().rstrip("."), head[bold.end() :]
+    else:
+        label, stop, beside = _unmarked(head.replace("Label:", "")).partition(".")
+        label = label.strip() if stop else label
+    explanation = (marked[0] if marked else rest.strip()) or beside.strip()
     if not label:
-        marked = _LABEL.search(seen)
-        label = marked.group(1) if marked else ""
-    return LabelAndExplanation(_text_label(label, normalize) if label else None, explanation or None)
+        named, analysis = _LABEL.search(seen), _ANALYSIS.search(seen)
+        label = _unmarked(named.group(1)) if named else ""
+        explanation = (analysis.group(1).strip() if analysis else "") or explanation
+    return LabelAndExplanation(_text_label(label, normalize), explanation or None)
 
 
 def sita_text_gen_v3(text: str, normalize: bool = True) -> LabelAndExplanation:
@@ -100,8 +106,13 @@ def sita_text_gen_v3(text: str, normalize: bool = True) -> LabelAndExplanation:
     explanation = seen[: _find(seen, "kesimpulan:", len(seen))]
     start = _find(explanation, "penjelasan:", -1)
     explanation = explanation[start + len("penjelasan:") :] if start >= 0 else explanation
-    label = marked.group(1).strip().strip("*.") if marked else None
-    return LabelAndExplanation(_text_label(label, normalize) if label else None, explanation.strip() or None)
+    label = _unmarked(marked.group(1)) if marked else ""
+    return LabelAndExplanation(_text_label(label, normalize), explanation.strip() or None)
+
+
+def _unmarked(label: str) -> str:
+    """Return the label without blanks, then without stars, then without full stops around it."""
+    return label.strip().strip("*").strip(".")
 
 
 def _find(text: str, word: str, otherwise: int) -> int:
@@ -109,8 +120,9 @@ def _find(text: str, word: str, otherwise: int) -> int:
     return at if at >= 0 else otherwise
 
 
-def _text_label(label: str, normalize: bool) -> str:
-    return _folded(label, _MERGED_TEXT) if normalize else _folded(label, _RAW_TEXT).replace("-", "_")
+def _text_label(label: str, normalize: bool) -> str | None:
+    folded = _folded(label, _MERGED_TEXT if normalize else _RAW_TEXT)
+    return folded if normalize or folded is None else folded.replace("-", "_")
 
 
 def sita_keywords(text: str) -> list[str]:

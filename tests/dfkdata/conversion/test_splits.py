@@ -12,7 +12,6 @@ import pytest
 from dfkdata import convert
 from dfkdata.common.errors import ConfigError
 from dfkdata.conversion.selection import condition, sample
-from dfkdata.conversion.sita_split import places, subsampled
 from tests.helpers.rows import caption, rows_of, write
 
 
@@ -28,33 +27,6 @@ def test_sita_mode_repeats_its_shuffle_bit_for_bit(tmp_path: Path) -> None:
         [row["meta"]["text"] for row in rows_of(tmp_path / "out", part)] for part in ("train", "validation")
     ]
     assert found == [expected[:size], expected[size:]]
-
-
-def test_sita_mode_cuts_before_the_shuffle_for_the_first_data_set_and_after_it_for_others() -> None:
-    order = list(range(10))
-    random.Random(42).shuffle(order)
-    assert places(20, 0.9, 42, cut=10) == (order[:9], order[9:])
-
-
-def test_sita_mode_subsamples_by_label_with_the_random_source_that_shuffled() -> None:
-    labels = [random.Random(n).choice(["b", "a", ""]) for n in range(60)]
-    source = random.Random(42)
-    order = list(range(60))
-    source.shuffle(order)
-    sides = order[:48], order[48:]
-    expected = []
-    for side in sides:
-        groups: dict[str, list[int]] = {}
-        for at in side:
-            groups.setdefault(labels[at] or "unknown", []).append(at)
-        kept = [
-            at
-            for name in sorted(groups)
-            for at in source.sample(groups[name], max(1, int(len(groups[name]) * 0.5)))
-        ]
-        source.shuffle(kept)
-        expected.append(kept)
-    assert list(subsampled(sides, labels, 0.5, 42, shuffled=60)) == expected
 
 
 def test_caps_of_sita_mode_count_as_left_out(tmp_path: Path) -> None:
