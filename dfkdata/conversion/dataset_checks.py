@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from dfkdata.conversion.counts import LabelCounts
-from dfkdata.conversion.digest_set import DigestSet
+from dfkdata.conversion.duplicates import DigestSet
 from dfkdata.conversion.options import ConvertOptions
 from dfkdata.rows.messages import before_answer
 from dfkdata.rows.record import Record, RowError

@@ -19,11 +19,11 @@ from typing import Any, Protocol
 import msgspec
 
 from dfkdata.conversion import selection
-from dfkdata.conversion.splits import SPLITS, Splitter
-from dfkdata.conversion.writer import CODE, SplitWriter
+from dfkdata.conversion.output_folder import SplitWriter
+from dfkdata.conversion.splits import CODE, SPLITS, Splitter
 from dfkdata.rows.messages import PlainMeta, PlainRow
 from dfkdata.rows.record import Record, Reject, RowError
-from dfkdata.validation import conversation, text
+from dfkdata.validation import conversation
 
 _WAITING_BYTES = 1 << 17
 _Waiting = tuple[Any, str, str, bool, bytes, str, str, str]
@@ -76,14 +76,16 @@ class PlainTextBatcher:
         group = item.group if self._group_by is None else selection.text(raw, self._group_by)
         if not question or item.gold is not None or group is None:
             return False
-        if text.may_be_damaged(item.messages[-1]["content"][0]["text"]):
+        if conversation.may_be_damaged(item.messages[-1]["content"][0]["text"]):
             return False
         try:
             turns = self._encode(item.messages)
             self._encode((item.source, item.id, group))
         except UnicodeEncodeError:
             return False
-        if text.may_hold_control_token(turns) or not (turns.isascii() or text.is_normal(turns.decode())):
+        if conversation.may_hold_control_token(turns) or not (
+            turns.isascii() or conversation.is_normal(turns.decode())
+        ):
             return False
         split = fixed or item.split or ""
         self._waiting.append((raw, item.source, item.id, item.keyed, turns, question, group, split))

@@ -1,6 +1,10 @@
-"""Write the output folder: files lie beside their final place and are moved there when everything is done.
+"""Write the output folder: each row in the file of its split, copies apart, the manifest last.
+
+How it works: files lie beside their final place and are moved there when everything is done. A training row of
+which a held-out copy comes later (`duplicates`) leaves its file again at the end.
 
 Guarantees:
+    - No row is written twice and none is lost; files are written in the order in which rows come.
     - A killed run leaves the previous result or no manifest, never half a result with a manifest.
     - Two runs never write into one folder at once.
     - `manifest.json` is written last and names every other file with its hash.
@@ -10,8 +14,9 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import compress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +28,11 @@ from dfkdata.common.hashing import file_sha256
 from dfkdata.common.json_files import encode
 from dfkdata.common.jsonl import JsonlWriter
 from dfkdata.common.locks import LOCK
+from dfkdata.conversion import splits
+from dfkdata.conversion.counts import RunCounts
+from dfkdata.conversion.duplicates import EVICTS, NEW, DuplicateCheck
+from dfkdata.rows.record import Record, Reject
+from dfkdata.validation.rules import RuleWarning
 
 MANIFEST = "manifest.json"
 PARTIAL = ".partial"
@@ -194,3 +204,112 @@ def file_facts(path: Path, name: str) -> dict[str, Any]:
         return {"path": name, "bytes": path.stat().st_size, "sha256": file_sha256(path)}
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+_DIGESTS = "train.digests"
+
+
+class SplitWriter:
+    """Hold the files of one conversion while they are written, and count the rows in `out` and `duplicates`.
+
+    Attributes:
+        files: Split -> its file.
+        duplicates: Copies of earlier rows.
+        quarantine: Rejected rows.
+        warnings: Broken rules that let a row through, one line a row.
+    """
+
+    def __init__(self, folder: Folder, counts: RunCounts) -> None:
+        self._folder, self._counts = folder, counts
+        self.files = {name: folder.lines(f"{name}.jsonl") for name in splits.SPLITS}
+        self.duplicates = folder.lines("duplicates.jsonl")
+        self.quarantine = folder.lines("quarantine.jsonl")
+        self.warnings = folder.lines("warnings.jsonl")
+        self._digests = (folder.partial / _DIGESTS).open("wb", buffering=1 << 20)
+        self._copies = DuplicateCheck()
+
+    def reject(self, reject: Reject) -> None:
+        """Write a row to the quarantine."""
+        self.quarantine.put(reject)
+        self._counts.rows["quarantined"] += 1
+        self._counts.rejects.add(reject)
+
+    def warn(self, warning: RuleWarning) -> None:
+        """Count a broken rule that let its rows through, and write a line for each."""
+        lines = warning.lines()
+        self._counts.warnings.add(warning, len(lines))
+        for line in lines:
+            self.warnings.put(line)
+
+    def takes(self, raw: Any, record: Record, row: dict[str, Any], digest: bytes, split: str) -> bool:
+        """Return whether a row is to be written; a copy of an earlier one goes to the duplicates instead.
+
+        Raises:
+            RowError: An earlier row has the same key of the source.
+        """
+        found = self._copies.check(record, digest, split)
+        if found == NEW:
+            return True
+        self._counts.rows["duplicates"] += 1
+        if found != EVICTS:
+            self.duplicates.put({"source": record.source, "id": row["id"], "kept": found, "raw": raw})
+            return False
+        self._counts.rows["out"] -= 1
+        self._counts.labels.remove(
+            row["meta"], "train"
+        )  # its turns, and so its labels, are those of this row
+        return True
+
+    def all_new(self, digests: Sequence[bytes], codes: Sequence[int]) -> bool:
+        """Return whether no row was like any of these and they differ; see `DuplicateCheck.all_new`."""
+        return self._copies.all_new(digests, codes)
+
+    def put(self, row: Any, digest: bytes, split: str) -> None:
+        """Write a row that was taken."""
+        self.files[split].put(row)
+        if split == "train":
+            self._digests.write(digest)
+        self._counts.rows["out"] += 1
+
+    def put_all(self, rows: Sequence[Any], digests: Sequence[bytes], codes: Sequence[int]) -> None:
+        """Write rows that were taken; arguments as in `all_new`."""
+        for code in set(codes):
+            chosen = [other == code for other in codes]
+            self.files[splits.SPLITS[code]].put_all(list(compress(rows, chosen)))
+            if code == splits.CODE["train"]:
+                self._digests.write(b"".join(compress(digests, chosen)))
+        self._counts.rows["out"] += len(rows)
+
+    def close(self) -> list[int]:
+        """Finish all files but the duplicates; return the places (from 0) of rows that left train.jsonl."""
+        self._digests.close()
+        for file in self.files.values():
+            file.close()
+        self.quarantine.close()
+        evicted, self._copies = (
+            self._copies.evicted,
+            DuplicateCheck(),
+        )  # what is compared next needs the memory
+        places = self._evict(evicted) if evicted else []
+        (self._folder.partial / _DIGESTS).unlink()
+        return places
+
+    def _evict(self, evicted: set[int]) -> list[int]:
+        """Move training copies of held-out rows from train.jsonl to duplicates.jsonl; return their places."""
+        path = self.files["train"].path
+        old = path.rename(path.with_suffix(".before"))
+        train, places = self._folder.lines("train.jsonl"), []
+        with old.open("rb") as lines, path.with_name(_DIGESTS).open("rb") as digests:
+            for place, line in enumerate(lines):
+                if int.from_bytes(digests.read(8)) not in evicted:
+                    train.put_line(line)
+                    continue
+                places.append(place)
+                row = msgspec.json.decode(line)
+                source, name = row.get("meta", {}).get("source", ""), row.get("id", "")
+                copy = {"source": source, "id": name, "kept": "held out", "raw": row}
+                self.duplicates.put(copy)
+        train.close()
+        old.unlink()
+        self.files["train"] = train
+        return places

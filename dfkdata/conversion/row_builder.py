@@ -20,8 +20,7 @@ from dfkdata.media.resolver import MediaResolver, store_picture
 from dfkdata.rows.messages import answer_turn, training_row
 from dfkdata.rows.record import Record, RowError
 from dfkdata.schemas import Label
-from dfkdata.validation import text as texts
-from dfkdata.validation.conversation import check_conversation
+from dfkdata.validation import conversation
 from dfkdata.validation.gold import bind_gold
 from dfkdata.validation.rules import RowReport
 
@@ -74,12 +73,14 @@ class RowBuilder:
             record, pictures = self._pictures(record, report, media)
         row = self._row(record, spelt)
         files = self._files(record, row, pictures) if pictures or record.videos or record.audios else None
-        check_conversation(row, report)
-        texts.check_answers(record, row["messages"], report)
+        conversation.check_conversation(row, report)
+        conversation.check_answers(record, row["messages"], report)
         if self._checks.needs_rows:
             self._checks.check_row(row, record, files, report)
         turns: bytes = self._encode(row["messages"])
-        texts.check_control_tokens(turns + self._encode(row["tools"]) if "tools" in row else turns, report)
+        conversation.check_control_tokens(
+            turns + self._encode(row["tools"]) if "tools" in row else turns, report
+        )
         digest = reader.turns_digest(turns, row.get("tools"), row.get("chat_template_kwargs"))
         if not record.id:
             row["id"] = digest.hex()
@@ -157,11 +158,11 @@ class RowBuilder:
         self, row: dict[str, Any], turns: bytes, digest: bytes, report: RowReport
     ) -> tuple[bytes, bytes]:
         """Return the turns in Unicode normal form C and their digest; the row changes with them."""
-        text = texts.normalised(turns.decode(), report)
+        text = conversation.normalised(turns.decode(), report)
         if text is None:
             return turns, digest
         row["messages"] = msgspec.json.decode(text)
-        row["meta"] = msgspec.json.decode(texts.nfc(self._encode(row["meta"]).decode()))
+        row["meta"] = msgspec.json.decode(conversation.nfc(self._encode(row["meta"]).decode()))
         return text.encode(), reader.turns_digest(
             text.encode(), row.get("tools"), row.get("chat_template_kwargs")
         )

@@ -19,10 +19,10 @@ from dfkdata.conversion.dataset_checks import DatasetChecks
 from dfkdata.conversion.decode_pool import DecodedPair, ImageDecodePool
 from dfkdata.conversion.fast_path import PlainTextBatcher
 from dfkdata.conversion.job import ConversionJob
+from dfkdata.conversion.output_folder import SplitWriter
 from dfkdata.conversion.row_builder import BuiltRow, RowBuilder
 from dfkdata.conversion.selection import RowFilter, lookup
 from dfkdata.conversion.sita_split import SitaSplit
-from dfkdata.conversion.writer import CODE, SplitWriter
 from dfkdata.media.resolver import MediaResolver
 from dfkdata.rows.messages import PlainRow
 from dfkdata.rows.record import Record, Reject, RowError
@@ -54,7 +54,7 @@ class ConversionRun:
         )
         self.leakage = _leakage_check(job, self.rules)
         self.writes_extra = hasattr(job.export, "extra_files")
-        self.columns: dict[str, set[str]] = {split: set() for split in CODE}
+        self.columns: dict[str, set[str]] = {split: set() for split in splits.SPLITS}
         self._rejected: list[Any] = []  # the first raw rows that were rejected
 
     def run(self) -> dict[str, Any]:
@@ -187,7 +187,7 @@ class ConversionRun:
             self.counts.images.add(picture)
         if self.leakage is not None:
             pictures = [*zip(record.images, (one.digest for one in built.pictures), strict=True)]
-            self.leakage.add(CODE[split], record, built.group, digest[0], pictures, hashes)
+            self.leakage.add(splits.CODE[split], record, built.group, digest[0], pictures, hashes)
 
     def _own_split(self, raw: Any) -> str | None:
         column = self.job.options.split_column

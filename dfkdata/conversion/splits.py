@@ -17,6 +17,9 @@ from dfkdata.common.errors import ConfigError
 from dfkdata.rows.record import RowError
 
 SPLITS = ("train", "validation", "test")
+CODE = {name: code for code, name in enumerate(SPLITS)}
+"""Split -> its place in `SPLITS`."""
+
 NAMES = {
     **{name: name for name in SPLITS},
     **{name: "train" for name in ("training", "latih")},

@@ -16,10 +16,9 @@ from dfkdata.conversion import detection, reader
 from dfkdata.conversion.label_map import read_labels, with_labels
 from dfkdata.rows.messages import training_row
 from dfkdata.rows.record import Record, Reject, RowError
-from dfkdata.validation.conversation import check_conversation
+from dfkdata.validation.conversation import check_control_tokens, check_conversation
 from dfkdata.validation.gold import bind_gold
 from dfkdata.validation.rules import RuleReporter
-from dfkdata.validation.text import check_control_tokens
 
 
 def preview(

@@ -24,7 +24,7 @@ from dfkdata.common.errors import DataError
 from dfkdata.common.hashing import file_sha256
 from dfkdata.common.plugins import suggestion
 from dfkdata.rows.messages import load_rows
-from dfkdata.validation.text import control_token
+from dfkdata.validation.conversation import control_token
 from dfkeval.models.rendering import thinks
 from dfktrain.config.stage import LabelWeights, Resample, Stage
 from dfktrain.data import masking, row_schema

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dfkdata.conversion.digest_set import DigestSet
+from dfkdata.conversion.duplicates import DigestSet
 
 KEY = (1 << 64) - 4
 

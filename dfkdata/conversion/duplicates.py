@@ -1,8 +1,11 @@
-"""Find duplicates: store 62-bit digests of rows, each with two bits of payload, in at most 16 bytes a row.
+"""Find rows that are copies of earlier ones, and rows that share a key.
 
-How it works: a dict while it is small, since nothing in Python is faster. Beyond `SMALL` entries, 64
-open-addressing arrays grow one at a time, so that growing never doubles the memory. An entry's place is
-proportional to its digest, so a table is nearly sorted and is laid out anew in one pass.
+How it works: 8 bytes over its turns and media identify a row (`row_builder`, `fast_path`). `DigestSet` stores 62
+bits of them, with two bits that say where the row went, in at most 16 bytes a row: a dict while it is small,
+since nothing in Python is faster; beyond `SMALL` entries, 64 open-addressing arrays that grow one at a time, so
+that growing never doubles the memory. An entry's place is proportional to its digest, so a table is nearly
+sorted and is laid out anew in one pass.
+
 Among n rows, two different ones share a digest with a probability of n² / 2**63, about one in a million for
 three million rows. The row that is taken for a duplicate is still written, whole, to duplicates.jsonl."""
 
@@ -10,11 +13,87 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
+from hashlib import sha256
+from struct import unpack
+
+from dfkdata.conversion.splits import CODE, SPLITS
+from dfkdata.rows.record import Record, RowError
 
 SMALL = 250_000
 _SHARDS = 64
 _SPARE = 64  # slots behind the last home, for the cluster at the end
 _KEY = (1 << 64) - 4  # the digest's bits; the low two carry the payload
+
+NEW = "new"
+"""No earlier row is the same."""
+
+EVICTS = "evicts"
+"""The row is held out and takes the place of a training row."""
+
+_TRAIN = CODE["train"]
+_NOWHERE = 3
+"""In the place of a split: the row was seen, but is written nowhere."""
+
+
+class DuplicateCheck:
+    """Say of each row whether an earlier one is the same, and which of the two stays.
+
+    The earlier row stays, unless it is a training row and the copy is held out.
+
+    Attributes:
+        evicted: Digests of training rows that leave their file because a held-out row is the same.
+    """
+
+    def __init__(self) -> None:
+        self._rows, self._keys, self._keyed_rows = DigestSet(), DigestSet(), DigestSet()
+        self.evicted: set[int] = set()
+
+    def check(self, record: Record, digest: bytes, split: str) -> str:
+        """Say what becomes of a row.
+
+        Args:
+            record: The row's record, for its key.
+            digest: 8 bytes that identify the row.
+            split: Where it is to be written.
+
+        Returns:
+            `NEW`, `EVICTS`, or the split of the earlier row that is the same and stays.
+
+        Raises:
+            RowError: An earlier row has the same key of the source.
+        """
+        number = int.from_bytes(digest)
+        before = self._rows.put(number, CODE[split])
+        if before is None or before == _NOWHERE:
+            if record.keyed:  # a copy of a row whose key is taken is no copy of a written one
+                self._rows.change(number, _NOWHERE)
+                self._check_key(record.id, digest)
+            self._rows.change(number, CODE[split])
+            return NEW
+        if before != _TRAIN or split == "train":
+            return SPLITS[before]
+        if record.keyed:
+            self._check_key(record.id, digest, evicts=True)
+        self.evicted.add(number)
+        self._rows.change(number, CODE[split])
+        return EVICTS
+
+    def all_new(self, digests: Sequence[bytes], codes: Sequence[int]) -> bool:
+        """Return whether no row was like any of these and they differ; then they count as seen.
+
+        Args:
+            digests: 8 bytes a row.
+            codes: `CODE` of each row's split.
+        """
+        return self._rows.put_new(unpack(f">{len(digests)}Q", b"".join(digests)), codes)
+
+    def _check_key(self, name: str, digest: bytes, *, evicts: bool = False) -> None:
+        """Raise `RowError` for a key that was there before, unless it belongs to the very copy that goes."""
+        key, row = (sha256(one).digest()[:8] for one in (name.encode(), digest + name.encode()))
+        known = self._keyed_rows.put(int.from_bytes(row), 0) is not None
+        if not (evicts and known) and self._keys.put(int.from_bytes(key), 0) is not None:
+            hint = "give each row a key of its own, or leave the key out"
+            raise RowError("ID_TWICE", f"another row has the id {name!r}", path="id", value=name, hint=hint)
 
 
 class DigestSet:
