@@ -63,7 +63,8 @@ def convert(input: sources.Input, out: str | Path, options: ConvertOptions) -> S
     that broke a rule and was written all the same) and manifest.json.
 
     Args:
-        input: File, folder, pattern, zip or tar, hf://datasets/ORG/NAME@REV, or rows in memory.
+        input: File, folder, pattern, zip or tar, hf://datasets/ORG/NAME@REV, or rows in memory; a mapping such
+            as `datasets.DatasetDict` keeps its splits.
         out: Folder to write.
         options: The fields of `ConvertOptions`, as keywords: `format` is required, `to`, `schema`, `images`,
             `validation`, `test`, `rules` and the others have defaults.

@@ -10,7 +10,7 @@ equally well and would read the rows differently are an error that names both.""
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -119,9 +119,14 @@ def _first_rows(
 ) -> tuple[sources.Input, list[sources.Row]]:
     """Return the input and its first rows; what was taken from an iterator is put back before it."""
     looked: sources.Input = input
-    if not isinstance(input, str | Path) and iter(input) is input:
-        looked = list(islice(input, ROWS))
-        input = chain(looked, input)
+    if isinstance(input, Mapping):
+        pairs = {name: _looked(rows) for name, rows in input.items()}
+        looked, input = (
+            {name: one for name, (one, _) in pairs.items()},
+            {name: rest for name, (_, rest) in pairs.items()},
+        )
+    elif not isinstance(input, str | Path):
+        looked, input = _looked(input)
     with TemporaryDirectory(prefix="dfk-detect-") as store:
         parts = sources.parts(looked, store=Path(store), config=config, split=split, csv=csv, data_only=True)[
             :_PARTS
@@ -129,6 +134,14 @@ def _first_rows(
         share = ROWS // len(parts)
         rows = [row for part in parts for row in _some(sources.rows(part, columns), share)]
     return input, rows
+
+
+def _looked(rows: Iterable[Any]) -> tuple[Iterable[Any], Iterable[Any]]:
+    """Return rows to look at and the rows to convert: the same, unless they can be taken only once."""
+    if iter(rows) is not rows:
+        return rows, rows
+    first = list(islice(rows, ROWS))
+    return first, chain(first, rows)
 
 
 def _some(rows: Iterable[sources.SourcedRow], number: int) -> list[sources.Row]:

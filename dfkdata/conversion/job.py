@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 
@@ -33,6 +34,7 @@ class ConversionJob:
         schema: The output schema; None if the rows carry their own turns.
         splitter: The split by hash.
         conditions: What a raw row has to fulfil to take part.
+        own_splits: Splits that the input itself names, by our names.
     """
 
     options: ConvertOptions
@@ -45,11 +47,36 @@ class ConversionJob:
     schema: schemas.Schema | None
     splitter: HashSplit
     conditions: tuple[selection.Condition, ...]
+    own_splits: frozenset[str] = frozenset()
 
     @property
     def fixed_splits(self) -> set[str]:
-        """Splits that come from files of their own."""
-        return {split for _, split in self.inputs if split is not None}
+        """Splits that come from files of their own, or that the input names."""
+        return {split for _, split in self.inputs if split is not None} | self.own_splits
+
+    def with_own_splits(self, parts: Iterable[sources.Part]) -> ConversionJob:
+        """Return this job with the splits that parts of the input name, in place of shares.
+
+        Raises:
+            ConfigError: An option fixes the split, too.
+        """
+        own = frozenset(part.split for part in parts if part.split is not None)
+        if not own:
+            return self
+        options = self.options
+        also = {
+            "--split-column": options.split_column,
+            "--validation-file and --test-file": options.has_split_files,
+            "--split sita": options.split == "sita",
+            "--stratify": options.stratify,
+        }
+        if both := [name for name, given in also.items() if given]:
+            named = ", ".join(sorted(own))
+            raise ConfigError(
+                f"the input has splits of its own ({named}) and {both[0]} fixes them, too; leave it out"
+            )
+        options = options.model_copy(update={"validation": 0.0, "test": 0.0})
+        return replace(self, options=options, splitter=HashSplit(options.seed, 0.0, 0.0), own_splits=own)
 
     def parts(self) -> list[tuple[sources.Part, str | None]]:
         """Return the parts of all inputs, each with the split that its input fixes.
@@ -59,7 +86,7 @@ class ConversionJob:
         config, hub_split = self.options.hub_config, self.options.hub_split
         csv = sources.CsvOptions(self.options.encoding, self.options.delimiter)
         return [
-            (part, split)
+            (part, split or part.split)
             for source, split in self.inputs
             for part in sources.parts(source, store=store, config=config, split=hub_split, csv=csv)
         ]

@@ -75,7 +75,7 @@ def read(
     check_folder(images)
     parts = sources.parts(input, store=keep, csv=csv)
     return (
-        _named(item, raw)
+        _named(item, raw, part.split)
         for part in parts
         for raw, item in pairs(part, module, bound, media_for(part, images, keep))
     )
@@ -99,10 +99,12 @@ def media_for(part: sources.Part, images: str | Path | None, store: Path | None)
     return MediaResolver((Path(images) if images is not None else part.root,), store)
 
 
-def _named(item: Record | Reject, raw: Any) -> Record | Reject:
+def _named(item: Record | Reject, raw: Any, split: str | None) -> Record | Reject:
     """Name a record by its content if its format left that open; one that breaks a strict rule is a reject here."""
     if isinstance(item, Reject):
         return item
+    if split is not None:
+        item = replace(item, split=split)
     for warning in item.warnings:
         if rule_of(warning.code).default == "quarantine":
             return warning.reject(item.source, raw)

@@ -42,7 +42,8 @@ class ConversionRun:
     """
 
     def __init__(self, job: ConversionJob) -> None:
-        self.job = job
+        self._parts = job.parts()
+        self.job = job = job.with_own_splits(part for part, _ in self._parts)
         self.counts = RunCounts(job.schema)
         self.writer = SplitWriter(job.folder, self.counts)
         self.rules = RuleReporter(job.options.rules, self.writer.warn)
@@ -79,7 +80,7 @@ class ConversionRun:
         return self._close()
 
     def _convert(self, pool: ImageDecodePool | None) -> None:
-        parts = self.job.parts()
+        parts = self._parts
         chooser = RowFilter(self.job.conditions)
         expected = self._look(parts, chooser)
         batcher = PlainTextBatcher(self, self.job.options.group_by) if self._batches() else None

@@ -15,18 +15,11 @@ from typing import Protocol
 
 from dfkdata.common.errors import ConfigError
 from dfkdata.rows.record import RowError
+from dfkdata.rows.split_names import NAMES, fold
+from dfkdata.rows.split_names import SPLITS as SPLITS
 
-SPLITS = ("train", "validation", "test")
 CODE = {name: code for code, name in enumerate(SPLITS)}
 """Split -> its place in `SPLITS`."""
-
-NAMES = {
-    **{name: name for name in SPLITS},
-    **{name: "train" for name in ("training", "latih")},
-    **{name: "validation" for name in ("val", "valid", "dev", "eval", "restval")},
-    **{name: "test" for name in ("testing", "uji")},
-}
-"""What sources call their splits -> our name. Karpathy's caption splits call some training rows `restval`."""
 
 
 class Splitter(Protocol):
@@ -134,7 +127,7 @@ def named(value: object, column: str) -> str:
     Raises:
         RowError: The value names no split.
     """
-    name = NAMES.get(value.strip().lower()) if isinstance(value, str) else None
+    name = fold(value) if isinstance(value, str) else None
     if name is None:
         hint = f"write one of {', '.join(sorted(NAMES))}"
         raise RowError("SPLIT_UNKNOWN", f"{column} names no split", path=column, value=value, hint=hint)

@@ -12,7 +12,7 @@ Guarantees:
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,8 @@ from typing import Any
 from dfkdata.common.errors import ConfigError, DataError
 from dfkdata.common.hashing import file_sha256
 from dfkdata.rows.record import Reject, Row, RowError
-from dfkdata.sources import _csv, _json
+from dfkdata.rows.split_names import folded
+from dfkdata.sources import _arrow, _csv, _json
 from dfkdata.sources._dialect import Columns, CsvOptions, check_delimiter, check_encoding
 from dfkdata.sources._files import open_unpacked, parquet_rows, plain, seekable
 from dfkdata.sources._rejects import SourcedRow, as_row, check_encodable, unencodable
@@ -41,12 +42,12 @@ __all__ = [
     "unencodable",
 ]
 
-KINDS = (".csv", ".json", ".jsonl", ".ndjson", ".parquet")
+KINDS = (".csv", ".json", ".jsonl", ".ndjson", ".parquet", ".arrow")
 PACKED = ("", ".gz", ".zst")
 SUFFIXES = tuple(kind + packed for kind in KINDS for packed in PACKED)
 
 Input = str | Path | Iterable[Any]
-"""A file, a folder, a pattern, hf://datasets/ORG/NAME@REV, or rows in memory."""
+"""A file, a folder, a pattern, hf://datasets/ORG/NAME@REV, rows in memory, or a mapping: split -> rows in memory."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ class Part:
         memory: The rows in memory.
         csv: How it is written if it is CSV.
         facts: How it was read; filled while a CSV file is read.
+        split: The split that the source itself puts its rows in; None leaves it to the splitter.
         fetched: Whether it comes from an archive or the Hub, and may not name folders outside its own.
     """
 
@@ -69,6 +71,7 @@ class Part:
     memory: Iterable[Any] = ()
     csv: CsvOptions = field(default_factory=CsvOptions)
     facts: dict[str, Any] = field(default_factory=dict, compare=False)
+    split: str | None = None
     fetched: bool = False
 
 
@@ -84,7 +87,8 @@ def parts(
     """Return the parts of an input, with files sorted by name.
 
     Args:
-        input: A file, a folder, a pattern, hf://datasets/ORG/NAME@REV, or rows in memory.
+        input: A file, a folder (of files, or as `save_to_disk` of `datasets` writes it), a pattern,
+            hf://datasets/ORG/NAME@REV, rows in memory, or a mapping: split -> rows in memory.
         store: The folder into which archives are unpacked; None refuses archives.
         config: The configuration of a data set on the Hub.
         split: Its split.
@@ -92,7 +96,7 @@ def parts(
         data_only: Whether archives are unpacked without their pictures.
 
     Raises:
-        ConfigError: If there is no data file, or none that `csv` could be about.
+        ConfigError: If there is no data file, or none that `csv` could be about, or a split has no known name.
         DataError: If an archive is broken, or the Hub does not answer.
     """
     found = _parts(input, store, config, split, SUFFIXES if data_only else ("",))
@@ -114,6 +118,9 @@ def _shown(input: Input) -> str:
 def _parts(
     input: Input, store: Path | None, config: str | None, split: str | None, unpacks: tuple[str, ...]
 ) -> list[Part]:
+    if isinstance(input, Mapping):
+        splits = _own_splits(input, "the data set")
+        return [Part(name, Path.cwd(), memory=rows, split=splits[name]) for name, rows in input.items()]
     if not isinstance(input, str | Path):
         return [Part("memory", Path.cwd(), memory=input)]
     if str(input).startswith(HUB):
@@ -123,7 +130,7 @@ def _parts(
         return [Part(file.relative_to(folder).as_posix(), folder, file, fetched=True) for file in files]
     path = Path(input)
     if path.is_dir():
-        return _folder(path, path)
+        return _saved(path) or _folder(path, path)
     if path.is_file():
         if path.name.lower().endswith(ARCHIVES):
             return _unpacked(path, store, unpacks)
@@ -134,6 +141,26 @@ def _parts(
         if matches:
             return [Part(file.relative_to(base).as_posix(), base, file) for file in matches]
     raise ConfigError(f"{input}: no such file or folder, and no file matches it as a pattern")
+
+
+def _own_splits(names: Iterable[str], where: str) -> dict[str, str | None]:
+    """Return name -> our name for the splits of one input; a training split alone leaves the split open."""
+    splits: dict[str, str | None] = {**folded(names, where)}
+    return dict.fromkeys(splits) if [*splits.values()] == ["train"] else splits
+
+
+def _saved(folder: Path) -> list[Part]:
+    """Return the parts of a folder that `save_to_disk` of the `datasets` library wrote; none for others."""
+    places = _arrow.saved_splits(folder)
+    if places is None:
+        files = _arrow.saved_files(folder) if _arrow.is_saved(folder) else []
+        return [Part(file.name, folder, file) for file in files]
+    splits = _own_splits(places, str(folder))
+    return [
+        Part(f"{name}/{file.name}", folder, file, split=splits[name])
+        for name, place in places.items()
+        for file in _arrow.saved_files(place)
+    ]
 
 
 def exists(input: str | Path) -> bool:
@@ -161,10 +188,17 @@ def _folder(folder: Path, root: Path) -> list[Part]:
     """Return the data files at and below a folder, less what a conversion set aside and finished conversions
     that lie below."""
     files = (file for file in folder.rglob("*") if file.name.lower().endswith(SUFFIXES) and file.is_file())
-    data = sorted(file for file in files if file.name not in _OURS and not _is_output(file.parent, folder))
+    data = sorted(file for file in files if not _is_about_rows(file) and not _is_output(file.parent, folder))
     if not data:
         raise ConfigError(f"{folder}: no data file in this folder; data files end in {', '.join(KINDS)}")
     return [Part(file.relative_to(root).as_posix(), root, file) for file in data]
+
+
+def _is_about_rows(file: Path) -> bool:
+    """Return whether a file beside rows describes them: ours, and what the `datasets` library writes."""
+    if file.name in _OURS:
+        return True
+    return file.name in _arrow.SAVED and any(True for _ in file.parent.glob("**/*.arrow"))
 
 
 def _is_output(folder: Path, top: Path) -> bool:
@@ -211,8 +245,8 @@ def _kind(part: Part) -> str | None:
 
 
 def _read(part: Part, path: Path, kind: str, columns: Columns) -> Iterator[SourcedRow]:
-    if kind == ".parquet":
-        yield from parquet_rows(path, part.name)
+    if kind in (".parquet", ".arrow"):
+        yield from (parquet_rows if kind == ".parquet" else _arrow.arrow_rows)(path, part.name)
         return
     try:
         if kind == ".csv":
@@ -232,7 +266,7 @@ def _read(part: Part, path: Path, kind: str, columns: Columns) -> Iterator[Sourc
 
 def _memory(rows: Iterable[Any], name: str) -> Iterator[SourcedRow]:
     """Yield rows in memory, such as a `datasets.Dataset`: mappings whose pictures may be Pillow images."""
-    for number, row in enumerate(rows, start=1):
+    for number, row in enumerate(_arrow.memory_rows(rows), start=1):
         source = f"{name}:{number}"
         try:
             value = plain(row)

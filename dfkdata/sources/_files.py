@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from dfkdata.common.errors import DataError, missing_package
+from dfkdata.sources import _features
 from dfkdata.sources._rejects import SourcedRow
 
 
@@ -66,11 +67,12 @@ def parquet_rows(path: Path, name: str) -> Iterator[SourcedRow]:
         raise missing_package("reading Parquet", "pyarrow", "parquet") from error
     try:
         file = pyarrow.parquet.ParquetFile(path)
+        read = _features.reader(_features.of_schema(file.schema_arrow.metadata))
         number = 0
         for batch in file.iter_batches(batch_size=256):
             for row in batch.to_pylist():
                 number += 1
-                yield plain(row), f"{name}:{number}"
+                yield plain(read(row) if read is not None else row), f"{name}:{number}"
     except (pyarrow.ArrowInvalid, OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: not a whole Parquet file ({error}); fetch it again") from error
 
