@@ -17,8 +17,7 @@ from dfkdata.common.hashing import content_id
 from dfkdata.formats import Fit, Likeness, Row
 from dfkdata.formats._conversation_row import messages_record
 from dfkdata.formats._likeness import turns
-from dfkdata.rows.record import Record, Reject, RowError
-from dfkdata.rows.scaffold import Scaffold
+from dfkdata.rows.record import Record, Reject, RowError, Scaffold
 
 SCHEMA: str | None = "caption"
 COLUMNS = (frozenset({"messages", "tools"}),)

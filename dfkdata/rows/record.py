@@ -7,7 +7,7 @@ leaves the package: conversion turns it into a `Reject` with file, line and the 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -136,3 +136,10 @@ def shorten(value: Any) -> str:
     text = value if isinstance(value, str) else repr(value)
     text = " ".join(text.split())
     return text if len(text) <= EXCERPT_CHARS else text[: EXCERPT_CHARS - 1] + "…"
+
+
+class Scaffold(NamedTuple):
+    """What an adapter must be asked with: system text and tool definitions."""
+
+    system: str
+    tools: list[dict[str, Any]]

@@ -12,7 +12,8 @@ from dfkdata.rows.messages import before_answer
 from dfkdata.schemas import Schema
 from dfkeval import backends
 from dfkeval.backends import Backend
-from dfkeval.evaluation import likelihood, scaffold
+from dfkeval.evaluation import likelihood
+from dfkeval.evaluation.rows import config_scaffold, scaffolded_row
 from dfkeval.models import metadata
 from dfkeval.reports import trackers
 from dfkeval.runs.config import EvalConfig
@@ -121,7 +122,7 @@ def check_metadata(config: EvalConfig, schema: Schema, first_row: Mapping[str, A
     trained = metadata.read(folder) if folder is not None else None
     if trained is None:
         return
-    row = scaffold.of_row(first_row, scaffold.read_if_given(config.scaffold, schema))
+    row = scaffolded_row(first_row, config_scaffold(config, schema))
     asked = {
         "schema": schema.name,
         "form": schema.variant,

@@ -1,22 +1,91 @@
-"""Read and check the rows of an evaluation, and make them into items."""
+"""Read and check the rows of an evaluation, put a scaffold in place of their own, and make them into items.
+
+A scaffold is the system text and the tool definitions that an adapter was trained with. An adapter of this
+project carries both in its `dfk.json`; for a foreign one they stand in the data that it was trained on, a
+`task_1` file (`--scaffold`). If neither is given, the row's own count.
+
+Guarantees:
+
+- `run`, `predict` and `serve` share one rule: a scaffold replaces the system turn and the tools of every
+  prompt and nothing else.
+- A scaffold that differs from the `dfk.json` beside it is refused, and so is a tool that the schema does not
+  read."""
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from dfkdata.common.errors import DataError
+from dfkdata.common.errors import ConfigError, DataError
 from dfkdata.common.hashing import file_sha256
+from dfkdata.formats.task_1 import scaffold
 from dfkdata.rows.messages import load_rows
-from dfkdata.schemas import Schema
-from dfkeval.evaluation import scaffold
+from dfkdata.rows.record import Scaffold
+from dfkdata.schemas import Schema, ToolForm
 from dfkeval.evaluation.grading import EvalItem, eval_item, with_draws
+from dfkeval.models import metadata
 from dfkeval.runs.config import EvalConfig
 from dfkeval.types import Request, Sample
+
+Turn = dict[str, Any]
+
+
+def read_scaffold(path: str | Path, schema: Schema) -> Scaffold:
+    """Return the scaffold in a task_1 file.
+
+    Raises:
+        DataError: The file holds none.
+        ConfigError: Its tool is not the one that `schema` reads.
+    """
+    written = scaffold(path)
+    check_tools(written.tools, schema, str(path))
+    return written
+
+
+def card_scaffold(card: metadata.ModelMetadata | None, where: str, schema: Schema) -> Scaffold | None:
+    """Return the scaffold in an adapter's `dfk.json`; None if it holds none. Raises `ConfigError` as
+    `read_scaffold`."""
+    if card is None or (card.system_prompt is None and not card.tools):
+        return None
+    if card.tools:
+        check_tools(card.tools, schema, where)
+    return Scaffold(card.system_prompt or "", card.tools or [])
+
+
+def check_tools(tools: Sequence[Mapping[str, Any]], schema: Schema, where: str) -> None:
+    """Raise `ConfigError` if answers to `tools` could never be read in `schema`."""
+    own = schema.form.name if isinstance(schema.form, ToolForm) else None
+    names = [str((tool.get("function") or {}).get("name")) for tool in tools]
+    if own not in names:
+        reads = f"reads calls of {own!r}" if own else "is answered as text"
+        raise ConfigError(f"{where}: its tools are {', '.join(names)}, and schema {schema.name!r} {reads}")
+
+
+def config_scaffold(config: EvalConfig, schema: Schema) -> Scaffold | None:
+    """Return the scaffold of a configuration; None if it names none. Raises as `read_scaffold`."""
+    return None if config.scaffold is None else read_scaffold(config.scaffold, schema)
+
+
+def scaffolded_row(row: Mapping[str, Any], replacement: Scaffold | None) -> dict[str, Any]:
+    """Return a row with the scaffold's system turn and tools in place of its own."""
+    if replacement is None:
+        return dict(row)
+    tools = replacement.tools or row.get("tools")
+    return {**row, "messages": scaffolded_turns(row["messages"], replacement), "tools": tools}
+
+
+def scaffolded_turns(messages: Sequence[Turn], replacement: Scaffold | None) -> list[Turn]:
+    """Return the turns with the scaffold's system text in front, in place of their own."""
+    turns = list(messages)
+    if replacement is None or not replacement.system:
+        return turns
+    if turns and turns[0].get("role") == "system":
+        turns = turns[1:]
+    return [{"role": "system", "content": [{"type": "text", "text": replacement.system}]}, *turns]
 
 
 def read_rows(config: EvalConfig) -> list[dict[str, Any]]:
@@ -64,9 +133,9 @@ def items_of(rows: Sequence[dict[str, Any]], config: EvalConfig, schema: Schema)
         DataError: Two draws share an id, or the scaffold cannot be read.
         ConfigError: The scaffold's tool is not the one that the schema reads.
     """
-    replacement = scaffold.read_if_given(config.scaffold, schema)
+    replacement = config_scaffold(config, schema)
     items = with_draws(
-        [eval_item(scaffold.of_row(row, replacement), schema) for row in rows], config.sampling.repeats
+        [eval_item(scaffolded_row(row, replacement), schema) for row in rows], config.sampling.repeats
     )
     _check_ids(config.data, [item.request.id for item in items])
     return items

@@ -19,14 +19,13 @@ from dfkdata.common import plugins
 from dfkdata.common.config import Config
 from dfkdata.common.errors import ConfigError, DfkError
 from dfkdata.rows.messages import prompt
-from dfkdata.rows.record import Record
-from dfkdata.rows.scaffold import Scaffold
+from dfkdata.rows.record import Record, Scaffold
 from dfkdata.schemas import Schema, ToolForm
 from dfkeval import backends
 from dfkeval.backends import Backend
 from dfkeval.backends.transformers import Config as LocalModel
-from dfkeval.evaluation import scaffold as scaffolds
 from dfkeval.evaluation.grading import EvalItem, grade, prompt_text
+from dfkeval.evaluation.rows import card_scaffold, read_scaffold, scaffolded_turns
 from dfkeval.inference.backend_options import changed
 from dfkeval.inference.inputs import CHUNK, prompt_fields
 from dfkeval.models import metadata
@@ -181,7 +180,7 @@ class Predictor:
 
     def item(self, record: Record) -> EvalItem:
         """Return what is asked for one record."""
-        messages = scaffolds.applied(prompt(record, self.schema), self.scaffold)
+        messages = scaffolded_turns(prompt(record, self.schema), self.scaffold)
         tools = record.tools if record.tools is not None else self.schema.tools
         if self.scaffold is not None and self.scaffold.tools:
             tools = self.scaffold.tools
@@ -240,8 +239,8 @@ def _scaffold(
     path: str | Path | None, trained: metadata.ModelMetadata | None, where: str, schema: Schema
 ) -> Scaffold | None:
     if path is None:
-        return scaffolds.of_card(trained, where, schema)
-    own = scaffolds.read(path, schema)
+        return card_scaffold(trained, where, schema)
+    own = read_scaffold(path, schema)
     if trained is not None:
         metadata.check_matches(trained, where, {"system_prompt": own.system, "tools": own.tools})
     return own

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from dfkdata.common.config import C, Config
 from dfkdata.common.errors import ConfigError
-from dfkdata.schemas import Role, Schema
+from dfkdata.schemas import Label, Role, Schema
 from dfkeval.types import Sample
 
 Floats = NDArray[np.float64]
@@ -215,3 +215,17 @@ def f1(hit: Floats, wrong: Floats, missed: Floats) -> Floats:
         [0.667]
     """
     return ratio(2 * hit, 2 * hit + wrong + missed)
+
+
+def slug(label: str) -> str:
+    """Return the label as part of a value's name."""
+    return label.lower().replace(" ", "_")
+
+
+def canonical(value: Mapping[str, object] | None, field: str, role: object) -> str | None:
+    """Return the canonical label of an answer; None for none or one outside the set."""
+    text = None if value is None else value.get(field)
+    if not isinstance(text, str) or not isinstance(role, Label):
+        return None
+    resolved = role.labels.resolve(text)
+    return resolved.label if resolved else None

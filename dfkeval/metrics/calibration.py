@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from dfkdata.schemas import Label
 from dfkeval.metrics import Bools, Floats, Measured, Metric, Scoring, column, fields_of, ratio
-from dfkeval.metrics._label_names import canonical, slug
+from dfkeval.metrics._contract import canonical, slug
 from dfkeval.types import Sample
 
 ECE_BINS = 15

@@ -13,7 +13,7 @@ import numpy as np
 
 from dfkdata.schemas import Label
 from dfkeval.metrics import Floats, Measured, Metric, Scoring, column, f1, fields_of, ratio
-from dfkeval.metrics._label_names import canonical, slug
+from dfkeval.metrics._contract import canonical, slug
 from dfkeval.types import Sample
 
 UNPARSED = "<unparsed>"

@@ -22,9 +22,10 @@ from torch import Tensor
 
 from dfkdata.common.errors import DataError
 from dfkdata.media.images import ImageSource, image_name, image_size, open_image
+from dfkdata.rows.messages import check_row
 from dfkeval.models import video
 from dfkeval.models.rendering import render_sample
-from dfktrain.data import masking, row_schema
+from dfktrain.data import masking
 from dfktrain.data.masking import IGNORE, EncodedSample
 
 _MEDIA = {"video": "video", "audio": "audio", "input_audio": "audio", "video_url": "video_url"}
@@ -106,7 +107,7 @@ class Collator:
         Raises:
             DataError: The row cannot be trained on; the message names its id.
         """
-        row_schema.check_row(row)
+        check_row(row)
         self._check_media(row)
         row = next(masking.turns(row))
         images, videos = tuple(row.get("images") or ()), tuple(row.get("videos") or ())

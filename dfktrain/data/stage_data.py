@@ -23,11 +23,11 @@ import msgspec
 from dfkdata.common.errors import DataError
 from dfkdata.common.hashing import file_sha256
 from dfkdata.common.plugins import suggestion
-from dfkdata.rows.messages import load_rows
+from dfkdata.rows.messages import check_row, load_rows
 from dfkdata.validation.conversation import control_token
 from dfkeval.models.rendering import thinks
 from dfktrain.config.stage import LabelWeights, Resample, Stage
-from dfktrain.data import masking, row_schema
+from dfktrain.data import masking
 from dfktrain.data.collator import Collator
 from dfktrain.data.masking import EncodedSample
 
@@ -136,7 +136,7 @@ def _sees(row: dict[str, Any]) -> bool:
 def _row_samples(
     row: dict[str, Any], stage: Stage, collator: Collator, data: StageData
 ) -> Iterator[EncodedSample]:
-    row_schema.check_row(row)
+    check_row(row)
     if not masking.carries_loss(row):
         data.left_out["every assistant turn has the weight 0"] += 1
         return

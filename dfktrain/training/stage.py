@@ -159,7 +159,7 @@ def _trainer(run: RunState, inputs: _StageInputs, batcher: Collator | Packer, pr
     import transformers
 
     from dfktrain.training.callbacks import monitor, trackers
-    from dfktrain.training.callbacks.curves import CurvesCallback
+    from dfktrain.training.callbacks.progress import CurvesCallback
     from dfktrain.training.trainer import AnswerTrainer
 
     stage, folder = inputs.stage, inputs.folder

@@ -131,7 +131,6 @@ KEYWORDS = {
     "dfkeval.models.image_text_processor": "overrides a processor of transformers",
     "dfktrain.data.packing": "wraps kernels of fla and transformers",
     "dfktrain.losses.attach": "overrides a model's forward",
-    "dfktrain.training.callbacks.curves": "overrides a callback of transformers",
     "dfktrain.training.callbacks.monitor": "overrides a callback of transformers",
     "dfktrain.training.callbacks.progress": "overrides a callback of transformers",
     "dfktrain.training.callbacks.trackers": "overrides a callback of transformers",

@@ -15,12 +15,12 @@ from typing import Any, Literal
 from dfkdata import schemas
 from dfkdata.common.errors import ConfigError
 from dfkdata.rows.messages import answer_turn, prompt
-from dfkdata.rows.record import Record
-from dfkdata.rows.scaffold import Scaffold
+from dfkdata.rows.record import Record, Scaffold
 from dfkdata.schemas import ToolForm
 from dfkeval.backends import Backend
-from dfkeval.evaluation import constraints, scaffold
+from dfkeval.evaluation import constraints
 from dfkeval.evaluation.grading import EvalItem, prompt_text
+from dfkeval.evaluation.rows import scaffolded_turns
 from dfkeval.inference.labelling.budget import Prices
 from dfkeval.inference.labelling.files import Rejected
 from dfkeval.inference.predictor import default_sampling
@@ -103,7 +103,7 @@ class Labeller:
 
     def item(self, record: Record) -> EvalItem:
         """Return what the teacher is asked for one row."""
-        messages = scaffold.applied(
+        messages = scaffolded_turns(
             prompt(record, self.schema), Scaffold(self.system, self.schema.tools or [])
         )
         forced = self.tool if self.tool_choice == "forced" and self.backend.capabilities.remote else None

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from dfkeval.metrics import (
     Scoring,
     _bertscore,
-    _label_names,
     _rouge_l,
     answers,
     bertscore,
@@ -23,6 +22,7 @@ from dfkeval.metrics import (
     rouge,
     sita,
 )
+from dfkeval.metrics._contract import slug
 from dfkeval.types import Sample
 from tests.helpers.runs import DFK, LABELS, minilm, sample_of
 
@@ -68,7 +68,7 @@ def test_classification_equals_scikit_learn() -> None:
     for label, value in zip(
         scores["labels"], sklearn.f1_score(gold, said, average=None, **scores), strict=True
     ):
-        assert got[f"f1.{_label_names.slug(label)}"] == pytest.approx(value)
+        assert got[f"f1.{slug(label)}"] == pytest.approx(value)
 
 
 def labelled(index: int, label: str) -> Sample:

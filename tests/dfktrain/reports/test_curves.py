@@ -17,7 +17,7 @@ from dfktrain.reports import curves
 from dfktrain.reports.curves import page, plot
 from dfktrain.reports.curves.diagnosis import FEWEST, diagnose
 from dfktrain.reports.curves.usage import Usage, UsageMeter
-from dfktrain.training.callbacks.curves import PAUSE_S, CurvesCallback
+from dfktrain.training.callbacks.progress import PAUSE_S, CurvesCallback
 from dfktrain.training.run import train
 from tests.helpers.models import text_row, write_rows
 
