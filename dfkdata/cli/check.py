@@ -27,6 +27,7 @@ _FIELDS = (
     "images",
     "delimiter",
     "encoding",
+    "sheet",
     "max_rejects",
     "deep",
 )

@@ -17,7 +17,9 @@ EXAMPLES = examples(
 )
 
 
-@takes_options(("format", "schema_name", "variant", "labels", "images", "options", "delimiter", "encoding"))
+@takes_options(
+    ("format", "schema_name", "variant", "labels", "images", "options", "delimiter", "encoding", "sheet")
+)
 def preview_command(
     input: Input,
     options: dict[str, Any],

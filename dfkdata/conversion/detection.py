@@ -54,7 +54,7 @@ def detected(
     input: sources.Input,
     format: str,
     *,
-    csv: sources.CsvOptions | None = None,
+    tables: sources.TableOptions | None = None,
     config: str | None = None,
     split: str | None = None,
 ) -> tuple[sources.Input, Detected]:
@@ -63,7 +63,7 @@ def detected(
     Args:
         input: As for `sources.parts`.
         format: "auto", or "auto," with dotted names of members outside this repository behind it.
-        csv: How CSV files are written.
+        tables: How tables are written.
         config: As for `sources.parts`.
         split: As for `sources.parts`.
 
@@ -73,7 +73,7 @@ def detected(
     """
     members = _members([name.strip() for name in format.split(",")[1:] if name.strip()])
     columns = [columns for _, member in members for columns in member.COLUMNS]
-    input, rows = _first_rows(input, columns, csv, config, split)
+    input, rows = _first_rows(input, columns, tables, config, split)
     shown = str(input) if isinstance(input, str | Path) else "rows in memory"
     if not rows:
         raise ConfigError(f"{shown}: no row from which a format could be told; name it with --from")
@@ -113,7 +113,7 @@ def _members(extra: Iterable[str]) -> list[tuple[str, ModuleType]]:
 def _first_rows(
     input: sources.Input,
     columns: Sequence[frozenset[str]],
-    csv: sources.CsvOptions | None,
+    tables: sources.TableOptions | None,
     config: str | None,
     split: str | None,
 ) -> tuple[sources.Input, list[sources.Row]]:
@@ -128,9 +128,9 @@ def _first_rows(
     elif not isinstance(input, str | Path):
         looked, input = _looked(input)
     with TemporaryDirectory(prefix="dfk-detect-") as store:
-        parts = sources.parts(looked, store=Path(store), config=config, split=split, csv=csv, data_only=True)[
-            :_PARTS
-        ]
+        parts = sources.parts(
+            looked, store=Path(store), config=config, split=split, tables=tables, data_only=True
+        )[:_PARTS]
         share = ROWS // len(parts)
         rows = [row for part in parts for row in _some(sources.rows(part, columns), share)]
     return input, rows

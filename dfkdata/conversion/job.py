@@ -84,11 +84,11 @@ class ConversionJob:
         Archives are unpacked into the output's media folder."""
         store = self.folder.partial / output_folder.MEDIA
         config, hub_split = self.options.hub_config, self.options.hub_split
-        csv = sources.CsvOptions(self.options.encoding, self.options.delimiter)
+        tables = _tables(self.options)
         return [
             (part, split or part.split)
             for source, split in self.inputs
-            for part in sources.parts(source, store=store, config=config, split=hub_split, csv=csv)
+            for part in sources.parts(source, store=store, config=config, split=hub_split, tables=tables)
         ]
 
 
@@ -131,11 +131,15 @@ def _with_format(input: sources.Input, options: ConvertOptions) -> tuple[sources
     input, found = detection.detected(
         input,
         options.format,
-        csv=sources.CsvOptions(options.encoding, options.delimiter),
+        tables=_tables(options),
         config=options.hub_config,
         split=options.hub_split,
     )
     return input, options.model_copy(update={"format": found.name}), found.why
+
+
+def _tables(options: ConvertOptions) -> sources.TableOptions:
+    return sources.TableOptions(options.encoding, options.delimiter, options.sheet)
 
 
 def _inputs(input: sources.Input, options: ConvertOptions) -> tuple[tuple[sources.Input, str | None], ...]:

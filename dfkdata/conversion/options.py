@@ -40,6 +40,9 @@ class ConvertOptions(Config):
     encoding: str | None = Field(
         default=None, description="Encoding of CSV files, such as windows-1252; default: recognised."
     )
+    sheet: str | None = Field(
+        default=None, description="Sheet of .xlsx files, by name or number; needed where several hold rows."
+    )
     seed: int = Field(default=42, description="Seed of split and sample.")
     max_rejects: str | int = Field(
         default="0%", exclude=True, description="Exit 1 above this share (2%) or count (5)."

@@ -39,11 +39,12 @@ def read(
     options: dict[str, Any] | None = None,
     delimiter: str | None = None,
     encoding: str | None = None,
+    sheet: str | None = None,
 ) -> Iterator[Record | Reject]:
     """Read raw rows as records and rejects, in order.
 
     Args:
-        input: A file (.csv, .json, .jsonl, .parquet, each also .gz or .zst), a folder, a pattern, a zip or
+        input: A file (.csv, .json, .jsonl, .parquet, each also .gz or .zst, or .xlsx), a folder, a pattern, a zip or
             tar, hf://datasets/ORG/NAME@REV, or rows in memory.
         format: Name of the raw format; "auto" finds it by the first rows.
         images: Folder where image names start and outside which none may lie; default: the input's folder.
@@ -51,6 +52,7 @@ def read(
         options: The format's own options, for example {"images_per_row": "first"}.
         delimiter: The sign between the cells of CSV files; None recognises it.
         encoding: The encoding of CSV files; None recognises it.
+        sheet: The sheet of .xlsx files, by name or number; None takes the only one with rows.
 
     Yields:
         One `Record` or `Reject` for every raw row.
@@ -65,15 +67,15 @@ def read(
         >>> [type(item).__name__ for item in read(rows, "alpaca")]
         ['Record', 'Reject']
     """
-    csv = sources.CsvOptions(encoding, delimiter)
+    tables = sources.TableOptions(encoding, delimiter, sheet)
     if detection.is_auto(format):
-        input, found = detection.detected(input, format, csv=csv)
+        input, found = detection.detected(input, format, tables=tables)
         format = found.name
     module = plugins.load(FAMILY, format)
     bound = bind(options or {}, module.Options, f"format {format}")
     keep = Path(store) if store is not None else None
     check_folder(images)
-    parts = sources.parts(input, store=keep, csv=csv)
+    parts = sources.parts(input, store=keep, tables=tables)
     return (
         _named(item, raw, part.split)
         for part in parts
@@ -192,8 +194,12 @@ def _check_columns(row: Any, module: ModuleType, part: sources.Part) -> None:
         return
     needed = " or ".join(", ".join(sorted(columns)) for columns in module.COLUMNS[:4])
     kind = module.__name__.removeprefix(FAMILY + ".")
-    read = f"read as {part.facts['encoding']} with {part.facts['delimiter']!r} between cells"
+    how = "--sheet names another one"
+    read = f"read from the sheet {part.facts.get('sheet')!r}"
+    if "encoding" in part.facts:
+        read = f"read as {part.facts['encoding']} with {part.facts['delimiter']!r} between cells"
+        how = "--encoding and --delimiter set that"
     raise DataError(
         f"{part.name}: not of the format {kind!r}: it has the columns {', '.join(row)}; it needs {needed}"
-        f" ({read}; --encoding and --delimiter set that){detection.suggestion([row], kind)}"
+        f" ({read}; {how}){detection.suggestion([row], kind)}"
     )

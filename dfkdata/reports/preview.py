@@ -31,6 +31,7 @@ def preview(
     options: dict[str, Any] | None = None,
     delimiter: str | None = None,
     encoding: str | None = None,
+    sheet: str | None = None,
     labels: str | Path | dict[Any, Any] | None = None,
 ) -> Iterator[str]:
     """Yield each row as text: its place, its turns and its images, or why it is a reject.
@@ -44,6 +45,7 @@ def preview(
         options: The format's own options.
         delimiter: As in `dfkdata.read`.
         encoding: As in `dfkdata.read`.
+        sheet: As in `dfkdata.read`.
         labels: Spelling -> label, or a YAML file of that. Raw spellings are shown as labels.
 
     Raises:
@@ -51,8 +53,8 @@ def preview(
     """
     head = ""
     if detection.is_auto(format):
-        csv = sources.CsvOptions(encoding, delimiter)
-        input, found = detection.detected(input, format, csv=csv)
+        tables = sources.TableOptions(encoding, delimiter, sheet)
+        input, found = detection.detected(input, format, tables=tables)
         format = found.name
         head = f"read as {format}: {found.why}\n"
     module = plugins.load(detection.FAMILY, format)
@@ -69,6 +71,7 @@ def preview(
         options=options,
         delimiter=delimiter,
         encoding=encoding,
+        sheet=sheet,
     )
     return _all_shown(items, loaded, store, head)
 

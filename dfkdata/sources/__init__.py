@@ -22,7 +22,7 @@ from dfkdata.common.hashing import file_sha256
 from dfkdata.rows.record import Reject, Row, RowError
 from dfkdata.rows.split_names import folded
 from dfkdata.sources import _arrow, _csv, _json
-from dfkdata.sources._dialect import Columns, CsvOptions, check_delimiter, check_encoding
+from dfkdata.sources._dialect import Columns, TableOptions, check_delimiter, check_encoding
 from dfkdata.sources._files import open_unpacked, parquet_rows, plain, seekable
 from dfkdata.sources._rejects import SourcedRow, as_row, check_encodable, unencodable
 
@@ -30,12 +30,12 @@ HUB = "hf://datasets/"
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 
 __all__ = [
-    "CsvOptions",
     "Input",
     "Part",
     "Reject",
     "Row",
     "SourcedRow",
+    "TableOptions",
     "exists",
     "parts",
     "rows",
@@ -44,7 +44,8 @@ __all__ = [
 
 KINDS = (".csv", ".json", ".jsonl", ".ndjson", ".parquet", ".arrow")
 PACKED = ("", ".gz", ".zst")
-SUFFIXES = tuple(kind + packed for kind in KINDS for packed in PACKED)
+SHEETS = (".xlsx", ".xlsm")
+SUFFIXES = (*(kind + packed for kind in KINDS for packed in PACKED), *SHEETS)
 
 Input = str | Path | Iterable[Any]
 """A file, a folder, a pattern, hf://datasets/ORG/NAME@REV, rows in memory, or a mapping: split -> rows in memory."""
@@ -59,8 +60,8 @@ class Part:
         root: Where image names start unless the user says otherwise.
         path: The file; None for rows in memory.
         memory: The rows in memory.
-        csv: How it is written if it is CSV.
-        facts: How it was read; filled while a CSV file is read.
+        tables: How it is written if it is a table.
+        facts: How it was read; filled while a table is read.
         split: The split that the source itself puts its rows in; None leaves it to the splitter.
         fetched: Whether it comes from an archive or the Hub, and may not name folders outside its own.
     """
@@ -69,7 +70,7 @@ class Part:
     root: Path
     path: Path | None = None
     memory: Iterable[Any] = ()
-    csv: CsvOptions = field(default_factory=CsvOptions)
+    tables: TableOptions = field(default_factory=TableOptions)
     facts: dict[str, Any] = field(default_factory=dict, compare=False)
     split: str | None = None
     fetched: bool = False
@@ -81,7 +82,7 @@ def parts(
     store: Path | None = None,
     config: str | None = None,
     split: str | None = None,
-    csv: CsvOptions | None = None,
+    tables: TableOptions | None = None,
     data_only: bool = False,
 ) -> list[Part]:
     """Return the parts of an input, with files sorted by name.
@@ -92,23 +93,26 @@ def parts(
         store: The folder into which archives are unpacked; None refuses archives.
         config: The configuration of a data set on the Hub.
         split: Its split.
-        csv: How CSV files are written; None recognises it.
+        tables: How tables are written; None recognises it.
         data_only: Whether archives are unpacked without their pictures.
 
     Raises:
-        ConfigError: If there is no data file, or none that `csv` could be about, or a split has no known name.
+        ConfigError: If there is no data file, or none that `tables` could be about, or a split has no known name.
         DataError: If an archive is broken, or the Hub does not answer.
     """
     found = _parts(input, store, config, split, SUFFIXES if data_only else ("",))
-    if csv is None or csv == CsvOptions():
+    if tables is None or tables == TableOptions():
         return found
-    check_delimiter(csv.delimiter or ",")
-    check_encoding(csv.encoding or "utf-8")
-    if not any(_kind(part) == ".csv" for part in found):
+    check_delimiter(tables.delimiter or ",")
+    check_encoding(tables.encoding or "utf-8")
+    kinds = {_kind(part) for part in found}
+    if (tables.delimiter or tables.encoding) and ".csv" not in kinds:
         raise ConfigError(
             f"{_shown(input)}: --delimiter and --encoding are about CSV files, and this is none"
         )
-    return [replace(part, csv=csv) for part in found]
+    if tables.sheet is not None and not kinds.intersection(SHEETS):
+        raise ConfigError(f"{_shown(input)}: --sheet is about .xlsx files, and this is none")
+    return [replace(part, tables=tables) for part in found]
 
 
 def _shown(input: Input) -> str:
@@ -190,7 +194,9 @@ def _folder(folder: Path, root: Path) -> list[Part]:
     files = (file for file in folder.rglob("*") if file.name.lower().endswith(SUFFIXES) and file.is_file())
     data = sorted(file for file in files if not _is_about_rows(file) and not _is_output(file.parent, folder))
     if not data:
-        raise ConfigError(f"{folder}: no data file in this folder; data files end in {', '.join(KINDS)}")
+        raise ConfigError(
+            f"{folder}: no data file in this folder; data files end in {', '.join((*KINDS, *SHEETS))}"
+        )
     return [Part(file.relative_to(root).as_posix(), root, file) for file in data]
 
 
@@ -233,7 +239,7 @@ def rows(part: Part, columns: Columns = ()) -> Iterator[SourcedRow]:
     kind = _kind(part)
     if kind is None:
         raise DataError(
-            f"{part.path}: this kind of file cannot be read; data files end in {', '.join(KINDS)}"
+            f"{part.path}: this kind of file cannot be read; data files end in {', '.join((*KINDS, *SHEETS))}"
         )
     return _read(part, part.path, kind, columns)
 
@@ -241,16 +247,22 @@ def rows(part: Part, columns: Columns = ()) -> Iterator[SourcedRow]:
 def _kind(part: Part) -> str | None:
     """Return the kind that the end of a file's name says."""
     name = part.path.name.lower() if part.path is not None else ""
-    return next((kind for kind in KINDS for packed in PACKED if name.endswith(kind + packed)), None)
+    packed = next((kind for kind in KINDS for packed in PACKED if name.endswith(kind + packed)), None)
+    return packed or next((kind for kind in SHEETS if name.endswith(kind)), None)
 
 
 def _read(part: Part, path: Path, kind: str, columns: Columns) -> Iterator[SourcedRow]:
     if kind in (".parquet", ".arrow"):
         yield from (parquet_rows if kind == ".parquet" else _arrow.arrow_rows)(path, part.name)
         return
+    if kind in SHEETS:
+        from dfkdata.sources import _xlsx
+
+        yield from _xlsx.rows(path, part.name, part.tables.sheet, part.facts)
+        return
     try:
         if kind == ".csv":
-            yield from _csv.rows(lambda: open_unpacked(path), part.name, part.csv, columns, part.facts)
+            yield from _csv.rows(lambda: open_unpacked(path), part.name, part.tables, columns, part.facts)
             return
         with open_unpacked(path) as file:
             if kind == ".json":

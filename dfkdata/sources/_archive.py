@@ -19,6 +19,16 @@ MAX_BYTES = 64 << 30
 MAX_RATIO = 200
 
 
+def limit(path: Path) -> int:
+    """Return how many bytes an archive may unpack to."""
+    return min(MAX_BYTES, max(1 << 20, path.stat().st_size * MAX_RATIO))
+
+
+def too_large(path: Path, limit: int) -> DataError:
+    """Return the error about an archive that unpacks to more than `limit` bytes."""
+    return DataError(f"{path}: unpacks to more than {limit} bytes; unpack it yourself if it is meant")
+
+
 def extract(path: Path, target: Path, only: tuple[str, ...] = ("",)) -> None:
     """Unpack the regular files of the archive `path` into the folder `target`.
 
@@ -31,8 +41,7 @@ def extract(path: Path, target: Path, only: tuple[str, ...] = ("",)) -> None:
         DataError: If the archive is broken, holds unsafe names, or unpacks to too much.
     """
     target.mkdir(parents=True, exist_ok=True)
-    limit = min(MAX_BYTES, max(1 << 20, path.stat().st_size * MAX_RATIO))
-    written, places = 0, set[Path]()
+    most, written, places = limit(path), 0, set[Path]()
     try:
         for name, file in _members(path):
             if not name.lower().endswith(only):
@@ -45,10 +54,8 @@ def extract(path: Path, target: Path, only: tuple[str, ...] = ("",)) -> None:
             with file, place.open("wb") as out:
                 while chunk := file.read(1 << 20):
                     written += len(chunk)
-                    if written > limit:
-                        raise DataError(
-                            f"{path}: unpacks to more than {limit} bytes; unpack it yourself if it is meant"
-                        )
+                    if written > most:
+                        raise too_large(path, most)
                     out.write(chunk)
     except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError) as error:
         raise DataError(f"{path}: not a whole archive ({error}); fetch it again") from error

@@ -9,14 +9,14 @@ from typing import Any
 
 from dfkdata.common.errors import DataError
 from dfkdata.rows.record import Reject, Row, RowError
-from dfkdata.sources._dialect import Columns, CsvOptions, Dialect, Open, not_text, recognise
+from dfkdata.sources._dialect import Columns, Dialect, Open, TableOptions, not_text, recognise
 from dfkdata.sources._rejects import SourcedRow
 
 _FIELD_LIMIT = 2**31 - 1  # the csv module's own limit, 131072 characters, is shorter than real posts
 
 
 def rows(
-    opened: Open, name: str, options: CsvOptions, columns: Columns, facts: dict[str, Any]
+    opened: Open, name: str, options: TableOptions, columns: Columns, facts: dict[str, Any]
 ) -> Iterator[SourcedRow]:
     """Yield the rows under the header of a file.
 
@@ -38,14 +38,14 @@ def rows(
         facts["guessed"] = dialect.guessed
     with opened() as file:
         text = io.TextIOWrapper(file, encoding=dialect.encoding, errors="surrogateescape", newline="")
-        table = _Table(name, text, dialect, facts)
+        table = Table(name, text, dialect, facts)
         try:
             yield from table.rows()
         except UnicodeDecodeError as error:
             raise not_text(name, dialect.encoding, error) from error
 
 
-class _Table:
+class Table:
     """CSV rows with the line on which each began; broken quotes cost one line and not the rest."""
 
     def __init__(self, name: str, lines: Iterable[str], dialect: Dialect, facts: dict[str, Any]) -> None:
@@ -87,21 +87,23 @@ class _Table:
             if cells is None:
                 return
             if not cells or (not cells[0].strip() and not "".join(cells).strip()):
-                self._count("blank_rows", bool(cells))
+                self.count("blank_rows", bool(cells))
             elif not self.header:
-                self._set_header(cells)
+                self.set_header(cells)
             else:
-                yield self._row(cells, start), f"{self.name}:{start}"
+                yield self.row(cells, start), f"{self.name}:{start}"
 
-    def _count(self, what: str, number: int) -> None:
+    def count(self, what: str, number: int) -> None:
+        """Add to what was ignored in the file."""
         if number:
             self.facts[what] = self.facts.get(what, 0) + number
 
-    def _set_header(self, cells: list[str]) -> None:
+    def set_header(self, cells: list[str]) -> None:
+        """Take the names of the columns. Raises `DataError` if one stands twice."""
         self.header = self._names(cells)
         blank = self.header.count("")
         self.unnamed = blank > 0
-        self._count("unnamed_columns", blank)
+        self.count("unnamed_columns", blank)
 
     def _names(self, cells: list[str]) -> list[str]:
         names = [cell.strip() for cell in cells]
@@ -120,7 +122,8 @@ class _Table:
         )
         return fault.reject(f"{self.name}:{start}", first)
 
-    def _row(self, cells: list[str], start: int) -> Row | Reject:
+    def row(self, cells: list[str], start: int) -> Row | Reject:
+        """Return the row of these cells, or its reject if there are too few, too many or damaged ones."""
         source, header = f"{self.name}:{start}", self.header
         if len(cells) != len(header):
             self._trim(cells)
@@ -148,7 +151,7 @@ class _Table:
         """Drop blank cells behind the last column, and add those that unnamed columns at the end lack."""
         while len(cells) > len(self.header) and not cells[-1].strip():
             cells.pop()
-            self._count("blank_cells", 1)
+            self.count("blank_cells", 1)
         while len(cells) < len(self.header) and not any(self.header[len(cells) :]):
             cells.append("")
 

@@ -33,16 +33,18 @@ Columns = Collection[frozenset[str]]
 
 
 @dataclass(frozen=True)
-class CsvOptions:
-    """Say how CSV files are written; None recognises it.
+class TableOptions:
+    """Say how tables are written; None recognises it.
 
     Attributes:
-        encoding: A name that Python knows.
-        delimiter: One sign, or "tab".
+        encoding: Of CSV files: a name that Python knows.
+        delimiter: Of CSV files: one sign, or "tab".
+        sheet: Of .xlsx files: the name of the sheet, or its number from 1.
     """
 
     encoding: str | None = None
     delimiter: str | None = None
+    sheet: str | None = None
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ def check_delimiter(text: str) -> str:
     return sign
 
 
-def recognise(opened: Open, name: str, options: CsvOptions, columns: Columns) -> Dialect:
+def recognise(opened: Open, name: str, options: TableOptions, columns: Columns) -> Dialect:
     """Return how a CSV file is written.
 
     Args:

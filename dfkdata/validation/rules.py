@@ -53,6 +53,7 @@ RULES: dict[str, Rule] = {
     "CSV_GUESSED": Rule(
         "a CSV file is UTF-8 with commas, or says by a mark or an option what it is", "warn", ("warn", "off")
     ),
+    "CELL_NO_VALUE": Rule("a formula in a sheet holds its computed value"),
     "ROW_NOT_OBJECT": Rule("a row is an object"),
     "NOT_TEXT": Rule("a text field holds text"),
     "FIELD_EMPTY": Rule("a needed field is there and not blank"),

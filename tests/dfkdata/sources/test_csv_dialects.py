@@ -39,7 +39,7 @@ def table(rows: list[list[str]], delimiter: str, newline: str = "\r\n") -> str:
 
 
 def raw(path: Path, **options: str) -> list[Any]:
-    (part,) = sources.parts(path, csv=sources.CsvOptions(**options))
+    (part,) = sources.parts(path, tables=sources.TableOptions(**options))
     return [row for row, _ in sources.rows(part, (frozenset(HEADER),))]
 
 
