@@ -11,6 +11,7 @@ from __future__ import annotations
 import statistics
 import threading
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -65,7 +66,7 @@ class StepRecorder:
         self.profiled = PROFILED
         self.profile: Any = None
         self.stop_at: int | None = None
-        self.sampler = _Utilisation()
+        self.sampler, self.waiting = _Utilisation(), _Waits()
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
 
@@ -134,11 +135,13 @@ class StepRecorder:
         if torch.cuda.is_available():
             self.profile = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA])
             self.profile.start()
+            self.waiting.start()
 
     def _finish(self, control: Any) -> None:
         _wait_for_card()
         if self.profile is not None:
             self.profile.stop()
+            self.facts["host_waits"] = self.waiting.stop(self.profiled)
             tokens = sum(int(each[0]) for each in self.counts)
             self.facts["profile"] = kernels(self.profile, tokens, self.profiled)
             write_result(self.work, self.name, self.found(), partial=True)
@@ -271,6 +274,24 @@ def kernels(profile: Any, tokens: int, steps: int) -> dict[str, Any]:
 def _wait_for_card() -> None:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
+
+
+class _Waits:
+    """Counts the places at which Python waits for the card in a step."""
+
+    def start(self) -> None:
+        self.catching = warnings.catch_warnings(record=True)
+        self.caught = self.catching.__enter__()
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+
+    def stop(self, steps: int) -> dict[str, float]:
+        """Return place -> waits a step, the most frequent first."""
+        torch.cuda.set_sync_debug_mode("default")
+        found = [each for each in self.caught or [] if "synchroniz" in str(each.message)]
+        self.catching.__exit__(None, None, None)
+        places = Counter("/".join(Path(each.filename).parts[-2:]) + f":{each.lineno}" for each in found)
+        return {place: round(count / steps, 2) for place, count in places.most_common(20)}
 
 
 class _Utilisation:

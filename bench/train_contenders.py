@@ -10,12 +10,14 @@ import json
 import os
 import shutil
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import gpu_workload
+from pieces import began
 
 RANK, ALPHA, RATE = 16, 32, 1e-4
 ENDLESS = 100_000
@@ -299,9 +301,13 @@ def _exported(row: dict[str, Any]) -> dict[str, Any]:
     return {"prompt": turns[:-1], "completion": turns[-1:], "images": list(row["images"])}
 
 
-def ours(task: Task, recorder: Any, stage: dict[str, Any] | None = None) -> None:
-    """This package's trainer, portable settings."""
-    from dfktrain import TrainConfig, train
+def ours(
+    task: Task, recorder: Any, stage: dict[str, Any] | None = None, run: dict[str, Any] | None = None
+) -> None:
+    """This package's trainer, portable settings; `stage` and `run` change others."""
+    from dfktrain import TrainConfig
+    from dfktrain.engines import load_base
+    from dfktrain.training.run import train_on
 
     sizes = task.sizes
     portable = {"batch_size": task.micro, "accumulation": sizes.batch // task.micro}
@@ -312,13 +318,17 @@ def ours(task: Task, recorder: Any, stage: dict[str, Any] | None = None) -> None
     config = TrainConfig.model_validate({
         "model": {"name": task.base}, "engine": "transformers", "precision": "bf16" if task.cuda else "fp32",
         "adapter": {"kind": "lora", "rank": RANK, "alpha": ALPHA, "target_modules": "all-linear"},
-        "stages": [written],
+        "stages": [written], **(run or {}),
     })  # fmt: skip
-    recorder.facts["settings"] = stage or portable
+    recorder.facts["settings"] = {**(stage or portable), **(run or {})}
     recorder.install()
     out = task.work / f"runs/{recorder.name}"
     shutil.rmtree(out, ignore_errors=True)  # a run that was finished before would only be loaded
-    train(config, out)
+    recorder.facts["imported_s"] = time.time() - began()
+    base, engine, precision = load_base(config)
+    recorder.facts["loaded_s"] = time.time() - began()
+    done = train_on(base, config, out, engine=engine, precision=precision)
+    recorder.facts["fused"] = done.stages[0].fused
 
 
 def ours_budget(task: Task, recorder: Any) -> None:
@@ -329,6 +339,25 @@ def ours_budget(task: Task, recorder: Any) -> None:
 def ours_packed(task: Task, recorder: Any) -> None:
     """This package's trainer with packed batches of a token budget, few log lines."""
     ours(task, recorder, {"log_steps": 10, "packing": True, **_budget(task)})
+
+
+FUSED = {"fused_layers": True}
+
+
+def ours_fused(task: Task, recorder: Any) -> None:
+    """The same as `ours_budget` with fused layers."""
+    ours(task, recorder, {"log_steps": 10, **_budget(task)}, FUSED)
+
+
+def ours_fused_packed(task: Task, recorder: Any) -> None:
+    """The same as `ours_packed` with fused layers."""
+    ours(task, recorder, {"log_steps": 10, "packing": True, **_budget(task)}, FUSED)
+
+
+def ours_plus(task: Task, recorder: Any) -> None:
+    """The same as `ours_fused` with SFT-Plus."""
+    plus = {"sft_plus": {"lambda": 0.1, "temperature": 1.0}}
+    ours(task, recorder, {"log_steps": 10, **plus, **_budget(task)}, FUSED)
 
 
 def _budget(task: Task) -> dict[str, int]:
@@ -353,4 +382,7 @@ CONTENDERS = {
     "F": Contender("dfktrain, portable", ours),
     "G": Contender("dfktrain, token budget", ours_budget),
     "H": Contender("dfktrain, token budget, packed", ours_packed),
+    "I": Contender("dfktrain, token budget, fused layers", ours_fused),
+    "J": Contender("dfktrain, token budget, fused layers, packed", ours_fused_packed),
+    "K": Contender("dfktrain, as I with SFT-Plus", ours_plus),
 }

@@ -33,9 +33,22 @@ ORDER = (
     "F-text-cold", "G-text-cold", "F-text-warm", "G-text-warm", "G-pictures-warm", "F-pictures-warm",
     "H-text-warm", "H-pictures-warm", "A-text-warm", "B-text-warm", "A-pictures-warm", "B-pictures-warm",
     "D-text-warm", "D-pictures-warm", "E-text-warm", "E-pictures-warm", "C-text-warm", "C-pictures-warm",
+    "I-text-cold", "I-text-warm", "I-pictures-warm", "J-text-warm", "J-pictures-warm", "K-text-warm",
     "G-pictures-cold", "F-pictures-cold", "H-text-cold", "B-text-cold", "D-text-cold",
 )  # fmt: skip
-SECONDS = {"A": 80, "B": 85, "C": 240, "D": 170, "E": 100, "F": 95, "G": 85, "H": 95}
+SECONDS = {
+    "A": 80,
+    "B": 85,
+    "C": 240,
+    "D": 170,
+    "E": 100,
+    "F": 95,
+    "G": 85,
+    "H": 95,
+    "I": 85,
+    "J": 95,
+    "K": 90,
+}
 FLOOR = 1e-9
 """Less than this is the rounding of fp32: no yardstick."""
 
@@ -58,7 +71,16 @@ def plan(tiny: bool) -> list[Piece]:
 
 def _cache(who: str) -> str:
     """Contenders with the same kernels share one folder; ours go on with what their cold run left."""
-    return {"C": "unsloth", "D": "unsloth", "F": "F-cold", "G": "G-cold", "H": "G-cold"}.get(who, "F-cold")
+    return {
+        "C": "unsloth",
+        "D": "unsloth",
+        "F": "F-cold",
+        "G": "G-cold",
+        "H": "G-cold",
+        "I": "I-cold",
+        "J": "I-cold",
+        "K": "I-cold",
+    }.get(who, "F-cold")
 
 
 def card(options: argparse.Namespace) -> None:
@@ -205,6 +227,9 @@ def table(work: Path) -> str:
                 lines.append(_line(work, name, found[name], ceiling, plain))
     for name in ORDER:
         if "profile" in found.get(name, {}):
+            lines += ["", f"start of {name}: imported {number(found[name].get('imported_s'), 1)} s, loaded "
+                      f"{number(found[name].get('loaded_s'), 1)} s; the host waits for the card, a step, at: "
+                      f"{found[name].get('host_waits')}"]  # fmt: skip
             lines += ["", f"kernels of {name}, ms a step (launches):", *_kernels(found[name]["profile"])]
     return "\n".join(lines)
 
@@ -234,8 +259,10 @@ def _line(work: Path, name: str, one: dict[str, Any], ceiling: float, plain: dic
         note.append("different work")
     if gradient and plain and gradient["scored"] != plain["scored"]:
         note.append(f"{gradient['scored']} scored tokens in the gate's batch")
+    kept = {part: why for part, why in one.get("fused", {}).items() if why != "on"}
+    note += [f"not fused: {kept}"] if kept else []
     note += [f"micro-batch {one['micro']}"] if who in "ABCDE" and "micro" in one else []
-    note += [f"{one['rows_per_step']:.1f} rows a step"] if who in "GH" and "rows_per_step" in one else []
+    note += [f"{one['rows_per_step']:.1f} rows a step"] if who in "GHIJK" and "rows_per_step" in one else []
     rate, low = one.get("tokens_per_s", 0), one.get("tokens_per_s_range", [0, 0])
     cells = [
         f"{who} {CONTENDERS[who].what}", f"{state} ({one.get('cache_files_before', '?')} files)",

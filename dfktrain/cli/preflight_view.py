@@ -66,6 +66,8 @@ def _machine(out: Console, plan: Preflight) -> None:
         out.print(f"  note: {note}", style="yellow", markup=False)
     for kernel in plan.kernels:
         out.print(f"  {kernel.part}: {kernel.choice} - {kernel.why}", markup=False)
+        if kernel.cost:
+            out.print(f"    slow on a GPU: {kernel.cost}", style="yellow", markup=False)
     table = Table(box=None, pad_edge=False, show_header=False)
     for version in plan.versions:
         table.add_row(

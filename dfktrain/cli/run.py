@@ -64,6 +64,7 @@ def run_command(
 
     evaluate.check(settings)
     _print_precision(settings)
+    _print_slow_kernels(settings)
     if resume is not None:
         from dfktrain.training.hub_resume import restore
 
@@ -93,6 +94,28 @@ def _print_precision(settings: TrainConfig) -> None:
         sys.stderr.write(f"precision {precision}: {why}\n")
 
 
+def _print_slow_kernels(settings: TrainConfig) -> None:
+    """Print which kernels of the network are slow ones on this GPU, and what that costs."""
+    import torch
+
+    from dfkeval.models.source import model_source
+    from dfktrain.engines import kernels, model_config, select_engine
+
+    # Unsloth has kernels of its own, and must be imported before what reads a model's configuration
+    if (
+        not torch.cuda.is_available()
+        or not is_main_process()
+        or select_engine(settings.engine)[0] != "transformers"
+    ):
+        return
+    kind = model_config(model_source(settings.model.name)).model_type
+    for kernel in kernels(kind, settings.model.attention, fused=settings.fused_layers):
+        if kernel.cost:
+            sys.stderr.write(
+                f"slow kernel, {kernel.part}: {kernel.choice}: {kernel.why}. Cost: {kernel.cost}\n"
+            )
+
+
 def _print_stages(result: TrainResult, folder: Path) -> None:
     from dfktrain.reports.curves import PAGE, from_stage
 
@@ -103,6 +126,9 @@ def _print_stages(result: TrainResult, folder: Path) -> None:
             f"loss {losses[0]:.4f} -> {losses[-1]:.4f}, {stage.seconds:.0f} s\n"
         )
         sys.stdout.write(f"  {from_stage(asdict(stage)).diagnosis.text}\n")
+        for part, reason in stage.fused.items():
+            if reason != "on":
+                sys.stdout.write(f"  not fused: {part}: {reason}\n")
     sys.stdout.write(f"curves: {folder / PAGE}\nadapter: {result.adapter}\n")
 
 

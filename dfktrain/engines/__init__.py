@@ -20,8 +20,9 @@ the training loop are the same. Two runs that differ only in `engine:` therefore
 A setting that an engine cannot support belongs into `_support.py`, so that `dfktrain check` shows it."""
 
 from dfktrain.engines._base import LoadedBase, TrainingEngine, bare, trainable
+from dfktrain.engines._fused import fused_layers
 from dfktrain.engines._kernels import GDN_LIMIT, Kernel, gdn_difference, kernels
-from dfktrain.engines._model_config import outline, shapes_without_weights
+from dfktrain.engines._model_config import model_config, outline, shapes_without_weights
 from dfktrain.engines._select import adapt, load_base, select_engine, select_precision
 from dfktrain.engines._support import unsupported
 from dfktrain.engines._targets import target_modules
@@ -29,6 +30,7 @@ from dfktrain.engines._versions import PackageVersion, check_versions, package_v
 
 __all__ = [
     "GDN_LIMIT", "Kernel", "LoadedBase", "PackageVersion", "TrainingEngine", "adapt", "bare",
-    "check_versions", "gdn_difference", "kernels", "load_base", "outline", "package_versions", "select_engine",
+    "check_versions", "fused_layers", "gdn_difference", "kernels", "load_base", "model_config", "outline",
+     "package_versions", "select_engine",
     "select_precision", "shapes_without_weights", "target_modules", "trainable", "unsupported",
 ]  # fmt: skip

@@ -14,6 +14,7 @@ from typing import Any
 from dfkdata.common.errors import BackendError
 from dfkdata.common.versions import release
 from dfkeval.models.families import family_of
+from dfktrain.engines._tuned import HEAD, keep_settings, settings_for
 from dfktrain.engines._versions import package_versions
 
 
@@ -25,36 +26,67 @@ class Kernel:
         part: The part, e.g. "attention".
         choice: The kernel that computes it.
         why: Why this one and nothing faster.
+        cost: What that costs on a GPU, beside the fastest one; empty if it is the fastest.
     """
 
     part: str
     choice: str
     why: str
+    cost: str = ""
 
 
-def kernels(model_type: str, attention: str) -> list[Kernel]:
-    """Return the kernels of attention and head, and of the gated delta rule if the model is a hybrid one."""
+def kernels(model_type: str, attention: str, *, fused: bool = False) -> list[Kernel]:
+    """Return the kernels of attention and head, and of the gated delta rule if the model is a hybrid one.
+
+    Args:
+        model_type: The model's type.
+        attention: Name of its attention implementation.
+        fused: Whether the configuration asks for fused layers.
+    """
     common = [
         Kernel("attention", attention, "as configured"),
         Kernel("head and loss", "own, chunked", "logits at scored positions only"),
     ]
-    return [*_hybrid(), *common] if family_of(model_type).hybrid else common
+    return [*_hybrid(fused), *common] if family_of(model_type).hybrid else common
 
 
-def _hybrid() -> list[Kernel]:
+def _hybrid(fused: bool) -> list[Kernel]:
     fla, conv = (importlib.util.find_spec(name) is not None for name in ("fla", "causal_conv1d"))
     slow = "flash-linear-attention is not installed; on a GPU it is over 10 times faster"
     return [
-        Kernel("gated delta rule", "fla" if fla else "torch", _why_fla() if fla else slow),
-        Kernel("causal convolution", "causal_conv1d", "installed")
-        if conv
-        else Kernel("causal convolution", "torch", "causal_conv1d is not installed (it has no wheel)"),
+        Kernel("gated delta rule", "fla", _why_fla())
+        if fla
+        else Kernel("gated delta rule", "torch", slow, "a step takes about twice as long, or more"),
+        _convolution(conv, fused),
     ]
+
+
+def _convolution(installed: bool, fused: bool) -> Kernel:
+    if fused:
+        return Kernel("causal convolution", "own, fused", "fused_layers; compared with the library's first")
+    if installed:
+        return Kernel("causal convolution", "causal_conv1d", "installed")
+    missing, cost = "causal_conv1d is not installed (it has no wheel)", "about a fifth of a step"
+    return Kernel("causal convolution", "torch", missing, f"{cost}; fused_layers: true replaces it")
 
 
 def _why_fla() -> str:
     checked = "installed; its value and gradients are compared with the plain rule before the first step"
+    checked += f"; {_tuning()}"
     return f"{checked}; {REFUSED_ON_HOPPER}" if _refused_on_hopper(package_versions()) else checked
+
+
+def _tuning() -> str:
+    """Say where the settings of its kernels come from."""
+    import torch
+
+    capability = torch.cuda.get_device_capability() if torch.cuda.is_available() else (0, 0)
+    if settings_for(capability, HEAD):
+        return f"settings for this GPU are known (heads of {HEAD})"
+    return (
+        "its settings are timed on this GPU during the first steps, which takes minutes, and kept in "
+        "Triton's cache"
+    )
 
 
 REFUSED_ON_HOPPER = (
@@ -92,6 +124,8 @@ def check_kernels(settings: Any, *, patched: bool = False) -> None:
     fast = patched or importlib.util.find_spec("fla")
     if fast and family_of(settings.model_type).hybrid and torch.cuda.is_available():
         text = settings.get_text_config()
+        if not patched:  # an engine's own copy of fla is not the one that is known here
+            keep_settings(settings_for(torch.cuda.get_device_capability(), text.linear_key_head_dim))
         check_gated_delta_rule("cuda", text.linear_num_value_heads, text.linear_value_head_dim)
 
 

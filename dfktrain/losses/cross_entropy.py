@@ -22,6 +22,16 @@ from dfktrain.data.masking import IGNORE
 
 CHUNK_LOGITS = 1 << 26
 """Number of logits of a chunk; in fp32 they take 256 MiB."""
+SHARE_OF_GPU = 128
+"""A chunk takes no more than this part of a GPU's memory, and at least `CHUNK_LOGITS`."""
+
+
+def chunk_logits(device: torch.device) -> int:
+    """Return the number of logits of a chunk: more on a GPU with much memory, for fewer and larger products."""
+    if device.type != "cuda":
+        return CHUNK_LOGITS
+    memory: int = torch.cuda.get_device_properties(device).total_memory
+    return max(CHUNK_LOGITS, memory // SHARE_OF_GPU // 4)
 
 
 def answer_loss(
@@ -33,12 +43,12 @@ def answer_loss(
         hidden: Last hidden states of the body (B, T, H).
         labels: Labels (B, T), -100 at tokens without loss; state t-1 predicts label t.
         head: The output projection.
-        chunk: Number of positions of a chunk; None takes as many as `CHUNK_LOGITS` allows.
+        chunk: Number of positions of a chunk; None takes as many as `chunk_logits` allows.
         weights: Weights (B, T) of the labels' terms; None is 1 everywhere.
     """
     states, targets = scored_states(hidden, labels)
     shares = scored_weights(weights, labels)
-    size = chunk or max(1, CHUNK_LOGITS // max(1, vocabulary(head)))
+    size = chunk or max(1, chunk_logits(hidden.device) // max(1, vocabulary(head)))
     if is_plain(head):
         return _AnswerLoss.apply(states, head.weight, targets, shares, size)
     return _recomputed(states, head, targets, shares, size)

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from dfkdata.common.errors import ConfigError
 from dfktrain.data.masking import IGNORE
-from dfktrain.losses.cross_entropy import CHUNK_LOGITS, is_plain, scored_states, scored_weights, vocabulary
+from dfktrain.losses.cross_entropy import chunk_logits, is_plain, scored_states, scored_weights, vocabulary
 
 TABLES = 4
 """Tables of logits in memory for a chunk: the student's, the base's, and both at temperature T."""
@@ -149,14 +149,14 @@ def kl_to_base_loss(
         labels: Labels (B, T), -100 at tokens without loss; state t-1 predicts label t.
         heads: Output projections of student and base.
         setting: lambda and T.
-        chunk: Number of positions of a chunk; None takes as many as `CHUNK_LOGITS` allows.
+        chunk: Number of positions of a chunk; None takes as many as `chunk_logits` allows.
         weights: Weights (B, T) of the labels' terms; None is 1 everywhere.
     """
     states, targets = scored_states(hidden, labels)
     base = base_hidden[:, :-1][labels[:, 1:] != IGNORE]
     counts = scored_weights(weights, labels)
     student, teacher = heads
-    size = chunk or max(1, CHUNK_LOGITS // TABLES // max(1, vocabulary(student)))
+    size = chunk or max(1, chunk_logits(hidden.device) // TABLES // max(1, vocabulary(student)))
     if is_plain(student) and is_plain(teacher):
         settings = (setting.share, setting.temperature, size)
         sums: tuple[Tensor, Tensor, Tensor] = _KLToBaseLoss.apply(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,27 @@ import torch
 from dfktrain.config.run import TrainConfig
 from dfktrain.config.stage import Stage
 
+MOST_WORKERS = 8
+"""Processes of a loader that are chosen without being asked for."""
 
-def training_arguments(config: TrainConfig, stage: Stage, index: int, precision: str, folder: Path) -> Any:
+
+def loader_workers(config: TrainConfig, *, pictures: bool) -> int:
+    """Return how many processes make batches ahead of the steps.
+
+    Args:
+        config: The run's configuration.
+        pictures: Whether the stage has images or videos, which are opened and resized.
+    """
+    if config.workers is not None or not torch.cuda.is_available():
+        return config.workers or 0
+    gpus: int = torch.cuda.device_count()
+    spare = max(1, (os.cpu_count() or 1) // max(1, gpus) - 1)
+    return min(MOST_WORKERS if pictures else 2, spare)
+
+
+def training_arguments(
+    config: TrainConfig, stage: Stage, index: int, precision: str, folder: Path, workers: int = 0
+) -> Any:
     """Return the `TrainingArguments` of a stage.
 
     Args:
@@ -20,6 +40,7 @@ def training_arguments(config: TrainConfig, stage: Stage, index: int, precision:
         index: Its place in the run; each stage has a seed of its own.
         precision: "fp32" or "bf16".
         folder: Where checkpoints go.
+        workers: Processes of the loader.
     """
     from transformers import TrainingArguments
 
@@ -60,7 +81,7 @@ def training_arguments(config: TrainConfig, stage: Stage, index: int, precision:
         run_name=config.run_name,
         seed=config.seed + index,
         use_cpu=not cuda,
-        dataloader_pin_memory=cuda,
+        **_loader(cuda, workers),
         remove_unused_columns=False,
         label_names=["labels"],
         disable_tqdm=True,
@@ -68,3 +89,12 @@ def training_arguments(config: TrainConfig, stage: Stage, index: int, precision:
     # several GPUs in one process would be DataParallel; several processes (torchrun) are used instead
     arguments._n_gpu = min(arguments.n_gpu, 1)
     return arguments
+
+
+def _loader(cuda: bool, workers: int) -> dict[str, Any]:
+    return {
+        "dataloader_pin_memory": cuda,
+        "dataloader_num_workers": workers,
+        "dataloader_persistent_workers": workers > 0,
+        "accelerator_config": {"non_blocking": cuda},
+    }

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from dfkeval.models.families import is_vision
-from dfktrain.engines import bare, trainable
+from dfktrain.engines import bare, fused_layers, trainable
 from dfktrain.losses.kl_to_base import KLToBase, kl_to_base
 from dfktrain.training.sharding import vision_on_every_rank
 
@@ -45,8 +45,8 @@ def adapters_in_bf16(model: nn.Module, enabled: bool) -> Iterator[None]:
 
 @contextmanager
 def stage_forward(
-    model: Any, *, bf16: bool, kl: KLToBase | None, vision_on_all_ranks: bool
-) -> Iterator[None]:
+    model: Any, *, bf16: bool, kl: KLToBase | None, vision_on_all_ranks: bool, fused: bool = False
+) -> Iterator[dict[str, str]]:
     """Let the model's forward call compute, within, what a stage's settings ask for.
 
     Args:
@@ -54,11 +54,16 @@ def stage_forward(
         bf16: Whether adapter products are computed in bf16.
         kl: The SFT-Plus setting of the stage, if it has one.
         vision_on_all_ranks: Whether batches without images run the vision tower too, as sharding needs it.
+        fused: Whether layers are computed by fused kernels.
+
+    Yields:
+        What `fused_layers` found.
     """
     network = bare(model)
     with (
         adapters_in_bf16(model, bf16),
+        fused_layers(model, fused) as found,
         kl_to_base(network, kl),
         vision_on_every_rank(network.model, vision_on_all_ranks),
     ):
-        yield
+        yield found

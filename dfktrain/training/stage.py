@@ -15,6 +15,7 @@ from dfktrain.config.launch import is_main_process
 from dfktrain.config.stage import Stage
 from dfktrain.data.collator import Collator
 from dfktrain.data.packing import Packer, packing_fault
+from dfktrain.data.positions import PositionedCollator, positioned
 from dfktrain.data.stage_data import StageData, read_stage, read_validation
 from dfktrain.engines import bare, trainable
 from dfktrain.losses.kl_to_base import KLToBase
@@ -22,7 +23,7 @@ from dfktrain.reports import curves
 from dfktrain.reports.curves import plot
 from dfktrain.reports.curves.usage import Usage, UsageMeter
 from dfktrain.training import manifest
-from dfktrain.training.arguments import training_arguments
+from dfktrain.training.arguments import loader_workers, training_arguments
 from dfktrain.training.checkpoints import last_complete, token_counts
 from dfktrain.training.contexts import stage_forward, vision_frozen
 from dfktrain.training.state import RunState, StageResult
@@ -43,6 +44,9 @@ _LOGGED = (
     "eval_ce",
     "eval_kl",
 )
+
+Batcher = Collator | PositionedCollator | Packer
+"""What makes batches of a stage."""
 
 
 @dataclass
@@ -142,7 +146,8 @@ def _train(run: RunState, inputs: _StageInputs) -> tuple[StageResult, dict[str, 
             bf16=run.precision == "bf16",
             kl=_kl_to_base(run, stage),
             vision_on_all_ranks=checkpoint.sharded(trainer) and not inputs.text_only,
-        ):
+            fused=run.config.fused_layers and not checkpoint.sharded(trainer),
+        ) as fused:
             trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     gathered = checkpoint.gathered(trainer)
     if run.config.adapter.kind != "full" and gathered is None:
@@ -151,10 +156,12 @@ def _train(run: RunState, inputs: _StageInputs) -> tuple[StageResult, dict[str, 
         verify_effect(run.model, trainer._prepare_inputs(inputs.collator([sample])))
     seconds = round(run.clock() - progress.start, 3)
     usage = meter.read(seconds, int(trainer.tokens))
-    return _result(inputs, trainer, packing, seconds, usage), gathered
+    if run.config.fused_layers and not fused:
+        fused = {"all": "the weights are sharded"}
+    return _result(inputs, trainer, {"packing": packing, "fused": fused}, seconds, usage), gathered
 
 
-def _trainer(run: RunState, inputs: _StageInputs, batcher: Collator | Packer, progress: Any) -> AnswerTrainer:
+def _trainer(run: RunState, inputs: _StageInputs, batcher: Batcher, progress: Any) -> AnswerTrainer:
     """Return the stage's Trainer with its callbacks, which know it."""
     import transformers
 
@@ -170,7 +177,14 @@ def _trainer(run: RunState, inputs: _StageInputs, batcher: Collator | Packer, pr
         batch_tokens=stage.batch_tokens,
         packed=isinstance(batcher, Packer),
         model=run.model,
-        args=training_arguments(run.config, stage, inputs.index, run.precision, folder / "checkpoints"),
+        args=training_arguments(
+            run.config,
+            stage,
+            inputs.index,
+            run.precision,
+            folder / "checkpoints",
+            loader_workers(run.config, pictures=not inputs.text_only),
+        ),
         train_dataset=inputs.data.samples,
         eval_dataset=read_validation(stage, inputs.collator) or None,
         data_collator=batcher,
@@ -190,20 +204,21 @@ def _trainer(run: RunState, inputs: _StageInputs, batcher: Collator | Packer, pr
     return trainer
 
 
-def _batcher(run: RunState, inputs: _StageInputs) -> tuple[Collator | Packer, str]:
+def _batcher(run: RunState, inputs: _StageInputs) -> tuple[Batcher, str]:
     """Return what makes batches, and "off", "on" or the reason why samples are not packed."""
     collator, samples = inputs.collator, inputs.data.samples
+    padded = positioned(collator, bare(run.model).config.model_type)
     if not inputs.stage.packing:
-        return collator, "off"
+        return padded, "off"
     if any(sample.videos for sample in samples):
-        return collator, "refused: packing is not proved for rows with video"
+        return padded, "refused: packing is not proved for rows with video"
     packer = Packer(collator)
     by_length = sorted(samples, key=len)
     probes = [by_length[0], by_length[len(by_length) // 2], *(sample for sample in samples if sample.images)][
         :3
     ]
     fault = packing_fault(bare(run.model).model, packer, probes, run.config.model.attention)
-    return (packer, "on") if fault is None else (collator, f"refused: {fault}")
+    return (packer, "on") if fault is None else (padded, f"refused: {fault}")
 
 
 def _kl_to_base(run: RunState, stage: Stage) -> KLToBase | None:
@@ -214,7 +229,7 @@ def _kl_to_base(run: RunState, stage: Stage) -> KLToBase | None:
 
 
 def _result(
-    inputs: _StageInputs, trainer: AnswerTrainer, packing: str, seconds: float, usage: Usage
+    inputs: _StageInputs, trainer: AnswerTrainer, found: dict[str, Any], seconds: float, usage: Usage
 ) -> StageResult:
     lines = [
         {key: value for key, value in line.items() if key in _LOGGED or key.startswith("watch/")}
@@ -229,7 +244,8 @@ def _result(
         samples=len(inputs.data.samples),
         tokens=int(trainer.tokens),
         scored_tokens=int(trainer.scored),
-        packing=packing,
+        packing=found["packing"],
+        fused=found["fused"],
         left_out=dict(inputs.data.left_out),
         data_sha256=inputs.data.sha256,
         history=[line for line in lines if line.keys() - {"step", "epoch"}],

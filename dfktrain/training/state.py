@@ -60,6 +60,7 @@ class StageResult:
         history: The log lines in order, with step, loss, learning_rate, grad_norm and eval_loss; with SFT-Plus
             also ce, kl, eval_ce and eval_kl; with `watch:` also watch/METRIC.
         usage: Time and memory, None in records that were written before it was measured.
+        fused: With `fused_layers`: part of the network -> "on", or why the library's layers compute it.
     """
 
     name: str
@@ -75,6 +76,7 @@ class StageResult:
     data_sha256: dict[str, str]
     history: list[dict[str, float]]
     usage: Usage | None = None
+    fused: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

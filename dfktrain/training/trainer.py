@@ -70,17 +70,34 @@ class AnswerTrainer(Trainer):
             rank=self.args.process_index,
             ranks=max(1, self.args.world_size),
         )
-        return DataLoader(self.train_dataset, batch_sampler=self.train_sampler, collate_fn=self.data_collator)
+        return DataLoader(
+            self.train_dataset,
+            batch_sampler=self.train_sampler,
+            collate_fn=self.data_collator,
+            num_workers=self.args.dataloader_num_workers,
+            pin_memory=self.args.dataloader_pin_memory,
+            persistent_workers=self.args.dataloader_persistent_workers,
+        )
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[dict[str, Tensor]], num_batches: int, device: torch.device
     ) -> tuple[list[dict[str, Tensor]], Tensor]:
         """Return the micro-batches of a step, and the number of scored tokens on all processes."""
         batches = list(itertools.islice(epoch_iterator, num_batches))
-        count = torch.zeros((), dtype=torch.long, device=device)
-        for batch in batches:
-            count += (batch["labels"][:, 1:] != IGNORE).sum().to(device)
-        return batches, self.accelerator.gather(count.unsqueeze(0)).sum()
+        if not batches or batches[0]["labels"].device.type == "cuda":
+            counts = [(batch["labels"][:, 1:] != IGNORE).sum() for batch in batches]
+            count = torch.stack(counts).sum() if counts else torch.zeros((), dtype=torch.long, device=device)
+        else:  # counted before the copy, so that the copy need not be waited for
+            count = torch.tensor(sum(int((batch["labels"][:, 1:] != IGNORE).sum()) for batch in batches))
+        if self.accelerator.num_processes == 1:
+            return batches, count
+        return batches, self.accelerator.gather(count.to(device).unsqueeze(0)).sum()
+
+    def _prepare_input(self, data: Any) -> Any:
+        """Copy a tensor to the device; from pinned memory without a wait."""
+        if isinstance(data, Tensor) and not self.is_deepspeed_enabled and data.is_pinned():
+            return data.to(self.args.device, non_blocking=True)
+        return super()._prepare_input(data)
 
     def compute_loss(
         self,

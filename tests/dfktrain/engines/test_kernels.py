@@ -94,6 +94,7 @@ def test_the_kernel_is_checked_before_a_hybrid_model_is_loaded_on_a_gpu(
     real = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: sys if name == "fla" else real(name))
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda: (9, 0))
     monkeypatch.setattr(_kernels, "check_gated_delta_rule", lambda *shape: asked.append(shape))
     _kernels.check_kernels(model_config(model_source("tiny")))
     _kernels.check_kernels(transformers.Qwen2VLConfig())

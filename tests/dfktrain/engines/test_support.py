@@ -32,6 +32,11 @@ UNABLE: dict[str, tuple[dict[str, Any], dict[str, str | None]]] = {
     ),
     "checkpointing unsloth": ({"checkpointing": "unsloth"}, {"transformers": "needs engine: unsloth"}),
     "checkpointing torch": ({"checkpointing": "torch"}, {}),
+    "fused_layers": (
+        {"fused_layers": True},
+        {"unsloth": "fused_layers: engine unsloth has kernels of its own"},
+    ),
+    "workers": ({"workers": 4}, {}),
     "adapter.rslora": ({"adapter": {"rslora": True}}, {}),
     "adapter.bias": ({"adapter": {"bias": "lora_only"}}, {}),
     "adapter.kind full": ({"adapter": {"kind": "full"}}, {}),

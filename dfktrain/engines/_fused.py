@@ -1,0 +1,226 @@
+"""Replace norms, SwiGLU, the causal convolution and adapter products of a hybrid model while it trains.
+
+How it works: layers are patched for the time of a stage. Each kind is first compared, value and gradient, with the
+library's layer on the model's own device. One that does not run, is wrong, or would have to train a weight that
+its kernel leaves frozen keeps the library's layer, with the reason.
+
+Guarantees:
+    - Values and gradients are those of the library's layers up to rounding, in packed rows too.
+    - After the context the model is as before."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from types import MethodType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dfkeval.models.families import family_of
+from dfktrain.data.packing import conv_by_sequence
+from dfktrain.engines._adapter_products import fused_products
+from dfktrain.engines._base import bare
+
+LIMIT = 2e-2
+"""Largest relative difference from the library's layer that counts as rounding in bf16; in fp32 it is a
+hundredth."""
+
+Compared = Callable[..., Tensor]
+
+
+@contextmanager
+def fused_layers(model: Any, enabled: bool) -> Iterator[dict[str, str]]:
+    """Compute layers of a model with fused kernels within, if `enabled`.
+
+    Args:
+        model: The network with its adapter.
+        enabled: Whether the configuration asks for it.
+
+    Yields:
+        Part -> "on", or the reason why the library's layers are kept; empty if `enabled` is false.
+    """
+    found: dict[str, str] = {}
+    with ExitStack() as stack:
+        if enabled:
+            network = bare(model)
+            found = _layers(stack, network)
+            found["adapter products"] = stack.enter_context(fused_products(model, network))
+        yield found
+
+
+def _layers(stack: ExitStack, network: nn.Module) -> dict[str, str]:
+    parts = {"norms": _norms, "gated norms": _gated_norms, "SwiGLU": _swiglu, "convolution": _convolution}
+    reason = _no_kernels(network)
+    if reason is not None:
+        return dict.fromkeys(parts, reason)
+    return {part: apply(stack, network) for part, apply in parts.items()}
+
+
+def _no_kernels(network: Any) -> str | None:
+    """Return why no kernel of ours can run, None if they can."""
+    kind = network.config.model_type
+    if not family_of(kind).hybrid:
+        return f"not built for {kind} models"
+    if importlib.util.find_spec("triton") is None:
+        return "Triton is not installed"
+    on_gpu = next(network.parameters()).device.type == "cuda"
+    return None if on_gpu or os.environ.get("TRITON_INTERPRET") == "1" else "no GPU"
+
+
+def _norms(stack: ExitStack, network: nn.Module) -> str:
+    from dfktrain.engines import _triton_ops
+
+    def forward(norm: Any, x: Tensor) -> Tensor:
+        return _triton_ops.rms_norm(x, norm.weight, norm.eps)
+
+    layers = _named(network, "RMSNorm")
+    return _swap(stack, layers, forward, lambda norm: [_noise(norm, 64, norm.weight.shape[0])])
+
+
+def _gated_norms(stack: ExitStack, network: nn.Module) -> str:
+    from dfktrain.engines import _triton_ops
+
+    def forward(norm: Any, x: Tensor, gate: Tensor) -> Tensor:
+        return _triton_ops.gated_rms_norm(x, gate, norm.weight, norm.variance_epsilon)
+
+    layers = _named(network, "RMSNormGated")
+    return _swap(stack, layers, forward, lambda norm: [_noise(norm, 64, norm.weight.shape[0]) for _ in "xg"])
+
+
+def _swap(
+    stack: ExitStack, layers: Sequence[Any], forward: Compared, probe: Callable[[Any], list[Tensor]]
+) -> str:
+    """Give layers that read their own weights a fused forward call."""
+    if not layers:
+        return "no such layer"
+    first = layers[0]
+    if any(parameter.requires_grad for layer in layers for parameter in layer.parameters()):
+        return "their weights are trained"
+    fault = _fault(first.forward, MethodType(forward, first), probe(first))
+    if fault is None:
+        for layer in layers:
+            stack.enter_context(_patched(layer, MethodType(forward, layer)))
+    return fault or "on"
+
+
+def _swiglu(stack: ExitStack, network: nn.Module) -> str:
+    from dfktrain.engines import _triton_ops
+
+    def forward(mlp: Any, x: Tensor) -> Any:
+        return mlp.down_proj(_triton_ops.swiglu(mlp.gate_proj(x), mlp.up_proj(x)))
+
+    layers = _named(network, "MLP")
+    if not layers:
+        return "no such layer"
+    if getattr(network.config.get_text_config(), "hidden_act", None) != "silu":
+        return "its activation is not silu"
+    inputs = [_noise(network, 64, network.config.get_text_config().intermediate_size) for _ in "gu"]
+    fault = _fault(lambda gate, up: layers[0].act_fn(gate) * up, _triton_ops.swiglu, inputs)
+    if fault is None:
+        for layer in layers:
+            stack.enter_context(_patched(layer, MethodType(forward, layer)))
+    return fault or "on"
+
+
+def _convolution(stack: ExitStack, network: nn.Module) -> str:
+    from dfktrain.engines import _triton_ops
+
+    layers = _named(network, "GatedDeltaNet")
+    if not layers:
+        return "no such layer"
+    if any(parameter.requires_grad for layer in layers for parameter in layer.conv1d.parameters()):
+        return "their weights are trained"
+    weight, bias = layers[0].conv1d.weight.squeeze(1), layers[0].conv1d.bias
+    if layers[0].activation not in ("silu", "swish"):
+        return f"its activation is {layers[0].activation}, not silu"
+    numbers = torch.arange(48, device=weight.device).div(11, rounding_mode="floor").unsqueeze(0)
+
+    def library(x: Tensor) -> Tensor:
+        return conv_by_sequence(x.transpose(1, 2), weight, bias, "silu", numbers).transpose(1, 2)
+
+    def ours(x: Tensor) -> Tensor:
+        return _triton_ops.causal_conv_silu(x, weight, bias, numbers)
+
+    fault = _fault(library, ours, [_noise(network, 1, 48, weight.shape[0])])
+    if fault is None:
+        stack.enter_context(_patched_convolution(network))
+    return fault or "on"
+
+
+@contextmanager
+def _patched_convolution(network: Any) -> Iterator[None]:
+    from dfktrain.engines import _triton_ops
+
+    kind = network.config.model_type
+    module: Any = importlib.import_module(f"transformers.models.{kind}.modeling_{kind}")
+    library = module.causal_conv1d_fn
+
+    def causal_conv1d_fn(
+        states: Tensor, weight: Tensor, bias: Tensor | None = None, activation: str | None = None, **rest: Any
+    ) -> Tensor:
+        rows = states.transpose(1, 2)
+        return _triton_ops.causal_conv_silu(rows, weight, bias, rest.get("seq_idx")).transpose(1, 2)
+
+    module.causal_conv1d_fn = causal_conv1d_fn
+    try:
+        yield
+    finally:
+        module.causal_conv1d_fn = library
+
+
+def _named(network: nn.Module, suffix: str) -> list[Any]:
+    """Return the text layers of a class, without its prefix; vision towers have other classes."""
+    language = getattr(network, "model", network)
+    language = getattr(language, "language_model", language)
+    prefix = type(language).__name__.removesuffix("TextModel").removesuffix("Model")
+    return [layer for layer in language.modules() if type(layer).__name__ == prefix + suffix]
+
+
+def _noise(like: nn.Module, *shape: int) -> Tensor:
+    parameter = next(like.parameters())
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(*shape, generator=generator).to(parameter.device, parameter.dtype)
+
+
+def _fault(library: Compared, fused: Compared, inputs: list[Tensor]) -> str | None:
+    """Return why a fused call cannot replace the library's, None if it can."""
+    from triton.errors import TritonError
+
+    try:
+        difference = relative_difference(library, fused, inputs)
+    except (RuntimeError, TypeError, ValueError, AttributeError, TritonError) as error:
+        return f"does not run here ({type(error).__name__}: {str(error)[:160]})"
+    limit = LIMIT if inputs[0].dtype != torch.float32 else LIMIT / 100
+    # not "difference > limit", because NaN is wrong as well
+    return None if difference <= limit else f"differs from the library's by {difference:.1e}"
+
+
+def relative_difference(library: Compared, fused: Compared, inputs: Sequence[Tensor]) -> float:
+    """Return the largest of |fused - library| / |library| over the value and the gradients of all inputs."""
+    results = []
+    for compute in (library, fused):
+        given = [each.clone().requires_grad_(True) for each in inputs]
+        with torch.enable_grad():
+            out = compute(*given)
+        weight = torch.linspace(-1, 1, out.numel(), device=out.device).reshape(out.shape)
+        gradients = torch.autograd.grad((out.float() * weight).sum(), given)
+        results.append([each.float() for each in (out.detach(), *gradients)])
+    return max(float((b - a).norm() / a.norm()) for a, b in zip(*results, strict=True))
+
+
+@contextmanager
+def _patched(layer: nn.Module, forward: Any) -> Iterator[None]:
+    """Let an instance use another forward call within; its class keeps its own."""
+    before = layer.__dict__.get("forward")
+    layer.forward = forward
+    try:
+        yield
+    finally:
+        del layer.forward
+        if before is not None:
+            layer.forward = before

@@ -1,0 +1,105 @@
+"""Compare our Triton kernels with PyTorch, value and gradients; run in a process of its own:
+
+    TRITON_INTERPRET=1 python -m tests.helpers.triton_kernels
+
+Prints JSON: case -> largest relative difference. Triton's interpreter has to be chosen before its first import, so
+a test cannot do this in its own process."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from dfktrain.data.packing import conv_by_sequence
+from dfktrain.engines import _triton_ops as ops
+from dfktrain.engines._fused import relative_difference
+
+EPS = 1e-6
+
+
+def _normal(*shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape)))
+
+
+def _unit(x: Tensor) -> Tensor:
+    return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + EPS)
+
+
+def _convolved(weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor]:
+    def library(x: Tensor) -> Tensor:
+        taps, length = weight.shape[1], x.shape[1]
+        out = functional.conv1d(
+            x.transpose(1, 2), weight.unsqueeze(1), bias, padding=taps - 1, groups=len(weight)
+        )
+        return functional.silu(out[..., :length]).transpose(1, 2)
+
+    return library
+
+
+def cases() -> Iterator[tuple[str, float]]:
+    """Yield the difference of every case."""
+    for width in (5, 64, 100):
+        weight = _normal(width) * 0.1
+        for rows in (1, 37):
+            norm = relative_difference(
+                lambda x, w=weight: _unit(x) * (1 + w),
+                lambda x, w=weight: ops.rms_norm(x, w, EPS),
+                [_normal(2, rows, width)],
+            )
+            yield f"norm {rows} x {width}", norm
+    weight = _normal(96)
+    gated = relative_difference(
+        lambda x, gate: _unit(x) * weight * functional.silu(gate),
+        lambda x, gate: ops.gated_rms_norm(x, gate, weight, EPS),
+        [_normal(53, 96), _normal(53, 96).flip(0)],
+    )
+    yield "gated norm", gated
+    pair = [_normal(7, 501), _normal(7, 501).flip(0)]
+    yield "swiglu", relative_difference(lambda gate, up: functional.silu(gate) * up, ops.swiglu, pair)
+    spread = [each.T for each in pair]  # not contiguous
+    yield (
+        "swiglu of views",
+        relative_difference(lambda gate, up: functional.silu(gate) * up, ops.swiglu, spread),
+    )
+    yield from _convolutions()
+
+
+def _convolutions() -> Iterator[tuple[str, float]]:
+    for channels, taps in ((70, 4), (130, 4), (8, 2), (8, 1)):
+        weight = _normal(channels, taps)
+        for bias in (None, _normal(channels)):
+            for batch, length in ((2, 41), (1, 1), (1, 16), (3, 17)):
+                name = f"convolution {batch} x {length} x {channels}, {taps} taps, bias {bias is not None}"
+                yield (
+                    name,
+                    relative_difference(
+                        _convolved(weight, bias),
+                        lambda x, w=weight, b=bias: ops.causal_conv_silu(x, w, b, None),
+                        [_normal(batch, length, channels)],
+                    ),
+                )
+    weight = _normal(70, 4)
+    for lengths in ((41,), (1, 1, 1, 38), (1, 2, 20, 3, 15), (16, 16, 9)):
+        numbers = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths)).unsqueeze(0)
+        packed = relative_difference(
+            lambda x, n=numbers: conv_by_sequence(x.transpose(1, 2), weight, None, "silu", n).transpose(1, 2),
+            lambda x, n=numbers: ops.causal_conv_silu(x, weight, None, n),
+            [_normal(1, 41, 70)],
+        )
+        yield f"packed convolution {lengths}", packed
+    wide = _normal(2, 33, 100)
+    part = relative_difference(
+        lambda x: _convolved(weight, None)(x[..., 10:80]),
+        lambda x: ops.causal_conv_silu(x[..., 10:80], weight, None, None),
+        [wide],
+    )
+    yield "convolution of a slice of channels", part
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(dict(cases())))
