@@ -7,7 +7,7 @@ one go, from fp32 masters, which get the gradient.
 
 Guarantees:
     - In fp32 values and gradients are PEFT's up to rounding; in bf16 there is one rounding less.
-    - A layer that is disabled, merged, or called with more than its input runs PEFT's own code."""
+    - A layer that is disabled or merged, or whose input has another dtype, runs PEFT's own code."""
 
 from __future__ import annotations
 
@@ -111,11 +111,10 @@ def _forward(rounded: _Rounded, layer: Any) -> Any:
     base, down, up = layer.get_base_layer(), layer.lora_A[name].weight, layer.lora_B[name].weight
     plain, scale = layer.forward, float(layer.scaling[name])
 
-    def forward(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    def forward(self: Any, x: Tensor) -> Tensor:
         dtype = _product_dtype(x.device.type) or x.dtype
-        if self.disable_adapters or self.merged or args or kwargs or rounded.of(down).dtype != dtype:
-            return plain(x, *args, **kwargs)
-        if base.weight.dtype != dtype:
+        fits = rounded.of(down).dtype == base.weight.dtype == dtype
+        if self.disable_adapters or self.merged or not fits:
             return plain(x)
         out: Tensor = _Product.apply(
             x.to(dtype), base.weight, base.bias, down, up, rounded.of(down), rounded.of(up), scale

@@ -161,10 +161,15 @@ def _patched_convolution(network: Any) -> Iterator[None]:
     library = module.causal_conv1d_fn
 
     def causal_conv1d_fn(
-        states: Tensor, weight: Tensor, bias: Tensor | None = None, activation: str | None = None, **rest: Any
+        states: Tensor,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        activation: str | None = None,
+        seq_idx: Tensor | None = None,
+        **kwargs: Any,
     ) -> Tensor:
         rows = states.transpose(1, 2)
-        return _triton_ops.causal_conv_silu(rows, weight, bias, rest.get("seq_idx")).transpose(1, 2)
+        return _triton_ops.causal_conv_silu(rows, weight, bias, seq_idx).transpose(1, 2)
 
     module.causal_conv1d_fn = causal_conv1d_fn
     try:

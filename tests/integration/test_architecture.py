@@ -130,6 +130,7 @@ KEYWORDS = {
     "dfkeval.inference.serving.server": "handed to uvicorn",
     "dfkeval.models.image_text_processor": "overrides a processor of transformers",
     "dfktrain.data.packing": "wraps kernels of fla and transformers",
+    "dfktrain.engines._fused": "replaces a function of transformers",
     "dfktrain.losses.attach": "overrides a model's forward",
     "dfktrain.training.callbacks.monitor": "overrides a callback of transformers",
     "dfktrain.training.callbacks.progress": "overrides a callback of transformers",
