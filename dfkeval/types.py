@@ -96,6 +96,9 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         draw_index: Which draw of the same question this is, from 0.
         constraint: What the answer must match; None for a free answer.
         force_tool: The function that the server must call; None leaves it to the model.
+        max_image_side: Pixels that the longer side of an image may have before it is scaled down
+            (`open_image(path, max_side=...)`); None shows images as they are. Set only for backends whose
+            capabilities say that they obey it.
 
     Example:
         >>> from dfkeval.backends import Request
@@ -112,6 +115,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     constraint: Constraint | None = None
     force_tool: str | None = None
     videos: tuple[str, ...] = ()
+    max_image_side: int | None = None
 
 
 def media_of(turns: Iterable[Mapping[str, Any]], videos: Sequence[Any] = ()) -> list[str]:

@@ -92,18 +92,22 @@ def _frames(picture: Any) -> bool:
     return picture.format not in _STILL and bool(getattr(picture, "is_animated", False))
 
 
-def open_image(image: ImageSource, *, first_frame: bool = False) -> Any:
+def open_image(image: ImageSource, *, first_frame: bool = False, max_side: int | None = None) -> Any:
     """Return a picture as an RGB Pillow image, upright and on white.
 
     Args:
         image: A path, a `data:` URI, bytes, or a Pillow image.
         first_frame: Whether of several frames the first is taken, instead of refusing the file.
+        max_side: Pixels of the longer side at most; a larger picture is scaled down (Lanczos), none up.
 
     Raises:
         UnreadableImageError: If the picture is missing or broken, or holds several frames.
     """
     with opened(image, first_frame=first_frame) as picture:
-        return pixels(picture, "RGB")
+        flat = pixels(picture, "RGB")
+    if max_side is not None:
+        flat.thumbnail((max_side, max_side), _LANCZOS)
+    return flat
 
 
 def pixels(picture: Any, mode: str) -> Any:
@@ -116,6 +120,7 @@ def pixels(picture: Any, mode: str) -> Any:
     return flat if turn is None else flat.transpose(turn)
 
 
+_LANCZOS = 1  # `PIL.Image.Resampling.LANCZOS`
 _ORIENTATION = 0x0112
 _TURNS = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}
 """Orientation of Exif -> number of the `PIL.Image.Transpose` that undoes it."""
@@ -288,18 +293,19 @@ def image_traits(image: ImageSource) -> ImageTraits:
     return ImageTraits(width, height, tuple(name for name in CHANGES if marks[name]))
 
 
-def png_bytes(image: ImageSource, *, first_frame: bool = False) -> bytes:
+def png_bytes(image: ImageSource, *, first_frame: bool = False, max_side: int | None = None) -> bytes:
     """Return what `open_image` sees as the bytes of a PNG.
 
     Args:
         image: A path, a `data:` URI, bytes, or a Pillow image.
         first_frame: Whether of several frames the first is taken, instead of refusing the file.
+        max_side: Pixels of the longer side at most.
 
     Raises:
         UnreadableImageError: If the picture is missing or broken, or holds several frames.
     """
     buffer = io.BytesIO()
-    open_image(image, first_frame=first_frame).save(buffer, "PNG")
+    open_image(image, first_frame=first_frame, max_side=max_side).save(buffer, "PNG")
     return buffer.getvalue()
 
 

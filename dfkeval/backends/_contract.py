@@ -22,6 +22,7 @@ class Capabilities:
         cacheable: Is `Cacheable` as well.
         videos: Reads `Request.videos` if the model's processor does (`video_fault(config)` of the member
             says why it does not).
+        scales_images: Obeys `Request.max_image_side`.
 
     Example:
         >>> from dfkeval.backends import Capabilities
@@ -35,6 +36,7 @@ class Capabilities:
     parallel: bool = False
     cacheable: bool = False
     videos: bool = False
+    scales_images: bool = False
 
 
 class Backend(Protocol):

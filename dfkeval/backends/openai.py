@@ -46,7 +46,7 @@ __all__ = ["Config", "OpenAI", "body", "check", "completion", "label_probs", "st
 
 #: Seconds that the requests under way get when the run ends.
 LAST_SECONDS = 5.0
-CAPABILITIES = Capabilities(constrained=True, remote=True, parallel=True, cacheable=True)
+CAPABILITIES = Capabilities(constrained=True, remote=True, parallel=True, cacheable=True, scales_images=True)
 
 
 class Config(config.Config):

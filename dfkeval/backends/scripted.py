@@ -17,7 +17,7 @@ from dfkdata.common.errors import DataError
 from dfkeval.backends._contract import Backend, Capabilities
 from dfkeval.types import Completion, Request, Sampling
 
-CAPABILITIES = Capabilities(parallel=True)
+CAPABILITIES = Capabilities(parallel=True, scales_images=True)
 
 
 class Config(config.Config):

@@ -23,7 +23,6 @@ from pydantic import Field
 
 from dfkdata.common import config
 from dfkdata.common.errors import DataError
-from dfkdata.media.images import open_image
 from dfkeval.backends._contract import Backend, Capabilities
 from dfkeval.backends._local.generate import Batch, Generator
 from dfkeval.backends._local.label_probabilities import with_label_probs
@@ -33,6 +32,7 @@ from dfkeval.backends._local.prompts import (
     decoded_sha256,
     failed,
     measured,
+    open_images,
     render,
     resized_sha256,
     video_sha256,
@@ -45,7 +45,9 @@ from dfkeval.parsing.reasoning import GAP
 from dfkeval.parsing.tags import THINK_CLOSE
 from dfkeval.types import Completion, Constraint, GoldAnswer, Likelihood, Request, Sampling
 
-CAPABILITIES = Capabilities(constrained=True, likelihoods=True, cacheable=True, videos=True)
+CAPABILITIES = Capabilities(
+    constrained=True, likelihoods=True, cacheable=True, videos=True, scales_images=True
+)
 
 
 class Config(config.Config):
@@ -144,7 +146,7 @@ class Transformers:
         """Return what the model is shown for a request: text and hashes of images. Raises `DataError` if an
         image cannot be read."""
         text = render(self.processor, request, sampling, videos=True)
-        images = [open_image(path) for path in request.images]
+        images = open_images(request)
         shown = {"prompt": text, "images": resized_sha256(self.processor, images)}
         return shown | ({"videos": video_sha256(self.processor, request.videos)} if request.videos else {})
 
@@ -255,7 +257,7 @@ class Transformers:
 def _images(prompt: RenderedPrompt) -> list[Any] | DataError:
     """Return the decoded images of a prompt, or the error of one that cannot be read."""
     try:
-        return [open_image(path) for path in prompt.request.images]
+        return open_images(prompt.request)
     except DataError as error:
         return error
 

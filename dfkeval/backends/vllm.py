@@ -24,7 +24,6 @@ from pydantic import Field
 
 from dfkdata.common import config
 from dfkdata.common.errors import ConfigError, DataError, missing_package
-from dfkdata.media.images import open_image
 from dfkeval.backends._contract import Backend, Capabilities
 from dfkeval.backends._local.prompts import (
     RenderedPrompt,
@@ -32,6 +31,7 @@ from dfkeval.backends._local.prompts import (
     failed,
     fitted_size,
     measured,
+    open_images,
     opens_think,
     render,
     resized_sha256,
@@ -43,7 +43,7 @@ from dfkeval.models.source import model_source
 from dfkeval.parsing.tags import TURN_ENDS
 from dfkeval.types import Completion, Constraint, Request, Sampling
 
-CAPABILITIES = Capabilities(constrained=True, cacheable=True)
+CAPABILITIES = Capabilities(constrained=True, cacheable=True, scales_images=True)
 #: Arguments of `vllm.LLM` that are no `engine_args`, and what sets them.
 SET_HERE = {
     "model": "backend.model", "dtype": "backend.dtype", "tensor_parallel_size": "backend.tensor_parallel",
@@ -165,7 +165,7 @@ class VLLM:
         """Return what the model is shown for a request: text and hashes of images. Raises `DataError` if an
         image cannot be read."""
         text = render(self.processor, request, sampling)
-        images = [open_image(path) for path in request.images]
+        images = open_images(request)
         return {"prompt": text, "images": resized_sha256(self.processor, images)}
 
     def close(self) -> None:
@@ -181,7 +181,7 @@ class VLLM:
             reason = f"{prompt.tokens} prompt tokens and {sampling.limit} to come are above max_model_len"
             return failed(request, f"{reason} {self.config.max_model_len}")
         try:
-            images = [open_image(path) for path in request.images]
+            images = open_images(request)
         except DataError as error:
             return failed(request, str(error))
         sizes = [fitted_size(self.processor, image) for image in images]
@@ -192,6 +192,7 @@ class VLLM:
             images=tuple(zip(request.images, sizes, strict=True)),
             constraint=request.constraint,
             thinks=opens_think(prompt.text),
+            max_image_side=request.max_image_side,
         )
 
 

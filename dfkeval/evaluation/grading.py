@@ -52,14 +52,15 @@ class EvalItem:
     turn: dict[str, Any] | None = None
 
 
-def eval_item(row: Mapping[str, Any], schema: Schema) -> EvalItem:
-    """Return a row of the messages layout as an item to ask."""
+def eval_item(row: Mapping[str, Any], schema: Schema, max_image_side: int | None = None) -> EvalItem:
+    """Return a row of the messages layout as an item to ask, with images of that many pixels a side at most."""
     meta = row.get("meta") or {}
     messages, images = before_answer(row["messages"]), tuple(row.get("images") or ())
     videos = tuple(row.get("videos") or ())
     request = Request(
-        id=str(row["id"]), messages=messages, images=images, tools=row.get("tools"), videos=videos
-    )
+        id=str(row["id"]), messages=messages, images=images, tools=row.get("tools"), videos=videos,
+        max_image_side=max_image_side if images else None,
+    )  # fmt: skip
     source = meta.get("text")
     return EvalItem(
         request,
@@ -91,6 +92,8 @@ def request_key(request: Request) -> str:
     digest = hashlib.sha256(msgspec.json.encode((request.messages, request.tools), order="sorted"))
     for path in (*request.images, *request.videos):
         digest.update(_bytes_of(path))
+    if request.max_image_side is not None:
+        digest.update(b"max_image_side %d" % request.max_image_side)
     return digest.hexdigest()[:32]
 
 

@@ -39,6 +39,7 @@ def check_run(
     Raises:
         ConfigError: The run could not be finished; the message says why and what to change."""
     check_constraint(config, constraint, backend)
+    check_scaling(config, backend)
     if backend is None:
         check_cache(config.cache, config.backend)
     check_metadata(config, schema, first_row)
@@ -85,6 +86,16 @@ def check_constraint(config: EvalConfig, constraint: Constraint | None, backend:
         )
     if backend is None:
         backends.check(config.backend, config.sampling, constraint)
+
+
+def check_scaling(config: EvalConfig, backend: Backend | None) -> None:
+    """Raise `ConfigError` if images are to be scaled down and the backend would show them as they are."""
+    can = backends.capabilities_of(config.kind) if backend is None else backend.capabilities
+    if config.max_image_side is not None and not can.scales_images:
+        raise ConfigError(
+            f"max_image_side: backend {config.kind!r} shows images as they are; use transformers, vllm or "
+            "openai, or leave it out"
+        )
 
 
 def check_cache(folder: Path | None, backend: Config) -> None:

@@ -135,7 +135,8 @@ def items_of(rows: Sequence[dict[str, Any]], config: EvalConfig, schema: Schema)
     """
     replacement = config_scaffold(config, schema)
     items = with_draws(
-        [eval_item(scaffolded_row(row, replacement), schema) for row in rows], config.sampling.repeats
+        [eval_item(scaffolded_row(row, replacement), schema, config.max_image_side) for row in rows],
+        config.sampling.repeats,
     )
     _check_ids(config.data, [item.request.id for item in items])
     return items

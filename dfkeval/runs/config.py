@@ -71,6 +71,8 @@ class EvalConfig(Config):
         resamples: Number of bootstrap resamples behind each interval.
         confidence: Coverage of the intervals, such as 0.95.
         seed: Seed of the resamples.
+        max_image_side: Pixels that the longer side of an image may have before it is scaled down; None shows
+            images as the model's processor takes them.
 
     Example:
         >>> from dfkeval import EvalConfig
@@ -104,6 +106,7 @@ class EvalConfig(Config):
     resamples: int = Field(default=10_000, ge=100)
     confidence: float = Field(default=0.95, gt=0.0, lt=1.0)
     seed: int = 42
+    max_image_side: int | None = Field(default=None, ge=1)
 
     #: Keys that only change how answers are graded, scored and kept; a run goes on, and is scored again, with
     #: other values. Every other key is part of the `AnswerIdentity`.

@@ -1,17 +1,24 @@
-"""SITA's splits, repeated in its own order; expected orders were returned by its published loaders.
+"""SITA's splits and its cap for pictures, repeated; what is expected was returned by its published code.
 
 `python -m tools.sita_golden CHECKOUT` made them; commit and packages stand in tests/golden/sita/source.json."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Iterator
+from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from dfkdata import convert
 from dfkdata.common.errors import ConfigError
+from dfkdata.media.images import open_image
+from dfkeval import EvalConfig, evaluate
+from dfkeval.backends import Capabilities, Completion, Request, Sampling
+from dfkeval.backends._local import prompts, vllm_engine
+from dfkeval.backends._openai import protocol
 from tests.helpers.places import GOLDEN
 from tests.helpers.rows import caption, rows_of, write
 from tools import sita_golden
@@ -54,3 +61,85 @@ def test_split_sita_refuses_a_split_that_sita_does_not_have(tmp_path: Path) -> N
     source = write(tmp_path / "in.jsonl", [caption(n) for n in range(10)])
     with pytest.raises(ConfigError, match="training and validation only"):
         convert(source, tmp_path / "out", format="captions", split="sita", test_file=source)
+
+
+PICTURES = json.loads((GOLDEN / "sita" / "pictures.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("case", PICTURES, ids=lambda case: f"{case['mode']}-{case['size']}-{case['cap']}")
+def test_max_side_gives_the_pixels_of_sita_s_evaluation(case: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "one.png"
+    sita_golden.picture(case["mode"], tuple(case["size"])).save(path)
+    found = open_image(path, max_side=case["cap"])
+    assert (found.mode, list(found.size)) == ("RGB", case["resized"])
+    assert sha256(found.tobytes()).hexdigest() == case["sha256"]
+    assert open_image(path, max_side=5000).size == tuple(case["size"])
+
+
+class Recording:
+    """A backend that keeps the requests."""
+
+    info: ClassVar[dict[str, Any]] = {"kind": "recording"}
+
+    def __init__(self, capabilities: Capabilities) -> None:
+        self.capabilities = capabilities
+        self.requests: list[Request] = []
+
+    def generate(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[Completion]:
+        for request in requests:
+            self.requests.append(request)
+            yield Completion(id=request.id, text="Label: netral\n\nAnalisis: isi")
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def evaluation(folder: Path, **options: Any) -> EvalConfig:
+    """An evaluation of two posts with pictures of 600 x 300 pixels."""
+    sita_golden.table(folder, "train", "dfk_vlm_dataset_v1", 2)
+    for path in (folder / "images").iterdir():
+        sita_golden.picture("RGB", (600, 300)).save(path)
+    convert(folder / "train.csv", folder / "data", format="dfk_csv", images=folder, validation=0)
+    backend = {"kind": "scripted", "completions": str(folder / "none.jsonl")}
+    data = folder / "data" / "train.jsonl"
+    return EvalConfig.model_validate({"data": data, "backend": backend, "metrics": ["labels"]} | options)
+
+
+def test_the_cap_of_an_evaluation_reaches_every_request_and_is_part_of_the_question(tmp_path: Path) -> None:
+    backend = Recording(Capabilities(scales_images=True))
+    config = evaluation(tmp_path, max_image_side=100)
+    capped = evaluate(config, tmp_path / "capped", backend=backend)
+    plain = evaluate(config.model_copy(update={"max_image_side": None}), tmp_path / "plain", backend=backend)
+    assert [request.max_image_side for request in backend.requests] == [100, 100, None, None]
+    keys = [{sample.id: sample.key for sample in run.samples} for run in (capped, plain)]
+    assert keys[0].keys() == keys[1].keys()
+    assert all(keys[0][name] != keys[1][name] for name in keys[0])
+    with pytest.raises(ConfigError, match="max_image_side"):
+        evaluate(config.model_copy(update={"max_image_side": 50}), tmp_path / "capped", backend=backend)
+
+
+def test_a_backend_that_shows_images_as_they_are_is_refused_before_it_is_asked(tmp_path: Path) -> None:
+    backend = Recording(Capabilities())
+    with pytest.raises(ConfigError, match="shows images as they are"):
+        evaluate(evaluation(tmp_path, max_image_side=100), tmp_path / "run", backend=backend)
+    assert not backend.requests
+
+
+@pytest.mark.parametrize(("side", "size"), [(None, (600, 300)), (600, (600, 300)), (100, (100, 50))])
+def test_a_server_and_vllm_and_a_local_model_see_the_same_scaled_picture(
+    side: int | None, size: tuple[int, int], tmp_path: Path
+) -> None:
+    path = tmp_path / "one.png"
+    sita_golden.picture("RGB", (600, 300)).save(path)
+    part = {"type": "image"}
+    request = Request(
+        id="1", messages=[{"role": "user", "content": [part]}], images=(str(path),), max_image_side=side
+    )
+    expected = open_image(path, max_side=side)
+    assert expected.size == size
+    payload = protocol.body(request, Sampling(), "m")
+    sent = open_image(payload["messages"][0]["content"][0]["image_url"]["url"])
+    (local,) = prompts.open_images(request)
+    job = vllm_engine.PromptJob("1", "", 1, images=((str(path), size),), max_image_side=side)
+    (engine,) = vllm_engine._prompt(job, "")["multi_modal_data"]["image"]
+    assert sent.tobytes() == local.tobytes() == engine.tobytes() == expected.tobytes()

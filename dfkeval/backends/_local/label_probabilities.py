@@ -17,8 +17,8 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from dfkdata.media.images import open_image
 from dfkeval.backends._local.padding import ALONG, joined
+from dfkeval.backends._local.prompts import open_images
 from dfkeval.models.video import with_videos
 from dfkeval.parsing.label_confidence import continuations, normalised
 from dfkeval.types import Completion, Request
@@ -159,7 +159,7 @@ def _forward(batch: Sequence[_Place], model: Any, processor: Any) -> list[Scores
 
 def _common_part(place: _Place, processor: Any) -> dict[str, Any]:
     """Return the inputs of what all classes of one request begin with."""
-    images = [open_image(path) for path in place.request.images]
+    images = open_images(place.request)
     made = processor(text=[place.text], images=images or None, return_tensors="pt")
     inputs = with_videos(made, place.request.videos, processor)
     return {key: value[:, : -place.cut] if key in ALONG else value for key, value in inputs.items()}

@@ -18,8 +18,8 @@ from itertools import islice
 from typing import Any
 
 from dfkdata.common.errors import DataError
-from dfkdata.media.images import open_image
 from dfkeval.backends._local.padding import ALONG, Inputs, joined, length
+from dfkeval.backends._local.prompts import open_images
 from dfkeval.models import video
 from dfkeval.models.rendering import render_sample
 from dfkeval.types import GoldAnswer, Likelihood, refuse_unseen
@@ -77,7 +77,7 @@ def _encoded(gold_answer: GoldAnswer, processor: Any, thinking: bool) -> _Row:
     parts = video.insert_text(render_sample(row, processor), request.id, request.videos, processor)
     if parts.prompt.count(processor.image_token) != len(request.images):
         raise DataError(f"the turns do not have one place for each of the row's {len(request.images)} images")
-    images = [open_image(path) for path in request.images]
+    images = open_images(request)
     made = processor(text=[parts.prompt], images=images or None, return_tensors="pt")
     inputs = video.with_videos(made, request.videos, processor)
     empty_think, answer = (

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dfkdata.common.errors import DataError
-from dfkdata.media.images import image_size
+from dfkdata.media.images import image_size, open_image
 from dfkeval.models import video
 from dfkeval.parsing.tags import THINK_OPEN
 from dfkeval.types import Completion, Request, Sampling, media_of, refuse_unseen
@@ -84,9 +84,16 @@ def _image_tokens(processor: Any, request: Request) -> int:
         width, height = image_size(path)
         if max(width, height) > _SLIMMEST * min(width, height):
             raise DataError(f"image {path!s:.200}: {width} x {height} pixels are too slim for the model")
+        if request.max_image_side is not None:
+            width, height = min(width, request.max_image_side), min(height, request.max_image_side)
         area = min(max(width * height, images.size["shortest_edge"]), images.size["longest_edge"])
         total += area // (side * side) + 1
     return total
+
+
+def open_images(request: Request) -> list[Any]:
+    """Return the images of a request as they are shown. Raises `DataError` if one cannot be read."""
+    return [open_image(path, max_side=request.max_image_side) for path in request.images]
 
 
 def failed(request: Request, reason: str) -> Completion:

@@ -76,6 +76,7 @@ class PromptJob:
         images: Path and fitted size of each picture.
         constraint: What the answer must match.
         thinks: Whether the prompt ends inside a think block.
+        max_image_side: As in the request.
     """
 
     id: str
@@ -84,6 +85,7 @@ class PromptJob:
     images: tuple[tuple[str, tuple[int, int]], ...] = ()
     constraint: Constraint | None = None
     thinks: bool = False
+    max_image_side: int | None = None
 
 
 @dataclass
@@ -244,7 +246,10 @@ def _prompt(job: PromptJob, text: str) -> dict[str, Any]:
 
     if not job.images:
         return {"prompt": text}
-    pictures = [open_image(path).resize(size, Image.Resampling.BICUBIC) for path, size in job.images]
+    pictures = [
+        open_image(path, max_side=job.max_image_side).resize(size, Image.Resampling.BICUBIC)
+        for path, size in job.images
+    ]
     return {"prompt": text, "multi_modal_data": {"image": pictures}}
 
 

@@ -83,7 +83,7 @@ def body(request: Request, sampling: Sampling, model: str, dialect: Dialect = "o
     Raises `DataError` for an image that cannot be read and for a video, `ConfigError` if the dialect has no
     parameter for what is asked."""
     refuse_unseen(request)
-    images = iter(request.images)
+    images = (_address(image, request.max_image_side) for image in request.images)
     payload: dict[str, Any] = {
         "model": model,
         "messages": [_turn(turn, images) for turn in request.messages],
@@ -143,22 +143,23 @@ def _turn(turn: dict[str, Any], images: Iterator[str]) -> dict[str, Any]:
 def _part(part: dict[str, Any], images: Iterator[str]) -> dict[str, Any]:
     if part.get("type") != "image":
         return part
-    path = next(images, None)
-    if path is None:
+    address = next(images, None)
+    if address is None:
         raise DataError("the row has more image placeholders than images")
     return {
         "type": "image_url",
-        "image_url": {"url": _address(path)},
+        "image_url": {"url": address},
     }
 
 
-def _address(image: str) -> str:
-    """Return a picture as a `data:` URI: its own bytes, unless seeing it changes its pixels.
+def _address(image: str, max_side: int | None) -> str:
+    """Return a picture as a `data:` URI: its own bytes, unless seeing it changes its pixels or it is larger.
 
     Servers differ in whether they turn a picture and in what they lay under it, so they get what training
     saw. Raises `DataError` for a picture that cannot be read or holds several frames."""
-    if image_traits(image).changes:
-        return f"data:image/png;base64,{base64.b64encode(png_bytes(image)).decode()}"
+    traits = image_traits(image)
+    if traits.changes or (max_side is not None and max(traits.width, traits.height) > max_side):
+        return f"data:image/png;base64,{base64.b64encode(png_bytes(image, max_side=max_side)).decode()}"
     return image if image.startswith("data:") else data_uri(Path(image))
 
 

@@ -102,6 +102,7 @@ def test_every_part_of_the_request_that_is_changed_misses(tmp_path: Path) -> Non
         "images",
         "videos",
         "tools",
+        "max_image_side",
     }  # no part of the key; in the fingerprint of the backend
     assert REQUESTS.keys() == set(Request.__struct_fields__) - seen_elsewhere
     hits(tmp_path, Engine(), question())

@@ -35,7 +35,8 @@ SOURCES: dict[str, dict[str, Any]] = {
         "adapter.rank": 16, "adapter.alpha": 16, "adapter.dropout": 0, "adapter.target_modules": "all-linear",
         "stages.0.epochs": 5, "stages.0.batch_size": 32, "stages.0.accumulation": 1,
         "stages.0.learning_rate": 2e-4, "stages.0.max_length": 2048, "stages.0.optimizer": "adamw_8bit",
-        "precision": "fp32", "seed": 3407, "model.name": "unsloth/Qwen3.5-0.8B",
+        "precision": "fp32", "seed": 3407, "model.name": "unsloth/Qwen3.5-0.8B", "stages.0.warmup_steps": 3,
+        "stages.0.scheduler": "linear", "stages.0.weight_decay": 0,
     },
     "siliconflow_sft": {"adapter.kind": "lora", "stages.0.accumulation": 1},
     "siliconflow_sft_plus": {"adapter.kind": "lora", "stages.0.accumulation": 1},
@@ -46,6 +47,7 @@ SOURCES: dict[str, dict[str, Any]] = {
         "stages.0.scheduler": "linear", "stages.0.save_steps": 500, "stages.0.save_total_limit": 1,
         "stages.0.log_steps": 1, "stages.0.max_length": 2048, "seed": 3407, "adapter.kind": "qlora",
         "model.name": "Qwen/Qwen3-VL-2B-Instruct", "adapter.target_modules": "language",
+        "adapter.rank": 256, "adapter.alpha": 256, "adapter.dropout": 0,
     },
     "json_captioner_v1": {"stages.0.learning_rate": 2e-4, "model.name": "Qwen/Qwen3.5-0.8B"},
     "json_captioner_v2": {

@@ -334,7 +334,9 @@ def test_the_command_prints_the_account(make: Make, asked: Path, base_folder: Pa
 SOURCE = {
     "sample.sampling.repeats": 4, "sample.sampling.max_new_tokens": 256, "sample.sampling.temperature": 0.7,
     "watch.similarity.minimum": 0.8, "train.stages.0.batch_size": 16, "train.stages.0.accumulation": 1,
-    "train.stages.0.learning_rate": 2e-4,
+    "train.stages.0.learning_rate": 2e-4, "train.stages.0.epochs": 1, "train.stages.0.warmup_steps": 5,
+    "train.stages.0.weight_decay": 0.0, "train.stages.0.max_length": 2048, "train.adapter.rank": 16,
+    "train.adapter.alpha": 16, "train.adapter.dropout": 0.0, "train.seed": 3407,
 }  # fmt: skip
 
 
@@ -350,7 +352,7 @@ def test_sitas_preset_holds_its_sources_numbers_and_stands_in_the_manual() -> No
     assert {place: at(place) for place in SOURCE} == SOURCE
     assert list(config["accept"]) == ["schema_valid", "label_match"], "label_only: similarity decides nothing"
     manual = (DOCS / "recipes.md").read_text(encoding="utf-8").partition("## sita_rft")[2]
-    shown = re.findall(r"\| `([\w.]+)` \| (\S+) \|", manual)
+    shown = re.findall(r"\| `([\w.]+)` \| (\S+) \|$", manual, flags=re.M)
     assert {place: float(value) for place, value in shown if place in SOURCE} == SOURCE
 
 
