@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from dfkdata.common.tool_definitions import ARGUMENT_KEYS, DefinitionError, function_definitions
 from dfkdata.rows.filled_nulls import without_null_keywords
 from dfkdata.rows.loss_weight import FLAGS, canonical_weight, turn_weight
 from dfkdata.rows.reasoning import canonical_reasoning, holds_reasoning
@@ -228,7 +229,10 @@ def _call(call: Any, path: str) -> dict[str, Any]:
     function = call.get("function", call) if isinstance(call, dict) else None
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
         raise RowError("TOOL_UNKNOWN", "a tool call without a name", path=path, value=call)
-    arguments = function.get("arguments", {})
+    arguments = function.get("arguments")
+    if arguments is None:
+        _check_no_other_arguments(function, f"{path}.function")
+        arguments = {} if "arguments" not in function else None
     if isinstance(arguments, str):
         arguments = as_json(arguments, "TOOL_ARGS_NOT_OBJECT", f"{path}.function.arguments")
     if not isinstance(arguments, dict):
@@ -237,6 +241,20 @@ def _call(call: Any, path: str) -> dict[str, Any]:
     own_id = {key: call[key] for key in ("id",) if call.get(key) is not None}
     _check_call_id(own_id.get("id", ""), f"{path}.id")
     return own_id | {"type": "function", "function": {"name": function["name"], "arguments": arguments}}
+
+
+def _check_no_other_arguments(function: dict[str, Any], path: str) -> None:
+    """Refuse a call whose arguments stand under another key, which would become a call without any."""
+    for key, value in function.items():
+        if key.lower() in ARGUMENT_KEYS and value is not None:
+            reason = f"a tool call with {key!r} and without 'arguments'"
+            raise RowError(
+                "TOOL_ARGS_NOT_OBJECT",
+                reason,
+                path=f"{path}.{key}",
+                value=value,
+                hint="rename it to 'arguments'",
+            )
 
 
 def _check_call_id(name: Any, path: str) -> None:
@@ -263,7 +281,7 @@ def as_json(text: str, code: str, path: str) -> Any:
 def tools(value: Any) -> list[dict[str, Any]] | None:
     """Return tool definitions from a list, from one definition, or from either as JSON text.
 
-    Bare functions get their wrapper; None stands for no tools.
+    Definitions in other forms (bare, MCP, Anthropic, Gemini) are put into OpenAI's; None stands for no tools.
 
     Raises:
         RowError: If a definition cannot be read or has no name.
@@ -279,11 +297,11 @@ def tools(value: Any) -> list[dict[str, Any]] | None:
         raise RowError("TOOLS_INVALID", "tools are no list of definitions", path="tools", value=value)
     if not isinstance(value, str):  # JSON text was never a column of its own
         items = without_null_keywords(items)
-    wrapped = [tool if "function" in tool else {"type": "function", "function": tool} for tool in items]
-    for tool in wrapped:
-        if not isinstance(tool["function"], dict) or not isinstance(tool["function"].get("name"), str):
-            raise RowError("TOOLS_INVALID", "a tool without a name", path="tools", value=tool)
-    return wrapped
+    try:
+        return [definition for tool in items for definition in function_definitions(tool)]
+    except DefinitionError as error:
+        hint = 'write {"type": "function", "function": {"name", "description", "parameters"}}'
+        raise RowError("TOOLS_INVALID", str(error), path="tools", value=items, hint=hint) from error
 
 
 def listed(row: Row) -> dict[str, list[str]]:

@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from dfkdata.common.tool_definitions import DefinitionError, function_definitions
 from dfkdata.rows.record import RowError
 
 _VALUES = ("default", "const", "enum", "examples")
@@ -109,9 +110,13 @@ def _cleaned_call(call: Any, tools: Sequence[Any]) -> tuple[Any, list[str]]:
 
 def _parameters(name: Any, tools: Sequence[Any]) -> Any:
     for tool in tools:
-        function = tool.get("function", tool) if isinstance(tool, dict) else None
-        if isinstance(function, dict) and function.get("name") == name:
-            return function.get("parameters") or {}
+        try:
+            functions = [definition["function"] for definition in function_definitions(tool)]
+        except DefinitionError:
+            continue
+        for function in functions:
+            if function["name"] == name:
+                return function.get("parameters") or {}
     return {}
 
 

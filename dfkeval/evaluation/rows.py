@@ -22,6 +22,7 @@ from typing import Any
 
 from dfkdata.common.errors import ConfigError, DataError
 from dfkdata.common.hashing import file_sha256
+from dfkdata.common.tool_definitions import DefinitionError, function_definitions
 from dfkdata.formats.task_1 import scaffold
 from dfkdata.rows.messages import load_rows
 from dfkdata.rows.record import Scaffold
@@ -59,7 +60,10 @@ def card_scaffold(card: metadata.ModelMetadata | None, where: str, schema: Schem
 def check_tools(tools: Sequence[Mapping[str, Any]], schema: Schema, where: str) -> None:
     """Raise `ConfigError` if answers to `tools` could never be read in `schema`."""
     own = schema.form.name if isinstance(schema.form, ToolForm) else None
-    names = [str((tool.get("function") or {}).get("name")) for tool in tools]
+    try:
+        names = [each["function"]["name"] for tool in tools for each in function_definitions(tool)]
+    except DefinitionError as error:
+        raise ConfigError(f"{where}: {error}") from error
     if own not in names:
         reads = f"reads calls of {own!r}" if own else "is answered as text"
         raise ConfigError(f"{where}: its tools are {', '.join(names)}, and schema {schema.name!r} {reads}")

@@ -27,6 +27,7 @@ from dfkeval.parsing.json_text import (
     LiteralError,
     is_number,
     load_json,
+    load_mended,
     load_python,
     number_of,
 )
@@ -66,6 +67,8 @@ class Refused(ValueError):
         self.issues = issues
 
 
+#: How deep references and combinators are followed to find a closed list of values.
+_DEEP: Final = 4
 #: Keywords that assert nothing about a text.
 _NOTES: Final = frozenset(("type", "title", "description", "default", "examples", "format"))
 
@@ -106,10 +109,24 @@ def compile_slot(document: SchemaDocument, *schemas: Any) -> Slot:
         types=types,
         validator=document.validator(*schemas),
         plain=schema is True or (bare and types in (None, ("string",))),
-        enumerated=isinstance(schema, dict) and ("enum" in schema or "const" in schema),
+        enumerated=all(_is_list(document, part) for part in schemas),
         textual=types is None or "string" in types,
         holds_containers=bool(containers),
         containers_only=bool(containers) and containers == set(types or ()),
+    )
+
+
+def _is_list(document: SchemaDocument, schema: Any, depth: int = 0) -> bool:
+    """Return whether the values of `schema` are a closed list, or there is no text among them."""
+    if not isinstance(schema, dict) or depth > _DEEP:
+        return schema is False
+    if "enum" in schema or "const" in schema:
+        return True
+    parts = [document.target(schema), *schema.get("allOf", ())]
+    branches = [schema[key] for key in ("anyOf", "oneOf") if key in schema]
+    return any(_is_list(document, part, depth + 1) for part in parts if part is not None) or any(
+        all(_is_list(document, part, depth + 1) or part == {"type": "null"} for part in branch)
+        for branch in branches
     )
 
 
@@ -170,8 +187,8 @@ class _Candidates:
                 candidates.append((self.text, []))
             elif name in ("integer", "number"):
                 candidates += self.numbers(name)
-        if self.enumerated and self.lenient and self.text != self.text.strip(BLANKS):
-            candidates.append((self.text.strip(BLANKS), ["outer_blanks"]))
+        if self.enumerated and self.text != self.text.strip(BLANKS):
+            candidates.append((self.text.strip(BLANKS), []))  # grammar-bound engines write blanks there
         candidates.sort(key=_mended)  # lenient reading must prefer what strict reading accepts
         return candidates
 
@@ -218,11 +235,11 @@ class _Candidates:
         if not _CONTAINERS.intersection(self.types):
             return []
         try:
-            value = load_json(self.text)
+            value, repairs = load_mended(self.text, self.lenient)
         except LiteralError as bad:
             return self.python_literal(self.bare, bad)
         if type(value) is dict or type(value) is list:
-            return [(value, [])]
+            return [(value, repairs)]
         return self.inner(value)
 
     def python_literal(self, text: str, bad: LiteralError) -> list[Candidate]:

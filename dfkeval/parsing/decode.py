@@ -26,7 +26,8 @@ from dfkdata import schemas
 from dfkdata.common.errors import ConfigError
 from dfkdata.common.json_schema import Validator, pointer_step, schema_validator
 from dfkdata.schemas import JsonForm, Label, Schema, TextForm, ToolForm, json_schema, tool
-from dfkeval.parsing.json_text import LiteralError, scan_json, skip_blanks
+from dfkeval.parsing.json_call import call_arguments
+from dfkeval.parsing.json_text import LiteralError, scan_mended, skip_blanks
 from dfkeval.parsing.marked_text import MarkedAnswer, TextFailure, read_marked, visible_span
 from dfkeval.parsing.toolcall import Mode, ParseResult, Problem, ToolCallParser
 
@@ -37,6 +38,7 @@ Kind = Literal[
     "wrong_function",
     "bad_xml",
     "bad_json",
+    "bad_text",
     "ambiguous",
     "schema_invalid",
     "unknown_label",
@@ -45,6 +47,7 @@ Kind = Literal[
 KINDS: Final[tuple[str, ...]] = get_args(Kind)
 Form = Literal["schema", "hermes", "json"]
 
+#: Codes of problems that are about JSON, also of values in a call that is written with tags.
 _JSON_CODES: Final = frozenset(
     {
         "bad_json",
@@ -54,7 +57,9 @@ _JSON_CODES: Final = frozenset(
         "too_many_digits",
         "extra_text",
         "bad_python_literal",
-        "bad_json_call",
+        "open_string",
+        "control_character",
+        "raw_line_break",
     }
 )
 
@@ -161,7 +166,7 @@ def _tool_call(
 ) -> Decoded | Failure:
     result = _parser(schema.answer, form, mode, dialect, finished).parse(text)
     if result.problems:
-        return Failure(_kind(result.problems[0]), tuple(result.problems))
+        return Failure(_kind(result.problems[0], dialect), tuple(result.problems))
     if not result.calls:
         return Failure("no_call" if finished else "truncated")
     if len(result.calls) > 1:
@@ -178,14 +183,16 @@ def _too_many(result: ParseResult) -> Failure:
     )
 
 
-def _kind(problem: Problem) -> Kind:
+def _kind(problem: Problem, dialect: CallDialect) -> Kind:
     if problem.status == "truncated" or problem.status == "ambiguous":
         return problem.status
     if problem.code == "unknown_function":
         return "wrong_function"
     if problem.code in _JSON_CODES:
         return "bad_json"
-    return "bad_xml" if problem.status == "malformed" else "schema_invalid"
+    if problem.status != "malformed":
+        return "schema_invalid"
+    return "bad_json" if dialect == "hermes" else "bad_xml"
 
 
 def _checked_by_class(
@@ -226,6 +233,7 @@ _FENCED: Final = re.compile(r"```(?:json)?[ \t]*+\n(?=[ \t\r\n]*+[\[{])")
 _JSON_REPAIRS: Final = {
     "code_fence": "the JSON stands in a code fence",
     "text_around_json": "text stands around the JSON",
+    "json_call": "the JSON is a call of the tool, and its arguments alone were asked for",
 }
 
 
@@ -238,18 +246,47 @@ def _json_value(text: str, schema: Schema, mode: Mode, finished: bool, fenced: b
     if begin is None:
         return Failure("no_call" if finished else "truncated")
     try:
-        value, stop = scan_json(text[:end], begin)
+        value, stop, repairs = scan_mended(text[:end], begin, mode == "lenient")
     except LiteralError as bad:
         problem = Problem("malformed", bad.code, str(bad), (begin, end))
         return Failure("bad_json" if finished else "truncated", (problem,))
     before = text[start : fence.start() if fence else begin].strip()
-    repairs = ["code_fence"] if fence and not fenced else []
+    if fence and not fenced:
+        repairs.append("code_fence")
     if before or text[stop:end].strip() != ("```" if fence else ""):
         repairs.append("text_around_json")
     if repairs and mode == "strict":
         problem = Problem("malformed", repairs[0], _JSON_REPAIRS[repairs[0]], (start, end))
         return Failure("bad_json", (problem,))
+    if _is_call(value, schema):
+        return _json_call(value, schema, mode, repairs, (begin, stop))
     return _checked_json(_in_field(value, schema), schema, tuple(repairs), (begin, stop))
+
+
+def _is_call(value: Any, schema: Schema) -> bool:
+    """Return whether `value` is a call of the schema's tool, and not the arguments of one."""
+    if not isinstance(schema.form, ToolForm) or not isinstance(value, dict):
+        return False
+    if not schema.answer.model_fields.keys().isdisjoint(value):
+        return False
+    function = value.get("function")
+    names = [value.get("name"), function.get("name") if isinstance(function, dict) else function]
+    return schema.form.name in names
+
+
+def _json_call(
+    value: dict[str, Any], schema: Schema, mode: Mode, repairs: list[str], span: tuple[int, int]
+) -> Decoded | Failure:
+    """Read a call where its arguments alone are asked for; only lenient reading does."""
+    code, message = "json_call", _JSON_REPAIRS["json_call"]
+    if mode == "lenient":
+        try:
+            arguments, mended = call_arguments(value, lenient=True)
+        except LiteralError as bad:
+            code, message = bad.code, str(bad)
+        else:
+            return _checked_json(arguments, schema, (*repairs, "json_call", *mended), span)
+    return Failure("bad_json", (Problem("malformed", code, message, span),))
 
 
 def _json_start(text: str, start: int, end: int, search: bool) -> int | None:

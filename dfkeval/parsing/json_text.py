@@ -72,6 +72,9 @@ _SHORT: Final = 4096
 _STRICT: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder(
     object_pairs_hook=_pairs, parse_constant=_constant, parse_float=finite
 ).scan_once  # type: ignore[attr-defined]
+_RELAXED: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder(
+    object_pairs_hook=_pairs, parse_constant=_constant, parse_float=finite, strict=False
+).scan_once  # type: ignore[attr-defined]
 _FAST: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder(
     parse_constant=_constant, parse_float=finite
 ).scan_once  # type: ignore[attr-defined]
@@ -101,17 +104,63 @@ def scan_json(text: str, start: int) -> tuple[Any, int]:
     return value, end
 
 
-def _scan_strictly(text: str, start: int) -> tuple[Any, int]:
+#: Control characters other than line breaks and tabs.
+_CONTROLS: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
+
+
+def scan_relaxed(text: str, start: int) -> tuple[Any, int]:
+    """Read a JSON value as `scan_json` does, also one with raw line breaks and tabs inside its strings.
+
+    Raises:
+        LiteralError: if no such value begins at `start`."""
+    value, end = _scan_strictly(text, start, _RELAXED)
+    if control := _CONTROLS.search(text, start, end):
+        raise LiteralError("control_character", "a control character stands in a string", control.start())
+    if text.count("[", start, end) + text.count("{", start, end) > MAX_DEPTH:
+        _count_keys(value)
+    return value, end
+
+
+def scan_mended(text: str, start: int, lenient: bool) -> tuple[Any, int, list[str]]:
+    """Read a JSON value as `scan_json` does or, if `lenient`, as `scan_relaxed`.
+
+    Returns:
+        The value, the offset behind it, and the names of the repairs that it needed.
+
+    Raises:
+        LiteralError: if no such value begins at `start`."""
+    try:
+        return (*scan_json(text, start), [])
+    except LiteralError as bad:
+        if not (lenient and bad.code == "control_character"):
+            raise
+    return (*scan_relaxed(text, start), ["raw_line_break"])
+
+
+#: How the errors of the json module begin -> the code. A text that is cut behind the digits of an escape has
+#: an open string; the module blames the escape.
+_CODES: Final = {"Unterminated string": "open_string", "Invalid control character": "control_character"}
+_CUT_ESCAPE: Final = re.compile(r"\\u[0-9a-fA-F]{4}\Z", re.ASCII)
+
+
+def _code(text: str, bad: json.JSONDecodeError) -> str:
+    if bad.msg.startswith("Invalid \\uXXXX") and _CUT_ESCAPE.match(text, bad.pos - 1):
+        return "open_string"
+    return next((code for begin, code in _CODES.items() if bad.msg.startswith(begin)), "bad_json")
+
+
+def _scan_strictly(
+    text: str, start: int, scan: Callable[[str, int], tuple[Any, int]] = _STRICT
+) -> tuple[Any, int]:
     """Read the value at `start`; refuse what `LiteralError` names, but for values that nest too deeply."""
     try:
-        return _STRICT(text, start)
+        return scan(text, start)
     except StopIteration as stop:
         raise LiteralError("bad_json", "no JSON value begins here", stop.value) from None
     except LiteralError:
         raise
     except json.JSONDecodeError as bad:
-        code = "open_string" if bad.msg.startswith("Unterminated string") else "bad_json"
-        raise LiteralError(code, f"not JSON: {bad.msg}", bad.pos) from None
+        raise LiteralError(_code(text, bad), f"not JSON: {bad.msg}", bad.pos) from None
     except ValueError:
         raise LiteralError(
             "too_many_digits", f"an integer has more than {MAX_DIGITS} digits", start
@@ -153,11 +202,20 @@ def load_json(text: str) -> Any:
 
     Raises:
         LiteralError: if it holds no acceptable value, or text behind it."""
-    value, end = scan_json(text, skip_blanks(text, 0))
+    return load_mended(text, lenient=False)[0]
+
+
+def load_mended(text: str, lenient: bool) -> tuple[Any, list[str]]:
+    """Return the value that `load_json` returns or, if `lenient`, one that `scan_mended` reads, and the names
+    of the repairs.
+
+    Raises:
+        LiteralError: if it holds no acceptable value, or text behind it."""
+    value, end, repairs = scan_mended(text, skip_blanks(text, 0), lenient)
     end = skip_blanks(text, end)
     if end != len(text):
         raise LiteralError("extra_text", f"text follows the JSON value: {text[end : end + 20]!r}", end)
-    return value
+    return value, repairs
 
 
 _NUMBER: Final = re.compile(r"-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?+(?:[eE][+-]?[0-9]++)?+", re.ASCII)

@@ -61,7 +61,7 @@ class MarkedAnswer:
 class TextFailure:
     """Why a text is not of the form."""
 
-    kind: Literal["empty", "no_call", "bad_xml", "ambiguous"]
+    kind: Literal["empty", "no_call", "bad_text", "ambiguous"]
     problems: list[Problem]
 
 
@@ -182,7 +182,7 @@ def _refused(text: str, form: TextForm, start: int, end: int) -> TextFailure:
     shape = " … ".join(repr(marker) for marker, _ in form.parts)
     shape += f" … {form.end!r}" if form.end else ""
     problem = Problem("malformed", "not_the_form", f"the text is not of the form {shape}", (start, end))
-    return TextFailure("bad_xml" if any_marker else "no_call", [problem])
+    return TextFailure("bad_text" if any_marker else "no_call", [problem])
 
 
 def _loose(text: str, form: TextForm, start: int, end: int) -> MarkedAnswer | TextFailure:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from typing import Any, Final, NamedTuple
 from urllib.parse import unquote, urljoin
 
+from dfkdata.common.json_schema._spellings import rewrite_type, with_ecma_dots
+
 #: The base of references in a schema without an absolute `$id`.
 BASE: Final = "dfk://schema/root"
 #: Schemas nested deeper are refused, as are chains of references with more steps.
@@ -22,18 +24,6 @@ DRAFT_URIS: Final = {
     2019: "https://json-schema.org/draft/2019-09/schema",
     2020: "https://json-schema.org/draft/2020-12/schema",
 }
-TYPES: Final = frozenset(("string", "integer", "number", "boolean", "null", "object", "array"))
-#: Type names that tool catalogues use and JSON Schema does not know; "any" asserts nothing.
-TYPE_ALIASES: Final = {
-    **dict.fromkeys(("str", "String", "char", "Char", "text"), "string"),
-    **dict.fromkeys(("int", "Integer", "long", "Long", "short", "byte", "Bigint", "BigInteger"), "integer"),
-    **dict.fromkeys(("float", "Float", "double", "Double", "Number", "decimal"), "number"),
-    **dict.fromkeys(("bool", "Boolean"), "boolean"),
-    **dict.fromkeys(("None", "NoneType", "Null"), "null"),
-    **dict.fromkeys(("dict", "Dict", "map", "Map", "HashMap", "Hashtable", "Object"), "object"),
-    **dict.fromkeys(("list", "List", "tuple", "Tuple", "set", "Set", "Array", "ArrayList"), "array"),
-}
-_ANY: Final = ("any", "Any")
 
 _ONE: Final = (
     "items", "additionalItems", "unevaluatedItems", "contains", "additionalProperties",
@@ -159,7 +149,7 @@ class _Preparation:
             for key in schema.keys() - _BESIDE_REF:
                 del schema[key]
         base = self._register(schema, base)
-        if "type" in schema and (unknown := _rewrite_type(schema)) is not None:
+        if "type" in schema and (unknown := rewrite_type(schema)) is not None:
             self.unknown_types[f"{pointer}/type"] = unknown
         _rewrite(schema, pointer, self.draft)
         for step, part in _parts(schema):
@@ -263,26 +253,13 @@ def _rewrite(schema: dict[str, Any], pointer: str, draft: int) -> None:
         for exclusive, inclusive in (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")):
             if isinstance(schema.get(exclusive), bool):
                 _rewrite_bound(schema, exclusive, inclusive, pointer)
+    if isinstance(schema.get("pattern"), str):
+        schema["pattern"] = with_ecma_dots(schema["pattern"])
+    if isinstance(schema.get("patternProperties"), dict):
+        table = schema["patternProperties"].items()
+        schema["patternProperties"] = {with_ecma_dots(key): part for key, part in table}
     if schema.get("additionalProperties") is False:
         schema.setdefault("properties", {})  # so that the engine names the keys that are not allowed
-
-
-def _rewrite_type(schema: dict[str, Any]) -> str | None:
-    """Put the type names of other languages into JSON Schema's. A `type` that holds "any" or an unknown name
-    asserts nothing and goes; the unknown name is returned."""
-    names = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
-    plain = [TYPE_ALIASES.get(name, name) for name in names if isinstance(name, str)]
-    if len(plain) < len(names):
-        return None  # the engine refuses it
-    unknown = next((name for name in plain if name not in TYPES and name not in _ANY), None)
-    if unknown is not None or any(name in _ANY for name in plain):
-        del schema["type"]
-        return unknown
-    if schema.get("nullable") is True:
-        plain.append("null")
-    known = list(dict.fromkeys(plain))
-    schema["type"] = known if len(known) != 1 else known[0]
-    return None
 
 
 def _rewrite_bound(schema: dict[str, Any], exclusive: str, inclusive: str, pointer: str) -> None:

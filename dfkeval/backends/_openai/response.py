@@ -15,6 +15,7 @@ from dfkdata.common.jsonl import whole_characters
 from dfkeval.backends._finish_reasons import finish_reason
 from dfkeval.backends._openai import errors
 from dfkeval.backends._openai.retry import RequestFailed
+from dfkeval.parsing.json_call import misplaced_arguments
 from dfkeval.types import FinishReason
 
 #: Bytes of an answer at most.
@@ -80,6 +81,7 @@ def _calls(calls: Any) -> list[dict[str, Any]] | None:
         and isinstance(call.get("function"), dict)
         and isinstance(call["function"].get("name"), str)
         and isinstance(call["function"].get("arguments"), str | dict | None)
+        and not misplaced_arguments(call["function"])
         for call in calls
     ):
         return calls

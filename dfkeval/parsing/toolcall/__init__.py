@@ -15,7 +15,8 @@ the dialects and the named repairs stand in docs/toolcalls.md.
     _reader     a whole text                   _validate   typing; strict against lenient
     _result     blocks become a result         _hermes     JSON calls
     _stream     text in pieces                 _writer     the inverse
-    _parser     the public interface           _types      the public results"""
+    _parser     the public interface           _types      the public results
+    _misspelt   tags written in another way"""
 
 from __future__ import annotations
 

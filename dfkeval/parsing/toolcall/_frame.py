@@ -6,7 +6,7 @@ the one described); and `faults`, which no mode accepts."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
@@ -34,9 +34,9 @@ class Parameter:
         begin, end: where the raw value between the tags stands.
         framed: a newline follows the opening tag, as templates write it.
         textual: the value may be free text.
-        value: (decoded JSON,) if it was decoded while it was read."""
+        value: decoded JSON and the repairs that it needed, if it was decoded while it was read."""
 
-    value: tuple[object] | None = None
+    value: tuple[object, list[str]] | None = None
     #: A closer that could have ended the value by its shape stands inside as text.
     closer_inside = False
     #: A tag that opens a parameter or a call stands inside as text.
@@ -170,6 +170,11 @@ class Frame:
             "truncated", f"the text ends inside the call of {self.name!r}", self.start, end, "truncated"
         )
         self.end = end
+
+    @property
+    def declared(self) -> Container[str]:
+        """Return the names of the parameters that the tool declares."""
+        return () if self.tool is None else self.tool.slots
 
     def fresh(self, name: str) -> bool:
         """Return whether `name` can be the next parameter: declared (or everything is) and not seen yet."""

@@ -7,36 +7,47 @@ from __future__ import annotations
 
 from typing import Any
 
-from dfkeval.parsing.json_text import LiteralError, load_json, scan_json, skip_blanks
+from dfkeval.parsing.json_call import call_arguments
+from dfkeval.parsing.json_text import LiteralError, scan_mended, skip_blanks
 from dfkeval.parsing.tags import TOOL_CALL_CLOSE, TOOL_CALL_OPEN
+from dfkeval.parsing.toolcall._scanner import Ahead
 from dfkeval.parsing.toolcall._tools import Tool
 from dfkeval.parsing.toolcall._types import Problem, ToolCall
 
 Read = tuple[ToolCall | None, list[Problem], int]
 
 
-def read_json_call(text: str, start: int, tools: dict[str, Tool], lenient: bool, finished: bool) -> Read:
-    """Return the call at `start`, or its problems, and the offset behind it."""
+def read_json_call(
+    text: str, start: int, tools: dict[str, Tool], lenient: bool, finished: bool, closers: Ahead
+) -> Read:
+    """Return the call at `start`, or its problems, and the offset behind it.
+
+    Args:
+        text: the text that holds the call.
+        start: where its `<tool_call>` stands.
+        tools: the tools by name; without any, every name is accepted.
+        lenient: whether repairs are allowed.
+        finished: whether generation ended by itself.
+        closers: finds `</tool_call>`."""
     begin = skip_blanks(text, start + len(TOOL_CALL_OPEN))
-    close = text.find(TOOL_CALL_CLOSE, begin)
     try:
-        value, end = scan_json(text, begin)
+        value, end, repairs = scan_mended(text, begin, lenient)
     except LiteralError as bad:
-        if close < 0:
+        close, behind = closers.find(begin)
+        if close == len(text):
             return _failed("truncated", "truncated", "the text ends inside a JSON call", start, len(text))
-        return _failed("malformed", bad.code, str(bad), start, close + len(TOOL_CALL_CLOSE))
+        return _failed("malformed", bad.code, str(bad), start, behind)
     stop = skip_blanks(text, end)
-    repairs: list[str] = []
     if text.startswith(TOOL_CALL_CLOSE, stop):
         stop += len(TOOL_CALL_CLOSE)
     elif stop < len(text):
-        behind = text.find(TOOL_CALL_CLOSE, stop)
+        close, behind = closers.find(stop)
         return _failed(
             "malformed",
             "extra_text",
             "text follows the JSON of a call",
             start,
-            behind + len(TOOL_CALL_CLOSE) if behind >= 0 else stop,
+            behind if close < len(text) else stop,
         )
     elif not (lenient and finished):
         return _failed("truncated", "truncated", "the text ends inside a JSON call", start, stop)
@@ -50,22 +61,18 @@ def _failed(status: Any, code: str, message: str, start: int, end: int, pointer:
 
 
 def _typed(
-    value: Any, tools: dict[str, Tool], lenient: bool, repairs: list[str], start: int, end: int
+    value: dict[str, Any], tools: dict[str, Tool], lenient: bool, repairs: list[str], start: int, end: int
 ) -> Read:
     name = value.get("name")
-    arguments = value.get("arguments", {})
-    if lenient and isinstance(arguments, str):
-        arguments, repairs = _unquoted(arguments), [*repairs, "double_encoded"]
-    if not isinstance(name, str) or not isinstance(arguments, dict):
-        return _failed(
-            "malformed",
-            "bad_json_call",
-            'a JSON call needs "name" (a string) and "arguments" (an object)',
-            start,
-            end,
-        )
+    if not isinstance(name, str):
+        message = 'a JSON call needs "name" (a string) and "arguments" (an object)'
+        return _failed("malformed", "bad_json_call", message, start, end)
     if tools and name not in tools:
         return _failed("invalid", "unknown_function", f"no tool is named {name!r}", start, end)
+    try:
+        arguments, mended = call_arguments(value, lenient)
+    except LiteralError as bad:
+        return _failed("malformed", bad.code, str(bad), start, end)
     issues = tools[name].validator.issues(arguments) if tools else []
     if issues:
         return (
@@ -76,11 +83,4 @@ def _typed(
             ],
             end,
         )
-    return ToolCall(name, arguments, (start, end), tuple(repairs), {}), [], end
-
-
-def _unquoted(text: str) -> Any:
-    try:
-        return load_json(text)
-    except LiteralError:
-        return None
+    return ToolCall(name, arguments, (start, end), (*repairs, *mended), {}), [], end

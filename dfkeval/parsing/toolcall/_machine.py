@@ -20,6 +20,7 @@ from dfkeval.parsing.json_text import BLANKS
 from dfkeval.parsing.tags import FUNCTION_CLOSE, PARAMETER_CLOSE
 from dfkeval.parsing.toolcall._endings import Ending, cut_tail, ended, wrapper_end
 from dfkeval.parsing.toolcall._frame import Frame, Parameter
+from dfkeval.parsing.toolcall._misspelt import closer_at_end, misspelled_opener
 from dfkeval.parsing.toolcall._patterns import C_CLOSE, C_OPEN, F_CLOSE, F_OPEN, P_CLOSE, P_OPEN
 from dfkeval.parsing.toolcall._stack import Stack
 from dfkeval.parsing.toolcall._tags import END, TEXT
@@ -27,8 +28,6 @@ from dfkeval.parsing.toolcall._tags import END, TEXT
 #: How many calls that are opened in one another and never closed are reported one by one; the rest belongs to
 #: the last of them.
 _REPORTED: Final = 100
-#: What can stand before a tag that a closer of another name and blanks precede.
-_BEFORE: Final = ">" + BLANKS
 
 
 class Machine(Stack):
@@ -106,14 +105,10 @@ class Machine(Stack):
 
     def _gap(self, frame: Frame, i: int) -> None:
         gap = self.text[frame.at : self.tags.starts[i]]
-        if gap in ("", "\n"):
-            return
-        if gap.strip(BLANKS):
+        if gap not in ("", "\n") and gap.strip(BLANKS):
             frame.fault(
                 "text_in_call", "text stands between the tags of a call", frame.at, self.tags.starts[i]
             )
-        elif "\r" in gap:
-            frame.repair("crlf_framing", frame.at, self.tags.starts[i])
 
     def _stray(self, frame: Frame, i: int) -> None:
         """Note a tag that has no place between parameters."""
@@ -184,12 +179,9 @@ class Machine(Stack):
 
     def _without_closer(self, parameter: Parameter, start: int) -> tuple[int, str]:
         """Return where a value without a closer before the tag at `start` ends, and the name of the repair:
-        it has no closer at all, or one that spells the name of the parameter (`</city>`)."""
-        if self.text[start - 1] in _BEFORE:
-            value, named = self.text[parameter.begin : start].rstrip(BLANKS), f"</{parameter.name}>"
-            if value.endswith("\n" + named):
-                return parameter.begin + len(value) - len(named), "drifted_closer"
-        return start, "missing_close_parameter"
+        it has no closer at all, or a misspelled one."""
+        closer = closer_at_end(self.text, parameter.begin, start)
+        return (start, "missing_close_parameter") if closer is None else (closer, "drifted_closer")
 
     def _shaped(self, parameter: Parameter, i: int) -> bool:
         """Return whether a closer of this value can stand at tag `i`, by how the value is framed."""
@@ -203,6 +195,7 @@ class Machine(Stack):
     def _closer(self, frame: Frame, parameter: Parameter, i: int) -> int:
         tags, following = self.tags, self.tags.next[i]
         if following == TEXT:
+            self._bad_opener(frame, parameter, i)
             return self._as_text(parameter, i)
         if following == P_OPEN:
             return self._closer_and_opener(frame, parameter, i)
@@ -219,6 +212,14 @@ class Machine(Stack):
             return self._as_text(parameter, i)
         self.end_value(frame, parameter, tags.starts[i], tags.ends[i])
         return self.close(frame, ending)
+
+    def _bad_opener(self, frame: Frame, parameter: Parameter, i: int) -> None:
+        """Note that a parameter which can be the next one is opened behind closer `i` in another way
+        (`<parameter name="city">`): no mode guesses whether that is text."""
+        opener = misspelled_opener(self.text, self.tags.ends[i]) if self._shaped(parameter, i) else None
+        if opener is not None and opener[0] in frame.declared and frame.fresh(opener[0]):
+            message = f"{opener[0]!r} is opened inside the value of {parameter.name!r}, in a misspelled tag"
+            frame.fault("parameter_in_text", message, *opener[1], "ambiguous")
 
     def _ending(self, frame: Frame, parameter: Parameter, i: int) -> Ending | None:
         """Return the end of the call behind the closer `i`, if there is one."""
@@ -239,7 +240,7 @@ class Machine(Stack):
         """Read a closer and the opening tag of a parameter behind it: structure, unless the name cannot
         be the next parameter."""
         tags, opener = self.tags, i + 1
-        name = tags.name(opener)
+        name = self.parameter_name(frame, opener)
         fresh, on_line = frame.fresh(name), tags.own_line(i) or tags.own_line(opener)
         enumerated = parameter.slot is not None and parameter.slot.enumerated
         if not parameter.framed or enumerated or (fresh and on_line):
@@ -283,7 +284,7 @@ class Machine(Stack):
     def _opener(self, frame: Frame, parameter: Parameter, i: int) -> int:
         """Read an opening tag of a parameter that does not follow a closer."""
         tags = self.tags
-        name = tags.name(i)
+        name = self.parameter_name(frame, i)
         if not frame.fresh(name) or not self._shaped(parameter, i):
             parameter.opener_inside = True
             return i + 1
@@ -302,7 +303,7 @@ class Machine(Stack):
         tags, following = self.tags, self.tags.next[i]
         if not self._shaped(parameter, i):
             return i + 1
-        fresh = following == P_OPEN and frame.fresh(tags.name(i + 1))
+        fresh = following == P_OPEN and frame.fresh(self.parameter_name(frame, i + 1))
         ending = self._ending(frame, parameter, i)
         if not fresh and ending is None and i != tags.cut:
             return i + 1

@@ -22,7 +22,8 @@ class ToolCallParser:
     """Parses texts that a model wrote.
 
     Args:
-        tools: OpenAI-style definitions or pydantic classes. Without tools, any name is accepted and every
+        tools: definitions in OpenAI's, MCP's, Anthropic's or Gemini's form, bare ones, or pydantic classes.
+            Without tools, any name is accepted and every
             value stays text.
         mode: "strict" reads only what a chat template or a grammar-bound engine can write and reports the
             rest; "lenient" applies the named repairs.
@@ -30,6 +31,10 @@ class ToolCallParser:
             calls instead.
         prefill: "think" if the prompt ended inside a think block.
         finished: False if generation stopped at its token limit; a call that was cut is never returned then.
+
+    Attributes:
+        unknown_types: (tool, JSON pointer) of a `type` that names no type -> that name. It asserts nothing,
+            so that bare text stays text there.
 
     Raises:
         SchemaError: if a tool definition cannot be used.
@@ -57,6 +62,11 @@ class ToolCallParser:
             if value not in _CHOICES[option]:
                 raise ValueError(f"{option}={value!r}: use one of {', '.join(_CHOICES[option])}")
         self._tools: dict[str, Tool] = compile_tools(tools)
+        self.unknown_types = {
+            (name, pointer): unknown
+            for name, tool in self._tools.items()
+            for pointer, unknown in tool.unknown_types.items()
+        }
         self._anything: Tool | None = None if self._tools else AnyTool()
         self.mode = mode
         self.dialect: Dialect = dialect

@@ -16,7 +16,8 @@ F_OPEN: Final = 3
 F_CLOSE: Final = 4
 C_OPEN: Final = 5
 C_CLOSE: Final = 6
-#: A misspelled closer (`</parameter1>`, `</param>`, `</function_call>`), or one without its '>'.
+#: A misspelled closer (`</parameter1>`, `</param>`, `</function_call>`, `</parameter/>`, `</ Parameter>`,
+#: `<\\/parameter>`), or one without its '>'.
 DRIFT: Final = 7
 #: `<function` that is not `<function=NAME>`: an attribute form, a name that never ends.
 BAD_F_OPEN: Final = 8
@@ -25,7 +26,7 @@ BAD_F_OPEN: Final = 8
 #: so that searching for it is a search for one character.
 TOKEN: Final = re.compile(
     r"<(?:(parameter=[^<>\n]++>)|(/parameter>)|(function=[^<>\n]++>)|(/function>)|(tool_call>)|(/tool_call>)"
-    r"|(/(?:param|func|tool_call)(?:[^<>\n/]{0,32}+>|[^\s<>/]*+))|(function))[ \t\r\n]*+"
+    r"|([ \t\\]{0,4}+/[ \t]{0,4}+(?i:param|func|tool_?call)(?:[^<>\n/]{0,32}+/?+>|[^\s<>/]*+))|(function))[ \t\r\n]*+"
 )
 
 #: Behind a first backtick, the rest of Markdown code that is closed and holds no '<', so that nothing in it

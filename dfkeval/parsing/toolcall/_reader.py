@@ -96,7 +96,9 @@ class Reader(OutsideReader):
         return bool(self.blocks) and self.blocks[-1].poisons
 
     def _json_call(self, start: int) -> int:
-        call, problems, end = read_json_call(self.text, start, self.tools, self.lenient, self.finished)
+        call, problems, end = read_json_call(
+            self.text, start, self.tools, self.lenient, self.finished, self.ahead.call_close
+        )
         block = self._mark("call" if call else "broken_call", start, end)
         block.call, block.problems = call, problems
         return end

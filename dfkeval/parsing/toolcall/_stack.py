@@ -10,7 +10,7 @@ from bisect import bisect_left
 from functools import cached_property
 from typing import Any, Final
 
-from dfkeval.parsing.json_text import LiteralError, scan_json, skip_blanks
+from dfkeval.parsing.json_text import LiteralError, scan_mended, skip_blanks
 from dfkeval.parsing.tags import PARAMETER_CLOSE
 from dfkeval.parsing.toolcall._endings import Ending, function_end
 from dfkeval.parsing.toolcall._frame import Frame, Parameter
@@ -52,10 +52,11 @@ class Stack:
         tags, first = self.tags, i
         if tags.kinds[i] == C_OPEN:
             i += 1
-        name = tags.name(i)
+        written = tags.name(i)
+        name = written.rstrip("/ ") if tags.empty(i) and written not in self.tools else written
         frame = Frame(name, tags.starts[first], tags.ends[i], wrapped, self.tools.get(name, self.anything))
-        if first != i and "\r" in self.text[tags.ends[first] : tags.starts[i]]:
-            frame.repair("crlf_framing", tags.ends[first], tags.starts[i])
+        if name != written:
+            frame.repair("self_closed_opener", tags.starts[i], tags.ends[i])
         self.stack.append(frame)
         return i + 1
 
@@ -86,23 +87,37 @@ class Stack:
 
     def open(self, frame: Frame, i: int) -> int:
         """Open the parameter at tag `i` and return where to continue: behind its value if that is JSON."""
-        tags, name = self.tags, self.tags.name(i)
+        tags, name = self.tags, self.parameter_name(frame, i)
         start, begin = tags.starts[i], tags.ends[i]
         slot = None if frame.tool is None else frame.tool.slot(name)
         framed = self.text.startswith("\n", begin)
         if not framed and self.text.startswith("\r\n", begin):
             framed = True
-            frame.repair("crlf_framing", begin, begin + 2)
+            if slot is None or (slot.textual and not slot.enumerated):  # else blanks around a value are free
+                frame.repair("crlf_framing", begin, begin + 2)
         frame.open = parameter = Parameter(name, start, begin, framed, slot)
         if name in frame.seen:
             frame.again(name, start, begin)
         else:
             frame.seen.add(name)
+        if name != tags.name(i):
+            frame.repair("self_closed_opener", start, begin)
+            if tags.empty(i):
+                self.end_value(frame, parameter, begin, begin)
+                return i + 1
         stop = self._decode(parameter)
         if stop is None:
             return i + 1
         self.end_value(frame, parameter, stop, stop + len(PARAMETER_CLOSE))
         return tags.at(stop) + 1
+
+    def parameter_name(self, frame: Frame, i: int) -> str:
+        """Return the name in the opening tag `i`, without the slash of a tag that is closed in itself."""
+        name = self.tags.name(i)
+        if not name.endswith("/") or frame.tool is None or name in frame.tool.slots:
+            return name
+        short = name.rstrip("/ ")
+        return short if short in frame.tool.slots or self.tags.empty(i) else name
 
     def _decode(self, parameter: Parameter) -> int | None:
         """Decode the JSON container at the start of the value and return the offset of its closer."""
@@ -112,32 +127,33 @@ class Stack:
         start = skip_blanks(self.text, parameter.begin)
         if not self.text.startswith(("[", "{"), start):
             return None
-        scanned = self._scan(start)
+        scanned = self._scan(start, parameter.textual)
         if scanned is None:
             return None
-        stop = skip_blanks(self.text, scanned[1])
+        value, end, repairs = scanned
+        stop = skip_blanks(self.text, end)
         if not self.text.startswith(PARAMETER_CLOSE, stop):
             return None
-        parameter.value = (scanned[0],)
+        parameter.value = (value, repairs)
         return stop
 
-    def _scan(self, start: int) -> tuple[Any, int] | None:
-        """Return the JSON value at `start` and its end. Only the text up to a closer is decoded, and up to a
-        farther one if that stood in a string, so that an error does not cost time in the length of the
-        text."""
+    def _scan(self, start: int, textual: bool) -> tuple[Any, int, list[str]] | None:
+        """Return the JSON value at `start`, its end, and the repairs that it needs. Only the text up to a
+        closer is decoded, and up to a farther one if that stood in a string, so that an error does not cost
+        time in the length of the text. `textual`: no repair is needed, since the text can be a string."""
         tried = reach = start
         while True:
             close = self._closer_at(reach)
             if close <= tried:
                 return None
             try:
-                value, end = scan_json(self.text[start:close], 0)
+                value, end, repairs = scan_mended(self.text[start:close], 0, not textual)
             except LiteralError as bad:
                 if bad.code != "open_string":
                     return None
                 tried, reach = close, close + (close - start)
             else:
-                return value, start + end
+                return value, start + end, repairs
 
     def _closer_at(self, offset: int) -> int:
         """Return where the first `</parameter>` at or behind `offset` starts, else the last one; there is at

@@ -20,7 +20,7 @@ from dfkeval.parsing.toolcall._patterns import C_CLOSE, C_OPEN, DRIFT, F_CLOSE, 
 #: A kind for the end of the text and one for text, beside those of TOKEN.
 END: Final = 0
 TEXT: Final = -1
-_DRIFTED: Final = {"</p": P_CLOSE, "</f": F_CLOSE, "</t": C_CLOSE}
+_DRIFTED: Final = {"p": P_CLOSE, "f": F_CLOSE, "t": C_CLOSE}
 _NAME_AT: Final = {P_OPEN: len(PARAMETER_START), F_OPEN: len(FUNCTION_START)}
 
 
@@ -51,7 +51,7 @@ class Tags:
             ends.append(match.end(kind))
             if kind == DRIFT:
                 drifted.append(len(kinds))
-                kind = _DRIFTED[text[start : start + 3]]
+                kind = _DRIFTED[text[start : start + 12].lstrip("<\\/ \t")[0].lower()]
             kinds.append(kind)
             before.append(kind if start == stop else TEXT)
             stop = match.end()
@@ -72,6 +72,10 @@ class Tags:
     def at(self, offset: int) -> int:
         """Return the index of the first tag that starts at or behind `offset`."""
         return bisect_left(self.starts, offset)
+
+    def empty(self, i: int) -> bool:
+        """Return whether the opening tag `i` is closed in itself (`<parameter=city/>`), and no value follows."""
+        return self.text[self.ends[i] - 2] == "/" and self.next[i] not in (TEXT, P_CLOSE)
 
     def name(self, i: int) -> str:
         """Return the name in the opening tag `i`."""

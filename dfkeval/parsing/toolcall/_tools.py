@@ -9,10 +9,11 @@ Guarantees:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any, Final
 
 from dfkdata.common.json_schema import SchemaDocument, SchemaError, Validator, schema_validator
+from dfkdata.common.tool_definitions import DefinitionError, function_definitions
 from dfkeval.parsing.coercion import Slot, compile_slot
 from dfkeval.parsing.tags import parameter_open
 
@@ -37,11 +38,12 @@ class Tool:
         untyped: the definition declares no parameter, so that every name is as good as declared.
         usual: (opening tag with its newline, length of that, parameter, slot) in declared order.
         validator: decides about the arguments as a whole.
-        covered: slots and `required` say all that the schema asserts."""
+        covered: slots and `required` say all that the schema asserts.
+        unknown_types: JSON pointer of a `type` that names no type -> that name; it asserts nothing."""
 
     __slots__ = (
-        "_extra", "_patterns", "covered", "name", "required", "several", "slots", "untyped", "usual",
-        "validator",
+        "_extra", "_patterns", "covered", "name", "required", "several", "slots", "unknown_types", "untyped",
+        "usual", "validator",
     )  # fmt: skip
 
     def __init__(self, name: str, parameters: Any) -> None:
@@ -74,6 +76,7 @@ class Tool:
         self.usual = [(opener, len(opener), key, slot) for opener, key, slot in openers]
         self.validator: Validator = document.validator(root)
         self.covered = root.keys() <= _COVERED
+        self.unknown_types = document.unknown_types
 
     def slot(self, key: str) -> Slot | None:
         """Return the slot for `key`; None if it is not declared and other keys are forbidden."""
@@ -140,32 +143,37 @@ class AnyTool(Tool):
         super().__init__("", {})
 
 
-def compile_tools(tools: Iterable[Any] | None) -> dict[str, Tool]:
+def compile_tools(tools: Any) -> dict[str, Tool]:
     """Return the compiled tools by name.
 
     Args:
-        tools: OpenAI-style definitions or pydantic classes.
+        tools: definitions in any form that `dfkdata.common.tool_definitions` reads, or pydantic classes.
 
     Raises:
         SchemaError: if a definition cannot be used."""
     compiled: dict[str, Tool] = {}
-    for number, tool in enumerate(tools or ()):
-        name, parameters = _definition(tool, number)
-        if name in compiled:
-            raise SchemaError(f"two tools are named {name!r}")
-        try:
-            compiled[name] = Tool(name, parameters)
-        except SchemaError as error:
-            raise SchemaError(f"tool {name!r}: {error}") from None
+    for number, tool in enumerate([tools] if isinstance(tools, dict) else tools or ()):
+        for name, parameters in _definitions(tool, number):
+            if name in compiled:
+                raise SchemaError(f"two tools are named {name!r}")
+            try:
+                compiled[name] = Tool(name, parameters)
+            except SchemaError as error:
+                raise SchemaError(f"tool {name!r}: {error}") from None
     return compiled
 
 
-def _definition(tool: Any, number: int) -> tuple[str, Any]:
+def _definitions(tool: Any, number: int) -> list[tuple[str, Any]]:
+    """Return (name, schema of the parameters) of each function that `tool` defines."""
     if isinstance(tool, type) and hasattr(tool, "model_json_schema"):
-        return tool.__name__, tool.model_json_schema()
-    function = tool.get("function", tool) if isinstance(tool, dict) else None
-    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-        raise SchemaError(
-            f"tool {number} is neither an OpenAI-style definition with a name nor a pydantic class: {tool!r}"
-        )
-    return function["name"], function.get("parameters") or {"type": "object", "properties": {}}
+        try:
+            return [(tool.__name__, tool.model_json_schema())]
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise SchemaError(f"tool {tool.__name__!r} has no JSON Schema: {error}") from None
+    try:
+        functions = [each["function"] for each in function_definitions(tool)]
+    except DefinitionError as error:
+        raise SchemaError(f"tool {number}: {error}") from None
+    return [
+        (each["name"], each.get("parameters") or {"type": "object", "properties": {}}) for each in functions
+    ]

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from dfkdata.common.json_schema import Issue, pointer_step
 from dfkeval.parsing.coercion import Dialect, Refused, Slot, read
+from dfkeval.parsing.json_call import KEY_REPAIRS
 from dfkeval.parsing.toolcall._frame import DOUBTS, Doubt, Frame, Parameter
 from dfkeval.parsing.toolcall._tools import Tool
 from dfkeval.parsing.toolcall._types import Problem, Span, Status, ToolCall
@@ -34,13 +35,14 @@ REPAIRS: Final[dict[str, str]] = {
     "duplicate_opener": "<tool_call> is written twice",
     "shared_tool_call": "one <tool_call> holds more than one function",
     "unclosed_call": "the text ends before the closing tags of a call",
-    "crlf_framing": "lines of the framing end in CRLF",
+    "crlf_framing": "the line before a text ends in CRLF",
     "unclosed_fence": "a code fence is opened before the call and not closed before it",
     "python_literal": "a JSON value is written as a Python literal",
-    "double_encoded": "a JSON value is written inside a JSON string",
     "integer_from_exponent": "an integer is written with an exponent",
-    "outer_blanks": "blanks stand around one of a closed list of values",
     "empty_optional_dropped": "an optional parameter that cannot be text is left empty",
+    "raw_line_break": "a line break or tab stands raw inside a JSON string",
+    "self_closed_opener": "an opening tag is closed in itself",
+    **KEY_REPAIRS,
 }
 _CUT: Final = ("unclosed_call",)
 #: How many ways to read a call are tried if parts of the schema type a parameter differently.
@@ -161,7 +163,7 @@ def _value(
     parameter: Parameter, slot: Slot, text: str, dialect: Dialect, lenient: bool
 ) -> tuple[Any, list[str]]:
     if parameter.value is not None and slot.validator.is_valid(parameter.value[0]):
-        return parameter.value[0], []
+        return parameter.value
     return read(slot, text, dialect, lenient)
 
 

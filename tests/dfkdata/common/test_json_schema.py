@@ -122,6 +122,69 @@ def test_the_names_of_types_in_other_languages_are_read_and_unknown_ones_are_tol
     assert document.unknown_types == {"/properties/a/type": "mystery"}
 
 
+@pytest.mark.parametrize(
+    ("name", "schema"),
+    [
+        ("STRING", {"type": "string"}),
+        ("Boolean", {"type": "boolean"}),
+        ("HashMap", {"type": "object"}),
+        ("List[int]", {"type": "array", "items": {"type": "integer"}}),
+        ("typing.List[float]", {"type": "array", "items": {"type": "number"}}),
+        ("Array<string>", {"type": "array", "items": {"type": "string"}}),
+        ("list[list[int]]", {"type": "array", "items": {"type": "array"}}),
+        ("List[mystery]", {"type": "array"}),
+        ("List[any]", {"type": "array"}),
+        ("Tuple[int, str]", {"type": "array"}),
+        ("Dict[str, int]", {"type": "object"}),
+        ("Optional[str]", {"type": ["string", "null"]}),
+        ("Union[int, str]", {"type": ["integer", "string"]}),
+        ("int | None", {"type": ["integer", "null"]}),
+        ("Union[int, any]", {}),
+        ("str, optional", {"type": "string"}),
+        ("Any", {}),
+        (["int", "None"], {"type": ["integer", "null"]}),
+        (["int", "any"], {}),
+        ("", None),
+        ("mystery", None),
+        ("mystery[int]", None),
+        ("int | mystery", None),
+        ("List[" * 60 + "int" + "]" * 60, None),
+        ("x" * 300 + "|int", None),
+    ],
+)
+def test_type_names_of_other_languages_are_read_or_told(name: Any, schema: Any) -> None:
+    document = SchemaDocument({"properties": {"a": {"type": name}}})
+    assert document.root["properties"]["a"] == (schema or {})
+    assert document.unknown_types == ({"/properties/a/type": name} if schema is None else {})
+
+
+@pytest.mark.parametrize(
+    ("pattern", "fits", "others"),
+    [
+        ("^.$", "ax\u0085\U0001f600", "\n\r\u2028\u2029"),
+        (r"^\.$", ".", "a\r"),
+        (r"^[.]$", ".", "a\u2028"),
+        (r"^[\].]$", "].", "a"),
+        (r"^\\.$", (), "a"),
+        (r"^a|.b$", "a", "\r"),
+    ],
+)
+def test_the_dot_of_a_pattern_is_that_of_ecma_262(pattern: str, fits: Any, others: str) -> None:
+    validators = [
+        schema_validator({"pattern": pattern}),
+        schema_validator({"propertyNames": {"pattern": pattern}}),
+    ]
+    table = schema_validator({"patternProperties": {pattern: False}})
+    for sign in fits:
+        assert validators[0].is_valid(sign)
+        assert validators[1].is_valid({sign: 1})
+        assert not table.is_valid({sign: 1})
+    for sign in others:
+        assert not validators[0].is_valid(sign)
+        assert not validators[1].is_valid({sign: 1})
+        assert table.is_valid({sign: 1})
+
+
 def test_names_and_literals_that_look_like_keywords_are_not_rewritten() -> None:
     schema = {
         "properties": {"type": {"const": {"type": "float"}}, "items": {"enum": [{"items": [1]}]}},

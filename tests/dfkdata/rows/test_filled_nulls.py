@@ -152,6 +152,18 @@ def test_a_columnar_file_gives_the_arguments_as_they_were_written(
     assert result.warnings["TOOL_ARGS_NULL"]["count"] == 2
 
 
+@pytest.mark.parametrize("key", ["parameters", "args", "input", "Arguments"])
+def test_arguments_under_another_key_do_not_become_a_call_without_any(key: str, tmp_path: Path) -> None:
+    row = rows(TOOLS)[0]
+    row["messages"][1]["tool_calls"] = [{"name": "cuaca", key: {"kota": "Solo"}}]
+    convert([row], tmp_path / "o", format="messages", validation=0.0, max_rejects=1)
+    reject = json.loads((tmp_path / "o/quarantine.jsonl").read_text())
+    assert (reject["code"], reject["path"]) == (
+        "TOOL_ARGS_NOT_OBJECT",
+        f"messages.1.tool_calls.0.function.{key}",
+    )
+
+
 @pytest.mark.parametrize("arguments", [None, [], ["a"], 3, True, "null", "[1]", "3", ""], ids=repr)
 def test_arguments_that_are_no_object_are_quarantined_by_name(arguments: Any, tmp_path: Path) -> None:
     row = rows(TOOLS)[0]

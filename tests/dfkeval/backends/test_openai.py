@@ -180,6 +180,7 @@ LIES = [
     lie({"content": "x", "tool_calls": [{"function": None}]}),
     lie({"content": None, "tool_calls": [{"function": {"name": None, "arguments": "{}"}}]}),
     lie({"content": None, "tool_calls": [{"function": {"name": "f", "arguments": [1]}}]}),
+    lie({"content": None, "tool_calls": [{"function": {"name": "f", "parameters": {"a": "b"}}}]}),
 ]  # fmt: skip
 
 

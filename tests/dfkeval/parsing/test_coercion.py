@@ -154,7 +154,7 @@ def test_a_text_that_does_not_fit_is_refused_with_a_reason(schema, text, code):
         ({"type": "array"}, "[True, None, 'a']", [True, None, "a"], ["python_literal"]),
         ({"type": "object"}, "\"{'k': 1}\"", {"k": 1}, ["double_encoded", "python_literal"]),
         ({"type": "object"}, '"{\\"k\\": 1}"', {"k": 1}, ["double_encoded"]),
-        ({"enum": ["a", "b"]}, " a\n", "a", ["outer_blanks"]),
+        ({"type": "array"}, '["a\nb\tc"]', ["a\nb\tc"], ["raw_line_break"]),
     ],
 )
 def test_lenient_mends_and_names_what_it_mends_and_strict_refuses(schema, text, wanted, names):

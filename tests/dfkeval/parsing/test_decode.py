@@ -152,8 +152,8 @@ def test_lenient_finds_the_markers_and_names_what_it_mended(text, repairs):
     ("text", "wanted"),
     [
         ("halo", "no_call"),
-        ("Label: fitnah", "bad_xml"),
-        ("Label: fit\nnah\n\nAnalisis: x", "bad_xml"),
+        ("Label: fitnah", "bad_text"),
+        ("Label: fit\nnah\n\nAnalisis: x", "bad_text"),
         ("Label: apa\n\nAnalisis: x", "unknown_label"),
         ("Label: fitnah\n\nAnalisis: ", "schema_invalid"),
         (TEXT + "\nLabel: netral\n\nAnalisis: b", "ambiguous"),

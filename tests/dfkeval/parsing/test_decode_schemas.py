@@ -164,7 +164,7 @@ def test_lenient_mends_a_form_with_an_end_and_names_how(text, repairs):
 
 def test_a_form_with_an_end_is_refused_without_its_markers():
     assert explained("halo.").kind == "no_call"
-    assert explained("Penjelasan:\nisi").kind == "bad_xml"
+    assert explained("Penjelasan:\nisi").kind == "bad_text"
     assert explained("Penjelasan:\nisi\nKesimpulan:\nLabel:", "lenient").kind == "unknown_label"
 
 

@@ -120,7 +120,8 @@ def test_one_final_newline_belongs_to_the_shell_unless_the_input_is_exact():
 
 
 def test_the_command_reads_carriage_returns_as_they_are_and_refuses_what_is_not_utf_8():
-    assert run(GOOD.replace("\n", "\r\n"))[1][0]["problems"][0]["code"] == "crlf_framing"
+    problem = run(GOOD.replace("runs", "ru\r\nns"))[1][0]["problems"][0]
+    assert (problem["code"], "\r\n" in problem["underlined"]) == ("raw_line_break", True)
     for options in ((), ("--stream",)):
         done = CliRunner().invoke(app, ["--schema", "caption", *options], input=b"\xff")
         assert isinstance(done.exception, ConfigError)

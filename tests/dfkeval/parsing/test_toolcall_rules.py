@@ -10,6 +10,7 @@ import pytest
 from pydantic import BaseModel
 
 from dfkdata.common.json_schema import Validator
+from dfkeval.parsing.json_call import KEY_REPAIRS
 from dfkeval.parsing.toolcall import (
     REPAIRS,
     ProblemFound,
@@ -343,7 +344,7 @@ MENDED = [
     (HEAD + NAME + "</func", "unclosed_call"),
     ((HEAD + NAME + "</function>\n</tool_call>").replace("\n", "\r\n"), "crlf_framing"),
     ("```\n" + HEAD + NAME + "</function>\n</tool_call>", "unclosed_fence"),
-    (HEAD + NAME + "<parameter=unit>\n F \n</parameter>\n</function>\n</tool_call>", "outer_blanks"),
+    (HEAD + NAME + "<parameter=region/>\n</function>\n</tool_call>", "self_closed_opener"),
     (HEAD + NAME + "<parameter=days>\n1e1\n</parameter>\n</function>\n</tool_call>", "integer_from_exponent"),
     (HEAD + NAME + "<parameter=days>\n</parameter>\n</function>\n</tool_call>", "empty_optional_dropped"),
 ]
@@ -361,8 +362,8 @@ def test_lenient_mends_and_names_the_repair_and_strict_refuses(text, name):
 
 
 def test_every_repair_is_documented_and_tried():
-    tried = {name for _, name in MENDED} | {"python_literal", "double_encoded"}
-    assert tried == set(REPAIRS)
+    elsewhere = {"python_literal", "raw_line_break", *KEY_REPAIRS}
+    assert {name for _, name in MENDED} | elsewhere == set(REPAIRS)
 
 
 def test_what_cannot_be_mended_is_reported():

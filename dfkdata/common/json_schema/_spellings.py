@@ -1,0 +1,131 @@
+"""Put spellings of other languages and dialects into JSON Schema's: type names, and the dot of patterns.
+
+Type names are compared in small letters. Besides the names of TYPE_ALIASES, `list[int]`, `Array<string>`,
+`Optional[str]`, `int | None`, `Union[int, str]` and `str, optional` are read."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+TYPES: Final = frozenset(("string", "integer", "number", "boolean", "null", "object", "array"))
+#: Type names, in small letters, that tool catalogues use and JSON Schema does not know.
+TYPE_ALIASES: Final = {
+    **dict.fromkeys(("str", "char", "character", "text", "date", "datetime", "time", "uuid"), "string"),
+    **dict.fromkeys(
+        ("int", "long", "short", "byte", "bigint", "biginteger", "int32", "int64", "uint"), "integer"
+    ),
+    **dict.fromkeys(("float", "double", "decimal", "bigdecimal", "numeric", "float32", "float64"), "number"),
+    "bool": "boolean",
+    **dict.fromkeys(("none", "nonetype", "nil"), "null"),
+    **dict.fromkeys(("dict", "dictionary", "map", "mapping", "hashmap", "hashtable", "struct"), "object"),
+    **dict.fromkeys(
+        ("list", "tuple", "set", "frozenset", "sequence", "iterable", "arraylist", "vector", "collection"),
+        "array",
+    ),
+}
+#: Names that assert nothing.
+_ANY: Final = ("any", "anytype", "mixed", "unknown")
+#: A name with what it holds: `List[int]`, `Array<string>`.
+_HOLDS: Final = re.compile(r"([a-z_.]++)[ ]*+[\[<(](.*)[\])>]", re.DOTALL)
+_OPTIONAL: Final = re.compile(r"[ ]*+,[ ]*+optional\Z")
+
+
+class UnknownType(ValueError):
+    """A type name means nothing in JSON Schema or any language that is read."""
+
+
+def type_names(name: str) -> tuple[list[str], str | None]:
+    """Return the JSON types that `name` stands for, and the type of an array's items if it says so. No
+    types: anything is allowed.
+
+    Raises:
+        UnknownType: if the name cannot be told."""
+    if name in TYPES:
+        return [name], None
+    plain = _OPTIONAL.sub("", name.strip().lower())
+    if plain in _ANY:
+        return [], None
+    if plain in TYPES:
+        return [plain], None
+    if plain in TYPE_ALIASES:
+        return [TYPE_ALIASES[plain]], None
+    if len(plain) <= 200 and (parts := _split(plain, "|")) and len(parts) > 1:
+        return _union(parts), None
+    held = _HOLDS.fullmatch(plain) if len(plain) <= 200 else None
+    if held is None:
+        raise UnknownType(name)
+    return _generic(held.group(1).rpartition(".")[2], held.group(2))
+
+
+def _generic(outer: str, inner: str) -> tuple[list[str], str | None]:
+    parts = _split(inner, ",")
+    if outer == "optional":
+        return _union([inner, "null"]), None
+    if outer == "union":
+        return _union(parts), None
+    outer_types, _ = type_names(outer)
+    if outer_types != ["array"] or len(parts) != 1:
+        return outer_types, None
+    try:
+        items, _ = type_names(parts[0])
+    except UnknownType:
+        return outer_types, None
+    return outer_types, items[0] if len(items) == 1 else None
+
+
+def _union(parts: list[str]) -> list[str]:
+    """Return the types of all `parts`; none if one of them may be anything."""
+    alternatives = [type_names(part)[0] for part in parts]
+    return [name for types in alternatives for name in types] if all(alternatives) else []
+
+
+def _split(text: str, sign: str) -> list[str]:
+    """Return the parts of `text` between the signs that stand outside of brackets."""
+    parts, depth, start = [], 0, 0
+    for at, character in enumerate(text):
+        depth += (character in "[<(") - (character in "])>")
+        if character == sign and depth == 0:
+            parts.append(text[start:at].strip())
+            start = at + 1
+    return [*parts, text[start:].strip()]
+
+
+def rewrite_type(schema: dict[str, Any]) -> str | None:
+    """Put the type names in `schema` into JSON Schema's. A `type` that holds "any" or an unknown name asserts
+    nothing and goes; the unknown name is returned."""
+    names = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
+    if not all(isinstance(name, str) for name in names):
+        return None  # the engine refuses it
+    known: list[str] = []
+    anything = False
+    for name in names:
+        try:
+            types, items = type_names(name)
+        except UnknownType:
+            del schema["type"]
+            return str(name)
+        anything = anything or not types
+        known += types
+        if items is not None:
+            schema.setdefault("items", {"type": items})
+    if anything:
+        del schema["type"]
+        return None
+    if schema.get("nullable") is True:
+        known.append("null")
+    known = list(dict.fromkeys(known))
+    schema["type"] = known if len(known) != 1 else known[0]
+    return None
+
+
+#: What a dot can stand for: anything but the line breaks of ECMA-262, of which the engine knows one only.
+_DOT: Final = "[^\n\r\u2028\u2029]"
+_DOTS: Final = re.compile(r"\\.|\[\^?(?:\\.|[^\]\\])*+\]|\.", re.DOTALL)
+
+
+def with_ecma_dots(pattern: str) -> str:
+    """Return `pattern` with each dot outside of brackets written as what ECMA-262 means by it."""
+    if "." not in pattern:
+        return pattern
+    return _DOTS.sub(lambda found: _DOT if found.group() == "." else found.group(), pattern)

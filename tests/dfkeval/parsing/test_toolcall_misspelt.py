@@ -1,0 +1,155 @@
+"""Tags that are written in another way: each is mended by name or reported, and never stays in a value."""
+
+from __future__ import annotations
+
+import itertools
+import re
+
+import pytest
+
+from dfkeval.parsing.toolcall import ToolCallParser, write_tool_call
+
+TOOLS = [
+    {
+        "name": "w",
+        "parameters": {
+            "properties": {
+                "city": {"type": "string"},
+                "note": {"type": "string"},
+                "n": {"type": "integer"},
+                "list": {"type": "array"},
+                "unit": {"$ref": "#/$defs/unit"},
+            },
+            "$defs": {"unit": {"enum": ["F", "C"]}},
+        },
+    },
+    {"name": "ping"},
+]
+LENIENT = ToolCallParser(TOOLS, mode="lenient")
+STRICT = ToolCallParser(TOOLS)
+HEAD, TAIL = "<tool_call>\n<function=w>\n", "</function>\n</tool_call>"
+CLOSERS = ["</parameter/>", "</ parameter>", "</PARAMETER>", "</Parameter >", "<\\/parameter>", "< /parameter>",
+           "<//parameter>", "</parametr>", "</prameter>", "</parameters>", "</param>", "</parameter", "</arg>",
+           "</city>", "<parameter>", "< / parameter >", "</ParameteR/>", "</|parameter>"]  # fmt: skip
+VALUES = {"city": ("Oslo", "Oslo"), "n": ("5", 5), "list": ('["a"]', ["a"]), "unit": ("F", "F")}
+NEXT = {"nothing": "", "a parameter": "<parameter=note>\nx\n</parameter>\n"}
+
+
+@pytest.mark.parametrize("closer", CLOSERS)
+@pytest.mark.parametrize("name", VALUES)
+@pytest.mark.parametrize("behind", NEXT)
+def test_a_misspelled_closer_ends_its_value(closer, name, behind):
+    written, value = VALUES[name]
+    text = f"{HEAD}<parameter={name}>\n{written}\n{closer}\n{NEXT[behind]}{TAIL}"
+    call = LENIENT.parse(text).calls[0]
+    assert call.arguments == {name: value} | ({"note": "x"} if NEXT[behind] else {})
+    assert call.repairs
+    assert STRICT.parse(text).calls == []
+
+
+@pytest.mark.parametrize(
+    "closer", [closer for closer in CLOSERS if "/" in closer and "aram" in closer.lower()]
+)
+@pytest.mark.parametrize("behind", NEXT)
+def test_a_misspelled_closer_of_a_parameter_behind_its_text_ends_it_too(closer, behind):
+    text = f"{HEAD}<parameter=city>\nOslo{closer}\n{NEXT[behind]}{TAIL}"
+    result = LENIENT.parse(text)
+    assert [call.arguments["city"] for call in result.calls] == ["Oslo"]
+    assert STRICT.parse(text).calls == []
+
+
+@pytest.mark.parametrize("value", ["<b>x\n</b>", "a\n</b> c", "x </i>", "</b>", "<city>\n</city>"])
+def test_a_closing_tag_is_data_of_a_value_that_is_closed(value):
+    written = write_tool_call("w", {"city": value})
+    assert STRICT.parse(written).calls[0].arguments == {"city": value}
+
+
+@pytest.mark.parametrize(
+    ("closer", "kind"), list(itertools.product(["", "/", " /"], ["lone", "closed", "with a value"]))
+)
+def test_a_self_closed_opener_is_an_empty_value_or_an_opener(closer, kind):
+    inner = {"lone": "", "closed": "\n</parameter>", "with a value": "\nOslo\n</parameter>"}[kind]
+    text = f"{HEAD}<parameter=city{closer}>{inner}\n{TAIL}"
+    call = LENIENT.parse(text).calls[0]
+    assert call.arguments == {"city": "Oslo" if kind == "with a value" else ""}
+    assert ("self_closed_opener" in call.repairs) == (closer != "")
+    assert bool(STRICT.parse(text).calls) == (not closer and kind != "lone")
+
+
+def test_a_name_that_ends_with_a_slash_is_read_where_it_is_declared():
+    tools = [{"name": "w", "parameters": {"properties": {"path/": {"type": "string"}}}}]
+    text = write_tool_call("w", {"path/": "x"})
+    assert ToolCallParser(tools).parse(text).calls[0].arguments == {"path/": "x"}
+    assert ToolCallParser().parse(text).calls[0].arguments == {"path/": "x"}
+
+
+def test_a_self_closed_function_is_a_call_without_arguments():
+    for parser in (LENIENT, ToolCallParser(mode="lenient")):
+        call = parser.parse("<tool_call>\n<function=ping/>\n</tool_call>").calls[0]
+        assert (call.name, call.arguments) == ("ping", {})
+        assert "self_closed_opener" in call.repairs
+    assert STRICT.parse("<tool_call>\n<function=ping/>\n</tool_call>").calls == []
+
+
+@pytest.mark.parametrize(
+    "opener", ['<parameter name="note">', "<parameter name = note >", "<PARAMETER=note>", "<param=note>",
+               "<parameter: note>",
+               "< parameter=note>", "<parameters='note'>"],
+)  # fmt: skip
+def test_a_misspelled_opener_behind_a_closer_is_reported_and_not_text(opener):
+    text = f"{HEAD}<parameter=city>\nOslo\n</parameter>\n{opener}\nx\n</parameter>\n{TAIL}"
+    for parser in (STRICT, LENIENT):
+        result = parser.parse(text)
+        assert result.calls == []
+        assert result.problems[0].code == "parameter_in_text"
+        assert text[slice(*result.problems[0].span)].startswith(opener[:-1].rstrip("\"' "))
+    for other in ("mode", "city"):
+        kept = text.replace("note", other)
+        assert STRICT.parse(kept).ok
+
+
+# --- what may stay in a value
+
+TAG = re.compile(r"<[^<>]*(?:param|function|tool_call)[^<>]*>", re.IGNORECASE)
+PIECES = ["</parameter>", "</ parameter>", "</PARAMETER/>", "<parameter=n>", "<parameter=note/>", "</function>",
+          "</Function>", "</tool_call>", "x", "5"]  # fmt: skip
+
+
+@pytest.mark.parametrize("pieces", list(itertools.product(PIECES, repeat=2)), ids="".join)
+def test_lenient_keeps_a_tag_in_a_value_only_where_strict_reads_the_same(pieces):
+    text = f"{HEAD}<parameter=city>\nOslo\n" + "\n".join(pieces) + f"\n{TAIL}"
+    lenient = LENIENT.parse(text)
+    strict = STRICT.parse(text)
+    for call in lenient.calls:
+        kept = [value for value in call.arguments.values() if isinstance(value, str) and TAG.search(value)]
+        assert kept == [] or call in strict.calls or call.repairs or strict.problems[0].status == "ambiguous"
+    assert all(call in [other._replace(repairs=()) for other in lenient.calls] for call in strict.calls)
+
+
+# --- blanks that carry nothing
+
+
+@pytest.mark.parametrize("blank", ["\n", "\r\n", "\t", " \n ", "\r", ""])
+def test_blanks_between_tags_and_around_values_that_are_no_text_are_free(blank):
+    parts = ["<tool_call>", "<function=w>", "<parameter=n>", "5", "</parameter>", "<parameter=list>", '["a"]',
+             "</parameter>", "<parameter=unit>", "F", "</parameter>", "</function>", "</tool_call>"]  # fmt: skip
+    assert STRICT.parse(blank.join(parts)).calls[0].arguments == {"n": 5, "list": ["a"], "unit": "F"}
+
+
+def test_a_text_behind_crlf_is_mended_and_never_guessed_in_strict():
+    text = write_tool_call("w", {"city": "Oslo"}).replace("\n", "\r\n")
+    assert [problem.code for problem in STRICT.parse(text).problems] == ["crlf_framing"]
+    assert LENIENT.parse(text).calls[0].arguments == {"city": "Oslo"}
+
+
+@pytest.mark.parametrize("schema", [
+    {"enum": ["F", "C"]}, {"const": "F"}, {"anyOf": [{"const": "F"}, {"type": "null"}]}, {"oneOf": [{"enum": ["F"]}]},
+    {"allOf": [{"$ref": "#/$defs/u"}]}, {"$ref": "#/$defs/u"}, {"type": "string", "enum": ["F", " F"]},
+])  # fmt: skip
+def test_blanks_around_one_of_a_closed_list_are_free_unless_they_are_listed(schema):
+    tools = [{"name": "w", "parameters": {"properties": {"u": schema}, "$defs": {"u": {"enum": ["F", "C"]}}}}]
+    listed = " F" in schema.get("enum", ())
+    got = ToolCallParser(tools).parse(write_tool_call("w", {"u": " F"}))
+    assert got.calls[0].arguments == {"u": " F" if listed else "F"}
+    tools[0]["parameters"]["properties"] = {"u": {"anyOf": [schema, {"type": "string"}]}}
+    assert ToolCallParser(tools).parse(write_tool_call("w", {"u": " F"})).calls[0].arguments == {"u": " F"}
