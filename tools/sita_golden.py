@@ -56,6 +56,13 @@ SPLITS: Final = [
     ("dfk_vlm_captioning", "dfk_captioning", {"subsample_ratio": 0.3, "fixed": True, "max_samples": 4}),
 ]
 ROWS: Final = 53
+#: Loaders that spell labels differently, the format of ours, and labels in the spellings that sources have.
+TARGETS: Final = (
+    ("dfk_vlm_dataset_v1", "dfk_csv"), ("dfk_vlm_dataset_v2", "dfk_csv_v2"), ("dfk_vlm_dataset_v3", "dfk_frames"),
+)  # fmt: skip
+SPELLINGS: Final = (
+    "Fitnah", " Fakta ", "ujaran_kebencian", "Ujaran Kebencian", "NETRAL", "non_dfk", "disinformasi",
+)  # fmt: skip
 #: Modes and sizes of the pictures that are resized, and the caps.
 PICTURES: Final = [
     ("RGB", (1080, 1350)), ("RGB", (2400, 600)), ("RGB", (1024, 1024)), ("RGB", (1025, 3)), ("RGB", (640, 480)),
@@ -103,8 +110,17 @@ def _answer(draw: random.Random) -> dict[str, str]:
     return {"label": label, "analisis": gold, "generated": generated}
 
 
-def table(folder: Path, name: str, loader: str, count: int = ROWS) -> Path:
+def table(
+    folder: Path, name: str, loader: str, count: int = ROWS, labels: tuple[str, ...] | None = None
+) -> Path:
     """Write the table that a loader of SITA and a format of ours read: each row's answer ends with its number.
+
+    Args:
+        folder: Where it is written.
+        name: Of the file, without ending.
+        loader: SITA's loader.
+        count: Number of rows.
+        labels: Their labels; None draws them.
 
     Returns:
         The CSV file; its pictures lie beside it.
@@ -115,7 +131,7 @@ def table(folder: Path, name: str, loader: str, count: int = ROWS) -> Path:
     with path.open("w", encoding="utf-8", newline="") as file:
         writer: csv.DictWriter[str] | None = None
         for number in range(count):
-            row = _row(loader, f"{name} {number}", draw)
+            row = _row(loader, f"{name} {number}", draw) | ({"label": labels[number]} if labels else {})
             for key in ("img_path", "img", "frame_path"):
                 if key in row:
                     image = f"images/{name}{number}.png"
@@ -373,6 +389,16 @@ def _number(answer: str) -> int:
     return int(answer.rsplit(" ", 1)[-1])
 
 
+def write_targets(published: Published) -> None:
+    """Write the answers that each loader trains on, for labels in many spellings."""
+    found = {}
+    for loader, _ in TARGETS:
+        with tempfile.TemporaryDirectory() as place, mock.patch.dict("sys.modules", {"datasets": None}):
+            table(Path(place), "train", loader, len(SPELLINGS), SPELLINGS)
+            found[loader], _none = published.split(loader, Path(place), {"train_ratio": 1.0})
+    _write("targets", found)
+
+
 def write_pictures(published: Published) -> None:
     """Write size and SHA-256 of the pixels of each resized picture."""
     found = []
@@ -404,6 +430,7 @@ def main(checkout: str) -> None:
     write_keywords(published)
     write_answers(published)
     write_splits(published)
+    write_targets(published)
     write_pictures(published)
     packages = ("scikit-learn", "rouge-score", "bert-score", "pillow")
     tools = {"python": platform.python_version()} | {name: version(name) for name in packages}

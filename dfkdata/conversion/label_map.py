@@ -13,13 +13,16 @@ from dfkdata.common.plugins import suggestion
 from dfkdata.schemas import Label, LabelSet, Schema, TextForm, fold_spelling
 
 RAW = "raw"
+#: `RAW` in lower case, as SITA's second to fourth data set write their answers.
+RAW_LOWER = "raw-lower"
 
 
 def read_labels(labels: str | Path | Mapping[Any, Any] | None) -> str | dict[str, str] | None:
-    """Return what `--labels` says: "raw", spelling -> class, or None.
+    """Return what `--labels` says: "raw" or "raw-lower", spelling -> class, or None.
 
     Args:
-        labels: "raw", a YAML file of `spelling: class` lines, or such a mapping. Class indexes are spellings.
+        labels: "raw", "raw-lower", a YAML file of `spelling: class` lines, or such a mapping. Class indexes are
+            spellings.
 
     Raises:
         ConfigError: The file cannot be read or is no mapping of texts and whole numbers to texts, or two of
@@ -27,8 +30,8 @@ def read_labels(labels: str | Path | Mapping[Any, Any] | None) -> str | dict[str
     """
     if labels is None:
         return None
-    if labels == RAW:
-        return RAW
+    if labels in (RAW, RAW_LOWER):
+        return str(labels)
     where = "labels" if isinstance(labels, Mapping) else str(labels)
     mapping = labels if isinstance(labels, Mapping) else _file(Path(labels))
     if not isinstance(mapping, Mapping) or not mapping:
@@ -69,7 +72,7 @@ def with_labels(schema: Schema | None, labels: str | Mapping[str, str] | None) -
         raise ConfigError("--labels: the rows have no schema with classes; name one with --schema")
     if isinstance(labels, str):
         if not isinstance(schema.form, TextForm):
-            raise ConfigError(f"--labels raw: the schema {schema.name!r} is not answered as marked text")
+            raise ConfigError(f"--labels {labels}: the schema {schema.name!r} is not answered as marked text")
         return schema
     return replace(schema, spellings={spelling: _class(label, sets) for spelling, label in labels.items()})
 

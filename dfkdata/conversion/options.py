@@ -29,7 +29,7 @@ class ConvertOptions(Config):
     variant: str | None = Field(default=None, description="Variant of the schema.")
     labels: Annotated[str | Path | dict[Any, Any] | None, SkipValidation] = Field(
         default=None,
-        description="YAML file: spelling -> label; or raw, which trains on the source's spelling.",
+        description="YAML file: spelling -> label; or the target's spelling is the source's: raw, raw-lower.",
     )
     images: str | Path | None = Field(
         default=None, exclude=True, description="Folder where image names start; default: the input's."

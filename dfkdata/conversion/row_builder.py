@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from dfkdata.conversion import output_folder, reader, selection
 from dfkdata.conversion.dataset_checks import DatasetChecks
 from dfkdata.conversion.job import ConversionJob
-from dfkdata.conversion.label_map import RAW, raw_target
+from dfkdata.conversion.label_map import RAW, RAW_LOWER, raw_target
 from dfkdata.media.images import png_bytes
 from dfkdata.media.probe import MAX_ASPECT, Picture, inspect
 from dfkdata.media.resolver import MediaResolver, store_picture
@@ -56,7 +56,8 @@ class RowBuilder:
         self._store = job.folder.partial / output_folder.MEDIA
         self._name = job.folder.naming(job.options.paths)
         self._encode = msgspec.json.Encoder().encode
-        raw = job.schema if job.options.labels == RAW else None
+        raw = job.schema if job.options.labels in (RAW, RAW_LOWER) else None
+        self._lower = job.options.labels == RAW_LOWER
         self._raw = raw_target(raw) if raw is not None else None
 
     def build(self, raw: Any, record: Record, report: RowReport, media: MediaResolver) -> BuiltRow:
@@ -105,6 +106,7 @@ class RowBuilder:
                 name for name, role in self._raw.roles.items() if isinstance(role, Label) and name in spelt
             )
             labels = {name: str(spelt[name]).strip() for name in names}
+            labels = {name: label.lower() if self._lower else label for name, label in labels.items()}
             row["messages"][-1] = answer_turn(record.gold | labels, self._raw, nulls=self._nulls)
         return row
 

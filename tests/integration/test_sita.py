@@ -63,6 +63,18 @@ def test_split_sita_refuses_a_split_that_sita_does_not_have(tmp_path: Path) -> N
         convert(source, tmp_path / "out", format="captions", split="sita", test_file=source)
 
 
+@pytest.mark.parametrize(("loader", "format"), sita_golden.TARGETS)
+def test_raw_labels_reproduce_sita_s_training_targets(loader: str, format: str, tmp_path: Path) -> None:
+    spellings = sita_golden.SPELLINGS
+    source = sita_golden.table(tmp_path, "train", loader, len(spellings), spellings)
+    labels = "raw" if loader.endswith("v1") else "raw-lower"
+    convert(
+        source, tmp_path / "out", format=format, split="sita", validation=0, images=tmp_path, labels=labels
+    )
+    found = [row["messages"][-1]["content"][0]["text"] for row in rows_of(tmp_path / "out", "train")]
+    assert found == json.loads((GOLDEN / "sita" / "targets.json").read_text(encoding="utf-8"))[loader]
+
+
 PICTURES = json.loads((GOLDEN / "sita" / "pictures.json").read_text(encoding="utf-8"))
 
 
