@@ -8,6 +8,7 @@ Guarantees:
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,12 +40,22 @@ def write_json(path: Path, value: Any, *, floats: Floats = "short") -> None:
     write_bytes(path, encode(value, floats=floats))
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Replace `path` by `data`, whole or not at all; its folder is created if it is missing."""
+def write_bytes(path: Path, data: bytes, *, shared: bool = False) -> None:
+    """Replace `path` by `data`, whole or not at all; its folder is created if it is missing.
+
+    Args:
+        path: The file.
+        data: Its new content.
+        shared: Whether other processes may write the same file at the same time; the last one wins.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(data)
-    part.replace(path)
+    own = f".{os.getpid()}.{os.urandom(4).hex()}" if shared else ""
+    part = path.with_name(f"{path.name}{own}.part")
+    try:
+        part.write_bytes(data)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def read_json(path: Path, hint: str = "") -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from base64 import b64encode
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
+from dfkdata.common import data_uri
 from dfkdata.conversion import output_folder, reader, selection
 from dfkdata.conversion.dataset_checks import DatasetChecks
 from dfkdata.conversion.job import ConversionJob
@@ -173,7 +173,7 @@ class RowBuilder:
 def _embedded(path: str) -> str:
     """Return the picture as a `data:` URI."""
     data = Path(path).read_bytes()
-    return f"data:image/{inspect(data).kind};base64,{b64encode(data).decode()}"
+    return data_uri.encode(data, f"image/{inspect(data).kind}")
 
 
 def _group(raw: Any, path: str) -> str:

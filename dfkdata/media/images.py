@@ -8,7 +8,6 @@ use."""
 
 from __future__ import annotations
 
-import base64
 import binascii
 import io
 import struct
@@ -17,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
+from dfkdata.common import data_uri
 from dfkdata.common.errors import DataError
 
 ImageSource = str | Path | bytes | Any
@@ -327,7 +327,7 @@ def thumbnail(image: ImageSource, box: tuple[int, int], *, quality: int) -> Thum
     small.thumbnail(box)
     buffer = io.BytesIO()
     small.save(buffer, "JPEG", quality=quality)
-    uri = f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    uri = data_uri.encode(buffer.getvalue(), "image/jpeg")
     return Thumbnail(uri, small.width, small.height)
 
 
@@ -344,6 +344,6 @@ def _file(image: Any) -> BinaryIO:
         return io.BytesIO(image)
     if not isinstance(image, str | Path):
         raise TypeError("a picture is a path, a data: URI, bytes or a Pillow image")
-    if not str(image).startswith("data:"):
+    if not data_uri.is_data_uri(str(image)):
         return Path(image).open("rb")
-    return io.BytesIO(base64.b64decode(str(image).partition(",")[2], validate=True))
+    return io.BytesIO(data_uri.decode(str(image)))

@@ -10,8 +10,6 @@ Guarantees:
 
 from __future__ import annotations
 
-import base64
-import binascii
 import difflib
 import os
 import unicodedata
@@ -19,6 +17,7 @@ from functools import lru_cache
 from pathlib import Path
 from urllib.parse import unquote
 
+from dfkdata.common import data_uri
 from dfkdata.media.probe import Picture, audit, inspect
 from dfkdata.rows.record import RowError
 
@@ -53,7 +52,7 @@ class MediaResolver:
         Raises:
             RowError: If the file is missing, ambiguous, remote or outside the roots.
         """
-        if name.startswith("data:"):
+        if data_uri.is_data_uri(name):
             return self._stored(name)
         if name.startswith("file://"):
             name = unquote(name.removeprefix("file://"))
@@ -131,11 +130,11 @@ class MediaResolver:
             raise RowError(
                 "IMG_EMBEDDED", "the image is embedded in the row", path="images", value=uri[:64], hint=hint
             )
-        head, _, payload = uri.partition(",")
         try:
-            data = base64.b64decode(payload, validate=True)
-        except binascii.Error as error:
-            raise RowError("IMG_UNREADABLE", f"broken base64: {error}", path="images", value=head) from error
+            data = data_uri.decode(uri)
+        except data_uri.DataUriError as error:
+            hint = "embed the whole file as data:image/png;base64,..."
+            raise RowError("IMG_UNREADABLE", str(error), path="images", value=uri[:64], hint=hint) from error
         return str(store_picture(data, self.store))
 
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from dfkdata.common import data_uri
 from dfkdata.common.tool_definitions import ARGUMENT_KEYS, DefinitionError, function_definitions
 from dfkdata.rows.filled_nulls import without_null_keywords
 from dfkdata.rows.loss_weight import FLAGS, canonical_weight, turn_weight
@@ -210,18 +211,11 @@ def _file(part: dict[str, Any], kind: str, number: int) -> str | None:
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, bytes):
-        return data_uri(value)
+        return data_uri.encode(value)
     path = f"messages.{number}.content"
     raise RowError(
         "IMG_LIST", f"a media part that holds {type(value).__name__}", path=path, value=repr(value)
     )
-
-
-def data_uri(data: bytes) -> str:
-    """Return embedded bytes as a `data:` URI, which `Record.images` takes beside paths."""
-    from base64 import b64encode
-
-    return "data:application/octet-stream;base64," + b64encode(data).decode()
 
 
 def _call(call: Any, path: str) -> dict[str, Any]:
@@ -329,7 +323,7 @@ def file_name(item: Any, column: str) -> str:
     if isinstance(item, dict):
         item = item.get("bytes") or item.get("path") or item.get("url")
     if isinstance(item, bytes):
-        return data_uri(item)
+        return data_uri.encode(item)
     if not isinstance(item, str) or not item:
         raise RowError(
             "IMG_LIST", f"{column} holds {type(item).__name__}, not paths", path=column, value=item

@@ -8,14 +8,13 @@ so rows that hold such numbers raise `DataError`."""
 
 from __future__ import annotations
 
-import binascii
 import io
 import re
-from base64 import b64decode
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from dfkdata.common import data_uri
 from dfkdata.common.errors import ConfigError, DataError, DfkError, missing_package
 from dfkdata.common.hashing import file_sha256
 from dfkdata.rows.messages import load_rows
@@ -184,11 +183,11 @@ def _picture(image: Any, how: _How) -> str | dict[str, Any]:
             raise DataError(f"a picture of type {type(image).__name__} has no path; leave images=False out")
         return {"bytes": image if isinstance(image, bytes) else _saved(image), "path": None}
     path = str(image)
-    if path.startswith("data:") and (how.images or how.embed):
+    if data_uri.is_data_uri(path) and (how.images or how.embed):
         try:
-            return {"bytes": b64decode(path.partition(",")[2]), "path": None}
-        except binascii.Error as error:
-            raise DataError(f"{path[:64]}: broken base64 ({error})") from error
+            return {"bytes": data_uri.decode(path), "path": None}
+        except data_uri.DataUriError as error:
+            raise DataError(f"{path[:64]}: {error}") from error
     if not how.embed:
         return path
     try:

@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from dfkdata.common import data_uri
 from dfkdata.common.errors import ConfigError, DataError
 from dfkdata.rows.loss_weight import turn_weight
 from dfkdata.rows.record import Record, RowError
@@ -239,7 +240,7 @@ def _row(line: bytes, where: str, root: Path) -> dict[str, Any]:
 
 
 def _absolute(image: str, root: Path) -> str:
-    return image if image.startswith("data:") else str(root / image)
+    return image if data_uri.is_data_uri(image) else str(root / image)
 
 
 def check_row(row: Any) -> None:

@@ -18,6 +18,7 @@ import msgspec
 
 from dfkdata.common.config import parse_yaml
 from dfkdata.common.errors import ConfigError, DataError
+from dfkdata.common.json_files import write_bytes
 
 SCHEME = "hf://datasets/"
 
@@ -220,10 +221,7 @@ def _download(place: Place, commit: str, name: str, folder: Path) -> Path:
     path = folder / name
     if not path.exists():
         data = _get(f"datasets/{place.repo}/resolve/{quote(commit, safe='')}/{quote(name)}")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(path.name + ".part")
-        part.write_bytes(data)
-        part.replace(path)
+        write_bytes(path, data, shared=True)
     return path
 
 

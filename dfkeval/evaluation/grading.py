@@ -19,6 +19,7 @@ import msgspec
 from msgspec import structs
 
 from dfkdata import schemas
+from dfkdata.common.data_uri import is_data_uri
 from dfkdata.common.json_schema import Validator, schema_validator
 from dfkdata.rows.messages import before_answer
 from dfkdata.schemas import Schema
@@ -99,7 +100,7 @@ def request_key(request: Request) -> str:
 
 def _bytes_of(image: str) -> bytes:
     """Return the bytes of an image file; an embedded image stands for itself."""
-    if image.startswith("data:"):
+    if is_data_uri(image):
         return image.encode()
     path = Path(image)
     return path.read_bytes() if path.is_file() else b"missing"

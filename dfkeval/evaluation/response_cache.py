@@ -13,7 +13,6 @@ Guarantees:
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +22,7 @@ import msgspec
 from msgspec import structs
 
 from dfkdata.common.errors import ConfigError, DataError
+from dfkdata.common.json_files import write_bytes
 from dfkeval.backends import Backend, Cacheable
 from dfkeval.types import Completion, Request, Sampling
 
@@ -115,11 +115,9 @@ class CachedBackend:
     def write(self, name: str, completion: Completion) -> None:
         """Keep an answer, whole or not at all. Raises `ConfigError` if it cannot be written."""
         path = self._path(name)
-        part = path.with_name(f"{path.name}.{os.getpid()}.{os.urandom(4).hex()}.part")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            part.write_bytes(msgspec.json.encode(CachedAnswer(key=name, completion=completion)))
-            part.replace(path)
+            entry = msgspec.json.encode(CachedAnswer(key=name, completion=completion))
+            write_bytes(path, entry, shared=True)
         except OSError as error:
             raise _unwritable(self.folder, error) from error
 

@@ -20,6 +20,7 @@ from msgspec.structs import replace
 
 from dfkdata import read, sources
 from dfkdata.common.config import Config
+from dfkdata.common.data_uri import is_data_uri
 from dfkdata.common.errors import ConfigError
 from dfkdata.common.hashing import content_id
 from dfkdata.formats import Row, key, path_list
@@ -123,7 +124,7 @@ def _images(row: Row, columns: tuple[str, ...]) -> tuple[str, ...]:
         return ()
     value = row[column]
     if isinstance(value, str):
-        return (value,) if value.startswith("data:") else path_list(value.strip(), column)
+        return (value,) if is_data_uri(value) else path_list(value.strip(), column)
     if isinstance(value, list) and all(isinstance(path, str) and path for path in value):
         return tuple(value)
     hint = 'write "a.png" or ["a.png", "b.png"]'

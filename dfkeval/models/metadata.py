@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from dfkdata.common.errors import ConfigError, DataError
+from dfkdata.common.json_files import write_json
 
 NAME = "dfk.json"
 
@@ -60,7 +61,7 @@ class ModelMetadata(msgspec.Struct, frozen=True, kw_only=True):
 def write(folder: Path, metadata: ModelMetadata) -> Path:
     """Write `folder/dfk.json` and return its path."""
     path = folder / NAME
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(metadata), indent=2) + b"\n")
+    write_json(path, metadata)
     return path
 
 

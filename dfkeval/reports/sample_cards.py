@@ -9,6 +9,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from dfkdata.common.data_uri import is_data_uri
 from dfkdata.media.images import UnreadableImageError, thumbnail
 from dfkeval.analysis.comparison import Change
 from dfkeval.reports.formatting import agrees, compared, shown
@@ -139,7 +140,7 @@ def _changed(image: str) -> int:
 
 @lru_cache(maxsize=512)
 def _thumbnail(image: str, changed: int) -> str:
-    name = "embedded picture" if image.startswith("data:") else escape(Path(image).name)
+    name = "embedded picture" if is_data_uri(image) else escape(Path(image).name)
     try:
         small = thumbnail(image, (THUMBNAIL, THUMBNAIL), quality=82)
     except UnreadableImageError:

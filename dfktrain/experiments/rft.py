@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dfkdata.common.data_uri import is_data_uri
 from dfkdata.common.errors import BackendError, ConfigError, DataError
 from dfkdata.common.hashing import file_sha256
 from dfkdata.common.json_files import read_json_or_none, write_json
@@ -261,7 +262,7 @@ def _write_data(
 
 
 def _portable(row: dict[str, Any], folder: Path) -> dict[str, Any]:
-    images = [path if path.startswith("data:") else os.path.relpath(path, folder) for path in row["images"]]
+    images = [path if is_data_uri(path) else os.path.relpath(path, folder) for path in row["images"]]
     return row | {"images": [path.replace(os.sep, "/") for path in images]}
 
 

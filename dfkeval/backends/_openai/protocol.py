@@ -6,7 +6,6 @@ structured outputs and reasoning outputs."""
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
 import mimetypes
@@ -14,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
+from dfkdata.common import data_uri
 from dfkdata.common.errors import ConfigError, DataError
 from dfkdata.media.images import image_traits, png_bytes
 from dfkeval.backends._openai import response
@@ -159,8 +159,8 @@ def _address(image: str, max_side: int | None) -> str:
     saw. Raises `DataError` for a picture that cannot be read or holds several frames."""
     traits = image_traits(image)
     if traits.changes or (max_side is not None and max(traits.width, traits.height) > max_side):
-        return f"data:image/png;base64,{base64.b64encode(png_bytes(image, max_side=max_side)).decode()}"
-    return image if image.startswith("data:") else data_uri(Path(image))
+        return data_uri.encode(png_bytes(image, max_side=max_side), "image/png")
+    return image if data_uri.is_data_uri(image) else file_uri(Path(image))
 
 
 def _call(call: dict[str, Any]) -> dict[str, Any]:
@@ -171,7 +171,7 @@ def _call(call: dict[str, Any]) -> dict[str, Any]:
     return call | {"function": function | {"arguments": text}}
 
 
-def data_uri(path: Path) -> str:
+def file_uri(path: Path) -> str:
     """Return the file's own bytes as a data URI. Raises `DataError` that names a file which cannot be
     read."""
     try:
@@ -179,7 +179,7 @@ def data_uri(path: Path) -> str:
     except OSError as error:
         raise DataError(f"image {path}: cannot be read ({error.strerror})") from error
     kind = mimetypes.guess_type(path.name)[0] or "image/png"
-    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+    return data_uri.encode(data, kind)
 
 
 def completion(

@@ -9,13 +9,12 @@ Guarantees:
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Mapping
 from itertools import count
 
 import msgspec
 
+from dfkdata.common import data_uri
 from dfkdata.common.errors import ConfigError
 from dfkdata.media import probe
 from dfkdata.rows.record import Record, RowError
@@ -72,12 +71,11 @@ class RequestReader:
 
     def _picture(self, text: str, place: int) -> str:
         """Return the image as a data URI that names its real kind. Raises `Refusal`."""
-        payload = text.partition(",")[2] if text.startswith("data:") else text
         where = f"image {place + 1}"
         try:
-            data = base64.b64decode(payload, validate=True)
-        except (binascii.Error, ValueError) as error:
-            reason = f"{where}: not base64 ({error}); send the picture itself, not a path or an address"
+            data = data_uri.decode(text) if data_uri.is_data_uri(text) else data_uri.decode_base64(text)
+        except data_uri.DataUriError as error:
+            reason = f"{where}: {error}; send the picture itself, not a path or an address"
             raise Refusal(422, "image_not_embedded", reason) from error
         try:
             image = probe.inspect(data)
@@ -88,4 +86,4 @@ class RequestReader:
         if image.width * image.height > self.limits.pixels:
             size = f"{image.width} x {image.height} pixels"
             raise Refusal(422, "img_bomb", f"{where}: {size}, the limit is {self.limits.pixels}")
-        return f"data:image/{image.kind};base64,{payload}"
+        return data_uri.encode(data, f"image/{image.kind}")

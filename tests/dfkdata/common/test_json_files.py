@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dfkdata.common.errors import DataError
-from dfkdata.common.json_files import encode, read_json, read_json_or_none, write_json
+from dfkdata.common.json_files import encode, read_json, read_json_or_none, write_bytes, write_json
 
 
 @pytest.mark.parametrize("floats", ["short", "repr"])
@@ -45,3 +45,27 @@ def test_a_missing_file_is_an_error_with_a_hint_or_none(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"cannot be read .*; is it a run directory\?"):
         read_json(tmp_path / "a.json", "is it a run directory?")
     assert read_json_or_none(tmp_path / "a.json") is None
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared: bool
+) -> None:
+    path = tmp_path / "new" / "a.bin"
+    write_bytes(path, b"old", shared=shared)
+    monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "no space left")))
+    with pytest.raises(OSError, match="no space left"):
+        write_bytes(path, b"new", shared=shared)
+    assert path.read_bytes() == b"old" and [*path.parent.iterdir()] == [path]
+
+
+def test_two_writers_of_one_file_do_not_share_the_file_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moved: list[Path] = []
+    monkeypatch.setattr(
+        Path, "replace", lambda part, _: moved.append(part.rename(tmp_path / part.name.upper()))
+    )
+    for data in (b"one", b"two"):
+        write_bytes(tmp_path / "a.bin", data, shared=True)
+    assert [part.read_bytes() for part in moved] == [b"one", b"two"]
