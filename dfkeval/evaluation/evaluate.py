@@ -155,9 +155,7 @@ def finish(run_dir: RunDirectory, config: EvalConfig, schema: Schema, items: Seq
         environment=run_dir.environment(),
     )
     run.summary = summarise(run)
-    parsed = server_parser.compare(samples, completions, schema)
-    if parsed is not None:
-        run.summary["details"][server_parser.DETAIL] = parsed
+    run.summary["details"] |= server_parser.details(samples, completions, schema)
     json_files.write_json(run_dir.path(directory.SUMMARY), run.summary)
     write_reports(run)
     return run

@@ -39,7 +39,7 @@ def markdown(run: Run, comparisons: Sequence[Comparison] = ()) -> str:
         "",
     ]
     parts = ["## Metrics", "", *metric_rows(run), "", "## Outcomes", "", *outcome_rows(run), ""]
-    parts += _server(run.summary["details"].get(server_parser.DETAIL))
+    parts += [part for line in server_parser.lines(run.summary["details"]) for part in (line, "")]
     parts += _confusion(run.summary["details"].get("labels", {}).get("confusion"))
     differing = differences(run.summary["details"].get("validity", {}))
     if differing:
@@ -108,10 +108,6 @@ def comparison_table(comparison: Comparison, names: Sequence[str] | None = None)
 def _power(name: str, least: float) -> str:
     """Return what a comparison of these rows and runs could find; the values are shares."""
     return f"a true difference of {least:.3f} in {name}" if least <= 1 else f"no true difference in {name}"
-
-
-def _server(result: dict[str, Any] | None) -> list[str]:
-    return [] if result is None else [server_parser.line(result), ""]
 
 
 def _confusion(matrix: dict[str, Any] | None) -> list[str]:

@@ -169,9 +169,8 @@ def _run(run: Run, cards: int, place: str) -> str:
 
 
 def _server(run: Run) -> str:
-    """Return the result of the server's own parser; empty if it was not asked for."""
-    result = run.summary["details"].get(server_parser.DETAIL)
-    return "" if result is None else f"<p>{escape(server_parser.line(result))}</p>"
+    """Return what the server's own parser did; empty if it did nothing."""
+    return "".join(f"<p>{escape(line)}</p>" for line in server_parser.lines(run.summary["details"]))
 
 
 def _calibration(run: Run) -> str:

@@ -41,6 +41,7 @@ def text_config(vocabulary: int) -> dict[str, Any]:
         "intermediate_size": 576,
         "num_hidden_layers": 6,
         "layer_types": ["linear_attention", "linear_attention", "full_attention"] * 2,
+        "full_attention_interval": 3,
         "num_attention_heads": 6,
         "num_key_value_heads": 2,
         "head_dim": 32,

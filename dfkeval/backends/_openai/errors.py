@@ -35,11 +35,14 @@ _SPENT_TEXT = re.compile(
     r"|budget has been exceeded",
     re.IGNORECASE,
 )
+#: How a gateway without a data base of keys refuses one (LiteLLM's proxy, status 400).
+_NO_KEY = frozenset({"no_db_connection"})
 _UNKNOWN_MODEL = frozenset(
     {"model_not_found", "model_not_available", "unknown_model", "invalid_model", "model_not_exist"}
 )
 _UNKNOWN_MODEL_TEXT = re.compile(
-    r"\b(invalid|unknown) model\b|not a valid model|\bmodel\b.{0,120}?\b(does not exist|not exist|not found)\b",
+    r"\b(invalid|unknown) model\b|not a valid model|\bmodel\b.{0,120}?\b(does not exist|not exist|not found)\b"
+    r"|\bserver is pinned to\b",
     re.IGNORECASE | re.DOTALL,
 )
 _FILTERED = frozenset(
@@ -94,7 +97,7 @@ def _failure(message: str, fault: Any, status: int | None, wait: float | None) -
     ends_run = ""
     if status == 402 or names & _SPENT or _SPENT_TEXT.search(said):
         ends_run = REFILL
-    elif status == 401:
+    elif status == 401 or names & _NO_KEY:
         ends_run = SET_KEY
     elif status in (404, 405) or names & _UNKNOWN_MODEL or _names_model(fault, status, said):
         ends_run = NAME_MODEL

@@ -1,8 +1,8 @@
 """Write requests and read answers of the OpenAI chat protocol; no connection and no waiting here.
 
-How it works: `dialect` says which server reads the extra parameters (constraints, budget of reasoning). What
-a server took away is put back if that is possible, and marked. Sources: vLLM's and SGLang's documentation of
-structured outputs and reasoning outputs."""
+How it works: `dialect` says which server reads the extra parameters (constraints, budget of reasoning), and
+what it ignores. What a server took away is put back if that is possible, and marked. Sources: vLLM's and
+SGLang's documentation of structured outputs and reasoning outputs; `transformers serve` as it is."""
 
 from __future__ import annotations
 
@@ -21,15 +21,19 @@ from dfkeval.parsing import reasoning
 from dfkeval.parsing.label_confidence import from_alternatives
 from dfkeval.parsing.tags import THINK_CLOSE, TOOL_CALL_CLOSE, TOOL_CALL_OPEN
 from dfkeval.parsing.toolcall import write_tool_call
-from dfkeval.types import Completion, Constraint, Request, Sampling, refuse_unseen
+from dfkeval.types import Completion, Constraint, FinishReason, Request, Sampling, refuse_unseen
 
 #: Alternatives for a token at most that servers of this protocol show.
 _ALTERNATIVES = 20
-Dialect = Literal["vllm", "sglang", "other"]
+Dialect = Literal["vllm", "sglang", "transformers", "other"]
+#: Settings of `Sampling` that narrow a draw.
+_NARROWING = ("top_p", "top_k", "min_p", "repetition_penalty")
 
 
 def constrained(constraint: Constraint, dialect: Dialect) -> dict[str, Any]:
     """Return the parameters of a constraint. Raises `ConfigError` if the dialect has none."""
+    if dialect == "transformers":
+        raise ConfigError(f"a {constraint.kind}: {_IGNORES} it; use mode free, or vLLM or SGLang")
     if constraint.kind == "json_object":
         return {"response_format": {"type": "json_object"}}
     if constraint.kind == "json_schema":
@@ -45,6 +49,22 @@ def constrained(constraint: Constraint, dialect: Dialect) -> dict[str, Any]:
         f"mode constrained: a {constraint.kind} has no parameter in the plain protocol; "
         "say backend.server: vllm or sglang, or use mode free"
     )
+
+
+#: `transformers serve` drops what it does not know with one line in its own log.
+_IGNORES = "backend.server transformers (`transformers serve`) ignores"
+
+
+def refuse_ignored(request: Request, dialect: Dialect) -> None:
+    """Raise `ConfigError` if a server of this dialect ignores something that a request asks for."""
+    if dialect != "transformers":
+        return
+    if request.slot is not None:
+        raise ConfigError(
+            f"label probabilities: {_IGNORES} logprobs; leave confidences out, or use vLLM or SGLang"
+        )
+    if request.force_tool is not None:
+        raise ConfigError(f"a forced tool: {_IGNORES} tool_choice; leave it to the model (auto)")
 
 
 #: What the probe's answer must be; no model writes it by itself.
@@ -94,12 +114,7 @@ def body(request: Request, sampling: Sampling, model: str, dialect: Dialect = "o
     }
     if sampling.temperature > 0:
         payload["seed"] = _seed(request, sampling, payload["messages"])
-    neutral = Sampling()
-    for name in ("top_p", "top_k", "min_p", "repetition_penalty"):
-        if getattr(sampling, name) != getattr(neutral, name):
-            payload[name] = getattr(sampling, name)
-    if sampling.stop:
-        payload["stop"] = list(sampling.stop)
+    payload |= _drawing(sampling, dialect)
     if request.tools:
         payload["tools"] = request.tools
     if sampling.thinking_budget is not None:
@@ -111,6 +126,21 @@ def body(request: Request, sampling: Sampling, model: str, dialect: Dialect = "o
     if request.slot is not None:
         payload |= {"logprobs": True, "top_logprobs": _ALTERNATIVES}
     return payload
+
+
+def _drawing(sampling: Sampling, dialect: Dialect) -> dict[str, Any]:
+    """Return how text is drawn and where it stops.
+
+    `transformers serve` refuses most of these names, takes whether to draw at all from the model's folder, and
+    fails at any stop string of a vision-language model (`no attribute 'get_vocab'`, 5.17 to 5.19): it gets
+    them as its own `generation_config`, and `completion` cuts its answers."""
+    if dialect == "transformers":
+        own = {name: getattr(sampling, name) for name in _NARROWING}
+        return {"generation_config": json.dumps(own | {"do_sample": sampling.temperature > 0})}
+    neutral = Sampling()
+    drawing = {name: getattr(sampling, name) for name in _NARROWING}
+    drawing = {name: value for name, value in drawing.items() if value != getattr(neutral, name)}
+    return drawing | ({"stop": list(sampling.stop)} if sampling.stop else {})
 
 
 def _seed(request: Request, sampling: Sampling, messages: list[dict[str, Any]]) -> int:
@@ -193,11 +223,14 @@ def completion(
     text = thought.answer if thought is not None else message.get("content") or ""
     text += "".join(_written(call) for call in parsed)
     unclosed = thought is not None and not thought.closed
+    ended = response.ended(choice["finish_reason"])
     stop = None if parsed or unclosed else missing_stop(choice, text, sampling.stop)
+    if dialect == "transformers":
+        stop, (text, ended) = None, _cut(text, sampling.stop, ended)
     return Completion(
         id=name,
         text=text + (stop or ""),
-        finish_reason=response.ended(choice["finish_reason"]),
+        finish_reason=ended,
         n_prompt_tokens=usage.get("prompt_tokens"),
         n_output_tokens=usage.get("completion_tokens"),
         seconds=seconds,
@@ -206,6 +239,12 @@ def completion(
         reasoning=None if thought is None else thought.reasoning,
         unclosed_think=unclosed,
     )
+
+
+def _cut(text: str, stops: tuple[str, ...], ended: FinishReason) -> tuple[str, FinishReason]:
+    """Return an answer up to and with its first stop string, which the server was not told, and why it ended."""
+    ends = [text.find(stop) + len(stop) for stop in stops if stop in text]
+    return (text[: min(ends)], "stop") if ends else (text, ended)
 
 
 def thoughts(
