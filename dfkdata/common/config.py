@@ -11,6 +11,7 @@ from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from dfkdata.common import plugins
 from dfkdata.common.console import key_value
 from dfkdata.common.errors import ConfigError
 from dfkdata.common.plugins import suggestion
@@ -39,7 +40,17 @@ def load_config(path: str | Path, model: type[C], overrides: Sequence[str] = ())
     data = read_mapping(path)
     for override in overrides:
         apply_override(data, override)
-    return bind(data, model, str(path))
+    config = bind(data, model, str(path))
+    _trust_plugins(config)
+    return config
+
+
+def _trust_plugins(config: Config) -> None:
+    """Let files name the modules that the user lists under `plugins:`, in every section."""
+    plugins.trust(getattr(config, "plugins", ()))
+    for name in type(config).model_fields:
+        if isinstance(section := getattr(config, name), Config):
+            _trust_plugins(section)
 
 
 def read_mapping(path: str | Path) -> dict[str, Any]:

@@ -1,13 +1,18 @@
-"""What the three commands share: exit codes, examples in help texts, and options that have two parts."""
+"""What the three commands share: exit codes, examples in help texts, trusted plug-ins, and options of two parts."""
 
 from __future__ import annotations
 
+import functools
+import inspect
 import re
 import sys
 from collections.abc import Callable
+from typing import Annotated, Any, get_type_hints
 
+from dfkdata.common import plugins
 from dfkdata.common.errors import ConfigError, DfkError
 
+_TRUST = "A module outside dfk that a row, an adapter or a run may name; its code is run. May be repeated."
 _PART = re.compile(r"([1-9]\d*)/([1-9]\d*)", re.ASCII)
 
 
@@ -24,6 +29,26 @@ def run_app(app: Callable[[], object], name: str) -> None:
         lines = [f"{name}: {error}", *getattr(error, "__notes__", ())]
         sys.stderr.write("\n".join(lines) + "\n")
         raise SystemExit(2) from error
+
+
+def trusting(command: Callable[..., None]) -> Callable[..., None]:
+    """Return the command with the option --trust-plugins, for commands that read files which name members."""
+    import typer  # the options of this room's users have no need of it
+
+    @functools.wraps(command)
+    def trusted(*args: Any, trust_plugins: list[str] | None = None, **options: Any) -> None:
+        plugins.trust(trust_plugins or ())
+        command(*args, **options)
+
+    kinds = get_type_hints(command, include_extras=True)
+    kinds["trust_plugins"] = Annotated[list[str] | None, typer.Option(metavar="MODULE", help=_TRUST)]
+    own = inspect.Parameter("trust_plugins", inspect.Parameter.KEYWORD_ONLY, default=None)
+    parameters = [*inspect.signature(command).parameters.values(), own]
+    trusted.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [each.replace(annotation=kinds[each.name]) for each in parameters]
+    )
+    trusted.__annotations__ = kinds
+    return trusted
 
 
 def examples(*lines: str) -> str:

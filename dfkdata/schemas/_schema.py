@@ -64,18 +64,26 @@ class Schema:
 FAMILY = "dfkdata.schemas"
 
 
-def load(schema: str | ModuleType | type[BaseModel] | Schema, variant: str | None = None) -> Schema:
+def load(
+    schema: str | ModuleType | type[BaseModel] | Schema,
+    variant: str | None = None,
+    *,
+    source: str | None = None,
+) -> Schema:
     """Load a schema in one of its variants.
 
     Args:
         schema: A member's name, its module, its answer class, or a loaded schema, which is returned as it is.
         variant: The name of one of its VARIANTS; None takes the first.
+        source: The file that names the schema, which may then name only what ships or what the user trusts; None
+            for a name that the user gave.
 
     Returns:
         The schema with its answer class, prompt and form.
 
     Raises:
-        ConfigError: If the name or the variant is unknown; the message lists the choices.
+        ConfigError: If the name or the variant is unknown; the message lists the choices. If a file names a
+            module that the user does not trust.
 
     Example:
         >>> from dfkdata import schemas
@@ -85,7 +93,7 @@ def load(schema: str | ModuleType | type[BaseModel] | Schema, variant: str | Non
     """
     if isinstance(schema, Schema):
         return schema
-    module = _module(schema)
+    module = _module(schema, source)
     variants: dict[str, Variant] = module.VARIANTS
     selected = variant if variant is not None else next(iter(variants))
     name = module.__name__.removeprefix(FAMILY + ".")
@@ -94,9 +102,9 @@ def load(schema: str | ModuleType | type[BaseModel] | Schema, variant: str | Non
     return Schema(name, selected, module.Answer, variants[selected].prompt, variants[selected].form)
 
 
-def _module(schema: str | ModuleType | type[BaseModel]) -> ModuleType:
+def _module(schema: str | ModuleType | type[BaseModel], source: str | None) -> ModuleType:
     if isinstance(schema, str):
-        return plugins.load(FAMILY, schema)
+        return plugins.load(FAMILY, schema, source=source)
     if isinstance(schema, ModuleType):
         return schema
     return plugins.load(FAMILY, schema.__module__.removeprefix(FAMILY + "."))

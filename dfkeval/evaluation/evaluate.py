@@ -86,6 +86,7 @@ def evaluate(
     if not isinstance(config, EvalConfig):
         config = configs.read(config, overrides)
     config = configs.rooted(config, Path.cwd())
+    configs.trust_named(config)
     with LazyBackend(config, backend) as lazy:
         return evaluate_rooted(config, out, lazy, overwrite=overwrite, progress=progress)
 

@@ -75,6 +75,7 @@ def evaluate_modes(
     if not isinstance(config, EvalConfig):
         config = configs.read(config, overrides)
     config = configs.rooted(config, Path.cwd())
+    configs.trust_named(config)
     single = [config.model_copy(update={"modes": (mode,)}) for mode in config.modes]
     if len(single) == 1:
         places = [Path(out)]

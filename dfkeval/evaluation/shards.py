@@ -19,7 +19,7 @@ from dfkeval.runs import config as configs
 from dfkeval.runs import directory
 from dfkeval.runs.config import EvalConfig
 from dfkeval.runs.directory import RunDirectory
-from dfkeval.runs.run import Run
+from dfkeval.runs.run import Run, stored_config
 
 
 def merge(folders: Sequence[str | Path], out: str | Path, *, overwrite: bool = False) -> Run:
@@ -38,7 +38,7 @@ def merge(folders: Sequence[str | Path], out: str | Path, *, overwrite: bool = F
     """
     parts = [RunDirectory(folder) for folder in folders]
     records = [part.config() for part in parts]
-    shards = [EvalConfig.model_validate(record["config"]) for record in records]
+    shards = [stored_config(part) for part in parts]
     _check_shards(parts, records, shards)
     run_dir = RunDirectory(out)
     whole = shards[0].model_copy(update={"shard": None})

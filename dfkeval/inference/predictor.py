@@ -108,7 +108,7 @@ class Predictor:
     ) -> None:
         folder, trained = _metadata(model, adapter, backend)
         where = f"{folder}/{metadata.NAME}"
-        self.schema = _schema(schema, variant, trained)
+        self.schema = _schema(schema, variant, trained, where)
         default = default_sampling(self.schema, thinking=trained is not None and trained.thinking)
         self.sampling = changed(sampling if sampling is not None else default, settings, "--set")
         self.scaffold = _scaffold(scaffold, trained, where, self.schema)
@@ -223,13 +223,16 @@ def _metadata(
 
 
 def _schema(
-    schema: str | Schema | None, variant: str | None, trained: metadata.ModelMetadata | None
+    schema: str | Schema | None, variant: str | None, trained: metadata.ModelMetadata | None, where: str
 ) -> Schema:
     if schema is None and (trained is None or trained.schema is None):
         raise ConfigError("say which schema the model answers in, for example schema='dfk_label'")
     if variant is None and trained is not None and schema in (None, trained.schema):
         variant = trained.form
-    chosen = schemas.load(schema if schema is not None else str(trained and trained.schema), variant)
+    if schema is not None:
+        chosen = schemas.load(schema, variant)
+    else:
+        chosen = schemas.load(str(trained and trained.schema), variant, source=where)
     if trained is not None and trained.schema not in (None, chosen.name):
         raise ConfigError(f"the adapter was trained on schema {trained.schema!r}, not {chosen.name!r}")
     return chosen

@@ -13,7 +13,7 @@ names, unknown keys, and whether each metric finds a field that it can score."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -67,6 +67,8 @@ class EvalConfig(Config):
         trackers: Services that get the numbers too (`dfkeval.reports.trackers`).
         limit: Only so many rows, from the first.
         shard: "3/16" is every sixteenth row from the third.
+        plugins: Modules outside this repository that rows and adapters may name, such as a schema in a row's `meta`;
+            those that the configuration names itself need no entry.
         max_failures: Largest share of failed requests before the command exits 1, from 0 to 1.
         resamples: Number of bootstrap resamples behind each interval.
         confidence: Coverage of the intervals, such as 0.95.
@@ -102,6 +104,7 @@ class EvalConfig(Config):
     trackers: tuple[str, ...] = ()
     limit: int | None = Field(default=None, ge=1)
     shard: str | None = Field(default=None, pattern=r"^[1-9]\d*/[1-9]\d*$")
+    plugins: tuple[str, ...] = ()
     max_failures: float = Field(default=0.0, ge=0.0, le=1.0)
     resamples: int = Field(default=10_000, ge=100)
     confidence: float = Field(default=0.95, gt=0.0, lt=1.0)
@@ -113,7 +116,7 @@ class EvalConfig(Config):
     scoring_keys: ClassVar[frozenset[str]] = frozenset(
         {
             "metrics", "metric_options", *SECTIONS, "resamples", "confidence", "seed", "max_failures",
-            "cache", "trackers",
+            "cache", "trackers", "plugins",
         }
     )  # fmt: skip
 
@@ -198,6 +201,22 @@ def _options(metric: str, values: Any, where: str) -> Config:
     return metrics.bind_options(metric, values, where)
 
 
+def named_members(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield (place, name) for each member of a family that a configuration's record names."""
+    if isinstance(backend := record.get("backend"), Mapping):
+        yield "backend.kind", str(backend.get("kind"))
+    yield "schema", str(record.get("schema"))
+    for place in ("metrics", "metric_options", "trackers"):
+        if isinstance(listed := record.get(place), Iterable):
+            yield from ((place, str(name)) for name in listed)
+
+
+def trust_named(config: EvalConfig) -> None:
+    """Let files name the modules that the user's own configuration names (see `plugins.trust`)."""
+    plugins.trust(config.plugins)
+    plugins.trust(name for _, name in named_members(config.record()) if "." in name)
+
+
 def answer_identity(record: Mapping[str, Any]) -> AnswerIdentity:
     """Return what decides the answers in a configuration's record, which may be one of an older version."""
     return AnswerIdentity.of(
@@ -255,7 +274,8 @@ def resolve(config: EvalConfig, first: Mapping[str, Any]) -> tuple[EvalConfig, S
         The filled configuration and the schema of the answers.
 
     Raises:
-        ConfigError: No schema is named, a metric finds no field, or a name stands twice.
+        ConfigError: No schema is named, a metric finds no field, a name stands twice, or a row names a schema outside
+            this repository that the user does not trust.
     """
     meta = first.get("meta") or {}
     name = config.schema_name or meta.get("schema")
@@ -264,7 +284,8 @@ def resolve(config: EvalConfig, first: Mapping[str, Any]) -> tuple[EvalConfig, S
     variant = config.variant
     if variant is None and meta.get("schema") == name:
         variant = meta.get("variant")
-    schema = schemas.load(name, variant)
+    source = None if config.schema_name else f"{config.data}, meta.schema of its first row,"
+    schema = schemas.load(name, variant, source=source)
     for metric in config.metrics:
         metrics.check(metric, metrics.load(metric), schema)
     if config.confidences:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from dfkdata import schemas
+from dfkdata.common import plugins
 from dfkdata.common.config import bind
 from dfkdata.schemas import Schema
 from dfkeval import metrics
 from dfkeval.runs import directory
-from dfkeval.runs.config import EvalConfig
+from dfkeval.runs.config import EvalConfig, named_members
 from dfkeval.runs.directory import RunDirectory
 from dfkeval.types import NOT_ANSWERED, Sample
 
@@ -118,5 +119,14 @@ def load_run(folder: str | Path) -> Run:
 
 
 def stored_config(run_dir: RunDirectory) -> EvalConfig:
-    """Return the configuration of a run. Raises `ConfigError` if another version wrote it."""
-    return bind(run_dir.config().get("config") or {}, EvalConfig, str(run_dir.path(directory.CONFIG)))
+    """Return the configuration of a run.
+
+    Raises:
+        ConfigError: Another version wrote it, or it names a module outside this repository that the user does not
+            trust.
+    """
+    record, path = run_dir.config().get("config") or {}, str(run_dir.path(directory.CONFIG))
+    if isinstance(record, Mapping):
+        for place, name in named_members(record):
+            plugins.check_source(name, f"{path}, {place},")
+    return bind(record, EvalConfig, path)

@@ -63,6 +63,7 @@ class TrainConfig(Config):
         evaluate: The evaluation that the run ends with.
         watch: Rows that the model answers while it is trained.
         card: What the README.md beside the weights says.
+        plugins: Modules outside this repository that rows may name, such as a schema in a row's `meta`.
         seed: Decides the adapter's start, the order of rows and dropout.
 
     Raises:
@@ -90,6 +91,7 @@ class TrainConfig(Config):
     evaluate: Evaluate | None = None
     watch: MonitorConfig | None = None
     card: ModelCard = ModelCard()
+    plugins: tuple[str, ...] = ()
     seed: int = 42
 
     @field_validator("precision", mode="before")

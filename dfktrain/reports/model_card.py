@@ -196,9 +196,9 @@ def instruction(card: metadata.ModelMetadata) -> str | None:
     if card.schema is None:
         return None
     try:
-        parts = schemas.load(card.schema, card.form).prompt.parts
+        parts = schemas.load(card.schema, card.form, source="the adapter's dfk.json").prompt.parts
     except ConfigError:
-        return None  # a schema of another project, which is not installed here
+        return None  # a schema of another project, which is not installed or not trusted here
     return "\n".join(_part(part) for part in parts)
 
 

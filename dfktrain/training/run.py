@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from dfkdata.common import json_files
+from dfkdata.common import json_files, plugins
 from dfkeval.models import metadata
 from dfkeval.models.fingerprint import template_sha256
 from dfktrain import hub
@@ -77,6 +77,7 @@ def train(config: TrainConfig, out: str | Path, *, progress: OnProgress | None =
         >>> result.adapter.name, result.stages[0].steps
         ('adapter', 1)
     """
+    plugins.trust(config.plugins)
     monitor_plan.check(config)
     base, engine, precision = load_base(config)
     return train_on(base, config, out, engine=engine, precision=precision, progress=progress)
