@@ -7,10 +7,12 @@ import inspect
 import re
 import sys
 from collections.abc import Callable
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, ParamSpec, cast, get_type_hints
 
 from dfkdata.common import plugins
 from dfkdata.common.errors import ConfigError, DfkError
+
+P = ParamSpec("P")
 
 _TRUST = "A module outside dfk that a row, an adapter or a run may name; its code is run. May be repeated."
 _PART = re.compile(r"([1-9]\d*)/([1-9]\d*)", re.ASCII)
@@ -31,13 +33,13 @@ def run_app(app: Callable[[], object], name: str) -> None:
         raise SystemExit(2) from error
 
 
-def trusting(command: Callable[..., None]) -> Callable[..., None]:
+def trusting(command: Callable[P, None]) -> Callable[P, None]:
     """Return the command with the option --trust-plugins, for commands that read files which name members."""
-    import typer  # the options of this room's users have no need of it
+    import typer  # importing the packages does not need it
 
     @functools.wraps(command)
-    def trusted(*args: Any, trust_plugins: list[str] | None = None, **options: Any) -> None:
-        plugins.trust(trust_plugins or ())
+    def trusted(*args: P.args, **options: P.kwargs) -> None:
+        plugins.trust(cast("list[str]", options.pop("trust_plugins", None) or []))
         command(*args, **options)
 
     kinds = get_type_hints(command, include_extras=True)
