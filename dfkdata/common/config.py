@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Annotated, Any, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dfkdata.common import plugins
 from dfkdata.common.console import key_value
@@ -22,6 +22,9 @@ class Config(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+
+NonEmpty = Annotated[str, Field(min_length=1)]
+"""A name or path; an empty one is a mistake, and would mean that nothing was named."""
 
 C = TypeVar("C", bound=Config)
 

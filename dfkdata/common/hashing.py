@@ -16,6 +16,12 @@ def content_id(*values: str) -> str:
     return sha256("\x1f".join(values).encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
+def number_of(value: str | bytes) -> int:
+    """Return 64 bits over a value, for large numbers of values that are only compared."""
+    data = value.encode("utf-8", "surrogatepass") if isinstance(value, str) else value
+    return int.from_bytes(sha256(data).digest()[:8])
+
+
 def file_sha256(path: str | Path) -> str:
     """Return the SHA-256 of a file's bytes as 64 hex digits.
 

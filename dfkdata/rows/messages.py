@@ -20,6 +20,7 @@ import msgspec
 
 from dfkdata.common import data_uri
 from dfkdata.common.errors import ConfigError, DataError
+from dfkdata.common.plugins import suggestion
 from dfkdata.rows.loss_weight import turn_weight
 from dfkdata.rows.record import Record, RowError
 from dfkdata.schemas import Images, JsonForm, Lines, Part, Schema, Text, TextForm, ToolForm, Value
@@ -207,13 +208,25 @@ def load_rows(path: str | Path) -> Iterator[dict[str, Any]]:
     try:
         lines = path.open("rb")
     except OSError as error:
-        raise DataError(
-            f"{path}: cannot be read ({error.strerror}); give a JSONL file of the messages layout"
-        ) from error
+        raise unreadable(path, error) from error
     with lines:
         for number, line in enumerate(lines, start=1):
             if line.strip():
                 yield _row(line, f"{path}:{number}", root)
+
+
+def unreadable(path: str | Path, error: OSError) -> DataError:
+    """Return the error about a file of rows that cannot be read; it names the files that could be meant."""
+    path = Path(path)
+    if path.is_dir():
+        names = sorted(file.name for file in path.iterdir() if file.suffix == ".jsonl")
+        inside = f"name one of its files: {', '.join(names[:5])}" if names else "it holds no .jsonl file"
+        return DataError(f"{path}: is a folder; {inside}")
+    known = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
+    meant = suggestion(path.name, known)
+    return DataError(
+        f"{path}: cannot be read ({error.strerror}){meant}; give a JSONL file of the messages layout"
+    )
 
 
 def _row(line: bytes, where: str, root: Path) -> dict[str, Any]:

@@ -14,10 +14,10 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Sequence
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dfkdata.common.hashing import number_of
 from dfkdata.media.perceptual_hash import DecodedPicture, PerceptualHasher, near_pairs
 from dfkdata.rows.record import Record, RowError
 from dfkdata.validation.rules import RuleReporter
@@ -33,7 +33,8 @@ GONE = 255
 _SPLITS = ("train", "validation", "test")
 _MAX_CHARS = 4096  # of a text: enough to know it by, and what bounds the memory of a block
 _BLOCK_ROWS = 512
-_QUESTION = {"question"}  # asked of many pictures, it tells no two apart
+QUESTION = frozenset({"question"})
+"""Fields that are asked of many pictures, so that they tell no two rows apart."""
 
 
 class LeakageCheck:
@@ -83,7 +84,7 @@ class LeakageCheck:
             self._texts.add(prompt_text(record), number)
         self._splits.append(split)
         if self._groups is not None:
-            self._groups.append(_number(group))
+            self._groups.append(number_of(group))
         if pictures and self._pictures is not None:
             self._pictures.add(number, record.source, pictures, hashes)
 
@@ -97,7 +98,7 @@ class LeakageCheck:
                     self._texts.add(texts[place], len(self._splits) + place)
         self._splits += bytes(splits)
         if self._groups is not None:
-            self._groups.extend(map(_number, groups))
+            self._groups.extend(map(number_of, groups))
 
     def remove(self, places: Sequence[int]) -> None:
         """Forget the rows at these places (from 0) of the training file, which left it again."""
@@ -308,17 +309,13 @@ _RULES = {
 _HINT = "scores on such rows are too good; keep them on one side with --group-by, or drop one of the two"
 
 
-def _number(group: str) -> int:
-    return int.from_bytes(sha256(group.encode("utf-8", "surrogatepass")).digest()[:8])
-
-
 def prompt_text(record: Record) -> str:
     """Return the text that tells the row from others: its fields, or the texts of its user turns.
 
     Empty if only its pictures do: an instruction or a question that is asked of many pictures says nothing
     about them."""
     if record.fields:
-        differs = not record.images or record.fields.keys() - _QUESTION
+        differs = not record.images or record.fields.keys() - QUESTION
         return "\n".join(record.fields.values()) if differs else ""
     messages = record.messages
     if not messages or record.images:

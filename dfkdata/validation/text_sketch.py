@@ -25,6 +25,7 @@ MIN_WORDS = 8
 SLOTS = 12
 NEAR_SLOTS = 8
 BLOCK_ROWS = 1 << 16
+_SAMPLE = 20  # fewer texts do not tell what is common
 _GAP = b" " * 16  # around each text, so that no run reaches into the next
 
 _FOLD = bytes(ord(chr(at).lower()) if chr(at).isalnum() else 32 for at in range(128)) + bytes(range(128, 256))
@@ -47,15 +48,63 @@ _RUN = tuple(_SOURCE.getrandbits(64) | 1 for _ in range(3))
 _MIX = tuple(_SOURCE.getrandbits(32) | 1 for _ in range(SLOTS // 2))
 
 
-def sketches(texts: Sequence[str]) -> NDArray[Any]:
+def sketches(texts: Sequence[str], common: NDArray[Any] | None = None) -> NDArray[Any]:
     """Return the sketch of each text.
 
     Args:
         texts: The texts, in order.
+        common: Hashes that `common_shingles` returned; these shingles do not count.
 
     Returns:
         (texts, SLOTS) of uint32; zeros for a text of fewer than `MIN_WORDS` words.
     """
+    import numpy
+
+    shingles, firsts = _shingles(texts)
+    if common is not None and len(common):
+        keep = ~numpy.isin(shingles, common)
+        firsts = numpy.append(0, numpy.cumsum(keep))[firsts]
+        shingles = shingles[keep]
+    counts = numpy.diff(firsts, append=len(shingles))
+    long = numpy.flatnonzero(counts >= MIN_WORDS)
+    slots = numpy.zeros((len(texts), SLOTS), numpy.uint32)
+    if not len(long):
+        return slots
+    hashes = numpy.append(shingles, numpy.uint32(0))
+    cuts = numpy.append(
+        firsts, len(shingles)
+    )  # the last cut ends the last text, at a run that belongs to none
+    for at, factor in enumerate(_MIX):
+        mixed = hashes * numpy.uint32(factor)
+        slots[long, 2 * at] = numpy.minimum.reduceat(mixed, cuts)[long]
+        slots[long, 2 * at + 1] = numpy.maximum.reduceat(mixed, cuts)[long]
+    return slots
+
+
+def common_shingles(texts: Sequence[str], share: float = 0.2) -> NDArray[Any]:
+    """Return the shingles of what many texts have in common, such as an instruction.
+
+    Args:
+        texts: A sample of the texts.
+        share: The share of texts in which a shingle occurs that is common.
+
+    Returns:
+        Their hashes, sorted; none if there are too few texts to tell.
+    """
+    import numpy
+
+    shingles, firsts = _shingles(texts)
+    if len(texts) < _SAMPLE:
+        return numpy.zeros(0, numpy.uint32)
+    owner = numpy.repeat(numpy.arange(len(texts)), numpy.diff(firsts, append=len(shingles)))
+    once = numpy.unique(owner.astype(numpy.uint64) << numpy.uint64(32) | shingles)
+    values, counts = numpy.unique(once & numpy.uint64(0xFFFFFFFF), return_counts=True)
+    common: NDArray[Any] = values[counts > share * len(texts)].astype(numpy.uint32)
+    return common
+
+
+def _shingles(texts: Sequence[str]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return the hash of each word's shingle in all texts together, and each text's first place in it."""
     import numpy
 
     parts = [text.encode("utf-8", "surrogatepass") for text in texts]
@@ -64,22 +113,10 @@ def sketches(texts: Sequence[str]) -> NDArray[Any]:
     starts = numpy.cumsum(sizes) - sizes + len(_GAP)
     gap = numpy.frombuffer(blob, numpy.uint8) == 32
     words = numpy.flatnonzero(gap[:-1] & ~gap[1:]) + 1
-    firsts = numpy.searchsorted(words, starts)
-    counts = numpy.diff(firsts, append=len(words))
-    long = numpy.flatnonzero(counts >= MIN_WORDS)
-    slots = numpy.zeros((len(parts), SLOTS), numpy.uint32)
-    if not len(long):
-        return slots
     eight = numpy.ndarray(len(blob) - 7, "<u8", blob, strides=(1,))
     runs = eight[words] * numpy.uint64(_RUN[0])
     runs += eight[words + 8] * numpy.uint64(_RUN[1])
-    hashes = numpy.append((runs >> numpy.uint64(32)).astype(numpy.uint32), numpy.uint32(0))
-    cuts = numpy.append(firsts, len(words))  # the last cut ends the last text, at a run that belongs to none
-    for at, factor in enumerate(_MIX):
-        mixed = hashes * numpy.uint32(factor)
-        slots[long, 2 * at] = numpy.minimum.reduceat(mixed, cuts)[long]
-        slots[long, 2 * at + 1] = numpy.maximum.reduceat(mixed, cuts)[long]
-    return slots
+    return (runs >> numpy.uint64(32)).astype(numpy.uint32), numpy.searchsorted(words, starts)
 
 
 def near(path: Path, train: NDArray[Any], held: NDArray[Any]) -> Shared:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,6 +17,10 @@ from dfktrain.cli._common import (
     quiet,
     require_packages,
 )
+
+if TYPE_CHECKING:
+    from dfktrain.config.run import TrainConfig
+    from dfktrain.training.preflight import Preflight
 
 EXAMPLES = examples(
     "dfktrain check train.yaml", "dfktrain check train.yaml --config-only --set stages.0.batch_size=4"
@@ -39,16 +43,33 @@ def check_command(
         return
     require_packages()
     from dfktrain.cli.preflight_view import write
-    from dfktrain.experiments import evaluate
-    from dfktrain.training import monitor_plan
+    from dfktrain.training import evaluation_plan, monitor_plan
     from dfktrain.training.preflight import preflight
 
     report = preflight(settings)
-    for section, verify in (("evaluate", evaluate.check), ("watch", monitor_plan.check)):
+    for section, verify in (("evaluate", evaluation_plan.check), ("watch", monitor_plan.check)):
         try:
             verify(settings)
         except (ConfigError, DataError) as error:
             report.faults.append(f"{section}: {error}")
+    _compare_splits(settings, report)
     write(report)
     if report.faults:
         raise typer.Exit(2)
+
+
+def _compare_splits(settings: TrainConfig, report: Preflight) -> None:
+    """Add what training shares with what is held out."""
+    from dfktrain.training import splits
+
+    try:
+        splits.check_files(settings)
+        shared = splits.compare(settings)
+    except DataError as error:
+        if not report.faults:  # else the file that cannot be read is named already
+            report.faults.append(str(error))
+    except ConfigError as error:
+        report.faults.append(str(error))
+    else:
+        report.faults += shared.faults
+        report.notes += shared.warnings

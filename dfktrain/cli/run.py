@@ -59,10 +59,10 @@ def run_command(
     settings = load_config(config, set_, override)
     folder = _folder(settings, out, config)
     require_packages()
-    from dfktrain.experiments import evaluate
+    from dfktrain.training import evaluation_plan
     from dfktrain.training.run import train
 
-    evaluate.check(settings)
+    evaluation_plan.check(settings)
     _print_precision(settings)
     _print_slow_kernels(settings)
     if resume is not None:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, JsonValue, field_validator, model_validator
 
-from dfkdata.common.config import Config
+from dfkdata.common.config import Config, NonEmpty
 
 HUB = "hf://"
 """The beginning of an address on the Hub."""
@@ -26,9 +26,9 @@ class ModelConfig(Config):
         attention: The attention implementation.
     """
 
-    name: str
+    name: NonEmpty
     kind: Literal["vlm", "llm"] = "vlm"
-    chat_template: str | None = None
+    chat_template: NonEmpty | None = None
     attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
 
 
@@ -82,10 +82,10 @@ class AdapterConfig(Config):
     rslora: bool = False
     dora: bool = False
     loftq: bool = False
-    method: str | None = None
+    method: NonEmpty | None = None
     options: dict[str, JsonValue] = Field(default_factory=dict)
     target_modules: Switches | str | tuple[str, ...] = "all-linear"
-    warm_start: str | None = None
+    warm_start: NonEmpty | None = None
 
     @field_validator("target_modules")
     @classmethod

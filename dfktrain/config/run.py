@@ -15,7 +15,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from dfkdata.common.config import Config
+from dfkdata.common.config import Config, NonEmpty
 from dfktrain.config.model import HUB, AdapterConfig, ModelConfig
 from dfktrain.config.sections import ModelCard, MonitorConfig
 from dfktrain.config.stage import Stage
@@ -34,8 +34,8 @@ class Evaluate(Config):
         set: Further changes of the evaluation, such as "metrics=[validity]".
     """
 
-    config: str
-    data: str | None = None
+    config: NonEmpty
+    data: NonEmpty | None = None
     before: bool = True
     set: tuple[str, ...] = ()
 
@@ -64,6 +64,8 @@ class TrainConfig(Config):
         watch: Rows that the model answers while it is trained.
         card: What the README.md beside the weights says.
         plugins: Modules outside this repository that rows may name, such as a schema in a row's `meta`.
+        on_overlap: "refuse" stops before training if a file or an id is trained on and held out, "warn" says so and
+            goes on.
         seed: Decides the adapter's start, the order of rows and dropout.
 
     Raises:
@@ -85,13 +87,14 @@ class TrainConfig(Config):
     checkpointing: Literal["none", "torch", "unsloth"] = "none"
     fused_layers: bool = False
     workers: Annotated[int, Field(ge=0)] | None = None
-    output: str | None = None
+    output: NonEmpty | None = None
     run_name: str | None = None
     trackers: tuple[Literal["tensorboard", "wandb"], ...] = ()
     evaluate: Evaluate | None = None
     watch: MonitorConfig | None = None
     card: ModelCard = ModelCard()
     plugins: tuple[str, ...] = ()
+    on_overlap: Literal["refuse", "warn"] = "refuse"
     seed: int = 42
 
     @field_validator("precision", mode="before")
@@ -168,5 +171,5 @@ class TrainConfig(Config):
 def _rooted(evaluate: Evaluate, root: Path) -> Evaluate:
     # a name without a suffix stays the name of a preset
     config = str(root / evaluate.config) if Path(evaluate.config).suffix else evaluate.config
-    data = str(root / evaluate.data) if evaluate.data else None
+    data = str(root / evaluate.data) if evaluate.data is not None else None
     return evaluate.model_copy(update={"config": config, "data": data})

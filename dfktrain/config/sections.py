@@ -10,7 +10,7 @@ from typing import Annotated, Self
 
 from pydantic import ConfigDict, Field
 
-from dfkdata.common.config import Config
+from dfkdata.common.config import Config, NonEmpty
 from dfkeval.types import Sampling
 
 
@@ -29,7 +29,7 @@ class MonitorConfig(Config):
 
     model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
 
-    data: str
+    data: NonEmpty
     limit: Annotated[int, Field(ge=1)] = 32
     metrics: Annotated[tuple[str, ...], Field(min_length=1)] = ("validity",)
     every_steps: Annotated[int, Field(ge=1)] = 100

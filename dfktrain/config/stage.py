@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
-from dfkdata.common.config import Config
+from dfkdata.common.config import Config, NonEmpty
 from dfktrain.config.sections import MonitorConfig
 
 Scheduler = Literal["cosine", "linear", "constant", "constant_with_warmup"]
@@ -53,7 +53,7 @@ class DataSource(Config):
         weight: How often its rows come in an epoch; 0.5 takes half of them, 2 takes each twice.
     """
 
-    path: str
+    path: NonEmpty
     weight: Annotated[float, Field(gt=0)] = 1.0
 
 
@@ -117,8 +117,8 @@ class Stage(Config):
     """
 
     name: Name
-    data: Annotated[tuple[str | DataSource, ...], Field(min_length=1)]
-    validation: tuple[str, ...] = ()
+    data: Annotated[tuple[NonEmpty | DataSource, ...], Field(min_length=1)]
+    validation: tuple[NonEmpty, ...] = ()
     resample: Resample | None = None
     label_weights: LabelWeights | None = None
     modality: Literal["any", "text", "image"] = "any"

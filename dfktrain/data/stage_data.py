@@ -15,15 +15,13 @@ import random
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from dfkdata.common.errors import DataError
 from dfkdata.common.hashing import file_sha256
-from dfkdata.common.plugins import suggestion
-from dfkdata.rows.messages import check_row, load_rows
+from dfkdata.rows.messages import check_row, load_rows, unreadable
 from dfkdata.validation.conversation import control_token
 from dfkeval.models.rendering import thinks
 from dfktrain.config.stage import LabelWeights, Resample, Stage
@@ -95,9 +93,7 @@ def read_stage(stage: Stage, collator: Collator, seed: int, refused: list[str] |
     if stage.label_weights is not None and data.samples:
         data.samples = _with_label_weights(data.samples, stage.label_weights)
     if not data.samples and not reasons:
-        raise DataError(
-            f"stage {stage.name}: no row is left to train on ({dict(data.left_out) or 'the files are empty'})"
-        )
+        raise DataError(f"stage {stage.name}: no row is left to train on ({dict(data.left_out)})")
     return data
 
 
@@ -105,7 +101,7 @@ def read_validation(stage: Stage, collator: Collator) -> list[EncodedSample]:
     """Read the validation samples of a stage, without resampling or label weights; too long rows are left out.
 
     Raises:
-        DataError: Rows cannot be used.
+        DataError: Rows cannot be used, or the stage names files and no row of them is left.
     """
     data, refused = StageData(), list[str]()
     plain = stage.model_copy(update={"on_too_long": "drop", "resample": None, "label_weights": None})
@@ -113,24 +109,36 @@ def read_validation(stage: Stage, collator: Collator) -> list[EncodedSample]:
         sample for path in stage.validation for sample in _samples(path, plain, collator, data, refused)
     ]
     _check_refused(refused, stage.name)
+    if stage.validation and not samples:
+        raise DataError(f"stage {stage.name}: no validation row is left ({dict(data.left_out)})")
     return samples
 
 
 def _samples(
     path: str, stage: Stage, collator: Collator, data: StageData, refused: list[str]
 ) -> Iterator[EncodedSample]:
-    for row in load_rows(path):
-        if stage.modality != "any" and (stage.modality == "image") != _sees(row):
+    rows = 0
+    for rows, row in enumerate(load_rows(path), start=1):  # noqa: B007
+        if not is_of_modality(row, stage):
             data.left_out[f"modality is not {stage.modality}"] += 1
             continue
         try:
             yield from _row_samples(row, stage, collator, data)
         except DataError as error:
             refused.append(str(error))
+    if not rows:
+        raise no_rows(path, stage)
 
 
-def _sees(row: dict[str, Any]) -> bool:
-    return bool(row["images"] or row.get("videos"))
+def no_rows(path: str, stage: Stage) -> DataError:
+    """Return the error that a file of a stage is empty."""
+    return DataError(f"{path}: holds no row; take it out of stage {stage.name}, or write the rows into it")
+
+
+def is_of_modality(row: dict[str, Any], stage: Stage) -> bool:
+    """Return whether a row is of the kind that the stage takes."""
+    sees = bool(row["images"] or row.get("videos"))
+    return stage.modality == "any" or (stage.modality == "image") == sees
 
 
 def _row_samples(
@@ -234,8 +242,4 @@ def data_sha256(path: str) -> str:
     try:
         return file_sha256(path)
     except OSError as error:
-        folder = Path(path).parent
-        known = [file.name for file in folder.iterdir()] if folder.is_dir() else []
-        raise DataError(
-            f"{path}: cannot be read ({error.strerror}){suggestion(Path(path).name, known)}"
-        ) from error
+        raise unreadable(path, error) from error

@@ -28,6 +28,7 @@ from dfkeval.analysis.pooling import Pool, pool
 from dfkeval.runs.run import Run, load_run
 from dfktrain.config import overrides
 from dfktrain.experiments import evaluate
+from dfktrain.training import evaluation_plan
 
 Launch = Callable[[list[str], Path], int]
 """Runs a command with its output in a file, and returns its exit status."""
@@ -181,7 +182,7 @@ def _check(sweep: Sweep, out: Path) -> None:
         settings, _ = overrides.load(sweep.config, sweep.files, [*sweep.changes, *point.changes])
         if settings.evaluate is None:
             raise ConfigError(f"{sweep.config}: a sweep compares scores and needs an evaluate: section")
-        evaluate.check(settings.resolved(sweep.config.parent.resolve()))
+        evaluation_plan.check(settings.resolved(sweep.config.parent.resolve()))
     settings, _ = overrides.load(sweep.config, sweep.files, sweep.changes)
     record = {"config": settings.model_dump(mode="json", exclude={"seed"})}
     earlier = read_json_or_none(out / "sweep.json")

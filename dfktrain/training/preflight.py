@@ -192,6 +192,9 @@ def _stage(stage: Stage, collator: Collator, seed: int, index: int, faults: list
     data = StageData()
     try:
         data = read_stage(stage, collator, seed, report.refused)
+    except DataError as error:
+        faults.append(str(error))
+    try:
         report.validation = len(read_validation(stage, collator))
     except DataError as error:
         faults.append(str(error))

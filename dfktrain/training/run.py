@@ -10,8 +10,9 @@ Guarantees:
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,13 +23,18 @@ from dfkeval.models.fingerprint import template_sha256
 from dfktrain import hub
 from dfktrain.config.launch import is_main_process
 from dfktrain.config.run import TrainConfig
+from dfktrain.data.collator import Collator
+from dfktrain.data.masking import EncodedSample
+from dfktrain.data.stage_data import read_validation
 from dfktrain.engines import LoadedBase, adapt, bare, load_base, package_versions, trainable
 from dfktrain.losses.kl_to_base import AdapterDisabledTeacher, FrozenTeacher, Teacher
 from dfktrain.reports import curves, model_card
-from dfktrain.training import manifest, monitor_plan
+from dfktrain.training import manifest, monitor_plan, splits
 from dfktrain.training.stage import finish_stage
 from dfktrain.training.state import OnProgress, RunState, StageResult, TrainResult
 from dfktrain.weights import checkpoint
+
+_log = logging.getLogger(__name__)
 
 
 def train(config: TrainConfig, out: str | Path, *, progress: OnProgress | None = None) -> TrainResult:
@@ -79,8 +85,14 @@ def train(config: TrainConfig, out: str | Path, *, progress: OnProgress | None =
     """
     plugins.trust(config.plugins)
     monitor_plan.check(config)
+    shared = splits.check(config)
+    if is_main_process():
+        for warning in shared.warnings:
+            _log.warning("%s", warning)
     base, engine, precision = load_base(config)
-    return train_on(base, config, out, engine=engine, precision=precision, progress=progress)
+    return train_on(
+        base, config, out, engine=engine, precision=precision, progress=progress, overlap=shared.overlap
+    )
 
 
 def train_on(
@@ -92,6 +104,7 @@ def train_on(
     precision: str = "fp32",
     progress: OnProgress | None = None,
     clock: Callable[[], float] = time.perf_counter,
+    overlap: Mapping[str, Mapping[str, int]] | None = None,
 ) -> TrainResult:
     """Train as `train` does, on a base that is already loaded and carries the adapter afterwards.
 
@@ -103,6 +116,7 @@ def train_on(
         precision: "fp32" or "bf16".
         progress: Called after every optimiser step.
         clock: Returns seconds.
+        overlap: What held-out files share with training, for run.json; None if they were not compared.
     """
     from transformers import set_seed
 
@@ -113,11 +127,14 @@ def train_on(
     template = template_sha256(base.processor)
     local = hub.with_local_warm_start(config)
     facts = manifest.run_facts(local, base, template, precision)
+    validation = _validation(config, base.processor)
     set_seed(config.seed)
     model, modules = adapt(base, local.adapter, engine)
     teacher = _teacher(config, model)
     score_answers(model)
-    run = RunState(config, out, base, model, precision, template, progress, clock, teacher)
+    run = RunState(
+        config, out, base, model, precision, template, progress, clock, teacher, validation=validation
+    )
     results: list[StageResult] = []
     for index in range(len(config.stages)):
         before = results[-1].fingerprint if results else None
@@ -127,11 +144,23 @@ def train_on(
     card = metadata.read(results[-1].adapter) if is_main_process() else None
     adapter = checkpoint.save(base, model, out / "adapter", card, run.gathered)
     record = _record(run, engine, modules, results, round(clock() - started, 3))
+    if overlap is not None:
+        record["overlap"] = {side: dict(counts) for side, counts in overlap.items()}
     if is_main_process():
         json_files.write_json(out / "run.json", record, floats="repr")
         model_card.write(out)
         curves.write(out / curves.PAGE, out.name, run.earlier, finished=True)
     return TrainResult(adapter, tuple(results), record)
+
+
+def _validation(config: TrainConfig, processor: Any) -> dict[int, list[EncodedSample]]:
+    """Return the validation samples of every stage, so that rows which cannot be used stop the run at once."""
+    samples = {}
+    for index, stage in enumerate(config.stages):
+        if stage.validation:
+            collator = Collator(processor, max_length=stage.max_length, max_pixels=stage.max_pixels)
+            samples[index] = read_validation(stage, collator)
+    return samples
 
 
 def _teacher(config: TrainConfig, model: Any) -> Teacher | None:

@@ -14,9 +14,10 @@ from dfkeval.models import metadata
 from dfktrain.config.launch import is_main_process
 from dfktrain.config.stage import Stage
 from dfktrain.data.collator import Collator
+from dfktrain.data.masking import EncodedSample
 from dfktrain.data.packing import Packer, packing_fault
 from dfktrain.data.positions import PositionedCollator, positioned
-from dfktrain.data.stage_data import StageData, read_stage, read_validation
+from dfktrain.data.stage_data import StageData, read_stage
 from dfktrain.engines import bare, trainable
 from dfktrain.losses.kl_to_base import KLToBase
 from dfktrain.reports import curves
@@ -58,6 +59,7 @@ class _StageInputs:
     folder: Path
     collator: Collator
     data: StageData
+    validation: list[EncodedSample] | None
     fingerprint: str
 
     @property
@@ -95,7 +97,9 @@ def finish_stage(run: RunState, index: int, facts: dict[str, Any], before: str |
         json_files.write_json(folder / "started.json", {"fingerprint": fingerprint}, floats="repr")
     base = metadata.BaseRecord(name=run.base.name, shapes_sha256=run.base.shapes_sha256)
     card = manifest.model_metadata(data, stage, base, run.template, run.config.adapter)
-    result, gathered = _train(run, _StageInputs(index, stage, folder, collator, data, fingerprint))
+    result, gathered = _train(
+        run, _StageInputs(index, stage, folder, collator, data, run.validation.get(index), fingerprint)
+    )
     checkpoint.save(run.base, run.model, folder / "adapter", card, gathered)
     if is_main_process():
         json_files.write_json(folder / "stage.json", asdict(result) | {"adapter": "adapter"}, floats="repr")
@@ -186,7 +190,7 @@ def _trainer(run: RunState, inputs: _StageInputs, batcher: Batcher, progress: An
             loader_workers(run.config, pictures=not inputs.text_only),
         ),
         train_dataset=inputs.data.samples,
-        eval_dataset=read_validation(stage, inputs.collator) or None,
+        eval_dataset=inputs.validation,
         data_collator=batcher,
         callbacks=[
             progress,

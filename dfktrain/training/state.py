@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from dfktrain.config.run import TrainConfig
+    from dfktrain.data.masking import EncodedSample
     from dfktrain.engines import LoadedBase
     from dfktrain.losses.kl_to_base import Teacher
 
@@ -117,6 +118,7 @@ class RunState:
         teacher: The base as a teacher, if a stage uses SFT-Plus.
         gathered: The whole weights after the last stage, if they are sharded over several processes.
         earlier: Loss curves of the finished stages.
+        validation: Place of a stage -> its validation samples, for stages that have any.
     """
 
     config: TrainConfig
@@ -130,3 +132,4 @@ class RunState:
     teacher: Teacher | None = None
     gathered: dict[str, Tensor] | None = None
     earlier: list[curves.StageCurve] = field(default_factory=list)
+    validation: Mapping[int, list[EncodedSample]] = field(default_factory=dict)

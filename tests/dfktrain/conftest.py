@@ -90,6 +90,12 @@ def train_file(tmp_path: Path, rows: list[dict[str, Any]]) -> Path:
 
 
 @pytest.fixture
+def held_file(tmp_path: Path, rows: list[dict[str, Any]]) -> Path:
+    """The eight rows under other ids, to validate on."""
+    return write_rows(tmp_path / "held.jsonl", [row | {"id": f"held {row['id']}"} for row in rows])
+
+
+@pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
     """A hub on this machine, an own cache, and a token."""
     import huggingface_hub.constants as constants

@@ -194,11 +194,14 @@ def test_the_captioners_seven_names_are_96_modules_of_the_real_shape() -> None:
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with the files that presets name."""
-    rows = [text_row(f"r{at}", f"what is {at}", f"it is {at}") for at in range(4)]
+
+    def rows(split: str) -> list[dict[str, Any]]:
+        return [text_row(f"{split}{at}", f"what is {at}", f"it is {at}") for at in range(4)]
+
     for folder in ("data", "data/gold", "data/bulk"):
         (tmp_path / folder).mkdir()
         for split in ("train", "validation", "test"):
-            write_rows(tmp_path / folder / f"{split}.jsonl", rows)
+            write_rows(tmp_path / folder / f"{split}.jsonl", rows(split))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,14 +13,13 @@ from tests.helpers.models import text_row, write_rows
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """A task that eight steps teach, with a configuration that ends with its score."""
-    rows = [
-        text_row(
-            f"r{at}", f"{at}?", "yes", meta={"group": str(at), "schema": "answer", "gold": {"answer": "yes"}}
-        )
-        for at in range(6)
-    ]
-    write_rows(tmp_path / "train.jsonl", rows)
-    write_rows(tmp_path / "test.jsonl", rows[:4])
+
+    def row(name: str, at: int) -> dict[str, Any]:
+        meta = {"group": name, "schema": "answer", "gold": {"answer": "yes"}}
+        return text_row(name, f"{at}?", "yes", meta=meta)
+
+    write_rows(tmp_path / "train.jsonl", [row(f"r{at}", at) for at in range(6)])
+    write_rows(tmp_path / "test.jsonl", [row(f"t{at}", at) for at in range(4)])
     (tmp_path / "eval.yaml").write_text(
         "data: nowhere.jsonl\nschema: answer\nbackend: {kind: transformers, model: none, adapter: none}\n"
         "metrics: [answers]\nsampling: {max_new_tokens: 4}\nresamples: 200\n"

@@ -85,7 +85,7 @@ def fake_launch(failing: set[str], asked: list[str]) -> sweep.Launch:
         right = 3 if "rank-8" in name else 1
         answers.write_text(
             "".join(
-                json.dumps({"id": f"r{at}", "text": "yes" if at < right else "no", "finish_reason": "stop"})
+                json.dumps({"id": f"t{at}", "text": "yes" if at < right else "no", "finish_reason": "stop"})
                 + "\n"
                 for at in range(4)
             )

@@ -290,11 +290,11 @@ def test_lambda_0_is_plain_training_bit_for_bit(base_folder: Path, train_file: P
 
 @pytest.mark.parametrize("kind", ["lora", "full"])
 def test_both_parts_are_logged_apart_in_training_and_validation(
-    base_folder: Path, train_file: Path, tmp_path: Path, kind: str
+    base_folder: Path, train_file: Path, held_file: Path, tmp_path: Path, kind: str
 ) -> None:
     plus = {"lambda": 0.25, "temperature": 2.0}
     adapter = {"kind": "full"} if kind == "full" else {"rank": 4}
-    changes = {"validation": [str(train_file)], "sft_plus": plus, "learning_rate": 1e-3}
+    changes = {"validation": [str(held_file)], "sft_plus": plus, "learning_rate": 1e-3}
     made = config(base_folder, train_file, adapter, **changes)
     history = train(made, tmp_path / kind).stages[0].history
     for mark in ("", "eval_"):

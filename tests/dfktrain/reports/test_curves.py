@@ -118,7 +118,7 @@ def finished(base_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
         {"name": "one", **stage, "validation": [str(data)], "eval_steps": 4},
         {"name": "two", **stage},
     ]
-    settings = {"model": {"name": str(base_folder)}, "stages": stages}
+    settings = {"model": {"name": str(base_folder)}, "stages": stages, "on_overlap": "warn"}
     train(TrainConfig.model_validate(settings), out / "run")
     return out / "run"
 

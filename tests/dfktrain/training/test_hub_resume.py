@@ -38,6 +38,7 @@ def config(base_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     b = stage | {"name": "b", "data": [str(folder / "b.jsonl")], "steps": 6, "save_steps": 2}
     b |= {"validation": [str(folder / "a.jsonl")], "eval_steps": 2, "best": True}
     made = {"model": {"name": str(base_folder)}, "adapter": {"rank": 4, "dropout": 0.1}, "stages": [a, b]}
+    made["on_overlap"] = "warn"
     path = folder / "train.yaml"
     path.write_text(json.dumps(made))  # JSON is YAML
     return path

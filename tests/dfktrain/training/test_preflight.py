@@ -80,7 +80,7 @@ def test_a_stage_whose_rows_are_all_refused_says_that_and_nothing_else(
 ) -> None:
     data = write_rows(tmp_path / "x.jsonl", [text_row("hollow", "a", "")])
     assert preflight(config(base_folder, data)).faults == ["stage s: 1 rows cannot be trained on"]
-    assert "the files are empty" in preflight(config(base_folder, write_rows(tmp_path / "y", []))).faults[0]
+    assert "holds no row" in preflight(config(base_folder, write_rows(tmp_path / "y", []))).faults[0]
 
 
 def test_an_engine_that_cannot_run_here_is_a_fault_and_the_plan_goes_on(

@@ -574,8 +574,10 @@ def test_a_run_with_label_weights_takes_other_steps_and_validates_unweighed(
     base_folder: Path, tmp_path: Path
 ) -> None:
     data = labelled(tmp_path)
+    rows = [json.loads(line) for line in data.read_text().splitlines()]
+    held = write_rows(tmp_path / "held.jsonl", [row | {"id": f"held {row['id']}"} for row in rows])
     for weights, name in ((None, "plain"), ({"field": "label", "weights": {"fitnah": 9}}, "weighed")):
-        made = config(base_folder, data, steps=1, batch_size=8, validation=[str(data)], learning_rate=1e-9,
+        made = config(base_folder, data, steps=1, batch_size=8, validation=[str(held)], learning_rate=1e-9,
                       label_weights=weights)  # fmt: skip
         history = train(made, tmp_path / name).stages[0].history
         losses = {key: line[key] for line in history for key in ("loss", "eval_loss") if key in line}
@@ -612,10 +614,10 @@ def test_the_best_checkpoint_is_kept_and_a_run_that_stops_gaining_is_stopped(
 
 
 def test_best_saves_wherever_it_evaluates_unless_it_is_told_otherwise(
-    base_folder: Path, train_file: Path, tmp_path: Path
+    base_folder: Path, train_file: Path, held_file: Path, tmp_path: Path
 ) -> None:
     made = config(
-        base_folder, train_file, steps=4, best=True, eval_steps=2, validation=[str(train_file)],
+        base_folder, train_file, steps=4, best=True, eval_steps=2, validation=[str(held_file)],
         save_total_limit=9,
     )  # fmt: skip
     train(made, tmp_path / "out")
