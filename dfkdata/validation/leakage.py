@@ -50,7 +50,7 @@ class LeakageCheck:
                 have rows in two splits.
             deep: Whether every text leaves a sketch.
         """
-        self._rules = rules
+        self._rules, self._compares_groups = rules, compares_groups
         self._splits = bytearray()
         self._order: tuple[list[int], list[int]] | None = None
         self._texts = _TextSketches(folder / "sketches", deep) if self._is_on("prompts") else None
@@ -129,10 +129,16 @@ class LeakageCheck:
         """Compare the splits, once, and report what they share.
 
         Returns:
-            Number of groups in two splits, of held-out pictures and of held-out prompts like training ones.
+            Number of groups in two splits, of held-out pictures and of held-out prompts like training ones, for
+            what was compared.
         """
-        shared = {"groups": self._shared_groups(), "pictures": self._near_pictures()}
-        shared["prompts"] = self._near_texts()
+        shared = {}
+        if self._groups is not None or not self._compares_groups:
+            shared["groups"] = self._shared_groups()
+        if self._pictures is not None:
+            shared["pictures"] = self._near_pictures()
+        if self._texts is not None:
+            shared["prompts"] = self._near_texts()
         place = self._places() if any(rows.number for rows in shared.values()) else str
         for kind, rows in shared.items():
             if rows.number:

@@ -12,7 +12,6 @@ Guarantees:
 from __future__ import annotations
 
 from array import array
-from base64 import b64decode
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from dfkdata import schemas
+from dfkdata.common import data_uri
 from dfkdata.common.errors import ConfigError
 from dfkdata.common.hashing import file_sha256, number_of
 from dfkdata.media.perceptual_hash import decode, near_pairs
@@ -36,6 +36,15 @@ if TYPE_CHECKING:
 
 KINDS = ("ids", "groups", "prompts", "pictures", "media")
 """What rows can share, the clearest first."""
+
+SAYS = {
+    "ids": "are training rows, by their ids",
+    "groups": "are of groups that training has",
+    "prompts": "ask what training rows ask, or nearly so",
+    "pictures": "show pictures that training shows, or that look like them",
+    "media": "have videos or audio that training has",
+}
+"""Kind -> what rows do that share it, for people."""
 
 LOOKED = 1_000
 """Pictures that are compared by their looks; of more, only those with equal bytes are found."""
@@ -193,7 +202,7 @@ class _Files:
     def add(self, row: int, path: str) -> None:
         """Take a path or a `data:` URI of a row; a file that is not there is left out."""
         known, name = 0, path
-        if path.startswith("data:"):
+        if data_uri.is_data_uri(path):
             data = _embedded(path)
             size, known, name = len(data), number_of(data), ""
         else:
@@ -270,10 +279,9 @@ def _file_number(path: str) -> int:
 
 def _embedded(uri: str) -> bytes:
     """Return the bytes of a `data:` URI; its text if it is damaged."""
-    head, _, data = uri.partition(",")
     try:
-        return b64decode(data) if head.endswith(";base64") else data.encode()
-    except ValueError:
+        return data_uri.decode(uri)
+    except data_uri.DataUriError:
         return uri.encode()
 
 

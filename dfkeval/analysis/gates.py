@@ -35,12 +35,15 @@ class Gate:
             summary: The run's summary.
 
         Raises:
-            ConfigError: The run has no such metric.
+            ConfigError: The run has no such metric, or no row could be scored by it.
         """
         metrics = summary["metrics"]
         if self.metric not in metrics:
             near = suggestion(self.metric, sorted(metrics))
             raise ConfigError(f"--fail-if: the run has no metric {self.metric!r}{near}")
+        reason = summary.get("unscored", {}).get(self.metric.split(".")[0])
+        if reason is not None:
+            raise ConfigError(f"--fail-if {self.metric}: {reason} for it, so the condition says nothing")
         value = metrics[self.metric][self.part]
         return value is None or _SIGNS[self.sign](value, self.bound)
 

@@ -37,6 +37,21 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]
         raise ConfigError(f"{path}: cannot be written ({error.strerror})") from error
 
 
+def write_notices(run: Run) -> None:
+    """Write on stderr what limits the numbers of a run."""
+    from dfkeval import reports
+
+    for notice in reports.notices(run.summary):
+        sys.stderr.write(f"dfkeval: {run.name}: {notice}\n")
+
+
+def exit_if_unscored(runs: Sequence[Run]) -> None:
+    """Exit with 1 if a metric of a whole run scored none of its answers; `write_notices` names it."""
+    whole = [run for run in runs if run.config.shard is None]
+    if any(run.summary["unscored"] and any(sample.answered for sample in run.samples) for run in whole):
+        raise typer.Exit(1)
+
+
 def exit_if_gates_fail(gates: Sequence[Gate], run: Run) -> None:
     """Name the conditions of `--fail-if` that hold for a run, and exit with 1 if any does."""
     failed = [gate for gate in gates if gate.fails(run.summary)]

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from dfkdata.common.console import examples
-from dfkeval.cli._output import write
+from dfkeval.cli._output import exit_if_unscored, write, write_notices
 from dfkeval.models.quiet import quiet_libraries
 
 EXAMPLES = examples(
@@ -29,3 +29,5 @@ def merge_runs_command(
     quiet_libraries()
     run = shards.merge(runs, out, overwrite=overwrite)
     write("\n".join(reports.metric_rows(run)) + f"\n\nreport: {out / 'report.html'}\n")
+    write_notices(run)
+    exit_if_unscored([run])

@@ -11,7 +11,7 @@ import typer
 
 from dfkdata.common.console import examples
 from dfkdata.common.progress import Progress
-from dfkeval.cli._output import FailIf, exit_if_gates_fail, write
+from dfkeval.cli._output import FailIf, exit_if_gates_fail, exit_if_unscored, write, write_notices
 from dfkeval.models.quiet import quiet_libraries
 
 if TYPE_CHECKING:
@@ -58,9 +58,12 @@ def run_command(
         write((out / modes.COMPARISON_MD).read_text(encoding="utf-8") + "\n")
         write(f"comparison: {out / modes.COMPARISON_HTML}\n")
     write("".join(f"report: {run.folder / 'report.html'}\n" for run in runs))
+    for run in runs:
+        write_notices(run)
     _exit_if_requests_failed(runs)
     for run in runs:
         exit_if_gates_fail(conditions, run)
+    exit_if_unscored(runs)
 
 
 def _exit_if_requests_failed(runs: Sequence[Run]) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from dfkdata.common.console import examples
-from dfkeval.cli._output import FailIf, RunDir, exit_if_gates_fail, write
+from dfkeval.cli._output import FailIf, RunDir, exit_if_gates_fail, exit_if_unscored, write, write_notices
 from dfkeval.models.quiet import quiet_libraries
 
 EXAMPLES = examples("dfkeval score runs/tuned", "dfkeval score runs/tuned --metric validity --metric labels")
@@ -29,4 +29,6 @@ def score_command(
     conditions = [gates.gate(text) for text in fail_if or ()]
     run = evaluate.score(folder, metrics=metric)
     write("\n".join(reports.metric_rows(run)) + "\n")
+    write_notices(run)
     exit_if_gates_fail(conditions, run)
+    exit_if_unscored([run])

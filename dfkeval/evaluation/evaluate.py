@@ -14,7 +14,7 @@ Guarantees:
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from dfkdata.schemas import Schema
 from dfkeval import reports
 from dfkeval.analysis import bootstrap, comparison, server_parser, statistics
 from dfkeval.backends import Backend
-from dfkeval.evaluation import constraints, generation, likelihood, preflight
+from dfkeval.evaluation import caveats, constraints, generation, likelihood, preflight
 from dfkeval.evaluation.generation import LazyBackend, Progress
 from dfkeval.evaluation.grading import EvalItem, grade
 from dfkeval.evaluation.response_cache import CachedBackend
@@ -49,6 +49,7 @@ def evaluate(
     overwrite: bool = False,
     overrides: Sequence[str] = (),
     progress: Progress | None = None,
+    overlap: Mapping[str, int] | None = None,
 ) -> Run:
     """Ask every row, grade the answers, score them and write the run directory; continue a run that was
     stopped.
@@ -60,6 +61,8 @@ def evaluate(
         overwrite: Whether another run in `out` is thrown away.
         overrides: Changes to a YAML file, such as "sampling.max_new_tokens=64".
         progress: Called after each completion with the numbers of finished and of all requests.
+        overlap: What the caller knows that the rows share with training (`dfkdata.validation.overlap`): kind ->
+            number of rows. What the manifest beside the data knows is added.
 
     Returns:
         The scored run; the same files lie in `out`.
@@ -88,11 +91,17 @@ def evaluate(
     config = configs.rooted(config, Path.cwd())
     configs.trust_named(config)
     with LazyBackend(config, backend) as lazy:
-        return evaluate_rooted(config, out, lazy, overwrite=overwrite, progress=progress)
+        return evaluate_rooted(config, out, lazy, overwrite=overwrite, progress=progress, overlap=overlap)
 
 
 def evaluate_rooted(
-    config: EvalConfig, out: str | Path, lazy: LazyBackend, *, overwrite: bool, progress: Progress | None
+    config: EvalConfig,
+    out: str | Path,
+    lazy: LazyBackend,
+    *,
+    overwrite: bool,
+    progress: Progress | None,
+    overlap: Mapping[str, int] | None = None,
 ) -> Run:
     """Evaluate a configuration whose paths are absolute (see `evaluate`).
 
@@ -102,6 +111,7 @@ def evaluate_rooted(
         lazy: The backend, which is loaded only if something is left to ask.
         overwrite: Whether another run in `out` is thrown away.
         progress: Called after each completion.
+        overlap: What the caller knows that the rows share with training.
 
     Returns:
         The scored run.
@@ -122,7 +132,7 @@ def evaluate_rooted(
         gold_answers = likelihood.unasked(run_dir, items) if likelihood.needed_by(config.metrics) else []
         if gold_answers:
             likelihood.compute(run_dir, lazy.engine(), gold_answers, config.sampling, progress)
-        run = finish(run_dir, config, schema, items)
+        run = finish(run_dir, config, schema, items, overlap)
     trackers.send(run, config.trackers)
     return run
 
@@ -141,7 +151,13 @@ def _pending(
     return [with_slot(request, schema) for request in pending] if config.confidences else pending
 
 
-def finish(run_dir: RunDirectory, config: EvalConfig, schema: Schema, items: Sequence[EvalItem]) -> Run:
+def finish(
+    run_dir: RunDirectory,
+    config: EvalConfig,
+    schema: Schema,
+    items: Sequence[EvalItem],
+    overlap: Mapping[str, int] | None = None,
+) -> Run:
     """Grade and score what is answered, and write samples, summary and reports."""
     completions = run_dir.completions()
     samples = grade(items, completions, schema, constraints.reading(schema, config.mode))
@@ -156,6 +172,9 @@ def finish(run_dir: RunDirectory, config: EvalConfig, schema: Schema, items: Seq
         environment=run_dir.environment(),
     )
     run.summary = summarise(run)
+    shared = caveats.overlap(run_dir, config, overlap)
+    if shared is not None:
+        run.summary["overlap"] = shared
     run.summary["details"] |= server_parser.details(samples, completions, schema)
     json_files.write_json(run_dir.path(directory.SUMMARY), run.summary)
     write_reports(run)
@@ -195,6 +214,7 @@ def summarise(run: Run) -> dict[str, Any]:
             f"{name}.{key}" for name, (metric, _) in run.measured.items() for key in metric.lower_is_better
         ],
         "details": {name: table.details for name, (_, table) in run.measured.items() if table.details},
+        "unscored": caveats.unscored(run),
     }
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dfkeval.reports.charts import Curve, line_chart
 from dfkeval.reports.formatting import number
 from dfkeval.reports.markdown import comparison_table, markdown, metric_rows, table
+from dfkeval.reports.notices import notices
 from dfkeval.reports.page import document, page
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "line_chart",
     "markdown",
     "metric_rows",
+    "notices",
     "number",
     "page",
     "table",

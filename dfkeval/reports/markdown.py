@@ -8,6 +8,7 @@ from typing import Any
 from dfkeval.analysis import server_parser
 from dfkeval.analysis.comparison import Comparison
 from dfkeval.reports.formatting import interval, number, p_value, shown, signed, split, verdict_line
+from dfkeval.reports.notices import notices
 from dfkeval.reports.run_curves import differences
 from dfkeval.runs.run import Run
 from dfkeval.types import OUTCOMES
@@ -38,6 +39,8 @@ def markdown(run: Run, comparisons: Sequence[Comparison] = ()) -> str:
         f"{run.summary['n']} samples, schema `{run.schema.name}`, {_code(answered_by or run.config.kind)}{modes}",
         "",
     ]
+    for notice in notices(run.summary):
+        head += [f"> **Note:** {notice}.", ""]
     parts = ["## Metrics", "", *metric_rows(run), "", "## Outcomes", "", *outcome_rows(run), ""]
     parts += [part for line in server_parser.lines(run.summary["details"]) for part in (line, "")]
     parts += _confusion(run.summary["details"].get("labels", {}).get("confusion"))

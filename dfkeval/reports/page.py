@@ -14,6 +14,7 @@ from dfkeval.analysis.comparison import Comparison
 from dfkeval.reports import sample_cards
 from dfkeval.reports.charts import Curve, difference_bar, interval_bar, line_chart, share_bar
 from dfkeval.reports.formatting import interval, number, p_value, signed, split, verdict_line
+from dfkeval.reports.notices import notices
 from dfkeval.reports.run_curves import calibration_curves, differences, without_probabilities
 from dfkeval.runs.run import Run
 from dfkeval.types import OUTCOMES
@@ -155,7 +156,7 @@ def _run(run: Run, cards: int, place: str) -> str:
     chosen = sample_cards.chosen(run.samples, cards)
     grid = "".join(map(sample_cards.card, chosen))
     return (
-        f'<section id="{place}"><h2>{escape(run.name)}</h2>{_chips(run)}'
+        f'<section id="{place}"><h2>{escape(run.name)}</h2>{_notices(run)}{_chips(run)}'
         f"<h3>Metrics</h3>{_panel(_metrics(run, first))}{more}"
         f"<h3>Outcomes</h3>{_panel(_outcomes(run))}{_server(run)}"
         + (f"<h3>Confusion matrix</h3>{_panel(_confusion(confusion))}" if confusion else "")
@@ -166,6 +167,10 @@ def _run(run: Run, cards: int, place: str) -> str:
         )
         + "</section>"
     )
+
+
+def _notices(run: Run) -> str:
+    return "".join(f'<p class="notice">{escape(notice)}.</p>' for notice in notices(run.summary))
 
 
 def _server(run: Run) -> str:

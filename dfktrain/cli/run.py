@@ -148,3 +148,7 @@ def _evaluate(settings: TrainConfig, out: Path, trained: Path) -> None:
         raise
     model_card.write(out)  # a second time, now with the table
     sys.stdout.write(f"\n{scores.table()}\n\nreport: {scores.report}\n")
+    if scores.is_unscored:
+        for notice in scores.notices():
+            sys.stderr.write(f"dfktrain: {notice}\n")
+        raise typer.Exit(1)

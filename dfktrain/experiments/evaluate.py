@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from dfkdata.common import json_files
 from dfkdata.common.errors import ConfigError
 from dfkeval import reports
 from dfkeval.analysis import comparison
@@ -22,6 +23,7 @@ from dfkeval.evaluation import evaluate
 from dfkeval.runs.run import Run
 from dfktrain.config.run import Evaluate, TrainConfig
 from dfktrain.training.evaluation_plan import evaluation_config
+from dfktrain.training.splits import EVALUATION
 
 FOLDER = "evaluation"
 """Folder of the evaluation in a run's folder."""
@@ -48,11 +50,27 @@ class TrainingScores:
 
     def table(self) -> str:
         """Return base against tuned in Markdown; without a base the numbers of the tuned model."""
+        noted = "".join(f"\n- {notice}" for notice in self.notices())
         if self.comparison is None:
-            return "\n".join(reports.metric_rows(self.tuned))
+            return "\n".join(reports.metric_rows(self.tuned)) + noted
         headlines = [name for name in HEADLINES if name in self.comparison.differences]
         rows = reports.comparison_table(self.comparison, headlines or list(self.comparison.differences))
-        return f"{self.comparison.n} rows, base against tuned\n\n{rows}"
+        return f"{self.comparison.n} rows, base against tuned\n\n{rows}{noted}"
+
+    def notices(self) -> list[str]:
+        """Return what limits the numbers, of the tuned model and of the base."""
+        return [
+            f"{run.name}: {notice}"
+            for run in (self.tuned, self.base)
+            if run is not None
+            for notice in reports.notices(run.summary)
+        ]
+
+    @property
+    def is_unscored(self) -> bool:
+        """Whether a metric scored none of the answers."""
+        runs = [run for run in (self.tuned, self.base) if run is not None]
+        return any(run.summary["unscored"] for run in runs)
 
 
 def score(config: TrainConfig, out: Path, trained: Path, on_answer: OnAnswer | None = None) -> TrainingScores:
@@ -94,7 +112,11 @@ def _evaluate(
         if on_answer is not None:
             on_answer(out.name, done, total)
 
-    return evaluate.evaluate(evaluation_config(config, section, trained), out, progress=report)
+    record = json_files.read_json_or_none(out.parents[1] / "run.json") or {}
+    shared = record.get("overlap", {}).get(EVALUATION)
+    return evaluate.evaluate(
+        evaluation_config(config, section, trained), out, progress=report, overlap=shared
+    )
 
 
 def _write(base: Run | None, tuned: Run, folder: Path) -> TrainingScores:

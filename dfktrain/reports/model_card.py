@@ -18,7 +18,9 @@ from typing import Any
 import yaml
 
 from dfkdata.common import json_files
+from dfkdata.validation.overlap import KINDS, SAYS
 from dfkeval.models import metadata
+from dfkeval.reports import notices
 from dfktrain.config.sections import ModelCard
 
 NAME = "README.md"
@@ -163,8 +165,13 @@ def _data(report: Mapping[str, Any], section: ModelCard) -> str:
                 (stage["name"], Path(path).name, f"`{sha256}`", stage["samples"], left or "none left out")
             )
     named = ", ".join(section.datasets) or "unknown"
-    return f"## Training data\n\nOn the Hub: {named}. Samples are those of the whole stage.\n\n" + _table(
-        ("stage", "file", "sha256", "samples", "left out"), rows
+    shared = (report.get("overlap") or {}).get("validation") or {}
+    noted = "; ".join(f"{shared[kind]} rows {SAYS[kind]}" for kind in KINDS if shared.get(kind))
+    noted = f"\n\n**Note:** of the validation rows, {noted}." if noted else ""
+    return (
+        f"## Training data\n\nOn the Hub: {named}. Samples are those of the whole stage.\n\n"
+        + _table(("stage", "file", "sha256", "samples", "left out"), rows)
+        + noted
     )
 
 
@@ -255,6 +262,7 @@ def _scores(scores: Mapping[str, Mapping[str, Any]]) -> str:
     rows = [(name, *(_estimate(scores[model]["metrics"].get(name)) for model in models)) for name in names]
     level = f"{scores['tuned'].get('confidence', 0.95):.0%}"
     head = f"## Evaluation\n\n{scores['tuned']['n']} rows; in brackets the {level} interval.\n\n"
+    head += "".join(f"**Note:** {notice}.\n\n" for notice in notices(scores["tuned"]))
     return head + _table(("metric", *models), rows)
 
 

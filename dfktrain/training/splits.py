@@ -19,7 +19,7 @@ from pathlib import Path
 
 from dfkdata.common.errors import ConfigError, DataError
 from dfkdata.rows.messages import load_rows
-from dfkdata.validation.overlap import KINDS, LOOKED, Overlap, RowFile, RowIndex
+from dfkdata.validation.overlap import KINDS, LOOKED, SAYS, Overlap, RowFile, RowIndex
 from dfktrain.config.run import TrainConfig
 from dfktrain.config.stage import Stage
 from dfktrain.data.stage_data import data_sha256, is_of_modality, no_rows
@@ -27,13 +27,6 @@ from dfktrain.training.evaluation_plan import evaluation_config
 
 VALIDATION, EVALUATION, WATCH = "validation", "evaluate.data", "watch.data"
 
-_SAYS = {
-    "ids": "have the ids of rows that are trained on",
-    "groups": "are of groups that are trained on",
-    "prompts": "ask what training rows ask, or nearly so",
-    "pictures": "show pictures that are trained on, or that look like them",
-    "media": "have videos or audio that are trained on",
-}
 _WAY_OUT = "leave them out of one side, or write on_overlap: warn"
 
 
@@ -173,7 +166,7 @@ def _report(
     for kind in KINDS:
         if kind in overlap.counts and not (same and kind == "ids"):
             line = (
-                f"{side}: {overlap.counts[kind]} rows {_SAYS[kind]}, such as {_example(overlap, kind, files)}"
+                f"{side}: {overlap.counts[kind]} rows {SAYS[kind]}, such as {_example(overlap, kind, files)}"
             )
             (stops if kind == "ids" else report.warnings).append(
                 f"{line}; {_WAY_OUT}" if kind == "ids" and side != WATCH else line

@@ -13,6 +13,7 @@ from dfktrain import TrainConfig
 from dfktrain.experiments import evaluate as scores
 from dfktrain.experiments.evaluate import FOLDER
 from tests.helpers.commands import called
+from tests.helpers.models import write_rows
 
 
 def test_a_run_ends_with_base_against_tuned(monkeypatch: Any, capsys: Any, project: Path) -> None:
@@ -104,3 +105,38 @@ def test_what_could_not_be_asked_afterwards_is_refused_at_once(model: dict[str, 
     made = {"model": {"name": "tiny"} | model, "stages": [{"name": "s", "data": ["x"]}]}
     with pytest.raises(ValueError, match=way_out):
         TrainConfig.model_validate(made | {"evaluate": {"config": "json_captioner"}})
+
+
+def test_a_metric_without_gold_fails_the_command_after_the_weights_are_saved(
+    monkeypatch: Any, capsys: Any, project: Path
+) -> None:
+    asked = {"messages": [{"role": "user", "content": "1?"}], "images": [], "meta": {"schema": "answer"}}
+    write_rows(project / "test.jsonl", [asked | {"id": "t0"}, asked | {"id": "t1"}])
+    code, _, err = called(monkeypatch, capsys, "run", project / "train.yaml", "--out", project / "out")
+    assert code == 1 and "tuned: metric answers has no number: no row has usable gold for it" in err
+    assert (project / "out/adapter/adapter_model.safetensors").is_file()
+    assert "metric answers has no number" in (project / "out" / FOLDER / "comparison.md").read_text()
+    assert "**Note:** metric answers has no number" in (project / "out/adapter/README.md").read_text()
+
+
+def test_scores_on_rows_that_were_trained_on_say_so_everywhere(
+    monkeypatch: Any, capsys: Any, project: Path
+) -> None:
+    test = (project / "test.jsonl").read_text()
+    (project / "train.jsonl").write_text((project / "train.jsonl").read_text() + test)
+    words = ["run", project / "train.yaml", "--out", project / "out"]
+    code, _, err = called(monkeypatch, capsys, *words)
+    assert code == 2 and "evaluate.data: 4 rows are training rows, by their ids" in err
+    code, said, err = called(monkeypatch, capsys, *words, "--set", "on_overlap=warn")
+    assert code == 0, err
+    line = "shared with training: 4 rows are training rows, by their ids"
+    folder = project / "out" / FOLDER
+    assert line in said and load_run(folder / "tuned").summary["overlap"] == {"ids": 4}
+    pages = [
+        folder / "report.html",
+        folder / "comparison.md",
+        folder / "base/report.md",
+        folder / "tuned/report.html",
+    ]
+    for page in [*pages, project / "out/adapter/README.md"]:
+        assert line in page.read_text(), page

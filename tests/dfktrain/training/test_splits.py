@@ -103,7 +103,8 @@ def test_one_file_on_both_sides_is_named_under_any_spelling(
 def test_an_id_on_both_sides_is_an_error_that_names_the_row_and_its_files(folder: Path, side: str) -> None:
     add(folder / f"{side}.jsonl", *rows("train1"))
     with pytest.raises(
-        DataError, match=rf"1 rows have the ids .* 'train1' in {side}.jsonl like 'train1' in train"
+        DataError,
+        match=rf"1 rows are training rows, by their ids, such as 'train1' in {side}.jsonl like 'train1' in train",
     ):
         splits.check(config(folder))
 
@@ -269,4 +270,4 @@ def test_training_through_the_library_is_refused_too_and_its_warnings_reach_the_
     assert not (folder / "out").exists()
     result = train(config(folder, on_overlap="warn"), folder / "out")
     assert result.run["overlap"] == {"validation": {"ids": 1}}
-    assert "1 rows have the ids of rows that are trained on" in caplog.text
+    assert "1 rows are training rows, by their ids" in caplog.text

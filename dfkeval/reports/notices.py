@@ -1,0 +1,33 @@
+"""Write what a reader must know before any number of a run: shared rows, and metrics without a number."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dfkdata.validation.overlap import KINDS, SAYS
+
+
+def notices(summary: Mapping[str, Any]) -> list[str]:
+    """Return sentences about a run, from its summary; empty if there is nothing to say."""
+    return [*unscored(summary), *overlap(summary.get("overlap"))]
+
+
+def unscored(summary: Mapping[str, Any]) -> list[str]:
+    """Return a sentence for each metric that no row could be scored by."""
+    return [
+        f"metric {name} has no number: {reason} for it"
+        for name, reason in summary.get("unscored", {}).items()
+    ]
+
+
+def overlap(counts: Mapping[str, int] | None) -> list[str]:
+    """Return a sentence if rows are shared with training; what is not known is not spoken of.
+
+    Args:
+        counts: Kind of `dfkdata.validation.overlap` -> number of rows; None if nothing is known.
+    """
+    shared = [f"{counts[kind]} rows {SAYS[kind]}" for kind in KINDS if counts and counts.get(kind)]
+    if not shared:
+        return []
+    return [f"shared with training: {'; '.join(shared)}. Scores on such rows are too good"]
