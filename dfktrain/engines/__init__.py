@@ -23,14 +23,14 @@ from dfktrain.engines._base import LoadedBase, TrainingEngine, bare, trainable
 from dfktrain.engines._fused import fused_layers
 from dfktrain.engines._kernels import GDN_LIMIT, Kernel, gdn_difference, kernels
 from dfktrain.engines._model_config import model_config, outline, shapes_without_weights
-from dfktrain.engines._select import adapt, load_base, select_engine, select_precision
+from dfktrain.engines._select import adapt, load_base, require_engine, select_engine, select_precision
 from dfktrain.engines._support import unsupported
 from dfktrain.engines._targets import target_modules
 from dfktrain.engines._versions import PackageVersion, check_versions, package_versions
 
 __all__ = [
     "GDN_LIMIT", "Kernel", "LoadedBase", "PackageVersion", "TrainingEngine", "adapt", "bare",
-    "check_versions", "fused_layers", "gdn_difference", "kernels", "load_base", "model_config", "outline",
+    "check_versions", "fused_layers", "gdn_difference", "kernels", "load_base", "model_config", "outline", "require_engine",
      "package_versions", "select_engine",
     "select_precision", "shapes_without_weights", "target_modules", "trainable", "unsupported",
 ]  # fmt: skip

@@ -78,14 +78,20 @@ def load_base(config: TrainConfig) -> tuple[LoadedBase, str, str]:
         BackendError: The model cannot be loaded.
     """
     _use_own_gpu()
-    name, engine = select_engine(config.engine)
-    precision, _ = select_precision(config.precision)
-    check_supported(config, name, precision)
+    name, engine, precision = require_engine(config)
     base = engine.load(config, precision)
     if config.model.chat_template is not None:
         _chat_template.replace(base.processor, config.model.chat_template)
         base.own_template = True
     return base, name, precision
+
+
+def require_engine(config: TrainConfig) -> tuple[str, TrainingEngine, str]:
+    """Return the engine's name, the engine and the precision; raise `ConfigError` if it cannot run this here."""
+    name, engine = select_engine(config.engine)
+    precision, _ = select_precision(config.precision)
+    check_supported(config, name, precision)
+    return name, engine, precision
 
 
 def _use_own_gpu() -> None:

@@ -26,7 +26,7 @@ from dfktrain.config.run import TrainConfig
 from dfktrain.data.collator import Collator
 from dfktrain.data.masking import EncodedSample
 from dfktrain.data.stage_data import read_validation
-from dfktrain.engines import LoadedBase, adapt, bare, load_base, package_versions, trainable
+from dfktrain.engines import LoadedBase, adapt, bare, load_base, package_versions, require_engine, trainable
 from dfktrain.losses.kl_to_base import AdapterDisabledTeacher, FrozenTeacher, Teacher
 from dfktrain.reports import curves, model_card
 from dfktrain.training import manifest, monitor_plan, splits
@@ -85,6 +85,7 @@ def train(config: TrainConfig, out: str | Path, *, progress: OnProgress | None =
     """
     plugins.trust(config.plugins)
     monitor_plan.check(config)
+    require_engine(config)
     shared = splits.check(config)
     if is_main_process():
         for warning in shared.warnings:
