@@ -30,7 +30,7 @@ from dfktrain.engines._versions import PackageVersion, check_versions, package_v
 
 __all__ = [
     "GDN_LIMIT", "Kernel", "LoadedBase", "PackageVersion", "TrainingEngine", "adapt", "bare",
-    "check_versions", "fused_layers", "gdn_difference", "kernels", "load_base", "model_config", "outline", "require_engine",
-     "package_versions", "select_engine",
-    "select_precision", "shapes_without_weights", "target_modules", "trainable", "unsupported",
+    "check_versions", "fused_layers", "gdn_difference", "kernels", "load_base", "model_config", "outline",
+    "package_versions", "require_engine", "select_engine", "select_precision",
+    "shapes_without_weights", "target_modules", "trainable", "unsupported",
 ]  # fmt: skip
