@@ -6,7 +6,7 @@
 How it works: one process applies the levers one after the other, each on top of those before it, and measures
 every rung: milliseconds of a step, milliseconds in which a kernel runs, launches, peak memory, and how far the
 adapters' gradient is from that of the first rung. Embedding, head, picture tower and optimiser are left out. The
-rungs change classes of the library in this process only; what they show is worth building, or not."""
+rungs change this process only."""
 
 from __future__ import annotations
 
@@ -35,56 +35,19 @@ def bf16_adapters(model: Any) -> None:
             layer.cast_input_dtype_enabled = False
 
 
-def gated_norm(model: Any) -> None:
-    """Use fla's fused gated norm."""
-    from fla.modules.norm.fused_norm_gate import rms_norm_gated
-    from transformers.models.qwen3_5 import modeling_qwen3_5 as library
+def fused(model: Any) -> None:
+    """Use this package's fused layers; they stay until the process ends."""
+    from dfktrain.engines import fused_layers
 
-    def forward(norm: Any, states: Any, gate: Any) -> Any:
-        return rms_norm_gated(states, gate, norm.weight, None, eps=norm.variance_epsilon).to(states.dtype)
-
-    library.Qwen3_5RMSNormGated.forward = forward
-
-
-def convolution(model: Any) -> None:
-    """Use fla's Triton convolution, which knows borders of sequences."""
-    from fla.modules.causal_conv1d import causal_conv1d
-    from transformers.models.qwen3_5 import modeling_qwen3_5 as library
-
-    def causal_conv1d_fn(
-        states: Any, weight: Any, bias: Any = None, activation: Any = None, **rest: Any
-    ) -> Any:
-        rows = states.transpose(1, 2).contiguous()
-        out = causal_conv1d(rows, weight.to(rows.dtype), bias, activation=activation, **_borders(rest))[0]
-        return out.transpose(1, 2)
-
-    library.causal_conv1d_fn = causal_conv1d_fn
+    context = fused_layers(model, True)
+    found = context.__enter__()
+    OPEN.append(context)
+    if kept := {part: why for part, why in found.items() if why != "on"}:
+        raise RuntimeError(f"not fused: {kept}")
 
 
-def _borders(rest: dict[str, Any]) -> dict[str, Any]:
-    return {"cu_seqlens": rest["cu_seq_lens_q"]} if rest.get("cu_seq_lens_q") is not None else {}
-
-
-def swiglu(model: Any) -> None:
-    """Use Liger's product of SiLU and gate."""
-    from liger_kernel.ops.swiglu import LigerSiLUMulFunction
-    from transformers.models.qwen3_5 import modeling_qwen3_5 as library
-
-    def forward(mlp: Any, states: Any) -> Any:
-        return mlp.down_proj(LigerSiLUMulFunction.apply(mlp.gate_proj(states), mlp.up_proj(states)))
-
-    library.Qwen3_5MLP.forward = forward
-
-
-def norms(model: Any) -> None:
-    """Use Liger's RMSNorm with its weight around 1."""
-    from liger_kernel.ops.rms_norm import LigerRMSNormFunction
-    from transformers.models.qwen3_5 import modeling_qwen3_5 as library
-
-    def forward(norm: Any, states: Any) -> Any:
-        return LigerRMSNormFunction.apply(states, norm.weight, norm.eps, 1.0, "gemma", False)
-
-    library.Qwen3_5RMSNorm.forward = forward
+OPEN: list[Any] = []
+"""Contexts that are still entered."""
 
 
 def compiled_mlp(model: Any) -> None:
@@ -126,16 +89,19 @@ def snapshot(model: Any) -> Callable[[], None]:
     return restore
 
 
-RUNGS: tuple[tuple[str, Rung], ...] = (
-    ("PEFT as it is: adapters in fp32", lambda model: None),
-    ("adapters in bf16", bf16_adapters),
-    ("fla's gated norm", gated_norm),
-    ("fla's convolution", convolution),
-    ("Liger's SwiGLU", swiglu),
-    ("Liger's RMSNorm", norms),
-    ("MLP compiled", compiled_mlp),
-    ("layers compiled", compiled_layers),
-)
+LADDERS: dict[str, tuple[tuple[str, Rung], ...]] = {
+    "levers-graph": (
+        ("PEFT as it is: adapters in fp32", lambda model: None),
+        ("adapters in bf16", bf16_adapters),
+        ("fused layers", fused),
+    ),
+    "levers": (
+        ("adapters in bf16", bf16_adapters),
+        ("MLP compiled", compiled_mlp),
+        ("layers compiled", compiled_layers),
+    ),
+}
+"""Piece -> its rungs. The first one ends with the step as a CUDA graph, the second is without fused layers."""
 
 
 class Body:
@@ -152,7 +118,7 @@ class Body:
         self.model = adapted(Task(options.work, "text", options.tiny, self.cuda, 1))
         self.model.train()
         self.moved = seed_adapter(self.model)
-        self.text = self.model.get_base_model().model.language_model
+        self.text = self.model.get_base_model().model  # below its head, with the hooks of fused layers
         rows, length = (2, 48) if options.tiny else (16, 768)
         hidden = self.model.config.text_config.hidden_size
         generator = torch.Generator().manual_seed(0)
@@ -256,7 +222,7 @@ def levers(options: argparse.Namespace) -> None:
     body = Body(options)
     found: dict[str, Any] = {"tokens": body.states.shape[0] * body.states.shape[1], "rungs": {}}
     first = None
-    for name, apply in RUNGS:
+    for name, apply in LADDERS[options.piece]:
         if time.time() - pieces.began() > options.seconds - 25:
             found["rungs"][name] = {"failed": "no time left"}
             continue
@@ -269,14 +235,12 @@ def levers(options: argparse.Namespace) -> None:
             found["rungs"][name] = {"failed": f"{type(error).__name__}: {error}"[:200]}
             restore()
         pieces.write_result(options.work, options.piece, found, partial=True)
-        if name == "Liger's RMSNorm" and body.cuda and "graph" in options.piece:
-            try:
-                found["rungs"]["the same as a CUDA graph"] = body.graphed()
-            except FAILS as error:
-                found["rungs"]["the same as a CUDA graph"] = {
-                    "failed": f"{type(error).__name__}: {error}"[:200]
-                }
-            break  # a capture that failed may leave the card's stream unusable
+    if body.cuda and "graph" in options.piece:
+        try:
+            found["rungs"]["the same as a CUDA graph"] = body.graphed()
+        except FAILS as error:
+            failed = f"{type(error).__name__}: {error}"[:200]
+            found["rungs"]["the same as a CUDA graph"] = {"failed": failed}
     pieces.write_result(options.work, options.piece, found)
 
 
@@ -301,7 +265,7 @@ def table(work: Path) -> str:
     return "\n".join(lines)
 
 
-PIECES = ("levers-graph", "levers")
+PIECES = tuple(LADDERS)
 
 
 def main() -> None:
@@ -311,6 +275,7 @@ def main() -> None:
     )
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--tiny", action="store_true", help="the built-in model, in fp32, on the CPU")
+    parser.add_argument("--only", nargs="+", help="only these pieces")
     parser.add_argument("--minutes", type=float, default=60, help="start nothing that would end later")
     parser.add_argument("--wheels", type=Path, help="folder of wheels to unpack for the pieces")
     parser.add_argument("--retry", action="store_true", help="run failed pieces again")
@@ -328,7 +293,8 @@ def main() -> None:
         sys.path.insert(0, str(options.work / "site"))
     shape = ("--tiny",) if options.tiny else ()
     asked = [Piece(name, shape, 150) for name in ("card", "prepare")]
-    asked += [Piece("levers-graph", shape, 110, "F-cold"), Piece("levers", shape, 200, "F-cold")]
+    asked += [Piece("levers-graph", shape, 100, "I-cold"), Piece("levers", shape, 160, "I-cold")]
+    asked = [piece for piece in asked if options.only is None or piece.name in options.only]
     pieces.run_all(Path(__file__).resolve(), options.work, asked, options.minutes, options.retry)
     text = table(options.work)
     (options.work / "levers.md").write_text(text + "\n", encoding="utf-8")

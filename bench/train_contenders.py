@@ -327,6 +327,14 @@ def ours(
     recorder.facts["imported_s"] = time.time() - began()
     base, engine, precision = load_base(config)
     recorder.facts["loaded_s"] = time.time() - began()
+    if task.cuda:
+        import torch
+
+        from dfktrain.engines import _tuned
+
+        recorder.facts["tuned_here"] = _tuned.keep_settings(
+            _tuned.settings_for(torch.cuda.get_device_capability(), _tuned.HEAD)
+        )
     done = train_on(base, config, out, engine=engine, precision=precision)
     recorder.facts["fused"] = done.stages[0].fused
 

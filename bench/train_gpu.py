@@ -229,7 +229,8 @@ def table(work: Path) -> str:
         if "profile" in found.get(name, {}):
             lines += ["", f"start of {name}: imported {number(found[name].get('imported_s'), 1)} s, loaded "
                       f"{number(found[name].get('loaded_s'), 1)} s; the host waits for the card, a step, at: "
-                      f"{found[name].get('host_waits')}"]  # fmt: skip
+                      f"{found[name].get('host_waits')}; kernels tuned here: "
+                      f"{found[name].get('tuned_here')}"]  # fmt: skip
             lines += ["", f"kernels of {name}, ms a step (launches):", *_kernels(found[name]["profile"])]
     return "\n".join(lines)
 

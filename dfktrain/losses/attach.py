@@ -16,7 +16,7 @@ from transformers.utils import ModelOutput
 
 from dfktrain.engines import bare
 from dfktrain.losses.cross_entropy import answer_loss
-from dfktrain.losses.kl_to_base import kl_to_base_loss
+from dfktrain.losses.kl_to_base import embedded_inputs, kl_to_base_loss
 
 
 @dataclass
@@ -59,11 +59,13 @@ def score_answers(model: Any) -> None:
 
 def _scored(network: Any, labels: Tensor, weights: Tensor | None, inputs: dict[str, Any]) -> Any:
     inputs = {name: value for name, value in inputs.items() if value is not None and name != "use_cache"}
-    hidden = network.model(**inputs, use_cache=False).last_hidden_state
     head, setting = network.get_output_embeddings(), getattr(network, "dfk_kl_to_base", None)
     if setting is None:
+        hidden = network.model(**inputs, use_cache=False).last_hidden_state
         return AnswerOutput(loss=answer_loss(hidden, labels, head, weights=weights))
-    base_hidden = setting.teacher.states(inputs)
+    with embedded_inputs(network.model) as embedded:
+        hidden = network.model(**inputs, use_cache=False).last_hidden_state
+    base_hidden = setting.teacher.states(inputs, embedded)
     heads = head, setting.teacher.head
     loss, ce, kl = kl_to_base_loss(hidden, base_hidden, labels, heads, setting, weights=weights)
     return AnswerOutput(loss=loss, ce=ce, kl=kl)

@@ -6,7 +6,8 @@ KL is between softmax(logits / T) of both, without the factor T^2 that distillat
 both distributions and so reduces the influence of the base, as documented for the setting.
 
 How it works: the teacher is the same network with its adapter disabled, or a frozen copy if all weights are
-trained. It returns hidden states only. Logits of both are computed at scored positions, chunk by chunk, and the
+trained. It returns hidden states only. Where no adapter sits before the language model, it takes the student's
+embeddings and runs no vision tower. Logits of both are computed at scored positions, chunk by chunk, and the
 gradient in the forward pass, as in `dfktrain.losses.cross_entropy`.
 
 Guarantees:
@@ -42,8 +43,13 @@ class Teacher(Protocol):
 
     head: nn.Module
 
-    def states(self, inputs: dict[str, Any]) -> Tensor:
-        """Return the base's last hidden states (B, T, H) for inputs of the network's body, without gradients."""
+    def states(self, inputs: dict[str, Any], embedded: dict[str, Any] | None = None) -> Tensor:
+        """Return the base's last hidden states (B, T, H), without gradients.
+
+        Args:
+            inputs: Inputs of the network's body.
+            embedded: Inputs of its language model in the student's call, as `embedded_inputs` notes them.
+        """
 
 
 @dataclass(frozen=True)
@@ -83,16 +89,24 @@ class AdapterDisabledTeacher:
         self.layers = [layer for layer in model.modules() if isinstance(layer, BaseTunerLayer)]
         if not self.layers:
             raise ConfigError("sft_plus: this adapter cannot be switched off; use adapter.kind lora or full")
+        language = getattr(net.model, "language_model", None)
+        # embeddings are made outside of the language model's call, with their adapter if they have one
+        after = set() if language is None else set(map(id, language.layers.modules()))
+        self.language = language if all(id(layer) in after for layer in self.layers) else None
 
-    def states(self, inputs: dict[str, Any]) -> Tensor:
+    def states(self, inputs: dict[str, Any], embedded: dict[str, Any] | None = None) -> Tensor:
         """See `Teacher.states`; the network is as before afterwards."""
+        body, given = self.net.model, inputs | {"use_cache": False}
+        if self.language is not None and embedded:
+            body, given = self.language, embedded
         was_training, switches = self.net.training, [layer._disable_adapters for layer in self.layers]
         self.net.eval()
         for layer in self.layers:
             layer._disable_adapters = True
         try:
             with torch.no_grad():
-                return self.net.model(**inputs, use_cache=False).last_hidden_state
+                states: Tensor = body(**given).last_hidden_state
+                return states
         finally:
             for layer, switch in zip(self.layers, switches, strict=True):
                 layer._disable_adapters = switch
@@ -111,10 +125,37 @@ class FrozenTeacher:
         body, head = copy.deepcopy((net.model, net.get_output_embeddings()))
         self.body, self.head = body.eval().requires_grad_(False), head.eval().requires_grad_(False)
 
-    def states(self, inputs: dict[str, Any]) -> Tensor:
-        """See `Teacher.states`."""
+    def states(self, inputs: dict[str, Any], embedded: dict[str, Any] | None = None) -> Tensor:
+        """See `Teacher.states`; a copy whose tower was trained has embeddings of its own."""
         with torch.no_grad():
             return self.body(**inputs, use_cache=False).last_hidden_state
+
+
+@contextmanager
+def embedded_inputs(body: Any) -> Iterator[dict[str, Any]]:
+    """Note what the language model is called with within: text and pictures as embeddings, and positions.
+
+    Args:
+        body: The network below the head.
+
+    Yields:
+        A dict that the call fills; it stays empty if the network has no language model of its own.
+    """
+    seen: dict[str, Any] = {}
+    language = getattr(body, "language_model", None)
+    if language is None:
+        yield seen
+        return
+
+    def note(module: nn.Module, arguments: Any, inputs: dict[str, Any]) -> None:
+        if not arguments:
+            seen.update(inputs)
+
+    handle = language.register_forward_pre_hook(note, with_kwargs=True)
+    try:
+        yield seen
+    finally:
+        handle.remove()
 
 
 @contextmanager

@@ -143,8 +143,7 @@ class Tables(TorchDispatchMode):
 def test_the_tables_of_logits_take_no_more_memory_than_in_plain_training(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for loss in (cross_entropy, module):
-        monkeypatch.setattr(loss, "CHUNK_LOGITS", 50 * 64)
+    monkeypatch.setattr(cross_entropy, "CHUNK_LOGITS", 50 * 64)
     torch.manual_seed(0)
     hidden, base = torch.randn(4, 200, 8, requires_grad=True), torch.randn(4, 200, 8)
     labels, head = torch.randint(0, 50, (4, 200)), nn.Linear(8, 50, bias=False)
@@ -223,6 +222,42 @@ def test_the_gradient_of_the_whole_model_equals_the_plain_formula(
     assert value == pytest.approx(float(right.detach()), rel=1e-6)
     assert float((ours - flat(adapted)).norm() / ours.norm()) <= 1e-6
     assert float(found.kl) > 0.01
+
+
+@pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings")
+@pytest.mark.parametrize(
+    ("target", "towers"), [("language", 1), ("all-linear", 2), (["q_proj", "embed_tokens"], 2)]
+)
+def test_the_teacher_sees_the_pictures_once_where_nothing_before_the_language_model_is_tuned(
+    model: Any, processor: Any, rows: list[Any], target: Any, towers: int
+) -> None:
+    if "embed_tokens" in target:
+        import peft
+
+        settings = peft.LoraConfig(r=4, target_modules=target, task_type="CAUSAL_LM")
+        made = peft.get_peft_model(model, settings)
+    else:
+        base = LoadedBase(model, processor, "random")
+        made, _ = adapt(base, AdapterConfig(rank=4, alpha=4, target_modules=target))
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for _, parameter in trainable(made):
+            parameter.normal_(std=0.05)
+    score_answers(made)
+    batch = Collator(processor)(rows)
+    net = bare(made.train())
+    teacher, head, calls = AdapterDisabledTeacher(made, net), net.get_output_embeddings(), list[int]()
+    handle = net.model.visual.register_forward_hook(lambda *_: calls.append(1))
+    with kl_to_base(net, KLToBase(teacher, 0.4, 2.0)):
+        made(**batch).loss.backward()
+    handle.remove()
+    assert len(calls) == towers
+    ours = flat(made)
+    made.zero_grad()
+    hidden = net.model(**inputs_of(batch), use_cache=False).last_hidden_state
+    base_states = teacher.states(inputs_of(batch))
+    plain(hidden, base_states, batch["labels"], (head, head), 0.4, 2.0).backward()
+    assert float((ours - flat(made)).norm() / ours.norm()) <= 1e-6
 
 
 @pytest.mark.parametrize("way", ["packed", "one by one", "checkpointed"])
