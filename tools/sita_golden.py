@@ -2,7 +2,8 @@
 
 Every number is what the published code returns, run beside ours and imported from the checkout, of which nothing is
 kept: its evaluators with a model that repeats the answers of a file, its loaders on tables of drawn pictures, its
-resizing of evaluation images. `tests/dfkeval/metrics/test_golden.py` and `tests/integration/test_sita.py` compare.
+resizing of evaluation images. `tests/dfkeval/metrics/test_metrics_golden.py` and
+`tests/integration/test_sita.py` compare.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import importlib
 import inspect
 import re
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.helpers import imports
 from tools import api_page
 
 PUBLIC = [(package, name) for package, name, _ in api_page.public()]
@@ -70,11 +72,31 @@ def test_its_example_runs(package: str, name: str, tmp_path: Path, monkeypatch: 
     example = api_page.sections(value).get("Example", "")
     assert ">>>" in example, f"{package}.{name} has no example"
     monkeypatch.chdir(tmp_path)
-    test = doctest.DocTestParser().get_doctest(example, {}, f"{package}.{name}", None, None)
+    run(doctest.DocTestParser().get_doctest(example, {}, f"{package}.{name}", None, None))
+
+
+def run(test: doctest.DocTest) -> None:
     lines: list[str] = []
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
     runner.run(test, out=lines.append)
     assert runner.failures == 0, "".join(lines)
+
+
+#: Modules with an example in a docstring.
+SHOWING = [
+    module.name for module in imports.modules().values() if ">>> " in module.path.read_text(encoding="utf-8")
+]
+
+
+@pytest.mark.parametrize("name", SHOWING)
+def test_the_examples_of_names_that_are_not_public_run(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    public = {inspect.getdoc(value) for value in OBJECTS.values()}
+    for test in doctest.DocTestFinder().find(importlib.import_module(name)):
+        if test.examples and inspect.cleandoc(test.docstring or "") not in public:
+            run(test)
 
 
 def test_the_page_is_written_from_the_docstrings() -> None:

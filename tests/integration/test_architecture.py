@@ -209,3 +209,25 @@ def test_tests_mirror_the_tree() -> None:
                 path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("__")
             }
             assert inside <= set(rooms(folder.name)), folder
+
+
+def test_a_test_file_is_named_after_a_module_or_a_room() -> None:
+    """`test_NAME[_TOPIC].py` lies where the module or folder NAME lies, or has the name of its own folder.
+
+    `test_contract.py` of a family holds every member to the contract."""
+    strange = []
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+        place = path.relative_to(ROOT / "tests")
+        if place.parts[0] not in imports.PACKAGES:
+            continue  # integration and bench span packages
+        folder = ROOT / place.parent
+        names = {
+            folder.name,
+            *(entry.stem.lstrip("_") for entry in folder.glob("*") if entry.stem[:2] != "__"),
+        }
+        if ".".join(place.parts[:-1]) in FAMILIES:
+            names.add("contract")
+        topic = path.stem.removeprefix("test_")
+        if not any(topic == name or topic.startswith(f"{name}_") for name in names):
+            strange.append(str(place))
+    assert strange == []

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
-
 import pytest
 
 from dfkdata import Record, schemas, training_row
@@ -19,13 +17,6 @@ def test_the_member_in_the_docstring_asks_and_answers() -> None:
     turns = training_row(record, schema)["messages"]
     texts = [part["text"] for turn in turns for part in turn["content"]]
     assert texts == ["Name the tone of the text.", "No!", "Tone: angry"]
-
-
-@pytest.mark.parametrize("thing", [LabelSet, schemas.load])
-def test_the_example_of_a_public_name_runs(thing: object) -> None:
-    tests = [test for test in doctest.DocTestFinder(recurse=False).find(thing, "thing") if test.examples]
-    assert tests
-    assert all(doctest.DocTestRunner().run(test).failed == 0 for test in tests)
 
 
 @pytest.mark.parametrize("labels", [DFK, DFK_RAW])

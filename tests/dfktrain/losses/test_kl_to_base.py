@@ -343,8 +343,8 @@ def test_both_parts_are_logged_apart_in_training_and_validation(
 
 
 def test_two_ranks_take_the_same_step_as_one(base_folder: Path, train_file: Path, tmp_path: Path) -> None:
-    from tests.dfktrain.training.test_ranks import config as ranked
-    from tests.dfktrain.training.test_ranks import run
+    from tests.dfktrain.training.test_run_ranks import config as ranked
+    from tests.dfktrain.training.test_run_ranks import run
 
     plus = {"lambda": 0.4, "temperature": 2.0}
     changes = {"sft_plus": plus, "learning_rate": 0.05, "steps": 2}  # the second step's KL is not zero

@@ -28,7 +28,7 @@ from dfkeval.models.video import video_fault  # noqa: E402
 from dfkeval.parsing.label_confidence import with_slot  # noqa: E402
 from dfkeval.types import GoldAnswer  # noqa: E402
 from dfktrain.data.collator import Collator  # noqa: E402
-from tests.dfktrain.data.test_video import TwoFrames, film  # noqa: E402
+from tests.dfktrain.data.test_collator_video import TwoFrames, film  # noqa: E402
 
 
 @pytest.fixture(scope="module")

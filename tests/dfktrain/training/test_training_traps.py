@@ -19,7 +19,7 @@ TRAPS: dict[int, tuple[str, tuple[str, ...]]] = {
         "micro-batches are averaged, so a gradient depends on how the batch was split",
         (
             "test_run::test_the_gradient_of_a_step_does_not_depend_on_how_it_is_split",
-            "test_ranks::test_two_ranks_take_the_same_step_as_one",
+            "test_run_ranks::test_two_ranks_take_the_same_step_as_one",
         ),
     ),
     2: (
@@ -79,7 +79,7 @@ TRAPS: dict[int, tuple[str, tuple[str, ...]]] = {
     12: (
         "an adapter of the text-only class has no effect on the whole model",
         (
-            "test_families::test_a_vision_language_checkpoint_is_refused_as_a_language_model",
+            "test_engines_families::test_a_vision_language_checkpoint_is_refused_as_a_language_model",
             "test_run::test_an_adapter_that_changes_nothing_stops_the_run",
         ),
     ),
@@ -96,7 +96,7 @@ TRAPS: dict[int, tuple[str, tuple[str, ...]]] = {
     ),
     15: (
         "a text rank beside an image rank hangs under gradient checkpointing",
-        ("test_ranks::test_a_text_rank_beside_an_image_rank_does_not_hang",),
+        ("test_run_ranks::test_a_text_rank_beside_an_image_rank_does_not_hang",),
     ),
     16: (
         "tools and chat_template_kwargs are lost on the way",
@@ -132,7 +132,7 @@ TRAPS: dict[int, tuple[str, tuple[str, ...]]] = {
     ),
     21: (
         "servers drop parts of an adapter without a word",
-        ("test_traps::test_what_servers_drop_from_an_adapter_is_said_before_training",),
+        ("test_training_traps::test_what_servers_drop_from_an_adapter_is_said_before_training",),
     ),
     22: (
         "the validation loss is a mean of batch means",
@@ -146,7 +146,7 @@ TRAPS: dict[int, tuple[str, tuple[str, ...]]] = {
         "length grouping fails on rows with images; libraries call home",
         (
             "test_run::test_a_length_grouped_epoch_holds_rows_with_images",
-            "test_traps::test_the_command_turns_telemetry_off",
+            "test_training_traps::test_the_command_turns_telemetry_off",
         ),
     ),
 }
