@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from types import MethodType
 from typing import Any
 
@@ -124,6 +125,24 @@ def _forward(rounded: _Rounded, layer: Any) -> Any:
     return forward
 
 
+def _product(left: Tensor, right: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return left @ right in a wider dtype, without rounding in between where the device can."""
+    if left.dtype == dtype:
+        return left @ right
+    if left.device.type == "cuda" and _writes_wider(left.device.index or 0, left.dtype, dtype):
+        return torch.mm(left, right, out_dtype=dtype)
+    return (left @ right).to(dtype)
+
+
+@lru_cache
+def _writes_wider(device: int, narrow: torch.dtype, wide: torch.dtype) -> bool:
+    probe = torch.ones(16, 16, dtype=narrow, device=f"cuda:{device}")
+    try:
+        return bool(torch.mm(probe, probe, out_dtype=wide).dtype == wide)
+    except (RuntimeError, TypeError):
+        return False
+
+
 class _Product(torch.autograd.Function):
     """x W^T + bias + scale * (x A^T) B^T; the masters of A and B get the gradients of their rounded copies."""
 
@@ -151,12 +170,12 @@ class _Product(torch.autograd.Function):
     def backward(ctx: Any, above: Tensor) -> tuple[Tensor | None, ...]:
         flat, weight, middle, down, up = ctx.saved_tensors
         slope = above.reshape(-1, above.shape[-1])
-        d_middle = slope @ (up * ctx.scale)
+        d_middle = slope @ up  # without the scale
         d_x = None
         if ctx.needs_input_grad[0]:
             d_x = slope @ weight
-            d_x.addmm_(d_middle, down)
+            d_x.addmm_(d_middle, down, alpha=ctx.scale)
             d_x = d_x.view(ctx.shape)
-        d_down = (d_middle.T @ flat).to(ctx.master) if ctx.needs_input_grad[3] else None
-        d_up = (slope.T @ (middle * ctx.scale)).to(ctx.master) if ctx.needs_input_grad[4] else None
+        d_down = _product(d_middle.T, flat, ctx.master).mul_(ctx.scale) if ctx.needs_input_grad[3] else None
+        d_up = _product(slope.T, middle, ctx.master).mul_(ctx.scale) if ctx.needs_input_grad[4] else None
         return d_x, None, None, d_down, d_up, None, None, None
