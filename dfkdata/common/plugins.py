@@ -14,7 +14,7 @@ import difflib
 import importlib
 import importlib.util
 import pkgutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from types import ModuleType
 
 from dfkdata.common.errors import ConfigError
@@ -100,7 +100,7 @@ def load_outside(what: str, name: str) -> ModuleType | None:
         raise ConfigError(f"{what} {name!r}: {error}; give an importable dotted path") from error
 
 
-def suggestion(word: str, known: list[str]) -> str:
+def suggestion(word: str, known: Sequence[str]) -> str:
     """Return `"; did you mean X?"`, or an empty string if no known word is similar."""
     near = difflib.get_close_matches(word, known, n=1)
     return f"; did you mean {near[0]!r}?" if near else ""

@@ -12,6 +12,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from dfkdata.common.errors import ConfigError
 from dfkdata.conversion.output_folder import Folder
 from dfkdata.conversion.splits import SPLITS
@@ -19,6 +21,11 @@ from dfkdata.media.images import UnreadableImageError, thumbnail
 from dfkdata.rows.messages import load_rows
 
 _THUMB = (240, 240)
+_SHOWN = (
+    "Tools, turns and answer as they are written, sign for sign, with a mark where a picture stands. The model's chat "
+    "template puts its control tokens around them: dfktrain check prints a row with these, and the card of a trained "
+    "model the prompt."
+)
 _HEAD = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src
@@ -30,6 +37,7 @@ font-variant-numeric: tabular-nums; }} .bar {{ background: #2f6f9f; height: .8re
 gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(20rem, 1fr)); }} article {{ border: 1px solid
 #d8dee4; padding: .8rem; border-radius: 6px; overflow-wrap: anywhere; }} article img {{ max-width: 100%; }}
 pre {{ white-space: pre-wrap; margin: .3rem 0; font: inherit; }} .role {{ color: #57606a; font-size: .85em; }}
+mark {{ background: #d8e8f4; border-radius: 3px; padding: 0 .3em; }}
 </style></head><body>
 """
 
@@ -66,7 +74,8 @@ def write_card(folder: Path, path: Path, *, samples: int = 12) -> Path:
     page.append(_table("Length of rows in characters of text", lengths))
     for heading, entries in (("Quarantined", manifest["codes"]), ("Warnings", manifest["warnings"])):
         page.append(_broken(heading, entries))
-    page += ["<h2>Rows</h2><div class=rows>", *(_sample(row) for row in chosen), "</div></body></html>\n"]
+    page.append(f"<h2>Rows</h2><p>{_SHOWN}</p>")
+    page += ["<div class=rows>", *(_sample(row) for row in chosen), "</div></body></html>\n"]
     path.write_text("\n".join(page), encoding="utf-8")
     return path
 
@@ -126,13 +135,26 @@ def _broken(heading: str, entries: dict[str, Any]) -> str:
 
 
 def _sample(row: dict[str, Any]) -> str:
-    turns = []
+    turns = [_block("tools", escape(_json(row["tools"])))] if row.get("tools") else []
     for turn in row["messages"]:
-        text = "\n".join(part["text"] for part in turn["content"] if part["type"] == "text")
-        text += "\n".join(str(call["function"]) for call in turn.get("tool_calls", ()))
-        turns.append(f"<div class=role>{escape(turn['role'])}</div><pre>{escape(text)}</pre>")
+        shown = "".join(map(_part, turn["content"] or ()))
+        calls = [_block("call", escape(_json(call["function"]))) for call in turn.get("tool_calls", ())]
+        turns += [_block(turn["role"], shown), *calls]
     pictures = "".join(_picture(image) for image in row["images"])
     return f"<article>{pictures}{''.join(turns)}<div class=role>{escape(str(row['id']))}</div></article>"
+
+
+def _block(role: str, shown: str) -> str:
+    return f"<div class=role>{escape(role)}</div><pre>\n{shown}</pre>"
+
+
+def _part(part: dict[str, Any]) -> str:
+    """Return a part of a turn: its text, sign for sign, or a mark where the model sees a picture or a film."""
+    return escape(part["text"]) if part["type"] == "text" else f"<mark>{escape(part['type'])}</mark>"
+
+
+def _json(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
 
 
 def _picture(path: str) -> str:

@@ -86,6 +86,18 @@ class Prompt:
     parts: tuple[Part, ...]
     system: str | None = None
 
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Names of the fields that the parts show, in order."""
+        names: list[str] = []
+        for part in self.parts:
+            match part:
+                case Lines(lines):
+                    names += [key for _, key in lines]
+                case Value(field):
+                    names.append(field)
+        return tuple(names)
+
 
 @dataclass(frozen=True)
 class TextForm:

@@ -27,7 +27,6 @@ from dfkdata.common.errors import ConfigError
 from dfkdata.common.hashing import file_sha256, number_of
 from dfkdata.media.perceptual_hash import decode, near_pairs
 from dfkdata.rows.messages import load_rows
-from dfkdata.schemas import Lines, Value
 from dfkdata.validation.leakage import QUESTION
 from dfkdata.validation.text_sketch import common_shingles, near, sketches
 
@@ -341,8 +340,6 @@ def _fields(meta: dict[str, Any]) -> frozenset[str]:
 def _fields_of(name: str, variant: str | None) -> frozenset[str]:
     """Return the fields that a schema asks about; empty for one that does not ship with this package."""
     try:
-        parts = schemas.load(name, variant).prompt.parts
+        return frozenset(schemas.load(name, variant).prompt.fields)
     except ConfigError:
         return frozenset()
-    fields = {part.field for part in parts if isinstance(part, Value)}
-    return frozenset(fields | {key for part in parts if isinstance(part, Lines) for _, key in part.lines})

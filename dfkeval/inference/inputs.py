@@ -25,7 +25,7 @@ from dfkdata.common.errors import ConfigError
 from dfkdata.common.hashing import content_id
 from dfkdata.formats import Row, key, path_list
 from dfkdata.rows.record import Record, Reject, RowError
-from dfkdata.schemas import Lines, Schema, Value
+from dfkdata.schemas import Schema
 
 SCHEMA: str | None = "caption"
 COLUMNS = ()  # columns are the user's
@@ -131,21 +131,9 @@ def _images(row: Row, columns: tuple[str, ...]) -> tuple[str, ...]:
     raise RowError("IMG_LIST", "not a path and no list of paths", path=column, value=value, hint=hint)
 
 
-def prompt_fields(schema: Schema) -> list[str]:
-    """Return the names of the inputs that the schema's prompt shows."""
-    names: list[str] = []
-    for part in schema.prompt.parts:
-        match part:
-            case Lines(lines=lines):
-                names += [key for _, key in lines]
-            case Value(field=field):
-                names.append(field)
-    return names
-
-
 def askable(rows: Iterable[Record | Reject], schema: Schema) -> Iterator[Record | Reject]:
     """Yield the rows; a row with nothing of what the schema's prompt shows becomes a `Reject`."""
-    known = prompt_fields(schema)
+    known = schema.prompt.fields
     for row in rows:
         if isinstance(row, Reject) or _shows_something(row, known):
             yield row

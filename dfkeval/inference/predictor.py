@@ -27,7 +27,7 @@ from dfkeval.backends.transformers import Config as LocalModel
 from dfkeval.evaluation.grading import EvalItem, grade, prompt_text
 from dfkeval.evaluation.rows import card_scaffold, read_scaffold, scaffolded_turns
 from dfkeval.inference.backend_options import changed
-from dfkeval.inference.inputs import CHUNK, prompt_fields
+from dfkeval.inference.inputs import CHUNK
 from dfkeval.models import metadata
 from dfkeval.parsing.label_confidence import require_slot, with_slot
 from dfkeval.parsing.tags import TOOL_CALL_CLOSE
@@ -151,14 +151,14 @@ class Predictor:
         """
         self.check_fields(fields)
         if not images and not any(text.strip() for text in fields.values()):
-            names = ", ".join(prompt_fields(self.schema))
+            names = ", ".join(self.schema.prompt.fields)
             raise ConfigError(f"nothing to ask: give an image or one of {names or 'no texts'}")
         paths = tuple(str(path) for path in images)
         return next(self.samples([Record(id="1", group="1", source="", fields=dict(fields), images=paths)]))
 
     def check_fields(self, fields: Iterable[str]) -> None:
         """Raise `ConfigError` for a field that the prompt does not use."""
-        known = prompt_fields(self.schema)
+        known = self.schema.prompt.fields
         unknown = sorted(set(fields) - set(known))
         if unknown:
             near = plugins.suggestion(unknown[0], known)

@@ -43,6 +43,7 @@ class StageData:
         sha256: File -> hash of its bytes.
         schemas, variants, systems, tools, thinking: The distinct values in the rows, for `dfk.json`.
         controls: Id of a row -> control token that its text contains.
+        example: The first row.
     """
 
     samples: list[EncodedSample] = field(default_factory=list)
@@ -54,11 +55,13 @@ class StageData:
     tools: set[str] = field(default_factory=set)
     thinking: set[bool] = field(default_factory=set)
     controls: dict[str, str] = field(default_factory=dict)
+    example: dict[str, Any] | None = None
 
     def note(self, row: dict[str, Any]) -> None:
         """Note what inference must repeat, and control tokens that the tokenizer will obey."""
         if token := control_token(msgspec.json.encode(row["messages"])):
             self.controls[str(row["id"])] = token
+        self.example = self.example or row
         meta = row.get("meta") or {}
         self.schemas.add(meta.get("schema"))
         self.variants.add(meta.get("variant"))

@@ -25,6 +25,10 @@ from dfktrain.config.sections import ModelCard
 
 NAME = "README.md"
 UNKNOWN = "Unknown: not written down with the run."
+_SEEN = (
+    "What the model sees before it answers, with names in braces where rows differ; a placeholder of an image is "
+    "repeated as often as the image has tokens."
+)
 _HUB_NAME = re.compile(r"^[\w.-]+/[\w.-]+$")
 _STAGE_KEYS = (
     "epochs", "steps", "batch_size", "batch_tokens", "accumulation", "packing", "learning_rate", "scheduler",
@@ -97,7 +101,7 @@ def text(
         "### Out of scope\n\n" + (section.out_of_scope or UNKNOWN),
         "### Limitations\n\n" + (section.limitations or UNKNOWN),
         _data(report, section),
-        _prompt(card),
+        _prompt(card, report["stages"][-1].get("prompt")),
         _procedure(report),
         _scores(scores),
         _usage(report["stages"]),
@@ -175,24 +179,30 @@ def _data(report: Mapping[str, Any], section: ModelCard) -> str:
     )
 
 
-def _prompt(card: metadata.ModelMetadata | None) -> str:
+def _prompt(card: metadata.ModelMetadata | None, rendered: str | None) -> str:
     if card is None:
         return f"## Prompt\n\n{UNKNOWN}"
+    schema = f"Schema `{card.schema}`, form `{card.form}`."
     parts = [
         "## Prompt",
-        f"Schema `{card.schema}`, form `{card.form}`."
-        if card.schema
-        else "The rows do not share one schema, or name none.",
+        schema if card.schema else "The rows do not share one schema, or name none.",
+        *([_SEEN + _fenced(rendered)] if rendered is not None else _prompt_parts(card)),
+        f"Chat template (sha256): `{card.template_sha256}`. Thinking: {'on' if card.thinking else 'off'}. "
+        f"Pixels an image: {card.max_pixels or 'as the processor says'}. `{metadata.NAME}` says it to programs.",
+    ]
+    return "\n\n".join(parts)
+
+
+def _prompt_parts(card: metadata.ModelMetadata) -> list[str]:
+    """Return system turn, tools and instruction, for a record without the rendered prompt."""
+    return [
         "System prompt: "
         + (_fenced(card.system_prompt) if card.system_prompt else "none, or not the same in all rows."),
         f"Tools:\n\n{_fenced(_json(card.tools), 'json')}"
         if card.tools
         else "Tools: none, or not the same in all rows.",
         *([f"Instruction:\n\n{_fenced(wording)}"] if (wording := instruction(card)) else []),
-        f"Chat template (sha256): `{card.template_sha256}`. Thinking: {'on' if card.thinking else 'off'}. "
-        f"Pixels an image: {card.max_pixels or 'as the processor says'}. `{metadata.NAME}` says it to programs.",
     ]
-    return "\n\n".join(parts)
 
 
 def instruction(card: metadata.ModelMetadata) -> str | None:

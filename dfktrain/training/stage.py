@@ -17,6 +17,7 @@ from dfktrain.data.collator import Collator
 from dfktrain.data.masking import EncodedSample
 from dfktrain.data.packing import Packer, packing_fault
 from dfktrain.data.positions import PositionedCollator, positioned
+from dfktrain.data.shared_prompt import shared_prompt
 from dfktrain.data.stage_data import StageData, read_stage
 from dfktrain.engines import bare, trainable
 from dfktrain.losses.kl_to_base import KLToBase
@@ -254,6 +255,7 @@ def _result(
         data_sha256=inputs.data.sha256,
         history=[line for line in lines if line.keys() - {"step", "epoch"}],
         usage=usage,
+        prompt=shared_prompt(inputs.data, inputs.collator.processor),
     )
 
 

@@ -61,6 +61,8 @@ class StageResult:
         history: The log lines in order, with step, loss, learning_rate, grad_norm and eval_loss; with SFT-Plus
             also ce, kl, eval_ce and eval_kl; with `watch:` also watch/METRIC.
         usage: Time and memory, None in records that were written before it was measured.
+        prompt: What the rows ask with, as the model sees it, with names in braces where rows differ; None if they do
+            not share one, or in records of older releases.
         fused: With `fused_layers`: part of the network -> "on", or why the library's layers compute it.
     """
 
@@ -77,6 +79,7 @@ class StageResult:
     data_sha256: dict[str, str]
     history: list[dict[str, float]]
     usage: Usage | None = None
+    prompt: str | None = None
     fused: dict[str, str] = field(default_factory=dict)
 
 

@@ -34,7 +34,6 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from dfkeval.inference.batch import Prediction, prediction_of
-from dfkeval.inference.inputs import prompt_fields
 from dfkeval.inference.predictor import Predictor
 from dfkeval.inference.serving.batching import Batcher
 from dfkeval.inference.serving.limits import Limits, Refusal
@@ -127,7 +126,7 @@ class Service:
             {
                 "schema": self.predictor.schema.name,
                 "variant": self.predictor.schema.variant,
-                "fields": prompt_fields(self.predictor.schema),
+                "fields": [*self.predictor.schema.prompt.fields],
                 "value": self.predictor.schema.json_schema,
                 "limits": self.limits.model_dump(mode="json"),
             }
