@@ -24,6 +24,7 @@ _FIELDS = (
     "schema_name",
     "variant",
     "labels",
+    "question",
     "images",
     "delimiter",
     "encoding",

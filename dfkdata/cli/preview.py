@@ -18,7 +18,18 @@ EXAMPLES = examples(
 
 
 @takes_options(
-    ("format", "schema_name", "variant", "labels", "images", "options", "delimiter", "encoding", "sheet")
+    (
+        "format",
+        "schema_name",
+        "variant",
+        "labels",
+        "question",
+        "images",
+        "options",
+        "delimiter",
+        "encoding",
+        "sheet",
+    )
 )
 def preview_command(
     input: Input,

@@ -19,7 +19,7 @@ from dfkdata import sources
 from dfkdata.common.config import bind
 from dfkdata.common.errors import ConfigError
 from dfkdata.conversion import job as jobs
-from dfkdata.conversion import output_folder
+from dfkdata.conversion import output_folder, reader
 from dfkdata.conversion.job import ConversionJob
 from dfkdata.conversion.options import ConvertOptions, Summary, reject_limit
 from dfkdata.conversion.runner import ConversionRun
@@ -172,18 +172,22 @@ def _head(job: ConversionJob) -> dict[str, Any]:
     inputs = [
         entry | ({"split": split} if split else {})
         for source, split in job.inputs
-        for entry in _input_facts(source, job.options)
+        for entry in _input_facts(source, job)
     ]
     return {"manifest": 1, "config": config, "inputs": inputs}
 
 
-def _input_facts(source: sources.Input, options: ConvertOptions) -> list[dict[str, Any]]:
+def _input_facts(source: sources.Input, job: ConversionJob) -> list[dict[str, Any]]:
     if not isinstance(source, str | Path):
         return [{"path": "memory"}]
     if Path(source).is_file():
         return [output_folder.file_facts(Path(source), Path(source).name)]
-    parts = sources.parts(source, config=options.hub_config, split=options.hub_split)
-    return [output_folder.file_facts(part.path, part.name) for part in parts if part.path is not None]
+    config, split, files = job.options.hub_config, job.options.hub_split, reader.files_of(job.format)
+    parts = sources.parts(source, config=config, split=split, files=files)
+    return [
+        {"path": part.name} if part.path is None else output_folder.file_facts(part.path, part.name)
+        for part in parts
+    ]
 
 
 def _other(job: ConversionJob, old: dict[str, Any], new: dict[str, Any]) -> ConfigError:

@@ -30,6 +30,7 @@ FAMILY = "dfkdata.formats"
 AUTO = "auto"
 ROWS = 32
 _PARTS = 8
+_NAMES = 1000
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,9 @@ def detected(
         DataError: A file cannot be read.
     """
     members = _members([name.strip() for name in format.split(",")[1:] if name.strip()])
+    by_files = _by_files(input, members)
+    if by_files is not None:
+        return input, by_files
     columns = [columns for _, member in members for columns in member.COLUMNS]
     input, rows = _first_rows(input, columns, tables, config, split)
     shown = str(input) if isinstance(input, str | Path) else "rows in memory"
@@ -108,6 +112,14 @@ def suggestion(rows: Sequence[Any], format: str) -> str:
 
 def _members(extra: Iterable[str]) -> list[tuple[str, ModuleType]]:
     return [(name, plugins.load(FAMILY, name)) for name in (*plugins.names(FAMILY), *extra)]
+
+
+def _by_files(input: sources.Input, members: Sequence[tuple[str, ModuleType]]) -> Detected | None:
+    """Return the format that the names of the first files show; None if they show none."""
+    asked = [(name, member.detect_files) for name, member in members if hasattr(member, "detect_files")]
+    names = sources.names(input, _NAMES)
+    found = [(name, like) for name, detect in asked if names and (like := detect(names)) is not None]
+    return Detected(found[0][0], found[0][1].why) if len(found) == 1 else None
 
 
 def _first_rows(

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from dfkdata import schemas, sources
 from dfkdata.common import plugins
@@ -88,7 +89,14 @@ class ConversionJob:
         return [
             (part, split or part.split)
             for source, split in self.inputs
-            for part in sources.parts(source, store=store, config=config, split=hub_split, tables=tables)
+            for part in sources.parts(
+                source,
+                store=store,
+                config=config,
+                split=hub_split,
+                tables=tables,
+                files=reader.files_of(self.format),
+            )
         ]
 
 
@@ -104,7 +112,7 @@ def resolve(input: sources.Input, out: str | Path, options: ConvertOptions) -> C
         options = options.model_copy(update={"labels": read_labels(options.labels)})
     input, options, why = _with_format(input, options)
     format = plugins.load(detection.FAMILY, options.format)
-    format_options = bind(options.options or {}, format.Options, f"format {options.format}")
+    format_options = bind(_own_options(format, options), format.Options, f"format {options.format}")
     job = ConversionJob(
         options=options,
         inputs=_inputs(input, options),
@@ -136,6 +144,18 @@ def _with_format(input: sources.Input, options: ConvertOptions) -> tuple[sources
         split=options.hub_split,
     )
     return input, options.model_copy(update={"format": found.name}), found.why
+
+
+def _own_options(format: ModuleType, options: ConvertOptions) -> dict[str, Any]:
+    """Return the format's own options, the question among them. Raises `ConfigError` if it takes none."""
+    own = dict(options.options or {})
+    if options.question is None:
+        return own
+    if "ask" not in format.Options.model_fields:
+        raise ConfigError(
+            f"--question: rows of the format {options.format!r} ask their own questions; leave it out"
+        )
+    return own | {"ask": options.question}
 
 
 def _tables(options: ConvertOptions) -> sources.TableOptions:

@@ -31,6 +31,9 @@ class ConvertOptions(Config):
         default=None,
         description="YAML file: spelling -> label; or the target's spelling is the source's: raw, raw-lower.",
     )
+    question: str | None = Field(
+        default=None, description="The question of rows that have none, such as pictures with their labels."
+    )
     images: str | Path | None = Field(
         default=None, exclude=True, description="Folder where image names start; default: the input's."
     )

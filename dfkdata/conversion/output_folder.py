@@ -31,6 +31,7 @@ from dfkdata.common.locks import LOCK
 from dfkdata.conversion import splits
 from dfkdata.conversion.counts import RunCounts
 from dfkdata.conversion.duplicates import EVICTS, NEW, DuplicateCheck
+from dfkdata.rows.chat_turns import without_bytes
 from dfkdata.rows.record import Record, Reject
 from dfkdata.validation.rules import RuleWarning
 
@@ -230,7 +231,7 @@ class SplitWriter:
 
     def reject(self, reject: Reject) -> None:
         """Write a row to the quarantine."""
-        self.quarantine.put(reject)
+        self.quarantine.put(msgspec.structs.replace(reject, raw=without_bytes(reject.raw)))
         self._counts.rows["quarantined"] += 1
         self._counts.rejects.add(reject)
 
@@ -252,7 +253,9 @@ class SplitWriter:
             return True
         self._counts.rows["duplicates"] += 1
         if found != EVICTS:
-            self.duplicates.put({"source": record.source, "id": row["id"], "kept": found, "raw": raw})
+            self.duplicates.put(
+                {"source": record.source, "id": row["id"], "kept": found, "raw": without_bytes(raw)}
+            )
             return False
         self._counts.rows["out"] -= 1
         self._counts.labels.remove(

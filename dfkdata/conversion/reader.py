@@ -75,7 +75,7 @@ def read(
     bound = bind(options or {}, module.Options, f"format {format}")
     keep = Path(store) if store is not None else None
     check_folder(images)
-    parts = sources.parts(input, store=keep, tables=tables)
+    parts = sources.parts(input, store=keep, tables=tables, files=files_of(module))
     return (
         _named(item, raw, part.split)
         for part in parts
@@ -143,7 +143,10 @@ def pairs(part: sources.Part, module: ModuleType, options: Config, media: MediaR
     """
     make: Callable[..., Record] = module.record
     checked = False
-    for row, source in sources.rows(part, module.COLUMNS):
+    rows = sources.rows(part, module.COLUMNS)
+    if hasattr(module, "expand"):
+        rows = _expanded(rows, module.expand, part.name)
+    for row, source in rows:
         if type(row) is Reject:
             yield row.raw, row
             continue
@@ -158,6 +161,25 @@ def pairs(part: sources.Part, module: ModuleType, options: Config, media: MediaR
             yield row, error.reject(source, row)
             continue
         yield row, record
+
+
+def _expanded(
+    rows: Iterator[sources.SourcedRow], expand: Callable[[Any], Iterator[Any]], name: str
+) -> Iterator[sources.SourcedRow]:
+    """Yield the rows that documents hold, numbered through the part; other rows as they are."""
+    number = 0
+    for row, source in rows:
+        if type(row) is Reject:
+            yield row, source
+            continue
+        for one in expand(row):
+            number += 1
+            yield one, source if one is row else f"{name}:{number}"
+
+
+def files_of(module: ModuleType) -> tuple[str, ...]:
+    """Return how the rows of a format lie in files."""
+    return tuple(getattr(module, "FILES", ("rows",)))
 
 
 def _located(record: Record, media: MediaResolver) -> Record:

@@ -10,6 +10,14 @@ FAMILY. A member is named as users call it (`--from NAME`) and defines:
     def detect(row) -> Likeness | None      optional: how much a row looks like this format, for `--from auto`;
                                             without it, a row that has all columns of a set is likely
 
+    def detect_files(names) -> Likeness | None  optional: the same for the names of an input's first files
+    FILES: tuple[str, ...]          optional: how its rows lie in files; the first that fits is read
+        "rows"      one after another in files (what counts if there is no FILES)
+        "splits"    the same, in files and folders that are named as splits, with pictures beside them
+        "pictures"  a folder of pictures: {"image", "label": the name of their folder}, or rows of metadata.*
+        "samples"   WebDataset tars: {"__key__", "jpg": bytes, "txt", "json", ...}
+    def expand(row) -> Iterator[Row]        optional: the rows that one raw document holds
+
 Nothing else knows what a format looks like: `--from auto` asks the members, and so does the message about a
 format that does not fit.
 

@@ -4,13 +4,14 @@
     group, else rows of one picture}
 
 An image may be a path, raw bytes, a `data:` URI, or {"bytes", "path"} as image columns of Parquet files hold
-it. The prompt has the question first, then the image."""
+it. The prompt has the question first, then the image. `--question` asks rows without a question of their own, such
+as pictures with captions (`-o answer=caption`)."""
 
 from __future__ import annotations
 
 from dfkdata.common.config import Config
 from dfkdata.common.hashing import content_id
-from dfkdata.formats import Fit, Likeness, Row, group_key, key, need
+from dfkdata.formats import Fit, Likeness, Row, group_key, key, need, text
 from dfkdata.rows.chat_turns import file_name
 from dfkdata.rows.record import Record
 
@@ -19,12 +20,14 @@ COLUMNS = ()  # users name the columns, and a row that lacks one is rejected by 
 
 
 class Options(Config):
-    """question, answer, image, group: the columns; of several image columns the first present counts."""
+    """question, answer, image, group: the columns; of several image columns the first present counts.
+    ask: the question of rows that have none (`--question`)."""
 
     question: str = "question"
     answer: str = "answer"
     image: tuple[str, ...] | str = ("image", "image_id", "images")
     group: str = "case_id"
+    ask: str = ""
 
 
 def detect(row: Row) -> Likeness | None:
@@ -37,7 +40,8 @@ def detect(row: Row) -> Likeness | None:
 
 def record(row: Row, source: str, options: Options) -> Record:
     """Return one question; an empty question or answer, or an unreadable image, raises `RowError`."""
-    question, answer = need(row, options.question), need(row, options.answer)
+    question = text(row, options.question) or options.ask or need(row, options.question)
+    answer = need(row, options.answer)
     images = _images(row, options)
     group = key(row, options.group) or group_key(row)
     name = key(row, "id")

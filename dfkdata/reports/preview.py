@@ -33,6 +33,7 @@ def preview(
     encoding: str | None = None,
     sheet: str | None = None,
     labels: str | Path | dict[Any, Any] | None = None,
+    question: str | None = None,
 ) -> Iterator[str]:
     """Yield each row as text: its place, its turns and its images, or why it is a reject.
 
@@ -46,6 +47,7 @@ def preview(
         delimiter: As in `dfkdata.read`.
         encoding: As in `dfkdata.read`.
         sheet: As in `dfkdata.read`.
+        question: The question of rows that have none.
         labels: Spelling -> label, or a YAML file of that. Raw spellings are shown as labels.
 
     Raises:
@@ -68,7 +70,7 @@ def preview(
         format,
         images=images,
         store=store.name,
-        options=options,
+        options=(options or {}) | ({} if question is None else {"ask": question}),
         delimiter=delimiter,
         encoding=encoding,
         sheet=sheet,

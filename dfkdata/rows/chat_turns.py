@@ -218,6 +218,15 @@ def _file(part: dict[str, Any], kind: str, number: int) -> str | None:
     )
 
 
+def without_bytes(value: Any) -> Any:
+    """Return a raw row with embedded bytes as `data:` URIs, which every format reads back; JSON has no bytes."""
+    if isinstance(value, bytes):
+        return data_uri.encode(value)
+    if isinstance(value, dict):
+        return {key: without_bytes(inner) for key, inner in value.items()}
+    return [without_bytes(inner) for inner in value] if isinstance(value, list) else value
+
+
 def _call(call: Any, path: str) -> dict[str, Any]:
     """Return a tool call with its arguments as an object."""
     function = call.get("function", call) if isinstance(call, dict) else None

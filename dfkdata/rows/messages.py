@@ -67,7 +67,8 @@ def _parts(spec: Part, record: Record) -> list[dict[str, str]]:
             filled = [f"{name}: {record.fields[key]}" for name, key in lines if record.fields.get(key)]
             return [text_part("\n".join(filled))] if filled else []
         case Value(field, otherwise):
-            return [text_part(record.fields.get(field) or otherwise)]
+            text = record.fields.get(field) or otherwise
+            return [text_part(text)] if text else []
         case Images():
             return [{"type": "image"} for _ in record.images]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from dfkdata.common.errors import ConfigError
@@ -27,6 +28,27 @@ def fold(name: str) -> str | None:
         ('validation', 'validation', None)
     """
     return NAMES.get(name.strip().lower())
+
+
+def split_in(path: str) -> str | None:
+    """Return our name for the split that a path names: its first folder or file with such a word.
+
+    Example:
+        >>> from dfkdata.rows.split_names import split_in
+        >>> split_in("captions_val2017.json"), split_in("Train-1/cats/a.jpg"), split_in("a/training.md.txt")
+        ('validation', 'train', 'train')
+    """
+    word = split_word(path)
+    return NAMES[word] if word else None
+
+
+def split_word(path: str) -> str:
+    """Return the word by which a path names a split; empty if it names none."""
+    words = (word for step in path.lower().split("/") for word in _BETWEEN.split(step))
+    return next((word for word in words if word in NAMES), "")
+
+
+_BETWEEN = re.compile(r"[-._ 0-9]+")
 
 
 def folded(names: Iterable[str], where: str) -> dict[str, str]:

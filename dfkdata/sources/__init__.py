@@ -12,18 +12,20 @@ Guarantees:
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from dfkdata.common.errors import ConfigError, DataError
 from dfkdata.common.hashing import file_sha256
 from dfkdata.rows.record import Reject, Row, RowError
-from dfkdata.rows.split_names import folded
-from dfkdata.sources import _arrow, _csv, _json
+from dfkdata.rows.split_names import folded, split_in, split_word
+from dfkdata.sources import _archive, _arrow, _csv, _json, _pictures, _samples
 from dfkdata.sources._dialect import Columns, TableOptions, check_delimiter, check_encoding
 from dfkdata.sources._files import open_unpacked, parquet_rows, plain, seekable
+from dfkdata.sources._part import Part
 from dfkdata.sources._rejects import SourcedRow, as_row, check_encodable, unencodable
 
 HUB = "hf://datasets/"
@@ -37,6 +39,7 @@ __all__ = [
     "SourcedRow",
     "TableOptions",
     "exists",
+    "names",
     "parts",
     "rows",
     "unencodable",
@@ -51,31 +54,6 @@ Input = str | Path | Iterable[Any]
 """A file, a folder, a pattern, hf://datasets/ORG/NAME@REV, rows in memory, or a mapping: split -> rows in memory."""
 
 
-@dataclass(frozen=True)
-class Part:
-    """One file (or the rows in memory) of an input.
-
-    Attributes:
-        name: Its name in sources and in the manifest.
-        root: Where image names start unless the user says otherwise.
-        path: The file; None for rows in memory.
-        memory: The rows in memory.
-        tables: How it is written if it is a table.
-        facts: How it was read; filled while a table is read.
-        split: The split that the source itself puts its rows in; None leaves it to the splitter.
-        fetched: Whether it comes from an archive or the Hub, and may not name folders outside its own.
-    """
-
-    name: str
-    root: Path
-    path: Path | None = None
-    memory: Iterable[Any] = ()
-    tables: TableOptions = field(default_factory=TableOptions)
-    facts: dict[str, Any] = field(default_factory=dict, compare=False)
-    split: str | None = None
-    fetched: bool = False
-
-
 def parts(
     input: Input,
     *,
@@ -84,6 +62,7 @@ def parts(
     split: str | None = None,
     tables: TableOptions | None = None,
     data_only: bool = False,
+    files: Sequence[str] = ("rows",),
 ) -> list[Part]:
     """Return the parts of an input, with files sorted by name.
 
@@ -95,12 +74,17 @@ def parts(
         split: Its split.
         tables: How tables are written; None recognises it.
         data_only: Whether archives are unpacked without their pictures.
+        files: How rows lie in files, as formats say it (`dfkdata.formats`): the first of these that fits.
 
     Raises:
         ConfigError: If there is no data file, or none that `tables` could be about, or a split has no known name.
         DataError: If an archive is broken, or the Hub does not answer.
     """
-    found = _parts(input, store, config, split, SUFFIXES if data_only else ("",))
+    unpacks = SUFFIXES if data_only else ("",)
+    found = _arranged(input, store, files)
+    if found is None:
+        found = _parts(input, store, config, split, unpacks)
+        found = _by_name(found, _shown(input)) if "splits" in files else found
     if tables is None or tables == TableOptions():
         return found
     check_delimiter(tables.delimiter or ",")
@@ -113,6 +97,53 @@ def parts(
     if tables.sheet is not None and not kinds.intersection(SHEETS):
         raise ConfigError(f"{_shown(input)}: --sheet is about .xlsx files, and this is none")
     return [replace(part, tables=tables) for part in found]
+
+
+def _arranged(input: Input, store: Path | None, files: Sequence[str]) -> list[Part] | None:
+    """Return the parts of pictures or samples; None if the input is neither, or the format does not read them."""
+    if not isinstance(input, str | Path) or str(input).startswith(HUB):
+        return None
+    path, name = Path(input), Path(input).name.lower()
+    if "samples" in files:
+        if name.endswith(_samples.TARS) and path.is_file():
+            tars, base = [path], path.parent
+        elif path.is_dir():
+            tars, base = [one for one in path.rglob("*") if one.name.lower().endswith(_samples.TARS)], path
+        else:
+            base, tars = _matches(path)
+        tars = [one for one in sorted(tars) if one.name.lower().endswith(_samples.TARS)]
+        return _own_names(_samples.parts(tars, base), str(input)) if tars else None
+    if "pictures" not in files:
+        return None
+    if path.is_file() and name in _pictures.METADATA:
+        return _pictures.parts(path.parent, rows, path)
+    if path.is_file() and name.endswith(ARCHIVES):
+        folder, fetched = _unpack(path, store, ("",)), True
+    elif path.is_dir() and not _arrow.is_saved(path) and _arrow.saved_splits(path) is None:
+        folder, fetched = path, False
+    else:
+        return None
+    if "splits" in files and any(file.name not in _pictures.METADATA for file in _data_files(folder)):
+        return _by_name([replace(part, fetched=fetched) for part in _folder(folder, folder)], str(input))
+    found = [replace(part, fetched=fetched) for part in _pictures.parts(folder, rows)]
+    return _own_names(found, str(input))
+
+
+def _by_name(parts: list[Part], where: str) -> list[Part]:
+    """Return parts with the splits that their names say, and with pictures beside their files."""
+    placed = [replace(part, split=split_in(part.name)) if part.path is not None else part for part in parts]
+    placed = [part if part.path is None else replace(part, root=part.path.parent) for part in placed]
+    return _own_names(placed, where)
+
+
+def _own_names(parts: list[Part], where: str) -> list[Part]:
+    """Return parts with splits by name; two words for one split are refused, and training alone is no split.
+
+    Raises `ConfigError`."""
+    words = sorted({word for part in parts if part.path != part.root and (word := split_word(part.name))})
+    if not set(folded(words, where).values()) - {"train"}:
+        return [replace(part, split=None) for part in parts]
+    return parts
 
 
 def _shown(input: Input) -> str:
@@ -140,11 +171,41 @@ def _parts(
             return _unpacked(path, store, unpacks)
         return [Part(path.name, path.parent, path)]
     if any(sign in str(input) for sign in "*?["):
-        base, pattern = _pattern(path)
-        matches = sorted(file for file in base.glob(pattern) if file.is_file())
+        base, matches = _matches(path)
         if matches:
             return [Part(file.relative_to(base).as_posix(), base, file) for file in matches]
     raise ConfigError(f"{input}: no such file or folder, and no file matches it as a pattern")
+
+
+def _matches(path: Path) -> tuple[Path, list[Path]]:
+    """Return the folder above the first wildcard of a pattern, and the files that match, sorted."""
+    if not any(sign in str(path) for sign in "*?["):
+        return path.parent, []
+    base, pattern = _pattern(path)
+    return base, sorted(file for file in base.glob(pattern) if file.is_file())
+
+
+def names(input: Input, limit: int) -> list[str]:
+    """Return the first names of files in a folder, archive or pattern; names in archives follow the archive's.
+
+    Args:
+        input: As for `parts`.
+        limit: How many names.
+
+    Raises:
+        DataError: An archive is broken.
+    """
+    if not isinstance(input, str | Path) or str(input).startswith(HUB):
+        return []
+    path = Path(input)
+    if path.is_dir():
+        files = sorted(islice((one for one in path.rglob("*") if one.is_file()), 16 * limit))
+    else:
+        files = [path] if path.is_file() else _matches(path)[1]
+    found = [file.relative_to(path).as_posix() if path.is_dir() else file.name for file in files[:limit]]
+    packed = next((file for file in files if file.name.lower().endswith(ARCHIVES)), None)
+    inside = _archive.names(packed, limit) if packed is not None else []
+    return found + [f"{packed.name}/{name}" for name in inside if packed is not None]
 
 
 def _own_splits(names: Iterable[str], where: str) -> dict[str, str | None]:
@@ -191,13 +252,17 @@ _OURS = ("quarantine.jsonl", "duplicates.jsonl", "warnings.jsonl", "manifest.jso
 def _folder(folder: Path, root: Path) -> list[Part]:
     """Return the data files at and below a folder, less what a conversion set aside and finished conversions
     that lie below."""
-    files = (file for file in folder.rglob("*") if file.name.lower().endswith(SUFFIXES) and file.is_file())
-    data = sorted(file for file in files if not _is_about_rows(file) and not _is_output(file.parent, folder))
+    data = _data_files(folder)
     if not data:
         raise ConfigError(
             f"{folder}: no data file in this folder; data files end in {', '.join((*KINDS, *SHEETS))}"
         )
     return [Part(file.relative_to(root).as_posix(), root, file) for file in data]
+
+
+def _data_files(folder: Path) -> list[Path]:
+    files = (file for file in folder.rglob("*") if file.name.lower().endswith(SUFFIXES) and file.is_file())
+    return sorted(file for file in files if not _is_about_rows(file) and not _is_output(file.parent, folder))
 
 
 def _is_about_rows(file: Path) -> bool:
@@ -212,16 +277,20 @@ def _is_output(folder: Path, top: Path) -> bool:
 
 
 def _unpacked(path: Path, store: Path | None, only: tuple[str, ...]) -> list[Part]:
+    target = _unpack(path, store, only)
+    return [replace(part, fetched=True) for part in _folder(target, target)]
+
+
+def _unpack(path: Path, store: Path | None, only: tuple[str, ...]) -> Path:
+    """Return the folder below `store` into which an archive is unpacked."""
     if store is None:
         raise ConfigError(
             f"{path}: an archive needs a folder to be unpacked into; give store=, or convert it"
         )
-    from dfkdata.sources import _archive
-
     content = file_sha256(path)[:8]  # another archive of that name must not be unpacked into the same folder
     target = store / f"{path.name.split('.')[0]}-{content}"
     _archive.extract(path, target, only)
-    return [replace(part, fetched=True) for part in _folder(target, target)]
+    return target
 
 
 def rows(part: Part, columns: Columns = ()) -> Iterator[SourcedRow]:
@@ -234,6 +303,8 @@ def rows(part: Part, columns: Columns = ()) -> Iterator[SourcedRow]:
     Raises:
         DataError: If the part cannot be read at all.
     """
+    if part.reads is not None:
+        return part.reads(part)
     if part.path is None:
         return _memory(part.memory, part.name)
     kind = _kind(part)

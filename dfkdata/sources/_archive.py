@@ -10,6 +10,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import IO
 
@@ -17,6 +18,14 @@ from dfkdata.common.errors import DataError
 
 MAX_BYTES = 64 << 30
 MAX_RATIO = 200
+
+
+def names(path: Path, most: int) -> list[str]:
+    """Return the first names of an archive's files. Raises `DataError` if it is broken."""
+    try:
+        return [name for name, file in islice(_members(path), most) if file.close() is None]
+    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, RuntimeError, OSError) as error:
+        raise DataError(f"{path}: not a whole archive ({error}); fetch it again") from error
 
 
 def limit(path: Path) -> int:
@@ -63,6 +72,14 @@ def extract(path: Path, target: Path, only: tuple[str, ...] = ("",)) -> None:
         raise DataError(f"{path}: cannot be unpacked ({error}); unpack it yourself") from error
 
 
+def check_end(tar: tarfile.TarFile) -> None:
+    """Raise `EOFError` if a tar that was read to its end lacks its end mark: then it may have been cut off."""
+    if tar.fileobj is not None:
+        tar.fileobj.seek(tar.offset)
+        if len(tar.fileobj.read(tarfile.BLOCKSIZE)) < tarfile.BLOCKSIZE:
+            raise EOFError("the end mark is missing")
+
+
 def _members(path: Path) -> Iterator[tuple[str, IO[bytes]]]:
     if path.suffix.lower() == ".zip":
         with zipfile.ZipFile(path) as archive:
@@ -75,6 +92,7 @@ def _members(path: Path) -> Iterator[tuple[str, IO[bytes]]]:
         for member in tar:
             if member.isfile() and (file := tar.extractfile(member)) is not None:
                 yield member.name, file
+        check_end(tar)
 
 
 def _inside(name: str, target: Path, path: Path) -> Path:

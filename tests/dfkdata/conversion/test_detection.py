@@ -24,14 +24,15 @@ CASES = [
     (name, path)
     for name in FORMATS
     for path in sorted((GOLDEN / "formats" / name).glob("*"))
-    if path.suffix in {".csv", ".json", ".jsonl"} and path.name.count(".") == 1
+    if path.is_dir() or (path.suffix in {".csv", ".json", ".jsonl", ".tar"} and path.name.count(".") == 1)
 ]
 
 
 @pytest.mark.parametrize(("name", "path"), CASES, ids=[f"{name}-{path.stem}" for name, path in CASES])
 def test_auto_finds_the_format_of_every_golden_input(name: str, path: Path, tmp_path: Path) -> None:
     shutil.copytree(GOLDEN / "formats" / "images", tmp_path / "in" / "images")
-    source = shutil.copy(path, tmp_path / "in" / path.name)
+    copy = shutil.copytree if path.is_dir() else shutil.copy
+    source = copy(path, tmp_path / "in" / path.name)
     summary = convert(source, tmp_path / "out", format="auto", validation=0, max_rejects="100%")
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert manifest["config"]["format"] == manifest["detected"]["format"] == name

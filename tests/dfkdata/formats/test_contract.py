@@ -15,12 +15,20 @@ from tests.helpers.examples import shown_member
 from tests.helpers.golden import GOLDEN, check
 
 FORMATS = plugins.names("dfkdata.formats")
-INPUTS = {".csv", ".json", ".jsonl"}
+INPUTS = {".csv", ".json", ".jsonl", ".tar"}
 
 
 def _inputs(name: str) -> list[Path]:
     folder = GOLDEN / "formats" / name
-    return sorted(path for path in folder.glob("*") if path.suffix in INPUTS and path.name.count(".") == 1)
+    files = {path for path in folder.glob("*") if path.suffix in INPUTS and path.name.count(".") == 1}
+    return sorted(files | {path for path in folder.glob("*") if path.is_dir()})
+
+
+def _laid(path: Path, folder: Path) -> Path:
+    """Lay a golden input into a folder."""
+    return Path(
+        shutil.copytree(path, folder / path.name) if path.is_dir() else shutil.copy(path, folder / path.name)
+    )
 
 
 CASES = [(name, path) for name in FORMATS for path in _inputs(name)]
@@ -47,9 +55,10 @@ def test_every_format_has_a_golden_input_and_keeps_the_contract(name: str) -> No
 def test_a_golden_input_gives_the_golden_rows_and_rejects(
     name: str, path: Path, data: Path, tmp_path: Path
 ) -> None:
-    source = shutil.copy(path, data / path.name)
+    source = _laid(path, data)
     summary = convert(source, tmp_path / "out", format=name, validation=0, max_rejects="100%")
-    for part in ("train", "quarantine", "duplicates"):
+    held_out = [part for part in ("validation", "test") if summary.splits.get(part)]
+    for part in ("train", "quarantine", "duplicates", *held_out):
         check((tmp_path / "out" / f"{part}.jsonl").read_bytes(), path.with_suffix(f".{part}.jsonl"))
     rows = summary.rows
     assert rows["in"] == rows["out"] + rows["quarantined"] + rows["duplicates"] + rows["left_out"]
@@ -58,12 +67,13 @@ def test_a_golden_input_gives_the_golden_rows_and_rejects(
 
 @pytest.mark.parametrize(("name", "path"), CASES, ids=[f"{name}-{path.stem}" for name, path in CASES])
 def test_read_gives_a_record_or_a_reject_with_its_place_for_every_row(
-    name: str, path: Path, data: Path
+    name: str, path: Path, data: Path, tmp_path: Path
 ) -> None:
-    source = shutil.copy(path, data / path.name)
-    for item in read(source, name, images=data):
+    source = _laid(path, data)
+    for item in read(source, name, images=source if path.is_dir() else data, store=tmp_path / "store"):
         assert isinstance(item, Record | Reject)
-        assert item.source.startswith(f"{path.name}:")
+        if not path.is_dir():
+            assert item.source.startswith(f"{path.name}:")
         assert item.source.rpartition(":")[2].isdigit()
 
 

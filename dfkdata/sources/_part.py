@@ -1,0 +1,38 @@
+"""One piece of an input: a file, a folder of pictures, a tar of samples, or rows in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dfkdata.sources._dialect import TableOptions
+from dfkdata.sources._rejects import SourcedRow
+
+
+@dataclass(frozen=True)
+class Part:
+    """One file (or the rows in memory) of an input.
+
+    Attributes:
+        name: Its name in sources and in the manifest.
+        root: Where image names start unless the user says otherwise.
+        path: The file; None for rows in memory and for folders of pictures.
+        memory: The rows in memory.
+        tables: How it is written if it is a table.
+        facts: How it was read; filled while a table is read.
+        split: The split that the source itself puts its rows in; None leaves it to the splitter.
+        fetched: Whether it comes from an archive or the Hub, and may not name folders outside its own.
+        reads: Reads its rows where they are more than the rows of one file.
+    """
+
+    name: str
+    root: Path
+    path: Path | None = None
+    memory: Iterable[Any] = ()
+    tables: TableOptions = field(default_factory=TableOptions)
+    facts: dict[str, Any] = field(default_factory=dict, compare=False)
+    split: str | None = None
+    fetched: bool = False
+    reads: Callable[[Part], Iterator[SourcedRow]] | None = field(default=None, compare=False)
