@@ -97,6 +97,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         draw_index: Which draw of the same question this is, from 0.
         constraint: What the answer must match; None for a free answer.
         force_tool: The function that the server must call; None leaves it to the model.
+        template_options: What the chat template reads besides the turns, as the row says it
+            (`chat_template_kwargs`), thinking excepted.
         max_image_side: Pixels that the longer side of an image may have before it is scaled down
             (`open_image(path, max_side=...)`); None shows images as they are. Set only for backends whose
             capabilities say that they obey it.
@@ -117,6 +119,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     force_tool: str | None = None
     videos: tuple[str, ...] = ()
     max_image_side: int | None = None
+    template_options: dict[str, Any] = {}
 
 
 def media_of(turns: Iterable[Mapping[str, Any]], videos: Sequence[Any] = ()) -> list[str]:
@@ -156,6 +159,8 @@ class Sampling(Config):
         thinking: Whether the template opens a think block for the model.
         thinking_budget: Tokens of reasoning, after which the block is closed for the model; they come on top
             of `max_new_tokens`. None lets reasoning and answer share `max_new_tokens`.
+        reasoning_effort: How much the model is told to think ("low", "medium", "xhigh" for Qwen3.8), for
+            templates that read it; None leaves it to the rows and the template.
 
     Example:
         >>> from dfkeval.backends import Sampling
@@ -174,6 +179,7 @@ class Sampling(Config):
     repeats: int = Field(default=1, ge=1)
     thinking: bool = False
     thinking_budget: int | None = Field(default=None, ge=1)
+    reasoning_effort: Annotated[str, Field(min_length=1)] | None = None
 
     @model_validator(mode="after")
     def _fits_together(self) -> Sampling:
@@ -181,7 +187,14 @@ class Sampling(Config):
             raise ValueError("repeats draws the same greedy answer again; set a temperature above 0")
         if self.thinking_budget is not None and not self.thinking:
             raise ValueError("thinking_budget limits reasoning; set thinking: true")
+        if self.reasoning_effort is not None and not self.thinking:
+            raise ValueError("reasoning_effort tells how much to reason; set thinking: true")
         return self
+
+    def template_options(self, request: Request) -> dict[str, Any]:
+        """Return what the chat template reads besides the turns and the switch for thinking."""
+        effort = {} if self.reasoning_effort is None else {"reasoning_effort": self.reasoning_effort}
+        return request.template_options | effort
 
     @property
     def limit(self) -> int:

@@ -153,7 +153,7 @@ class Transformers:
     def likelihoods(self, gold_answers: Iterable[GoldAnswer], sampling: Sampling) -> Iterator[Likelihood]:
         """Yield how likely the model finds each gold answer."""
         yield from likelihoods(
-            gold_answers, self.model, self.processor, sampling.thinking, self.batch_tokens, self.batch_size
+            gold_answers, self.model, self.processor, sampling, self.batch_tokens, self.batch_size
         )
 
     def close(self) -> None:

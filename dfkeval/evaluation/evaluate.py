@@ -127,6 +127,7 @@ def evaluate_rooted(
         pending = _pending(run_dir, items, config, schema, constraint)
         if pending:
             preflight.check_media(config.data, rows, config.backend, lazy.given)
+            preflight.check_thinking(config.data, rows, config.sampling.thinking)
             backend = lazy.engine() if config.cache is None else CachedBackend(lazy.engine(), config.cache)
             generation.generate(run_dir, backend, pending, config, len(items), progress)
         gold_answers = likelihood.unasked(run_dir, items) if likelihood.needed_by(config.metrics) else []

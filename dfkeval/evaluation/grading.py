@@ -21,7 +21,9 @@ from msgspec import structs
 from dfkdata import schemas
 from dfkdata.common.data_uri import is_data_uri
 from dfkdata.common.json_schema import Validator, schema_validator
+from dfkdata.rows.loss_weight import turn_weight
 from dfkdata.rows.messages import before_answer
+from dfkdata.rows.record import RowError
 from dfkdata.schemas import Schema
 from dfkeval.parsing.decode import Decoded, Failure, Form, decode
 from dfkeval.parsing.label_confidence import label_of
@@ -60,7 +62,7 @@ def eval_item(row: Mapping[str, Any], schema: Schema, max_image_side: int | None
     videos = tuple(row.get("videos") or ())
     request = Request(
         id=str(row["id"]), messages=messages, images=images, tools=row.get("tools"), videos=videos,
-        max_image_side=max_image_side if images else None,
+        max_image_side=max_image_side if images else None, template_options=_template_options(row),
     )  # fmt: skip
     source = meta.get("text")
     return EvalItem(
@@ -74,11 +76,17 @@ def eval_item(row: Mapping[str, Any], schema: Schema, max_image_side: int | None
     )
 
 
+def _template_options(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a row says to the chat template; the sampling says whether the model thinks."""
+    options = row.get("chat_template_kwargs") or {}
+    return {name: value for name, value in options.items() if name != "enable_thinking" and value is not None}
+
+
 def gold_of_messages(messages: list[dict[str, Any]], schema: Schema) -> dict[str, Any] | None:
-    """Return the answer in the last assistant turn, for rows without a gold in `meta`; None if none can be
-    read."""
+    """Return the answer in the last assistant turn, for rows without a gold in `meta`; None if none can be read, or
+    if that turn has the loss weight 0."""
     turn = messages[-1] if messages else {}
-    if turn.get("role") != "assistant":
+    if turn.get("role") != "assistant" or not _teaches(turn):
         return None
     calls = turn.get("tool_calls")
     if calls:
@@ -88,11 +96,21 @@ def gold_of_messages(messages: list[dict[str, Any]], schema: Schema) -> dict[str
     return read.value if isinstance(read, Decoded) else None
 
 
+def _teaches(turn: Mapping[str, Any]) -> bool:
+    """Return whether a turn is an example; one of weight 0 must not be learned, so it is no gold answer."""
+    try:
+        return turn_weight(turn, "messages") != 0
+    except RowError:
+        return True
+
+
 def request_key(request: Request) -> str:
     """Return the hash of what the model is shown: turns, tools, and the bytes of images and videos."""
     digest = hashlib.sha256(msgspec.json.encode((request.messages, request.tools), order="sorted"))
     for path in (*request.images, *request.videos):
         digest.update(_bytes_of(path))
+    if request.template_options:
+        digest.update(msgspec.json.encode(request.template_options, order="sorted"))
     if request.max_image_side is not None:
         digest.update(b"max_image_side %d" % request.max_image_side)
     return digest.hexdigest()[:32]

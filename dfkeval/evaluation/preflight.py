@@ -76,6 +76,17 @@ def check_media(
         raise DataError(f"{data}: row {video[0]!r} holds video: {fault}")
 
 
+def check_thinking(data: Path, rows: Sequence[Mapping[str, Any]], thinking: bool) -> None:
+    """Raise `ConfigError` if every row that says whether the model thinks says otherwise than the run."""
+    said = [(row.get("chat_template_kwargs") or {}).get("enable_thinking") for row in rows]
+    wanted = {bool(value) for value in said if value is not None}
+    if wanted == {not thinking}:
+        raise ConfigError(
+            f"{data}: the rows say enable_thinking: {str(not thinking).lower()}, and sampling.thinking is "
+            f"{str(thinking).lower()}; set it as the rows do, or leave it out of their chat_template_kwargs"
+        )
+
+
 def check_constraint(config: EvalConfig, constraint: Constraint | None, backend: Backend | None) -> None:
     """Raise `ConfigError` if the backend cannot do what the configuration wants of it."""
     can = backends.capabilities_of(config.kind) if backend is None else backend.capabilities
@@ -140,6 +151,7 @@ def check_metadata(config: EvalConfig, schema: Schema, first_row: Mapping[str, A
         "system_prompt": _system_text(row.get("messages") or []),
         "tools": row.get("tools"),
         "thinking": config.sampling.thinking,
+        "reasoning_effort": config.sampling.reasoning_effort,
     }
     metadata.check_matches(trained, f"{folder}/{metadata.NAME}", asked)
 

@@ -109,11 +109,13 @@ class Predictor:
         folder, trained = _metadata(model, adapter, backend)
         where = f"{folder}/{metadata.NAME}"
         self.schema = _schema(schema, variant, trained, where)
-        default = default_sampling(self.schema, thinking=trained is not None and trained.thinking)
+        default = default_sampling(self.schema, trained)
         self.sampling = changed(sampling if sampling is not None else default, settings, "--set")
         self.scaffold = _scaffold(scaffold, trained, where, self.schema)
         if trained is not None:
-            requested = {"form": self.schema.variant, "thinking": self.sampling.thinking}
+            requested = {"form": self.schema.variant} | {
+                name: getattr(self.sampling, name) for name in ("thinking", "reasoning_effort")
+            }
             metadata.check_matches(trained, where, requested)
         self.threshold = threshold
         self.confidences = confidences or threshold is not None
@@ -269,7 +271,14 @@ def _backend(
     return backends.start(backend) if isinstance(backend, Config) else backend
 
 
-def default_sampling(schema: Schema, *, thinking: bool = False) -> Sampling:
-    """Return greedy sampling, which stops at the end of a call if the schema answers by one."""
+def default_sampling(schema: Schema, trained: metadata.ModelMetadata | None = None) -> Sampling:
+    """Return greedy sampling, which stops at the end of a call if the schema answers by one.
+
+    Args:
+        schema: The schema of the answers.
+        trained: What the model was trained with; its answers are asked with as much thinking.
+    """
     stop = (TOOL_CALL_CLOSE,) if isinstance(schema.form, ToolForm) else ()
-    return Sampling(stop=stop, thinking=thinking)
+    if trained is None or not trained.thinking:
+        return Sampling(stop=stop)
+    return Sampling(stop=stop, thinking=True, reasoning_effort=trained.reasoning_effort)

@@ -42,6 +42,7 @@ class ModelMetadata(msgspec.Struct, frozen=True, kw_only=True):
         template_sha256: Hash of the chat template.
         max_pixels: Largest area of an image in pixels.
         thinking: Whether the template opened a think block.
+        reasoning_effort: How much the rows told the model to think; None where they do not say, or differ.
         base: The base model.
         quantized: How the base was quantised in training ("nf4", "nf4+loftq"); None if it was not.
     """
@@ -54,6 +55,7 @@ class ModelMetadata(msgspec.Struct, frozen=True, kw_only=True):
     template_sha256: str | None = None
     max_pixels: int | None = None
     thinking: bool = False
+    reasoning_effort: str | None = None
     base: BaseRecord | None = None
     quantized: str | None = None
 

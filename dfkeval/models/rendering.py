@@ -25,6 +25,10 @@ _OPEN_THINK = re.compile(rf"{THINK_OPEN}\s*$")
 _CLOSED_EMPTY_THINK = re.compile(rf"{THINK_OPEN}\s*{THINK_CLOSE}\s*$")
 
 
+#: The option that turns thinking on in templates that have both.
+THINKING = "enable_thinking"
+
+
 @dataclass(frozen=True)
 class RenderedSample:
     """A rendered row, in four parts.
@@ -73,8 +77,8 @@ def thinks(row: dict[str, Any]) -> bool:
         DataError: The reasoning of the last turn cannot be read.
     """
     options = row.get("chat_template_kwargs") or {}
-    if options.get("enable_thinking") is not None:
-        return bool(options["enable_thinking"])
+    if options.get(THINKING) is not None:
+        return bool(options[THINKING])
     return "reasoning_effort" in options or bool(_trace(row))
 
 
@@ -151,6 +155,11 @@ def _stop(written: str, processor: Any, row_id: str) -> tuple[str, str]:
     return answer + stop, suffix
 
 
+def reads(processor: Any, option: str) -> bool:
+    """Return whether the chat template of a processor or tokenizer reads an option."""
+    return re.search(rf"\b{re.escape(option)}\b", _template(processor)) is not None
+
+
 def stop_token(processor: Any) -> str:
     """Return the text of the token that ends a turn: <|im_end|> if the vocabulary has it, else the
     end-of-text token."""
@@ -175,11 +184,11 @@ def render(
     tokenizer_only = not hasattr(processor, "tokenizer")
     template = _template(processor)
     options = dict(row.get("chat_template_kwargs") or {})
-    unknown = [name for name in options if not re.search(rf"\b{re.escape(name)}\b", template)]
+    unknown = [name for name in options if not reads(processor, name)]
     if unknown:
         raise DataError(f"row {row['id']}: the chat template does not read {', '.join(unknown)}")
-    if "enable_thinking" in template:
-        options.setdefault("enable_thinking", thinks(row))
+    if THINKING in template:
+        options.setdefault(THINKING, thinks(row))
     turns, _ = without_filled_nulls(_with_reasoning(messages, row, template), row.get("tools"))
     from jinja2.exceptions import TemplateError
 

@@ -33,7 +33,7 @@ from dfkeval.parsing.json_text import (
 )
 from dfkeval.parsing.possible_types import possible_types
 
-Dialect = Literal["auto", "qwen3.5", "qwen3.6", "qwen3-coder-2507", "hermes"]
+Dialect = Literal["auto", "qwen3.5", "qwen3.6", "qwen3.8", "qwen3-coder-2507", "hermes"]
 
 #: How each dialect's template spells null, true and false outside of JSON containers.
 _PYTHON: Final = {"None": None, "True": True, "False": False}
@@ -42,6 +42,7 @@ WORDS: Final[dict[str, dict[str, bool | None]]] = {
     "auto": {**_PYTHON, **_JSON},
     "qwen3.5": _PYTHON,
     "qwen3.6": _JSON,
+    "qwen3.8": _JSON,
     "qwen3-coder-2507": _PYTHON,
     "hermes": _JSON,
 }

@@ -41,7 +41,7 @@ class StageData:
         samples: What the stage trains on.
         left_out: Reason -> number of rows.
         sha256: File -> hash of its bytes.
-        schemas, variants, systems, tools, thinking: The distinct values in the rows, for `dfk.json`.
+        schemas, variants, systems, tools, thinking, efforts: The distinct values in the rows, for `dfk.json`.
         controls: Id of a row -> control token that its text contains.
         example: The first row.
     """
@@ -54,6 +54,7 @@ class StageData:
     systems: set[str | None] = field(default_factory=set)
     tools: set[str] = field(default_factory=set)
     thinking: set[bool] = field(default_factory=set)
+    efforts: set[str | None] = field(default_factory=set)
     controls: dict[str, str] = field(default_factory=dict)
     example: dict[str, Any] | None = None
 
@@ -68,6 +69,7 @@ class StageData:
         self.systems.add(_system(row))
         self.tools.add(json.dumps(row.get("tools") or None, ensure_ascii=False, sort_keys=True))
         self.thinking.add(thinks(row))
+        self.efforts.add((row.get("chat_template_kwargs") or {}).get("reasoning_effort"))
 
 
 def read_stage(stage: Stage, collator: Collator, seed: int, refused: list[str] | None = None) -> StageData:

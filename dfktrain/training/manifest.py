@@ -108,6 +108,7 @@ def model_metadata(
         template_sha256=template,
         max_pixels=stage.max_pixels,
         thinking=data.thinking == {True},
+        reasoning_effort=_common(data.efforts),
         base=base,
         quantized=_quantized(adapter),
     )

@@ -97,7 +97,7 @@ def test_null_slots_are_left_out_of_targets_unless_they_are_kept(nulls: Any, wri
     assert ("<parameter=style>\nNone\n</parameter>" in _render(row["messages"], row["tools"])) is written
 
 
-@pytest.mark.parametrize("dialect", ["qwen3.5", "qwen3.6"])
+@pytest.mark.parametrize("dialect", ["qwen3.5", "qwen3.6", "qwen3.8"])
 @pytest.mark.parametrize(
     ("schema", "gold"),
     [

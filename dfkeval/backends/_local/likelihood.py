@@ -21,8 +21,8 @@ from dfkdata.common.errors import DataError
 from dfkeval.backends._local.padding import ALONG, Inputs, joined, length
 from dfkeval.backends._local.prompts import open_images
 from dfkeval.models import video
-from dfkeval.models.rendering import render_sample
-from dfkeval.types import GoldAnswer, Likelihood, refuse_unseen
+from dfkeval.models.rendering import THINKING, render_sample
+from dfkeval.types import GoldAnswer, Likelihood, Sampling, refuse_unseen
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def likelihoods(
     gold_answers: Iterable[GoldAnswer],
     model: Any,
     processor: Any,
-    thinking: bool,
+    sampling: Sampling,
     batch_tokens: int,
     batch_size: int,
 ) -> Iterator[Likelihood]:
@@ -52,7 +52,7 @@ def likelihoods(
         rows: list[_Row] = []
         for gold_answer in window:
             try:
-                rows.append(_encoded(gold_answer, processor, thinking))
+                rows.append(_encoded(gold_answer, processor, sampling))
             except DataError as error:
                 yield Likelihood(id=gold_answer.request.id, error=str(error))
         rows.sort(key=lambda row: -row.length)
@@ -60,7 +60,7 @@ def likelihoods(
             yield from _scored(batch, model, processor.tokenizer.pad_token_id or 0)
 
 
-def _encoded(gold_answer: GoldAnswer, processor: Any, thinking: bool) -> _Row:
+def _encoded(gold_answer: GoldAnswer, processor: Any, sampling: Sampling) -> _Row:
     """Return prompt, empty think block and answer as one row. Raises `DataError`."""
     import torch
 
@@ -72,8 +72,8 @@ def _encoded(gold_answer: GoldAnswer, processor: Any, thinking: bool) -> _Row:
     row: dict[str, Any] = {
         "id": request.id, "messages": [*request.messages, gold_answer.turn], "tools": request.tools
     }  # fmt: skip
-    if thinking:
-        row["chat_template_kwargs"] = {"enable_thinking": True}
+    options = sampling.template_options(request)
+    row["chat_template_kwargs"] = options | ({THINKING: True} if sampling.thinking else {})
     parts = video.insert_text(render_sample(row, processor), request.id, request.videos, processor)
     if parts.prompt.count(processor.image_token) != len(request.images):
         raise DataError(f"the turns do not have one place for each of the row's {len(request.images)} images")

@@ -14,7 +14,7 @@ from typing import Any
 
 from dfkdata.common.errors import DataError
 from dfkdata.media.images import image_size, open_image
-from dfkeval.models import video
+from dfkeval.models import rendering, video
 from dfkeval.parsing.tags import THINK_OPEN
 from dfkeval.types import Completion, Request, Sampling, media_of, refuse_unseen
 
@@ -38,15 +38,18 @@ class RenderedPrompt:
 
 
 def render(processor: Any, request: Request, sampling: Sampling, *, videos: bool = False) -> str:
-    """Return the prompt's text; with `videos`, the text of each video stands in it.
+    """Return the prompt's text, as training renders it; with `videos`, the text of each video stands in it.
 
-    Raises `DataError` if its places do not match the row's images or videos, or if it holds a video that is
-    not read."""
+    Raises `DataError` if its places do not match the row's images or videos, if it holds a video that is not
+    read, or if the template refuses its turns or does not read one of its options."""
     refuse_unseen(request, seen=("video",) if videos else ())
-    text: str = processor.apply_chat_template(
-        request.messages, tools=request.tools, tokenize=False, add_generation_prompt=True,
-        enable_thinking=sampling.thinking,
-    )  # fmt: skip
+    options = sampling.template_options(request)
+    if rendering.reads(processor, rendering.THINKING):
+        options[rendering.THINKING] = sampling.thinking
+    row: dict[str, Any] = {
+        "id": request.id, "messages": request.messages, "tools": request.tools, "chat_template_kwargs": options
+    }  # fmt: skip
+    text = rendering.render(processor, row, request.messages, generation_prompt=True)
     places, images = text.count(processor.image_token), len(request.images)
     if places != images:
         raise DataError(f"the turns have {places} places for images, and the row has {images} images")

@@ -16,6 +16,9 @@ from typing import Any, Literal
 from dfkdata.common import data_uri
 from dfkdata.common.errors import ConfigError, DataError
 from dfkdata.media.images import image_traits, png_bytes
+from dfkdata.rows.reasoning import KEY as REASONING
+from dfkdata.rows.reasoning import holds_reasoning, split_reasoning
+from dfkdata.rows.record import RowError
 from dfkeval.backends._openai import response
 from dfkeval.parsing import reasoning
 from dfkeval.parsing.label_confidence import from_alternatives
@@ -106,11 +109,11 @@ def body(request: Request, sampling: Sampling, model: str, dialect: Dialect = "o
     images = (_address(image, request.max_image_side) for image in request.images)
     payload: dict[str, Any] = {
         "model": model,
-        "messages": [_turn(turn, images) for turn in request.messages],
+        "messages": _turns(request, images),
         "max_tokens": sampling.limit,
         "temperature": sampling.temperature,
         "seed": sampling.seed,
-        "chat_template_kwargs": {"enable_thinking": sampling.thinking},
+        "chat_template_kwargs": sampling.template_options(request) | {"enable_thinking": sampling.thinking},
     }
     if sampling.temperature > 0:
         payload["seed"] = _seed(request, sampling, payload["messages"])
@@ -161,13 +164,37 @@ def budget(tokens: int, dialect: Dialect) -> dict[str, Any]:
     )
 
 
-def _turn(turn: dict[str, Any], images: Iterator[str]) -> dict[str, Any]:
-    content = turn.get("content")
-    parts = [_part(part, images) for part in content] if isinstance(content, list) else content
-    message = {"role": turn["role"], "content": parts}
-    if turn.get("tool_calls"):
-        message["tool_calls"] = [_call(call) for call in turn["tool_calls"]]
-    return message
+def _turns(request: Request, images: Iterator[str]) -> list[dict[str, Any]]:
+    """Return the turns as the protocol has them: calls have ids, which the turns of tools name.
+
+    Earlier reasoning stands under `reasoning_content`, where servers give it to the chat template."""
+    messages, waiting = [], []
+    for number, turn in enumerate(request.messages):
+        content, trace = turn.get("content"), ""
+        if turn["role"] == "assistant" and holds_reasoning(turn):
+            content, trace = _without_reasoning(turn, request.id)
+        parts = [_part(part, images) for part in content] if isinstance(content, list) else content
+        message: dict[str, Any] = {"role": turn["role"], "content": parts}
+        if trace:
+            message[REASONING] = trace
+        if turn.get("tool_calls"):
+            calls = [_call(call, f"call_{number}_{at}") for at, call in enumerate(turn["tool_calls"])]
+            message["tool_calls"] = calls
+            waiting += [call["id"] for call in calls]
+        if turn["role"] == "tool":
+            answered = turn.get("tool_call_id") or next(iter(waiting), None)
+            waiting = [name for name in waiting if name != answered]
+            message |= {"tool_call_id": answered} if answered else {}
+        messages.append(message)
+    return messages
+
+
+def _without_reasoning(turn: dict[str, Any], name: str) -> tuple[Any, str]:
+    try:
+        trace, text = split_reasoning(turn, "messages")
+    except RowError as error:
+        raise DataError(f"row {name}: {error.path}: {error.reason}; {error.hint}") from error
+    return (text if trace else turn.get("content")), trace
 
 
 def _part(part: dict[str, Any], images: Iterator[str]) -> dict[str, Any]:
@@ -193,12 +220,12 @@ def _address(image: str, max_side: int | None) -> str:
     return image if data_uri.is_data_uri(image) else file_uri(Path(image))
 
 
-def _call(call: dict[str, Any]) -> dict[str, Any]:
-    """Return a call as the protocol has it: its arguments are JSON text."""
+def _call(call: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return a call as the protocol has it: its arguments are JSON text, and it has an id."""
     function = call["function"]
     arguments = function.get("arguments")
     text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
-    return call | {"function": function | {"arguments": text}}
+    return {"id": name, "type": "function"} | call | {"function": function | {"arguments": text}}
 
 
 def file_uri(path: Path) -> str:

@@ -35,6 +35,7 @@ def _qwen36(value: Any) -> str:
 _VALUES: Final[dict[str, Callable[[Any], str]]] = {
     "qwen3.5": _qwen35,
     "qwen3.6": _qwen36,
+    "qwen3.8": _qwen36,
     "qwen3-coder-2507": str,
 }
 
@@ -46,7 +47,8 @@ def write_tool_call(name: str, arguments: Mapping[str, Any], dialect: Dialect = 
         name: the name of the function.
         arguments: parameter -> value. Strings are written as they are, so a name with '>' or a newline in it
             cannot be read back.
-        dialect: "qwen3.5", "qwen3.6", "qwen3-coder-2507" (values as Python's repr) or "hermes" (JSON).
+        dialect: "qwen3.5", "qwen3.6", "qwen3.8", "qwen3-coder-2507" (values as Python's repr) or "hermes"
+            (JSON).
 
     Raises:
         ValueError: if there is no such dialect, or nothing is written in it ("auto").

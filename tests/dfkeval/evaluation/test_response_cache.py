@@ -68,6 +68,7 @@ def hits(folder: Path, engine: Engine, request: Request, sampling: Sampling = SA
 SETTINGS: dict[str, Any] = {
     "max_new_tokens": 511, "temperature": 0.6, "top_p": 0.9, "top_k": 7, "min_p": 0.2,
     "repetition_penalty": 1.1, "stop": ("x",), "seed": 1, "thinking": True, "thinking_budget": 9,
+    "reasoning_effort": "low",
 }  # fmt: skip
 SLOT = LabelSlot(marker="Label: ", written={"a": "a"}, closing="")
 REQUESTS: dict[str, Any] = {
@@ -103,6 +104,7 @@ def test_every_part_of_the_request_that_is_changed_misses(tmp_path: Path) -> Non
         "videos",
         "tools",
         "max_image_side",
+        "template_options",
     }  # no part of the key; in the fingerprint of the backend
     assert REQUESTS.keys() == set(Request.__struct_fields__) - seen_elsewhere
     hits(tmp_path, Engine(), question())

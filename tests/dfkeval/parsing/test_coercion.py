@@ -183,8 +183,9 @@ def test_lenient_reads_what_strict_reads_wherever_strict_reads_anything(kinds):
 def test_the_dialect_decides_how_null_is_spelled_beside_a_string():
     assert value(MAYBE, "None", dialect="qwen3.5") is None
     assert value(MAYBE, "null", dialect="qwen3.5") == "null"
-    assert value(MAYBE, "null", dialect="qwen3.6") is None
-    assert value(MAYBE, "None", dialect="qwen3.6") == "None"
+    for dialect in ("qwen3.6", "qwen3.8"):
+        assert value(MAYBE, "null", dialect=dialect) is None
+        assert value(MAYBE, "None", dialect=dialect) == "None"
 
 
 def test_the_first_coder_dialect_writes_containers_as_python_does():

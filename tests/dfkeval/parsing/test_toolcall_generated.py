@@ -86,7 +86,7 @@ class Situation:
         given = [key for key in keys if key in self.required or rng.random() < 0.7]
         rng.shuffle(given)
         self.arguments = {key: self.slots[key][1] for key in given}
-        self.dialect = rng.choice(("qwen3.5", "qwen3.6"))
+        self.dialect = rng.choice(("qwen3.5", "qwen3.6", "qwen3.8"))
 
     @property
     def tools(self) -> list[dict[str, Any]]:

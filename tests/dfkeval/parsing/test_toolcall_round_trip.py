@@ -7,10 +7,12 @@ import importlib.util
 import json
 import random
 from collections import Counter
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
+from dfkeval.parsing.reasoning import split_opened
 from dfkeval.parsing.toolcall import ToolCallParser, write_tool_call
 from dfkeval.testing.roundtrip import TOOLS, random_calls, verdict
 from tests.helpers.places import ROOT
@@ -18,7 +20,7 @@ from tests.helpers.places import ROOT
 jinja2 = pytest.importorskip("jinja2", reason="chat templates are Jinja templates")
 sandbox = pytest.importorskip("jinja2.sandbox")
 
-TRL = {"qwen3_5_nothink": "qwen3.5", "qwen3_5_think": "qwen3.5", "qwen3_6": "qwen3.6", "qwen3_8": "qwen3.6"}
+TRL = {"qwen3_5_nothink": "qwen3.5", "qwen3_5_think": "qwen3.5", "qwen3_6": "qwen3.6", "qwen3_8": "qwen3.8"}
 N = 400
 
 
@@ -96,7 +98,7 @@ def test_tags_on_lines_of_their_own_are_read_exactly_or_reported(name):
     assert counts["exact"] >= 0.7 * N
 
 
-@pytest.mark.parametrize("name", ["qwen3_5_nothink", "qwen3_6"])
+@pytest.mark.parametrize("name", ["qwen3_5_nothink", "qwen3_6", "qwen3_8"])
 def test_where_strict_is_wrong_the_bytes_are_those_of_the_call_it_returns(name):
     template = _template(name)
     dialect = TRL[name]
@@ -112,7 +114,7 @@ def test_where_strict_is_wrong_the_bytes_are_those_of_the_call_it_returns(name):
             )
 
 
-@pytest.mark.parametrize("name", ["qwen3_5_nothink", "qwen3_6"])
+@pytest.mark.parametrize("name", ["qwen3_5_nothink", "qwen3_6", "qwen3_8"])
 def test_the_writer_writes_what_the_template_writes(name):
     template = _template(name)
     rng = random.Random(4)
@@ -120,6 +122,38 @@ def test_the_writer_writes_what_the_template_writes(name):
         calls = random_calls(rng, 3)
         written = "\n".join(write_tool_call(call, arguments, TRL[name]) for call, arguments in calls)
         assert _answer(template, calls).removesuffix("<|im_end|>\n") == written
+
+
+def test_the_qwen3_8_template_is_the_one_that_ships_with_the_model():
+    """SHA-256 of chat_template.jinja as copies of Qwen3.8-27B on the Hub have it."""
+    assert sha256(_file("qwen3_8").read_bytes()).hexdigest() == (
+        "c3cf9e34abf4f9e36c2d72165aa9c132d3e2a725b6c2586aaa3a8af9d7a81041"
+    )
+
+
+@pytest.mark.parametrize("trace", ["", "hitung dulu", "<tool_call> jangan dulu"])
+@pytest.mark.parametrize("prose", ["", "Baik."])
+@pytest.mark.parametrize("effort", [None, "low", "medium", "xhigh"])
+def test_calls_behind_reasoning_are_read_whatever_effort_was_asked_for(trace, prose, effort):
+    template = _template("qwen3_8")
+    options = {"enable_thinking": True} | ({"reasoning_effort": effort} if effort else {})
+    question = [{"role": "user", "content": "What now?"}]
+    parser = ToolCallParser(TOOLS, dialect="qwen3.8", prefill="think")
+    rng = random.Random(f"{trace} {prose} {effort}")
+    for _ in range(40):
+        calls = random_calls(rng, 0)
+        made = [{"type": "function", "function": {"name": name, "arguments": given}} for name, given in calls]
+        answer = {"role": "assistant", "content": prose, "reasoning_content": trace, "tool_calls": made}
+        prompt = template.render(messages=question, add_generation_prompt=True, **options)
+        whole = template.render(messages=[*question, answer], **options)
+        assert prompt.endswith("<think>\n")
+        text = whole.removeprefix(prompt).removesuffix("<|im_end|>\n")
+        result = parser.parse(text)
+        assert verdict(calls, result) in ("exact", "null"), result
+        assert (result.reasoning or "").strip() == trace
+        assert (result.content or "").strip() == prose
+        thought = split_opened(text)
+        assert (thought.reasoning.strip(), thought.closed) == (trace, True)
 
 
 def test_writing_what_was_read_gives_the_text_back():

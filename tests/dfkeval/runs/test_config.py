@@ -33,6 +33,7 @@ CHANGES: dict[str, Any] = {
 SAMPLING: dict[str, Any] = {
     "max_new_tokens": 5, "temperature": 0.5, "top_p": 0.5, "top_k": 5, "min_p": 0.5, "repetition_penalty": 1.5,
     "stop": ["x"], "seed": 5, "repeats": 2, "thinking": True, "thinking_budget": 5,
+    "reasoning_effort": "low",
 }  # fmt: skip
 
 
@@ -59,7 +60,11 @@ def test_every_key_decides_an_answer_or_is_declared_to_score_only(key: str) -> N
 @pytest.mark.parametrize("key", sorted(Sampling.model_fields))
 def test_every_key_of_the_sampling_decides_an_answer(key: str) -> None:
     more = (
-        {"temperature": 0.5} if key == "repeats" else {"thinking": True} if key == "thinking_budget" else {}
+        {"temperature": 0.5}
+        if key == "repeats"
+        else {"thinking": True}
+        if key in ("thinking_budget", "reasoning_effort")
+        else {}
     )
     after = record(sampling=more | {key: SAMPLING[key]})
     assert answer_identity(record(sampling=more)) != answer_identity(after)
