@@ -33,7 +33,7 @@ ROWS, RATE = 4, 1e-3
 
 
 @dataclass(frozen=True)
-class Path_:
+class ComputePath:
     """One way to compute a step.
 
     base: dtype of the frozen weights. autocast: whether the forward call runs under it. parts: micro-batches
@@ -49,17 +49,19 @@ class Path_:
 
 
 PATHS = {
-    "fp32": Path_(torch.float32, autocast=False),
-    "one process": Path_(),
-    "split batch": Path_(parts=2),
-    "split, gradients added in bf16": Path_(parts=2, added=torch.bfloat16),
-    "small weights in bf16": Path_(parts=2, small=True),
-    "adapters in bf16, no autocast": Path_(parts=2, autocast=False, adapters=True),
-    "both, as sharding does": Path_(parts=2, small=True, autocast=False, adapters=True, added=torch.bfloat16),
+    "fp32": ComputePath(torch.float32, autocast=False),
+    "one process": ComputePath(),
+    "split batch": ComputePath(parts=2),
+    "split, gradients added in bf16": ComputePath(parts=2, added=torch.bfloat16),
+    "small weights in bf16": ComputePath(parts=2, small=True),
+    "adapters in bf16, no autocast": ComputePath(parts=2, autocast=False, adapters=True),
+    "both, as sharding does": ComputePath(
+        parts=2, small=True, autocast=False, adapters=True, added=torch.bfloat16
+    ),
 }
 
 
-def trained(way: Path_, rows: list[Any], steps: int, device: str) -> tuple[Tensor, float]:
+def trained(way: ComputePath, rows: list[Any], steps: int, device: str) -> tuple[Tensor, float]:
     """Return the final B matrices, flat, and the first loss."""
     torch.manual_seed(0)
     loaded = loader.load("tiny", device=device, dtype=str(way.base).removeprefix("torch."))
@@ -93,7 +95,7 @@ def trained(way: Path_, rows: list[Any], steps: int, device: str) -> tuple[Tenso
 
 
 def part(
-    model: Any, moved: list[Any], batch: dict[str, Tensor], scored: int, way: Path_
+    model: Any, moved: list[Any], batch: dict[str, Tensor], scored: int, way: ComputePath
 ) -> tuple[float, list[Tensor]]:
     """Return loss and gradients of one micro-batch."""
     masters = [parameter.data for parameter in moved]

@@ -149,7 +149,7 @@ class _StubFinder:
 
     @classmethod
     def find_spec(cls, name: str, path: object = None, target: object = None) -> Any:
-        if name.split(".")[0] not in cls.roots:
+        if name.split(".", maxsplit=1)[0] not in cls.roots:
             return None
         return importlib.machinery.ModuleSpec(name, cls, is_package=True)  # type: ignore[arg-type]
 

@@ -92,7 +92,7 @@ def load_outside(what: str, name: str) -> ModuleType | None:
     Raises:
         ConfigError: The package is there, and the module is not or imports something that is not.
     """
-    if "." not in name or importlib.util.find_spec(name.split(".")[0]) is None:
+    if "." not in name or importlib.util.find_spec(name.split(".", maxsplit=1)[0]) is None:
         return None
     try:
         return importlib.import_module(name)

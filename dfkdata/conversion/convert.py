@@ -43,7 +43,7 @@ def _takes_fields_of(
 
     def decorate(function: Callable[[sources.Input, str | Path, ConvertOptions], Summary]) -> _Convert[P]:
         @wraps(function)
-        def call(input: sources.Input, out: str | Path, *args: P.args, **options: P.kwargs) -> Summary:
+        def call(input: sources.Input, out: str | Path, *args: P.args, **options: P.kwargs) -> Summary:  # noqa: ARG001  # `P` takes both
             return function(input, out, bind(options, ConvertOptions, "convert"))
 
         input_and_out = [*signature(function).parameters.values()][:2]

@@ -48,7 +48,7 @@ class Detected:
 
 def is_auto(format: str) -> bool:
     """Return whether a format is to be found: "auto", or "auto,shop.reviews" with members of your own."""
-    return format.split(",")[0] == AUTO
+    return format.split(",", maxsplit=1)[0] == AUTO
 
 
 def detected(

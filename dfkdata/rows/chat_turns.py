@@ -26,13 +26,11 @@ KINDS = {"image": "images", "video": "videos", "audio": "audios"}
 _TAG = re.compile(r"<(image|video|audio)>")
 _PART_KIND = {
     **{kind: kind for kind in ("image", "video", "audio")},
-    **{
-        "image_url": "image",
-        "video_url": "video",
-        "input_image": "image",
-        "input_audio": "audio",
-        "audio_url": "audio",
-    },
+    "image_url": "image",
+    "video_url": "video",
+    "input_image": "image",
+    "input_audio": "audio",
+    "audio_url": "audio",
 }
 
 

@@ -10,11 +10,9 @@ from dfkdata.common.errors import ConfigError
 SPLITS = ("train", "validation", "test")
 NAMES = {
     **{name: name for name in SPLITS},
-    **{name: "train" for name in ("training", "latih")},
-    **{
-        name: "validation" for name in ("val", "valid", "dev", "development", "eval", "evaluation", "restval")
-    },
-    **{name: "test" for name in ("testing", "uji")},
+    **dict.fromkeys(("training", "latih"), "train"),
+    **dict.fromkeys(("val", "valid", "dev", "development", "eval", "evaluation", "restval"), "validation"),
+    **dict.fromkeys(("testing", "uji"), "test"),
 }
 """What sources call their splits -> our name. Karpathy's caption splits call some training rows `restval`."""
 

@@ -86,7 +86,7 @@ def _top(name: str) -> str:
     return name.partition("/")[0] if "/" in name else ""
 
 
-def _labelled(part: Part, *, names: list[str], top: str) -> Iterator[SourcedRow]:
+def _labelled(_part: Part, *, names: list[str], top: str) -> Iterator[SourcedRow]:
     """Yield each picture with the name of its folder, unless that is the top or the split."""
     for name in names:
         parent = PurePosixPath(name).parent.as_posix()

@@ -301,7 +301,7 @@ def nfc(text: str) -> str:
 
 def is_normal(text: str) -> bool:
     """Return whether `normalised` finds nothing to report or to change in a text."""
-    return unicodedata.is_normalized("NFC", text) and not any([sign in text for sign in _ZERO_WIDTH])
+    return unicodedata.is_normalized("NFC", text) and not any(sign in text for sign in _ZERO_WIDTH)
 
 
 def normalised(text: str, report: RowReport) -> str | None:

@@ -54,7 +54,7 @@ def constraint(schema: Schema, mode: Mode) -> Constraint | None:
             return Constraint(kind="json_schema", text=_json(_value_schema(schema, field)))
 
 
-def reading(schema: Schema, mode: Mode) -> Form:
+def reading(mode: Mode) -> Form:
     """Return how answers of this mode are decoded."""
     return "json" if mode == "json_mode" else "schema"
 

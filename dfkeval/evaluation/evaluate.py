@@ -161,7 +161,7 @@ def finish(
 ) -> Run:
     """Grade and score what is answered, and write samples, summary and reports."""
     completions = run_dir.completions()
-    samples = grade(items, completions, schema, constraints.reading(schema, config.mode))
+    samples = grade(items, completions, schema, constraints.reading(config.mode))
     samples = likelihood.joined(samples, run_dir.likelihoods())
     run_dir.write_samples(samples)
     run = Run(

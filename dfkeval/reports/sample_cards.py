@@ -139,7 +139,7 @@ def _changed(image: str) -> int:
 
 
 @lru_cache(maxsize=512)
-def _thumbnail(image: str, changed: int) -> str:
+def _thumbnail(image: str, _changed: int) -> str:
     name = "embedded picture" if is_data_uri(image) else escape(Path(image).name)
     try:
         small = thumbnail(image, (THUMBNAIL, THUMBNAIL), quality=82)

@@ -167,7 +167,7 @@ def _round(
         raise DataError(
             f"{folder / 'data'}: no answer was accepted ({_top(account.reasons)}); nothing to train on"
         )
-    return _train(config, folder, number, newest, account, on_step)
+    return _train(config, folder, newest, account, on_step)
 
 
 def _sample(
@@ -194,7 +194,6 @@ def sampling_config(sample: EvalConfig, number: int, newest: Path | None) -> Eva
 def _train(
     config: RftConfig,
     folder: Path,
-    number: int,
     newest: Path | None,
     account: Account,
     on_step: OnProgress | None,

@@ -25,7 +25,7 @@ def run_of(tmp_path: Path, name: str, wrong: range, schema: Schema = DFK, n: int
 
 
 def test_an_improvement_is_found_and_its_samples_are_listed(tmp_path: Path) -> None:
-    before, after = run_of(tmp_path, "before", range(0, 20)), run_of(tmp_path, "after", range(0, 2))
+    before, after = run_of(tmp_path, "before", range(20)), run_of(tmp_path, "after", range(2))
     found = compare(before, after)
     change = found.differences["validity.schema_valid"]
     assert (found.n, change.n, change.a, change.b) == (40, 40, 0.5, 0.95)
@@ -36,13 +36,13 @@ def test_an_improvement_is_found_and_its_samples_are_listed(tmp_path: Path) -> N
 
 
 def test_folders_compare_like_runs_and_repeat_exactly(tmp_path: Path) -> None:
-    before, after = run_of(tmp_path, "before", range(0, 9)), run_of(tmp_path, "after", range(5, 9))
+    before, after = run_of(tmp_path, "before", range(9)), run_of(tmp_path, "after", range(5, 9))
     found = compare(before, after)
     assert compare(before.folder, str(after.folder)) == found
 
 
 def test_a_run_against_itself_shows_no_difference(tmp_path: Path) -> None:
-    run = run_of(tmp_path, "run", range(0, 9))
+    run = run_of(tmp_path, "run", range(9))
     found = compare(run, run)
     assert not found.changed
     assert {found.verdict(name) for name in found.differences} == {"no difference shown"}
@@ -100,14 +100,14 @@ def test_runs_of_different_schemas_are_refused(tmp_path: Path) -> None:
 
 
 def test_p_values_are_corrected_over_the_headlines_alone(tmp_path: Path) -> None:
-    before, after = run_of(tmp_path, "before", range(0, 9)), run_of(tmp_path, "after", range(5, 9))
+    before, after = run_of(tmp_path, "before", range(9)), run_of(tmp_path, "after", range(5, 9))
     for name, change in compare(before, after).differences.items():
         assert (change.p_holm is not None) == (name in HEADLINES)
         assert change.p_holm is None or change.p is None or change.p_holm >= change.p
 
 
 def test_the_table_says_how_small_a_difference_the_rows_would_show(tmp_path: Path) -> None:
-    before, after = run_of(tmp_path, "before", range(0, 9)), run_of(tmp_path, "after", range(5, 9))
+    before, after = run_of(tmp_path, "before", range(9)), run_of(tmp_path, "after", range(5, 9))
     found = compare(before, after)
     change = found.differences["fields.f1"]
     assert change.low is not None and change.high is not None
@@ -117,7 +117,7 @@ def test_the_table_says_how_small_a_difference_the_rows_would_show(tmp_path: Pat
 
 
 def test_a_table_never_asks_for_more_than_a_share_can_be(tmp_path: Path) -> None:
-    found = compare(run_of(tmp_path, "a", range(0, 20)), run_of(tmp_path, "b", range(10, 30)))
+    found = compare(run_of(tmp_path, "a", range(20)), run_of(tmp_path, "b", range(10, 30)))
     wide = replace(found.differences["fields.f1"], low=-1.0, high=1.0)
     wider = dataclasses.replace(found, differences=found.differences | {"fields.f1": wide})
     assert "- no true difference in fields.f1 would show in 4 of 5 such runs" in comparison_table(wider)

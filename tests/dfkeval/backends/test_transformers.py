@@ -309,7 +309,7 @@ def test_an_adapter_with_a_foreign_key_is_refused(make_adapter: Any) -> None:
 
 def test_an_adapter_that_lacks_a_key_is_refused(make_adapter: Any) -> None:
     folder = make_adapter()
-    rewrite(folder, lambda tensors: tensors.pop(sorted(tensors)[0]))
+    rewrite(folder, lambda tensors: tensors.pop(min(tensors)))
     with pytest.raises(ConfigError, match="1 places got no key"):
         load_adapter(folder)
 

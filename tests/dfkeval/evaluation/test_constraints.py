@@ -110,7 +110,7 @@ def test_a_tool_call_is_held_to_its_schema(compiler: grammar.Compiler) -> None:
 
 def test_json_mode_takes_any_object_and_is_refused_where_the_answer_is_none() -> None:
     assert constraint(CAPTION, "json_mode") == Constraint(kind="json_object")
-    assert constraints.reading(CAPTION, "json_mode") == "json"
+    assert constraints.reading("json_mode") == "json"
     with pytest.raises(ConfigError, match="marked text, not JSON"):
         constraint(DFK, "json_mode")
     with pytest.raises(ConfigError, match="a JSON array"):

@@ -82,7 +82,7 @@ def test_ids_prompts_golds_answers_and_run_names_are_shown_as_they_are(tmp_path:
 def test_the_policy_allows_this_style_and_no_other(tmp_path: Path) -> None:
     html = html_of(run_of(tmp_path, [GOOD]))
     (policy,) = re.findall(r'<meta http-equiv="Content-Security-Policy" content="([^"]*)">', html)
-    (style,) = re.findall(r"<style>(.*?)</style>", html, re.S)
+    (style,) = re.findall(r"<style>(.*?)</style>", html, re.DOTALL)
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     assert dict(rule.strip().split(" ", 1) for rule in policy.split(";")) == {
         "default-src": "'none'",

@@ -104,7 +104,7 @@ def test_the_evaluation_that_a_preset_ends_with_binds(name: str) -> None:
 
 def sections() -> dict[str, str]:
     text = (ROOT / "docs/recipes.md").read_text(encoding="utf-8")
-    parts = re.split(r"^## (\S+)$", text, flags=re.M)[1:]
+    parts = re.split(r"^## (\S+)$", text, flags=re.MULTILINE)[1:]
     return dict(zip(parts[::2], parts[1::2], strict=True))
 
 

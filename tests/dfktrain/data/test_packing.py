@@ -183,7 +183,7 @@ def test_where_packing_is_refused_padded_batches_are_used_and_the_run_says_so(
 def test_batches_of_a_token_budget_hold_every_sample_once_and_stay_below_it(packed: bool) -> None:
     lengths = [5 + (37 * i) % 90 for i in range(200)] + [500]
     batches = TokenBudgetSampler(lengths, 300, 1, packed=packed)
-    seen = [batch for batch in batches]
+    seen = list(batches)
     assert sorted(index for batch in seen for index in batch) == list(range(201))
     for batch in seen:
         size = sum(lengths[i] for i in batch) if packed else len(batch) * max(lengths[i] for i in batch)

@@ -352,7 +352,7 @@ def test_sitas_preset_holds_its_sources_numbers_and_stands_in_the_manual() -> No
     assert {place: at(place) for place in SOURCE} == SOURCE
     assert list(config["accept"]) == ["schema_valid", "label_match"], "label_only: similarity decides nothing"
     manual = (DOCS / "recipes.md").read_text(encoding="utf-8").partition("## sita_rft")[2]
-    shown = re.findall(r"\| `([\w.]+)` \| (\S+) \|$", manual, flags=re.M)
+    shown = re.findall(r"\| `([\w.]+)` \| (\S+) \|$", manual, flags=re.MULTILINE)
     assert {place: float(value) for place, value in shown if place in SOURCE} == SOURCE
 
 

@@ -26,7 +26,7 @@ def config(base: Path, data: Path, **changes: Any) -> TrainConfig:
 
 def test_the_plan_counts_what_training_then_sees(base_folder: Path, train_file: Path, tmp_path: Path) -> None:
     for more in ({}, {"accumulation": 2}, {"batch_tokens": 400}, {"batch_tokens": 400, "packing": True}):
-        settings = {key: value for key, value in {"batch_size": 3, **more}.items()}
+        settings: dict[str, Any] = {"batch_size": 3, **more}
         if "batch_tokens" in more:
             del settings["batch_size"]
         stage = {"name": "s", "data": [str(train_file)], "epochs": 2} | settings
