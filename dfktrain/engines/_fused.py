@@ -1,4 +1,4 @@
-"""Replace norms, SwiGLU, the causal convolution and adapter products of a hybrid model while it trains.
+"""Replace norms, SwiGLU, convolution, adapter products and cross entropy of a hybrid model while it trains.
 
 How it works: layers are patched for the time of a stage. Each kind is first compared, value and gradient, with the
 library's layer on the model's own device. One that does not run, is wrong, or would have to train a weight that
@@ -30,6 +30,9 @@ LIMIT = 2e-2
 """Largest relative difference from the library's layer that counts as rounding in bf16; in fp32 it is a
 hundredth."""
 
+CROSS_ENTROPY = "dfk_cross_entropy"
+"""Attribute of the network that holds the kernel of the answer loss."""
+
 Compared = Callable[..., Tensor]
 
 
@@ -54,7 +57,13 @@ def fused_layers(model: Any, enabled: bool) -> Iterator[dict[str, str]]:
 
 
 def _layers(stack: ExitStack, network: nn.Module) -> dict[str, str]:
-    parts = {"norms": _norms, "gated norms": _gated_norms, "SwiGLU": _swiglu, "convolution": _convolution}
+    parts = {
+        "norms": _norms,
+        "gated norms": _gated_norms,
+        "SwiGLU": _swiglu,
+        "convolution": _convolution,
+        "cross entropy": _cross_entropy,
+    }
     reason = _no_kernels(network)
     if reason is not None:
         return dict.fromkeys(parts, reason)
@@ -176,6 +185,27 @@ def _patched_convolution(network: Any) -> Iterator[None]:
         yield
     finally:
         module.causal_conv1d_fn = library
+
+
+def _cross_entropy(stack: ExitStack, network: Any) -> str:
+    from dfktrain.engines import _triton_ops
+
+    logits = _noise(network, 16, 5000)
+    targets = torch.arange(16, device=logits.device) * 300
+
+    def library(rows: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(rows.float(), targets, reduction="none")
+
+    def ours(rows: Tensor) -> Tensor:
+        slope = rows.detach().clone()
+        terms = _triton_ops.cross_entropy_(slope, targets, None)
+        return terms + ((rows - rows.detach()).float() * slope.float()).sum(-1)
+
+    fault = _fault(library, ours, [logits])
+    if fault is None:
+        setattr(network, CROSS_ENTROPY, _triton_ops.cross_entropy_)
+        stack.callback(delattr, network, CROSS_ENTROPY)
+    return fault or "on"
 
 
 def _named(network: nn.Module, suffix: str) -> list[Any]:

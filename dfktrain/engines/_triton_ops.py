@@ -1,4 +1,4 @@
-"""Small Triton kernels for a GPU: RMS norm, its gated form, SwiGLU and the causal convolution.
+"""Small Triton kernels for a GPU: RMS norm, its gated form, SwiGLU, causal convolution, and cross entropy.
 
 How it works: each replaces five to twenty PyTorch kernels that read and write the same numbers again and again.
 All arithmetic is in fp32, in and out in the dtype of the input. None is tuned and no length is compiled in, so a
@@ -19,6 +19,8 @@ TILE = 2048
 """Numbers that one program of a norm holds."""
 TOKENS, CHANNELS = 16, 128
 """Tile of the convolution."""
+LOGITS = 4096
+"""Logits of a row that a program holds at once."""
 
 
 @triton.jit(do_not_specialize=["rows"])
@@ -267,3 +269,45 @@ def causal_conv_silu(x: Tensor, weight: Tensor, bias: Tensor | None, numbers: Te
     """
     out: Tensor = _Conv.apply(x, weight, bias, numbers)
     return out
+
+
+@triton.jit
+def _cross_entropy(logits, targets, shares, terms, vocabulary, WEIGHED: tl.constexpr, BLOCK: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    start = logits + row * vocabulary
+    aim = tl.load(targets + row)
+    aimed = tl.load(start + aim).to(tl.float32)  # before the second loop overwrites it
+    top, total = -float("inf"), 0.0
+    for block in range(0, vocabulary, BLOCK):
+        at = block + tl.arange(0, BLOCK)
+        value = tl.load(start + at, mask=at < vocabulary, other=-float("inf")).to(tl.float32)
+        peak = tl.maximum(top, tl.max(value, axis=0))
+        total = total * tl.exp(top - peak) + tl.sum(tl.exp(value - peak), axis=0)
+        top = peak
+    norm = top + tl.log(total)
+    share = 1.0
+    if WEIGHED:
+        share = tl.load(shares + row)
+    tl.store(terms + row, (norm - aimed) * share)
+    for block in range(0, vocabulary, BLOCK):
+        at = block + tl.arange(0, BLOCK)
+        inside = at < vocabulary
+        slope = tl.exp(tl.load(start + at, mask=inside, other=-float("inf")).to(tl.float32) - norm)
+        slope = tl.where(at == aim, slope - 1.0, slope) * share
+        tl.store(start + at, slope.to(logits.dtype.element_ty), mask=inside)
+
+
+def cross_entropy_(logits: Tensor, targets: Tensor, shares: Tensor | None) -> Tensor:
+    """Return -share * log softmax(logits)[target] of each row, and turn logits into their gradient.
+
+    Args:
+        logits: Logits (N, V); they are overwritten.
+        targets: The right entry of each row (N).
+        shares: Weight of each row (N) in fp32; None is 1.
+    """
+    terms = logits.new_empty(len(targets), dtype=torch.float32)
+    if len(targets):
+        _cross_entropy[(len(targets),)](
+            logits, targets, shares, terms, logits.shape[1], shares is not None, LOGITS, num_warps=8
+        )
+    return terms

@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor
 from transformers.utils import ModelOutput
 
-from dfktrain.engines import bare
+from dfktrain.engines import CROSS_ENTROPY, bare
 from dfktrain.losses.cross_entropy import answer_loss
 from dfktrain.losses.kl_to_base import embedded_inputs, kl_to_base_loss
 
@@ -62,7 +62,8 @@ def _scored(network: Any, labels: Tensor, weights: Tensor | None, inputs: dict[s
     head, setting = network.get_output_embeddings(), getattr(network, "dfk_kl_to_base", None)
     if setting is None:
         hidden = network.model(**inputs, use_cache=False).last_hidden_state
-        return AnswerOutput(loss=answer_loss(hidden, labels, head, weights=weights))
+        kernel = getattr(network, CROSS_ENTROPY, None)
+        return AnswerOutput(loss=answer_loss(hidden, labels, head, weights=weights, kernel=kernel))
     with embedded_inputs(network.model) as embedded:
         hidden = network.model(**inputs, use_cache=False).last_hidden_state
     base_hidden = setting.teacher.states(inputs, embedded)

@@ -13,12 +13,16 @@ Guarantees:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from dfktrain.data.masking import IGNORE
+
+Kernel = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+"""Computes cross entropy: see `answer_loss`."""
 
 CHUNK_LOGITS = 1 << 26
 """Number of logits of a chunk; in fp32 they take 256 MiB."""
@@ -35,7 +39,12 @@ def chunk_logits(device: torch.device) -> int:
 
 
 def answer_loss(
-    hidden: Tensor, labels: Tensor, head: nn.Module, chunk: int | None = None, weights: Tensor | None = None
+    hidden: Tensor,
+    labels: Tensor,
+    head: nn.Module,
+    chunk: int | None = None,
+    weights: Tensor | None = None,
+    kernel: Kernel | None = None,
 ) -> Tensor:
     """Return the cross entropy summed over scored tokens, a scalar in fp32.
 
@@ -45,12 +54,14 @@ def answer_loss(
         head: The output projection.
         chunk: Number of positions of a chunk; None takes as many as `chunk_logits` allows.
         weights: Weights (B, T) of the labels' terms; None is 1 everywhere.
+        kernel: Takes logits (N, V), targets (N) and weights (N) or None, returns the terms (N), and turns the
+            logits into their gradient; None is PyTorch.
     """
     states, targets = scored_states(hidden, labels)
     shares = scored_weights(weights, labels)
     size = chunk or max(1, chunk_logits(hidden.device) // max(1, vocabulary(head)))
     if is_plain(head):
-        return _AnswerLoss.apply(states, head.weight, targets, shares, size)
+        return _AnswerLoss.apply(states, head.weight, targets, shares, size, kernel)
     return _recomputed(states, head, targets, shares, size)
 
 
@@ -80,7 +91,13 @@ class _AnswerLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, states: Tensor, weight: Tensor, targets: Tensor, shares: Tensor | None, size: int
+        ctx: Any,
+        states: Tensor,
+        weight: Tensor,
+        targets: Tensor,
+        shares: Tensor | None,
+        size: int,
+        kernel: Kernel | None,
     ) -> Tensor:
         needs_states, needs_weight = ctx.needs_input_grad[0], ctx.needs_input_grad[1]
         total = torch.zeros((), dtype=torch.float32, device=states.device)
@@ -89,19 +106,13 @@ class _AnswerLoss(torch.autograd.Function):
         head = weight.to(states.dtype)
         for start in range(0, states.shape[0], size):
             part = slice(start, start + size)
-            logits = (states[part] @ head.T).float()
-            norm = torch.logsumexp(logits, dim=-1, keepdim=True)
-            aim = targets[part].unsqueeze(-1)
-            share = None if shares is None else shares[part].unsqueeze(-1)
-            terms = norm - logits.gather(-1, aim)
-            total += (terms if share is None else terms * share).sum()
+            logits, share = states[part] @ head.T, None if shares is None else shares[part]
             if d_states is None and d_weight is None:
+                terms = nn.functional.cross_entropy(logits.float(), targets[part], reduction="none")
+                total += (terms if share is None else terms * share).sum()
                 continue
-            slope = logits.sub_(norm).exp_()
-            slope.scatter_add_(-1, aim, torch.full_like(aim, -1, dtype=slope.dtype))
-            if share is not None:
-                slope.mul_(share)
-            slope = slope.to(states.dtype)
+            total += (kernel or _cross_entropy_)(logits, targets[part], share).sum()
+            slope = logits  # which hold their gradient now
             if d_states is not None:
                 d_states[part] = slope @ head
             if d_weight is not None:
@@ -110,15 +121,27 @@ class _AnswerLoss(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx: Any, above: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
+    def backward(ctx: Any, above: Tensor) -> tuple[Tensor | None, ...]:
         d_states, d_weight = ctx.gradients
         return (
             None if d_states is None else (d_states * above.to(d_states.dtype)),
             None if d_weight is None else (d_weight * above.to(d_weight.dtype)),
-            None,
-            None,
-            None,
+            *(None,) * 4,
         )
+
+
+def _cross_entropy_(logits: Tensor, targets: Tensor, shares: Tensor | None) -> Tensor:
+    """Return the terms (N), and turn the logits into their gradient."""
+    wide, aim = logits.float(), targets.unsqueeze(-1)
+    norm = torch.logsumexp(wide, dim=-1, keepdim=True)
+    terms = (norm - wide.gather(-1, aim)).squeeze(-1)
+    slope = wide.sub_(norm).exp_()
+    slope.scatter_add_(-1, aim, torch.full_like(aim, -1, dtype=slope.dtype))
+    if shares is not None:
+        terms, slope = terms * shares, slope.mul_(shares.unsqueeze(-1))
+    if slope.dtype != logits.dtype:
+        logits.copy_(slope)
+    return terms
 
 
 def _recomputed(states: Tensor, head: nn.Module, targets: Tensor, shares: Tensor | None, size: int) -> Tensor:

@@ -67,6 +67,25 @@ def cases() -> Iterator[tuple[str, float]]:
         relative_difference(lambda gate, up: functional.silu(gate) * up, ops.swiglu, spread),
     )
     yield from _convolutions()
+    yield from _cross_entropies()
+
+
+def _cross_entropies() -> Iterator[tuple[str, float]]:
+    for vocabulary in (50, 4096, 5000):
+        targets = (torch.arange(7) * 31) % vocabulary
+        for shares in (None, torch.linspace(0.2, 3, 7)):
+
+            def ours(rows: Tensor, aims: Tensor = targets, counts: Tensor | None = shares) -> Tensor:
+                slope = rows.detach().clone()
+                terms = ops.cross_entropy_(slope, aims, counts)
+                return terms + ((rows - rows.detach()) * slope).sum(-1)
+
+            def library(rows: Tensor, aims: Tensor = targets, counts: Tensor | None = shares) -> Tensor:
+                terms = functional.cross_entropy(rows, aims, reduction="none")
+                return terms if counts is None else terms * counts
+
+            name = f"cross entropy of {vocabulary}, weighed {shares is not None}"
+            yield name, relative_difference(library, ours, [3 * _normal(7, vocabulary)])
 
 
 def _convolutions() -> Iterator[tuple[str, float]]:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from dfktrain.config.model import AdapterConfig
 from dfktrain.data.collator import Collator
 from dfktrain.data.packing import Packer, conv_by_sequence, patch_fallbacks
-from dfktrain.engines import LoadedBase, _fused, adapt, fused_layers, trainable
+from dfktrain.engines import CROSS_ENTROPY, LoadedBase, _fused, adapt, fused_layers, trainable
 from dfktrain.engines._adapter_products import fused_products
 from dfktrain.losses.attach import score_answers
 from dfktrain.losses.kl_to_base import AdapterDisabledTeacher
@@ -52,6 +52,16 @@ def gated(x: Tensor, gate: Tensor, weight: Tensor, eps: float) -> Tensor:
     return normed(x, weight, eps, offset=0.0) * nn.functional.silu(gate)
 
 
+def cross_entropy_(logits: Tensor, targets: Tensor, shares: Tensor | None) -> Tensor:
+    wide = logits.detach().float().requires_grad_(True)
+    with torch.enable_grad():
+        terms = nn.functional.cross_entropy(wide, targets, reduction="none")
+        terms = terms if shares is None else terms * shares
+        (slope,) = torch.autograd.grad(terms.sum(), wide)
+    logits.copy_(slope)
+    return terms.detach()
+
+
 @pytest.fixture
 def kernels(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The kernels' functions in PyTorch, so that whole models run on a CPU in no time."""
@@ -61,6 +71,7 @@ def kernels(monkeypatch: pytest.MonkeyPatch) -> Any:
         ("gated_rms_norm", gated),
         ("swiglu", lambda gate, up: nn.functional.silu(gate) * up),
         ("causal_conv_silu", silu_conv),
+        ("cross_entropy_", cross_entropy_),
     ):
         setattr(module, name, function)
     monkeypatch.setitem(sys.modules, module.__name__, module)
@@ -104,7 +115,7 @@ def step(
     return loss.item(), gradient, found
 
 
-ALL = {"norms", "gated norms", "SwiGLU", "convolution", "adapter products"}
+ALL = {"norms", "gated norms", "SwiGLU", "convolution", "cross entropy", "adapter products"}
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -152,7 +163,7 @@ def test_after_the_context_the_model_is_as_before(
     with fused_layers(made, True):
         assert library.causal_conv1d_fn is not convolve
     again, same, _ = step(made, batch, fused=False)
-    assert library.causal_conv1d_fn is convolve
+    assert library.causal_conv1d_fn is convolve and not hasattr(made.get_base_model(), CROSS_ENTROPY)
     assert again == first and torch.equal(gradient, same)
 
 
@@ -164,6 +175,7 @@ def test_after_the_context_the_model_is_as_before(
         ("gated_rms_norm", "gated norms"),
         ("swiglu", "SwiGLU"),
         ("causal_conv_silu", "convolution"),
+        ("cross_entropy_", "cross entropy"),
     ],
 )
 def test_a_kernel_that_is_wrong_keeps_the_librarys_layer_and_says_why(
@@ -175,6 +187,8 @@ def test_a_kernel_that_is_wrong_keeps_the_librarys_layer_and_says_why(
         if wrong == "error":
             raise RuntimeError("no kernel image is available")
         out = right(x, *rest, **options)
+        if name == "cross_entropy_":  # its gradient is what it leaves in its input
+            x.mul_({"value": 1.0, "gradient": 0.9, "nan": float("nan")}[wrong])
         changed = out * {"value": 1.01, "gradient": 1.0, "nan": float("nan")}[wrong]
         return changed if wrong != "gradient" else out.detach() + 0.9 * (out - out.detach())
 
