@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from base64 import b64decode, b64encode
 
-MAX_BYTES = 1 << 29
+from dfkdata.common.files import MAX_BYTES
+
 _SCHEME = "data:"
 _SHOWN = 40
 

@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from dfkdata.common import data_uri
 from dfkdata.common.errors import DataError
+from dfkdata.common.files import open_regular
 
 ImageSource = str | Path | bytes | Any
 """A path, a `data:` URI, the bytes of a picture file, or a Pillow image."""
@@ -345,5 +346,5 @@ def _file(image: Any) -> BinaryIO:
     if not isinstance(image, str | Path):
         raise TypeError("a picture is a path, a data: URI, bytes or a Pillow image")
     if not data_uri.is_data_uri(str(image)):
-        return Path(image).open("rb")
+        return open_regular(Path(image))
     return io.BytesIO(data_uri.decode(str(image)))

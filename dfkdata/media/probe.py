@@ -20,10 +20,10 @@ from hashlib import sha256
 from typing import NamedTuple
 from zlib import crc32
 
+from dfkdata.common.files import MAX_BYTES
 from dfkdata.media.images import ImageTraits, UnreadableImageError, image_traits, opened
 from dfkdata.rows.record import RowError
 
-MAX_BYTES = 1 << 29
 MAX_ASPECT = 200
 """Largest ratio of an image's sides that the image processors of Qwen models take."""
 

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from dfkdata.common import data_uri
 from dfkdata.common.errors import ConfigError, DataError, DfkError, missing_package
+from dfkdata.common.files import open_regular
 from dfkdata.common.hashing import file_sha256
 from dfkdata.rows.messages import load_rows
 
@@ -191,9 +192,22 @@ def _picture(image: Any, how: _How) -> str | dict[str, Any]:
     if not how.embed:
         return path
     try:
-        return {"bytes": Path(path).read_bytes(), "path": Path(path).name}
+        with open_regular(Path(path)) as file:
+            content = file.read()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    _check_picture(content, path)
+    return {"bytes": content, "path": Path(path).name}
+
+
+def _check_picture(content: bytes, path: str) -> None:
+    """Raise `DataError` for a file that is no picture: what a row names must not carry other files along."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        Image.open(io.BytesIO(content)).close()
+    except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise DataError(f"{path}: is no picture that can be read ({error})") from error
 
 
 def _saved(image: Any) -> bytes:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from dfkdata.common import data_uri
 from dfkdata.common.errors import ConfigError, DataError
+from dfkdata.common.files import open_regular
 from dfkdata.media.images import image_traits, png_bytes
 from dfkdata.rows.reasoning import KEY as REASONING
 from dfkdata.rows.reasoning import holds_reasoning, split_reasoning
@@ -232,7 +233,8 @@ def file_uri(path: Path) -> str:
     """Return the file's own bytes as a data URI. Raises `DataError` that names a file which cannot be
     read."""
     try:
-        data = path.read_bytes()
+        with open_regular(path) as file:
+            data = file.read()
     except OSError as error:
         raise DataError(f"image {path}: cannot be read ({error.strerror})") from error
     kind = mimetypes.guess_type(path.name)[0] or "image/png"
