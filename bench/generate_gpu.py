@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import continuous_gpu
 import gpu_workload
 import pieces
 import train_gpu
@@ -41,10 +42,14 @@ WHAT = {
     "A4": "model.generate, batch 4, data order",
     "B": "model.generate, batch 64, sorted by length",
     "C": "transformers' continuous batching, rows of text",
-    "D": "dfkeval, backend transformers",
+    "D": "dfkeval, static batching",
+    "E": "dfkeval, continuous batching",
     "step": "model.generate, decode steps alone",
+    "Estep": "continuous batching, decode steps alone",
+    "Echeck": "continuous batching, its numbers",
 }
-SECONDS = {"A1": 50, "A4": 60, "B": 110, "C": 60, "D": 140, "step": 70}
+SECONDS = {"A1": 50, "A4": 60, "B": 110, "C": 60, "D": 140, "step": 70,
+           "E": 150, "Estep": 170, "Echeck": 100}  # fmt: skip
 
 
 class Bench:
@@ -173,11 +178,11 @@ def plain(bench: Bench, size: int, by_length: bool = False) -> dict[str, Any]:
 
 
 def present(bench: Bench) -> dict[str, Any]:
-    """This package's backend with its defaults."""
+    """This package's backend with static batching, otherwise its defaults."""
     from dfkeval import backends
     from dfkeval.backends import transformers as member
 
-    backend = backends.start(member.Config(model=bench.base))
+    backend = backends.start(member.Config(model=bench.base, batching="static"))
     known = {each["id"]: each for each in bench.requests}
     asked = [
         backends.Request(
@@ -258,6 +263,9 @@ RUN: dict[str, Callable[[Bench], dict[str, Any]]] = {
     "B": functools.partial(plain, size=64, by_length=True),
     "C": continuous,
     "D": present,
+    "E": continuous_gpu.answers,
+    "Estep": continuous_gpu.steps,
+    "Echeck": continuous_gpu.check,
     "step": steps,
 }
 
@@ -268,7 +276,7 @@ def plan(tiny: bool, requests: int) -> list[Piece]:
     made = [Piece(name, shape[2:], 150) for name in ("card", "prepare")]
     made += [
         Piece(f"generate-{name}", shape, SECONDS[name], "generate")
-        for name in ("A4", "B", "D", "step", "A1", "C")
+        for name in ("E", "Estep", "Echeck", "A4", "B", "D", "step", "A1", "C")
     ]
     made.append(Piece("generate-V", shape, 300, "generate", skip=_no_vllm()))
     return made
@@ -294,7 +302,7 @@ def table(work: Path) -> str:
     lines.append("|---" * 10 + "|")
     for name, what in WHAT.items():
         one = found.get(f"generate-{name}", {})
-        if not one or name == "step":
+        if not one or name in ("step", "Estep", "Echeck"):
             continue
         note = [one[key] for key in ("failed", "note") if key in one]
         note += [f"{one['wrong_length']} of another length"] if one.get("wrong_length") else []
@@ -305,15 +313,23 @@ def table(work: Path) -> str:
         lines.append(f"| {name} {what} | " + " | ".join(numbers) + f" | {'; '.join(note)} |")
     if "generate-V" in found:
         lines.append(f"| V vLLM {'| - ' * 8}| {found['generate-V'].get('failed')} |")
-    for rows, one in found.get("generate-step", {}).get("steps", {}).items():
-        bound, took = one["bound_ms"], one["step_ms"]
-        share = f"{100 * bound / took:.0f} %" if bound and took else "-"
-        lines.append(f"\ndecode step, {rows} rows: {took} ms; memory-bound limit {bound} ms ({share})")
+    for piece in ("step", "Estep"):
+        for rows, one in found.get(f"generate-{piece}", {}).get("steps", {}).items():
+            bound, took = one["bound_ms"], one["step_ms"]
+            share = f"{100 * bound / took:.0f} %" if bound and took else "-"
+            lines.append(f"\n{WHAT[piece]}, {rows} rows: {took} ms; memory-bound limit {bound} ms ({share})")
+            for name, (calls, ms) in one.get("kernels", {}).items():
+                lines.append(f"    {ms:8.2f} ms {calls:6} x {name}")
+    for piece, names in (("Estep", ("prefill", "tiles")), ("Echeck", ("texts", "logits"))):
+        one = found.get(f"generate-{piece}", {})
+        lines += [f"\n{WHAT[piece]}, {name}: {json.dumps(one[name])}" for name in names if name in one]
     return "\n".join(lines)
 
 
 def work(options: argparse.Namespace) -> None:
     """Be one piece."""
+    if options.piece == "generate-Echeck":
+        sys.modules["fla"] = None  # type: ignore[assignment]  # its tuning for a small model takes too long
     if options.piece in ("card", "prepare"):
         {"card": train_gpu.card, "prepare": train_gpu.prepare}[options.piece](options)
         return

@@ -1,9 +1,10 @@
 """Run a vision-language model through transformers, on a GPU or a CPU.
 
-How it works: prompts are rendered and measured first, sorted by length and cut into batches under a token
-budget, so that little is padded. The next batch is prepared (images decoded by several workers, resized)
-while the model works on this one. A batch that does not fit into memory is halved, later batches are made
-smaller, and the run goes on.
+How it works: prompts are rendered and measured first. Models of the Qwen3.5 family answer by continuous
+batching (`_continuous`). For others, and for rows with videos, prompts are sorted by length and cut into
+batches under a token budget, so that little is padded; the next batch is prepared (images decoded by several
+workers, resized) while the model works on this one. A batch that does not fit into memory is halved, later
+batches are made smaller, and the run goes on.
 
 Guarantees:
 - An answer does not depend on its neighbours (equal texts in fp32), drawn answers included, because batches
@@ -13,7 +14,7 @@ Guarantees:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +23,9 @@ from typing import Any, Literal
 from pydantic import Field
 
 from dfkdata.common import config
-from dfkdata.common.errors import DataError
+from dfkdata.common.errors import ConfigError, DataError
+from dfkeval.backends._continuous.engine import Engine
+from dfkeval.backends._continuous.weights import compute_type, refusal
 from dfkeval.backends._contract import Backend, Capabilities
 from dfkeval.backends._local.generate import Batch, Generator
 from dfkeval.backends._local.label_probabilities import with_label_probs
@@ -30,6 +33,7 @@ from dfkeval.backends._local.likelihood import likelihoods
 from dfkeval.backends._local.prompts import (
     RenderedPrompt,
     decoded_sha256,
+    draw_key,
     failed,
     measured,
     open_images,
@@ -45,6 +49,7 @@ from dfkeval.parsing.reasoning import GAP
 from dfkeval.parsing.tags import THINK_CLOSE
 from dfkeval.types import Completion, Constraint, GoldAnswer, Likelihood, Request, Sampling
 
+Batching = Literal["auto", "continuous", "static"]
 CAPABILITIES = Capabilities(
     constrained=True, likelihoods=True, cacheable=True, videos=True, scales_images=True
 )
@@ -60,9 +65,13 @@ class Config(config.Config):
         device: "auto", "cpu", "cuda", or a card such as "cuda:1".
         max_pixels: Largest image area in pixels; None takes the adapter's `dfk.json`, else the processor's
             own.
-        batch_tokens: Prompt and answer tokens of one batch, padding included.
-        batch_size: Rows of one batch at most.
+        batch_tokens: Prompt and answer tokens of one batch, padding included; with continuous batching, prompt
+            tokens of one prefill.
+        batch_size: Rows of one batch, or answers under way, at most.
         workers: Threads that decode images.
+        batching: "continuous" lets a new row in as soon as another has ended, and computes a step for all of
+            them at once; "static" asks `model.generate` batch by batch. "auto" is continuous for the models
+            that it takes. Rows with videos are always asked batch by batch.
     """
 
     kind: Literal["transformers"] = "transformers"
@@ -74,6 +83,7 @@ class Config(config.Config):
     batch_tokens: int = Field(default=32_768, ge=1)
     batch_size: int = Field(default=64, ge=1)
     workers: int = Field(default=4, ge=1)
+    batching: Batching = "auto"
 
 
 def check(config: Config, sampling: Sampling, constraint: Constraint | None) -> None:
@@ -98,8 +108,9 @@ def start(config: Config) -> Backend:
         max_pixels=config.max_pixels,
     )
     engine = Transformers(
-        loaded, batch_tokens=config.batch_tokens, batch_size=config.batch_size, workers=config.workers
-    )
+        loaded, batch_tokens=config.batch_tokens, batch_size=config.batch_size, workers=config.workers,
+        batching=config.batching,
+    )  # fmt: skip
     engine.identity = AnswerIdentity.of(engine.info)
     return engine
 
@@ -121,11 +132,19 @@ class Transformers:
         batch_tokens: int = 32_768,
         batch_size: int = 64,
         workers: int = 4,
+        batching: Batching = "auto",
     ) -> None:
         self.model, self.processor = loaded.model, loaded.processor
         self.capabilities = replace(CAPABILITIES, videos=video.video_fault(self.processor) is None)
         self.batch_tokens, self.batch_size, self.workers = batch_tokens, batch_size, workers
-        self.info: dict[str, Any] = {"kind": "transformers", **loaded.info}
+        self.refusal = refusal(self.model) if batching != "static" else "it was asked for"
+        if batching == "continuous" and self.refusal is not None:
+            raise ConfigError(f"backend.batching: continuous batching: {self.refusal}; choose auto or static")
+        way = "continuous" if self.refusal is None else "static"
+        self.info: dict[str, Any] = {"kind": "transformers", **loaded.info, "batching": way}
+        if batching == "auto" and self.refusal is not None:
+            self.info["static_because"] = self.refusal
+        self.engine: Engine | None = None
         self.identity: AnswerIdentity | None = None
         self.generator = Generator(self.model, self.processor)
 
@@ -134,6 +153,37 @@ class Transformers:
         prompts, failures = measured(self.processor, requests, sampling, videos=True)
         self.generator.compile(prompts)
         yield from failures
+        others = [each for each in prompts if each.request.videos or self.refusal is not None]
+        if self.refusal is None:
+            yield from self._continuous([each for each in prompts if not each.request.videos], sampling)
+        yield from self._static(others, sampling)
+
+    def _continuous(self, prompts: Sequence[RenderedPrompt], sampling: Sampling) -> Iterator[Completion]:
+        """Yield the completions of rows that come and leave one by one."""
+        if self.engine is None:
+            self.engine = Engine(
+                self.model, self.generator, dtype=compute_type(self.model), workers=self.workers
+            )
+        known = {prompt.request.id: prompt for prompt in prompts}
+        scored: list[Completion] = []
+        for made in self.engine.answer(prompts, sampling, self.batch_size, self.batch_tokens):
+            if known[made.id].request.slot is None:
+                yield made
+                continue
+            scored.append(made)
+            if len(scored) == self.batch_size:
+                yield from self._with_label_probs(scored, known)
+                scored = []
+        yield from self._with_label_probs(scored, known)
+
+    def _with_label_probs(
+        self, completions: Sequence[Completion], prompts: Mapping[str, RenderedPrompt]
+    ) -> Iterator[Completion]:
+        asked = [(prompts[each.id].request, _answered_from(prompts[each.id], each)) for each in completions]
+        return with_label_probs(completions, asked, self.model, self.processor, self.batch_tokens)
+
+    def _static(self, prompts: Sequence[RenderedPrompt], sampling: Sampling) -> Iterator[Completion]:
+        """Yield the completions of `model.generate`, batch by batch."""
         batches = self._batches(prompts, sampling.limit)
         with ThreadPoolExecutor(max_workers=1) as ahead, ThreadPoolExecutor(self.workers) as decoders:
             coming = (ahead.submit(self._prepare, each, sampling, decoders) for each in batches)
@@ -158,7 +208,7 @@ class Transformers:
 
     def close(self) -> None:
         """Drop the model."""
-        self.model = None
+        self.model = self.engine = None
         self.generator = Generator(None, self.processor)
 
     def _batches(self, prompts: Sequence[RenderedPrompt], new_tokens: int) -> Iterator[list[RenderedPrompt]]:
@@ -213,7 +263,7 @@ class Transformers:
         no id."""
         videos = prompt.request.videos
         shown = "".join(video_sha256(self.processor, videos)) if videos else ""
-        return f"{sampling.seed}\n{prompt.request.draw_index}\n{decoded_sha256(images)}{shown}\n{prompt.text}"
+        return draw_key(prompt, f"{decoded_sha256(images)}{shown}", sampling)
 
     def _answer(self, batch: Batch, sampling: Sampling, decoders: Executor) -> Iterator[Completion]:
         yield from batch.failures
@@ -221,11 +271,7 @@ class Transformers:
             return
         made = self._attempt(batch, sampling)
         if isinstance(made, list):
-            requests = [
-                (prompt.request, _answered_from(prompt, completion))
-                for prompt, completion in zip(batch.prompts, made, strict=True)
-            ]
-            yield from with_label_probs(made, requests, self.model, self.processor, self.batch_tokens)
+            yield from self._with_label_probs(made, {each.request.id: each for each in batch.prompts})
             return
         if len(batch.prompts) == 1:
             prompt = batch.prompts[0]

@@ -28,6 +28,7 @@ from dfkeval.backends._contract import Backend, Capabilities
 from dfkeval.backends._local.prompts import (
     RenderedPrompt,
     decoded_sha256,
+    draw_key,
     failed,
     fitted_size,
     measured,
@@ -198,7 +199,7 @@ class VLLM:
 
 def _seed(prompt: RenderedPrompt, images: str, sampling: Sampling) -> int:
     """Return 31 bits that depend on the seed, the number of the draw, and the question."""
-    key = f"{sampling.seed}\n{prompt.request.draw_index}\n{images}\n{prompt.text}"
+    key = draw_key(prompt, images, sampling)
     return int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "big") >> 1
 
 

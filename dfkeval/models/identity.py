@@ -10,7 +10,7 @@ from typing import Any, Final
 NOT_DECIDING: Final = frozenset(
     {
         "adapter", "adapter_effect", "batch_tokens_after_out_of_memory", "completions", "data_parallel",
-        "servers", "shapes_sha256", "source", "tensor_parallel",
+        "servers", "shapes_sha256", "source", "static_because", "tensor_parallel",
     }
 )  # fmt: skip
 
@@ -54,6 +54,7 @@ class AnswerIdentity:
     attention: str | None = None
     kernels: Any = None
     image_backend: str | None = None
+    batching: str | None = None
     torch: str | None = None
     transformers: str | None = None
     device: str | None = None
@@ -77,6 +78,8 @@ class AnswerIdentity:
         if self.server is not None:
             return self._facts(_SERVER_CACHE)
         facts = self._facts(_CACHE) | {"device": str(self.device).partition(":")[0]}
+        if self.batching is not None:  # joined products round otherwise in 16 bits
+            facts["batching"] = self.batching
         options = {"engine_args": self.engine_args} if self.engine_args else {}
         return facts if self.vllm is None else facts | {"vllm": self.vllm} | options
 

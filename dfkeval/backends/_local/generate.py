@@ -19,7 +19,7 @@ from dfkeval.backends._local.logits import Draw, FirstToken, Thinking
 from dfkeval.backends._local.prompts import RenderedPrompt, opens_think
 from dfkeval.parsing import reasoning
 from dfkeval.parsing.tags import THINK_CLOSE
-from dfkeval.types import Completion, Sampling
+from dfkeval.types import Completion, Constraint, Sampling
 
 
 @dataclass
@@ -79,7 +79,9 @@ class Generator:
         counts = batch.inputs["attention_mask"].sum(dim=1).tolist()
         cut = thinking.cut if thinking else [False] * len(new)
         return [
-            self._completion(prompt, ids, int(count), sampling, (seconds, clock.seconds), was_cut)
+            self.completion(
+                prompt, prompt.request.id, ids, int(count), sampling, (seconds, clock.seconds), was_cut
+            )
             for prompt, ids, count, was_cut in zip(batch.prompts, new, counts, cut, strict=True)
         ]
 
@@ -92,7 +94,7 @@ class Generator:
         return GenerationConfig(
             max_new_tokens=sampling.limit + (len(thinking.closer) if thinking else 0),
             repetition_penalty=sampling.repetition_penalty,
-            eos_token_id=self._stop_ids(sampling),
+            eos_token_id=self.stop_ids(sampling),
             pad_token_id=pad,
             use_cache=True,
             do_sample=False,
@@ -110,8 +112,7 @@ class Generator:
         """Return the processor that keeps a budget of reasoning; None without one."""
         if sampling.thinking_budget is None:
             return None
-        closer = self._ids("\n" + THINK_CLOSE + reasoning.GAP)
-        return Thinking(len(batch.prompts), sampling.thinking_budget, closer, self._think_end())
+        return Thinking(len(batch.prompts), sampling.thinking_budget, self.closer(), self.think_end())
 
     def _constrained(self, batch: Batch, sampling: Sampling) -> list[Constrained]:
         """Return the grammar of a batch that has one."""
@@ -126,22 +127,37 @@ class Generator:
             Constrained(
                 self._compiler,
                 compiled,
-                self._stop_ids(sampling),
-                think_end=self._think_end() if opens else None,
-                gap=self._ids(reasoning.GAP),
+                self.stop_ids(sampling),
+                think_end=self.think_end() if opens else None,
+                gap=self.gap(),
             )
         ]
 
-    def _think_end(self) -> int:
+    def matcher(self, constraint: Constraint | None) -> Any:
+        """Return a fresh matcher of a constraint that `compile` has seen; None for a free answer."""
+        if constraint is None or self._compiler is None:
+            return None
+        return self._compiler.matcher(constraint)
+
+    def closer(self) -> list[int]:
+        """Return the tokens that close a think block."""
+        return self.token_ids("\n" + THINK_CLOSE + reasoning.GAP)
+
+    def gap(self) -> list[int]:
+        """Return the tokens between a closed think block and the answer."""
+        return self.token_ids(reasoning.GAP)
+
+    def think_end(self) -> int:
         """Return the id of the closing tag. Raises `ConfigError` if the tokenizer has no token for it."""
-        ids = self._ids(THINK_CLOSE)
+        ids = self.token_ids(THINK_CLOSE)
         if len(ids) != 1:
             raise ConfigError(
                 f"thinking: {THINK_CLOSE} is not a single token of this model, so no budget can be kept"
             )
         return ids[0]
 
-    def _ids(self, text: str) -> list[int]:
+    def token_ids(self, text: str) -> list[int]:
+        """Return the tokens of a text."""
         ids: list[int] = self.processor.tokenizer.encode(text, add_special_tokens=False)
         return ids
 
@@ -164,9 +180,9 @@ class Generator:
             for net, settings in zip(holders, own, strict=True):
                 net.generation_config = settings
 
-    def _stop_ids(self, sampling: Sampling) -> list[int]:
+    def stop_ids(self, sampling: Sampling) -> list[int]:
         """Return the end-of-turn tokens, and stop strings that are one token."""
-        single = [self._ids(stop) for stop in sampling.stop]
+        single = [self.token_ids(stop) for stop in sampling.stop]
         return sorted({*self._turn_ends(), *(ids[0] for ids in single if len(ids) == 1)})
 
     def _turn_ends(self) -> list[int]:
@@ -175,9 +191,10 @@ class Generator:
         ends = {self.processor.tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])}
         return sorted(ends - {None})
 
-    def _completion(
+    def completion(
         self,
         prompt: RenderedPrompt,
+        request_id: str,
         ids: list[int],
         count: int,
         sampling: Sampling,
@@ -186,10 +203,17 @@ class Generator:
     ) -> Completion:
         """Return the row's text up to its stop token (left out) or stop string (kept), its reasoning apart.
 
-        `count` is the number of tokens of the prompt, `seconds` those of the batch and until its first
-        token."""
+        Args:
+            prompt: The prompt.
+            request_id: The request that is answered.
+            ids: The tokens of the answer, and what may have been written behind its end.
+            count: Tokens of the prompt.
+            sampling: How text was drawn.
+            seconds: Of the batch or the row, and until its first token.
+            cut: Whether its think block was closed for the model.
+        """
         tokenizer = self.processor.tokenizer
-        stops = set(self._stop_ids(sampling))
+        stops = set(self.stop_ids(sampling))
         end = next((at for at, token in enumerate(ids) if token in stops), None)
         answer = _unpadded(ids, tokenizer.pad_token_id) if end is None else ids[: end + 1]
         text = tokenizer.decode(
@@ -199,7 +223,7 @@ class Generator:
         text = text if thought is None else thought.answer
         stop = min((text.find(each) + len(each) for each in sampling.stop if each in text), default=None)
         return Completion(
-            id=prompt.request.id,
+            id=request_id,
             text=text if stop is None else text[:stop],
             finish_reason="length" if end is None and stop is None else "stop",
             n_prompt_tokens=count,
@@ -215,7 +239,7 @@ class Generator:
         """Return the ids without a last end-of-turn token; the token of a stop string stays."""
         tokenizer = self.processor.tokenizer
         stop_ends = {tokenizer.encode(stop, add_special_tokens=False)[-1] for stop in sampling.stop}
-        return ids[:-1] if ids and ids[-1] in set(self._stop_ids(sampling)) - stop_ends else ids
+        return ids[:-1] if ids and ids[-1] in set(self.stop_ids(sampling)) - stop_ends else ids
 
 
 def _listed(processors: Sequence[Any]) -> Any:

@@ -43,6 +43,10 @@ class Compiler:
                 raise ConfigError(f"the {constraint.kind} cannot be compiled: {reason}") from error
         return self.known[constraint]
 
+    def matcher(self, constraint: Constraint) -> Any:
+        """Return a matcher at the beginning of an answer."""
+        return self.library.GrammarMatcher(self.compiled(constraint))
+
     def _compile(self, constraint: Constraint) -> Any:
         match constraint.kind:
             case "structural_tag":

@@ -11,11 +11,11 @@ Guarantees:
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Sequence
 from typing import Any
 
+from dfkeval.backends._local.noise import gumbel, words_of
 from dfkeval.types import Sampling
 
 Step = Any  # (ids (B, T), logits (B, V)) -> logits (B, V)
@@ -88,38 +88,29 @@ class Draw:
     def __init__(self, sampling: Sampling, keys: Sequence[str], device: Any) -> None:
         import torch
 
-        self.warpers = _warpers(sampling)
-        self.noise = [torch.Generator(device=device) for _ in keys]
-        for generator, key in zip(self.noise, keys, strict=True):
-            generator.manual_seed(_seed(key))
+        self.warpers = warpers(sampling)
+        self.words = torch.tensor(words_of(keys), dtype=torch.int32, device=device)
+        self.steps = torch.zeros(len(keys), dtype=torch.int32, device=device)
 
     def __call__(self, ids: Any, logits: Any) -> Any:
-        import torch
-
         for warper in self.warpers:
             logits = warper(ids, logits)
-        for row, generator in enumerate(self.noise):
-            drawn = torch.empty(logits.shape[1], device=logits.device, dtype=torch.float32)
-            drawn.exponential_(generator=generator).clamp_(min=torch.finfo(torch.float32).tiny)
-            logits[row] -= drawn.log_()
+        logits = logits + gumbel(self.words, self.steps, logits.shape[1])
+        self.steps += 1
         return logits
 
 
-def _warpers(sampling: Sampling) -> list[Step]:
+def warpers(sampling: Sampling) -> list[Step]:
+    """Return the library's filters for these settings, in its order."""
     from transformers.generation import logits_process as library
 
-    warpers: list[Step] = []
+    filters: list[Step] = []
     if sampling.temperature != 1.0:
-        warpers.append(library.TemperatureLogitsWarper(sampling.temperature))
+        filters.append(library.TemperatureLogitsWarper(sampling.temperature))
     if sampling.top_k:
-        warpers.append(library.TopKLogitsWarper(sampling.top_k))
+        filters.append(library.TopKLogitsWarper(sampling.top_k))
     if sampling.top_p < 1.0:
-        warpers.append(library.TopPLogitsWarper(sampling.top_p))
+        filters.append(library.TopPLogitsWarper(sampling.top_p))
     if sampling.min_p:
-        warpers.append(library.MinPLogitsWarper(sampling.min_p))
-    return warpers
-
-
-def _seed(key: str) -> int:
-    """Return 63 bits of a hash, as a generator takes them."""
-    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") >> 1
+        filters.append(library.MinPLogitsWarper(sampling.min_p))
+    return filters

@@ -30,11 +30,13 @@ class RenderedPrompt:
         request: The request.
         text: Its rendered prompt, with one placeholder for each image.
         tokens: Tokens of the prompt at most, images included.
+        ids: Tokens of the text, one for each image.
     """
 
     request: Request
     text: str
     tokens: int
+    ids: tuple[int, ...] = ()
 
 
 def render(processor: Any, request: Request, sampling: Sampling, *, videos: bool = False) -> str:
@@ -70,11 +72,12 @@ def measured(
     for request in requests:
         try:
             text = render(processor, request, sampling, videos=videos)
-            tokens = len(processor.tokenizer(text)["input_ids"]) + _image_tokens(processor, request)
+            ids = tuple(processor.tokenizer(text)["input_ids"])
+            tokens = len(ids) + _image_tokens(processor, request)
         except DataError as error:
             failures.append(failed(request, str(error)))
             continue
-        prompts.append(RenderedPrompt(request, text, tokens))
+        prompts.append(RenderedPrompt(request, text, tokens, ids))
     return sorted(prompts, key=lambda prompt: -prompt.tokens), failures
 
 
@@ -133,6 +136,12 @@ def decoded_sha256(images: Sequence[Any]) -> str:
         digest.update(f"{image.size}".encode())
         digest.update(image.tobytes())
     return digest.hexdigest()
+
+
+def draw_key(prompt: RenderedPrompt, images: str, sampling: Sampling) -> str:
+    """Return what a row's draws depend on: seed, number of the draw, and the question with the hash of its
+    images; no neighbour and no id."""
+    return f"{sampling.seed}\n{prompt.request.draw_index}\n{images}\n{prompt.text}"
 
 
 def fitted_size(processor: Any, image: Any) -> tuple[int, int]:

@@ -62,9 +62,9 @@ def asked(index: int, image: Path | None = None, words: int | None = None) -> Re
 
 
 def answers(
-    loaded: loader.Loaded, requests: list[Request], sampling: Sampling = SHORT, **limits: int
+    loaded: loader.Loaded, requests: list[Request], sampling: Sampling = SHORT, **how: Any
 ) -> dict[str, Completion]:
-    found = list(Transformers(loaded, **limits).generate(requests, sampling))
+    found = list(Transformers(loaded, **how).generate(requests, sampling))
     assert len(found) == len(requests)
     return {completion.id: completion for completion in found}
 
@@ -111,7 +111,7 @@ def test_a_batch_that_does_not_fit_into_memory_is_halved_and_answers_stay_the_sa
         return generate(**inputs)
 
     monkeypatch.setattr(tiny.model, "generate", small_memory)
-    got = answers(tiny, requests[:8], batch_size=8)
+    got = answers(tiny, requests[:8], batch_size=8, batching="static")
     assert sizes == [8, 4, 2, 2, 4, 2, 2]
     assert texts(got) == {name: value for name, value in texts(in_eights).items() if name in got}
 
@@ -131,7 +131,7 @@ def test_batches_after_one_that_did_not_fit_are_smaller(
         return generate(**inputs)
 
     monkeypatch.setattr(tiny.model, "generate", small_memory)
-    backend = Transformers(tiny, batch_size=8)
+    backend = Transformers(tiny, batch_size=8, batching="static")
     got = {each.id: each for each in backend.generate([asked(index, words=5) for index in range(40)], SHORT)}
     assert len(got) == 40 and {each.finish_reason for each in got.values()} <= {"stop", "length"}
     assert sizes.count(8) <= 2  # the one that failed, and the one that was prepared meanwhile
@@ -145,7 +145,7 @@ def test_one_prompt_that_does_not_fit_into_memory_is_a_failed_request(
         raise torch.OutOfMemoryError("too large")
 
     monkeypatch.setattr(tiny.model, "generate", no_memory)
-    for completion in answers(tiny, requests[:3]).values():
+    for completion in answers(tiny, requests[:3], batching="static").values():
         assert (completion.text, completion.finish_reason) == ("", "error")
         assert "out of memory" in (completion.error or "")
 
@@ -172,10 +172,10 @@ def test_a_stop_string_of_one_token_is_kept_and_the_end_of_turn_token_is_not(tin
     end, close = tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("</tool_call>")
     word, pad = tokenizer.encode("kata"), tokenizer.pad_token_id
     closing = Sampling(stop=("</tool_call>",))
-    called = generator._completion(prompt, [*word, close, pad, pad], 5, closing, (0.1, None))
+    called = generator.completion(prompt, "r1", [*word, close, pad, pad], 5, closing, (0.1, None))
     assert (called.text, called.finish_reason) == ("kata</tool_call>", "stop")
     assert called.n_output_tokens == len(word) + 1
-    ended = generator._completion(prompt, [*word, end, pad, pad], 5, closing, (0.1, None))
+    ended = generator.completion(prompt, "r1", [*word, end, pad, pad], 5, closing, (0.1, None))
     assert (ended.text, ended.finish_reason, ended.n_output_tokens) == ("kata", "stop", len(word) + 1)
 
 

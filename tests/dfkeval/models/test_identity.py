@@ -16,7 +16,7 @@ INFO: dict[str, Any] = {
     "kind": "transformers", "model": "m", "revision": "r", "weights_sha256": "w", "adapter_sha256": "a",
     "template_sha256": "t", "pixels": {"shortest_edge": 1}, "dtype": "float32", "attention": "sdpa",
     "kernels": {"f": "torch"}, "image_backend": "fast", "torch": "2", "transformers": "5", "device": "cuda:0",
-    "vllm": "1",
+    "vllm": "1", "batching": "continuous",
 }  # fmt: skip
 
 
@@ -24,7 +24,8 @@ def test_every_fact_of_an_identity_decides_something() -> None:
     facts = {each.name for each in fields(AnswerIdentity)} - {"settings"}
     assert facts == {*INFO, "server", "engine_args"}
     used = {*identity._CACHE, *identity._SERVER_CACHE, *identity._RESUME, *identity._COMPARE}
-    assert facts - used == {"device", "vllm", "engine_args"}  # of the cache, by a rule of their own
+    by_own_rule = {"batching", "device", "vllm", "engine_args"}
+    assert facts - used == by_own_rule
 
 
 @pytest.mark.parametrize("name", sorted(INFO.keys() - {"kind", "model", "pixels"}))

@@ -1,0 +1,1 @@
+"""Continuous batching for the Qwen3.5 family: slots with static caches, packed prefill, one decode step."""

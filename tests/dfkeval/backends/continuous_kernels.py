@@ -1,0 +1,85 @@
+"""Print how far the Triton kernels are from their reference; run with TRITON_INTERPRET=1 in a process of its
+own, because Triton reads it when it is imported."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import torch
+
+from dfkeval.backends._continuous import kernels, reference
+from dfkeval.backends._continuous.weights import AttentionLayer, DeltaLayer, Mlp, Sizes
+
+SIZES = Sizes(
+    hidden=24, vocab=64, query_heads=6, kv_heads=2, head_dim=32, rotary=16, key_heads=2, value_heads=4,
+    key_dim=16, value_dim=32, taps=4, eps=1e-6,
+)  # fmt: skip
+SLOTS = 4
+
+
+def apart(left: torch.Tensor, right: torch.Tensor) -> float:
+    """Return the largest difference."""
+    return float((left - right).abs().max())
+
+
+def main() -> None:
+    """Compare each operation on random numbers; two of three slots are used, and one row is nobody's."""
+    torch.manual_seed(0)
+    rows, some = torch.tensor([2, 0, SLOTS]), torch.tensor([2, 0])
+    nothing = Mlp(torch.ones(1), torch.ones(1), torch.ones(1))
+    found = {}
+
+    x, more = torch.randn(3, 24), torch.randn(3, 24)
+    twin = x.clone()
+    normed = kernels.add_norm(twin, more, torch.rand(24), 1e-6)
+    torch.manual_seed(0)
+    torch.randn(3, 24), torch.randn(3, 24)
+    found["norm"] = apart(normed, reference.add_norm(x, more, torch.rand(24), 1e-6)) + apart(x, twin)
+    both = torch.randn(3, 2 * 40)
+    found["silu"] = apart(kernels.silu_mul(both), reference.silu_mul(both))
+    out, gate, weight = torch.randn(3, 4, 32), torch.randn(3, 4 * 32), torch.rand(32)
+    found["gate"] = apart(
+        kernels.gated_norm(out, gate, weight, 1e-6), reference.gated_norm(out, gate, weight, 1e-6)
+    )
+
+    kernel, window = torch.randn(4, SIZES.channels), torch.randn(SLOTS + 1, 3, SIZES.channels)
+    wide = torch.randn(3, SIZES.channels + 8)[:, : SIZES.channels]
+    mine, theirs = window.clone(), window.clone()
+    convolved = kernels.conv_step(wide, mine, rows, kernel)[:2]
+    found["convolution"] = apart(convolved, reference.conv_step(wide[:2], theirs, some, kernel))
+    found["windows"] = apart(mine[:SLOTS], theirs[:SLOTS])
+
+    layer = DeltaLayer(
+        norm=nothing.norm, into=nothing.norm, kernel=kernel, decay=-torch.rand(4), bias=torch.randn(4),
+        gate_norm=torch.rand(32), out=nothing.norm, mlp=nothing,
+    )  # fmt: skip
+    mixed, state = torch.randn(3, SIZES.channels), torch.randn(SLOTS + 1, 4, 16, 32)
+    gates = (torch.randn(3, 4 * 32), torch.randn(3, 4), torch.randn(3, 4))
+    few = tuple(each[:2] for each in gates)
+    for tile in ((32, 4), (16, 1)):
+        kernels.TILE = tile
+        mine, theirs = state.clone(), state.clone()
+        ours = kernels.delta_step(mixed, gates, mine, rows, layer, SIZES)[:2]
+        found[f"rule {tile}"] = apart(ours, reference.delta_step(mixed[:2], few, theirs, some, layer, SIZES))
+        found[f"states {tile}"] = apart(mine[:SLOTS], theirs[:SLOTS])
+
+    attention = AttentionLayer(
+        norm=nothing.norm, into=nothing.norm, query_norm=torch.rand(32), key_norm=torch.rand(32),
+        out=nothing.norm, mlp=nothing,
+    )  # fmt: skip
+    capacity = 2 * kernels.PIECE
+    caches = [torch.randn(SLOTS + 1, 2, capacity, 32) for _ in range(2)]
+    twins = [each.clone() for each in caches]
+    lengths, shifts = torch.tensor([3, 0, kernels.PIECE + 5, 0, 0]), torch.tensor([7, 0, -9, 0, 0])
+    joined = torch.randn(3, (2 * 6 + 2 * 2) * 32)
+    rest = ((lengths, shifts), torch.rand(8), attention, SIZES)
+    ours = kernels.attention_step(joined, (caches[0], caches[1]), rows, *rest)[:2]
+    theirs = reference.attention_step(joined[:2], (twins[0], twins[1]), some, *rest)
+    found["attention"] = apart(ours, theirs)
+    found["keys"] = sum(apart(a[:SLOTS], b[:SLOTS]) for a, b in zip(caches, twins, strict=True))
+    json.dump(found, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()
