@@ -35,6 +35,7 @@ from dfkeval.backends._contract import Backend, Capabilities
 from dfkeval.backends._openai import errors, protocol
 from dfkeval.backends._openai import response as _answer
 from dfkeval.backends._openai import stream as _stream
+from dfkeval.backends._openai.adapter_probe import AdapterProbe, ProbeSettings, parent_of
 from dfkeval.backends._openai.protocol import Dialect, body, completion, label_probs
 from dfkeval.backends._openai.retry import RequestFailed, Retry, Servers, spent, wait_of
 from dfkeval.backends._openai.stream import Reply
@@ -65,6 +66,7 @@ class Config(config.Config):
             greedy request if that is needed.
         stream: Whether answers are streamed, which shows the time to the first token; the answers are the
             same.
+        probe: How the effect of the servers' adapter is shown: the first rows are asked of its base too.
     """
 
     kind: Literal["openai"] = "openai"
@@ -78,6 +80,7 @@ class Config(config.Config):
     revision: str | None = None
     tool_parsing: Literal["off", "compare"] = "off"
     stream: bool = False
+    probe: ProbeSettings = ProbeSettings()
 
 
 def check(config: Config, sampling: Sampling, constraint: Constraint | None) -> None:
@@ -128,6 +131,7 @@ class OpenAI:
             "adapter": "unverified: the server says nothing about its weights",
         }  # fmt: skip
         self.identity = AnswerIdentity.of({**self.info, "server": config.server})
+        self.adapter_probe = None if config.probe.base is None else self._probe_against(config.probe.base)
 
     def check(self) -> None:
         """Raise `BackendError` if no server answers at all, or if one refuses the key."""
@@ -143,6 +147,9 @@ class OpenAI:
             refused = errors.of_status(listed.status_code, listed.content, None)
             if listed.status_code >= 400 and refused.ends_run == errors.SET_KEY:
                 raise BackendError(f"{url}: {refused}; {refused.ends_run}")
+            base = parent_of(_answer.read(listed.content), self.config.model)
+            if self.adapter_probe is None and base is not None:
+                self.adapter_probe = self._probe_against(base)
             return
         raise BackendError(f"no server answers ({'; '.join(faults)}); start it, or correct backend.base_urls")
 
@@ -154,7 +161,7 @@ class OpenAI:
             BackendError: Every other request would fail like the last one (the account is spent, the model is
                 not known, no server takes connections). What was answered by then has been yielded.
         """
-        waiting = self._probed(requests, sampling)
+        waiting = self._adapter_probed(self._probed(requests, sampling), sampling)
         pool = ThreadPoolExecutor(max_workers=self.config.concurrency)
         running: set[Future[Completion]] = set()
         ended = threading.Event()
@@ -202,6 +209,21 @@ class OpenAI:
         """Close the connections."""
         self.client.close()
 
+    def _probe_against(self, base: str) -> AdapterProbe:
+        def send(payload: dict[str, Any]) -> dict[str, Any]:
+            reply: Reply = self.retry.run(lambda server: self._attempt(payload, server), self.servers)
+            return reply.answer
+
+        return AdapterProbe(self.config.model, base, self.config.server, send, self.config.probe)
+
+    def _adapter_probed(self, requests: Iterator[Request], sampling: Sampling) -> Iterator[Request]:
+        """Yield the requests; the first ones are asked of the base too, if it has a name."""
+        if self.adapter_probe is not None and self.adapter_probe.wanted:
+            first = self.adapter_probe.first(requests, sampling)
+            self.info["adapter"] = self.adapter_probe.verdict()
+            yield from first
+        yield from requests
+
     def _probed(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[Request]:
         """Yield the requests; each new kind of constraint is tried at every server first.
 
@@ -231,11 +253,10 @@ class OpenAI:
                 raise ConfigError(
                     f"{url}: refuses the {constraint.kind} of this mode: {failure}"
                 ) from failure
-            text = reply.answer["choices"][0]["message"].get("content") or ""
-            if not protocol.obeyed(constraint, text):
+            if not protocol.obeyed(constraint, reply.answer):
                 raise ConfigError(
                     f"{url}: ignores the {constraint.kind} of this mode (asked for one fixed answer, it said "
-                    f"{text[:60]!r}); correct backend.server, or use mode free"
+                    f"{protocol.said(reply.answer)[:60]!r}); correct backend.server, or use mode free"
                 )
 
     def _probe_attempt(self, payload: dict[str, Any], server: int, _: int) -> Reply:
@@ -247,8 +268,9 @@ class OpenAI:
         started = time.monotonic()
         try:
             payload = body(request, sampling, self.config.model, self.config.server)
-            reply = self._tried(payload, ended)
-            if self.config.tool_parsing == "compare" and request.tools:
+            compared = self.config.tool_parsing == "compare" and bool(request.tools)
+            reply = self._tried(protocol.parsed_too(payload) if compared else payload, ended)
+            if compared:
                 return self._both(request, sampling, payload, reply, started, ended)
         except DataError as error:
             return _failed(request.id, str(error), started)

@@ -2,8 +2,8 @@
 
 How it works: prompts are rendered with the model's own processor, as the transformers backend renders them.
 vLLM batches by itself, so requests are handed over in large chunks. `tensor_parallel` splits one model over
-GPUs, `data_parallel` runs several engines in processes of their own. Whether the adapter changes the answers
-is not checked here, because vLLM does not give the logits of both; the record says so.
+GPUs, `data_parallel` runs several engines in processes of their own. The first rows of a run are asked of the
+base too, and the record says whether the adapter changes them; engines in other processes are not asked.
 
 Guarantees:
 - An adapter with layers that vLLM ignores without a message (vision tower, Gated DeltaNet projections) is
@@ -24,6 +24,7 @@ from pydantic import Field
 
 from dfkdata.common import config
 from dfkdata.common.errors import ConfigError, DataError, missing_package
+from dfkeval.backends._adapter_probe import ROWS, ProbedRow, verdict
 from dfkeval.backends._contract import Backend, Capabilities
 from dfkeval.backends._local.prompts import (
     RenderedPrompt,
@@ -131,13 +132,17 @@ class VLLM:
         version = importlib.import_module("vllm").__version__
         self.info: dict[str, Any] = {
             "kind": "vllm", **outline.info, "dtype": config.dtype, "vllm": str(version),
+            "device": importlib.import_module("vllm.platforms").current_platform.device_type,
             "tensor_parallel": config.tensor_parallel, "data_parallel": config.data_parallel,
             "attention": "chosen by vllm", "kernels": {"all": "vllm"},
             "engine_args": config.engine_args or None,
         }  # fmt: skip
         if config.adapter is not None:
-            self.info["adapter_effect"] = "not proved: vllm gives no logits without the adapter"
+            self.info["adapter_effect"] = (
+                "not proved: no row was asked, or the engines are in other processes"
+            )
         self.identity = AnswerIdentity.of(self.info)
+        self.probed: list[ProbedRow] = []
         self.engine: VLLMEngine | None = None
         self.workers: Workers | None = None
         if config.data_parallel == 1:
@@ -159,8 +164,15 @@ class VLLM:
         if self.workers is not None:
             yield from self.workers.answer(_spread(jobs, self.config), sampling)
         elif self.engine is not None:
+            self._probe_adapter(self.engine, jobs)
             for at in range(0, len(jobs), self.config.chunk):
                 yield from self.engine.answer(jobs[at : at + self.config.chunk], sampling)
+
+    def _probe_adapter(self, engine: VLLMEngine, jobs: Sequence[PromptJob]) -> None:
+        """Record whether the adapter changes the first rows."""
+        if self.config.adapter is not None and not self.probed and jobs:
+            self.probed = engine.probe(jobs[:ROWS])
+            self.info["adapter_effect"] = verdict(self.probed, "the base")
 
     def fingerprint(self, request: Request, sampling: Sampling) -> dict[str, Any]:
         """Return what the model is shown for a request: text and hashes of images. Raises `DataError` if an

@@ -30,7 +30,9 @@ def markdown(run: Run, comparisons: Sequence[Comparison] = ()) -> str:
     """
     facts = run.environment.get("backend", {})
     answered_by = ", ".join(
-        f"{key} {facts[key]}" for key in ("kind", "model", "adapter", "dtype") if facts.get(key)
+        f"{key.replace('_', ' ')} {facts[key]}"
+        for key in ("kind", "model", "adapter", "adapter_effect", "dtype")
+        if facts.get(key)
     )
     modes = "".join(f", mode {mode}" for mode in run.config.modes if mode != "free")
     head = [

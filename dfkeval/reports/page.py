@@ -204,7 +204,8 @@ def _chips(run: Run) -> str:
         f"backend {run.config.kind}",
     ]
     facts += [f"mode {mode}" for mode in run.config.modes if mode != "free"]
-    facts += [f"{key} {backend[key]}" for key in ("model", "adapter", "dtype", "device") if backend.get(key)]
+    told = ("model", "adapter", "adapter_effect", "dtype", "device")
+    facts += [f"{key.replace('_', ' ')} {backend[key]}" for key in told if backend.get(key)]
     facts += [f"{speed:.0f} tokens/s"] if speed else []
     facts += [f"first token after {first['median']:.2f} s"] if first else []
     facts += [f"{made['cached']} from the cache"] if made.get("cached") else []

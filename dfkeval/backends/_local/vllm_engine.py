@@ -27,6 +27,7 @@ import msgspec
 
 from dfkdata.common.errors import BackendError, ConfigError
 from dfkdata.media.images import open_image
+from dfkeval.backends._adapter_probe import TOKENS, Answered, ProbedRow
 from dfkeval.backends._finish_reasons import finish_reason
 from dfkeval.parsing import reasoning
 from dfkeval.parsing.tags import THINK_CLOSE
@@ -148,6 +149,18 @@ class VLLMEngine:
         seconds = time.monotonic() - started
         return [_completion(job, by_id.get(job.id), thoughts.get(job.id), seconds) for job in jobs]
 
+    def probe(self, jobs: Sequence[PromptJob]) -> list[ProbedRow]:
+        """Return short greedy answers of the base, of the adapter, and of the base again."""
+        prompts = [_prompt(job, job.text) for job in jobs]
+        params = self.vllm.SamplingParams(
+            temperature=0.0, max_tokens=TOKENS, logprobs=20, skip_special_tokens=False
+        )
+        base, adapted, again = (
+            [_answered(made) for made in self._made(prompts, [params] * len(jobs), lora)]
+            for lora in (None, self.lora, None)
+        )
+        return [ProbedRow(*row) for row in zip(base, adapted, again, strict=True)]
+
     def _thoughts(self, jobs: Sequence[PromptJob], sampling: Sampling) -> dict[str, _Thought]:
         """Return the reasoning of each prompt by its id."""
         limit = sampling.thinking_budget or sampling.max_new_tokens
@@ -216,13 +229,24 @@ class VLLMEngine:
 
     def _generate(self, prompts: list[dict[str, Any]], params: list[Any]) -> list[_Output]:
         """Return one output for each prompt. Raises `BackendError` if the engine dies."""
+        return [_output_of(output, self.settings.ends) for output in self._made(prompts, params, self.lora)]
+
+    def _made(self, prompts: list[dict[str, Any]], params: list[Any], lora: Any) -> list[Any]:
+        """Return what vLLM makes of each prompt. Raises `BackendError` if the engine dies."""
         try:
-            outputs = self.llm.generate(prompts, params, use_tqdm=False, lora_request=self.lora)
+            made: list[Any] = self.llm.generate(prompts, params, use_tqdm=False, lora_request=lora)
         except engine_errors() as error:
             raise BackendError(
                 f"the vllm engine failed ({type(error).__name__}: {error}); run the same command again to go on"
             ) from error
-        return [_output_of(output, self.settings.ends) for output in outputs]
+        return made
+
+
+def _answered(made: Any) -> Answered:
+    """Return an answer of vLLM with the log-probabilities of its first token's alternatives."""
+    first = made.outputs[0]
+    shown = (getattr(first, "logprobs", None) or [{}])[0]
+    return Answered(first.text, {token: float(entry.logprob) for token, entry in shown.items()})
 
 
 def engine_errors() -> tuple[type[Exception], ...]:

@@ -37,6 +37,8 @@ _SPENT_TEXT = re.compile(
 )
 #: How a gateway without a data base of keys refuses one (LiteLLM's proxy, status 400).
 _NO_KEY = frozenset({"no_db_connection"})
+#: How vLLM without a tool-call parser refuses every question with tools.
+_NO_TOOL_PARSER = "tool choice requires --enable-auto-tool-choice"
 _UNKNOWN_MODEL = frozenset(
     {"model_not_found", "model_not_available", "unknown_model", "invalid_model", "model_not_exist"}
 )
@@ -56,6 +58,7 @@ _SAID = 160
 #: What to do about an error that every other request would meet.
 REFILL = "the account is spent: fill it up, then run the same command again to go on"
 SET_KEY = "the key is missing or refused: correct backend.key"
+SAY_VLLM = "say backend.server: vllm, so that the tools are shown and the text comes unparsed"
 NAME_MODEL = "correct backend.model, or backend.base_urls (they end in /v1)"
 
 
@@ -99,6 +102,8 @@ def _failure(message: str, fault: Any, status: int | None, wait: float | None) -
         ends_run = REFILL
     elif status == 401 or names & _NO_KEY:
         ends_run = SET_KEY
+    elif _NO_TOOL_PARSER in said:
+        ends_run = SAY_VLLM
     elif status in (404, 405) or names & _UNKNOWN_MODEL or _names_model(fault, status, said):
         ends_run = NAME_MODEL
     retryable = not ends_run and (status is None or status in RETRYABLE_STATUSES)

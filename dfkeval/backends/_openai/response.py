@@ -22,6 +22,14 @@ from dfkeval.types import FinishReason
 MOST = 32 << 20
 
 
+def read(content: bytes) -> Any:
+    """Return what a body holds as JSON; None if it holds something else."""
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+
+
 def checked(content: bytes) -> dict[str, Any]:
     """Return the answer. Raises `RequestFailed` if it is half an answer or something else."""
     try:

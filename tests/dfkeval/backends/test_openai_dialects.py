@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+from msgspec.structs import replace
 
 from dfkdata.common.errors import BackendError, ConfigError
 from dfkeval import evaluate
@@ -124,3 +125,47 @@ def test_the_report_says_that_answers_came_parsed_and_their_text_was_kept_back(t
     assert run.summary["details"]["parsed_by_server"] == 2
     for name in ("report.md", "report.html"):
         assert "parsed 2 answers and kept their text back" in (run.folder / name).read_text(encoding="utf-8")
+
+
+TOOLS = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}]
+
+
+def test_vllm_is_shown_tools_that_it_is_not_to_parse_unless_one_is_forced() -> None:
+    with_tools = replace(ASKED, tools=TOOLS)
+    assert "tool_choice" not in protocol.body(ASKED, Sampling(), "m", "vllm")
+    assert "tool_choice" not in protocol.body(with_tools, Sampling(), "m", "sglang")
+    shown = protocol.body(with_tools, Sampling(), "m", "vllm")
+    assert shown["tool_choice"] == "none" and protocol.parsed_too(shown)["tool_choice"] == "auto"
+    forced = protocol.body(replace(with_tools, force_tool="f"), Sampling(), "m", "vllm")
+    assert forced["tool_choice"]["function"] == {"name": "f"} and protocol.parsed_too(forced) == forced
+    plain = protocol.body(with_tools, Sampling(), "m")
+    assert protocol.parsed_too(plain) == plain
+
+
+def test_where_parsers_are_compared_the_server_is_asked_to_parse() -> None:
+    with chat_server(lambda number: chat("no call")) as server:
+        config = {"base_urls": (server.url,), "model": "m", "server": "vllm", "tool_parsing": "compare"}
+        backend = openai.start(openai.Config.model_validate(config))
+        assert next(backend.generate([replace(ASKED, tools=TOOLS)], Sampling())).server_calls == []
+        assert [body["tool_choice"] for body in server.bodies] == ["auto"]
+
+
+def test_a_vllm_without_a_parser_that_is_called_something_else_ends_the_run_with_the_way_out() -> None:
+    said = '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set'
+    error = {"error": {"message": said, "type": "BadRequestError", "param": None, "code": 400}}
+    with chat_server(lambda number: (400, error)) as server:
+        backend = openai.start(openai.Config(base_urls=(server.url,), model="m"))
+        with pytest.raises(BackendError, match=r"say backend\.server: vllm"):
+            list(backend.generate([replace(ASKED, id=str(at), tools=TOOLS) for at in range(9)], Sampling()))
+
+
+@pytest.mark.parametrize(
+    ("text", "reason", "obeyed"),
+    [
+        ('{"a": 1}', "stop", True), ("[1]", "stop", False), ("Hello", "stop", False), ('{"a', "stop", False),
+        ('{"a": "lo', "length", True), (' {\n "', "length", True), ("{", "length", True),
+        ("Hello {", "length", False), ("{hello", "length", False), ("[", "length", False),
+    ],
+)  # fmt: skip
+def test_an_object_that_the_limit_cut_obeys_the_object_mode(text: str, reason: str, obeyed: bool) -> None:
+    assert protocol.obeyed(Constraint(kind="json_object"), chat(text, reason)) == obeyed

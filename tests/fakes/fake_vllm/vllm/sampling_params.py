@@ -34,6 +34,7 @@ class SamplingParams:
     seed: int | None = None
     stop: list[str] | None = None
     max_tokens: int | None = 16
+    logprobs: int | None = None
     skip_special_tokens: bool = True
     spaces_between_special_tokens: bool = True
     include_stop_str_in_output: bool = False
