@@ -25,6 +25,7 @@ from dfkdata.rows.loss_weight import turn_weight
 from dfkdata.rows.messages import before_answer
 from dfkdata.rows.record import RowError
 from dfkdata.schemas import Schema
+from dfkeval.models.rendering import THINKING, template_options
 from dfkeval.parsing.decode import Decoded, Failure, Form, decode
 from dfkeval.parsing.label_confidence import label_of
 from dfkeval.parsing.reasoning import split_leading
@@ -60,9 +61,11 @@ def eval_item(row: Mapping[str, Any], schema: Schema, max_image_side: int | None
     meta = row.get("meta") or {}
     messages, images = before_answer(row["messages"]), tuple(row.get("images") or ())
     videos = tuple(row.get("videos") or ())
+    # the sampling says for all rows whether the model thinks
+    options = {name: value for name, value in template_options(row).items() if name != THINKING}
     request = Request(
         id=str(row["id"]), messages=messages, images=images, tools=row.get("tools"), videos=videos,
-        max_image_side=max_image_side if images else None, template_options=_template_options(row),
+        max_image_side=max_image_side if images else None, template_options=options,
     )  # fmt: skip
     source = meta.get("text")
     return EvalItem(
@@ -74,12 +77,6 @@ def eval_item(row: Mapping[str, Any], schema: Schema, max_image_side: int | None
         request_key(request),
         row["messages"][-1] if len(messages) < len(row["messages"]) else None,
     )
-
-
-def _template_options(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a row says to the chat template; the sampling says whether the model thinks."""
-    options = row.get("chat_template_kwargs") or {}
-    return {name: value for name, value in options.items() if name != "enable_thinking" and value is not None}
 
 
 def gold_of_messages(messages: list[dict[str, Any]], schema: Schema) -> dict[str, Any] | None:

@@ -15,6 +15,7 @@ from dfkeval.backends import Backend
 from dfkeval.evaluation import likelihood
 from dfkeval.evaluation.rows import config_scaffold, scaffolded_row
 from dfkeval.models import metadata
+from dfkeval.models.rendering import THINKING, template_options
 from dfkeval.reports import trackers
 from dfkeval.runs.config import EvalConfig
 from dfkeval.types import Constraint, media_of
@@ -78,8 +79,8 @@ def check_media(
 
 def check_thinking(data: Path, rows: Sequence[Mapping[str, Any]], thinking: bool) -> None:
     """Raise `ConfigError` if every row that says whether the model thinks says otherwise than the run."""
-    said = [(row.get("chat_template_kwargs") or {}).get("enable_thinking") for row in rows]
-    wanted = {bool(value) for value in said if value is not None}
+    said = map(template_options, rows)
+    wanted = {bool(options[THINKING]) for options in said if THINKING in options}
     if wanted == {not thinking}:
         raise ConfigError(
             f"{data}: the rows say enable_thinking: {str(not thinking).lower()}, and sampling.thinking is "

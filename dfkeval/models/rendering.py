@@ -11,6 +11,7 @@ answer. No marker string is searched for in user text. A row whose two texts do 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,10 +77,24 @@ def thinks(row: dict[str, Any]) -> bool:
     Raises:
         DataError: The reasoning of the last turn cannot be read.
     """
-    options = row.get("chat_template_kwargs") or {}
-    if options.get(THINKING) is not None:
+    options = template_options(row)
+    if THINKING in options:
         return bool(options[THINKING])
     return "reasoning_effort" in options or bool(_trace(row))
+
+
+def template_options(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a row says to the chat template; nulls, which columnar loaders fill in, say nothing.
+
+    Raises:
+        DataError: It is no mapping of names to values.
+    """
+    options = row.get("chat_template_kwargs")
+    if options is not None and not isinstance(options, Mapping):
+        raise DataError(
+            f"row {row['id']}: chat_template_kwargs: {options!r:.80} is no mapping of names to values"
+        )
+    return {name: value for name, value in (options or {}).items() if value is not None}
 
 
 def _trace(row: dict[str, Any]) -> str:
@@ -183,7 +198,7 @@ def render(
     """
     tokenizer_only = not hasattr(processor, "tokenizer")
     template = _template(processor)
-    options = dict(row.get("chat_template_kwargs") or {})
+    options = template_options(row)
     unknown = [name for name in options if not reads(processor, name)]
     if unknown:
         raise DataError(f"row {row['id']}: the chat template does not read {', '.join(unknown)}")

@@ -23,7 +23,7 @@ from dfkdata.common.errors import DataError
 from dfkdata.common.hashing import file_sha256
 from dfkdata.rows.messages import check_row, load_rows, unreadable
 from dfkdata.validation.conversation import control_token
-from dfkeval.models.rendering import thinks
+from dfkeval.models.rendering import template_options, thinks
 from dfktrain.config.stage import LabelWeights, Resample, Stage
 from dfktrain.data import masking
 from dfktrain.data.collator import Collator
@@ -69,7 +69,7 @@ class StageData:
         self.systems.add(_system(row))
         self.tools.add(json.dumps(row.get("tools") or None, ensure_ascii=False, sort_keys=True))
         self.thinking.add(thinks(row))
-        self.efforts.add((row.get("chat_template_kwargs") or {}).get("reasoning_effort"))
+        self.efforts.add(template_options(row).get("reasoning_effort"))
 
 
 def read_stage(stage: Stage, collator: Collator, seed: int, refused: list[str] | None = None) -> StageData:

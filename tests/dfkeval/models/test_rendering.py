@@ -152,3 +152,22 @@ def test_qwen3_8_is_asked_with_the_effort_that_the_row_names(effort: str, proces
         render_sample(made, processors["qwen3_5_think"])
     dropped = made | {"chat_template_kwargs": {"preserve_thinking": False}}
     assert "dulu" not in render_sample(dropped, processor).prompt
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_options_that_a_loader_filled_with_null_say_nothing(
+    template: str, processors: dict[str, Any]
+) -> None:
+    processor, plain = processors[template], row({"content": "Empat."})
+    filled = row({"content": "Empat."}, enable_thinking=None, reasoning_effort=None, preserve_thinking=None)
+    assert not thinks(filled)
+    assert render_sample(filled, processor) == render_sample(plain, processor)
+
+
+@pytest.mark.parametrize("options", ["low", ["low"], 3])
+def test_options_that_are_no_mapping_are_refused_with_the_row(
+    options: Any, processors: dict[str, Any]
+) -> None:
+    made = row({"content": "Empat."}) | {"chat_template_kwargs": options}
+    with pytest.raises(DataError, match="row r: chat_template_kwargs"):
+        render_sample(made, processors["qwen3_8"])
