@@ -18,8 +18,8 @@ from typing import Any, ParamSpec, Protocol
 from dfkdata import sources
 from dfkdata.common.config import bind
 from dfkdata.common.errors import ConfigError
+from dfkdata.conversion import detection, output_folder, reader
 from dfkdata.conversion import job as jobs
-from dfkdata.conversion import output_folder, reader
 from dfkdata.conversion.job import ConversionJob
 from dfkdata.conversion.options import ConvertOptions, Summary, reject_limit
 from dfkdata.conversion.runner import ConversionRun
@@ -183,7 +183,8 @@ def _input_facts(source: sources.Input, job: ConversionJob) -> list[dict[str, An
     if Path(source).is_file():
         return [output_folder.file_facts(Path(source), Path(source).name)]
     config, split, files = job.options.hub_config, job.options.hub_split, reader.files_of(job.format)
-    parts = sources.parts(source, config=config, split=split, files=files)
+    with detection.advising([source], job.options.format):
+        parts = sources.parts(source, config=config, split=split, files=files)
     return [
         {"path": part.name} if part.path is None else output_folder.file_facts(part.path, part.name)
         for part in parts

@@ -10,7 +10,8 @@ equally well and would read the rows differently are an error that names both.""
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -22,7 +23,7 @@ import msgspec
 
 from dfkdata import sources
 from dfkdata.common import plugins
-from dfkdata.common.errors import ConfigError
+from dfkdata.common.errors import ConfigError, DataError, DfkError
 from dfkdata.formats import Fit, Likeness, likeness
 from dfkdata.rows.record import RowError, shorten
 
@@ -104,10 +105,44 @@ def other_format(rows: Sequence[Any], format: str) -> Detected | None:
     return best[0] if len(best) == 1 and best[0].name != format else None
 
 
+@contextmanager
+def advising(
+    inputs: Iterable[sources.Input], format: str, about: type[DfkError] = DfkError
+) -> Iterator[None]:
+    """Add to an error about files which format they look like, if it is another than `format`.
+
+    Args:
+        inputs: What is read.
+        format: The format that was named.
+        about: The errors to add to.
+    """
+    try:
+        yield
+    except about as error:
+        advice = next((found for input in inputs if (found := _advice(input, format))), "")
+        if advice and advice not in str(error):
+            raise type(error)(f"{error}{advice}") from error
+        raise
+
+
+def _advice(input: sources.Input, format: str) -> str:
+    if not isinstance(input, str | Path) or str(input).startswith(sources.HUB):
+        return ""
+    try:
+        _, found = detected(input, AUTO)
+    except (ConfigError, DataError):
+        return ""
+    return "" if found.name == format else _looks_like(found)
+
+
+def _looks_like(found: Detected) -> str:
+    return f"; it looks like the format {found.name!r} ({found.why}): --from {found.name}"
+
+
 def suggestion(rows: Sequence[Any], format: str) -> str:
     """Return `"; it looks like the format X (why): --from X"`, or an empty string."""
     other = other_format(rows, format)
-    return f"; it looks like the format {other.name!r} ({other.why}): --from {other.name}" if other else ""
+    return _looks_like(other) if other is not None else ""
 
 
 def _members(extra: Iterable[str]) -> list[tuple[str, ModuleType]]:

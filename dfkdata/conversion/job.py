@@ -86,18 +86,19 @@ class ConversionJob:
         store = self.folder.partial / output_folder.MEDIA
         config, hub_split = self.options.hub_config, self.options.hub_split
         tables = _tables(self.options)
-        return [
-            (part, split or part.split)
-            for source, split in self.inputs
-            for part in sources.parts(
-                source,
-                store=store,
-                config=config,
-                split=hub_split,
-                tables=tables,
-                files=reader.files_of(self.format),
-            )
-        ]
+        with detection.advising((source for source, _ in self.inputs), self.options.format):
+            return [
+                (part, split or part.split)
+                for source, split in self.inputs
+                for part in sources.parts(
+                    source,
+                    store=store,
+                    config=config,
+                    split=hub_split,
+                    tables=tables,
+                    files=reader.files_of(self.format),
+                )
+            ]
 
 
 def resolve(input: sources.Input, out: str | Path, options: ConvertOptions) -> ConversionJob:

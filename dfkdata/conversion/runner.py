@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from dfkdata import sources
-from dfkdata.common.errors import ConfigError
+from dfkdata.common.errors import ConfigError, DataError
 from dfkdata.conversion import detection, output_folder, prepass, reader, splits
 from dfkdata.conversion.counts import RunCounts
 from dfkdata.conversion.dataset_checks import DatasetChecks
@@ -68,8 +68,10 @@ class ConversionRun:
             ConfigError: The rows changed between two looks, or a picture cannot be decoded by the pool.
         """
         pool = ImageDecodePool() if self.job.options.deep else None
+        inputs = [source for source, _ in self.job.inputs]
         try:
-            self._convert(pool)
+            with detection.advising(inputs, self.job.options.format, DataError):
+                self._convert(pool)
             if self.leakage is not None:
                 self.leakage.finish()
         finally:

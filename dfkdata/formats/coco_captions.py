@@ -5,10 +5,12 @@
 
 Each caption is a row; the captions of one picture share a group. `--images` names the folder of the pictures,
 such as `train2017`, and `--question` says how a caption is asked for. `captions_train2017.json` and
-`captions_val2017.json` in one folder give the splits."""
+`captions_val2017.json` give the splits: with the pattern `'coco/annotations/captions_*.json'`, `--images coco` and
+`-o 'folder={name}'` each file's pictures lie in the folder that the end of its name says."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,7 +19,14 @@ from dfkdata.formats import Fit, Likeness, Record, Row, RowError, _seen, key, ne
 SCHEMA: str | None = "answer"
 COLUMNS = (frozenset({"caption", "file_name"}),)
 FILES = ("splits",)
-Options = _seen.Options
+_NAME = re.compile(r"_([^_/]+)\.json(?:\.\w+)?:\d+$")
+
+
+class Options(_seen.Options):
+    """ask: the question of rows that have none (`--question`). field: the schema's field for the answer.
+    folder: where the pictures lie below `--images`; {name} is what follows the last _ in the file's name."""
+
+    folder: str = ""
 
 
 def detect(row: Row) -> Likeness | None:
@@ -50,7 +59,7 @@ def _key(value: Any) -> str:
     return str(value)
 
 
-def record(row: Row, source: str, options: _seen.Options) -> Record:
+def record(row: Row, source: str, options: Options) -> Record:
     """Return one caption; one without text, or of a picture that the document does not list, raises `RowError`."""
     caption = need(row, "caption", hint="write the caption, or leave the annotation out")
     if row.get("file_name") is None:
@@ -58,10 +67,16 @@ def record(row: Row, source: str, options: _seen.Options) -> Record:
         raise RowError("FIELD_EMPTY", reason, path="image_id", value=row.get("image_id"), hint=hint)
     return _seen.seen(
         source,
-        images=(need(row, "file_name"),),
+        images=(_placed(need(row, "file_name"), source, options.folder),),
         question=options.ask,
         answer=caption,
         field=options.field,
         key=key(row, "id"),
         group=key(row, "image_id"),
     )
+
+
+def _placed(name: str, source: str, folder: str) -> str:
+    found = _NAME.search(source)
+    folder = folder.replace("{name}", found[1] if found else "").strip("/")
+    return f"{folder}/{name}" if folder else name

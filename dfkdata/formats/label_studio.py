@@ -1,4 +1,4 @@
-"""Labels of Label Studio, from its JSON or its JSON_MIN export: choices, taxonomies and written texts.
+"""Labels of Label Studio, from its JSON, JSON_MIN or CSV export: choices, taxonomies and written texts.
 
     JSON      {"id": 7, "data": {"image": "/data/upload/1/ab-a.jpg", "text"?: ...}, "annotations": [{"completed_by",
                "was_cancelled", "ground_truth", "result": [{"from_name": "jenis", "type": "choices", "value":
@@ -24,7 +24,7 @@ from msgspec.structs import replace
 from pydantic import field_validator
 
 from dfkdata.formats import Fit, Likeness, Record, Row, RowError, _seen, key, text
-from dfkdata.rows.chat_turns import file_name
+from dfkdata.rows.chat_turns import as_json, file_name
 
 SCHEMA: str | None = "answer"
 COLUMNS = (frozenset({"annotation_id"}),)
@@ -148,6 +148,8 @@ def _labels(row: Row, options: Options) -> dict[str, str]:
     for name, value in row.items():
         if name in _NOT_LABELS or name in images or name == options.text:
             continue
+        if isinstance(value, str) and value.startswith(('{"', "[[", "[{")):  # CSV holds several as JSON text
+            value = as_json(value, "GOLD_INVALID", name)
         if isinstance(value, dict):
             value = next((value[kind] for kind in _VALUES if kind in value), None)
         is_region = isinstance(value, list) and any(isinstance(one, dict) for one in value)

@@ -11,6 +11,7 @@ Guarantees:
 
 from __future__ import annotations
 
+import os
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -186,7 +187,9 @@ def _matches(path: Path) -> tuple[Path, list[Path]]:
 
 
 def names(input: Input, limit: int) -> list[str]:
-    """Return the first names of files in a folder, archive or pattern; names in archives follow the archive's.
+    """Return names of files in a folder, archive or pattern; names in archives follow the archive's.
+
+    Of each folder's pictures only some are named, so that a large one does not hide the others.
 
     Args:
         input: As for `parts`.
@@ -199,13 +202,26 @@ def names(input: Input, limit: int) -> list[str]:
         return []
     path = Path(input)
     if path.is_dir():
-        files = sorted(islice((one for one in path.rglob("*") if one.is_file()), 16 * limit))
+        files = [path / name for name in islice(_walked(path), limit)]
     else:
-        files = [path] if path.is_file() else _matches(path)[1]
-    found = [file.relative_to(path).as_posix() if path.is_dir() else file.name for file in files[:limit]]
+        files = [path] if path.is_file() else _matches(path)[1][:limit]
+    found = [file.relative_to(path).as_posix() if path.is_dir() else file.name for file in files]
     packed = next((file for file in files if file.name.lower().endswith(ARCHIVES)), None)
     inside = _archive.names(packed, limit) if packed is not None else []
     return found + [f"{packed.name}/{name}" for name in inside if packed is not None]
+
+
+def _walked(folder: Path) -> Iterator[str]:
+    """Yield the names of files below a folder in a fixed order, of each folder's pictures the first few."""
+    for place, folders, files in os.walk(folder):
+        folders.sort()
+        pictures = [name for name in sorted(files) if name.lower().endswith(_pictures.PICTURES)]
+        others = sorted({*files}.difference(pictures))
+        for name in (*others, *pictures[:_FEW]):
+            yield (Path(place) / name).relative_to(folder).as_posix()
+
+
+_FEW = 20
 
 
 def _own_splits(names: Iterable[str], where: str) -> dict[str, str | None]:

@@ -237,3 +237,22 @@ def test_rows_of_odd_values_are_looked_at_without_an_error(name: str) -> None:
         for row in ({key: value}, dict.fromkeys(KEYS, "x") | {key: value}, dict.fromkeys(KEYS, value)):
             found = likeness(member, row)
             assert found is None or (found.fit in Fit and found.why)
+
+
+def test_a_folder_of_pictures_and_a_tar_of_samples_are_named_to_who_reads_rows(tmp_path: Path) -> None:
+    shutil.copytree(GOLDEN / "formats" / "imagefolder" / "folders", tmp_path / "set")
+    with pytest.raises(ConfigError, match=r"no data file in this folder.*--from imagefolder"):
+        convert(tmp_path / "set", tmp_path / "out", format="alpaca")
+    shard = GOLDEN / "formats" / "webdataset" / "shard-000.tar"
+    with pytest.raises(DataError, match="--from webdataset"):
+        convert(shard, tmp_path / "out", format="messages")
+    write(tmp_path / "rows.jsonl", [ROWS["plain turns"]])
+    with pytest.raises(ConfigError) as told:
+        convert(tmp_path / "rows.jsonl", tmp_path / "out", format="messages", stratify="gone")
+    assert "looks like" not in str(told.value)
+
+
+def test_a_table_without_a_known_format_is_named_with_its_columns_whatever_the_input(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("a;b\n1;2\n")
+    with pytest.raises(ConfigError, match="the first row has a, b"):
+        convert(tmp_path / "t.csv", tmp_path / "out", format="auto")

@@ -276,6 +276,62 @@ def test_coco_files_of_two_splits_and_the_captions_of_one_picture(tmp_path: Path
     assert groups == ["1", "1", "2", "2"]
 
 
+def test_coco_as_it_is_laid_out_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder(Path("coco"), "train2017/1.png", "val2017/2.png")
+    Path("coco/annotations").mkdir()
+    for name, n in (("captions_train2017", 1), ("captions_val2017", 2)):
+        document = {
+            "images": [{"id": n, "file_name": f"{n}.png"}],
+            "annotations": [{"id": n, "image_id": n, "caption": "A."}],
+        }
+        Path(f"coco/annotations/{name}.json").write_text(json.dumps(document))
+    how: dict[str, Any] = {"images": "coco", "options": {"folder": "{name}"}}
+    summary = convert("coco/annotations/captions_*.json", "out", format="coco_captions", **how)
+    assert summary.splits == {"train": 1, "validation": 1} and opened(Path("out")) == 2
+
+
+SCHEMA = """
+from typing import Annotated, Literal
+from dfkdata.schemas import BaseAnswer, Images, Label, LabelSet, Prompt, Text, TextForm, Variant
+
+KINDS = LabelSet(("kucing", "anjing"))
+
+class Answer(BaseAnswer):
+    kind: Annotated[Literal["kucing", "anjing"], Label(KINDS)]
+
+VARIANTS = {"text": Variant(Prompt((Text("Hewan apa?"), Images())), TextForm((("Hewan: ", "kind"),)))}
+"""
+
+
+@pytest.mark.parametrize("name", ["imagefolder", "webdataset", "label_studio", "roboflow"])
+def test_labels_of_every_set_go_through_the_map_to_a_schema_of_ones_own(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder(tmp_path, "a.png")
+    (tmp_path / "own_animals").mkdir()
+    (tmp_path / "own_animals" / "kinds.py").write_text(SCHEMA)
+    monkeypatch.syspath_prepend(tmp_path)
+    given: dict[str, dict[str, Any]] = {
+        "imagefolder": {"file_name": "a.png", "label": 1},
+        "label_studio": task("Anjing-", image="a.png") | {"id": 2},
+        "roboflow": {"filename": "a.png", "Anjing": "1", "kucing": "0"},
+        "webdataset": {"__key__": "1", "png": "a.png", "cls": "1"},
+    }
+    convert(
+        *([given[name]], tmp_path / "out"),
+        format=name,
+        schema="own_animals.kinds",
+        images=tmp_path,
+        validation=0,
+        options={"field": "kind"},
+        labels={1: "anjing"},
+    )
+    (row,) = rows_of(tmp_path / "out", "train")
+    assert row["meta"]["gold"] == {"kind": "anjing"}
+    assert row["messages"][-1]["content"][0]["text"] == "Hewan: anjing"
+
+
 def test_roboflow_exports_keep_their_splits(tmp_path: Path) -> None:
     row = {"prefix": "Apa?", "suffix": "Garis."}
     one = folder(tmp_path / "one", "a.png", "b.png", "c.png")
