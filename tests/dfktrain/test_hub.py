@@ -85,7 +85,8 @@ def test_the_card_is_filled_from_the_run(run: Path, data: Path) -> None:
         "## Evaluation\n\nUnknown",
         "| developed by | unknown |",
         "Schema `answer`, form `text`.",
-        "````text\n<|im_start|>system\nBe | brief.\n```\n# not a title<|im_end|>\n<|im_start|>user\n{text}<|im_end|>\n",
+        "````text\n<|im_start|>system\nBe | brief.\n```\n# not a title<|im_end|>\n"
+        "<|im_start|>user\n{question}<|im_end|>\n",
     ):
         assert line in body, line
     assert str(data.parent) not in text and str(run.parent) not in text and str(Path.home()) + "/" not in text
