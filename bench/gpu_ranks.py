@@ -144,7 +144,7 @@ def write_config(asked: argparse.Namespace, name: str, run: Run) -> Path:
 
 def command(asked: argparse.Namespace, name: str, run: Run) -> list[str]:
     """What a user would type."""
-    words = ["dfktrain.cli.app", "run", str(asked.work / f"{name}.json"), "--out", str(asked.work / name)]
+    words = ["dfktrain", "run", str(asked.work / f"{name}.json"), "--out", str(asked.work / name)]
     if run.kind == "one":
         return [sys.executable, "-m", *words]
     with socket.socket() as probe:

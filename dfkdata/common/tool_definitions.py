@@ -52,7 +52,7 @@ def function_definitions(tool: Any) -> list[dict[str, Any]]:
     """Return what `tool` defines, each function in OpenAI's form; Gemini's and MCP's wrappers hold several.
 
     Raises:
-        DefinitionError: if it is no definition, has no name, or its schema cannot be told.
+        DefinitionError: if it is no definition, has no name, or its schema cannot be read.
 
     Example:
         >>> from dfkdata.common.tool_definitions import function_definitions

@@ -81,7 +81,7 @@ def detected(
     input, rows = _first_rows(input, columns, tables, config, split)
     shown = str(input) if isinstance(input, str | Path) else "rows in memory"
     if not rows:
-        raise ConfigError(f"{shown}: no row from which a format could be told; name it with --from")
+        raise ConfigError(f"{shown}: it has no row that shows its format; name the format with --from")
     best = _best(rows, members)
     if len(best) == 1:
         return input, best[0]

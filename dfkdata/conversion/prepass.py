@@ -14,7 +14,7 @@ from dfkdata.schemas import Label, Schema
 
 
 class Prepass(NamedTuple):
-    """Hold what the first look found.
+    """Hold what the first pass found.
 
     Attributes:
         chosen: Places (from 0) of the rows to take among those that fulfil the conditions; None for all.

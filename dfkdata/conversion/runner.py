@@ -65,7 +65,7 @@ class ConversionRun:
             The manifest's part about rows and outputs.
 
         Raises:
-            ConfigError: The rows changed between two looks, or a picture cannot be decoded by the pool.
+            ConfigError: The rows changed between the two passes, or a picture cannot be decoded by the pool.
         """
         pool = ImageDecodePool() if self.job.options.deep else None
         inputs = [source for source, _ in self.job.inputs]
@@ -107,7 +107,7 @@ class ConversionRun:
             self._note(part)
         matching = rows["in"] if takes_all else chooser.matching
         if expected is not None and matching != expected:
-            raise ConfigError(f"{expected} rows at the first look and {matching} at the second; give a list")
+            raise ConfigError(f"{expected} rows in the first pass and {matching} in the second; give a list")
 
     def _note(self, part: sources.Part) -> None:
         """Keep how a table was read, and warn if that was guessed."""
@@ -126,7 +126,7 @@ class ConversionRun:
         return simple and options.split_column is None and not self.checks.needs_rows
 
     def _look(self, parts: list[tuple[sources.Part, str | None]], chooser: RowFilter) -> int | None:
-        """Choose rows and strata if that needs a first look at all rows; return how many rows it met."""
+        """Choose rows and strata if that needs a first pass over all rows; return how many rows it met."""
         job = self.job
         result = prepass.look(
             job.options,

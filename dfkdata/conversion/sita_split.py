@@ -30,30 +30,30 @@ class SitaSplit:
         self._options = options
         self._labels: list[str] = []
         self._counted: list[Labels] = []
-        self._sides: list[str | None] = []
+        self._fixed: list[str | None] = []
         self.order: tuple[list[int], list[int]] = ([], [])
 
-    def add(self, record: Record, counted: Labels, side: str | None) -> None:
+    def add(self, record: Record, counted: Labels, split: str | None) -> None:
         """Remember a row that is written.
 
         Args:
             record: The row.
             counted: What `LabelCounts` counts of it.
-            side: The split that its source fixes; None for a row of one file with both.
+            split: The split that its source fixes; None for a row of one file with both.
 
         Raises:
             ConfigError: The source fixes a split that SITA does not have.
         """
-        if side not in (None, "train", "validation"):
+        if split not in (None, "train", "validation"):
             raise ConfigError(
-                f"{record.source} belongs to the split {side!r}; split=sita makes training and validation only: "
+                f"{record.source} belongs to the split {split!r}; split=sita makes training and validation only: "
                 "leave these rows out (--where), or take another split"
             )
         gold = record.gold or {}
         label = str(record.meta.get("raw_label") or gold.get("label") or "unknown")
         self._labels.append(label.strip().lower())
         self._counted.append(counted)
-        self._sides.append(side)
+        self._fixed.append(split)
 
     def divide(self, folder: Folder, files: dict[str, JsonlWriter], counts: LabelCounts) -> int:
         """Write training and validation rows in SITA's order, count their labels, and return how many rows its
@@ -79,9 +79,9 @@ class SitaSplit:
         options = self._options
         pick = random.Random(options.seed)
         cut = options.max_samples
-        if any(self._sides):
-            held_out = [at for at, side in enumerate(self._sides) if side == "validation"]
-            train = [at for at, side in enumerate(self._sides) if side != "validation"]
+        if any(self._fixed):
+            held_out = [at for at, split in enumerate(self._fixed) if split == "validation"]
+            train = [at for at, split in enumerate(self._fixed) if split != "validation"]
             splits = self._sampled(train, pick), self._sampled(held_out, pick)
         else:
             # SITA's first loader cuts before the shuffle, all others after the split

@@ -69,8 +69,8 @@ def record(row: Row, source: str, options: Options) -> Record:
             "FIELD_EMPTY", "the task has no data", path="data", value=row, hint="export JSON or JSON_MIN"
         )
     images = _images(data, options)
-    told = [_values(one) for one in _counted(row["annotations"])] if is_task else [_labels(data, options)]
-    answers = [_gold(values, options) for values in told]
+    labels = [_values(one) for one in _counted(row["annotations"])] if is_task else [_labels(data, options)]
+    answers = [_gold(values, options) for values in labels]
     gold, warnings = _agreed(answers, row)
     made = _seen.seen(
         source,

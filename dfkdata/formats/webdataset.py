@@ -46,9 +46,11 @@ def detect_files(names: Sequence[str]) -> Likeness | None:
         if match is not None:
             keys.setdefault(match[1], set()).add(match[2].lower().rpartition(".")[2])
     shown = [kinds for kinds in keys.values() if kinds.intersection(_PICTURES)]
-    told = [kinds for kinds in shown if kinds.intersection(("txt", "text", "caption", "cls", "json"))]
+    with_text = [kinds for kinds in shown if kinds.intersection(("txt", "text", "caption", "cls", "json"))]
     return (
-        Likeness(Fit.MARKED, "pictures and texts of one key in a tar") if 2 * len(told) > len(shown) else None
+        Likeness(Fit.MARKED, "pictures and texts of one key in a tar")
+        if 2 * len(with_text) > len(shown)
+        else None
     )
 
 

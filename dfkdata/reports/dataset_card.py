@@ -149,7 +149,7 @@ def _block(role: str, shown: str) -> str:
 
 
 def _part(part: dict[str, Any]) -> str:
-    """Return a part of a turn: its text, sign for sign, or a mark where the model sees a picture or a film."""
+    """Return a part of a turn: its text, sign for sign, or a mark where the model sees a picture or a video."""
     return escape(part["text"]) if part["type"] == "text" else f"<mark>{escape(part['type'])}</mark>"
 
 

@@ -308,11 +308,11 @@ class _PictureHashes:
 
 
 _RULES = {
-    "groups": ("GROUP_ACROSS", "groups have rows on more than one side"),
+    "groups": ("GROUP_ACROSS", "groups have rows in more than one split"),
     "pictures": ("IMG_NEAR_DUPLICATE", "held-out pictures look like training ones"),
     "prompts": ("TEXT_NEAR_DUPLICATE", "held-out prompts are nearly training ones"),
 }
-_HINT = "scores on such rows are too good; keep them on one side with --group-by, or drop one of the two"
+_HINT = "scores on such rows are too good; keep them in one split with --group-by, or drop one of the two"
 
 
 def prompt_text(record: Record) -> str:

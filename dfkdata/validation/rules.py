@@ -125,7 +125,7 @@ RULES: dict[str, Rule] = {
         "a picture can be decoded to see how it looks", "warn", ("warn", "off"), about="media"
     ),
     "TEXT_NEAR_DUPLICATE": Rule("no held-out text is nearly one of training", "warn", ("warn", "off")),
-    "GROUP_ACROSS": Rule("rows of one group are on one side of the split", "warn", ("warn", "off")),
+    "GROUP_ACROSS": Rule("rows of one group are in one split", "warn", ("warn", "off")),
     "SIZE_RECOMMENDED": Rule(
         "100 to 100,000 training rows, as the swift layout's publisher recommends", "warn", ("warn", "off")
     ),

@@ -83,7 +83,7 @@ def family_of(model_type: str) -> ModelFamily:
 
 def is_packable(model_type: str) -> bool:
     """Return whether samples of exactly this model type may be packed; variants of an entry are not
-    proved."""
+    verified."""
     return model_type in FAMILIES and FAMILIES[model_type].packable
 
 

@@ -30,7 +30,3 @@ app.command("curves", epilog=curves.EXAMPLES)(curves.curves_command)
 def main() -> None:
     """Run the command; a `DfkError` becomes one message on stderr and exit status 2."""
     run_app(app, "dfktrain")
-
-
-if __name__ == "__main__":  # torchrun and accelerate launch start modules: -m dfktrain.cli.app
-    main()

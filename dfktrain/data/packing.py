@@ -177,7 +177,7 @@ def patch_fallbacks(model_type: str) -> None:
         ConfigError: Packing is not tested for this model type.
     """
     if not is_packable(model_type):
-        raise ConfigError(f"packing is not proved for {model_type} models; leave packing off")
+        raise ConfigError(f"packing is not verified for {model_type} models; leave packing off")
     module: Any = importlib.import_module(f"transformers.models.{model_type}.modeling_{model_type}")
     if not hasattr(module, "dfk_packing"):
         module.dfk_packing = True
@@ -233,9 +233,9 @@ def packing_fault(
     """
     kind = body.config.model_type
     if not is_packable(kind):
-        return f"packing is not proved for {kind} models"
+        return f"packing is not verified for {kind} models"
     if attention != "sdpa":
-        return f"packing is proved for attention sdpa, not for {attention}"
+        return f"packing is verified for attention sdpa, not for {attention}"
     patch_fallbacks(kind)
     limit = LEAK if next(body.parameters()).dtype == torch.float32 else LEAK_BF16
     difference = packed_difference(body, packer, samples)

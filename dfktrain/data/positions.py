@@ -25,7 +25,7 @@ class PositionedCollator:
 
     Args:
         collator: Encodes the rows; its processor must be a vision-language one of a packable family, whose
-            positions are proved.
+            positions are verified.
     """
 
     def __init__(self, collator: Collator) -> None:
@@ -56,5 +56,5 @@ def padded_positions(batch: dict[str, Tensor], merge: int) -> Tensor:
 
 
 def positioned(collator: Collator, model_type: str) -> Collator | PositionedCollator:
-    """Return a collator that adds positions, for model types whose positions are proved; else `collator`."""
+    """Return a collator that adds positions, for model types whose positions are verified; else `collator`."""
     return PositionedCollator(collator) if is_packable(model_type) else collator

@@ -35,7 +35,7 @@ def require_vision_family(source: str) -> str:
     if kind not in FAMILIES:
         text_only = not hasattr(settings, "vision_config")
         raise ConfigError(
-            f"{source}: {kind} models are not supported as model.kind vlm; proved are {', '.join(FAMILIES)}"
+            f"{source}: {kind} models are not supported as model.kind vlm; supported are {', '.join(FAMILIES)}"
             + ("; for a text model write model.kind: llm" if text_only else "")
         )
     return str(kind)

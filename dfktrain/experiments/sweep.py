@@ -209,7 +209,7 @@ def _base(sweep: Sweep, out: Path) -> Path | None:
 
 def _command(sweep: Sweep, point: SweepPoint, seed: int, out: Path, *, before: bool) -> list[str]:
     """Return the command that trains one point. before: whether it may evaluate the base too."""
-    words = [sys.executable, "-m", "dfktrain.cli.app", "run", str(sweep.config)]
+    words = [sys.executable, "-m", "dfktrain", "run", str(sweep.config)]
     words += ["--out", str(out / point.name / f"seed-{seed}")]
     for file in sweep.files:
         words += ["--override", file]

@@ -238,7 +238,7 @@ def _notes(stage: Stage, report: StagePreflight) -> list[str]:
     if report.steps and stage.warmup_steps and stage.warmup_steps >= report.steps:
         notes.append(f"warmup_steps {stage.warmup_steps} reaches over all {report.steps} steps")
     if stage.packing and any(report.video_tokens):
-        notes.append("packing is not proved for rows with video: batches are padded instead")
+        notes.append("packing is not verified for rows with video: batches are padded instead")
     if stage.sft_plus is not None and stage.sft_plus.share:
         notes.append("SFT-Plus asks the base for every batch: a second forward pass, without gradients")
     return notes

@@ -216,7 +216,7 @@ def _batcher(run: RunState, inputs: _StageInputs) -> tuple[Batcher, str]:
     if not inputs.stage.packing:
         return padded, "off"
     if any(sample.videos for sample in samples):
-        return padded, "refused: packing is not proved for rows with video"
+        return padded, "refused: packing is not verified for rows with video"
     packer = Packer(collator)
     by_length = sorted(samples, key=len)
     probes = [by_length[0], by_length[len(by_length) // 2], *(sample for sample in samples if sample.images)][

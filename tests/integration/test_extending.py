@@ -100,8 +100,8 @@ def test_a_model_family_is_one_entry_of_one_file(tmp_path: Path) -> None:
     entry = families.read_text(encoding="utf-8")
     assert len(ENTRY.findall(entry)) == 1
     families.write_text(ENTRY.sub("", entry), encoding="utf-8")
-    without = run("python -m dfktrain.cli.app check train.yaml", tmp_path, code)
+    without = run("python -m dfktrain check train.yaml", tmp_path, code)
     assert without.returncode == 2 and "qwen3_5" in without.stderr and "Traceback" not in without.stderr
     families.write_text(entry, encoding="utf-8")
-    done = run("python -m dfktrain.cli.app check train.yaml", tmp_path, code)
+    done = run("python -m dfktrain check train.yaml", tmp_path, code)
     assert done.returncode == 0, done.stdout + done.stderr

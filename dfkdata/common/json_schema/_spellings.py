@@ -40,7 +40,7 @@ def type_names(name: str) -> tuple[list[str], str | None]:
     types: anything is allowed.
 
     Raises:
-        UnknownType: if the name cannot be told."""
+        UnknownType: if the name is not known."""
     if name in TYPES:
         return [name], None
     plain = _OPTIONAL.sub("", name.strip().lower())

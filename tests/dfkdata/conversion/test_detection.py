@@ -112,7 +112,10 @@ def test_two_formats_that_fit_are_refused_with_what_speaks_for_each(tmp_path: Pa
 
 @pytest.mark.parametrize(
     ("rows", "message"),
-    [([{"a": 1}], "no format fits .the first row has a.; name one"), ([], "no row from which a format")],
+    [
+        ([{"a": 1}], "no format fits .the first row has a.; name one"),
+        ([], "it has no row that shows its format"),
+    ],
 )
 def test_what_no_format_fits_is_refused(rows: list[Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):

@@ -146,5 +146,5 @@ def test_rows_that_can_be_read_only_once_are_an_error_and_no_empty_conversion(tm
         def __iter__(self) -> Iterator[dict[str, str]]:
             return self.rows
 
-    with pytest.raises(ConfigError, match="10 rows at the first look and 0 at the second"):
+    with pytest.raises(ConfigError, match="10 rows in the first pass and 0 in the second"):
         convert(Once(), tmp_path, format="alpaca", stratify="kind", validation=0.2)

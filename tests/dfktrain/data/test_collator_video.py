@@ -119,7 +119,7 @@ def test_a_run_trains_the_tower_on_videos_unpacked_and_a_text_stage_leaves_them_
     seen, plain = train_on(
         LoadedBase(build_model(processor), processor, "random"), made, tmp_path / "out"
     ).stages
-    assert seen.packing == "refused: packing is not proved for rows with video" and plain.packing == "on"
+    assert seen.packing == "refused: packing is not verified for rows with video" and plain.packing == "on"
     assert seen.left_out == {"modality is not image": 1} and plain.left_out == {"modality is not text": 1}
     weights = load_file(str(seen.adapter / "adapter_model.safetensors"))
     assert any(".visual." in name and "lora_B" in name and t.any() for name, t in weights.items())

@@ -150,7 +150,7 @@ def test_calls_without_borders_are_the_librarys_own(model: Any, processor: Any, 
 
 
 def test_packing_is_refused_for_models_without_a_proved_path() -> None:
-    with pytest.raises(ConfigError, match="packing is not proved for llama models"):
+    with pytest.raises(ConfigError, match="packing is not verified for llama models"):
         packing.patch_fallbacks("llama")
 
 

@@ -161,7 +161,7 @@ def test_packing_is_refused_by_name_and_padding_used(family: Path, mixed: list[A
     result = train(
         TrainConfig.model_validate({"model": {"name": str(family)}, "stages": [stage]}), tmp_path / "out"
     )
-    assert result.stages[0].packing.startswith("refused: packing is not proved for qwen")
+    assert result.stages[0].packing.startswith("refused: packing is not verified for qwen")
 
 
 @pytest.fixture(scope="module")

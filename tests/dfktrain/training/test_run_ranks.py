@@ -84,7 +84,7 @@ def run(config: Path, out: Path, ranks: int, sharded: bool = False, fails: str =
 def torchrun(config: Path, out: Path, ranks: int) -> None:
     """The command as users start it on several devices."""
     words = ["-m", "torch.distributed.run", f"--nproc-per-node={ranks}", f"--master-port={free_port()}"]
-    words += ["-m", "dfktrain.cli.app", "run", str(config), "--out", str(out)]
+    words += ["-m", "dfktrain", "run", str(config), "--out", str(out)]
     env = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, *words], env=env, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr[-3000:]
