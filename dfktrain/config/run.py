@@ -51,9 +51,9 @@ class TrainConfig(Config):
         precision: "auto" is bf16 if the device computes it natively, else fp32. fp16 does not exist, because
             the gradients of Qwen3.5 become NaN in it.
         checkpointing: Who recomputes activations in the backward pass: "none", "torch" or "unsloth".
-        fused_layers: Whether norms, SwiGLU, the causal convolution, adapter products and the cross entropy of a
-            hybrid model are computed by fused kernels on a GPU. What cannot be fused, or differs from the
-            library's layer, stays as it is; run.json says why.
+        fused_layers: Whether norms, SwiGLU, the causal convolution, adapter products, the cross entropy and the
+            attention over pictures of a hybrid model are computed by fused kernels on a GPU. What cannot be
+            fused, or differs from the library's layer, stays as it is; run.json says why.
         workers: Processes that make batches ahead of the steps: open and resize pictures, pad, pack. None takes up
             to 8 for a stage with pictures on a GPU, 2 for text, and none without a GPU. The order of the batches
             does not depend on it.

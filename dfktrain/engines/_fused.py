@@ -25,15 +25,11 @@ from dfkeval.models.families import family_of
 from dfktrain.data.packing import conv_by_sequence
 from dfktrain.engines._adapter_products import fused_products
 from dfktrain.engines._base import bare
-
-LIMIT = 2e-2
-"""Largest relative difference from the library's layer that counts as rounding in bf16; in fp32 it is a
-hundredth."""
+from dfktrain.engines._compared import Compared, fault, noise, patched
+from dfktrain.engines._picture_attention import picture_attention
 
 CROSS_ENTROPY = "dfk_cross_entropy"
 """Attribute of the network that holds the kernel of the answer loss."""
-
-Compared = Callable[..., Tensor]
 
 
 @contextmanager
@@ -63,6 +59,7 @@ def _layers(stack: ExitStack, network: nn.Module) -> dict[str, str]:
         "SwiGLU": _swiglu,
         "convolution": _convolution,
         "cross entropy": _cross_entropy,
+        "picture attention": picture_attention,
     }
     reason = _no_kernels(network)
     if reason is not None:
@@ -88,7 +85,7 @@ def _norms(stack: ExitStack, network: nn.Module) -> str:
         return _triton_ops.rms_norm(x, norm.weight, norm.eps)
 
     layers = _named(network, "RMSNorm")
-    return _swap(stack, layers, forward, lambda norm: [_noise(norm, 64, norm.weight.shape[0])])
+    return _swap(stack, layers, forward, lambda norm: [noise(norm, 64, norm.weight.shape[0])])
 
 
 def _gated_norms(stack: ExitStack, network: nn.Module) -> str:
@@ -98,7 +95,7 @@ def _gated_norms(stack: ExitStack, network: nn.Module) -> str:
         return _triton_ops.gated_rms_norm(x, gate, norm.weight, norm.variance_epsilon)
 
     layers = _named(network, "RMSNormGated")
-    return _swap(stack, layers, forward, lambda norm: [_noise(norm, 64, norm.weight.shape[0]) for _ in "xg"])
+    return _swap(stack, layers, forward, lambda norm: [noise(norm, 64, norm.weight.shape[0]) for _ in "xg"])
 
 
 def _swap(
@@ -110,11 +107,11 @@ def _swap(
     first = layers[0]
     if any(parameter.requires_grad for layer in layers for parameter in layer.parameters()):
         return "their weights are trained"
-    fault = _fault(first.forward, MethodType(forward, first), probe(first))
-    if fault is None:
+    reason = fault(first.forward, MethodType(forward, first), probe(first))
+    if reason is None:
         for layer in layers:
-            stack.enter_context(_patched(layer, MethodType(forward, layer)))
-    return fault or "on"
+            stack.enter_context(patched(layer, MethodType(forward, layer)))
+    return reason or "on"
 
 
 def _swiglu(stack: ExitStack, network: nn.Module) -> str:
@@ -128,12 +125,12 @@ def _swiglu(stack: ExitStack, network: nn.Module) -> str:
         return "no such layer"
     if getattr(network.config.get_text_config(), "hidden_act", None) != "silu":
         return "its activation is not silu"
-    inputs = [_noise(network, 64, network.config.get_text_config().intermediate_size) for _ in "gu"]
-    fault = _fault(lambda gate, up: layers[0].act_fn(gate) * up, _triton_ops.swiglu, inputs)
-    if fault is None:
+    inputs = [noise(network, 64, network.config.get_text_config().intermediate_size) for _ in "gu"]
+    reason = fault(lambda gate, up: layers[0].act_fn(gate) * up, _triton_ops.swiglu, inputs)
+    if reason is None:
         for layer in layers:
-            stack.enter_context(_patched(layer, MethodType(forward, layer)))
-    return fault or "on"
+            stack.enter_context(patched(layer, MethodType(forward, layer)))
+    return reason or "on"
 
 
 def _convolution(stack: ExitStack, network: nn.Module) -> str:
@@ -155,10 +152,10 @@ def _convolution(stack: ExitStack, network: nn.Module) -> str:
     def ours(x: Tensor) -> Tensor:
         return _triton_ops.causal_conv_silu(x, weight, bias, numbers)
 
-    fault = _fault(library, ours, [_noise(network, 1, 48, weight.shape[0])])
-    if fault is None:
+    reason = fault(library, ours, [noise(network, 1, 48, weight.shape[0])])
+    if reason is None:
         stack.enter_context(_patched_convolution(network))
-    return fault or "on"
+    return reason or "on"
 
 
 @contextmanager
@@ -190,7 +187,7 @@ def _patched_convolution(network: Any) -> Iterator[None]:
 def _cross_entropy(stack: ExitStack, network: Any) -> str:
     from dfktrain.engines import _triton_ops
 
-    logits = _noise(network, 16, 5000)
+    logits = noise(network, 16, 5000)
     targets = torch.arange(16, device=logits.device) * 300
 
     def library(rows: Tensor) -> Tensor:
@@ -201,11 +198,11 @@ def _cross_entropy(stack: ExitStack, network: Any) -> str:
         terms = _triton_ops.cross_entropy_(slope, targets, None)
         return terms + ((rows - rows.detach()).float() * slope.float()).sum(-1)
 
-    fault = _fault(library, ours, [logits])
-    if fault is None:
+    reason = fault(library, ours, [logits])
+    if reason is None:
         setattr(network, CROSS_ENTROPY, _triton_ops.cross_entropy_)
         stack.callback(delattr, network, CROSS_ENTROPY)
-    return fault or "on"
+    return reason or "on"
 
 
 def _named(network: nn.Module, suffix: str) -> list[Any]:
@@ -214,48 +211,3 @@ def _named(network: nn.Module, suffix: str) -> list[Any]:
     language = getattr(language, "language_model", language)
     prefix = type(language).__name__.removesuffix("TextModel").removesuffix("Model")
     return [layer for layer in language.modules() if type(layer).__name__ == prefix + suffix]
-
-
-def _noise(like: nn.Module, *shape: int) -> Tensor:
-    parameter = next(like.parameters())
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn(*shape, generator=generator).to(parameter.device, parameter.dtype)
-
-
-def _fault(library: Compared, fused: Compared, inputs: list[Tensor]) -> str | None:
-    """Return why a fused call cannot replace the library's, None if it can."""
-    from triton.errors import TritonError
-
-    try:
-        difference = relative_difference(library, fused, inputs)
-    except (RuntimeError, TypeError, ValueError, AttributeError, TritonError) as error:
-        return f"does not run here ({type(error).__name__}: {str(error)[:160]})"
-    limit = LIMIT if inputs[0].dtype != torch.float32 else LIMIT / 100
-    # not "difference > limit", because NaN is wrong as well
-    return None if difference <= limit else f"differs from the library's by {difference:.1e}"
-
-
-def relative_difference(library: Compared, fused: Compared, inputs: Sequence[Tensor]) -> float:
-    """Return the largest of |fused - library| / |library| over the value and the gradients of all inputs."""
-    results = []
-    for compute in (library, fused):
-        given = [each.clone().requires_grad_(True) for each in inputs]
-        with torch.enable_grad():
-            out = compute(*given)
-        weight = torch.linspace(-1, 1, out.numel(), device=out.device).reshape(out.shape)
-        gradients = torch.autograd.grad((out.float() * weight).sum(), given)
-        results.append([each.float() for each in (out.detach(), *gradients)])
-    return max(float((b - a).norm() / a.norm()) for a, b in zip(*results, strict=True))
-
-
-@contextmanager
-def _patched(layer: nn.Module, forward: Any) -> Iterator[None]:
-    """Let an instance use another forward call within; its class keeps its own."""
-    before = layer.__dict__.get("forward")
-    layer.forward = forward
-    try:
-        yield
-    finally:
-        del layer.forward
-        if before is not None:
-            layer.forward = before

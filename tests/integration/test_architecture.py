@@ -131,6 +131,7 @@ KEYWORDS = {
     "dfkeval.models.image_text_processor": "overrides a processor of transformers",
     "dfktrain.data.packing": "wraps kernels of fla and transformers",
     "dfktrain.engines._fused": "replaces a function of transformers",
+    "dfktrain.engines._picture_attention": "replaces a layer's forward",
     "dfktrain.losses.attach": "overrides a model's forward",
     "dfktrain.training.callbacks.monitor": "overrides a callback of transformers",
     "dfktrain.training.callbacks.progress": "overrides a callback of transformers",

@@ -17,7 +17,15 @@ from torch import Tensor, nn
 from dfktrain.config.model import AdapterConfig
 from dfktrain.data.collator import Collator
 from dfktrain.data.packing import Packer, conv_by_sequence, patch_fallbacks
-from dfktrain.engines import CROSS_ENTROPY, LoadedBase, _fused, adapt, fused_layers, trainable
+from dfktrain.engines import (
+    CROSS_ENTROPY,
+    LoadedBase,
+    _fused,
+    _picture_attention,
+    adapt,
+    fused_layers,
+    trainable,
+)
 from dfktrain.engines._adapter_products import fused_products
 from dfktrain.losses.attach import score_answers
 from dfktrain.losses.kl_to_base import AdapterDisabledTeacher
@@ -62,6 +70,19 @@ def cross_entropy_(logits: Tensor, targets: Tensor, shares: Tensor | None) -> Te
     return terms.detach()
 
 
+def attend(
+    query: Tensor, key: Tensor, value: Tensor, borders: Tensor, _: Tensor, most: int, __: int
+) -> Tensor:
+    """Attention over borders, one stretch after the other."""
+    lengths = (borders[1:] - borders[:-1]).tolist()
+    assert most == max(lengths)
+    parts = zip(*(each.split(lengths) for each in (query, key, value)), strict=True)
+    rows = [
+        nn.functional.scaled_dot_product_attention(*(each.transpose(0, 1) for each in part)) for part in parts
+    ]
+    return torch.cat([row.transpose(0, 1) for row in rows])
+
+
 @pytest.fixture
 def kernels(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The kernels' functions in PyTorch, so that whole models run on a CPU in no time."""
@@ -76,6 +97,9 @@ def kernels(monkeypatch: pytest.MonkeyPatch) -> Any:
         setattr(module, name, function)
     monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.setattr("dfktrain.engines._triton_ops", module, raising=False)
+    module.attend = attend  # type: ignore[attr-defined] # PyTorch's, which needs a GPU
+    stand_in: Any = module
+    monkeypatch.setattr(_picture_attention, "_kernel", lambda: lambda *given: stand_in.attend(*given))
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     return module
 
@@ -115,7 +139,9 @@ def step(
     return loss.item(), gradient, found
 
 
-ALL = {"norms", "gated norms", "SwiGLU", "convolution", "cross entropy", "adapter products"}
+ALL = {
+    "norms", "gated norms", "SwiGLU", "convolution", "cross entropy", "picture attention", "adapter products",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -151,6 +177,27 @@ def test_in_bf16_the_fused_step_is_as_near_to_fp32_as_the_librarys(
     assert apart[1] <= 1.5 * apart[0]
 
 
+def test_the_sizes_of_the_pictures_are_asked_for_once_a_batch(
+    model: Any, processor: Any, rows: list[Any], kernels: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bool] = []
+    right = _picture_attention._Longest.__call__
+
+    def counted(self: Any, borders: Tensor) -> int:
+        before = self.borders
+        length = right(self, borders)
+        asked.append(self.borders is not before)
+        return length
+
+    monkeypatch.setattr(_picture_attention._Longest, "__call__", counted)
+    made = adapted(model, processor)
+    with fused_layers(made, True):
+        asked.clear()
+        for batch in (Collator(processor)(rows), Collator(processor)(rows[:1])):
+            made(**batch)
+    assert len(asked) == 2 * len(made.get_base_model().model.visual.blocks) and sum(asked) == 2
+
+
 def test_after_the_context_the_model_is_as_before(
     model: Any, processor: Any, rows: list[Any], kernels: Any
 ) -> None:
@@ -176,6 +223,7 @@ def test_after_the_context_the_model_is_as_before(
         ("swiglu", "SwiGLU"),
         ("causal_conv_silu", "convolution"),
         ("cross_entropy_", "cross entropy"),
+        ("attend", "picture attention"),
     ],
 )
 def test_a_kernel_that_is_wrong_keeps_the_librarys_layer_and_says_why(
