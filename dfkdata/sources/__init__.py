@@ -22,7 +22,7 @@ from typing import Any
 from dfkdata.common.errors import ConfigError, DataError
 from dfkdata.common.hashing import file_sha256
 from dfkdata.rows.record import Reject, Row, RowError
-from dfkdata.rows.split_names import folded, split_in, split_word
+from dfkdata.rows.split_names import fold, folded, split_in, split_word
 from dfkdata.sources import _archive, _arrow, _csv, _json, _pictures, _samples
 from dfkdata.sources._dialect import Columns, TableOptions, check_delimiter, check_encoding
 from dfkdata.sources._files import open_unpacked, parquet_rows, plain, seekable
@@ -163,7 +163,11 @@ def _parts(
         from dfkdata.sources import _hub
 
         folder, files = _hub.fetch(str(input), config, split, SUFFIXES)
-        return [Part(file.relative_to(folder).as_posix(), folder, file, fetched=True) for file in files]
+        splits = _hub_splits(files.values(), str(input)) if split is None else {}
+        return [
+            Part(file.relative_to(folder).as_posix(), folder, file, split=splits.get(own), fetched=True)
+            for file, own in files.items()
+        ]
     path = Path(input)
     if path.is_dir():
         return _saved(path) or _folder(path, path)
@@ -228,6 +232,17 @@ def _own_splits(names: Iterable[str], where: str) -> dict[str, str | None]:
     """Return name -> our name for the splits of one input; a training split alone leaves the split open."""
     splits: dict[str, str | None] = {**folded(names, where)}
     return dict.fromkeys(splits) if [*splits.values()] == ["train"] else splits
+
+
+def _hub_splits(names: Iterable[str], where: str) -> dict[str, str | None]:
+    """Return name -> our name for the splits of a data set on the Hub; they stay open if one has another name."""
+    known = sorted({*names} - {""})
+    if any(fold(name) is None for name in known):
+        return {}
+    try:
+        return _own_splits(known, where)
+    except ConfigError as error:
+        raise ConfigError(f"{error} with --hub-split") from error
 
 
 def _saved(folder: Path) -> list[Part]:

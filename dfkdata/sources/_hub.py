@@ -19,6 +19,7 @@ import msgspec
 from dfkdata.common.config import parse_yaml
 from dfkdata.common.errors import ConfigError, DataError
 from dfkdata.common.json_files import write_bytes
+from dfkdata.rows.split_names import split_word
 
 SCHEME = "hf://datasets/"
 
@@ -42,7 +43,7 @@ def parse(address: str) -> Place:
 
 def fetch(
     address: str, config: str | None, split: str | None, suffixes: tuple[str, ...]
-) -> tuple[Path, list[Path]]:
+) -> tuple[Path, dict[Path, str]]:
     """Return the cache folder and the data files of a split, after downloading those that are missing.
 
     Args:
@@ -50,6 +51,9 @@ def fetch(
         config: The configuration that the data set's README declares; None for the default.
         split: The split; None for all.
         suffixes: The ends of names of data files.
+
+    Returns:
+        The folder, and file -> the split that the data set's README, or else the file's name, puts it in.
 
     Raises:
         ConfigError: If the address is of another form, or no file fits config and split.
@@ -60,7 +64,7 @@ def fetch(
     folder = _cache() / place.repo.replace("/", "--") / commit
     chosen = _chosen(place, names, config, split, folder, commit, suffixes)
     others = [name for name in names if name.lower().endswith((".jpg", ".jpeg", ".png", ".webp", ".gif"))]
-    files = [_download(place, commit, name, folder) for name in chosen]
+    files = {_download(place, commit, name, folder): own for name, own in chosen.items()}
     for name in others:
         _download(place, commit, name, folder)
     return folder, files
@@ -106,7 +110,8 @@ def _chosen(
     folder: Path,
     commit: str,
     suffixes: tuple[str, ...],
-) -> list[str]:
+) -> dict[str, str]:
+    """Return the names of the data files that are meant, each with its split; empty if nothing names one."""
     inside = place.inside.rstrip("/")
     data = sorted(
         name
@@ -115,14 +120,17 @@ def _chosen(
     )
     declared = _declared(place, names, folder, commit)
     if config is not None or (declared and not place.inside):
-        data = _matching(_config(place, declared or [], config), data, split)
+        found = _matching(_config(place, declared or [], config), data, split)
     elif split is not None:
-        data = [
+        named = (
             name for name in data if split in Path(name).name.replace("-", ".").replace("_", ".").split(".")
-        ]
-    if not data:
+        )
+        found = dict.fromkeys(named, split)
+    else:
+        found = {name: split_word(name) for name in data}
+    if not found:
         raise ConfigError(f"{place.repo} has no data file for config {config!r} and split {split!r}")
-    return data
+    return found
 
 
 class _Declared(NamedTuple):
@@ -166,14 +174,17 @@ def _one_declared(entry: dict[str, Any]) -> _Declared:
     return _Declared(name, entry.get("data_files"), name == "default" or entry.get("default") is True)
 
 
-def _matching(config: _Declared, names: list[str], split: str | None) -> list[str]:
-    """Return the names that a configuration's `data_files` mean; an unknown split raises `ConfigError`."""
+def _matching(config: _Declared, names: list[str], split: str | None) -> dict[str, str]:
+    """Return the names that a configuration's `data_files` mean, each with its split.
+
+    An unknown split raises `ConfigError`."""
     splits = _splits(config.data_files)
     if split is not None and splits and split not in splits:
         raise ConfigError(f"config {config.name!r} has no split {split!r}; it has {', '.join(splits)}")
-    chosen = splits.values() if split is None else [splits.get(split, [])]
-    known = [_pattern(pattern) for patterns in chosen for pattern in patterns]
-    return [name for name in names if any(pattern.fullmatch(name) for pattern in known)]
+    chosen = splits if split is None else {split: splits.get(split, [])}
+    known = [(own, _pattern(pattern)) for own, patterns in chosen.items() for pattern in patterns]
+    found = {name: next((own for own, pattern in known if pattern.fullmatch(name)), None) for name in names}
+    return {name: own for name, own in found.items() if own is not None}
 
 
 def _splits(files: Any) -> dict[str, list[str]]:

@@ -594,3 +594,45 @@ def test_a_row_of_bytes_and_odd_values_in_memory_is_never_lost(tmp_path: Path) -
     ]
     summary = convert(rows, tmp_path / "out", format="captions", validation=0)
     assert summary.rows["in"] == len(rows) == summary.rows["out"] + summary.rows["quarantined"]
+
+
+@pytest.mark.parametrize(
+    ("head", "names", "expected"),
+    [
+        ("", ["data/train-00000-of-00001.jsonl", "data/test-00000-of-00001.jsonl"], ["test", "train"]),
+        ("", ["train.jsonl", "dev.jsonl"], ["validation", "train"]),
+        ("", ["train.jsonl", "other.jsonl"], [None, None]),
+        ("", ["a.jsonl", "b.jsonl"], [None, None]),
+        (
+            "configs: [{data_files: [{split: Valid, path: a.jsonl}, {split: train, path: b.jsonl}]}]",
+            *(["a.jsonl", "b.jsonl"], ["validation", "train"]),
+        ),
+        (
+            "configs: [{data_files: [{split: train_sft, path: a.jsonl}, {split: test_sft, path: b.jsonl}]}]",
+            *(["a.jsonl", "b.jsonl"], [None, None]),
+        ),
+    ],
+)
+def test_splits_on_the_hub_stay_apart(
+    head: str,
+    names: list[str],
+    expected: list[str | None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    files = [*names, *(["README.md"] if head else [])]
+    info = {"sha": "c0ffee", "siblings": [{"rfilename": name} for name in files]}
+    hub_of(monkeypatch, info, f"---\n{head}\n---\n".encode())
+    assert [part.split for part in sources.parts("hf://datasets/org/any")] == expected
+
+
+def test_two_names_for_one_split_on_the_hub_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    names = ["dev.jsonl", "validation.jsonl", "train.jsonl"]
+    hub_of(monkeypatch, {"sha": "c0ffee", "siblings": [{"rfilename": name} for name in names]})
+    with pytest.raises(ConfigError, match=r"'dev' and 'validation' both mean validation.*--hub-split"):
+        sources.parts("hf://datasets/org/any")
+    assert [part.name for part in sources.parts("hf://datasets/org/any", split="dev")] == ["dev.jsonl"]
