@@ -102,12 +102,13 @@ def grammar(schema: Schema, form: TextForm) -> str:
         else:
             rules.append(f"v{number} ::= " + (_LINE if field in one_line else _TEXT))
     root += [_quoted(form.end)] if form.end else []
-    return "\n".join([f"root ::= {' '.join(root)}", *rules]) + "\n"
+    # One rule below the root: llguidance reads it as one regular expression, in which a value of any text can end.
+    return "\n".join(["root ::= answer", f"answer ::= {' '.join(root)}", *rules]) + "\n"
 
 
 #: Text that begins with a visible character; `_LINE` has no line break.
 _LINE: Final = r"[^ \t\r\n] [^\r\n]*"
-_TEXT: Final = r"[^ \t\r\n] [^\0]*"
+_TEXT: Final = r"[^ \t\r\n] [^\x00]*"
 
 
 def _quoted(text: str) -> str:

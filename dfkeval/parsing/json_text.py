@@ -137,6 +137,26 @@ def scan_mended(text: str, start: int, lenient: bool) -> tuple[Any, int, list[st
     return (*scan_relaxed(text, start), ["raw_line_break"])
 
 
+def scan_before(text: str, start: int, closer: str, lenient: bool) -> tuple[Any, int, list[str]]:
+    """Read the JSON value at `start` as `scan_mended` does. Only the text up to a `closer` is decoded, and up to a
+    farther one if that stood in a string, so that an error does not cost time in the length of the text.
+
+    Raises:
+        LiteralError: if no such value begins there."""
+    reach = start
+    while True:
+        close = text.find(closer, reach)
+        stop = close if close >= 0 else len(text)
+        try:
+            value, size, repairs = scan_mended(text[start:stop], 0, lenient)
+        except LiteralError as bad:
+            if bad.code != "open_string" or close < 0:
+                raise
+            reach = stop + (stop - start)
+        else:
+            return value, start + size, repairs
+
+
 #: How the errors of the json module begin -> the code. A text that is cut behind the digits of an escape has
 #: an open string; the module blames the escape.
 _CODES: Final = {"Unterminated string": "open_string", "Invalid control character": "control_character"}

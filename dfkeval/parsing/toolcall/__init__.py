@@ -16,7 +16,7 @@ the dialects and the named repairs stand in docs/toolcalls.md.
     _result     blocks become a result         _hermes     JSON calls
     _stream     text in pieces                 _writer     the inverse
     _parser     the public interface           _types      the public results
-    _misspelt   tags written in another way"""
+    _misspelt   tags written in another way    _allowance  what may be read in vain"""
 
 from __future__ import annotations
 

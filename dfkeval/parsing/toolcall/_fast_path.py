@@ -1,98 +1,126 @@
-"""Read a call exactly as templates write it, with no tag inside a value, by a few `str.find`.
+"""Read a call as templates and grammar-bound engines write it, with no tag inside a value, by a few `str.find`.
 
 Guarantees:
 - The result is the one that the machine gives for the same call, or None; a property test checks it."""
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final
 
 from dfkeval.parsing.coercion import Dialect, Refused, Slot, read
-from dfkeval.parsing.json_text import BLANKS, LiteralError, scan_json
-from dfkeval.parsing.tags import (
-    FUNCTION_CLOSE,
-    FUNCTION_START,
-    PARAMETER_CLOSE,
-    TOOL_CALL_CLOSE,
-    TOOL_CALL_OPEN,
-)
+from dfkeval.parsing.json_text import BLANKS, LiteralError, scan_json, skip_blanks
+from dfkeval.parsing.tags import FUNCTION_CLOSE, PARAMETER_CLOSE, TOOL_CALL_CLOSE, TOOL_CALL_OPEN
+from dfkeval.parsing.toolcall._patterns import TOKEN
 from dfkeval.parsing.toolcall._tools import Tool
 from dfkeval.parsing.toolcall._types import Span, ToolCall
 
-_HEAD: Final = f"{TOOL_CALL_OPEN}\n{FUNCTION_START}"
-_CLOSER: Final = f"\n{PARAMETER_CLOSE}\n"
+#: A call up to its first parameter; the name is the group. The machine reads longer names.
+_HEAD: Final = re.compile(r"<tool_call>[ \t\r\n]*+<function=([^<>\n]{1,256}+)>[ \t\r\n]*+")
 _TAIL: Final = f"{FUNCTION_CLOSE}\n{TOOL_CALL_CLOSE}"
-_N_HEAD, _N_CLOSER, _N_TAIL = len(_HEAD), len(_CLOSER), len(_TAIL)
-#: The machine reads longer names.
-_LONGEST: Final = 256
-_TAGS: Final = ("</param", "<param", "<tool_call", "<function", "</func", "</tool_call")
+_ANY_TAIL: Final = re.compile(r"</function>[ \t\r\n]*+</tool_call>")
+#: What stands behind a value on lines of its own.
+_FRAMED: Final = f"\n{PARAMETER_CLOSE}"
+_N_FRAMED, _N_CLOSER, _N_TAIL = len(_FRAMED), len(PARAMETER_CLOSE), len(_TAIL)
+#: An offset behind every text; -1 modulo this is behind it too.
+_NEVER: Final = 1 << 60
+_EDGES: Final = ("\r", "\n")
+#: What every tag holds, in small letters.
+_IN_TAGS: Final = ("param", "tool", "func")
 
 
 class Canonical:
     """Reads usual calls of one text and remembers the last closer, so that searches never overlap."""
 
-    __slots__ = ("_closer", "_dialect", "_text", "_tools")
+    __slots__ = ("_closer", "_dialect", "_framed", "_text", "_tools")
 
     def __init__(self, text: str, tools: dict[str, Tool], dialect: Dialect) -> None:
         self._text = text
         self._tools = tools
         self._dialect: Dialect = dialect
+        #: Where the last closer was found, behind a value on lines of its own and behind another.
+        self._framed = -1
         self._closer = -1
 
     def call(self, start: int) -> tuple[ToolCall, bool] | None:
         """Return the valid call at `start`, and whether its last value is free text; None if anything is
         unusual."""
         text = self._text
-        if not text.startswith(_HEAD, start):
+        head = _HEAD.match(text, start)
+        tool = None if head is None else self._tools.get(head[1])
+        if head is None or tool is None:
             return None
-        at = text.find(">\n", start + _N_HEAD, start + _LONGEST)
-        name = text[start + _N_HEAD : max(at, start)]
-        tool = self._tools.get(name)
-        if tool is None:
-            return None
-        at += 2
+        at = head.end()
         arguments: dict[str, Any] = {}
         spans: dict[str, Span] = {}
         slot: Slot | None = None
         for tag, length, key, declared in tool.usual:
             if text.startswith(tag, at):
                 slot = declared
-                begin = at + length
-                end = self._value(begin, slot, arguments, key)
-                if end < 0:
+                at = self._value(at + length, slot, arguments, spans, key)
+                if at < 0:
                     return None
-                spans[key] = (begin, end)
-                at = end + _N_CLOSER
-        if not (
-            text.startswith(_TAIL, at) and tool.required <= arguments.keys() and _ends(text, at + _N_TAIL)
-        ):
+        stop = at + _N_TAIL if text.startswith(_TAIL, at) else _tail_end(text, at)
+        if stop < 0 or not (tool.required <= arguments.keys() and _ends(text, stop)):
             return None
         if not tool.covered and not tool.validator.is_valid(arguments):
             return None
-        return ToolCall(name, arguments, (start, at + _N_TAIL), (), spans), slot is not None and slot.textual
+        return ToolCall(head[1], arguments, (start, stop), (), spans), slot is not None and slot.textual
 
-    def _value(self, begin: int, slot: Slot, arguments: dict[str, Any], key: str) -> int:
-        """Read the value at `begin` into `arguments[key]`, and return its end; -1 if anything is unusual."""
+    def _value(
+        self, begin: int, slot: Slot, arguments: dict[str, Any], spans: dict[str, Span], key: str
+    ) -> int:
+        """Read the value at `begin` into `arguments[key]`.
+
+        Returns:
+            The offset of the next tag, or -1 if anything is unusual."""
         text = self._text
-        end = self._closer
-        if end < begin:
-            end = text.find(_CLOSER, begin)
-            self._closer = end = end if end >= 0 else len(text)
-        if end == len(text):
+        if text.startswith("\n", begin):
+            begin += 1
+            end = self._framed
+            if end < begin:
+                end = self._framed = text.find(_FRAMED, begin) % _NEVER
+            at = end + _N_FRAMED
+        else:
+            end = self._closer
+            if end < begin:
+                end = self._closer = text.find(PARAMETER_CLOSE, begin) % _NEVER
+            at = end + _N_CLOSER
+            if text[begin : begin + 1] in _EDGES or text[end - 1 : end] in _EDGES:
+                return -1  # a line break may be framing
+        if end >= len(text):
             return -1
-        raw = text[begin:end]
-        if slot.containers_only:
-            return end if _container(raw, slot, arguments, key) else -1
-        if slot.holds_containers or ("<" in raw and any(tag in raw for tag in _TAGS)):
+        read_as = _container if slot.containers_only else self._scalar
+        if not read_as(text[begin:end], slot, arguments, key):
             return -1
+        spans[key] = (begin, end)
+        return at + 1 if text.startswith("\n<", at) else skip_blanks(text, at)
+
+    def _scalar(self, raw: str, slot: Slot, arguments: dict[str, Any], key: str) -> bool:
+        """Read `raw` into `arguments[key]`; False if anything is unusual."""
+        if slot.holds_containers or ("<" in raw and _holds_tag(raw)):
+            return False
         if slot.plain:
             arguments[key] = raw
-            return end
+            return True
         try:
             arguments[key] = read(slot, raw, self._dialect)[0]
         except Refused:
-            return -1
-        return end
+            return False
+        return True
+
+
+def _tail_end(text: str, at: int) -> int:
+    """Return where the closing tags of a call at `at` end, with any blanks between them; -1 if there are
+    none."""
+    tail = _ANY_TAIL.match(text, at)
+    return -1 if tail is None else tail.end()
+
+
+def _holds_tag(raw: str) -> bool:
+    """Return whether a tag stands in `raw`, misspelled ones included."""
+    small = raw.lower()
+    return any(word in small for word in _IN_TAGS) and TOKEN.search(raw) is not None
 
 
 def _container(raw: str, slot: Slot, arguments: dict[str, Any], key: str) -> bool:

@@ -36,7 +36,7 @@ class Fences:
 
     def __init__(self, text: str) -> None:
         self.text = text
-        self._closers: dict[str, list[re.Match[str]]] = {}
+        self._closers: dict[str, list[tuple[int, int]]] = {}
         self._ends: dict[tuple[str, int], list[int]] = {}
 
     def opens(self, start: int, end: int) -> bool:
@@ -76,9 +76,9 @@ class Fences:
         ends = self._ends.get(key)
         if ends is None:
             if character not in self._closers:
-                self._closers[character] = list(_CLOSERS[character].finditer(self.text))
-            closers = self._closers[character]
-            ends = self._ends[key] = [m.end() for m in closers if m.end(1) - m.start(1) >= length]
+                found = _CLOSERS[character].finditer(self.text)
+                self._closers[character] = [(match.end(), len(match[1])) for match in found]
+            ends = self._ends[key] = [end for end, size in self._closers[character] if size >= length]
         return ends
 
     @cached_property

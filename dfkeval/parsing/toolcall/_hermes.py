@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from dfkeval.parsing.json_call import call_arguments
-from dfkeval.parsing.json_text import LiteralError, scan_mended, skip_blanks
+from dfkeval.parsing.json_text import LiteralError, scan_before, skip_blanks
 from dfkeval.parsing.tags import TOOL_CALL_CLOSE, TOOL_CALL_OPEN
 from dfkeval.parsing.toolcall._scanner import Ahead
 from dfkeval.parsing.toolcall._tools import Tool
@@ -31,7 +31,7 @@ def read_json_call(
         closers: finds `</tool_call>`."""
     begin = skip_blanks(text, start + len(TOOL_CALL_OPEN))
     try:
-        value, end, repairs = scan_mended(text, begin, lenient)
+        value, end, repairs = scan_before(text, begin, TOOL_CALL_CLOSE, lenient)
     except LiteralError as bad:
         close, behind = closers.find(begin)
         if close == len(text):

@@ -14,20 +14,15 @@ Guarantees:
 
 from __future__ import annotations
 
-from typing import Final
-
 from dfkeval.parsing.json_text import BLANKS
 from dfkeval.parsing.tags import FUNCTION_CLOSE, PARAMETER_CLOSE
+from dfkeval.parsing.toolcall._allowance import CLOSER, CODE_SPENT, DEEP, MESSAGE_SPENT, VALUE
 from dfkeval.parsing.toolcall._endings import Ending, cut_tail, ended, wrapper_end
 from dfkeval.parsing.toolcall._frame import Frame, Parameter
 from dfkeval.parsing.toolcall._misspelt import closer_at_end, misspelled_opener
 from dfkeval.parsing.toolcall._patterns import C_CLOSE, C_OPEN, F_CLOSE, F_OPEN, P_CLOSE, P_OPEN
 from dfkeval.parsing.toolcall._stack import Stack
 from dfkeval.parsing.toolcall._tags import END, TEXT
-
-#: How many calls that are opened in one another and never closed are reported one by one; the rest belongs to
-#: the last of them.
-_REPORTED: Final = 100
 
 
 class Machine(Stack):
@@ -78,7 +73,19 @@ class Machine(Stack):
             i = self._body(frame, i) if parameter is None else self._value(frame, parameter, i)
             if self.spare < 0 and self._can_heal():
                 i = count
+            if self.allowance.left < 0:
+                return self._spent()
         return self.out, i
+
+    def _spent(self) -> tuple[list[Frame], int]:
+        """Give up the rest of the text, since the allowance is used up."""
+        if self.stack:
+            frame = self.stack[0]
+            frame.fault(CODE_SPENT, MESSAGE_SPENT, frame.start, len(self.text))
+            frame.end = len(self.text)
+            self.stack = []
+            self.out.append(frame)
+        return self.out, len(self.tags)
 
     def _can_heal(self) -> bool:
         """Return whether a single call is open, in a value behind which the call may end."""
@@ -171,6 +178,7 @@ class Machine(Stack):
 
     def _heal_here(self, frame: Frame, parameter: Parameter, i: int) -> int:
         """End the value at tag `i`, without its closer."""
+        self.allowance.left -= VALUE
         start = self.tags.starts[i]
         end, repair = self._without_closer(parameter, start)
         frame.repair(repair, parameter.start if end == start else end, start)
@@ -301,6 +309,7 @@ class Machine(Stack):
         """Read `</parameter1>`, `</param>`, `</parameter` and the like: a closer if it stands and continues
         like one."""
         tags, following = self.tags, self.tags.next[i]
+        self.allowance.left -= CLOSER
         if not self._shaped(parameter, i):
             return i + 1
         fresh = following == P_OPEN and frame.fresh(self.parameter_name(frame, i + 1))
@@ -335,7 +344,7 @@ class Machine(Stack):
                 self._heal(frame, frame.open, frame.open.heal)
             elif depth + 1 < len(stack):
                 inner = stack[depth + 1].start
-                if depth < _REPORTED or frame.done or self.out[-1].end != frame.start:
+                if depth < DEEP or frame.done or self.out[-1].end != frame.start:
                     self._given_up(frame, inner)
                 else:
                     self.out[-1].end = inner

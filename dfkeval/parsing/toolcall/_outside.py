@@ -15,6 +15,7 @@ from dfkeval.parsing.tags import (
     TOOL_CALL_CLOSE,
     TOOL_CALL_OPEN,
 )
+from dfkeval.parsing.toolcall._allowance import CODE
 from dfkeval.parsing.toolcall._result import Block
 from dfkeval.parsing.toolcall._source import SourceText
 from dfkeval.parsing.toolcall._tools import Tool
@@ -126,6 +127,7 @@ class OutsideReader(SourceText):
     # --- code and the end of a turn ------------------------------------------------------------------------
 
     def _code(self, start: int, end: int) -> int:
+        self.allowance.left -= CODE
         if end - start >= 3 and self.fences.opens(start, end):
             stop = self.fences.fence_end(start, end)
             if stop is None or self._splits_call(end, stop):

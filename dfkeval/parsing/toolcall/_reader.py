@@ -13,8 +13,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from dfkeval.parsing.tags import TOOL_CALL_OPEN
-from dfkeval.parsing.toolcall._frame import Frame
+from dfkeval.parsing.tags import FUNCTION_START, TOOL_CALL_OPEN
+from dfkeval.parsing.toolcall._allowance import CALL, CODE_SPENT, MARK, MESSAGE_SPENT
+from dfkeval.parsing.toolcall._frame import Frame, NoNotes
 from dfkeval.parsing.toolcall._hermes import read_json_call
 from dfkeval.parsing.toolcall._outside import OutsideReader
 from dfkeval.parsing.toolcall._patterns import (
@@ -50,7 +51,18 @@ class Reader(OutsideReader):
         while (match := search(text, at)) is not None:
             kind = match.lastindex
             at = match.end() if kind == O_CODE else self._step(kind, *match.span())
+            self.allowance.left -= MARK
+            if self.allowance.left < 0:
+                self._spent(at)
+                break
         return build_result(self.text, self.blocks, self._options())
+
+    def _spent(self, at: int) -> None:
+        """Leave the text from `at` on unread, since the allowance is used up; calls in it are a problem."""
+        text = self.text
+        if max(text.find(TOOL_CALL_OPEN, at), text.find(FUNCTION_START, at)) >= 0:
+            block = self._mark("broken_call", at, len(text))
+            block.problems.append(Problem("malformed", CODE_SPENT, MESSAGE_SPENT, (at, len(text))))
 
     def _options(self) -> ReadOptions:
         return ReadOptions(self.dialect, self.lenient, self.lost)
@@ -101,6 +113,8 @@ class Reader(OutsideReader):
         )
         block = self._mark("call" if call else "broken_call", start, end)
         block.call, block.problems = call, problems
+        if problems:
+            self.allowance.left -= CALL
         return end
 
     def _broken(self, kind: str, start: int) -> int:
@@ -123,6 +137,7 @@ class Reader(OutsideReader):
 
     def _broken_block(self, kind: str, start: int, end: int) -> int:
         status, code, message = _BROKEN[kind]
+        self.allowance.left -= CALL
         block = self._mark("broken_call", start, end)
         block.problems.append(Problem(status, code, message, (start, end)))
         if kind == "bad_function" and self.lost is None:
@@ -158,6 +173,8 @@ class Reader(OutsideReader):
     def _store(self, frame: Frame) -> None:
         block = self._mark("call", frame.start, frame.end)
         block.frame = frame
+        if not isinstance(frame.notes, NoNotes):
+            self.allowance.left -= CALL
         last = frame.parameters[-1] if frame.parameters else None
         block.reopenable = not frame.poison and frame.open is None and last is not None and last.textual
         if self.pending is not None:
@@ -216,6 +233,7 @@ class Reader(OutsideReader):
     def _take_back(self, index: int, i: int) -> Frame:
         """Remove block `index` and those behind it, and return the call of that block, which continues at tag
         `i`."""
+        self.allowance.left -= CALL
         self.reopened = i
         block = self.blocks[index]
         frame = block.frame

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from dfkeval.parsing.coercion import Dialect
 from dfkeval.parsing.json_text import BLANKS
+from dfkeval.parsing.toolcall._allowance import CODE_SPENT, INVALID, MESSAGE_SPENT, Allowance
 from dfkeval.parsing.toolcall._frame import Frame
 from dfkeval.parsing.toolcall._types import Kind, ParseResult, Problem, ToolCall
 from dfkeval.parsing.toolcall._validate import finish
@@ -57,7 +58,13 @@ def build_result(text: str, blocks: list[Block], options: ReadOptions) -> ParseR
     problems: list[Problem] = []
     layout: Layout = []
     at, poison = 0, False
+    allowance = Allowance(len(text))
     for block in blocks:
+        if allowance.left < 0:
+            problems.append(Problem("malformed", CODE_SPENT, MESSAGE_SPENT, (at, len(text))))
+            layout.append(("broken_call", at, len(text)))
+            at = len(text)
+            break
         _settle(block, text, options, poison)
         poison = block.poisons
         _gap(layout, text, at, block.start, block.kind)
@@ -66,6 +73,8 @@ def build_result(text: str, blocks: list[Block], options: ReadOptions) -> ParseR
             layout.append((kind, block.start, block.end))
         at = block.end
         problems += block.problems
+        if block.problems:
+            allowance.left -= INVALID
         if block.call is not None:
             calls.append(block.call)
     _gap(layout, text, at, len(text), "markup")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 
 from dfkeval.parsing.coercion import Dialect
+from dfkeval.parsing.toolcall._allowance import Allowance
 from dfkeval.parsing.toolcall._fast_path import Canonical
 from dfkeval.parsing.toolcall._fences import Fences
 from dfkeval.parsing.toolcall._machine import Machine
@@ -24,6 +25,7 @@ class SourceText:
         self.anything = anything
         self.dialect: Dialect = dialect
         self.finished = finished
+        self.allowance = Allowance(len(text))
 
     @cached_property
     def tags(self) -> Tags:
@@ -35,7 +37,7 @@ class SourceText:
 
     @cached_property
     def machine(self) -> Machine:
-        return Machine(self.tags, self.tools, self.anything, self.finished)
+        return Machine(self.tags, self.tools, self.anything, self.finished, self.allowance)
 
     @cached_property
     def ahead(self) -> Lookahead:

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from dfkeval.parsing.json_text import LiteralError, scan_mended, skip_blanks
 from dfkeval.parsing.tags import PARAMETER_CLOSE
+from dfkeval.parsing.toolcall._allowance import CALL, DEEP, JSON, VALUE, Allowance
 from dfkeval.parsing.toolcall._endings import Ending, function_end
 from dfkeval.parsing.toolcall._frame import Frame, Parameter
 from dfkeval.parsing.toolcall._patterns import C_OPEN, P_CLOSE
@@ -25,12 +26,15 @@ _FREE: Final = 20_000
 class Stack:
     """The open frames over `tags`, from the outermost inwards, and the finished ones in order (`out`)."""
 
-    def __init__(self, tags: Tags, tools: dict[str, Tool], anything: Tool | None, finished: bool) -> None:
+    def __init__(
+        self, tags: Tags, tools: dict[str, Tool], anything: Tool | None, finished: bool, allowance: Allowance
+    ) -> None:
         self.tags = tags
         self.text = tags.text
         self.tools = tools
         self.anything = anything
         self.finished = finished
+        self.allowance = allowance
         #: How many tags may still be read again because a closer was looked for in vain.
         self.spare = _FREE + 4 * len(tags)
         self.stack: list[Frame] = []
@@ -57,12 +61,16 @@ class Stack:
         frame = Frame(name, tags.starts[first], tags.ends[i], wrapped, self.tools.get(name, self.anything))
         if name != written:
             frame.repair("self_closed_opener", tags.starts[i], tags.ends[i])
+        if len(self.stack) > DEEP:
+            self.allowance.left -= CALL
         self.stack.append(frame)
         return i + 1
 
     def close(self, frame: Frame, ending: Ending) -> int:
         """Complete the frame on top of the stack and return where to continue. Inside the value of another
         frame it is text of that value so far."""
+        if ending.repairs:
+            self.allowance.left -= CALL
         for name in ending.repairs:
             frame.repair(name, frame.at, ending.end)
         frame.end, frame.poison, frame.shared = ending.end, ending.poison, ending.shared
@@ -81,6 +89,7 @@ class Stack:
 
     def abandon(self, frame: Frame, i: int) -> None:
         """Give up the frame on top of the stack, since a new call begins at tag `i` before its end."""
+        self.allowance.left -= CALL
         message = f"the call of {frame.name!r} is not closed before the next one begins"
         frame.fault("unclosed_call", message, frame.start, self.tags.starts[i])
         self.close(frame, Ending(self.tags.starts[i], i, poison=True))
@@ -97,6 +106,7 @@ class Stack:
                 frame.repair("crlf_framing", begin, begin + 2)
         frame.open = parameter = Parameter(name, start, begin, framed, slot)
         if name in frame.seen:
+            self.allowance.left -= VALUE
             frame.again(name, start, begin)
         else:
             frame.seen.add(name)
@@ -129,6 +139,7 @@ class Stack:
             return None
         scanned = self._scan(start, parameter.textual)
         if scanned is None:
+            self.allowance.left -= JSON
             return None
         value, end, repairs = scanned
         stop = skip_blanks(self.text, end)

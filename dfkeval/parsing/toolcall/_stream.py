@@ -24,7 +24,7 @@ _PRICE: Final = 1000
 #: Characters that may be read in vain, beyond an eighth of the finished text.
 _IN_VAIN: Final = 16_384
 #: Characters behind the last finished call above which there is no preview.
-_LONGEST: Final = 250_000
+_LONGEST: Final = 65_536
 
 
 class Stream:

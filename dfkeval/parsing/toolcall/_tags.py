@@ -20,7 +20,8 @@ from dfkeval.parsing.toolcall._patterns import C_CLOSE, C_OPEN, DRIFT, F_CLOSE, 
 #: A kind for the end of the text and one for text, beside those of TOKEN.
 END: Final = 0
 TEXT: Final = -1
-_DRIFTED: Final = {"p": P_CLOSE, "f": F_CLOSE, "t": C_CLOSE}
+#: The first letter of a misspelled closer -> the closer that it stands for.
+_DRIFTED: Final = {"p": P_CLOSE, "f": F_CLOSE, "t": C_CLOSE, "P": P_CLOSE, "F": F_CLOSE, "T": C_CLOSE}
 _NAME_AT: Final = {P_OPEN: len(PARAMETER_START), F_OPEN: len(FUNCTION_START)}
 
 
@@ -51,7 +52,9 @@ class Tags:
             ends.append(match.end(kind))
             if kind == DRIFT:
                 drifted.append(len(kinds))
-                kind = _DRIFTED[text[start : start + 12].lstrip("<\\/ \t")[0].lower()]
+                kind = (
+                    _DRIFTED.get(text[start + 2]) or _DRIFTED[text[start : start + 12].lstrip("<\\/ \t")[0]]
+                )
             kinds.append(kind)
             before.append(kind if start == stop else TEXT)
             stop = match.end()

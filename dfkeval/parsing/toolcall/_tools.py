@@ -36,7 +36,7 @@ class Tool:
         several: the slots of each part of the schema, for parameters that several parts declare differently.
         required: names of the parameters that every valid call holds.
         untyped: the definition declares no parameter, so that every name is as good as declared.
-        usual: (opening tag with its newline, length of that, parameter, slot) in declared order.
+        usual: (opening tag, its length, parameter, slot) in declared order.
         validator: decides about the arguments as a whole.
         covered: slots and `required` say all that the schema asserts.
         unknown_types: JSON pointer of a `type` that names no type -> that name; it asserts nothing."""
@@ -72,7 +72,7 @@ class Tool:
         ]
         self.required = frozenset(_required(document, root))
         self.untyped = not declared and other is not False
-        openers = [(parameter_open(key) + "\n", key, slot) for key, slot in self.slots.items()]
+        openers = [(parameter_open(key), key, slot) for key, slot in self.slots.items()]
         self.usual = [(opener, len(opener), key, slot) for opener, key, slot in openers]
         self.validator: Validator = document.validator(root)
         self.covered = root.keys() <= _COVERED

@@ -73,7 +73,7 @@ def finish(frame: Frame, text: str, dialect: Dialect, lenient: bool, poisoned: b
     arguments, spans = _arguments(frame, text, dialect, lenient, problems)
     if frame.tool is None:
         problems.append(_unknown_function(frame))
-    elif not problems:
+    elif not (problems or (frame.tool.covered and frame.tool.required <= arguments.keys())):
         issues = frame.tool.validator.issues(arguments)
         if issues and not _otherwise(frame, frame.tool, text, dialect, arguments):
             problems += [_invalid(issue, _anchor(frame, spans, issue)) for issue in issues]

@@ -1,10 +1,12 @@
 """The official JSON-Schema-Test-Suite, through the engine and through the parser.
 
-The suite lies beside the repository in `../shared/suites`; without it these tests are skipped."""
+The archive beside the golden files holds the suite of json-schema-org unchanged (snapshot 44401e0 of 2026-08-22, the
+drafts and optional parts used here), with its licence."""
 
 from __future__ import annotations
 
 import json
+import zipfile
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -14,9 +16,7 @@ import pytest
 from dfkdata.common.json_schema import SchemaDocument, SchemaError
 from dfkeval.parsing.toolcall import ToolCallParser, write_tool_call
 
-SUITE = Path(__file__).parents[4] / "shared" / "suites" / "JSON-Schema-Test-Suite" / "tests"
-if not SUITE.is_dir():
-    pytest.skip("the JSON-Schema-Test-Suite is not here", allow_module_level=True)
+SUITE = zipfile.Path(Path(__file__).parents[2] / "golden" / "json_schema_test_suite.zip") / "tests"
 
 #: Folder -> `$schema` of its draft.
 DRAFTS = {
@@ -40,12 +40,16 @@ ONLY_WHOLE = ("recursiveRef: $recursiveRef with nesting",)
 def groups(part: str) -> list[tuple[str, Any, list[dict[str, Any]]]]:
     """(name, schema with its draft, tests) of each group of a folder."""
     made = []
-    for path in sorted((SUITE / part).glob("*.json")):
+    for path in sorted(SUITE.joinpath(part).iterdir(), key=lambda path: path.name):
+        if not path.name.endswith(".json"):
+            continue
         for group in json.loads(path.read_text(encoding="utf-8")):
             schema = group["schema"]
             if isinstance(schema, dict):
                 schema = {"$schema": DRAFTS[part.partition("/")[0]], **schema}
-            made.append((f"{path.stem}: {group['description']}", schema, group["tests"]))
+            made.append(
+                (f"{path.name.removesuffix('.json')}: {group['description']}", schema, group["tests"])
+            )
     return made
 
 
