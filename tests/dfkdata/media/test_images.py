@@ -112,5 +112,7 @@ def test_a_thumbnail_is_a_small_jpeg(source: Any, tmp_path: Path) -> None:
 def test_no_other_module_opens_pictures() -> None:
     header_only = ROOT / "dfkdata/rows/huggingface.py"  # refuses files that are none; this room lies above it
     files = [path for name in ("dfkdata", "dfkeval", "dfktrain") for path in (ROOT / name).rglob("*.py")]
-    openers = [path for path in sorted(files) if re.search(r"(Image|Pillow)\.open\(", path.read_text("utf-8"))]
+    openers = [
+        path for path in sorted(files) if re.search(r"(Image|Pillow)\.open\(", path.read_text("utf-8"))
+    ]
     assert openers == [ROOT / "dfkdata/media/images.py", header_only]
