@@ -16,7 +16,6 @@ Guarantees:
 from __future__ import annotations
 
 import hashlib
-import os
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -30,9 +29,9 @@ from msgspec.structs import replace
 from pydantic import Field
 
 from dfkdata.common import config
-from dfkdata.common.errors import BackendError, ConfigError, DataError, missing_package
+from dfkdata.common.errors import BackendError, ConfigError, DataError
 from dfkeval.backends._contract import Backend, Capabilities
-from dfkeval.backends._openai import errors, protocol
+from dfkeval.backends._openai import connection, errors, protocol
 from dfkeval.backends._openai import response as _answer
 from dfkeval.backends._openai import stream as _stream
 from dfkeval.backends._openai.adapter_probe import AdapterProbe, ProbeSettings, parent_of
@@ -98,15 +97,7 @@ def check(config: Config, sampling: Sampling, constraint: Constraint | None) -> 
 def start(config: Config) -> Backend:
     """Check that a server answers. Raises `ConfigError` if the key is not set, `BackendError` if no server
     answers."""
-    try:
-        import httpx
-    except ModuleNotFoundError as error:
-        raise missing_package('backend "openai"', "httpx", "openai") from error
-    if config.key is not None and not os.environ.get(config.key):
-        raise ConfigError(f"backend.key: the environment variable {config.key} is not set")
-    headers = {"Authorization": f"Bearer {os.environ[config.key]}"} if config.key else {}
-    limits = httpx.Limits(max_connections=config.concurrency, max_keepalive_connections=config.concurrency)
-    client = httpx.Client(timeout=config.timeout, limits=limits, headers=headers)
+    client = connection.client(config.base_urls, config.key, config.timeout, config.concurrency)
     backend = OpenAI(config, client)
     backend.check()
     return backend
@@ -142,7 +133,7 @@ class OpenAI:
             try:
                 listed = self.client.get(f"{url}/models")
             except httpx.HTTPError as error:
-                faults.append(f"{url}: {type(error).__name__}")
+                faults.append(f"{url}{connection.through(url)}: {type(error).__name__} {error}".strip())
                 continue
             refused = errors.of_status(listed.status_code, listed.content, None)
             if listed.status_code >= 400 and refused.ends_run == errors.SET_KEY:
@@ -341,9 +332,16 @@ class OpenAI:
     def _reply(self, response: Any, began: float) -> Reply:
         """Read a response, streamed or whole. Raises `RequestFailed`."""
         parts = self._parts(response, began)
+        if response.is_redirect:
+            where = response.headers.get("location")
+            raise RequestFailed(
+                f"status {response.status_code}: sent on to {where}",
+                retryable=False,
+                ends_run=errors.GO_THERE,
+            )
         if response.status_code != 200:
             raise errors.of_status(response.status_code, b"".join(parts), wait_of(response.headers))
-        if response.headers.get("content-type", "").startswith("text/event-stream"):
+        if response.headers.get("content-type", "").lower().startswith("text/event-stream"):
             return _stream.read(parts, lambda: time.monotonic() - began)
         return Reply(_answer.checked(b"".join(parts)))
 

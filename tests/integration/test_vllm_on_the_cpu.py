@@ -41,6 +41,8 @@ ENGINE: dict[str, Any] = {
     "images": 2,
     "engine_args": {"enforce_eager": True},
 }
+#: What the probe says of the adapters under vLLM 0.32.
+TOLD = {"tuned": ", as locally", "gated": "", "seeing": ""}
 #: Questions of the kinds that the built-in model has learnt; elsewhere it guesses among near ties.
 LEARNT = ("look", "tool", "both")
 
@@ -231,6 +233,16 @@ def test_answers_under_a_grammar_are_all_of_the_form_and_label_probabilities_sum
     assert run.summary["outcomes"] == {"ok": 4}
     for sample in run.samples if name == "dfk_label" else ():
         assert sample.label_probs is not None and sum(sample.label_probs.values()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("name", ["tuned", "gated", "seeing"])
+def test_the_probe_says_which_adapters_the_server_uses_as_the_local_model_does(
+    server: str, wide: Path, asked: list[Request], name: str
+) -> None:
+    pair = {"model": str(wide), "adapter": str(wide.parent / name)}
+    backend: Any = openai.start(served(server, model=name, probe=pair))
+    list(backend.generate([each for each in asked if each.images], SAMPLING))
+    assert TOLD[name] in backend.info["adapter"]
 
 
 def test_a_server_that_dies_ends_the_run_with_one_error_and_its_answers_are_kept(

@@ -58,6 +58,8 @@ _SAID = 160
 #: What to do about an error that every other request would meet.
 REFILL = "the account is spent: fill it up, then run the same command again to go on"
 SET_KEY = "the key is missing or refused: correct backend.key"
+GO_THERE = "the server sends every question to another address: write that one in backend.base_urls"
+OPEN_PROXY = "the proxy of the environment wants a password: write it in HTTP_PROXY, or set NO_PROXY"
 SAY_VLLM = "say backend.server: vllm, so that the tools are shown and the text comes unparsed"
 NAME_MODEL = "correct backend.model, or backend.base_urls (they end in /v1)"
 
@@ -102,6 +104,8 @@ def _failure(message: str, fault: Any, status: int | None, wait: float | None) -
         ends_run = REFILL
     elif status == 401 or names & _NO_KEY:
         ends_run = SET_KEY
+    elif status == 407:
+        ends_run = OPEN_PROXY
     elif _NO_TOOL_PARSER in said:
         ends_run = SAY_VLLM
     elif status in (404, 405) or names & _UNKNOWN_MODEL or _names_model(fault, status, said):

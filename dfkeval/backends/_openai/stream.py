@@ -171,35 +171,54 @@ class Joined:
     def _continued(self, index: int | None, name: Any, function: dict[str, Any]) -> StreamedCall | None:
         """Return the call that a delta goes on with; None if it begins one.
 
-        Some servers give every call the index 0, or none: a name with another id begins a call, and so does
-        another name after arguments have come."""
-        if index is None:
-            by_id = next((call for call in self.calls if name is not None and call.id == name), None)
-            return by_id or (None if function.get("name") or not self.calls else self.calls[-1])
-        call = next((call for call in reversed(self.calls) if call.index == index), None)
+        Some servers give every call the index 0, or none, and some the same id, too: a name with another id
+        begins a call, and so does a name after arguments that another name has, or that are whole."""
+        call = self._named(index, name, function)
         if call is None or not function.get("name"):
             return call
-        if None not in (name, call.id):
-            return call if name == call.id else None
-        return None if call.arguments and function["name"] != "".join(map(str, call.name)) else call
+        if None not in (name, call.id) and name != call.id:
+            return None
+        other = function["name"] != "".join(map(str, call.name))
+        again = call.ended and bool(function.get("arguments") or call.bare)
+        return None if call.arguments and (other or again) else call
+
+    def _named(self, index: int | None, name: Any, function: dict[str, Any]) -> StreamedCall | None:
+        """Return the last call of the delta's index; without one, that of its id, else the last if it brings no
+        name."""
+        if index is not None:
+            return next((call for call in reversed(self.calls) if call.index == index), None)
+        by_id = (call for call in reversed(self.calls) if name is not None and call.id == name)
+        return next(by_id, None if function.get("name") or not self.calls else self.calls[-1])
 
 
 @dataclass
 class StreamedCall:
-    """The deltas of one call."""
+    """The deltas of one call; `bare` says whether one came without the name, so that a name is no repetition."""
 
     index: int
     id: Any
     name: list[Any] = field(default_factory=list)
     arguments: list[Any] = field(default_factory=list)
+    bare: bool = False
 
     def add(self, name: Any, function: dict[str, Any]) -> None:
         """Add one delta; some servers repeat the name in each."""
         self.id = self.id or name
+        self.bare = self.bare or not function.get("name")
         if function.get("name") is not None and self.name != [function["name"]]:
             self.name.append(function["name"])
         if function.get("arguments") is not None:
             self.arguments.append(function["arguments"])
+
+    @property
+    def ended(self) -> bool:
+        """Whether the arguments are a whole JSON object."""
+        if not all(isinstance(piece, str) for piece in self.arguments):
+            return bool(self.arguments)
+        try:
+            return isinstance(json.loads("".join(self.arguments)), dict)
+        except (ValueError, RecursionError):
+            return False
 
     def whole(self) -> dict[str, Any]:
         """Return the call; arguments that came as an object stay an object."""
