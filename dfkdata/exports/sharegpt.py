@@ -12,7 +12,8 @@ from __future__ import annotations
 import msgspec
 
 from dfkdata.exports._plain_text import call_text, check_no_template_options, check_tag_counts, media, tagged
-from dfkdata.rows.chat_turns import SPEAKERS, conversation, joined_calls, listed, loss_flags, tools
+from dfkdata.rows.call_turns import joined_calls, loss_flags
+from dfkdata.rows.chat_turns import SPEAKERS, conversation, listed, tools
 from dfkdata.rows.record import Row, RowError
 
 _NAMES = {"user": "human", "assistant": "gpt", "tool": "observation"}

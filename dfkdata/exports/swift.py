@@ -12,7 +12,8 @@ from __future__ import annotations
 import msgspec
 
 from dfkdata.exports._plain_text import call_text, check_tag_counts, media, tagged
-from dfkdata.rows.chat_turns import conversation, joined_calls, listed, tools
+from dfkdata.rows.call_turns import joined_calls
+from dfkdata.rows.chat_turns import conversation, listed, tools
 from dfkdata.rows.record import Row, RowError
 
 _ROLES = ("system", "user", "assistant", "tool_call", "tool_response")

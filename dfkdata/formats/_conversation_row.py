@@ -23,7 +23,7 @@ def conversation_record(row: Row, source: str, turns: Conversation, *, keep: tup
     definitions = tools(row.get("tools"))
     messages, dropped = without_filled_nulls(turns.messages, definitions)
     name = key(row, "id")
-    meta, options = _object(row, "meta"), _object(row, "chat_template_kwargs")
+    meta = _object(row, "meta")
     facts = {name: value for name, value in (meta or {}).items() if name not in ("group", "source", "gold")}
     facts |= {name: row[name] for name in keep if row.get(name) is not None}
     gold = (meta or {}).get("gold")
@@ -37,12 +37,17 @@ def conversation_record(row: Row, source: str, turns: Conversation, *, keep: tup
         videos=tuple(turns.media["video"]),
         audios=tuple(turns.media["audio"]),
         tools=definitions,
-        chat_template_kwargs={key: value for key, value in (options or {}).items() if value is not None}
-        or None,
+        chat_template_kwargs=template_options(row),
         gold=gold if isinstance(gold, dict) else None,
         meta=facts,
         warnings=(*turns.warnings, *dropped),
     )
+
+
+def template_options(row: Row) -> Row | None:
+    """Return what a row says to the chat template, without nulls; None for nothing. Raises `RowError`."""
+    options = _object(row, "chat_template_kwargs") or {}
+    return {key: value for key, value in options.items() if value is not None} or None
 
 
 def _object(row: Row, column: str) -> Row | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from dfkdata.rows.reasoning import SPELLINGS
 from dfkdata.rows.record import Row, RowError
 
 
@@ -15,10 +16,18 @@ def asked_turns(row: Row, name: str) -> list[Any]:
 def answer_turns(row: Row, name: str) -> list[Any]:
     """Return the turns of an answer; a missing one is an empty turn, which the rule about answers names.
 
-    Raises `RowError` for what is neither text nor turns."""
+    Columns of the row that hold reasoning are that of an answer in text. Raises `RowError` for what is neither text
+    nor turns."""
+    trace = reasoning_of(row)
     if row.get(name) in (None, "", []):
-        return [{"role": "assistant", "content": ""}]
-    return _turns(row, name, "assistant", "write the answer")
+        return [{"role": "assistant", "content": ""} | trace]
+    turns = _turns(row, name, "assistant", "write the answer")
+    return [turns[0] | trace] if isinstance(row[name], str) else turns
+
+
+def reasoning_of(row: Row) -> Row:
+    """Return the columns of a row that hold the reasoning of its answer."""
+    return {key: row[key] for key in SPELLINGS.intersection(row) if row[key] is not None}
 
 
 def _turns(row: Row, name: str, role: str, hint: str) -> list[Any]:

@@ -17,8 +17,11 @@ from pydantic import field_validator
 
 from dfkdata.common.config import Config
 from dfkdata.formats import Fit, Likeness, Row, group_key, key
+from dfkdata.formats._conversation_row import template_options
 from dfkdata.formats._fields import GROUP_KEYS
+from dfkdata.formats._pairs import reasoning_of
 from dfkdata.rows.chat_turns import file_name
+from dfkdata.rows.reasoning import SPELLINGS, canonical_reasoning
 from dfkdata.rows.record import Record, RowError
 
 SCHEMA: str | None = None
@@ -36,7 +39,10 @@ ALIASES: dict[str, tuple[str, ...]] = {
 }
 """The spellings of each role, in the order in which they are tried."""
 
-_MORE = {"system", "history", "id", "meta", "messages", "conversations", *GROUP_KEYS, *ALIASES["images"]}
+_MORE = {
+    "system", "history", "id", "meta", "messages", "conversations", "chat_template_kwargs", *SPELLINGS, *GROUP_KEYS,
+    *ALIASES["images"],
+}  # fmt: skip
 _LABELS = ("label", "labels", "gold", "target")
 
 _STANFORD = (
@@ -95,6 +101,8 @@ def record(row: Row, source: str, options: Options) -> Record:
         {"role": "assistant", "content": [{"type": "text", "text": output}]},
     ]
     warnings = () if output else (_no_answer(row, answers),)
+    if "think>" in output:
+        canonical_reasoning(turns[-1], answers[0])
     if not more:
         if options.system:
             turns.insert(0, _turn("system", options.system))
@@ -162,6 +170,9 @@ def _rich(
     before = [_turn("system", system or options.system)] if system or options.system else []
     images = _images(row)
     turns[0]["content"] += [{"type": "image"} for _ in images]
+    if trace := reasoning_of(row):
+        turns[-1] |= {key: trace[key] for key in trace if key not in turns[-1]}
+        canonical_reasoning(turns[-1], "output")
     name = key(row, "id")
     return Record(
         id=name,
@@ -170,6 +181,7 @@ def _rich(
         source=source,
         messages=before + _history(row) + turns,
         images=images,
+        chat_template_kwargs=template_options(row),
         warnings=warnings,
     )
 
@@ -188,5 +200,8 @@ def _history(row: Row) -> list[dict[str, Any]]:
             raise RowError(
                 "NOT_TEXT", "history is no list of pairs", path=f"history.{number}", value=pair, hint=hint
             )
-        turns += [_turn("user", pair[0].strip()), _turn("assistant", pair[1].strip())]
+        answer = _turn("assistant", pair[1].strip())
+        if "think>" in pair[1]:
+            canonical_reasoning(answer, f"history.{number}.1")
+        turns += [_turn("user", pair[0].strip()), answer]
     return turns

@@ -12,7 +12,8 @@ from dfkdata.common.config import Config
 from dfkdata.formats import Fit, Likeness, Row
 from dfkdata.formats._conversation_row import conversation_record
 from dfkdata.formats._likeness import turns
-from dfkdata.rows.chat_turns import conversation, joined_calls, listed
+from dfkdata.rows.call_turns import joined_calls
+from dfkdata.rows.chat_turns import conversation, listed
 from dfkdata.rows.record import Record
 
 SCHEMA: str | None = None

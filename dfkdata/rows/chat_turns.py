@@ -18,7 +18,7 @@ import msgspec
 from dfkdata.common import data_uri
 from dfkdata.common.tool_definitions import ARGUMENT_KEYS, DefinitionError, function_definitions
 from dfkdata.rows.filled_nulls import without_null_keywords
-from dfkdata.rows.loss_weight import FLAGS, canonical_weight, turn_weight
+from dfkdata.rows.loss_weight import FLAGS, canonical_weight
 from dfkdata.rows.reasoning import canonical_reasoning, holds_reasoning
 from dfkdata.rows.record import Row, RowError
 
@@ -336,52 +336,6 @@ def file_name(item: Any, column: str) -> str:
             "IMG_LIST", f"{column} holds {type(item).__name__}, not paths", path=column, value=item
         )
     return item
-
-
-def joined_calls(messages: list[Any], *, call: str, answers: tuple[str, ...]) -> list[Any]:
-    """Join turns that hold tool calls as JSON text into the assistant turns that make these calls.
-
-    Args:
-        messages: The turns.
-        call: The role of turns that are calls.
-        answers: The roles of turns that answer calls; they become `tool`.
-
-    Raises:
-        RowError: If a call is not JSON.
-    """
-    turns: list[Any] = []
-    for number, message in enumerate(messages):
-        role = message.get("role") if isinstance(message, dict) else None
-        if role == call:
-            value = as_json(str(message.get("content")), "TOOL_ARGS_NOT_OBJECT", f"messages.{number}.content")
-            calls = value if isinstance(value, list) else [value]
-            if turns and isinstance(turns[-1], dict) and turns[-1].get("role") == "assistant":
-                before = turns[-1].get("tool_calls") or []
-                if not isinstance(before, list):
-                    path = f"messages.{number - 1}.tool_calls"
-                    raise RowError("TOOL_UNKNOWN", "tool_calls are no list", path=path, value=before)
-                _check_same_weight(turns[-1], message, number)
-                turns[-1] = turns[-1] | {"tool_calls": [*before, *calls]}
-            else:
-                turns.append({"role": "assistant", "content": "", "tool_calls": calls} | loss_flags(message))
-        elif role in answers:
-            turns.append(message | {"role": "tool"})
-        else:
-            turns.append(message)
-    return turns
-
-
-def loss_flags(message: Row) -> Row:
-    """Return the keys of a raw turn that say how much its loss counts."""
-    return {key: message[key] for key in FLAGS.intersection(message)}
-
-
-def _check_same_weight(text: Row, call: Row, number: int) -> None:
-    """Raise `RowError` if a call and the text before it, which become one turn, differ in their weight."""
-    weights = [turn_weight(turn, f"messages.{number}") for turn in (text, call)]
-    if len({1 if weight is None else weight for weight in weights}) > 1:
-        reason, hint = "a call and the text before it differ in their loss", "give both the same flag"
-        raise RowError("LOSS_FLAG", reason, path=f"messages.{number}", value=weights, hint=hint)
 
 
 def system_turn(message: Any) -> Any:

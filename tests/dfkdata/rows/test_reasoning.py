@@ -12,6 +12,7 @@ import pytest
 from dfkdata import convert, load_rows
 from dfkdata.common import plugins
 from dfkdata.rows.huggingface import to_dataset
+from tests.helpers.rows import rows_of
 
 SPELLINGS: list[dict[str, Any]] = [
     {"content": "Empat.", "reasoning_content": "renung"},
@@ -150,3 +151,80 @@ def test_rows_that_differ_in_their_options_are_no_duplicates(tmp_path: Path) -> 
 def test_options_that_are_no_object_are_refused(tmp_path: Path) -> None:
     _, rejects = converted(row({"content": "Empat."}, chat_template_kwargs=[1]), tmp_path / "o")
     assert [(one["code"], one["path"]) for one in rejects] == [("NOT_OBJECT", "chat_template_kwargs")]
+
+
+ASKED = [{"role": "user", "content": "Hai"}]
+HUMAN = {"from": "human", "value": "Hai"}
+
+
+def _columns(turn: dict[str, Any], answer: str) -> dict[str, Any]:
+    return {answer if key == "content" else key: value for key, value in turn.items()}
+
+
+SPOKEN: dict[str, Any] = {
+    "messages": lambda turn, row: {"messages": [*ASKED, {"role": "assistant", "content": "Halo."} | turn]} | row,
+    "openai": lambda turn, row: {"messages": [*ASKED, {"role": "assistant", "content": "Halo."} | turn]} | row,
+    "swift": lambda turn, row: {"messages": [*ASKED, {"role": "assistant", "content": "Halo."} | turn]} | row,
+    "sharegpt": lambda turn, row: {"conversations": [HUMAN, {"from": "gpt", "value": "Halo."} | turn]} | row,
+    "llava": lambda turn, row: {"conversations": [HUMAN, {"from": "gpt", "value": "Halo."} | turn]} | row,
+    "prompt_completion": lambda turn, row: {
+        "prompt": ASKED, "completion": [{"role": "assistant", "content": "Halo."} | turn]
+    } | row,
+    "alpaca": lambda turn, row: {"instruction": "Hai", "output": "Halo."} | _columns(turn, "output") | row,
+    "query_response": lambda turn, row: {"query": "Hai", "response": "Halo."} | _columns(turn, "response") | row,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SPOKEN)
+@pytest.mark.parametrize(
+    "turn",
+    [
+        {"reasoning_content": "renung"}, {"reasoning": "renung"}, {"thinking": " renung\n"},
+        {"content": "<think>renung</think>Halo."},
+        {"content": "<think>\nrenung\n</think>\n\nHalo.", "thinking": "renung"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_every_format_reads_reasoning_in_every_spelling(
+    name: str, turn: dict[str, Any], tmp_path: Path
+) -> None:
+    speaks = name in ("sharegpt", "llava")
+    given = {"value" if speaks and key == "content" else key: value for key, value in turn.items()}
+    options = {"enable_thinking": True, "reasoning_effort": None}
+    row = SPOKEN[name](given, {"chat_template_kwargs": options})
+    convert([row], tmp_path / "out", format=name, to="messages", validation=0)
+    (found,) = rows_of(tmp_path / "out", "train")
+    assert found["messages"][-1] == {
+        "role": "assistant", "content": [{"type": "text", "text": "Halo."}], "reasoning_content": "renung",
+    }  # fmt: skip
+    assert found["chat_template_kwargs"] == {"enable_thinking": True}
+    wrong = SPOKEN[name](given | {"reasoning": "lain", "thinking": "renung"}, {})
+    summary = convert([wrong], tmp_path / "wrong", format=name, validation=0, max_rejects=1)
+    assert list(summary.codes) == ["REASONING"]
+
+
+def test_reasoning_of_a_call_that_joins_a_text_is_kept_or_refused(tmp_path: Path) -> None:
+    call = {"from": "function_call", "value": '{"name": "f", "arguments": {}}'}
+    tools = [
+        {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
+    ]
+
+    def read(text: dict[str, Any], made: dict[str, Any], out: str) -> Any:
+        turns = [HUMAN, {"from": "gpt", "value": "Halo."} | text, call | made]
+        row = {"conversations": turns, "tools": tools}
+        return convert([row], tmp_path / out, format="sharegpt", validation=0, max_rejects=1)
+
+    for number, pair in enumerate(
+        [({"thinking": "r"}, {}), ({}, {"thinking": "r"}), ({"thinking": "r"},) * 2]
+    ):
+        read(*pair, str(number))
+        (found,) = rows_of(tmp_path / str(number), "train")
+        assert found["messages"][-1]["reasoning_content"] == "r"
+    assert list(read({"thinking": "r"}, {"thinking": "s"}, "both").codes) == ["REASONING"]
+
+
+def test_think_tags_of_earlier_answers_of_alpaca_are_their_reasoning(tmp_path: Path) -> None:
+    row = {"instruction": "Hai", "output": "Halo.", "history": [["a", "<think>r</think>b"]]}
+    convert([row], tmp_path / "out", format="alpaca", validation=0)
+    (found,) = rows_of(tmp_path / "out", "train")
+    assert [turn.get("reasoning_content") for turn in found["messages"]] == [None, "r", None, None]
