@@ -10,6 +10,7 @@ Guarantees:
 
 from __future__ import annotations
 
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -72,10 +73,19 @@ def load(
         ConfigError: Model, adapter, processor and `dfk.json` do not belong together.
         BackendError: The weights cannot be loaded.
     """
-    torch = require_package("torch")
-    transformers = require_package("transformers")
     source = model_source(model)
     folder = None if adapter is None else adapters.folder(adapter)
+    with ThreadPoolExecutor(max_workers=1) as reader:  # the weights are hashed while packages are imported
+        weights = reader.submit(_weights_sha256, source)
+        return _load(str(model), source, folder, dtype, device, max_pixels, verify, weights)
+
+
+def _load(
+    model: str, source: str, folder: Path | None, dtype: str, device: str, max_pixels: int | None,
+    verify: bool, weights: Future[str | None],
+) -> Loaded:  # fmt: skip
+    torch = require_package("torch")
+    transformers = require_package("transformers")
     trained = metadata_file.read(folder) if folder is not None else _metadata_of(source)
     place = pick_device(torch, device)
     kind = _dtype(torch, dtype, place)
@@ -85,15 +95,21 @@ def load(
                 source, dtype=kind, attn_implementation="sdpa"
             )
     except (OSError, ValueError, KeyError, require_package("safetensors").SafetensorError) as error:
-        raise BackendError(f"model {str(model)!r} cannot be loaded: {error}") from error
+        raise BackendError(f"model {model!r} cannot be loaded: {error}") from error
     net = net.to(place).eval()
     shapes = model_shapes_sha256(net)
     _check_base(trained, shapes, folder or source)
     processor = _processor_of(source, trained, folder, max_pixels)
     if folder is not None:
         net = adapters.attach(net, folder, processor, verify=verify)
-    info = _info(torch, transformers, net, processor, str(model), source, folder, kind, place, shapes)
-    return Loaded(net, processor, trained, str(model), info)
+    hashes = (weights.result(), shapes)
+    info = _info(torch, transformers, net, processor, model, source, folder, kind, place, hashes)
+    return Loaded(net, processor, trained, model, info)
+
+
+def _weights_sha256(source: str) -> str | None:
+    """Return the hash of the weights in a folder; None for a Hub name."""
+    return folder_sha256(Path(source)) if Path(source).is_dir() else None
 
 
 def outline(model: str | Path, *, adapter: str | Path | None = None, max_pixels: int | None = None) -> Loaded:
@@ -116,7 +132,8 @@ def outline(model: str | Path, *, adapter: str | Path | None = None, max_pixels:
     processor = _processor_of(source, trained, folder, max_pixels)
     if folder is not None:
         adapters.check_fits({name: tuple(weight.shape) for name, weight in net.named_parameters()}, folder)
-    info = _info(torch, transformers, net, processor, str(model), source, folder, "", "cuda", shapes)
+    hashes = (_weights_sha256(source), shapes)
+    info = _info(torch, transformers, net, processor, str(model), source, folder, "", "cuda", hashes)
     return Loaded(None, processor, trained, str(model), info)
 
 
@@ -172,16 +189,16 @@ def _check_base(trained: ModelMetadata | None, shapes: str, where: Path | str) -
 
 def _info(
     torch: Any, transformers: Any, net: Any, processor: Any, name: str, source: str, folder: Path | None,
-    kind: Any, place: str, shapes: str,
+    kind: Any, place: str, hashes: tuple[str | None, str],
 ) -> dict[str, Any]:  # fmt: skip
     local = Path(source).is_dir()
     return {
         "model": name if name == TINY or not local else Path(source).name,
-        "weights_sha256": folder_sha256(Path(source)) if local else None,
+        "weights_sha256": hashes[0],
         "revision": getattr(net.config, "_commit_hash", None),
         "adapter": folder.name if folder is not None else None,
         "adapter_sha256": folder_sha256(folder) if folder is not None else None,
-        "shapes_sha256": shapes,
+        "shapes_sha256": hashes[1],
         "template_sha256": template_sha256(processor),
         "pixels": {key: processor.image_processor.size[key] for key in ("shortest_edge", "longest_edge")},
         "image_backend": type(processor.image_processor).__name__,

@@ -20,6 +20,7 @@ from dfkeval.backends._continuous.packing import Packed
 from dfkeval.backends._continuous.weights import AttentionLayer, DeltaLayer, Mlp, Weights, base_of
 
 Tensor = Any
+PACKAGE = "dfkeval.backends._continuous"
 
 
 class Decoder:
@@ -27,6 +28,8 @@ class Decoder:
 
     Attributes:
         caches: The slots.
+        ops: Module of the small operations: `kernels` on a GPU with Triton, else `reference`.
+        pick: Chooses tokens there in one pass; None elsewhere.
         tokens, lengths, shifts: (slots + 1,) last token, tokens in the caches, and how far the places of the
             rotary embedding are ahead of them.
     """
@@ -36,7 +39,9 @@ class Decoder:
 
         self.model, self.weights, self.caches = base_of(model), weights, caches
         self.device = weights.embed.device
-        self.ops = _operations(self.device)
+        own = self.device.type == "cuda" and importlib.util.find_spec("triton") is not None
+        self.ops = importlib.import_module(f"{PACKAGE}.kernels") if own else reference
+        self.pick = importlib.import_module(f"{PACKAGE}.choice_kernels").pick if own else None
         self.tokens, self.lengths, self.shifts = (
             torch.zeros(caches.slots + 1, dtype=torch.long, device=self.device) for _ in range(3)
         )
@@ -180,13 +185,6 @@ class Decoder:
             outs.append(_attend(query[start:end], keys[:, :stop], values[:, :stop]))
         out = torch.cat(outs) * torch.sigmoid(gate)
         return torch.nn.functional.linear(out.flatten(-2), layer.out)
-
-
-def _operations(device: Any) -> Any:
-    """Return the module that computes the small operations: Triton on a GPU, else PyTorch."""
-    if device.type == "cuda" and importlib.util.find_spec("triton") is not None:
-        return importlib.import_module("dfkeval.backends._continuous.kernels")
-    return reference
 
 
 def _attend(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:

@@ -102,7 +102,9 @@ class Stepper:
             sampling.temperature, sampling.top_p, sampling.top_k, sampling.min_p, sampling.repetition_penalty
         )  # fmt: skip
         if self._kind not in self._samplers:
-            self._samplers[self._kind] = Sampler(sampling, self.vocab, self.nobody, self.device)
+            self._samplers[self._kind] = Sampler(
+                sampling, self.vocab, self.nobody, self.device, self.decoder.pick
+            )
         self.sampler = self._samplers[self._kind]
 
     def read(self, prompts: Sequence[tuple[int, Sequence[int]]]) -> None:

@@ -26,11 +26,15 @@ class Sampler:
         vocab: Number of logits.
         slots: Slots, without the one that nobody reads.
         device: Where the logits are.
+        pick: Does all but filters by rank and the penalty in one pass (`choice_kernels.pick`); None without.
     """
 
-    def __init__(self, sampling: Sampling, vocab: int, slots: int, device: Any) -> None:
+    def __init__(self, sampling: Sampling, vocab: int, slots: int, device: Any, pick: Any = None) -> None:
         import torch
 
+        ranked = sampling.temperature > 0 and (sampling.top_k > 0 or sampling.top_p < 1)
+        self.pick = None if ranked or sampling.repetition_penalty != 1 else pick
+        self.temperature, self.min_p = sampling.temperature, sampling.min_p
         self.draws = sampling.temperature > 0
         self.filters = warpers(sampling) if self.draws else []
         self.penalty = sampling.repetition_penalty
@@ -65,6 +69,19 @@ class Sampler:
         """
         import torch
 
+        tokens = torch.where(forced >= 0, forced, self._largest(logits, rows, mask))
+        self.steps[rows] += 1
+        if self.seen is not None:
+            self.seen[rows, tokens] = True
+        return tokens
+
+    def _largest(self, logits: Tensor, rows: Tensor, mask: Tensor | None) -> Tensor:
+        """Return the tokens that win once penalty, mask, filters and noise have changed the logits."""
+        import torch
+
+        if self.pick is not None:
+            draws = (self.words[rows], self.steps[rows]) if self.draws else None
+            return self.pick(logits, mask, draws, self.temperature, self.min_p)
         if self.seen is not None or self.draws or mask is not None:
             logits = logits.float()
         if self.seen is not None:
@@ -76,11 +93,7 @@ class Sampler:
             logits = each(rows, logits)
         if self.draws:
             logits = logits + gumbel(self.words[rows], self.steps[rows], logits.shape[1])
-        tokens = torch.where(forced >= 0, forced, logits.argmax(dim=-1))
-        self.steps[rows] += 1
-        if self.seen is not None:
-            self.seen[rows, tokens] = True
-        return tokens
+        return logits.argmax(dim=-1)
 
 
 def allowed(mask: Tensor, vocab: int) -> Tensor:

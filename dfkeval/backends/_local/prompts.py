@@ -67,17 +67,20 @@ def measured(
     processor: Any, requests: Iterable[Request], sampling: Sampling, *, videos: bool = False
 ) -> tuple[list[RenderedPrompt], list[Completion]]:
     """Return the prompts, longest first, and the failed requests of rows whose images cannot be read."""
-    prompts: list[RenderedPrompt] = []
+    rendered: list[tuple[Request, str, int]] = []
     failures: list[Completion] = []
     for request in requests:
         try:
             text = render(processor, request, sampling, videos=videos)
-            ids = tuple(processor.tokenizer(text)["input_ids"])
-            tokens = len(ids) + _image_tokens(processor, request)
+            rendered.append((request, text, _image_tokens(processor, request)))
         except DataError as error:
             failures.append(failed(request, str(error)))
-            continue
-        prompts.append(RenderedPrompt(request, text, tokens, ids))
+    texts = [text for _, text, _ in rendered]
+    rows = processor.tokenizer(texts)["input_ids"] if texts else []  # all at once, on several cores
+    prompts = [
+        RenderedPrompt(request, text, len(ids) + images, tuple(ids))
+        for (request, text, images), ids in zip(rendered, rows, strict=True)
+    ]
     return sorted(prompts, key=lambda prompt: -prompt.tokens), failures
 
 

@@ -8,7 +8,7 @@ import sys
 
 import torch
 
-from dfkeval.backends._continuous import kernels, reference
+from dfkeval.backends._continuous import choice_kernels, kernels, reference
 from dfkeval.backends._continuous.weights import AttentionLayer, DeltaLayer, Mlp, Sizes
 
 SIZES = Sizes(
@@ -21,6 +21,34 @@ SLOTS = 4
 def apart(left: torch.Tensor, right: torch.Tensor) -> float:
     """Return the largest difference."""
     return float((left - right).abs().max())
+
+
+def picks() -> dict[str, float]:
+    """Return the share of tokens that are chosen otherwise, greedily and drawn, with and without a mask."""
+    from dfkeval.backends._continuous.sampler import Sampler
+    from dfkeval.backends._local.noise import words_of
+    from dfkeval.types import Sampling
+
+    choice_kernels.AT_ONCE = 512
+    vocab, rows = 1100, torch.arange(24)
+    logits, free = 3 * torch.randn(24, vocab), torch.full((24,), -1)
+    mask = torch.randint(-(2**31), 2**31, (24, -(-vocab // 32)), dtype=torch.int32)
+    found = {}
+    for name, more in (
+        ("greedy", {}),
+        ("drawn", {"temperature": 0.7}),
+        ("min-p", {"temperature": 2.0, "min_p": 0.2}),
+    ):
+        for bits in (None, mask):
+            chosen = []
+            for pick in (None, choice_kernels.pick):
+                sampler = Sampler(Sampling(**more), vocab, 24, "cpu", pick)
+                sampler.begin(rows, words_of([str(row) for row in range(24)]), [])
+                chosen.append(torch.stack([sampler.choose(logits, rows, free, bits) for _ in range(3)]))
+            found[f"{name}, {'masked' if bits is not None else 'free'}"] = float(
+                (chosen[0] != chosen[1]).float().mean()
+            )
+    return found
 
 
 def main() -> None:
@@ -78,6 +106,7 @@ def main() -> None:
     theirs = reference.attention_step(joined[:2], (twins[0], twins[1]), some, *rest)
     found["attention"] = apart(ours, theirs)
     found["keys"] = sum(apart(a[:SLOTS], b[:SLOTS]) for a, b in zip(caches, twins, strict=True))
+    found |= picks()
     json.dump(found, sys.stdout)
 
 
