@@ -92,13 +92,17 @@ def detected(
     raise ConfigError(f"{shown}: could be {choices}; name one with --from")
 
 
-def other_format(rows: Sequence[Any], format: str) -> Detected | None:
+def other_format(rows: Sequence[Any], format: str, inputs: Iterable[sources.Input] = ()) -> Detected | None:
     """Return the format that rows look like more than they look like `format`; None if there is not one.
 
     Args:
         rows: Raw rows.
         format: The format that was named.
+        inputs: Where they come from; names of files count before rows.
     """
+    by_files = [found for one in inputs if (found := _by_files(one, _members(()))) is not None]
+    if by_files:
+        return by_files[0] if by_files[0].name != format else None
     known = [row for row in rows if isinstance(row, dict)][:ROWS]
     extra = [format] if format not in plugins.names(FAMILY) else []
     best = _best(known, _members(extra)) if known else []

@@ -257,7 +257,9 @@ class ConversionRun:
         rows = self.counts.rows
         if not self._rejected or rows["quarantined"] < 0.9 * (rows["in"] - rows["left_out"]):
             return
-        other = detection.other_format(self._rejected, self.job.options.format)
+        other = detection.other_format(
+            self._rejected, self.job.options.format, [one for one, _ in self.job.inputs]
+        )
         if other is not None:
             named, looked = (
                 f"{rows['quarantined']} of {rows['in']} rows were rejected",

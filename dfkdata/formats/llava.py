@@ -38,8 +38,9 @@ def detect(row: Row) -> Likeness | None:
         return None
     if not all(isinstance(turn, dict) and "from" in turn and "value" in turn for turn in turns):
         return None
-    if isinstance(row.get("image"), str | list):
-        return Likeness(Fit.MARKED, "turns with from and value, and a picture under image")
+    for kind in ("image", "video"):
+        if isinstance(row.get(kind), str | list):
+            return Likeness(Fit.MARKED, f"turns with from and value, and a file under {kind}")
     return Likeness(Fit.POSSIBLE, "turns with from and value")
 
 

@@ -5,7 +5,7 @@
 
 An image may be a path, raw bytes, a `data:` URI, or {"bytes", "path"} as image columns of Parquet files hold
 it. The prompt has the question first, then the image. `--question` asks rows without a question of their own, such
-as pictures with captions (`-o answer=caption`)."""
+as pictures with captions: their answer is `answer`, else `caption`, else `text`, unless a label stands beside."""
 
 from __future__ import annotations
 
@@ -17,6 +17,19 @@ from dfkdata.rows.record import Record
 
 SCHEMA: str | None = "answer"
 COLUMNS = ()  # users name the columns, and a row that lacks one is rejected by name
+
+
+_TELLING = {
+    "label",
+    "labels",
+    "gold",
+    "instruction",
+    "prompt",
+    "query",
+    "messages",
+    "conversations",
+    "image_id",
+}
 
 
 class Options(Config):
@@ -32,16 +45,25 @@ class Options(Config):
 
 def detect(row: Row) -> Likeness | None:
     """Return how much a row looks like a question about a picture."""
-    image = next((name for name in Options().image if row.get(name) is not None), None)
-    if image is None or not all(isinstance(row.get(name), str) for name in ("question", "answer")):
+    options = Options()
+    image = next((name for name in options.image if row.get(name) is not None), None)
+    answer = _answer_column(row, options)
+    if image is None or not isinstance(row.get(answer), str) or "gold" in row:
         return None
-    return Likeness(Fit.LIKELY, f"columns question, {image}, answer")
+    if isinstance(row.get("question"), str):
+        return Likeness(Fit.LIKELY, f"columns question, {image}, {answer}")
+    return Likeness(Fit.LIKELY, f"columns {image}, {answer} and no question") if answer != "answer" else None
 
 
 def record(row: Row, source: str, options: Options) -> Record:
     """Return one question; an empty question or answer, or an unreadable image, raises `RowError`."""
-    question = text(row, options.question) or options.ask or need(row, options.question)
-    answer = need(row, options.answer)
+    hint = (
+        ""
+        if options.question in row
+        else "name its column with -o question=, or give one --question for all rows"
+    )
+    question = text(row, options.question) or options.ask or need(row, options.question, hint=hint)
+    answer = need(row, _answer_column(row, options))
     images = _images(row, options)
     group = key(row, options.group) or group_key(row)
     name = key(row, "id")
@@ -55,6 +77,13 @@ def record(row: Row, source: str, options: Options) -> Record:
         images=images,
         gold={"answer": answer},
     )
+
+
+def _answer_column(row: Row, options: Options) -> str:
+    """Return the column of the answer; one of other names counts only where nothing else is asked or told."""
+    if options.answer in row or options.question in row or not _TELLING.isdisjoint(row):
+        return options.answer
+    return next((name for name in ("caption", "text") if row.get(name)), options.answer)
 
 
 def _images(row: Row, options: Options) -> tuple[str, ...]:

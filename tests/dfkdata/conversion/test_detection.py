@@ -61,6 +61,11 @@ ROWS: dict[str, dict[str, Any]] = {
     "alias": {"prompt": "a", "reply": "b"},
     "question": {"question": "a", "answer": "b"},
     "seen": {"question": "a", "answer": "b", "image": "a.png"},
+    "picture with a caption": {"image": "a.png", "caption": "c"},
+    "dolly": {"instruction": "a", "context": "c", "response": "b", "category": "x"},
+    "ultrachat": {"prompt": "a", "prompt_id": "1", "messages": [{"role": "user", "content": "a"}]},
+    "film": {"video": "a.mp4", "conversations": [{"from": "human", "value": "<video>\na"}]},
+    "metadata": {"file_name": "a.png", "text": "c"},
     "instruction with a picture": {"instruction": "a", "output": "b", "image": "a.png"},
 }
 EXPECTED = {
@@ -71,6 +76,11 @@ EXPECTED = {
     "alias": "alpaca",
     "question": "alpaca",
     "seen": "vqa",
+    "picture with a caption": "vqa",
+    "dolly": "alpaca",
+    "ultrachat": "messages",
+    "film": "llava",
+    "metadata": "imagefolder",
     "instruction with a picture": "alpaca",
 }
 
@@ -114,6 +124,8 @@ def test_two_formats_that_fit_are_refused_with_what_speaks_for_each(tmp_path: Pa
     ("rows", "message"),
     [
         ([{"a": 1}], "no format fits .the first row has a.; name one"),
+        ([{"prompt": "a", "chosen": "b", "rejected": "c"}], "no format fits"),
+        ([{"image": "a.png", "words": "t", "label": "x"}], "no format fits"),
         ([], "it has no row that shows its format"),
     ],
 )

@@ -477,6 +477,22 @@ def test_sets_without_questions_take_one(name: str, tmp_path: Path) -> None:
     assert '"question": "Apa ini?"' in (tmp_path / "out" / "manifest.json").read_text()
 
 
+@pytest.mark.parametrize("column", ["caption", "text", "answer"])
+def test_pictures_with_a_text_need_a_question_and_a_label_beside_it_is_no_guess(
+    column: str, tmp_path: Path
+) -> None:
+    folder(tmp_path, "a.png")
+    rows = [{"image": "a.png", column: "A line."}]
+    how: dict[str, Any] = {"images": tmp_path, "validation": 0, "max_rejects": 1}
+    without = convert(rows, tmp_path / "without", format="vqa", **how)
+    assert "--question" in without.codes["FIELD_EMPTY"]["first"]["hint"]
+    convert(rows, tmp_path / "out", format="vqa", question="Apa?", **how)
+    assert answers(tmp_path / "out") == ["A line."]
+    if column != "answer":
+        told = convert([rows[0] | {"label": "x"}], tmp_path / "two", format="vqa", question="Apa?", **how)
+        assert told.codes["FIELD_EMPTY"]["first"]["path"] == "answer"
+
+
 def test_a_rows_own_question_goes_before_and_a_format_with_questions_refuses(tmp_path: Path) -> None:
     folder(tmp_path, "a.png")
     rows = [{"image": "a.png", "question": "Sendiri?", "answer": "x"}]
