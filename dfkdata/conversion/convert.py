@@ -9,7 +9,7 @@ Guarantees:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import wraps
 from inspect import Signature, signature
 from pathlib import Path
@@ -178,6 +178,9 @@ def _head(job: ConversionJob) -> dict[str, Any]:
 
 
 def _input_facts(source: sources.Input, job: ConversionJob) -> list[dict[str, Any]]:
+    if isinstance(source, Mapping) and any(isinstance(one, str | Path) for one in source.values()):
+        named = [(name, entry) for name, one in source.items() for entry in _input_facts(one, job)]
+        return [entry | {"split": str(name)} for name, entry in named]
     if not isinstance(source, str | Path):
         return [{"path": "memory"}]
     if Path(source).is_file():

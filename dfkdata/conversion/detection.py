@@ -189,7 +189,7 @@ def _first_rows(
 
 def _looked(rows: Iterable[Any]) -> tuple[Iterable[Any], Iterable[Any]]:
     """Return rows to look at and the rows to convert: the same, unless they can be taken only once."""
-    if iter(rows) is not rows:
+    if isinstance(rows, str | Path) or not isinstance(rows, Iterator):
         return rows, rows
     first = list(islice(rows, ROWS))
     return first, chain(first, rows)

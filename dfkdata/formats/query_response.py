@@ -85,7 +85,8 @@ def _with_tags(turns: list[Any], files: dict[str, list[str]]) -> list[Any]:
 
 def _history(row: Row) -> list[dict[str, Any]]:
     turns: list[dict[str, Any]] = []
-    for number, pair in enumerate(row.get("history") or ()):
+    pairs = row.get("history") or []
+    for number, pair in enumerate(pairs if isinstance(pairs, list) else [pairs]):
         if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(one, str) for one in pair):
             path, hint = f"history.{number}", "write [[question, answer], ...]"
             raise RowError("NOT_TEXT", "history is no list of pairs", path=path, value=pair, hint=hint)

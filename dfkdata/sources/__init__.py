@@ -22,12 +22,12 @@ from typing import Any
 from dfkdata.common.errors import ConfigError, DataError
 from dfkdata.common.hashing import file_sha256
 from dfkdata.rows.record import Reject, Row, RowError
-from dfkdata.rows.split_names import fold, folded, split_in, split_word
 from dfkdata.sources import _archive, _arrow, _csv, _json, _pictures, _samples
 from dfkdata.sources._dialect import Columns, TableOptions, check_delimiter, check_encoding
 from dfkdata.sources._files import open_unpacked, parquet_rows, plain, seekable
 from dfkdata.sources._part import Part
 from dfkdata.sources._rejects import SourcedRow, as_row, check_encodable, unencodable
+from dfkdata.sources._splits import by_name, hub_splits, own_names, own_splits
 
 HUB = "hf://datasets/"
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
@@ -52,7 +52,7 @@ SHEETS = (".xlsx", ".xlsm")
 SUFFIXES = (*(kind + packed for kind in KINDS for packed in PACKED), *SHEETS)
 
 Input = str | Path | Iterable[Any]
-"""A file, a folder, a pattern, hf://datasets/ORG/NAME@REV, rows in memory, or a mapping: split -> rows in memory."""
+"""A file, a folder, a pattern, hf://datasets/ORG/NAME@REV, rows in memory, or a mapping: split -> one of these."""
 
 
 def parts(
@@ -85,7 +85,7 @@ def parts(
     found = _arranged(input, store, files)
     if found is None:
         found = _parts(input, store, config, split, unpacks)
-        found = _by_name(found, _shown(input)) if "splits" in files else found
+        found = by_name(found, _shown(input)) if "splits" in files else found
     if tables is None or tables == TableOptions():
         return found
     check_delimiter(tables.delimiter or ",")
@@ -113,7 +113,7 @@ def _arranged(input: Input, store: Path | None, files: Sequence[str]) -> list[Pa
         else:
             base, tars = _matches(path)
         tars = [one for one in sorted(tars) if one.name.lower().endswith(_samples.TARS)]
-        return _own_names(_samples.parts(tars, base), str(input)) if tars else None
+        return own_names(_samples.parts(tars, base), str(input)) if tars else None
     if "pictures" not in files:
         return None
     if path.is_file() and name in _pictures.METADATA:
@@ -125,26 +125,9 @@ def _arranged(input: Input, store: Path | None, files: Sequence[str]) -> list[Pa
     else:
         return None
     if "splits" in files and any(file.name not in _pictures.METADATA for file in _data_files(folder)):
-        return _by_name([replace(part, fetched=fetched) for part in _folder(folder, folder)], str(input))
+        return by_name([replace(part, fetched=fetched) for part in _folder(folder, folder)], str(input))
     found = [replace(part, fetched=fetched) for part in _pictures.parts(folder, rows)]
-    return _own_names(found, str(input))
-
-
-def _by_name(parts: list[Part], where: str) -> list[Part]:
-    """Return parts with the splits that their names say, and with pictures beside their files."""
-    placed = [replace(part, split=split_in(part.name)) if part.path is not None else part for part in parts]
-    placed = [part if part.path is None else replace(part, root=part.path.parent) for part in placed]
-    return _own_names(placed, where)
-
-
-def _own_names(parts: list[Part], where: str) -> list[Part]:
-    """Return parts with splits by name; two words for one split are refused, and training alone is no split.
-
-    Raises `ConfigError`."""
-    words = sorted({word for part in parts if part.path != part.root and (word := split_word(part.name))})
-    if not set(folded(words, where).values()) - {"train"}:
-        return [replace(part, split=None) for part in parts]
-    return parts
+    return own_names(found, str(input))
 
 
 def _shown(input: Input) -> str:
@@ -155,15 +138,15 @@ def _parts(
     input: Input, store: Path | None, config: str | None, split: str | None, unpacks: tuple[str, ...]
 ) -> list[Part]:
     if isinstance(input, Mapping):
-        splits = _own_splits(input, "the data set")
-        return [Part(name, Path.cwd(), memory=rows, split=splits[name]) for name, rows in input.items()]
+        return _of_mapping(input, store, config, split, unpacks)
     if not isinstance(input, str | Path):
+        _check_rows(input, "input")
         return [Part("memory", Path.cwd(), memory=input)]
     if str(input).startswith(HUB):
         from dfkdata.sources import _hub
 
         folder, files = _hub.fetch(str(input), config, split, SUFFIXES)
-        splits = _hub_splits(files.values(), str(input)) if split is None else {}
+        splits = hub_splits(files.values(), str(input)) if split is None else {}
         return [
             Part(file.relative_to(folder).as_posix(), folder, file, split=splits.get(own), fetched=True)
             for file, own in files.items()
@@ -228,21 +211,31 @@ def _walked(folder: Path) -> Iterator[str]:
 _FEW = 20
 
 
-def _own_splits(names: Iterable[str], where: str) -> dict[str, str | None]:
-    """Return name -> our name for the splits of one input; a training split alone leaves the split open."""
-    splits: dict[str, str | None] = {**folded(names, where)}
-    return dict.fromkeys(splits) if [*splits.values()] == ["train"] else splits
+def _of_mapping(
+    input: Mapping[Any, Any],
+    store: Path | None,
+    config: str | None,
+    split: str | None,
+    unpacks: tuple[str, ...],
+) -> list[Part]:
+    """Return the parts of a mapping: split -> rows in memory, or a path of any kind."""
+    if not input:
+        raise ConfigError("the data set has no splits; give rows, or {split: rows}")
+    splits = own_splits((str(name) for name in input), "the data set")
+    parts: list[Part] = []
+    for name, rows in input.items():
+        if isinstance(rows, str | Path):
+            found = _parts(rows, store, config, split, unpacks)
+            parts += [replace(part, name=f"{name}/{part.name}", split=splits[str(name)]) for part in found]
+        else:
+            _check_rows(rows, f"the split {name!r}")
+            parts.append(Part(str(name), Path.cwd(), memory=rows, split=splits[str(name)]))
+    return parts
 
 
-def _hub_splits(names: Iterable[str], where: str) -> dict[str, str | None]:
-    """Return name -> our name for the splits of a data set on the Hub; they stay open if one has another name."""
-    known = sorted({*names} - {""})
-    if any(fold(name) is None for name in known):
-        return {}
-    try:
-        return _own_splits(known, where)
-    except ConfigError as error:
-        raise ConfigError(f"{error} with --hub-split") from error
+def _check_rows(rows: object, what: str) -> None:
+    if not isinstance(rows, Iterable) or isinstance(rows, bytes):
+        raise ConfigError(f"{what} is {type(rows).__name__}, neither a path nor rows; give a list of dicts")
 
 
 def _saved(folder: Path) -> list[Part]:
@@ -251,7 +244,7 @@ def _saved(folder: Path) -> list[Part]:
     if places is None:
         files = _arrow.saved_files(folder) if _arrow.is_saved(folder) else []
         return [Part(file.name, folder, file) for file in files]
-    splits = _own_splits(places, str(folder))
+    splits = own_splits(places, str(folder))
     return [
         Part(f"{name}/{file.name}", folder, file, split=splits[name])
         for name, place in places.items()

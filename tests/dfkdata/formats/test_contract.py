@@ -92,3 +92,43 @@ def test_a_second_conversion_with_the_same_options_finds_nothing_to_do(name: str
     (tmp_path / "in.jsonl").write_text("{}\n")
     assert convert(tmp_path / "in.jsonl", tmp_path / "out", **how).fresh
     assert not convert(tmp_path / "in.jsonl", tmp_path / "out", **how).fresh
+
+
+ODD: list[Any] = [
+    5,
+    True,
+    [],
+    {},
+    "",
+    "x",
+    [5],
+    [[]],
+    [{}],
+    {"a": 1},
+    [{"role": "user"}],
+    [{"role": 5}],
+    [{"from": "human"}],
+    b"x",
+]
+KEYS = (
+    "messages conversations instruction output prompt completion query response question answer image images caption "
+    "gold tools data annotations annotation_id prefix suffix file_name filename input text label id meta img_path "
+    "img link frame_path ringkasan analisis _label history system __key__ jpg txt json cls image_id split video audios"
+).split()
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_row_of_odd_values_is_a_record_or_a_reject(name: str, tmp_path: Path) -> None:
+    full = {
+        "image": "a.png",
+        "question": "q",
+        "answer": "a",
+        "prompt": "p",
+        "completion": "c",
+        "query": "q",
+        "response": "r",
+    }
+    rows = [{key: value} for key in KEYS for value in ODD]
+    rows += [full | {key: value} for key in KEYS for value in ODD]
+    found = list(read(rows, name, images=tmp_path, store=tmp_path / "store"))
+    assert len(found) == len(rows)

@@ -258,3 +258,26 @@ def test_a_broken_saved_folder_is_named(three: Any, tmp_path: Path) -> None:
     (tmp_path / "saved" / "dataset_dict.json").write_text(json.dumps({"splits": ["../.."]}))
     with pytest.raises(DataError, match="is not there"):
         convert(tmp_path / "saved", tmp_path / "out", format="vqa")
+
+
+def test_a_mapping_takes_paths_of_every_kind_beside_rows(tmp_path: Path) -> None:
+    rows = [{"instruction": f"q{n}", "output": "a"} for n in range(3)]
+    (tmp_path / "dev.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[1:2]))
+    given: dict[Any, Any] = {"train": rows[:1], "dev": str(tmp_path / "dev.jsonl"), "test": rows[2:]}
+    summary = convert(given, tmp_path / "out", format="auto")
+    assert summary.splits == {"train": 1, "validation": 1, "test": 1}
+    (row,) = rows_of(tmp_path / "out", "validation")
+    assert row["meta"]["source"] == "dev/dev.jsonl:1"
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert [(entry["split"], "sha256" in entry) for entry in manifest["inputs"]] == [
+        ("train", False),
+        ("dev", True),
+        ("test", False),
+    ]
+
+
+@pytest.mark.parametrize("given", [None, 5, b"x", {"train": 5}, {"train": None}, {}, {1: []}], ids=repr)
+@pytest.mark.parametrize("format", ["auto", "alpaca"])
+def test_what_is_neither_a_path_nor_rows_is_refused_by_name(given: Any, format: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"neither a path nor rows|no splits|is none of"):
+        convert(given, tmp_path / "out", format=format)
