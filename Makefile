@@ -44,7 +44,7 @@ gpu:
 # vLLM pins its own torch and transformers, and LiteLLM brings a hundred packages: neither goes into .venv.
 servers: $(SERVERS)/.servers $(LITELLM)/.litellm
 	DFK_LITELLM=$(CURDIR)/$(LITELLM)/bin/litellm OMP_NUM_THREADS=1 $(SERVERS)/bin/python -m pytest -q -m "" \
-		tests/integration/test_transformers_serve.py
+		tests/integration/test_transformers_serve.py tests/integration/test_vllm_on_the_cpu.py
 
 clean:
 	rm -rf $(VENV) $(SERVERS) $(LITELLM) $(OUT) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

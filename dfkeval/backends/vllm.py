@@ -6,8 +6,8 @@ GPUs, `data_parallel` runs several engines in processes of their own. The first 
 base too, and the record says whether the adapter changes them; engines in other processes are not asked.
 
 Guarantees:
-- An adapter with layers that vLLM ignores without a message (vision tower, Gated DeltaNet projections) is
-  refused with "merge first".
+- An adapter with layers that vLLM ignores without a message (vision tower; before 0.32 Gated DeltaNet projections,
+  too) is refused with "merge first".
 - Base and adapter are compared by shapes before the engine starts."""
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from packaging.version import InvalidVersion, Version
 from pydantic import Field
 
 from dfkdata.common import config
@@ -54,6 +55,12 @@ SET_HERE = {
     "seed": "sampling.seed", "enable_lora": "backend.adapter", "max_lora_rank": "backend.adapter",
     "mm_processor_kwargs": "backend.max_pixels",
 }  # fmt: skip
+
+
+#: Largest ranks that vLLM can be started with.
+RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+#: The first version that was measured to serve adapters of Gated DeltaNet projections as the local model does.
+GATED_SINCE = "0.32"
 
 
 class Config(config.Config):
@@ -99,13 +106,16 @@ def check(config: Config, sampling: Sampling, constraint: Constraint | None) -> 
             f"backend.engine_args: {taken[0]} is set by {SET_HERE[taken[0]]}; leave it out there"
         )
     if config.adapter is not None:
-        adapters.check_served(config.adapter)
+        adapters.check_served(config.adapter, gated=True)
 
 
 def start(config: Config) -> Backend:
     """Start the engines. Raises `ConfigError` if model and adapter do not belong together, `BackendError` if
     an engine cannot start."""
     check(config, Sampling(), None)
+    if config.adapter is not None:
+        version = str(importlib.import_module("vllm").__version__)
+        adapters.check_served(config.adapter, gated=_at_least(version, GATED_SINCE))
     outline = loader.outline(config.model, adapter=config.adapter, max_pixels=config.max_pixels)
     settings = EngineSettings(
         model=model_source(config.model),
@@ -115,7 +125,7 @@ def start(config: Config) -> Backend:
         memory=config.memory,
         images=config.images,
         adapter="" if config.adapter is None else str(config.adapter),
-        rank=0 if config.adapter is None else adapters.rank(config.adapter),
+        rank=0 if config.adapter is None else _started_rank(config.adapter),
         ends=tuple({str(outline.processor.tokenizer.eos_token), *TURN_ENDS}),
         engine_args=config.engine_args,
     )
@@ -207,6 +217,25 @@ class VLLM:
             thinks=opens_think(prompt.text),
             max_image_side=request.max_image_side,
         )
+
+
+def _started_rank(adapter: Path) -> int:
+    """Return the smallest rank that vLLM takes and that holds the adapter. Raises `ConfigError` if none does."""
+    needed = adapters.rank(adapter)
+    held = next((rank for rank in RANKS if rank >= needed), None)
+    if held is None:
+        raise ConfigError(
+            f"adapter {adapter}: its rank {needed} is above vllm's largest, {RANKS[-1]}; merge first (dfktrain merge)"
+        )
+    return held
+
+
+def _at_least(version: str, other: str) -> bool:
+    """Return whether a version is as late as another; one that cannot be read is not."""
+    try:
+        return Version(version) >= Version(other)
+    except InvalidVersion:
+        return False
 
 
 def _seed(prompt: RenderedPrompt, images: str, sampling: Sampling) -> int:

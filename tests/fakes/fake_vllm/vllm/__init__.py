@@ -47,6 +47,8 @@ class LLM:
     ) -> None:
         if os.environ.get("FAKE_VLLM_FAILS"):
             raise RuntimeError("no memory left")
+        if max_lora_rank not in (1, 8, 16, 32, 64, 128, 256, 320, 512):
+            raise ValueError("max_lora_rank: Input should be 1, 8, 16, 32, 64, 128, 256, 320 or 512")
         STARTED.append({"model": model, "dtype": dtype, "enable_lora": enable_lora, "rank": max_lora_rank,
                         "images": limit_mm_per_prompt, "length": max_model_len, "eager": enforce_eager})  # fmt: skip
         self.source, self.loaded = model, None
