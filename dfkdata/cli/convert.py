@@ -35,7 +35,6 @@ def convert_command(
     row can be used, nothing is left; --keep-empty leaves the rejected rows."""
     from dfkdata.conversion.convert import convert
 
-    options["keep_empty"] = bool(options["keep_empty"])
     with Progress("rows") as progress:
         summary = convert(input, out, progress=progress, **options)
     write_summary(summary)

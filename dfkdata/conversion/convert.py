@@ -122,7 +122,7 @@ def _manifest(job: ConversionJob) -> tuple[dict[str, Any], bool]:
 
 def _is_empty(rows: dict[str, int], options: ConvertOptions) -> bool:
     """Return whether there is nothing to leave in a folder."""
-    if rows["out"] or options.keep_empty is not False:
+    if rows["out"] or options.keep_empty:
         return False
     too_many = rows["quarantined"] > reject_limit(options.max_rejects)(rows["in"])
     return too_many or not rows["quarantined"] + rows["duplicates"]

@@ -10,6 +10,7 @@ import msgspec
 
 from dfkdata.conversion.counts import LabelCounts
 from dfkdata.conversion.duplicates import DigestSet
+from dfkdata.conversion.first_rows import FirstRows
 from dfkdata.conversion.options import ConvertOptions
 from dfkdata.rows.messages import before_answer
 from dfkdata.rows.record import Record, RowError
@@ -18,7 +19,6 @@ from dfkdata.validation import grounding, token_count
 from dfkdata.validation.rules import RULES, RowReport, RuleReporter, load_row_rule
 
 _RECOMMENDED = range(100, 100_001)
-_PARTNERS = 100_000  # posts whose first row can be named; more would cost memory for a rare warning
 
 
 class DatasetChecks:
@@ -34,7 +34,7 @@ class DatasetChecks:
         self._options, self._labels, self._rules, self._schema = options, labels, rules, schema
         self._tokens = token_count.counter(options.tokenizer) if options.tokenizer else None
         self._posts, self._labelled = DigestSet(), DigestSet()
-        self._first: dict[bytes, str] = {}
+        self._first = FirstRows()
         self._own = [load_row_rule(code).check for code in options.rules or {} if code not in RULES]
         self.needs_rows = bool(
             labels.names or options.tokenizer or options.grounding is not None or self._own
@@ -135,12 +135,11 @@ class DatasetChecks:
         contradicted = [how for how, post in keys.items() if self._contradicts(post, labels)]
         if contradicted:
             reason = f"an earlier row {contradicted[0]} and has another label"
-            partner = self._first.get(keys[contradicted[0]][:8], "")
+            partner = self._first.find(int.from_bytes(keys[contradicted[0]][:8]))
             hint = "decide which label is right"
             report(RowError("TWO_LABELS", reason, path=names[0], hint=hint, partner=partner))
-        if len(self._first) < _PARTNERS:
-            for key in keys.values():
-                self._first.setdefault(key[:8], record.source)
+        for key in keys.values():
+            self._first.add(int.from_bytes(key[:8]), record.source)
 
     def _contradicts(self, post: bytes, labels: bytes) -> bool:
         """Return whether the post was seen, and never with these labels."""

@@ -10,6 +10,8 @@ from typing import Any
 from dfkdata.common import yaml_loader
 from dfkdata.common.errors import ConfigError
 from dfkdata.common.plugins import suggestion
+from dfkdata.rows.messages import Nulls, answer_turn, training_row
+from dfkdata.rows.record import Record, RowError
 from dfkdata.schemas import Label, LabelSet, Schema, TextForm, fold_spelling
 
 RAW = "raw"
@@ -86,7 +88,51 @@ def _class(label: str, sets: list[LabelSet]) -> str:
     raise ConfigError(f"--labels: {label!r} is none of {', '.join(classes)}{suggestion(label, classes)}")
 
 
-def raw_target(schema: Schema) -> Schema:
+class TargetWriter:
+    """Write rows whose answers spell labels as `--labels` says: as the schema does, or as the source."""
+
+    def __init__(self, schema: Schema | None, labels: Any, nulls: Nulls = "omit") -> None:
+        """Take the schema of the answers, what `read_labels` returned, and what becomes of None slots."""
+        self._schema, self._nulls = schema, nulls
+        self._raw = _raw_target(schema) if schema is not None and labels in (RAW, RAW_LOWER) else None
+        self._lower = labels == RAW_LOWER
+
+    def row(self, record: Record, spelt: dict[str, Any] | None) -> dict[str, Any]:
+        """Return a row of the messages layout.
+
+        Args:
+            record: The row, its gold bound to the schema.
+            spelt: The gold as the source spells it; None without gold.
+        """
+        row = training_row(record, self._schema, nulls=self._nulls)
+        raw, gold = self._raw, record.gold
+        if raw is not None and gold is not None and spelt is not None and record.messages is None:
+            names = (name for name, role in raw.roles.items() if isinstance(role, Label) and name in spelt)
+            labels = {name: str(spelt[name]).strip() for name in names}
+            labels = {name: label.lower() if self._lower else label for name, label in labels.items()}
+            row["messages"][-1] = answer_turn(gold | labels, raw, nulls=self._nulls)
+        return row
+
+
+def _raw_target(schema: Schema) -> Schema:
     """Return the schema whose answers print labels as the gold spells them."""
     form = schema.form
     return replace(schema, form=replace(form, printed=())) if isinstance(form, TextForm) else schema
+
+
+def unsettled(record: Record, schema: Schema | None) -> tuple[RowError, ...]:
+    """Return the warnings of a record, without conflicts of labels that the user's own spellings settle.
+
+    A format does not know them: beside the label `Fitnah` a column may hold the class index 3."""
+    if schema is None or not schema.spellings or record.gold is None:
+        return record.warnings
+    return tuple(error for error in record.warnings if not _is_settled(error, record.gold, schema))
+
+
+def _is_settled(error: RowError, gold: Mapping[str, Any], schema: Schema) -> bool:
+    roles = ((name, role) for name, role in schema.roles.items() if isinstance(role, Label) and name in gold)
+    for name, role in roles if error.code == "LABEL_CONFLICT" else ():
+        column, label = role.labels.resolve(str(error.value)), role.labels.resolve(str(gold[name]))
+        if column is not None and label is not None and column.label == label.label:
+            return True
+    return False

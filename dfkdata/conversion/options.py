@@ -50,10 +50,10 @@ class ConvertOptions(Config):
     max_rejects: str | int = Field(
         default="0%", exclude=True, description="Exit 1 above this share (2%) or count (5)."
     )
-    keep_empty: bool | None = Field(
-        default=None,
+    keep_empty: bool = Field(
+        default=False,
         exclude=True,
-        description="Leave the folder even if no row could be used; `convert` does, the command does not.",
+        description="Leave the folder, with the rejected rows, even if no row could be used.",
     )
     validation: float = Field(default=0.1, description="Share of groups held out.")
     test: float = Field(default=0.0, description="Share of groups held out for the test.")

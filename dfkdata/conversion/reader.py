@@ -22,8 +22,10 @@ from dfkdata.common.errors import ConfigError, DataError
 from dfkdata.common.hashing import content_id
 from dfkdata.conversion import detection, output_folder
 from dfkdata.conversion.detection import FAMILY
+from dfkdata.conversion.label_map import unsettled
 from dfkdata.media.resolver import MediaResolver
 from dfkdata.rows.record import Record, Reject, RowError
+from dfkdata.schemas import Schema
 from dfkdata.validation.rules import rule_of
 
 Pair = tuple[Any, Record | Reject]
@@ -40,6 +42,7 @@ def read(
     delimiter: str | None = None,
     encoding: str | None = None,
     sheet: str | None = None,
+    schema: Schema | None = None,
 ) -> Iterator[Record | Reject]:
     """Read raw rows as records and rejects, in order.
 
@@ -53,6 +56,7 @@ def read(
         delimiter: The sign between the cells of CSV files; None recognises it.
         encoding: The encoding of CSV files; None recognises it.
         sheet: The sheet of .xlsx files, by name or number; None takes the only one with rows.
+        schema: A schema with spellings of labels of your own, which settle conflicts between columns.
 
     Yields:
         One `Record` or `Reject` for every raw row.
@@ -77,7 +81,7 @@ def read(
     check_folder(images)
     parts = sources.parts(input, store=keep, tables=tables, files=files_of(module))
     return (
-        _named(item, raw, part.split)
+        _named(item, raw, part.split, schema)
         for part in parts
         for raw, item in pairs(part, module, bound, media_for(part, images, keep))
     )
@@ -101,13 +105,13 @@ def media_for(part: sources.Part, images: str | Path | None, store: Path | None)
     return MediaResolver((Path(images) if images is not None else part.root,), store)
 
 
-def _named(item: Record | Reject, raw: Any, split: str | None) -> Record | Reject:
+def _named(item: Record | Reject, raw: Any, split: str | None, schema: Schema | None) -> Record | Reject:
     """Name a record by its content if its format left that open; one that breaks a strict rule is a reject here."""
     if isinstance(item, Reject):
         return item
     if split is not None:
         item = replace(item, split=split)
-    for warning in item.warnings:
+    for warning in unsettled(item, schema):
         if rule_of(warning.code).default == "quarantine":
             return warning.reject(item.source, raw)
     if item.id:

@@ -13,13 +13,11 @@ from dfkdata.common import data_uri
 from dfkdata.conversion import output_folder, reader, selection
 from dfkdata.conversion.dataset_checks import DatasetChecks
 from dfkdata.conversion.job import ConversionJob
-from dfkdata.conversion.label_map import RAW, RAW_LOWER, raw_target
+from dfkdata.conversion.label_map import TargetWriter
 from dfkdata.media.images import png_bytes
 from dfkdata.media.probe import MAX_ASPECT, Picture, inspect
 from dfkdata.media.resolver import MediaResolver, store_picture
-from dfkdata.rows.messages import answer_turn, training_row
 from dfkdata.rows.record import Record, RowError
-from dfkdata.schemas import Label
 from dfkdata.validation import conversation
 from dfkdata.validation.gold import bind_gold
 from dfkdata.validation.rules import RowReport
@@ -51,14 +49,12 @@ class RowBuilder:
     def __init__(self, job: ConversionJob, checks: DatasetChecks) -> None:
         self._job, self._checks = job, checks
         self._schema, self._export = job.schema, job.export
-        self._nulls, self._group_by = job.options.nulls, job.options.group_by
+        self._group_by = job.options.group_by
         self._identity = job.options.to == "messages"
         self._store = job.folder.partial / output_folder.MEDIA
         self._name = job.folder.naming(job.options.paths)
         self._encode = msgspec.json.Encoder().encode
-        raw = job.schema if job.options.labels in (RAW, RAW_LOWER) else None
-        self._lower = job.options.labels == RAW_LOWER
-        self._raw = raw_target(raw) if raw is not None else None
+        self._target = TargetWriter(job.schema, job.options.labels, job.options.nulls)
 
     def build(self, raw: Any, record: Record, report: RowReport, media: MediaResolver) -> BuiltRow:
         """Return the finished row of a record.
@@ -72,7 +68,7 @@ class RowBuilder:
         pictures: list[Picture] = []
         if record.images:
             record, pictures = self._pictures(record, report, media)
-        row = self._row(record, spelt)
+        row = self._target.row(record, spelt)
         files = self._files(record, row, pictures) if pictures or record.videos or record.audios else None
         conversation.check_conversation(row, report)
         conversation.check_answers(record, row["messages"], report)
@@ -92,23 +88,6 @@ class RowBuilder:
         if files:
             digest = sha256(b"".join((digest, *files))).digest()[:8]
         return BuiltRow(record, row, turns, digest, group, pictures)
-
-    def _row(self, record: Record, spelt: dict[str, Any] | None) -> dict[str, Any]:
-        """Return the row; its answer spells labels as the source does if that is asked for."""
-        row = training_row(record, self._schema, nulls=self._nulls)
-        if (
-            self._raw is not None
-            and record.messages is None
-            and record.gold is not None
-            and spelt is not None
-        ):
-            names = (
-                name for name, role in self._raw.roles.items() if isinstance(role, Label) and name in spelt
-            )
-            labels = {name: str(spelt[name]).strip() for name in names}
-            labels = {name: label.lower() if self._lower else label for name, label in labels.items()}
-            row["messages"][-1] = answer_turn(record.gold | labels, self._raw, nulls=self._nulls)
-        return row
 
     def export(self, built: BuiltRow) -> dict[str, Any]:
         """Return the row in the training layout. Raises `RowError` if the layout cannot hold it."""

@@ -19,6 +19,7 @@ from dfkdata.conversion.dataset_checks import DatasetChecks
 from dfkdata.conversion.decode_pool import DecodedPair, ImageDecodePool
 from dfkdata.conversion.fast_path import PlainTextBatcher
 from dfkdata.conversion.job import ConversionJob
+from dfkdata.conversion.label_map import unsettled
 from dfkdata.conversion.output_folder import SplitWriter
 from dfkdata.conversion.row_builder import BuiltRow, RowBuilder
 from dfkdata.conversion.selection import RowFilter, lookup
@@ -155,7 +156,7 @@ class ConversionRun:
         """Take one raw row to its end."""
         try:
             if isinstance(item, Record):
-                report = self.rules.for_row(item.source, item.warnings)
+                report = self.rules.for_row(item.source, unsettled(item, self.job.schema))
                 built = self.builder.build(raw, item, report, media)
                 self._write(raw, built, fixed, hashes)
             else:

@@ -62,6 +62,8 @@ def record(row: Row, source: str, options: Options) -> Record:
 
 def _conflict(label: str, column: str) -> RowError:
     reason, hint = f"the column says {column!r}, the text {label!r}", "correct one of them; the text's counts"
+    if not (DFK.resolve(column) or DFK_RAW.resolve(column)):
+        hint = "--labels MAP.yaml says which class the column means, also by its number"
     return RowError("LABEL_CONFLICT", reason, path="_label", value=column, hint=hint)
 
 

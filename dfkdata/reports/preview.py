@@ -13,8 +13,7 @@ import msgspec
 from dfkdata import schemas, sources
 from dfkdata.common import plugins
 from dfkdata.conversion import detection, reader
-from dfkdata.conversion.label_map import read_labels, with_labels
-from dfkdata.rows.messages import training_row
+from dfkdata.conversion.label_map import TargetWriter, read_labels, with_labels
 from dfkdata.rows.record import Record, Reject, RowError
 from dfkdata.validation.conversation import check_control_tokens, check_conversation
 from dfkdata.validation.gold import bind_gold
@@ -63,7 +62,8 @@ def preview(
     name = schema or module.SCHEMA
     if variant is None and schema is None:
         variant = getattr(module, "VARIANT", None)
-    loaded = with_labels(schemas.load(name, variant) if name else None, read_labels(labels))
+    spelling = read_labels(labels)
+    loaded = with_labels(schemas.load(name, variant) if name else None, spelling)
     store = TemporaryDirectory(prefix="dfk-preview-")
     items = reader.read(
         input,
@@ -74,29 +74,31 @@ def preview(
         delimiter=delimiter,
         encoding=encoding,
         sheet=sheet,
+        schema=loaded,
     )
-    return _all_shown(items, loaded, store, head)
+    return _all_shown(items, loaded, TargetWriter(loaded, spelling), store, head)
 
 
 def _all_shown(
     items: Iterator[Record | Reject],
     schema: schemas.Schema | None,
+    target: TargetWriter,
     store: TemporaryDirectory[str],
     head: str,
 ) -> Iterator[str]:
     """Yield the texts, the first behind `head`; embedded images and archives lie in `store` meanwhile."""
     with store as folder:
         for item in items:
-            yield head + _shown(item, schema).replace(folder + os.sep, "embedded ")
+            yield head + _shown(item, schema, target).replace(folder + os.sep, "embedded ")
             head = ""
 
 
-def _shown(item: Record | Reject, schema: schemas.Schema | None) -> str:
+def _shown(item: Record | Reject, schema: schemas.Schema | None, target: TargetWriter) -> str:
     if isinstance(item, Record):
         report = RuleReporter().for_row(item.source)
         try:
             record = bind_gold(item, schema, report) if schema is not None else item
-            row = training_row(record, schema)
+            row = target.row(record, item.gold)
             check_conversation(row, report)
             check_control_tokens(msgspec.json.encode(row["messages"]), report)
         except RowError as error:

@@ -50,7 +50,9 @@ def test_no_row_is_lost_whatever_is_broken(
     folder = tmp_path_factory.mktemp("case")
     out = folder / "out"
     source = write(folder / "in.jsonl", rows)
-    summary = convert(source, out, format="captions", validation=validation, test=0.2, seed=seed)
+    summary = convert(
+        source, out, format="captions", validation=validation, test=0.2, seed=seed, keep_empty=True
+    )
     counts = summary.rows
     assert counts["in"] == len(rows)
     assert counts["in"] == counts["out"] + counts["quarantined"] + counts["duplicates"] + counts["left_out"]
@@ -266,11 +268,11 @@ def test_a_video_that_comes_later_is_looked_for_again(tmp_path: Path) -> None:
     """A rule about files beside the rows is not settled by the rows alone."""
     turns = [{"role": "user", "content": "<video>Apa?"}, {"role": "assistant", "content": "Itu."}]
     source = write(tmp_path / "in.jsonl", [{"messages": turns, "videos": ["a.mp4"]}])
-    first = convert(source, tmp_path / "out", format="messages", validation=0)
+    first = convert(source, tmp_path / "out", format="messages", validation=0, keep_empty=True)
     assert first.codes.keys() == {"MEDIA_MISSING"}
     (tmp_path / "a.mp4").write_bytes(b"x")
     with pytest.raises(ConfigError, match="rows and outputs differ"):
-        convert(source, tmp_path / "out", format="messages", validation=0)
+        convert(source, tmp_path / "out", format="messages", validation=0, keep_empty=True)
 
 
 def test_the_keywords_of_convert_are_the_fields_of_its_options() -> None:

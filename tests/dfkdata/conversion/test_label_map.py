@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from dfkdata import convert
+from dfkdata import convert, load_rows
 from dfkdata.cli import app
 from dfkdata.common.errors import ConfigError
+from dfkdata.reports.preview import preview
 from dfkdata.schemas import DFK, DFK_RAW, LabelSet
 from tests.helpers.pictures import KINDS
 from tests.helpers.rows import rows_of
@@ -183,3 +184,33 @@ def test_the_commands_take_labels(posts: Path) -> None:
     assert CliRunner().invoke(app.app, ["convert", *how, "--to", "messages", "--out", "out"]).exit_code == 0
     assert CliRunner().invoke(app.app, ["check", *how]).exit_code == 0
     assert "Label: disinformasi" in CliRunner().invoke(app.app, ["preview", *how]).output
+
+
+@pytest.mark.parametrize(
+    ("column", "row_taken"), [("3", True), ("3.0", True), ("Fitnah", True), ("4", False)]
+)
+def test_a_class_index_beside_the_text_is_read_by_the_map(
+    column: str, row_taken: bool, tmp_path: Path
+) -> None:
+    row = {"input": "klaim", "output": "Label: **Fitnah.** penjelasan: sebab", "_label": column}
+    options: dict[str, Any] = {"format": "dfk_text", "validation": 0, "keep_empty": True}
+    labels = {3: "fitnah", 4: "netral"}
+    summary = convert([row], tmp_path / "out", labels=labels, **options)
+    assert (summary.rows["out"], [*summary.codes]) == ((1, []) if row_taken else (0, ["LABEL_CONFLICT"]))
+    (shown,) = preview([row], "dfk_text", labels=labels)
+    assert ("LABEL_CONFLICT" in shown) != row_taken
+    alone = convert([row], tmp_path / "alone", **options)
+    assert (alone.rows["out"] == 1) == (column == "Fitnah")
+    if column != "Fitnah":
+        assert "--labels MAP.yaml" in alone.codes["LABEL_CONFLICT"]["first"]["hint"]
+
+
+@pytest.mark.parametrize("labels", [None, "raw", "raw-lower"])
+@pytest.mark.parametrize("spelling", ["Fitnah", "UJARAN-KEBENCIAN", "Ujaran Kebencian"])
+def test_a_preview_shows_the_answer_that_convert_writes(labels: Any, spelling: str, tmp_path: Path) -> None:
+    row = {"input": "klaim", "output": f"Label: **{spelling}.** penjelasan: sebab", "_label": spelling}
+    summary = convert([row], tmp_path / "out", format="dfk_text", validation=0, labels=labels)
+    (written,) = load_rows(summary.folder / "train.jsonl")
+    answer = "".join(part["text"] for part in written["messages"][-1]["content"])
+    (shown,) = preview([row], "dfk_text", labels=labels)
+    assert shown.endswith("assistant: " + answer.replace("\n", "\n    "))

@@ -131,3 +131,13 @@ def test_a_refusal_names_each_input_that_differs() -> None:
     Path("in.jsonl").rename("new.jsonl")
     with pytest.raises(ConfigError, match=r"new\.jsonl is new; in\.jsonl is not among them"):
         convert("new.jsonl", "out", format="alpaca", validation=0)
+
+
+@pytest.mark.parametrize("rows", [[], [{"instruction": "a"}]])
+def test_the_library_leaves_no_folder_without_a_row_either(
+    rows: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    assert not convert(rows, tmp_path / "out", format="alpaca").rows["out"]
+    assert not (tmp_path / "out").exists()
+    convert(rows, tmp_path / "out", format="alpaca", keep_empty=True)
+    assert (tmp_path / "out" / "manifest.json").exists()

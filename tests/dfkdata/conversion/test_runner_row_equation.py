@@ -83,7 +83,9 @@ def test_rows_in_are_rows_out_and_rows_set_aside(name: str, folder: Path, data: 
     source.write_text("\n".join([*head, *chosen]) + "\n", encoding="utf-8")
     out = folder / "out"
     seed, limit = data.draw(st.integers(0, 9)), data.draw(st.sampled_from([None, 3]))
-    summary = convert(source, out, format=name, to=to, test=0.3, seed=seed, limit=limit, overwrite=True)
+    summary = convert(
+        source, out, format=name, to=to, test=0.3, seed=seed, limit=limit, overwrite=True, keep_empty=True
+    )
     rows = summary.rows
     assert rows["in"] == len([line for line in chosen if line.strip()])
     assert rows["in"] == rows["out"] + rows["quarantined"] + rows["duplicates"] + rows["left_out"]

@@ -42,7 +42,7 @@ def test_a_key_named_twice_is_a_reject(name: str, text: str, codes: list[str], t
 
 def test_the_whole_row_is_kept_as_text(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text(TWICE + "\n")
-    convert(tmp_path / "a.jsonl", tmp_path / "out", format="alpaca")
+    convert(tmp_path / "a.jsonl", tmp_path / "out", format="alpaca", keep_empty=True)
     (reject,) = (json.loads(line) for line in (tmp_path / "out/quarantine.jsonl").read_text().splitlines())
     assert (reject["raw"], reject["path"]) == (TWICE, "output")
 

@@ -423,7 +423,7 @@ def test_a_broken_rule_is_reported_with_its_own_source() -> None:
 
 def test_a_reject_holds_what_repairing_needs(tmp_path: Path) -> None:
     row = caption(1) | {"gold": {"subjects": [{"name": ""}]}}
-    convert(write(tmp_path / "in.jsonl", [row]), tmp_path / "out", format="captions")
+    convert(write(tmp_path / "in.jsonl", [row]), tmp_path / "out", format="captions", keep_empty=True)
     (reject,) = rows_of(tmp_path / "out", "quarantine")
     assert reject["source"] == "in.jsonl:1"
     assert reject["code"] == "TOOL_ARGS_INVALID"
