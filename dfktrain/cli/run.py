@@ -109,7 +109,7 @@ def _print_slow_kernels(settings: TrainConfig) -> None:
     ):
         return
     kind = model_config(model_source(settings.model.name)).model_type
-    for kernel in kernels(kind, settings.model.attention, fused=settings.fused_layers):
+    for kernel in kernels(kind, settings.model.attention, fused=settings.fused_layers is not False):
         if kernel.cost:
             sys.stderr.write(
                 f"slow kernel, {kernel.part}: {kernel.choice}: {kernel.why}. Cost: {kernel.cost}\n"

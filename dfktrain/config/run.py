@@ -53,7 +53,8 @@ class TrainConfig(Config):
         checkpointing: Who recomputes activations in the backward pass: "none", "torch" or "unsloth".
         fused_layers: Whether norms, SwiGLU, the causal convolution, adapter products, the cross entropy and the
             attention over pictures of a hybrid model are computed by fused kernels on a GPU. What cannot be
-            fused, or differs from the library's layer, stays as it is; run.json says why.
+            fused, or differs from the library's layer, stays as it is; run.json says why. None fuses what it can
+            with engine transformers on a GPU.
         workers: Processes that make batches ahead of the steps: open and resize pictures, pad, pack. None takes up
             to 8 for a stage with pictures on a GPU, 2 for text, and none without a GPU. The order of the batches
             does not depend on it.
@@ -85,7 +86,7 @@ class TrainConfig(Config):
     engine: Literal["auto", "transformers", "unsloth"] = "auto"
     precision: Precision = "auto"
     checkpointing: Literal["none", "torch", "unsloth"] = "none"
-    fused_layers: bool = False
+    fused_layers: bool | None = None
     workers: Annotated[int, Field(ge=0)] | None = None
     output: NonEmpty | None = None
     run_name: str | None = None

@@ -27,6 +27,7 @@ from dfkeval.models import video
 from dfkeval.models.rendering import render_sample
 from dfktrain.data import masking
 from dfktrain.data.masking import IGNORE, EncodedSample
+from dfktrain.data.pixels import BYTES, BytePixels
 
 _MEDIA = {"video": "video", "audio": "audio", "input_audio": "audio", "video_url": "video_url"}
 
@@ -66,6 +67,9 @@ class Collator:
         self.image_processor: Any = getattr(processor, "image_processor", None)
         self.max_length = max_length
         self.size = _size(self.image_processor, max_pixels)
+        self.byte_pixels: BytePixels | None = (
+            None  # the trainer sets it where it makes the numbers on the device
+        )
         self.image_id = _token_id(processor, "image_token", "<|image_pad|>")
         self.video_id = _token_id(processor, "video_token", "<|video_pad|>")
         self.pad_id = self.tokenizer.pad_token_id
@@ -187,7 +191,10 @@ class Collator:
                 pictures.append(open_image(image))
             except DataError as error:
                 raise DataError(f"row {row_id}: {error}") from error
-        out = self.image_processor(images=pictures, return_tensors="pt", **self._budget())
+        if self.byte_pixels is not None:
+            out = self.byte_pixels(pictures, self._budget())
+        else:
+            out = self.image_processor(images=pictures, return_tensors="pt", **self._budget())
         counts = out["image_grid_thw"].prod(-1) // self.image_processor.merge_size**2
         for (row_id, image), tokens in zip(images, counts.tolist(), strict=True):
             if tokens != self.image_tokens(image):
@@ -195,7 +202,7 @@ class Collator:
                     f"row {row_id}: image {image_name(image)}: {tokens} tokens once opened,"
                     f" {self.image_tokens(image)} by its header"
                 )
-        return {"pixel_values": out["pixel_values"], "image_grid_thw": out["image_grid_thw"]}
+        return {key: out[key] for key in ("pixel_values", BYTES, "image_grid_thw") if key in out}
 
     def _check_length(self, sample: EncodedSample) -> None:
         if self.max_length is not None and len(sample) > self.max_length:

@@ -25,6 +25,7 @@ from dfkdata.common.errors import ConfigError
 from dfkeval.models.families import is_packable
 from dfktrain.data.collator import Collator
 from dfktrain.data.masking import EncodedSample
+from dfktrain.data.pixels import BYTES
 
 LEAK = 1e-3
 """Largest difference of hidden states, relative to the largest state, that counts as rounding in fp32."""
@@ -64,7 +65,7 @@ class Packer:
         batch |= borders(lengths)
         merge = int(self.collator.image_processor.merge_size)
         batch["position_ids"] = packed_positions(batch["mm_token_type_ids"][0], lengths, grids, merge)
-        for name in ("pixel_values", "image_grid_thw"):
+        for name in ("pixel_values", BYTES, "image_grid_thw"):
             if name in padded:
                 batch[name] = padded[name]
         return batch

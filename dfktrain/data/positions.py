@@ -8,16 +8,23 @@ Guarantees:
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Sequence
+from contextlib import suppress
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import get_worker_info
 
 from dfkeval.models.families import is_packable
 from dfktrain.data.collator import Collator
 from dfktrain.data.masking import EncodedSample
 from dfktrain.data.packing import rope_positions
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+"""Options of the C library's `mallopt`."""
 
 
 class PositionedCollator:
@@ -33,11 +40,23 @@ class PositionedCollator:
 
     def __call__(self, rows: Sequence[dict[str, Any] | EncodedSample]) -> dict[str, Tensor]:
         """Return the batch; see `Collator`."""
+        _keep_memory()
         batch = self.collator(rows)
         if "image_grid_thw" in batch and "video_grid_thw" not in batch:
             merge = int(self.collator.image_processor.merge_size)
             batch["position_ids"] = padded_positions(batch, merge)
         return batch
+
+
+@lru_cache
+def _keep_memory() -> None:
+    """Let a loader's worker keep the memory of its pictures for the next ones, instead of asking for it again."""
+    if get_worker_info() is None:
+        return
+    with suppress(OSError, AttributeError):  # the C library of Linux only
+        library = ctypes.CDLL("libc.so.6")
+        for option in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD):
+            library.mallopt(option, 1 << 25)
 
 
 def padded_positions(batch: dict[str, Tensor], merge: int) -> Tensor:

@@ -20,6 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dfktrain.engines._compared import LIMIT, noise
+
 
 @contextmanager
 def fused_products(model: Any, network: nn.Module) -> Iterator[str]:
@@ -34,10 +36,11 @@ def fused_products(model: Any, network: nn.Module) -> Iterator[str]:
     """
     layers = [layer for layer in model.modules() if hasattr(layer, "lora_A")]
     reason = next(filter(None, map(_fault, layers)), None) if layers else "there is no LoRA adapter"
+    rounded = _Rounded(layers if reason is None else [])
+    reason = reason or _differs(rounded, layers[0])
     if reason is not None:
         yield reason
         return
-    rounded = _Rounded(layers)
     # PEFT calls the network's forward without its hooks
     handle = getattr(network, "model", network).register_forward_pre_hook(lambda *_: rounded.refresh())
     plain = {layer: layer.__dict__.get("forward") for layer in layers}
@@ -74,6 +77,39 @@ def _fault(layer: Any) -> str | None:
     if any(parameter.requires_grad for parameter in base.parameters()):
         return "the base's weights are trained too"
     return None
+
+
+def _differs(rounded: _Rounded, layer: Any) -> str | None:
+    """Return how far a fused layer is from PEFT's, in value and gradients; None if it is as near as rounding."""
+    weight, name = layer.get_base_layer().weight, layer.active_adapters[0]
+    masters = [layer.lora_A[name].weight, layer.lora_B[name].weight]
+    before = [master.detach().clone() for master in masters]
+    given = noise(layer.get_base_layer(), 64, weight.shape[1])
+    plain, fused, half = (
+        layer.forward,
+        MethodType(_forward(rounded, layer), layer),
+        weight.dtype == torch.bfloat16,
+    )
+    cast, layer.cast_input_dtype_enabled = getattr(layer, "cast_input_dtype_enabled", True), not half
+    results = []
+    try:
+        with torch.no_grad():
+            masters[1].fill_(0.1)  # a new adapter adds nothing
+        for compute in (plain, fused):
+            x = given.clone().requires_grad_(True)
+            wanted = [x, *(master for master in masters if master.requires_grad)]
+            with torch.autocast(x.device.type, torch.bfloat16, enabled=half), torch.enable_grad():
+                rounded.refresh()
+                out = compute(x)
+            slope = torch.linspace(-1, 1, out.numel(), device=x.device).reshape(out.shape)
+            results.append([out.detach(), *torch.autograd.grad((out.float() * slope).sum(), wanted)])
+    finally:
+        layer.cast_input_dtype_enabled = cast
+        with torch.no_grad():
+            for master, value in zip(masters, before, strict=True):
+                master.copy_(value)
+    far = max(float((b.float() - a.float()).norm() / a.float().norm()) for a, b in zip(*results, strict=True))
+    return None if far <= (LIMIT if half else LIMIT / 100) else f"differs from PEFT's by {far:.1e}"
 
 
 class _Rounded:

@@ -67,7 +67,7 @@ def _convolution(installed: bool, fused: bool) -> Kernel:
     if installed:
         return Kernel("causal convolution", "causal_conv1d", "installed")
     missing, cost = "causal_conv1d is not installed (it has no wheel)", "about a fifth of a step"
-    return Kernel("causal convolution", "torch", missing, f"{cost}; fused_layers: true replaces it")
+    return Kernel("causal convolution", "torch", missing, f"{cost}; fused_layers replaces it")
 
 
 def _why_fla() -> str:

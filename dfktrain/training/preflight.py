@@ -128,7 +128,9 @@ def preflight(config: TrainConfig) -> Preflight:
     report.versions = check_versions(report.engine)
     report.faults += [version.fault for version in report.versions if version.fault and version.stops]
     processor, network = outline(config)
-    report.kernels = kernels(network.config.model_type, config.model.attention, fused=config.fused_layers)
+    report.kernels = kernels(
+        network.config.model_type, config.model.attention, fused=config.fused_layers is not False
+    )
     report.size = _size(network, config.adapter, report.faults)
     for index, stage in enumerate(config.stages):
         report.collator = Collator(processor, max_length=stage.max_length, max_pixels=stage.max_pixels)

@@ -134,7 +134,17 @@ def train_on(
     teacher = _teacher(config, model)
     score_answers(model)
     run = RunState(
-        config, out, base, model, precision, template, progress, clock, teacher, validation=validation
+        config,
+        out,
+        base,
+        model,
+        precision,
+        template,
+        progress,
+        clock,
+        teacher,
+        validation=validation,
+        engine=engine,
     )
     results: list[StageResult] = []
     for index in range(len(config.stages)):

@@ -11,11 +11,13 @@ import torch
 from dfkdata.common import json_files
 from dfkdata.common.errors import BackendError, ConfigError
 from dfkeval.models import metadata
+from dfkeval.models.families import is_packable
 from dfktrain.config.launch import is_main_process
 from dfktrain.config.stage import Stage
 from dfktrain.data.collator import Collator
 from dfktrain.data.masking import EncodedSample
 from dfktrain.data.packing import Packer, packing_fault
+from dfktrain.data.pixels import byte_pixels
 from dfktrain.data.positions import PositionedCollator, positioned
 from dfktrain.data.shared_prompt import shared_prompt
 from dfktrain.data.stage_data import StageData, read_stage
@@ -138,6 +140,8 @@ def _train(run: RunState, inputs: _StageInputs) -> tuple[StageResult, dict[str, 
     progress, meter = ProgressCallback(stage.name, run.on_progress, run.clock), UsageMeter()
     resume = last_complete(folder / "checkpoints")
     batcher, packing = _batcher(run, inputs)
+    if _numbers_on_device() and not inputs.text_only and is_packable(bare(run.model).config.model_type):
+        inputs.collator.byte_pixels = byte_pixels(inputs.collator.image_processor)
     with vision_frozen(run.model, inputs.text_only):
         if not trainable(run.model):
             raise ConfigError(
@@ -151,7 +155,7 @@ def _train(run: RunState, inputs: _StageInputs) -> tuple[StageResult, dict[str, 
             bf16=run.precision == "bf16",
             kl=_kl_to_base(run, stage),
             vision_on_all_ranks=checkpoint.sharded(trainer) and not inputs.text_only,
-            fused=run.config.fused_layers and not checkpoint.sharded(trainer),
+            fused=_fuses(run) and not checkpoint.sharded(trainer),
         ) as fused:
             trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     gathered = checkpoint.gathered(trainer)
@@ -161,9 +165,22 @@ def _train(run: RunState, inputs: _StageInputs) -> tuple[StageResult, dict[str, 
         verify_effect(run.model, trainer._prepare_inputs(inputs.collator([sample])))
     seconds = round(run.clock() - progress.start, 3)
     usage = meter.read(seconds, int(trainer.tokens))
-    if run.config.fused_layers and not fused:
+    if _fuses(run) and not fused:
         fused = {"all": "the weights are sharded"}
     return _result(inputs, trainer, {"packing": packing, "fused": fused}, seconds, usage), gathered
+
+
+def _fuses(run: RunState) -> bool:
+    """Return whether layers are fused where they can be."""
+    if run.config.fused_layers is not None:
+        return run.config.fused_layers
+    return run.engine == "transformers" and next(run.model.parameters()).device.type == "cuda"
+
+
+def _numbers_on_device() -> bool:
+    """Return whether batches hold pictures as bytes: memory and copies count where a GPU waits for them."""
+    available: bool = torch.cuda.is_available()
+    return available
 
 
 def _trainer(run: RunState, inputs: _StageInputs, batcher: Batcher, progress: Any) -> AnswerTrainer:
@@ -181,6 +198,7 @@ def _trainer(run: RunState, inputs: _StageInputs, batcher: Batcher, progress: An
         group_by_length=stage.group_by_length,
         batch_tokens=stage.batch_tokens,
         packed=isinstance(batcher, Packer),
+        pixels=inputs.collator.byte_pixels,
         model=run.model,
         args=training_arguments(
             run.config,

@@ -119,6 +119,7 @@ class RunState:
         on_progress: Called after every optimiser step.
         clock: Returns seconds.
         teacher: The base as a teacher, if a stage uses SFT-Plus.
+        engine: Name of the engine that loaded the base.
         gathered: The whole weights after the last stage, if they are sharded over several processes.
         earlier: Loss curves of the finished stages.
         validation: Place of a stage -> its validation samples, for stages that have any.
@@ -133,6 +134,7 @@ class RunState:
     on_progress: OnProgress | None
     clock: Callable[[], float]
     teacher: Teacher | None = None
+    engine: str = "transformers"
     gathered: dict[str, Tensor] | None = None
     earlier: list[curves.StageCurve] = field(default_factory=list)
     validation: Mapping[int, list[EncodedSample]] = field(default_factory=dict)

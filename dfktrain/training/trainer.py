@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerControl
 
 from dfktrain.data.masking import IGNORE
+from dfktrain.data.pixels import BYTES, BytePixels
 from dfktrain.data.samplers import LengthGroupedSampler, TokenBudgetSampler
 
 
@@ -30,6 +31,7 @@ class AnswerTrainer(Trainer):
         group_by_length: Whether samples of similar length share a batch.
         batch_tokens: Tokens of a batch, padding included; None counts samples instead.
         packed: Whether the collator packs samples into one row.
+        pixels: Makes the numbers of pictures that batches hold as bytes.
         arguments: Of transformers' `Trainer`.
     """
 
@@ -41,11 +43,13 @@ class AnswerTrainer(Trainer):
         group_by_length: bool,
         batch_tokens: int | None = None,
         packed: bool = False,
+        pixels: BytePixels | None = None,
         **arguments: Any,
     ) -> None:
         super().__init__(**arguments)
         self.model_accepts_loss_kwargs = True
         self.group_by_length, self.batch_tokens, self.packed = group_by_length, batch_tokens, packed
+        self.pixels = pixels
         self.tokens = torch.zeros((), dtype=torch.long)
         self.scored = torch.zeros((), dtype=torch.long)
         self.parts: Tensor | None = None
@@ -98,6 +102,14 @@ class AnswerTrainer(Trainer):
         if isinstance(data, Tensor) and not self.is_deepspeed_enabled and data.is_pinned():
             return data.to(self.args.device, non_blocking=True)
         return super()._prepare_input(data)
+
+    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Copy a batch to the device and make the numbers of its pictures there."""
+        made: dict[str, Any] = super()._prepare_inputs(inputs)
+        if self.pixels is not None and BYTES in made:
+            made = dict(made)
+            made["pixel_values"] = self.pixels.values(made.pop(BYTES))
+        return made
 
     def compute_loss(
         self,

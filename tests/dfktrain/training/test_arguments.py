@@ -56,3 +56,17 @@ def test_workers_are_chosen_by_what_the_machine_has(
     monkeypatch.setattr("os.cpu_count", lambda: cores)
     assert loader_workers(asked, pictures=pictures) == workers
     assert loader_workers(asked.model_copy(update={"workers": 0}), pictures=pictures) == 0
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_pictures_as_bytes_leave_the_weights_as_they_are(
+    base_folder: Path, train_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, packed: bool
+) -> None:
+    stage = {"name": "s", "data": [str(train_file)], "epochs": 1, "batch_tokens": 400, "packing": packed}
+    made = {"model": {"name": str(base_folder)}, "adapter": {"rank": 4}, "stages": [stage]}
+    weights = []
+    for on_device in (False, True):
+        monkeypatch.setattr("dfktrain.training.stage._numbers_on_device", lambda on=on_device: on)
+        result = train(TrainConfig.model_validate(made), tmp_path / str(on_device))
+        weights.append(load_file(result.adapter / "adapter_model.safetensors"))
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
