@@ -25,7 +25,7 @@ from dfkdata.rows.loss_weight import turn_weight
 from dfkdata.rows.messages import before_answer
 from dfkdata.rows.record import RowError
 from dfkdata.schemas import Schema
-from dfkeval.models.rendering import THINKING, template_options
+from dfkeval.models.rendering import asked_options, template_options
 from dfkeval.parsing.decode import Decoded, Failure, Form, decode
 from dfkeval.parsing.label_confidence import label_of
 from dfkeval.parsing.reasoning import split_leading
@@ -61,11 +61,9 @@ def eval_item(row: Mapping[str, Any], schema: Schema, max_image_side: int | None
     meta = row.get("meta") or {}
     messages, images = before_answer(row["messages"]), tuple(row.get("images") or ())
     videos = tuple(row.get("videos") or ())
-    # the sampling says for all rows whether the model thinks
-    options = {name: value for name, value in template_options(row).items() if name != THINKING}
     request = Request(
         id=str(row["id"]), messages=messages, images=images, tools=row.get("tools"), videos=videos,
-        max_image_side=max_image_side if images else None, template_options=options,
+        max_image_side=max_image_side if images else None, template_options=asked_options(template_options(row)),
     )  # fmt: skip
     source = meta.get("text")
     return EvalItem(

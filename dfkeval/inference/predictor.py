@@ -29,6 +29,7 @@ from dfkeval.evaluation.rows import card_scaffold, read_scaffold, scaffolded_tur
 from dfkeval.inference.backend_options import changed
 from dfkeval.inference.inputs import CHUNK
 from dfkeval.models import metadata
+from dfkeval.models.rendering import asked_options
 from dfkeval.parsing.label_confidence import require_slot, with_slot
 from dfkeval.parsing.tags import TOOL_CALL_CLOSE
 from dfkeval.types import Completion, Request, Sample, Sampling
@@ -187,7 +188,12 @@ class Predictor:
         if self.scaffold is not None and self.scaffold.tools:
             tools = self.scaffold.tools
         request = Request(
-            id=record.id, messages=messages, images=record.images, tools=tools, videos=record.videos
+            id=record.id,
+            messages=messages,
+            images=record.images,
+            tools=tools,
+            videos=record.videos,
+            template_options=asked_options(record.chat_template_kwargs),
         )
         if self.confidences:
             request = with_slot(request, self.schema)

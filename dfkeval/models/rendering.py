@@ -97,6 +97,11 @@ def template_options(row: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in (options or {}).items() if value is not None}
 
 
+def asked_options(options: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return options of a row without the switch for thinking, which the sampling sets for all rows."""
+    return {name: value for name, value in (options or {}).items() if name != THINKING}
+
+
 def _trace(row: dict[str, Any]) -> str:
     """Return the reasoning of the last turn, "" if it has none or is not the assistant's."""
     turn = row["messages"][-1] if row["messages"] else {}

@@ -8,15 +8,16 @@ from typing import Any
 
 import pytest
 
-from dfkdata import schemas
+from dfkdata import Record, schemas
 from dfkdata.common.config import bind
 from dfkdata.common.errors import ConfigError, DataError
 from dfkeval import EvalConfig, evaluate
 from dfkeval.backends import Request, Sampling
 from dfkeval.backends._local import likelihood, prompts
 from dfkeval.backends._openai import protocol
+from dfkeval.backends.scripted import Config as ScriptedConfig
 from dfkeval.evaluation.grading import eval_item
-from dfkeval.inference.predictor import default_sampling
+from dfkeval.inference.predictor import Predictor, default_sampling
 from dfkeval.models.metadata import ModelMetadata
 from dfkeval.models.rendering import render_sample, thinks
 from dfkeval.types import GoldAnswer
@@ -172,3 +173,13 @@ def test_a_turn_that_must_not_be_learned_is_no_gold_answer(flag: dict[str, Any])
     assert eval_item(made, SCHEMA).gold == {"label": "netral", "analisis": "x"}
     made["messages"][-1] |= flag
     assert eval_item(made, SCHEMA).gold is None
+
+
+def test_a_prediction_is_asked_with_the_options_of_its_row(tmp_path: Path) -> None:
+    (tmp_path / "answers.jsonl").write_text("", encoding="utf-8")
+    backend = ScriptedConfig(completions=tmp_path / "answers.jsonl")
+    predictor = Predictor(schema="dfk_label", backend=backend)
+    turns = [{"role": "user", "content": [text("2+2?")]}]
+    options = {"reasoning_effort": "low", "enable_thinking": True}
+    record = Record(id="1", group="1", source="x:1", messages=turns, chat_template_kwargs=options)
+    assert predictor.item(record).request.template_options == {"reasoning_effort": "low"}
