@@ -101,7 +101,7 @@ def record(row: Row, source: str, options: Options) -> Record:
         {"role": "assistant", "content": [{"type": "text", "text": output}]},
     ]
     warnings = () if output else (_no_answer(row, answers),)
-    if "think>" in output:
+    if "<" in output and "think>" in output:  # one character is found faster
         canonical_reasoning(turns[-1], answers[0])
     if not more:
         if options.system:

@@ -1,4 +1,4 @@
-"""A row is asked with the bytes that it was trained with, by local backends and through a server's template."""
+"""A row is asked with the bytes that it was trained with, by local backends, servers and TRL's own trainer."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dfkdata import Record, schemas
+from dfkdata import Record, convert, schemas
 from dfkdata.common.config import bind
 from dfkdata.common.errors import ConfigError, DataError
 from dfkeval import EvalConfig, evaluate
@@ -21,7 +21,8 @@ from dfkeval.inference.predictor import Predictor, default_sampling
 from dfkeval.models.metadata import ModelMetadata
 from dfkeval.models.rendering import render_sample, thinks
 from dfkeval.types import GoldAnswer
-from tests.helpers.models import build_processor, released_template, text
+from tests.helpers.models import build_processor, build_tokenizer, released_template, text
+from tests.helpers.rows import rows_of
 
 TEMPLATES = ("qwen3_5_nothink", "qwen3_5_think", "qwen3_6", "qwen3_8", "qwen3_vl", "qwen2_5_vl")
 SCHEMA = schemas.load("dfk_label")
@@ -183,3 +184,33 @@ def test_a_prediction_is_asked_with_the_options_of_its_row(tmp_path: Path) -> No
     options = {"reasoning_effort": "low", "enable_thinking": True}
     record = Record(id="1", group="1", source="x:1", messages=turns, chat_template_kwargs=options)
     assert predictor.item(record).request.template_options == {"reasoning_effort": "low"}
+
+
+@pytest.mark.parametrize("template", ["qwen3_5_think", "qwen3_6", "qwen3_8"])
+def test_trl_reads_prompt_completion_rows_as_the_text_that_is_trained_on(
+    template: str, processors: dict[str, Any], tmp_path: Path
+) -> None:
+    trl = pytest.importorskip("trl.data_utils")
+    processor, tokenizer = processors[template], build_tokenizer(released_template(template))
+    rows: list[dict[str, Any]] = []
+    efforts = [{}, {"reasoning_effort": "low"}] if template == "qwen3_8" else [{}]
+    for answer in ({}, {"reasoning_content": "renung"}, {"content": "<think>renung</think>Empat."}):
+        for past in (None, {}, {"reasoning": "dulu"}, {"weight": 0}):
+            for effort in efforts:
+                question = {"role": "user", "content": f"2+2? {len(rows)}"}
+                turns = [question, {"role": "assistant", "content": "Empat."} | answer]
+                if past is not None:
+                    asked = {"role": "user", "content": "1+1?"}
+                    turns = [asked, {"role": "assistant", "content": "Dua."} | past, *turns]
+                options = {"enable_thinking": True} | effort
+                rows.append({"id": str(len(rows)), "messages": turns, "chat_template_kwargs": options})
+    for layout in ("messages", "prompt_completion"):
+        convert(rows, tmp_path / layout, format="messages", to=layout, validation=0)
+    ours = {row["id"]: render_sample(row, processor) for row in rows_of(tmp_path / "messages", "train")}
+    assert len(ours) == len(rows)
+    for row in rows_of(tmp_path / "prompt_completion", "train"):
+        pair = {"prompt": row["prompt"], "completion": row["completion"]}
+        text = trl.apply_chat_template(pair, tokenizer, **row["chat_template_kwargs"])
+        parts = ours[row["id"]]
+        whole = parts.prompt + parts.empty_think + parts.answer + parts.suffix
+        assert (text["prompt"], text["prompt"] + text["completion"]) == (parts.prompt, whole)
