@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,31 @@ def one_thread() -> None:
     import torch
 
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def libraries_are_no_garbage() -> Iterator[None]:
+    """Every start of a Trainer collects garbage, which takes a second to walk over what these libraries hold."""
+    import accelerate  # noqa: F401
+    import peft  # noqa: F401
+    from transformers import Trainer  # noqa: F401
+
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.fixture(autouse=True)
+def no_drawn_curves(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs draw no curves, which takes as long as a few steps, unless the test asks for `drawn_curves`."""
+    if "drawn_curves" not in request.fixturenames:
+        monkeypatch.setattr("dfktrain.reports.curves.plot.available", lambda: False)
+
+
+@pytest.fixture
+def drawn_curves() -> None:
+    """Runs of this test draw their curves."""
 
 
 @pytest.fixture(scope="session")

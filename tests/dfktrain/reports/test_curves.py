@@ -21,6 +21,9 @@ from dfktrain.training.callbacks.progress import PAUSE_S, CurvesCallback
 from dfktrain.training.run import train
 from tests.helpers.models import text_row, write_rows
 
+pytestmark = pytest.mark.usefixtures("drawn_curves")
+
+
 FALLING = [(step, 2.0 / step) for step in range(1, 31)]
 LEVEL = [(step, 1.0 + 0.02 * (-1) ** step) for step in range(1, 31)]
 
