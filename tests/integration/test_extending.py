@@ -90,7 +90,7 @@ def test_a_model_family_is_one_entry_of_one_file(tmp_path: Path) -> None:
     """Without the entry the built-in model's family is unknown; the entry alone makes it trainable again."""
     code = tmp_path / "code"
     for package in ("dfkdata", "dfkeval", "dfktrain"):
-        shutil.copytree(ROOT / package, code / package, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / package, code / package)
     rows = (
         '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}], "id": "1"}\n'
     )

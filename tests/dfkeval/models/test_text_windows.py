@@ -66,10 +66,10 @@ def test_a_difference_behind_the_limit_is_seen_with_windows_only(options: dict[s
     assert 1 - 1e-6 <= again.f1[0] <= 1.0
 
 
-def test_five_thousand_tokens_do_not_depend_on_the_batch(options: dict[str, Any]) -> None:
-    long = " ".join(f"kata{index % 97}" for index in range(2500))
+def test_a_long_text_does_not_depend_on_the_batch(options: dict[str, Any]) -> None:
+    long = " ".join(f"kata{index % 97}" for index in range(900))
     alone = bertscore.score([long], ["kata1 kata2"], windows=True, batch_tokens=512, **options)
-    beside = bertscore.score([long, "x"], ["kata1 kata2", long], windows=True, batch_tokens=4096, **options)
+    beside = bertscore.score([long, "x"], ["kata1 kata2", long], windows=True, batch_tokens=2048, **options)
     assert np.abs(rows(alone)[0] - rows(beside)[0]).max() <= 1e-6
     assert not beside.truncated.any()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -24,7 +24,7 @@ from dfktrain.engines import LoadedBase, adapt, bare, trainable
 from dfktrain.losses.attach import score_answers
 from dfktrain.training.run import train_on
 from dfktrain.training.stage import verify_effect
-from dfktrain.training.state import TrainingProgress
+from dfktrain.training.state import TrainingProgress, TrainResult
 from dfktrain.training.trainer import AnswerTrainer
 from tests.helpers.adapters import EXTRA, released, tensors_of
 from tests.helpers.models import build_model, text_row, write_rows
@@ -50,6 +50,25 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 def assert_same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> None:
     assert left.keys() == right.keys()
     assert all(torch.equal(left[name], right[name]) for name in left)
+
+
+class Finished(NamedTuple):
+    """A run over two epochs that several tests read and none changes."""
+
+    config: TrainConfig
+    data: Path
+    out: Path
+    result: TrainResult
+    seen: list[TrainingProgress]
+
+
+@pytest.fixture(scope="module")
+def finished(base_folder: Path, rows: list[Any], tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    folder = tmp_path_factory.mktemp("finished")
+    data = write_rows(folder / "train.jsonl", rows)
+    made, seen = config(base_folder, data, epochs=2), list[TrainingProgress]()
+    result = train(made, folder / "out", progress=seen.append)
+    return Finished(made, data, folder / "out", result, seen)
 
 
 @pytest.fixture
@@ -106,14 +125,14 @@ def difference(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) ->
     return float((one - two).norm() / one.norm())
 
 
-@pytest.mark.parametrize(("batch", "accumulation"), [(4, 2), (2, 4), (1, 8), (3, 3)])
 def test_the_gradient_of_a_step_does_not_depend_on_how_it_is_split(
-    adapted: Any, processor: Any, rows: list[Any], tmp_path: Path, batch: int, accumulation: int
+    adapted: Any, processor: Any, rows: list[Any], tmp_path: Path
 ) -> None:
     collator = Collator(processor)
     whole = step_gradient(adapted, collator, rows, [8], tmp_path, 1)
-    split = step_gradient(adapted, collator, rows, [batch], tmp_path, accumulation)
-    assert difference(whole, split) <= 1e-6
+    for batch, accumulation in ((4, 2), (2, 4), (1, 8), (3, 3)):
+        split = step_gradient(adapted, collator, rows, [batch], tmp_path, accumulation)
+        assert difference(whole, split) <= 1e-6, (batch, accumulation)
 
 
 def test_the_gradient_is_that_of_the_mean_over_scored_tokens(
@@ -155,22 +174,17 @@ def test_padding_side_changes_neither_loss_nor_gradient(
         )
 
 
-def test_two_runs_with_one_seed_end_with_the_same_weights(
-    base_folder: Path, train_file: Path, tmp_path: Path
-) -> None:
-    made = config(base_folder, train_file, epochs=2)
-    one = train(made, tmp_path / "one")
-    two = train(made, tmp_path / "two")
+def test_two_runs_with_one_seed_end_with_the_same_weights(finished: Finished, tmp_path: Path) -> None:
+    one, two = finished.result, train(finished.config, tmp_path / "two")
     assert_same(weights(one.adapter), weights(two.adapter))
     assert [line["loss"] for line in one.stages[0].history] == [
         line["loss"] for line in two.stages[0].history
     ]
 
 
-def test_another_seed_ends_with_other_weights(base_folder: Path, train_file: Path, tmp_path: Path) -> None:
-    made = config(base_folder, train_file, steps=2)
-    one = weights(train(made, tmp_path / "one").adapter)
-    two = weights(train(made.model_copy(update={"seed": 7}), tmp_path / "two").adapter)
+def test_another_seed_ends_with_other_weights(finished: Finished, tmp_path: Path) -> None:
+    one = weights(finished.result.adapter)
+    two = weights(train(finished.config.model_copy(update={"seed": 7}), tmp_path / "two").adapter)
     assert not all(torch.equal(one[name], two[name]) for name in one)
 
 
@@ -250,14 +264,11 @@ def test_the_card_beside_the_adapter_says_what_inference_must_repeat(
     assert card["base"]["shapes_sha256"] == loader.load(base_folder, device="cpu").info["shapes_sha256"]
 
 
-def test_run_json_records_what_is_needed_to_repeat_the_run(
-    base_folder: Path, train_file: Path, tmp_path: Path
-) -> None:
+def test_run_json_records_what_is_needed_to_repeat_the_run(base_folder: Path, finished: Finished) -> None:
     import hashlib
 
-    seen: list[TrainingProgress] = []
-    result = train(config(base_folder, train_file, epochs=2), tmp_path / "out", progress=seen.append)
-    run = json.loads((tmp_path / "out/run.json").read_text())
+    _, train_file, out, result, seen = finished
+    run = json.loads((out / "run.json").read_text())
     stage = run["stages"][0]
     assert run["seed"] == 42
     assert run["versions"]["torch"] == torch.__version__
@@ -299,34 +310,30 @@ def test_a_stage_that_followed_another_first_stage_is_not_taken_over(
 
 
 def test_a_warm_start_goes_on_from_the_given_adapter(
-    base_folder: Path, train_file: Path, tmp_path: Path
+    base_folder: Path, finished: Finished, tmp_path: Path
 ) -> None:
-    made = config(base_folder, train_file, steps=2)
-    first = train(made, tmp_path / "one")
-    warm = made.model_copy(update={"adapter": AdapterConfig(warm_start=str(first.adapter))})
+    first = finished.result
+    warm = config(base_folder, finished.data, steps=2).model_copy(
+        update={"adapter": AdapterConfig(warm_start=str(first.adapter))}
+    )
     warm = warm.model_copy(update={"stages": (warm.stages[0].model_copy(update={"learning_rate": 1e-9}),)})
     second = train(warm, tmp_path / "two")
     a, b = weights(first.adapter), weights(second.adapter)
     assert all(torch.allclose(a[name], b[name], atol=1e-6) for name in a)
 
 
-def test_a_finished_run_is_not_trained_again(base_folder: Path, train_file: Path, tmp_path: Path) -> None:
-    made = config(base_folder, train_file, steps=2)
-    one = train(made, tmp_path / "out")
+def test_a_finished_run_is_not_trained_again(finished: Finished) -> None:
+    one, seen = finished.result, list[TrainingProgress]()
     before = weights(one.adapter)
-    seen: list[TrainingProgress] = []
-    two = train(made, tmp_path / "out", progress=seen.append)
+    two = train(finished.config, finished.out, progress=seen.append)
     assert seen == []
     assert two.stages[0].history == one.stages[0].history
     assert_same(before, weights(two.adapter))
 
 
-def test_a_folder_of_another_configuration_is_refused(
-    base_folder: Path, train_file: Path, tmp_path: Path
-) -> None:
-    train(config(base_folder, train_file, steps=1), tmp_path / "out")
+def test_a_folder_of_another_configuration_is_refused(base_folder: Path, finished: Finished) -> None:
     with pytest.raises(ConfigError, match="another configuration"):
-        train(config(base_folder, train_file, steps=1, learning_rate=1e-4), tmp_path / "out")
+        train(config(base_folder, finished.data, epochs=2, learning_rate=1e-4), finished.out)
 
 
 def test_a_folder_of_another_base_of_the_same_shape_is_refused(
