@@ -25,7 +25,7 @@ from dfkdata.rows.record import Reject, Row, RowError
 from dfkdata.sources import _archive, _arrow, _csv, _json, _pictures, _samples
 from dfkdata.sources._dialect import Columns, TableOptions, check_delimiter, check_encoding
 from dfkdata.sources._files import open_unpacked, parquet_rows, plain, seekable
-from dfkdata.sources._part import Part
+from dfkdata.sources._part import Part, is_litter
 from dfkdata.sources._rejects import SourcedRow, as_row, check_encodable, unencodable
 from dfkdata.sources._splits import by_name, hub_splits, own_names, own_splits
 
@@ -286,7 +286,8 @@ def _folder(folder: Path, root: Path) -> list[Part]:
 
 def _data_files(folder: Path) -> list[Path]:
     files = (file for file in folder.rglob("*") if file.name.lower().endswith(SUFFIXES) and file.is_file())
-    return sorted(file for file in files if not _is_about_rows(file) and not _is_output(file.parent, folder))
+    data = (file for file in files if not is_litter(file.relative_to(folder).as_posix()))
+    return sorted(file for file in data if not _is_about_rows(file) and not _is_output(file.parent, folder))
 
 
 def _is_about_rows(file: Path) -> bool:

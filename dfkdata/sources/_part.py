@@ -36,3 +36,8 @@ class Part:
     split: str | None = None
     fetched: bool = False
     reads: Callable[[Part], Iterator[SourcedRow]] | None = field(default=None, compare=False)
+
+
+def is_litter(name: str) -> bool:
+    """Return whether a program left a file beside the data: macOS in zips, office programs while they are open."""
+    return any(step.startswith((".", "__MACOSX", "~$")) for step in name.split("/"))

@@ -1,7 +1,8 @@
 """Read a folder of pictures: the folder's name is the label, or a file `metadata.*` holds a row for each.
 
 How it works. The layout is that of `imagefolder` in the `datasets` library. Folders at the top that are named
-as splits (`train`, `valid-1`) give the split; below them every picture is labelled by the folder it lies in.
+as splits (`train`, `valid-1`) give the split, also if one folder holds everything; below them every picture is
+labelled by the folder it lies in.
 Where there are metadata files, the rows are theirs: `file_name`, `x_file_name` and `file_names` become the
 columns `image`, `x` and `images` with paths seen from the top.
 
@@ -19,7 +20,7 @@ from typing import Any
 from dfkdata.common.errors import ConfigError
 from dfkdata.rows.record import Row
 from dfkdata.rows.split_names import fold, split_in
-from dfkdata.sources._part import Part
+from dfkdata.sources._part import Part, is_litter
 from dfkdata.sources._rejects import SourcedRow
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
@@ -44,53 +45,68 @@ def parts(folder: Path, read: Rows, metadata: Path | None = None) -> list[Part]:
         for path in folder.rglob("*")
         if path.name.lower().endswith((*PICTURES, *METADATA)) and path.is_file()
     )
-    names = [name for name in names if not any(step.startswith((".", "__")) for step in name.split("/"))]
+    names = [name for name in names if not is_litter(name)]
     shown = [name for name in names if name.lower().endswith(PICTURES)]
     files = [name for name in names if name.rsplit("/")[-1] in METADATA]
     if metadata is not None:
         files = [metadata.relative_to(folder).as_posix()]
     if not shown:
         raise ConfigError(f"{folder}: no picture in this folder; pictures end in {', '.join(PICTURES)}")
-    tops = _split_tops(shown)
+    folders = _split_folders(shown)
     if files:
         return [
             Part(
                 name,
                 folder,
                 folder / name,
-                split=split_in(_top(name)) if _top(name) in tops else None,
+                split=split_in(PurePosixPath(_home(name, folders)).name),
                 reads=partial(_described, read=read, shown=shown),
             )
             for name in files
         ]
     below: dict[str, list[str]] = {}
     for name in shown:
-        below.setdefault(_top(name) if _top(name) in tops else "", []).append(name)
+        below.setdefault(_home(name, folders), []).append(name)
+    unlabelled = {".", *folders, *(PurePosixPath(one).parent.as_posix() for one in folders)}
     return [
-        Part(top or ".", folder, split=split_in(top), reads=partial(_labelled, names=names, top=top))
-        for top, names in below.items()
+        Part(
+            home or ".",
+            folder,
+            split=split_in(PurePosixPath(home).name),
+            reads=partial(_labelled, names=names, unlabelled=unlabelled),
+        )
+        for home, names in below.items()
     ]
 
 
-def _split_tops(names: list[str]) -> set[str]:
-    """Return the folders at the top that name splits.
+def _split_folders(names: list[str]) -> list[str]:
+    """Return the folders that name splits: those at the top, or below one folder in which everything lies.
 
-    `train` always does; `test-tube` does only where all folders at the top have such a word."""
-    tops = {_top(name) for name in names} - {""}
-    named = {top for top in tops if split_in(top) is not None}
-    return named if named == tops else {top for top in named if fold(top) is not None}
+    `train` always does; `test-tube` does only where all folders beside it have such a word."""
+    wrapper = ""
+    while True:
+        tops = {name.partition("/")[0] for name in names if "/" in name}
+        named = {top for top in tops if split_in(top) is not None}
+        if named != tops:
+            named = {top for top in named if fold(top) is not None}
+        if named:
+            return sorted(wrapper + top for top in named)
+        if len(tops) != 1 or any("/" not in name for name in names):
+            return []
+        (top,) = tops
+        wrapper, names = f"{wrapper}{top}/", [name.removeprefix(top + "/") for name in names]
 
 
-def _top(name: str) -> str:
-    """Return the folder at the top in which a file lies; empty if it lies at the top itself."""
-    return name.partition("/")[0] if "/" in name else ""
+def _home(name: str, folders: list[str]) -> str:
+    """Return the folder of a split in which a file lies; empty if it lies in none."""
+    return next((folder for folder in folders if name.startswith(folder + "/")), "")
 
 
-def _labelled(_part: Part, *, names: list[str], top: str) -> Iterator[SourcedRow]:
-    """Yield each picture with the name of its folder, unless that is the top or the split."""
+def _labelled(_part: Part, *, names: list[str], unlabelled: set[str]) -> Iterator[SourcedRow]:
+    """Yield each picture with the name of its folder, unless that is the top, a split or what holds the splits."""
     for name in names:
         parent = PurePosixPath(name).parent.as_posix()
-        label = "" if parent in (".", top) else parent.rsplit("/")[-1]
+        label = "" if parent in unlabelled else parent.rsplit("/")[-1]
         yield {"image": name, "label": label}, f"{name}:1"
 
 

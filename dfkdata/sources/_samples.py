@@ -22,7 +22,7 @@ from dfkdata.common.errors import DataError
 from dfkdata.rows.record import Reject, Row, RowError
 from dfkdata.rows.split_names import split_in
 from dfkdata.sources import _archive
-from dfkdata.sources._part import Part
+from dfkdata.sources._part import Part, is_litter
 from dfkdata.sources._pictures import PICTURES
 from dfkdata.sources._rejects import DECODE, SourcedRow
 
@@ -50,7 +50,7 @@ def _rows(part: Part) -> Iterator[SourcedRow]:
         with tarfile.open(part.path) as tar:
             for member in tar:
                 match = _KEY.fullmatch(member.name.removeprefix("./"))
-                if not member.isfile() or match is None or _is_hidden(member.name):
+                if not member.isfile() or match is None or is_litter(member.name.removeprefix("./")):
                     other += not member.isdir()
                     continue
                 key, field = match[1], match[2].lower()
@@ -75,10 +75,6 @@ def _rows(part: Part) -> Iterator[SourcedRow]:
         yield _finished(sample, faults, f"{part.name}:{number}")
     if other:
         part.facts["other_members"] = other
-
-
-def _is_hidden(name: str) -> bool:
-    return any(step.startswith((".", "__MACOSX")) for step in name.removeprefix("./").split("/"))
 
 
 def _bytes(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:

@@ -636,3 +636,18 @@ def test_two_names_for_one_split_on_the_hub_are_refused(
     with pytest.raises(ConfigError, match=r"'dev' and 'validation' both mean validation.*--hub-split"):
         sources.parts("hf://datasets/org/any")
     assert [part.name for part in sources.parts("hf://datasets/org/any", split="dev")] == ["dev.jsonl"]
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_what_other_programs_leave_beside_the_data_is_no_data(packed: bool, tmp_path: Path) -> None:
+    write(tmp_path / "in" / "rows.jsonl", ROWS)
+    for name in ("__MACOSX/._rows.jsonl", "._rows.jsonl", "~$rows.xlsx", ".cache/old.csv"):
+        (tmp_path / "in" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "in" / name).write_bytes(b"\0\5\x16\7")
+    source = tmp_path / "in"
+    if packed:
+        source = tmp_path / "in.zip"
+        with zipfile.ZipFile(source, "w") as archive:
+            for path in sorted(one for one in (tmp_path / "in").rglob("*") if one.is_file()):
+                archive.write(path, path.relative_to(tmp_path / "in").as_posix())
+    assert [part.name for part in sources.parts(source, store=tmp_path / "store")] == ["rows.jsonl"]
