@@ -99,6 +99,7 @@ def label_command(
     bar = Progress("captions")
     counts = run.label(labeller, rows(), out, cap=max_cost, progress=lambda done: bar(done, expected.total))
     _write_totals(counts, out, labeller.schema.name)
+    backend_options.warn_of_adapter(labeller.backend)
     _exit_if_unfinished(counts, expected.total, max_cost)
 
 

@@ -118,7 +118,7 @@ def _predict_one(predictor: Predictor, images: Sequence[Path], fields: dict[str,
 def _predict_file(
     predictor: Predictor, input_: Path, format: str | None, images: Path | None, out: Path, shard: str | None
 ) -> None:
-    from dfkeval.inference import batch, inputs
+    from dfkeval.inference import backend_options, batch, inputs
     from dfkeval.types import NOT_ANSWERED
 
     place, count = part_of(shard)
@@ -133,6 +133,7 @@ def _predict_file(
         predictor, rows, out, part=(place, count), progress=lambda done: bar(done, in_shard)
     )
     write("".join(f"{name}: {number}\n" for name, number in counts.items()) + f"answers: {out}\n")
+    backend_options.warn_of_adapter(predictor.backend)
     failed = sum(counts.get(name, 0) for name in NOT_ANSWERED)
     if failed:
         sys.stderr.write(f"dfkeval: {failed} requests failed; the same command again asks only these\n")

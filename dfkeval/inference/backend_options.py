@@ -6,6 +6,7 @@ Guarantees:
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,6 +15,7 @@ from pydantic import BeforeValidator, SerializeAsAny
 
 from dfkdata.common.config import C, Config, apply_override, bind, parse_yaml
 from dfkdata.common.errors import ConfigError
+from dfkeval.backends import Backend
 from dfkeval.runs import config as run_config
 from dfkeval.types import Sampling
 
@@ -64,6 +66,19 @@ def configured(
     if key is not None:
         raise ConfigError("--key is for servers; give --url too")
     return _bound({"kind": "transformers", "model": model, "adapter": adapter}, Path.cwd())
+
+
+def adapter_verdict(backend: Backend) -> str | None:
+    """Return what a backend's probe says of its adapter; None if it was not probed."""
+    told = str(backend.info.get("adapter_effect") or backend.info.get("adapter") or "")
+    return told if "probed rows" in told else None
+
+
+def warn_of_adapter(backend: Backend) -> None:
+    """Write a line to stderr if the probe found that the adapter does not do what it should."""
+    told = adapter_verdict(backend)
+    if told is not None and not told.startswith("the adapter changes"):
+        sys.stderr.write(f"dfkeval: {told}; see docs/evaluation.md, Adapters\n")
 
 
 def _from_yaml(backend: str) -> tuple[dict[str, Any], Path]:

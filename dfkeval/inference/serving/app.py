@@ -33,6 +33,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from dfkeval.inference.backend_options import adapter_verdict
 from dfkeval.inference.batch import Prediction, prediction_of
 from dfkeval.inference.predictor import Predictor
 from dfkeval.inference.serving.batching import Batcher
@@ -133,11 +134,12 @@ class Service:
         )
 
     async def healthz(self, request: Request) -> Response:
-        """Return whether the backend answers."""
-        trouble = self.batcher.trouble
+        """Return whether the backend answers, and what its probe says of the adapter."""
+        trouble, verdict = self.batcher.trouble, adapter_verdict(self.predictor.backend)
+        told = {"held": self.batcher.held} | ({"adapter": verdict} if verdict is not None else {})
         if trouble is None:
-            return _json({"status": "ok", "held": self.batcher.held})
-        return _json({"status": "failing", "held": self.batcher.held, "reason": trouble}, 503)
+            return _json({"status": "ok"} | told)
+        return _json({"status": "failing", "reason": trouble} | told, 503)
 
     async def metrics(self, request: Request) -> Response:
         """Return the metrics in Prometheus' text form."""

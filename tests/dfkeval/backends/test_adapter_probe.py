@@ -196,3 +196,32 @@ def test_moves_that_are_the_local_ones_are_off_by_nothing_and_none_by_everything
     row = ProbedRow(Answered("", base), Answered("", partly), Answered("", base), local)
     assert off_by([row]) == pytest.approx(1 - share)
     assert ("NOT AS LOCALLY" in verdict([row], "b")) == (0.01 < share < 0.7)
+
+
+@pytest.mark.parametrize("says", [ignoring, honouring])
+def test_a_service_says_it_under_healthz_and_predict_on_stderr(
+    says: Says, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("starlette")
+    from starlette.testclient import TestClient
+
+    from dfkeval import Predictor
+    from dfkeval.cli import app
+    from dfkeval.inference.serving.app import application
+
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(json.dumps({"question": f"q{at}"}) + "\n" for at in range(4)), encoding="utf-8")
+    with Server(says) as server:
+        fields = {"kind": "openai", "base_urls": [server.server.url], "model": "tuned", "attempts": 1}
+        backend = openai.start(openai.Config.model_validate(fields))
+        with TestClient(application(Predictor(schema="answer", backend=backend))) as client:
+            assert "adapter" not in client.get("/healthz").json()
+            for at in range(3):
+                assert client.post("/predict", json={"fields": {"question": f"q{at}"}}).status_code == 200
+            told = client.get("/healthz").json()["adapter"]
+        words = ["predict", "--schema", "answer", "--backend", json.dumps(fields), "--input", rows]
+        monkeypatch.setattr("sys.argv", ["dfkeval", *map(str, words), "--out", str(tmp_path / "out.jsonl")])
+        with pytest.raises(SystemExit):
+            app.main()
+    assert told.startswith("NO EFFECT" if says is ignoring else "the adapter changes 3 of 3")
+    assert ("NO EFFECT" in capsys.readouterr().err) == (says is ignoring)
