@@ -5,7 +5,7 @@ there is YAML to read."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
 
@@ -27,6 +27,10 @@ NonEmpty = Annotated[str, Field(min_length=1)]
 """A name or path; an empty one is a mistake, and would mean that nothing was named."""
 
 C = TypeVar("C", bound=Config)
+
+
+MOST_FAULTS = 50
+"""Faults of one configuration that are told one by one."""
 
 
 def load_config(path: str | Path, model: type[C], overrides: Sequence[str] = ()) -> C:
@@ -85,19 +89,18 @@ def bind(data: dict[str, Any], model: type[C], where: str = "config") -> C:
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        faults = [
+        faults = error.errors(include_url=False)
+        holding = {tuple(fault["loc"][:length]) for fault in faults for length in range(len(fault["loc"]))}
+        own = [
+            fault for fault in faults if fault["type"] != "too_short" or tuple(fault["loc"]) not in holding
+        ]  # a list is also called too short if its entries have faults of their own
+        lines = [
             _fault(model, fault["loc"], fault["type"], fault["msg"].removeprefix("Value error, "))
-            for fault in error.errors()
-            if not _is_echo(fault, error.errors())
+            for fault in own[:MOST_FAULTS]
         ]
-        raise ConfigError("\n".join(f"{where}: {fault}" for fault in faults)) from error
-
-
-def _is_echo(fault: Mapping[str, Any], all_faults: Sequence[Mapping[str, Any]]) -> bool:
-    """Return whether a list is called too short only because its entries have faults of their own."""
-    place = tuple(fault["loc"])
-    inside = any(tuple(other["loc"][: len(place)]) == place != tuple(other["loc"]) for other in all_faults)
-    return fault["type"] == "too_short" and inside
+        if len(own) > MOST_FAULTS:
+            lines.append(f"and {len(own) - MOST_FAULTS} more faults")
+        raise ConfigError("\n".join(f"{where}: {line}" for line in lines)) from error
 
 
 def _fault(model: type[BaseModel], loc: tuple[int | str, ...], kind: str, message: str) -> str:

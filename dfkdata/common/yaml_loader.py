@@ -22,6 +22,8 @@ def parse(text: str, where: str) -> Any:
         raise ConfigError(f"{where}: not YAML: {error}") from error
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{where}: lists and mappings are nested too deep to be read") from error
 
 
 class _Loader(yaml.SafeLoader):

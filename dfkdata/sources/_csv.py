@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -107,7 +108,7 @@ class Table:
 
     def _names(self, cells: list[str]) -> list[str]:
         names = [cell.strip() for cell in cells]
-        twice = sorted({name for name in names if name and names.count(name) > 1})
+        twice = sorted(name for name, count in Counter(names).items() if name and count > 1)
         if twice:
             raise DataError(f"{self.name}:1: the column {twice[0]!r} stands twice in the header; rename one")
         return names

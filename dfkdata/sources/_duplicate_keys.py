@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from typing import Any
 
 import msgspec
@@ -30,8 +31,8 @@ class DuplicateKeyHook:
         """Return the object of these pairs."""
         content = dict(pairs)
         if len(content) < len(pairs) and self.key is None:
-            names = [name for name, _ in pairs]
-            self.key = next(name for name in names if names.count(name) > 1)
+            counts = Counter(name for name, _ in pairs)
+            self.key = next(name for name, count in counts.items() if count > 1)
         return content
 
     def take(self) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from dfkdata.common.config import MOST_FAULTS, Config, bind
 from dfkdata.common.errors import ConfigError
 from dfkdata.common.yaml_loader import parse
 
@@ -22,3 +23,19 @@ def test_a_key_that_is_written_twice_is_an_error_with_its_line(text: str) -> Non
 def test_what_is_no_plain_value_is_an_error(text: str) -> None:
     with pytest.raises(ConfigError, match=r"c\.yaml: not YAML"):
         parse(text, "c.yaml")
+
+
+@pytest.mark.parametrize("text", ["[" * 5_000 + "]" * 5_000, "{a: " * 5_000 + "1" + "}" * 5_000])
+def test_what_is_nested_too_deep_is_an_error_with_the_file(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"c\.yaml: lists and mappings are nested too deep"):
+        parse(text, "c.yaml")
+
+
+def test_a_large_mapping_is_read_and_bound_in_linear_work() -> None:
+    text = "".join(f"k{number}: {number}\n" for number in range(20_000))  # minutes if each key met each other
+    data = parse(text, "c.yaml")
+    assert len(data) == 20_000
+    with pytest.raises(ConfigError) as caught:
+        bind(data, Config, "c.yaml")
+    assert str(caught.value).count("unknown key") == MOST_FAULTS
+    assert str(caught.value).endswith(f"c.yaml: and {20_000 - MOST_FAULTS} more faults")

@@ -20,6 +20,7 @@ from dfkdata import convert, load_rows
 from dfkdata.common import plugins
 from dfkdata.common.errors import DataError
 from dfkdata.conversion.options import Summary
+from dfkdata.sources._duplicate_keys import DuplicateKeyHook
 from tests.helpers.pictures import KINDS
 
 GOOD = '{"instruction": "q", "output": "a"}'
@@ -277,3 +278,17 @@ def test_a_picture_in_the_row_is_kept_in_every_format_that_lists_pictures(
     (row,) = load_rows(tmp_path / "out" / "train.jsonl")
     (path,) = row["images"]
     assert Image.open(path).tobytes() == Image.open(io.BytesIO(data)).tobytes()
+
+
+def test_a_header_of_100_000_columns_is_read_in_linear_work(tmp_path: Path) -> None:
+    names = ["caption", *(f"c{number}" for number in range(100_000)), "caption"]
+    (path := tmp_path / "wide.csv").write_text(",".join(names) + "\n")  # hours if each name met each other
+    with pytest.raises(DataError, match="the column 'caption' stands twice"):
+        convert(path, tmp_path / "out", format="dfk_csv", to="messages")
+
+
+def test_an_object_of_100_000_keys_is_searched_in_linear_work() -> None:
+    pairs = [(f"k{number}", number) for number in range(100_000)]
+    hook = DuplicateKeyHook()
+    assert len(hook([*pairs, pairs[-1]])) == 100_000
+    assert hook.take() == "k99999"
