@@ -17,8 +17,9 @@ from dfkeval.backends._local import grammar
 from dfkeval.backends.transformers import Transformers
 from dfkeval.evaluation import constraints
 from dfkeval.models import loader
+from dfkeval.parsing.coercion import Dialect
 from dfkeval.parsing.decode import Decoded, decode
-from dfkeval.parsing.toolcall import write_tool_call
+from dfkeval.parsing.toolcall import ToolCallParser, write_tool_call
 from dfkeval.runs.config import EvalConfig
 from dfkeval.types import Constraint, Request, Sampling
 from tests.helpers.runs import (
@@ -106,6 +107,18 @@ def test_a_tool_call_is_held_to_its_schema(compiler: grammar.Compiler) -> None:
         assert not takes(compiler, wanted, "Here: " + call)
     assert not takes(compiler, wanted, write_tool_call("emit_caption_schema", {"setting": "moon"}))
     assert not takes(compiler, wanted, write_tool_call("other", {"setting": "indoor"}))
+
+
+@pytest.mark.parametrize("dialect", ["qwen3.6", "qwen3.8"])
+def test_a_call_in_json_s_own_words_is_taken_and_read_back(
+    compiler: grammar.Compiler, dialect: Dialect
+) -> None:
+    wanted, parser = constraint(CAPTION), ToolCallParser(CAPTION.tools, dialect=dialect)
+    for index in range(4):
+        gold = caption_gold(index) | {"style": None, "mood": None}
+        call = write_tool_call("emit_caption_schema", gold, dialect)
+        assert "\nnull\n" in call and takes(compiler, wanted, call)
+        assert [made.arguments for made in parser.parse(call).calls] == [gold]
 
 
 def test_json_mode_takes_any_object_and_is_refused_where_the_answer_is_none() -> None:
