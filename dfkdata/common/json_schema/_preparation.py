@@ -15,6 +15,8 @@ from dfkdata.common.json_schema._spellings import rewrite_type, with_ecma_dots
 BASE: Final = "dfk://schema/root"
 #: Schemas nested deeper are refused, as are chains of references with more steps.
 MAX_DEPTH: Final = 120
+#: How many schemas the engine may apply to one value, if parts are combined again and again.
+MAX_COST: Final = 1_000_000
 
 #: Number of the draft -> its `$schema`.
 DRAFT_URIS: Final = {
@@ -253,13 +255,32 @@ def _rewrite(schema: dict[str, Any], pointer: str, draft: int) -> None:
         for exclusive, inclusive in (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")):
             if isinstance(schema.get(exclusive), bool):
                 _rewrite_bound(schema, exclusive, inclusive, pointer)
+    for word, nothing in (("allOf", True), ("anyOf", False)):
+        if isinstance(schema.get(word), list):
+            schema[word] = _without_repeats(schema[word], nothing)
+    _rewrite_patterns(schema)
+    if schema.get("additionalProperties") is False:
+        schema.setdefault("properties", {})  # so that the engine names the keys that are not allowed
+
+
+def _rewrite_patterns(schema: dict[str, Any]) -> None:
     if isinstance(schema.get("pattern"), str):
         schema["pattern"] = with_ecma_dots(schema["pattern"])
     if isinstance(schema.get("patternProperties"), dict):
         table = schema["patternProperties"].items()
         schema["patternProperties"] = {with_ecma_dots(key): part for key, part in table}
-    if schema.get("additionalProperties") is False:
-        schema.setdefault("properties", {})  # so that the engine names the keys that are not allowed
+
+
+def _without_repeats(parts: list[Any], nothing: bool) -> list[Any]:
+    """Put `nothing`, which changes no verdict, in place of references that stand in `parts` already."""
+    seen: set[str] = set()
+    kept = []
+    for part in parts:
+        name = part.get("$ref") if isinstance(part, dict) and part.keys() == {"$ref"} else None
+        kept.append(nothing if isinstance(name, str) and name in seen else part)
+        if isinstance(name, str):
+            seen.add(name)
+    return kept
 
 
 def _rewrite_bound(schema: dict[str, Any], exclusive: str, inclusive: str, pointer: str) -> None:
@@ -274,19 +295,25 @@ def _rewrite_bound(schema: dict[str, Any], exclusive: str, inclusive: str, point
 
 
 def _refuse_circles(root: Any, targets: dict[int, Any], places: dict[int, str]) -> None:
-    """Refuse references that come back to where they started without entering a value."""
-    done: set[int] = set()
+    """Refuse references that come back to where they started without entering a value, and combinations of
+    parts that would take the engine seconds for one value."""
+    cost: dict[int, int] = {}
 
-    def walk(schema: Any, path: frozenset[int]) -> None:
-        if not isinstance(schema, dict) or id(schema) in done:
-            return
+    def walk(schema: Any, path: frozenset[int]) -> int:
+        """Return how many schemas the engine may apply to one value of `schema`."""
+        if not isinstance(schema, dict):
+            return 1
+        if id(schema) in cost:
+            return cost[id(schema)]
         if id(schema) in path:
             raise SchemaError(f"#{places[id(schema)]} refers to itself and describes nothing")
         if len(path) > MAX_DEPTH:
             raise SchemaError(f"references follow each other over more than {MAX_DEPTH} steps")
-        for part in [targets.get(id(schema)), *in_place(schema)]:
-            walk(part, path | {id(schema)})
-        done.add(id(schema))
+        parts = [targets.get(id(schema)), *in_place(schema)]
+        cost[id(schema)] = total = 1 + sum(walk(part, path | {id(schema)}) for part in parts)
+        if total > MAX_COST:
+            raise SchemaError(f"#{places[id(schema)]} combines its parts in more than {MAX_COST:,} ways")
+        return total
 
     stack = [root]
     seen: set[int] = set()

@@ -338,3 +338,40 @@ def test_the_verdict_is_that_of_the_reference_validator(schema: Any, data: Any) 
     validator = schema_validator(schema)
     assert validator.is_valid(value) == jsonschema.Draft202012Validator(schema).is_valid(value)
     assert validator.is_valid(value) == (not validator.issues(value))
+
+
+def layers(keyword: str, count: int, **notes: Any) -> Any:
+    """A schema of `count` layers, each of which combines the next one twice."""
+    twice = [lambda at: {"$ref": f"#/$defs/d{at}"}, lambda at: {"$ref": f"#/$defs/d{at}", **notes}]
+    definitions = {f"d{at}": {keyword: [make(at + 1) for make in twice]} for at in range(count)}
+    return {"$ref": "#/$defs/d0", "$defs": {**definitions, f"d{count}": {"type": "string", "minLength": 2}}}
+
+
+@pytest.mark.parametrize("keyword", ["allOf", "anyOf"])
+def test_references_that_are_combined_again_and_again_are_followed_once(keyword: str) -> None:
+    validator = schema_validator(layers(keyword, 50))
+    assert validator.is_valid("ab")
+    assert validator.issues("a")[0].code == "minLength"
+
+
+@pytest.mark.parametrize("keyword", ["allOf", "anyOf", "oneOf"])
+def test_combinations_that_would_take_seconds_are_refused(keyword: str) -> None:
+    assert schema_validator(layers(keyword, 8, title="t")).is_valid("ab") == (keyword != "oneOf")
+    with pytest.raises(SchemaError, match=r"#/\$defs/d\d+ combines its parts in more than 1,000,000 ways"):
+        SchemaDocument(layers(keyword, 25, title="t"))
+
+
+def test_a_repeated_reference_keeps_the_places_of_its_neighbours() -> None:
+    schema = {
+        "allOf": [{"$ref": "#/$defs/a"}, {"$ref": "#/$defs/a"}, {"minimum": 3}],
+        "properties": {"x": {"$ref": "#/allOf/2"}},
+        "$defs": {"a": {"maximum": 9}},
+    }
+    validator = schema_validator(schema)
+    assert [validator.is_valid(value) for value in (2, 5, 12, {"x": 2}, {"x": 4})] == [
+        False,
+        True,
+        False,
+        False,
+        True,
+    ]
