@@ -42,7 +42,7 @@ def rows(path: Path, name: str, sheet: str | None, facts: dict[str, Any]) -> Ite
 
     Raises:
         ConfigError: There is no such sheet, or several hold rows and none is named; openpyxl is missing.
-        DataError: The file is no whole .xlsx file, or two columns have one name.
+        DataError: The file is no whole .xlsx file or of another kind, or two columns have one name.
     """
     _check_limits(path)
     with _book(path, values=True) as book:
@@ -101,7 +101,7 @@ def _book(path: Path, *, values: bool) -> Iterator[Any]:
 
 
 def _chosen(book: Any, sheet: str | None, path: Path) -> Any:
-    """Return the sheet that is named, or the only one that holds something. Raises `ConfigError`."""
+    """Return the sheet that is named, or the only one that holds something. Raises `ConfigError` or `DataError`."""
     names = [one.title for one in book.worksheets]
     if sheet is not None:
         if sheet in names:
@@ -116,7 +116,9 @@ def _chosen(book: Any, sheet: str | None, path: Path) -> Any:
         )
         raise ConfigError(f"{path}: {len(filled)} sheets hold rows ({shown}); name one with --sheet")
     if not names:
-        raise ConfigError(f"{path}: holds no sheet with cells")
+        raise DataError(
+            f"{path}: no sheet can be read; save it as an Excel workbook (.xlsx, not Strict Open XML)"
+        )
     return filled[0] if filled else book.worksheets[0]
 
 

@@ -204,3 +204,18 @@ def test_a_column_twice_and_a_wrong_header_are_named(tmp_path: Path) -> None:
         DataError, match=r"read from the sheet 'Data'; --sheet names another one\); it looks like"
     ):
         convert(book(tmp_path / "a.xlsx", [HEADER, ["a", "b"]]), tmp_path / "out", format="dfk_text")
+
+
+def test_a_strict_open_xml_file_is_named_as_such(tmp_path: Path) -> None:
+    source = book(tmp_path / "a.xlsx", [HEADER, ["a", "b"]])
+    schemas, strict = "http://schemas.openxmlformats.org/", "http://purl.oclc.org/ooxml/"
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(tmp_path / "b.xlsx", "w") as new:
+        for name in old.namelist():
+            text = old.read(name).decode()
+            text = text.replace(schemas + "spreadsheetml/2006/main", strict + "spreadsheetml/main")
+            text = text.replace(
+                schemas + "officeDocument/2006/relationships", strict + "officeDocument/relationships"
+            )
+            new.writestr(name, text)
+    with pytest.raises(DataError, match="not Strict Open XML"):
+        raw(tmp_path / "b.xlsx")
