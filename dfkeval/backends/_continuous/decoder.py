@@ -153,16 +153,13 @@ class Decoder:
         window, state = self.caches.window[at], self.caches.state[at]
         inputs = torch.cat([window[slots].flatten(0, 1), mixed])
         window[slots] = inputs[packed.windows].unflatten(0, (len(packed.parts), -1))
-        total = sum(
-            inputs[source].float() * tap.float()
-            for source, tap in zip(packed.taps, layer.kernel, strict=True)
-        )
-        mixed = torch.nn.functional.silu(total.to(h.dtype))
+        mixed = self.ops.conv_packed(inputs, packed.taps, layer.kernel)
         key_width = sizes.key_heads * sizes.key_dim
         query, key, value = mixed.split([key_width, key_width, sizes.value_heads * sizes.value_dim], dim=-1)
         query, key = (each.unflatten(-1, (sizes.key_heads, sizes.key_dim)) for each in (query, key))
         value = value.unflatten(-1, (sizes.value_heads, sizes.value_dim))
         decay = layer.decay * torch.nn.functional.softplus(a.float() + layer.bias)
+        query, key = self.ops.unit(query), self.ops.unit(key)
         out, state[slots] = _rule(query, key, value, decay, b.sigmoid(), state[slots], packed)
         gated = self.ops.gated_norm(out, z, layer.gate_norm, sizes.eps)
         return torch.nn.functional.linear(gated, layer.out)
@@ -209,7 +206,9 @@ def _attend(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
 def _rule(
     query: Tensor, key: Tensor, value: Tensor, decay: Tensor, beta: Tensor, state: Tensor, packed: Packed
 ) -> tuple[Tensor, Tensor]:
-    """Return the gated delta rule's output (T, heads, value) and the states behind each sequence."""
+    """Return the gated delta rule's output (T, heads, value) and the states behind each sequence.
+
+    Queries and keys have length one: fla would tune the kernel that does it anew for every 4,096 tokens."""
     if query.is_cuda and importlib.util.find_spec("fla") is not None:
         rule = importlib.import_module("fla.ops.gated_delta_rule").chunk_gated_delta_rule
         query, key, value, decay, beta = (
@@ -217,7 +216,7 @@ def _rule(
         )
         out, final = rule(
             query, key, value, g=decay, beta=beta, initial_state=state, output_final_state=True,
-            use_qk_l2norm_in_kernel=True, cu_seqlens=packed.borders, cu_seqlens_cpu=packed.borders_cpu,
+            cu_seqlens=packed.borders, cu_seqlens_cpu=packed.borders_cpu,
         )  # fmt: skip
         return out[0], final
     return _rule_by_rectangle(query, key, value, decay, beta, state, packed)
@@ -241,6 +240,6 @@ def _rule_by_rectangle(
 
     out, final = torch_chunk_gated_delta_rule(
         *map(spread, (query, key, value)), g=spread(decay), beta=spread(beta), initial_state=state,
-        output_final_state=True, use_qk_l2norm_in_kernel=True,
+        output_final_state=True,
     )  # fmt: skip
     return out.flatten(0, 1)[packed.spread], final

@@ -40,6 +40,15 @@ def gated_norm(out: Tensor, gate: Tensor, weight: Tensor, eps: float) -> Tensor:
     return wide.to(kind).flatten(-2)
 
 
+def conv_packed(inputs: Tensor, taps: Tensor, kernel: Tensor) -> Tensor:
+    """Return the convolution's output (T, channels) of tokens that read the rows `taps` (taps, T) of
+    `inputs`."""
+    import torch
+
+    total = sum(inputs[source].float() * tap.float() for source, tap in zip(taps, kernel, strict=True))
+    return torch.nn.functional.silu(total.to(inputs.dtype))
+
+
 def conv_step(mixed: Tensor, window: Tensor, rows: Tensor, kernel: Tensor) -> Tensor:
     """Shift one input (B, channels) into the rows' windows and return the convolution's output."""
     import torch
@@ -62,7 +71,7 @@ def delta_step(
     query, key, value = mixed.float().split([key_width, key_width, sizes.value_heads * sizes.value_dim], -1)
     repeat = sizes.value_heads // sizes.key_heads
     query, key = (
-        _unit(each.unflatten(-1, (sizes.key_heads, sizes.key_dim))).repeat_interleave(repeat, 1)
+        unit(each.unflatten(-1, (sizes.key_heads, sizes.key_dim))).repeat_interleave(repeat, 1)
         for each in (query, key)
     )
     value = value.unflatten(-1, (sizes.value_heads, sizes.value_dim))
@@ -77,7 +86,8 @@ def delta_step(
     return gated_norm(out.to(mixed.dtype), z, layer.gate_norm, sizes.eps)
 
 
-def _unit(x: Tensor) -> Tensor:
+def unit(x: Tensor) -> Tensor:
+    """Return queries or keys (..., heads, dimension) of length one."""
     import torch
 
     return x * torch.rsqrt((x * x).sum(-1, keepdim=True) + 1e-6)

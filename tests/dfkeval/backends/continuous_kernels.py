@@ -8,7 +8,7 @@ import sys
 
 import torch
 
-from dfkeval.backends._continuous import choice_kernels, kernels, reference
+from dfkeval.backends._continuous import attention_kernels, choice_kernels, kernels, reference
 from dfkeval.backends._continuous.weights import AttentionLayer, DeltaLayer, Mlp, Sizes
 
 SIZES = Sizes(
@@ -78,6 +78,13 @@ def main() -> None:
     found["convolution"] = apart(convolved, reference.conv_step(wide[:2], theirs, some, kernel))
     found["windows"] = apart(mine[:SLOTS], theirs[:SLOTS])
 
+    taps, inputs = torch.randint(0, 9, (4, 7)), torch.randn(9, SIZES.channels)
+    found["packed convolution"] = apart(
+        kernels.conv_packed(inputs, taps, kernel), reference.conv_packed(inputs, taps, kernel)
+    )
+    heads = torch.randn(7, SIZES.channels)[:, 16:80].unflatten(-1, (4, 16))
+    found["length"] = apart(kernels.unit(heads), reference.unit(heads))
+
     layer = DeltaLayer(
         norm=nothing.norm, into=nothing.norm, kernel=kernel, decay=-torch.rand(4), bias=torch.randn(4),
         gate_norm=torch.rand(32), out=nothing.norm, mlp=nothing,
@@ -96,10 +103,10 @@ def main() -> None:
         norm=nothing.norm, into=nothing.norm, query_norm=torch.rand(32), key_norm=torch.rand(32),
         out=nothing.norm, mlp=nothing,
     )  # fmt: skip
-    capacity = 2 * kernels.PIECE
+    capacity = 2 * attention_kernels.PIECE
     caches = [torch.randn(SLOTS + 1, 2, capacity, 32) for _ in range(2)]
     twins = [each.clone() for each in caches]
-    lengths, shifts = torch.tensor([3, 0, kernels.PIECE + 5, 0, 0]), torch.tensor([7, 0, -9, 0, 0])
+    lengths, shifts = torch.tensor([3, 0, attention_kernels.PIECE + 5, 0, 0]), torch.tensor([7, 0, -9, 0, 0])
     joined = torch.randn(3, (2 * 6 + 2 * 2) * 32)
     rest = ((lengths, shifts), torch.rand(8), attention, SIZES)
     ours = kernels.attention_step(joined, (caches[0], caches[1]), rows, *rest)[:2]
