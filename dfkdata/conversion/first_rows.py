@@ -15,22 +15,26 @@ BLOCK = 65_536
 """Keys of a block."""
 
 
+_FILE = 1 << 44  # a place is its file times this, and the line in it plus 1
+
+
 class FirstRows:
     """Map keys of 64 bits to the place of the first row that has each, such as "posts.csv:7"."""
 
     def __init__(self) -> None:
-        self._keys, self._numbers, self._files = array("Q"), array("Q"), array("L")
+        self._keys, self._places = array("Q"), array("Q")
         self._names: dict[str, int] = {}
         self._sorted: list[tuple[NDArray[Any], NDArray[Any]]] = []
 
     def add(self, key: int, place: str) -> None:
         """Remember the place of a row under a key."""
-        name, sign, number = place.rpartition(":")
-        is_number = bool(sign) and number.isascii() and number.isdigit() and str(int(number)) == number
-        file = name if is_number else place
+        name, _, number = place.rpartition(":")
+        if name and number.isdigit() and number.isascii() and number[0] != "0" and len(number) < 13:
+            code = self._names.setdefault(name, len(self._names)) * _FILE + int(number) + 1
+        else:
+            code = self._names.setdefault(place, len(self._names)) * _FILE
         self._keys.append(key)
-        self._numbers.append(int(number) + 1 if is_number else 0)
-        self._files.append(self._names.setdefault(file, len(self._names)))
+        self._places.append(code)
         if not len(self._keys) % BLOCK:
             self._sort()
 
@@ -55,5 +59,6 @@ class FirstRows:
         return ""
 
     def _place(self, row: int) -> str:
-        name = [*self._names][self._files[row]]
-        return f"{name}:{self._numbers[row] - 1}" if self._numbers[row] else name
+        file, number = divmod(self._places[row], _FILE)
+        name = [*self._names][file]
+        return f"{name}:{number - 1}" if number else name

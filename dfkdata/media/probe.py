@@ -194,12 +194,32 @@ def _jpeg(data: bytes) -> _Header:
         if code in _FRAME:
             size = (int.from_bytes(data[at + 7 : at + 9]), int.from_bytes(data[at + 5 : at + 7]))
             plain = plain and data[at + 9] != 4  # components: CMYK
-        plain = plain and code != 0xE1  # APP1: Exif or XMP
+        plain = plain and (code != 0xE1 or _is_upright(data, at))
         at += 2 + int.from_bytes(data[at + 2 : at + 4])
     else:
         code = 0
     width, height, whole = _scans(data, at, size, code)
     return _Header(width, height, whole, plain)
+
+
+_ORIENTATION = {
+    b"II": (b"\x12\x01", b"\x03\0\x01\0\0\0\x01\0"),
+    b"MM": (b"\x01\x12", b"\0\x03\0\0\0\x01\0\x01"),
+}
+"""Byte order of Exif -> its tag of the orientation, and what follows the tag of an upright picture."""
+
+
+def _is_upright(data: bytes, at: int) -> bool:
+    """Return whether the APP1 segment at offset `at` certainly turns no picture; Pillow reads the others.
+
+    No orientation is missed, because its tag, or its name in XMP, has to stand somewhere in the segment."""
+    notes = data[at + 4 : at + 2 + int.from_bytes(data[at + 2 : at + 4])]
+    if not notes.startswith(b"Exif\0\0"):
+        return b"rientation" not in notes and b"Exif" not in notes
+    tag, upright = _ORIENTATION.get(notes[6:8], (b"", b""))
+    if not tag or b"rientation" in notes or b"Exif\0\0" in data[:at]:  # Pillow joins several segments of Exif
+        return False
+    return all(part.startswith(upright) for part in notes.split(tag)[1:])
 
 
 def _scans(data: bytes, at: int, size: tuple[int, int], code: int) -> tuple[int, int, bool]:

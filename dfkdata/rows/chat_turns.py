@@ -287,6 +287,28 @@ def tools(value: Any) -> list[dict[str, Any]] | None:
     Raises:
         RowError: If a definition cannot be read or has no name.
     """
+    if not value:
+        return None
+    try:
+        key = value if isinstance(value, str) else msgspec.json.encode(value)
+    except (TypeError, UnicodeEncodeError):  # refused below, or later, by name
+        return _read_tools(value)
+    if key not in _TOOLS:  # most rows of a file have the tools of the row before
+        definitions = _read_tools(value)
+        if len(_TOOLS) == _KNOWN_TOOLS:
+            _TOOLS.clear()
+        _TOOLS[key] = definitions
+    known = _TOOLS[key]
+    return None if known is None else [*known]
+
+
+_TOOLS: dict[str | bytes, list[dict[str, Any]] | None] = {}
+"""Tools as JSON -> their definitions, which nobody changes in place."""
+
+_KNOWN_TOOLS = 64
+
+
+def _read_tools(value: Any) -> list[dict[str, Any]] | None:
     if isinstance(value, str):
         value = as_json(value, "TOOLS_INVALID", "tools") if value.strip() else None
     if not value:

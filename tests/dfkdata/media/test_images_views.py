@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import random
 import struct
 import zlib
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageOps
 
+from dfkdata.media import probe
 from dfkdata.media.images import (
     AnimatedImageError,
     UnreadableImageError,
@@ -90,6 +92,43 @@ def test_pixels_and_sizes_are_those_of_exif_transpose_on_white(
     header = inspect(data)
     assert (header.width, header.height) == right.size
     assert ("turned" in header.changes) == (turn > 1)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_no_orientation_is_missed_by_looking_at_the_notes_of_a_jpeg_alone(
+    order: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exif with the tag in every type and place, twice, and beside XMP: what Pillow reads is what counts."""
+    chooser = random.Random(order)
+    plain = io.BytesIO()
+    drawn("RGB").save(plain, "JPEG")
+    opened: list[bytes] = []
+    monkeypatch.setattr(probe, "image_traits", lambda data: opened.append(data) or image_traits(data))
+    for _ in range(400):
+        entries = [
+            (0x0112, chooser.choice([1, 3, 3, 4]), 1, chooser.choice([1, 1, 6, 8, 0, 300]))
+        ] * chooser.randint(0, 2)
+        entries += [
+            (chooser.choice([0x010F, 0x0132, 0x8769, 0x0111]), 3, 1, chooser.choice([1, 0x1201, 0x0112]))
+        ]
+        chooser.shuffle(entries)
+        head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "IH", 8, len(entries))
+        value = {1: "B3x", 3: "H2x", 4: "I"}
+        fields = [
+            struct.pack(order + "HHI" + value[kind], tag, kind, n, number % (256 if kind == 1 else 65536))
+            for tag, kind, n, number in entries
+        ]
+        notes = b"Exif\0\0" + head + b"".join(fields) + b"\0\0\0\0"
+        segments = [notes] * chooser.choice([1, 1, 2])
+        if not chooser.randrange(4):
+            segments.append(b"http://ns.adobe.com/xap/1.0/\0" + b'<x:xmpmeta tiff:Orientation="6"/>')
+        data = plain.getvalue()
+        added = b"".join(b"\xff\xe1" + struct.pack(">H", len(part) + 2) + part for part in segments)
+        data = data[:2] + added + data[2:]
+        header = inspect(data)
+        traits = image_traits(data)
+        assert (header.width, header.height, header.changes) == (traits.width, traits.height, traits.changes)
+    assert len(opened) < 385, "an upright picture needs no second look"
 
 
 @pytest.mark.parametrize("turn", range(1, 9))
