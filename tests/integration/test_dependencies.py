@@ -21,6 +21,8 @@ DISTRIBUTIONS = {
 BROUGHT_ALONG = {
     "pydantic-core": "pydantic",
     "tokenizers": "transformers",
+    "triton": "torch on Linux; kernels for GPUs",
+    "torchvision": "the user; pictures are scaled by Pillow without it",
     "hypothesis": "whoever tests a parser with dfkeval.testing",
     "zstandard": "the user, for .zst files without pyarrow",
 }
