@@ -102,7 +102,7 @@ def media_for(part: sources.Part, images: str | Path | None, store: Path | None)
         written = output_folder.media_folders(part.path)
     if written is not None:
         return MediaResolver((written[0],), store, also=tuple(written[1:]))
-    return MediaResolver((Path(images) if images is not None else part.root,), store)
+    return MediaResolver((Path(images),) if images is not None else (part.root, *part.also), store)
 
 
 def _named(item: Record | Reject, raw: Any, split: str | None, schema: Schema | None) -> Record | Reject:

@@ -303,7 +303,9 @@ def _is_output(folder: Path, top: Path) -> bool:
 
 def _unpacked(path: Path, store: Path | None, only: tuple[str, ...]) -> list[Part]:
     target = _unpack(path, store, only)
-    return [replace(part, fetched=True) for part in _folder(target, target)]
+    entries = [entry for entry in target.iterdir() if not is_litter(entry.name)]
+    inner = tuple(entries) if len(entries) == 1 and entries[0].is_dir() else ()
+    return [replace(part, fetched=True, also=inner) for part in _folder(target, target)]
 
 
 def _unpack(path: Path, store: Path | None, only: tuple[str, ...]) -> Path:

@@ -18,6 +18,7 @@ class Part:
     Attributes:
         name: Its name in sources and in the manifest.
         root: Where image names start unless the user says otherwise.
+        also: Where they may start, too: the one folder in which everything of an archive lies.
         path: The file; None for rows in memory and for folders of pictures.
         memory: The rows in memory.
         tables: How it is written if it is a table.
@@ -34,6 +35,7 @@ class Part:
     tables: TableOptions = field(default_factory=TableOptions)
     facts: dict[str, Any] = field(default_factory=dict, compare=False)
     split: str | None = None
+    also: tuple[Path, ...] = ()
     fetched: bool = False
     reads: Callable[[Part], Iterator[SourcedRow]] | None = field(default=None, compare=False)
 

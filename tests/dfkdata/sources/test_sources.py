@@ -651,3 +651,18 @@ def test_what_other_programs_leave_beside_the_data_is_no_data(packed: bool, tmp_
             for path in sorted(one for one in (tmp_path / "in").rglob("*") if one.is_file()):
                 archive.write(path, path.relative_to(tmp_path / "in").as_posix())
     assert [part.name for part in sources.parts(source, store=tmp_path / "store")] == ["rows.jsonl"]
+
+
+@pytest.mark.parametrize("prefix", ["", "data/"])
+def test_images_of_an_archive_may_start_in_the_one_folder_that_holds_everything(
+    prefix: str, tmp_path: Path
+) -> None:
+    row = {"question": "q", "answer": "a", "image": f"{prefix}images/a.png"}
+    with zipfile.ZipFile(tmp_path / "in.zip", "w") as archive:
+        archive.writestr("data/rows.jsonl", json.dumps(row) + "\n")
+        archive.writestr("data/images/a.png", KINDS["png"])
+        archive.writestr("__MACOSX/data/._rows.jsonl", b"\0")
+    summary = convert(tmp_path / "in.zip", tmp_path / "out", format="vqa", validation=0)
+    assert summary.rows["out"] == 1, summary.codes
+    (written,) = rows_of(tmp_path / "out", "train")
+    assert (tmp_path / "out" / written["images"][0]).read_bytes() == KINDS["png"]
