@@ -30,6 +30,8 @@ from dfktrain.engines._picture_attention import picture_attention
 
 CROSS_ENTROPY = "dfk_cross_entropy"
 """Attribute of the network that holds the kernel of the answer loss."""
+KL_TO_BASE = "dfk_kl_to_base_kernel"
+"""Attribute of the network that holds the kernel of the SFT-Plus loss."""
 
 
 @contextmanager
@@ -59,6 +61,7 @@ def _layers(stack: ExitStack, network: nn.Module) -> dict[str, str]:
         "SwiGLU": _swiglu,
         "convolution": _convolution,
         "cross entropy": _cross_entropy,
+        "KL to the base": _kl_to_base,
         "picture attention": picture_attention,
     }
     reason = _no_kernels(network)
@@ -202,6 +205,30 @@ def _cross_entropy(stack: ExitStack, network: Any) -> str:
     if reason is None:
         setattr(network, CROSS_ENTROPY, _triton_ops.cross_entropy_)
         stack.callback(delattr, network, CROSS_ENTROPY)
+    return reason or "on"
+
+
+def _kl_to_base(stack: ExitStack, network: Any) -> str:
+    from dfktrain.engines import _triton_ops
+
+    logits, base = noise(network, 16, 5000), noise(network, 16, 5000).flip(0)
+    targets = torch.arange(16, device=logits.device) * 300
+    part, heat = 0.4, 2.0
+
+    def library(rows: Tensor) -> Tensor:
+        ce = nn.functional.cross_entropy(rows.float(), targets, reduction="none")
+        known, soft = ((each.float() / heat).log_softmax(-1) for each in (base, rows))
+        return (1 - part) * ce + part * (known.exp() * (known - soft)).sum(-1)
+
+    def ours(rows: Tensor) -> Tensor:
+        slope = rows.detach().clone()
+        ce, kl = _triton_ops.kl_to_base_(slope, base.clone(), targets, None, part, heat)
+        return (1 - part) * ce + part * kl + ((rows - rows.detach()).float() * slope.float()).sum(-1)
+
+    reason = fault(library, ours, [logits])
+    if reason is None:
+        setattr(network, KL_TO_BASE, _triton_ops.kl_to_base_)
+        stack.callback(delattr, network, KL_TO_BASE)
     return reason or "on"
 
 

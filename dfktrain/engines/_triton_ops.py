@@ -311,3 +311,70 @@ def cross_entropy_(logits: Tensor, targets: Tensor, shares: Tensor | None) -> Te
             logits, targets, shares, terms, logits.shape[1], shares is not None, LOGITS, num_warps=8
         )
     return terms
+
+
+@triton.jit
+def _grown(top, total, value):
+    """Return maximum and sum of exponentials after one more block of values."""
+    peak = tl.maximum(top, tl.max(value, axis=0))
+    return peak, total * tl.exp(top - peak) + tl.sum(tl.exp(value - peak), axis=0)
+
+
+@triton.jit
+def _kl_to_base(logits, base, targets, shares, crosses, divergences, vocabulary, part, heat,
+                WEIGHED: tl.constexpr, BLOCK: tl.constexpr):  # fmt: skip
+    row = tl.program_id(0).to(tl.int64)
+    start, known = logits + row * vocabulary, base + row * vocabulary
+    aim = tl.load(targets + row)
+    aimed = tl.load(start + aim).to(tl.float32)  # before the second loop overwrites it
+    low = -float("inf")
+    top, total, soft_top, soft_total, base_top, base_total, far = low, 0.0, low, 0.0, low, 0.0, 0.0
+    for block in range(0, vocabulary, BLOCK):
+        at = block + tl.arange(0, BLOCK)
+        inside = at < vocabulary
+        value = tl.load(start + at, mask=inside, other=low).to(tl.float32)
+        wanted = tl.load(known + at, mask=inside, other=low).to(tl.float32)
+        top, total = _grown(top, total, value)
+        soft_top, soft_total = _grown(soft_top, soft_total, value / heat)
+        before = base_top
+        base_top, base_total = _grown(base_top, base_total, wanted / heat)
+        apart = tl.where(inside, (wanted - value) / heat, 0.0)
+        far = far * tl.exp(before - base_top) + tl.sum(tl.exp(wanted / heat - base_top) * apart, axis=0)
+    norm, soft_norm = top + tl.log(total), soft_top + tl.log(soft_total)
+    base_norm = base_top + tl.log(base_total)
+    share = 1.0
+    if WEIGHED:
+        share = tl.load(shares + row)
+    tl.store(crosses + row, (norm - aimed) * share)
+    tl.store(divergences + row, (far / base_total - base_norm + soft_norm) * share)
+    for block in range(0, vocabulary, BLOCK):
+        at = block + tl.arange(0, BLOCK)
+        inside = at < vocabulary
+        value = tl.load(start + at, mask=inside, other=low).to(tl.float32)
+        wanted = tl.load(known + at, mask=inside, other=low).to(tl.float32)
+        slope = tl.exp(value - norm)
+        slope = tl.where(at == aim, slope - 1.0, slope) * (1.0 - part)
+        slope += (tl.exp(value / heat - soft_norm) - tl.exp(wanted / heat - base_norm)) * (part / heat)
+        tl.store(start + at, (slope * share).to(logits.dtype.element_ty), mask=inside)
+
+
+def kl_to_base_(
+    logits: Tensor, base: Tensor, targets: Tensor, shares: Tensor | None, part: float, heat: float
+) -> Tensor:
+    """Return CE and KL(base || student) of each row (2, N), and turn logits into the gradient of the loss.
+
+    Args:
+        logits: Logits (N, V) of the student; they are overwritten.
+        base: Those of the base.
+        targets: The right entry of each row (N).
+        shares: Weight of each row (N) in fp32; None is 1.
+        part: Part of KL in the loss.
+        heat: Temperature of KL.
+    """
+    terms = logits.new_empty((2, len(targets)), dtype=torch.float32)
+    if len(targets):
+        _kl_to_base[(len(targets),)](
+            logits, base, targets, shares, terms[0], terms[1], logits.shape[1], part, heat, shares is not None,
+            LOGITS // 2, num_warps=8,
+        )  # fmt: skip
+    return terms

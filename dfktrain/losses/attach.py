@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor
 from transformers.utils import ModelOutput
 
-from dfktrain.engines import CROSS_ENTROPY, bare
+from dfktrain.engines import CROSS_ENTROPY, KL_TO_BASE, bare
 from dfktrain.losses.cross_entropy import answer_loss
 from dfktrain.losses.kl_to_base import embedded_inputs, kl_to_base_loss
 
@@ -68,5 +68,8 @@ def _scored(network: Any, labels: Tensor, weights: Tensor | None, inputs: dict[s
         hidden = network.model(**inputs, use_cache=False).last_hidden_state
     base_hidden = setting.teacher.states(inputs, embedded)
     heads = head, setting.teacher.head
-    loss, ce, kl = kl_to_base_loss(hidden, base_hidden, labels, heads, setting, weights=weights)
+    kernel = getattr(network, KL_TO_BASE, None)
+    loss, ce, kl = kl_to_base_loss(
+        hidden, base_hidden, labels, heads, setting, weights=weights, kernel=kernel
+    )
     return AnswerOutput(loss=loss, ce=ce, kl=kl)

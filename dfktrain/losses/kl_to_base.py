@@ -18,7 +18,7 @@ Guarantees:
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -29,6 +29,9 @@ from torch import Tensor, nn
 from dfkdata.common.errors import ConfigError
 from dfktrain.data.masking import IGNORE
 from dfktrain.losses.cross_entropy import chunk_logits, is_plain, scored_states, scored_weights, vocabulary
+
+Kernel = Callable[[Tensor, Tensor, Tensor, Tensor | None, float, float], Tensor]
+"""Computes CE and KL: see `kl_to_base_loss`."""
 
 TABLES = 4
 """Tables of logits in memory for a chunk: the student's, the base's, and both at temperature T."""
@@ -181,6 +184,7 @@ def kl_to_base_loss(
     setting: KLToBase,
     chunk: int | None = None,
     weights: Tensor | None = None,
+    kernel: Kernel | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the sums of loss, CE and KL over scored tokens, scalars in fp32; only the loss has a gradient.
 
@@ -192,6 +196,8 @@ def kl_to_base_loss(
         setting: lambda and T.
         chunk: Number of positions of a chunk; None takes as many as `chunk_logits` allows.
         weights: Weights (B, T) of the labels' terms; None is 1 everywhere.
+        kernel: Takes logits and the base's (N, V), targets (N), weights (N) or None, lambda and T, returns CE and KL
+            (2, N), and turns the logits into their gradient; None is PyTorch.
     """
     states, targets = scored_states(hidden, labels)
     base = base_hidden[:, :-1][labels[:, 1:] != IGNORE]
@@ -201,7 +207,7 @@ def kl_to_base_loss(
     if is_plain(student) and is_plain(teacher):
         settings = (setting.share, setting.temperature, size)
         sums: tuple[Tensor, Tensor, Tensor] = _KLToBaseLoss.apply(
-            states, student.weight, base, teacher.weight, targets, counts, settings
+            states, student.weight, base, teacher.weight, targets, counts, settings, kernel
         )
         return sums
     return _recomputed(states, base, targets, counts, heads, setting, size)
@@ -220,6 +226,7 @@ class _KLToBaseLoss(torch.autograd.Function):
         targets: Tensor,
         counts: Tensor | None,
         settings: tuple[float, float, int],
+        kernel: Kernel | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         share, temperature, size = settings
         needs_states, needs_weight = ctx.needs_input_grad[0], ctx.needs_input_grad[1]
@@ -229,12 +236,19 @@ class _KLToBaseLoss(torch.autograd.Function):
         head, base_head = weight.to(states.dtype), base_weight.to(base.dtype)
         for start in range(0, states.shape[0], size):
             part = slice(start, start + size)
-            tables = (states[part] @ head.T).float(), (base[part] @ base_head.T).float()
-            terms, slope = _chunk(*tables, targets[part].unsqueeze(-1), share, temperature)
-            if counts is not None:
-                terms, slope = terms * counts[part], slope.mul_(counts[part].unsqueeze(-1))
-            sums += terms.sum(-1)
-            slope = slope.to(states.dtype)
+            tables = states[part] @ head.T, base[part] @ base_head.T
+            count = None if counts is None else counts[part]
+            if kernel is not None and tables[0].dtype == tables[1].dtype:
+                sums += kernel(*tables, targets[part], count, share, temperature).sum(-1)
+                slope = tables[0]  # which holds its gradient now
+            else:
+                wide = tables[0].float(), tables[1].float()
+                terms, slope = _chunk(*wide, targets[part].unsqueeze(-1), share, temperature)
+                if count is not None:
+                    terms, slope = terms * count, slope.mul_(count.unsqueeze(-1))
+                sums += terms.sum(-1)
+                slope = slope.to(states.dtype)
+            del tables
             if d_states is not None:
                 d_states[part] = slope @ head
             if d_weight is not None:
@@ -250,7 +264,7 @@ class _KLToBaseLoss(torch.autograd.Function):
         return (
             None if d_states is None else d_states * above.to(d_states.dtype),
             None if d_weight is None else d_weight * above.to(d_weight.dtype),
-            *(None,) * 5,
+            *(None,) * 6,
         )
 
 

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from dfktrain.data.packing import conv_by_sequence
 from dfktrain.engines import _triton_ops as ops
-from dfktrain.engines._fused import relative_difference
+from dfktrain.engines._compared import relative_difference
 
 EPS = 1e-6
 
@@ -68,6 +68,41 @@ def cases() -> Iterator[tuple[str, float]]:
     )
     yield from _convolutions()
     yield from _cross_entropies()
+    yield from _divergences()
+
+
+def _divergences() -> Iterator[tuple[str, float]]:
+    for vocabulary in (50, 2048, 5000):
+        targets, base = (torch.arange(5) * 31) % vocabulary, 3 * _normal(5, vocabulary).flip(0)
+        for part, heat, shares in ((0.1, 1.0, None), (0.7, 2.5, torch.linspace(0.2, 3, 5)), (0.4, 0.5, None)):
+
+            def library(
+                rows: Tensor,
+                part: float = part,
+                heat: float = heat,
+                counts: Tensor | None = shares,
+                base: Tensor = base,
+                aims: Tensor = targets,
+            ) -> Tensor:
+                known, soft = ((each / heat).log_softmax(-1) for each in (base, rows))
+                ce = functional.cross_entropy(rows, aims, reduction="none")
+                terms = (1 - part) * ce + part * (known.exp() * (known - soft)).sum(-1)
+                return terms if counts is None else terms * counts
+
+            def ours(
+                rows: Tensor,
+                part: float = part,
+                heat: float = heat,
+                counts: Tensor | None = shares,
+                base: Tensor = base,
+                aims: Tensor = targets,
+            ) -> Tensor:
+                slope = rows.detach().clone()
+                ce, kl = ops.kl_to_base_(slope, base.clone(), aims, counts, part, heat)
+                return (1 - part) * ce + part * kl + ((rows - rows.detach()) * slope).sum(-1)
+
+            name = f"KL to the base of {vocabulary}, lambda {part}, T {heat}"
+            yield name, relative_difference(library, ours, [3 * _normal(5, vocabulary)])
 
 
 def _cross_entropies() -> Iterator[tuple[str, float]]:

@@ -28,7 +28,7 @@ from dfktrain.engines import (
 )
 from dfktrain.engines._adapter_products import fused_products
 from dfktrain.losses.attach import score_answers
-from dfktrain.losses.kl_to_base import AdapterDisabledTeacher
+from dfktrain.losses.kl_to_base import AdapterDisabledTeacher, KLToBase, kl_to_base
 from dfktrain.training.contexts import adapters_in_bf16
 from tests.helpers.models import image_row, text_row
 
@@ -70,6 +70,20 @@ def cross_entropy_(logits: Tensor, targets: Tensor, shares: Tensor | None) -> Te
     return terms.detach()
 
 
+def kl_to_base_(
+    logits: Tensor, base: Tensor, targets: Tensor, shares: Tensor | None, part: float, heat: float
+) -> Tensor:
+    wide = logits.detach().float().requires_grad_(True)
+    with torch.enable_grad():
+        ce = nn.functional.cross_entropy(wide, targets, reduction="none")
+        known, soft = ((each.float() / heat).log_softmax(-1) for each in (base, wide))
+        kl = (known.exp() * (known - soft)).sum(-1)
+        terms = torch.stack([ce, kl]) if shares is None else torch.stack([ce, kl]) * shares
+        (slope,) = torch.autograd.grad(((1 - part) * terms[0] + part * terms[1]).sum(), wide)
+    logits.copy_(slope)
+    return terms.detach()
+
+
 def attend(
     query: Tensor, key: Tensor, value: Tensor, borders: Tensor, _: Tensor, most: int, __: int
 ) -> Tensor:
@@ -93,6 +107,7 @@ def kernels(monkeypatch: pytest.MonkeyPatch) -> Any:
         ("swiglu", lambda gate, up: nn.functional.silu(gate) * up),
         ("causal_conv_silu", silu_conv),
         ("cross_entropy_", cross_entropy_),
+        ("kl_to_base_", kl_to_base_),
     ):
         setattr(module, name, function)
     monkeypatch.setitem(sys.modules, module.__name__, module)
@@ -140,7 +155,8 @@ def step(
 
 
 ALL = {
-    "norms", "gated norms", "SwiGLU", "convolution", "cross entropy", "picture attention", "adapter products",
+    "norms", "gated norms", "SwiGLU", "convolution", "cross entropy", "KL to the base", "picture attention",
+    "adapter products",
 }  # fmt: skip
 
 
@@ -223,6 +239,7 @@ def test_after_the_context_the_model_is_as_before(
         ("swiglu", "SwiGLU"),
         ("causal_conv_silu", "convolution"),
         ("cross_entropy_", "cross entropy"),
+        ("kl_to_base_", "KL to the base"),
         ("attend", "picture attention"),
     ],
 )
@@ -235,7 +252,7 @@ def test_a_kernel_that_is_wrong_keeps_the_librarys_layer_and_says_why(
         if wrong == "error":
             raise RuntimeError("no kernel image is available")
         out = right(x, *rest, **options)
-        if name == "cross_entropy_":  # its gradient is what it leaves in its input
+        if name in ("cross_entropy_", "kl_to_base_"):  # its gradient is what it leaves in its input
             x.mul_({"value": 1.0, "gradient": 0.9, "nan": float("nan")}[wrong])
         changed = out * {"value": 1.01, "gradient": 1.0, "nan": float("nan")}[wrong]
         return changed if wrong != "gradient" else out.detach() + 0.9 * (out - out.detach())
@@ -295,6 +312,23 @@ def test_the_teacher_of_sft_plus_runs_the_base_through_the_same_layers(
         assert torch.equal(teacher.states(inputs), base)
         tuned = made.get_base_model().model(**inputs, use_cache=False).last_hidden_state
     assert not torch.allclose(tuned, base, atol=1e-3)
+
+
+@pytest.mark.parametrize("weighed", [False, True])
+def test_sft_plus_with_its_kernel_has_the_same_loss_and_gradient(
+    model: Any, processor: Any, rows: list[Any], kernels: Any, weighed: bool
+) -> None:
+    made = adapted(model, processor)
+    batch = Collator(processor)(rows)
+    if weighed:
+        batch["loss_weights"] = torch.linspace(0.5, 2, batch["labels"].numel()).view_as(batch["labels"])
+    net = made.get_base_model()
+    with kl_to_base(net, KLToBase(AdapterDisabledTeacher(made, net), 0.4, 2.0)):
+        loss, gradient, _ = step(made, batch, fused=False)
+        ours, same, found = step(made, batch, fused=True)
+    assert found["KL to the base"] == "on"
+    assert ours == pytest.approx(loss, rel=1e-5)
+    assert float((same - gradient).norm() / gradient.norm()) <= 1e-5
 
 
 def test_a_model_of_another_family_keeps_its_layers(model: Any, processor: Any, kernels: Any) -> None:
