@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 from dfkdata.common.tool_definitions import DefinitionError, function_definitions
 from dfkdata.rows.chat_turns import tools
@@ -123,6 +125,14 @@ def test_what_cannot_be_read_is_refused_by_name(tool: Any, reason: str) -> None:
         with pytest.raises(RowError, match=reason) as refused:
             tools([tool])
         assert refused.value.code == "TOOLS_INVALID"
+
+
+def test_a_class_without_a_json_schema_is_refused_by_name() -> None:
+    class Odd(BaseModel):
+        call: Callable[[int], int]
+
+    with pytest.raises(SchemaError, match="tool 'Odd' has no JSON Schema"):
+        ToolCallParser([Odd])
 
 
 def test_a_schema_that_is_text_or_a_list_is_refused_when_the_parser_is_made() -> None:

@@ -8,7 +8,7 @@ import json
 import pytest
 
 from dfkeval.parsing.decode import Decoded, decode
-from dfkeval.parsing.json_call import KEY_REPAIRS
+from dfkeval.parsing.json_call import KEY_REPAIRS, misplaced_arguments
 from dfkeval.parsing.toolcall import ToolCallParser
 
 TOOLS = [
@@ -123,3 +123,29 @@ def test_json_forms_read_raw_line_breaks_in_lenient_only(mode):
         assert (read.kind, read.problems[0].code) == ("bad_json", "control_character")
     else:
         assert read == Decoded({"actions": ["a\nb"]}, ("raw_line_break",))
+
+
+def test_a_closing_tag_inside_a_json_string_is_data():
+    call = {"name": "f", "arguments": {"path": "a</tool_call>\u00e9</tool_call>"}}
+    for ascii_only in (True, False):
+        text = json.dumps(call, ensure_ascii=ascii_only)
+        assert read(text, "strict").calls[0].arguments == call["arguments"]
+
+
+def test_raw_line_breaks_do_not_let_deep_values_in():
+    text = '{"actions": "a\nb", "x": ' + "[" * 101 + "]" * 101 + "}"
+    assert decode(text, "caption", form="json", mode="lenient").problems[0].code == "too_deep"
+
+
+@pytest.mark.parametrize(
+    ("function", "misplaced"),
+    [
+        ({"name": "f"}, False),
+        ({"name": "f", "arguments": {}, "parameters": {"a": 1}}, False),
+        ({"name": "f", "parameters": None}, False),
+        ({"name": "f", "Input": {}}, True),
+        ({"name": "f", "arguments": None, "args": "{}"}, True),
+    ],
+)
+def test_arguments_under_another_key_are_seen(function, misplaced):
+    assert misplaced_arguments(function) is misplaced

@@ -153,3 +153,10 @@ def test_blanks_around_one_of_a_closed_list_are_free_unless_they_are_listed(sche
     assert got.calls[0].arguments == {"u": " F" if listed else "F"}
     tools[0]["parameters"]["properties"] = {"u": {"anyOf": [schema, {"type": "string"}]}}
     assert ToolCallParser(tools).parse(write_tool_call("w", {"u": " F"})).calls[0].arguments == {"u": " F"}
+
+
+def test_a_call_behind_one_that_is_not_usual_is_read_like_any_other():
+    good = "<tool_call><function=w><parameter=city>b</parameter></function></tool_call>"
+    text = "<tool_call><function=w><parameter=city></parameter1></function></tool_call>\n" + good
+    assert [call.arguments for call in LENIENT.parse(text).calls] == [{"city": ""}, {"city": "b"}]
+    assert LENIENT.parse(good + good).calls[1].arguments == {"city": "b"}
