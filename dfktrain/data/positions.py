@@ -37,6 +37,7 @@ class PositionedCollator:
 
     def __init__(self, collator: Collator) -> None:
         self.collator = collator
+        self.tokenizer = collator.tokenizer  # the library saves it with checkpoints
 
     def __call__(self, rows: Sequence[dict[str, Any] | EncodedSample]) -> dict[str, Tensor]:
         """Return the batch; see `Collator`."""
