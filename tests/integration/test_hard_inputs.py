@@ -97,7 +97,7 @@ def test_padding_after_a_stop_string_is_not_counted_as_output(tiny: loader.Loade
     tiny.processor.tokenizer.pad_token_id, before = pad, tokenizer.pad_token_id
     try:
         prompt = RenderedPrompt(Request(id="a", messages=[]), "", 5)
-        got = backend.generator._completion(prompt, [*word, pad, pad, pad], 5, stop, (0.1, None))
+        got = backend.generator.completion(prompt, "a", [*word, pad, pad, pad], 5, stop, (0.1, None))
     finally:
         tiny.processor.tokenizer.pad_token_id = before
     assert (got.text, got.n_output_tokens) == ("kata nomor", len(word))

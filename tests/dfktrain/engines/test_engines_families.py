@@ -226,6 +226,10 @@ def test_a_language_model_trains_on_converted_dfk_rows_in_two_stages(
     assert card["schema"] == schema
 
 
+def one_row(folder: Path) -> Path:
+    return write_rows(folder / "x.jsonl", [text_row("a", "berita", "Label: Netral")])
+
+
 def test_images_are_refused_by_a_language_model(llm_folder: Path, mixed: list[Any], tmp_path: Path) -> None:
     data = write_rows(tmp_path / "x.jsonl", mixed)
     with pytest.raises(DataError, match="cannot see images"):
@@ -254,7 +258,7 @@ def test_a_language_model_whose_loss_would_be_another_function_is_refused(
     }
     models[kind]().save_pretrained(folder)
     with pytest.raises(ConfigError, match=f"{kind} models are not supported: .*{said}"):
-        train(llm_config(folder, write_rows(tmp_path / "x.jsonl", [])), tmp_path / "out")
+        train(llm_config(folder, one_row(tmp_path)), tmp_path / "out")
 
 
 def test_a_vision_language_checkpoint_is_refused_as_a_language_model(
@@ -262,11 +266,11 @@ def test_a_vision_language_checkpoint_is_refused_as_a_language_model(
 ) -> None:
     """Its adapter would load into the whole model with no effect and only a warning."""
     with pytest.raises(ConfigError, match="would have no effect on the whole model"):
-        train(llm_config(base_folder, tmp_path / "x.jsonl"), tmp_path / "out")
+        train(llm_config(base_folder, one_row(tmp_path)), tmp_path / "out")
 
 
 def test_other_models_are_refused_by_name(llm_folder: Path, tmp_path: Path) -> None:
-    made = llm_config(llm_folder, tmp_path / "x.jsonl")
+    made = llm_config(llm_folder, one_row(tmp_path))
     made = made.model_copy(update={"model": made.model.model_copy(update={"kind": "vlm"})})
     with pytest.raises(
         ConfigError, match=r"qwen2 models are not supported as model.kind vlm.*write model.kind: llm"
