@@ -1,22 +1,19 @@
 """The official JSON-Schema-Test-Suite, through the engine and through the parser.
 
-The archive beside the golden files holds the suite of json-schema-org unchanged (snapshot 44401e0 of 2026-08-22, the
-drafts and optional parts used here), with its licence."""
+The suite is that of json-schema-org, snapshot 44401e0 of 2026-08-22; without a checkout (`tests/helpers/suites.py` says
+where it is looked for) the tests are skipped."""
 
 from __future__ import annotations
 
 import json
-import zipfile
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dfkdata.common.json_schema import SchemaDocument, SchemaError
 from dfkeval.parsing.toolcall import ToolCallParser, write_tool_call
-
-SUITE = zipfile.Path(Path(__file__).parents[2] / "golden" / "json_schema_test_suite.zip") / "tests"
+from tests.helpers.suites import suite
 
 #: Folder -> `$schema` of its draft.
 DRAFTS = {
@@ -40,9 +37,7 @@ ONLY_WHOLE = ("recursiveRef: $recursiveRef with nesting",)
 def groups(part: str) -> list[tuple[str, Any, list[dict[str, Any]]]]:
     """(name, schema with its draft, tests) of each group of a folder."""
     made = []
-    for path in sorted(SUITE.joinpath(part).iterdir(), key=lambda path: path.name):
-        if not path.name.endswith(".json"):
-            continue
+    for path in sorted((suite("JSON-Schema-Test-Suite") / "tests" / part).glob("*.json")):
         for group in json.loads(path.read_text(encoding="utf-8")):
             schema = group["schema"]
             if isinstance(schema, dict):
