@@ -26,7 +26,7 @@ from dfkdata import schemas
 from dfkdata.common.errors import ConfigError
 from dfkdata.common.json_schema import Validator, pointer_step, schema_validator
 from dfkdata.schemas import JsonForm, Label, Schema, TextForm, ToolForm, json_schema, tool
-from dfkeval.parsing.json_call import call_arguments
+from dfkeval.parsing.json_call import call_arguments, looks_like_call
 from dfkeval.parsing.json_text import LiteralError, scan_mended, skip_blanks
 from dfkeval.parsing.marked_text import MarkedAnswer, TextFailure, read_marked, visible_span
 from dfkeval.parsing.toolcall import Mode, ParseResult, Problem, ToolCallParser
@@ -233,7 +233,7 @@ _FENCED: Final = re.compile(r"```(?:json)?[ \t]*+\n(?=[ \t\r\n]*+[\[{])")
 _JSON_REPAIRS: Final = {
     "code_fence": "the JSON stands in a code fence",
     "text_around_json": "text stands around the JSON",
-    "json_call": "the JSON is a call of the tool, and its arguments alone were asked for",
+    "json_call": "the JSON is a call of a tool, and its arguments alone were asked for",
 }
 
 
@@ -258,28 +258,33 @@ def _json_value(text: str, schema: Schema, mode: Mode, finished: bool, fenced: b
     if repairs and mode == "strict":
         problem = Problem("malformed", repairs[0], _JSON_REPAIRS[repairs[0]], (start, end))
         return Failure("bad_json", (problem,))
-    if _is_call(value, schema):
-        return _json_call(value, schema, mode, repairs, (begin, stop))
+    form = schema.form
+    if isinstance(form, ToolForm) and _is_call(value, form, schema):
+        return _json_call(value, form, schema, mode, repairs, (begin, stop))
     return _checked_json(_in_field(value, schema), schema, tuple(repairs), (begin, stop))
 
 
-def _is_call(value: Any, schema: Schema) -> bool:
-    """Return whether `value` is a call of the schema's tool, and not the arguments of one."""
-    if not isinstance(schema.form, ToolForm) or not isinstance(value, dict):
+def _is_call(value: Any, form: ToolForm, schema: Schema) -> bool:
+    """Return whether `value` is a call, and not the arguments of one."""
+    if not isinstance(value, dict) or not schema.answer.model_fields.keys().isdisjoint(value):
         return False
-    if not schema.answer.model_fields.keys().isdisjoint(value):
-        return False
-    function = value.get("function")
-    names = [value.get("name"), function.get("name") if isinstance(function, dict) else function]
-    return schema.form.name in names
+    return looks_like_call(value, form.name)
 
 
 def _json_call(
-    value: dict[str, Any], schema: Schema, mode: Mode, repairs: list[str], span: tuple[int, int]
+    value: dict[str, Any],
+    form: ToolForm,
+    schema: Schema,
+    mode: Mode,
+    repairs: list[str],
+    span: tuple[int, int],
 ) -> Decoded | Failure:
     """Read a call where its arguments alone are asked for; only lenient reading does."""
     code, message = "json_call", _JSON_REPAIRS["json_call"]
     if mode == "lenient":
+        if value.get("name", form.name) != form.name:
+            message = f"the JSON is a call of {value['name']!r} and not of {form.name!r}"
+            return Failure("wrong_function", (Problem("invalid", "unknown_function", message, span),))
         try:
             arguments, mended = call_arguments(value, lenient=True)
         except LiteralError as bad:

@@ -21,6 +21,21 @@ KEY_REPAIRS: Final = {
 }
 #: Keys, in small letters, of other formats that say nothing about the arguments.
 _NOTES: Final = ("id", "call_id", "tool_call_id", "index", "type")
+#: Keys, in small letters, under which formats write the name of a tool.
+_NAMES: Final = ("name", "function", "tool", "tool_name", "function_name", "recipient_name", "action")
+#: Keys, in small letters, that hold the arguments or whole calls.
+_HOLDERS: Final = (*ARGUMENT_KEYS, "tool_input", "action_input", "tool_calls", "function_call")
+
+
+def looks_like_call(value: dict[str, Any], name: str) -> bool:
+    """Return whether `value`, none of whose keys is one of the answer, is a call in any format: it names the
+    tool `name`, or it holds arguments and nothing but keys of calls."""
+    keys = {key.lower() for key in value}
+    called = [entry for key, entry in value.items() if key.lower() in _NAMES]
+    called += [entry.get("name") for entry in called if isinstance(entry, dict)]
+    if name in value or any(isinstance(entry, str) and entry.split(".")[-1] == name for entry in called):
+        return True
+    return not keys.isdisjoint(_HOLDERS) and keys.issubset((*_HOLDERS, *_NAMES, *_NOTES))
 
 
 def call_arguments(value: dict[str, Any], lenient: bool) -> tuple[dict[str, Any], list[str]]:

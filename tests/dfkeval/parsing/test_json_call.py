@@ -99,6 +99,53 @@ def test_a_wrapped_call_is_named_and_an_answer_of_that_name_is_an_answer():
         assert decode("[1]", "caption", form="json", mode=mode).kind == "schema_invalid"
 
 
+NAME = "emit_caption_schema"
+SAID = {"setting": "indoor"}
+
+
+@pytest.mark.parametrize(
+    ("call", "lenient"),
+    [
+        ({"arguments": SAID}, ("json_call",)),
+        ({"parameters": SAID}, ("json_call", "arguments_key")),
+        ({"Args": json.dumps(SAID), "id": 1}, ("json_call", "unknown_key", "arguments_key", "double_encoded")),
+        ({"tool": NAME, "args": SAID}, "bad_json"),
+        ({"tool": NAME}, "bad_json"),
+        ({"tool": "other", "tool_input": SAID}, "bad_json"),
+        ({"action": NAME, "action_input": SAID}, "bad_json"),
+        ({"recipient_name": f"functions.{NAME}", "parameters": SAID}, "bad_json"),
+        ({"name": f"functions.{NAME}", "arguments": SAID}, "wrong_function"),
+        ({"name": f"functions.{NAME}"}, "wrong_function"),
+        ({"name": NAME.upper(), "arguments": SAID}, "wrong_function"),
+        ({"name": "other", "arguments": SAID}, "wrong_function"),
+        ({"name": None, "arguments": SAID}, "wrong_function"),
+        ({"type": "function", "function": {"name": f"functions.{NAME}", "arguments": SAID}}, "bad_json"),
+        ({"tool_calls": [{"name": NAME, "arguments": SAID}]}, "bad_json"),
+        ({"function_call": {"name": NAME, "arguments": SAID}}, "bad_json"),
+        ({NAME: SAID}, "bad_json"),
+        ({NAME: SAID, "why": "x"}, "bad_json"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_call_in_any_format_never_scores_as_an_answer_without_content(call, lenient):
+    strict = decode(json.dumps(call), "caption", form="json")
+    assert (strict.kind, strict.problems[0].code) == ("bad_json", "json_call")
+    read = decode(json.dumps(call), "caption", form="json", mode="lenient")
+    assert (read.kind if isinstance(lenient, str) else read) == (
+        lenient if isinstance(lenient, str) else Decoded(SAID, lenient)
+    )
+
+
+@pytest.mark.parametrize("mode", ["strict", "lenient"])
+@pytest.mark.parametrize(
+    "answer", [{}, {"why": "x"}, {"action": "runs"}, {"tool": "hammer"}, {"input": 1, "why": "x"},
+               {"arguments": {}, "setting": "indoor"}, {NAME: 1, "actions": []}],
+    ids=str,
+)  # fmt: skip
+def test_an_answer_with_keys_of_its_own_is_no_call(answer, mode):
+    assert decode(json.dumps(answer), "caption", form="json", mode=mode) == Decoded(answer)
+
+
 @pytest.mark.parametrize(
     ("schema", "form", "text", "kind"),
     [
