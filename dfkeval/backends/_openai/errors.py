@@ -4,8 +4,11 @@ in a stream.
 How it works: the status decides about another attempt. If there is none, the body's code, status or type
 stands for it. Three kinds are set apart by name: an account that is spent, a key or a model that the server
 does not know (every other request would fail alike, so the run ends), and a content filter (its own outcome).
+A quota that was exceeded is a spent account with some providers and a rate with others (Gemini): it is a rate
+if the error names one, or a time to wait.
 
-Sources: the error pages of OpenAI, Azure, Anthropic, DeepSeek, OpenRouter and LiteLLM; vLLM's `ErrorResponse`.
+Sources: the error pages of OpenAI, Azure, Anthropic, DeepSeek, OpenRouter, Gemini, Mistral, Together and LiteLLM;
+vLLM's `ErrorResponse`.
 """
 
 from __future__ import annotations
@@ -23,18 +26,45 @@ _STATUS_OF = {
     "not_found_error": 404, "notfounderror": 404,
     "request_too_large": 413, "rate_limit_error": 429, "rate_limit_exceeded": 429, "ratelimiterror": 429,
 }  # fmt: skip
+#: Codes and types that say that the account is spent, whatever else stands beside them.
 _SPENT = frozenset(
     {
         "insufficient_quota", "insufficient_balance", "insufficient_credits", "insufficient_funds",
+        "insufficient_user_quota", "exceeded_current_quota_error", "arrearage", "out_of_credits",
         "billing_hard_limit_reached", "billing_not_active", "billing_error", "payment_required",
-        "credit_limit_reached", "budget_exceeded",
+        "credit_limit_reached", "credit_limit_exceeded", "budget_exceeded", "spending_limit_reached",
+        "spend_limit_exceeded", "key_limit_exceeded", "usage_limit_reached",
     }
 )  # fmt: skip
+#: Phrases that say so; providers write them under 400, 403 and 429, and a gateway under a code of its own.
 _SPENT_TEXT = re.compile(
-    r"insufficient (account )?(balance|credit|quota|fund)|credit balance is too low|out of credits"
-    r"|budget has been exceeded",
+    r"\binsufficient (account |user )?(balance|credit|quota|fund)"
+    r"|\b(credit )?balance (is )?(too low|insufficient|not enough)|\bquota is not enough|余额不足"
+    r"|\bout of credits|\bused all (of )?(your |its )?(available |included )?credits|\bcredits are depleted"
+    r"|\bexceeded your monthly (included )?credits|\brequires more credits|\bnever purchased credits"
+    r"|\bbudget has been exceeded|\bbilling hard limit"
+    r"|\baccount is not active\b.{0,40}\bbilling|\baccount is in good standing"
+    r"|\breached your specified (workspace )?API usage limit"
+    r"|\b(key|credit|spend|spending|monthly|monthly usage) (limit|cap) (has been |was )?(exceeded|reached)"
+    r"|\b(exceeded|reached) (its|your|the) (monthly |account |key )?(spend|spending|credit|billing) (limit|cap)",
     re.IGNORECASE,
 )
+#: Names and phrases that some providers use for a spent account and others for a limit of requests per minute.
+_QUOTA = frozenset({"quota_exceeded", "quotaexceeded", "exceeded_quota"})
+_QUOTA_TEXT = re.compile(
+    r"\bexceeded (your|the|its) (\w+ ){0,2}quota|\bquota (has been |was |is )?(exceeded|exhausted|reached)"
+    r"|\bout of (\w+ ){0,2}quota",
+    re.IGNORECASE,
+)
+_QUOTA_STATUSES = frozenset({400, 403, 429, None})
+#: What tells that such a limit passes by itself.
+_PASSING_TEXT = re.compile(
+    r"\bper[ _-]?(second|minute|min|hour)|PerMinute|PerSecond|PerHour|\bRESOURCE_EXHAUSTED\b|\bretryDelay\b"
+    r"|\b(retry|try again) (in|after) \d|\brate[ _]limit",
+    re.IGNORECASE,
+)
+#: Seconds; a server that names a longer wait has no limit that a run can wait for.
+_PASSING_WAIT = 3600.0
 #: How a gateway without a data base of keys refuses one (LiteLLM's proxy, status 400).
 _NO_KEY = frozenset({"no_db_connection"})
 #: How vLLM without a tool-call parser refuses every question with tools.
@@ -66,6 +96,8 @@ NAME_MODEL = "correct backend.model, or backend.base_urls (they end in /v1)"
 
 def fault_of(answer: Any) -> Any:
     """Return the error that a body reports, of its own or of its first choice; None if it reports none."""
+    if isinstance(answer, list) and len(answer) == 1:  # Gemini's
+        answer = answer[0]
     if not isinstance(answer, dict):
         return None
     if answer.get("error"):
@@ -99,8 +131,10 @@ def _failure(message: str, fault: Any, status: int | None, wait: float | None) -
     said = "" if status == 422 else text[:_SAID]
     if names & _FILTERED or "flagged_input" in _fields(_fields(fault).get("metadata")):
         return RequestFailed(message, retryable=False, filtered=True)
+    quota = status in _QUOTA_STATUSES and bool(names & _QUOTA or _QUOTA_TEXT.search(said))
+    passing = quota and _passes(fault, text, wait)
     ends_run = ""
-    if status == 402 or names & _SPENT or _SPENT_TEXT.search(said):
+    if status == 402 or names & _SPENT or _SPENT_TEXT.search(said) or (quota and not passing):
         ends_run = REFILL
     elif status == 401 or names & _NO_KEY:
         ends_run = SET_KEY
@@ -110,8 +144,15 @@ def _failure(message: str, fault: Any, status: int | None, wait: float | None) -
         ends_run = SAY_VLLM
     elif status in (404, 405) or names & _UNKNOWN_MODEL or _names_model(fault, status, said):
         ends_run = NAME_MODEL
-    retryable = not ends_run and (status is None or status in RETRYABLE_STATUSES)
+    retryable = not ends_run and (passing or status is None or status in RETRYABLE_STATUSES)
     return RequestFailed(message, retryable=retryable, wait=wait, ends_run=ends_run)
+
+
+def _passes(fault: Any, text: str, wait: float | None) -> bool:
+    """Return whether a limit of a quota passes by itself: the server names a wait, or a rate."""
+    if wait is not None:
+        return wait <= _PASSING_WAIT
+    return _PASSING_TEXT.search(text if isinstance(fault, str) else f"{text} {json.dumps(fault)}") is not None
 
 
 def _names_model(fault: Any, status: int | None, said: str) -> bool:

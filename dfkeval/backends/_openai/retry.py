@@ -18,7 +18,8 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-RETRYABLE_STATUSES = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 520, 522, 524, 529})
+#: 520 to 530 are a proxy's words (Cloudflare's, and 529 Anthropic's) for a server that cannot be reached now.
+RETRYABLE_STATUSES = frozenset({408, 409, 425, 429, 500, 502, 503, 504, *range(520, 531)})
 LONGEST_WAIT = 60.0
 #: Seconds in which no server has taken a connection, after which the run ends.
 REFUSED_SECONDS = 5.0

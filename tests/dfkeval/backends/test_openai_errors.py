@@ -14,7 +14,7 @@ import pytest
 from dfkdata.common.errors import BackendError
 from dfkeval import evaluate
 from dfkeval.backends import openai
-from dfkeval.backends._openai import stream
+from dfkeval.backends._openai import errors, stream
 from dfkeval.backends._openai.retry import RETRYABLE_STATUSES, RequestFailed, Servers
 from dfkeval.runs.config import EvalConfig
 from dfkeval.types import Completion, Request, Sampling
@@ -61,7 +61,7 @@ def outcome(place: str, status: int, error: Any) -> str:
     return {1: "fails", 3: "again"}[len(server.bodies)]
 
 
-STATUSES = [400, 401, 402, 403, 404, 408, 409, 413, 422, 429, 500, 502, 503, 504, 529]
+STATUSES = [400, 401, 402, 403, 404, 408, 409, 413, 422, 429, 500, 502, 503, 504, *range(520, 531)]
 
 
 @pytest.mark.parametrize("status", STATUSES)
@@ -93,6 +93,12 @@ KINDS = [
     (403, {"message": "m", "code": 403, "metadata": {"flagged_input": "x"}}, "filtered"),
     (400, {"message": "context too long", "code": "context_length_exceeded"}, "fails"),
     (429, {"message": "slow down", "code": "rate_limit_exceeded"}, "again"),
+    (403, {"message": "Key limit exceeded (total limit)", "code": 403}, "the account is spent"),
+    (400, {"message": "You have reached your specified API usage limits.", "type": "invalid_request_error"},
+     "the account is spent"),
+    (403, {"message": "quota exceeded", "code": "403"}, "the account is spent"),
+    (429, {"message": "You exceeded your current quota, please check your plan and billing details", "code": "429"},
+     "the account is spent"),
     (429, {"message": "You exceeded your current quota", "status": "RESOURCE_EXHAUSTED", "code": 429}, "again"),
     (500, {"message": "m", "code": "server_error"}, "again"), (503, "overloaded", "again"),
     (400, {"message": "x" * 400 + " insufficient balance; unknown model", "code": 400}, "fails"),
@@ -103,6 +109,89 @@ KINDS = [
 def test_errors_are_told_apart_by_name_wherever_they_stand(status: int, error: Any, wanted: str) -> None:
     for place in PLACES:
         assert outcome(place, status, error).startswith(wanted), place
+
+
+# --- spent accounts, by status, code and message
+
+SPENT_SAID = [
+    "Key limit exceeded (total limit). Manage it using https://example.org/keys",
+    "Key limit exceeded (monthly limit).",
+    "You have reached your specified API usage limits. You will regain access on 2026-12-01 at 00:00 UTC.",
+    "You have reached your specified workspace API usage limits.",
+    "Your credit balance is too low to access the API. Please go to Plans & Billing.",
+    "Insufficient Balance", "Insufficient credits. Add more using https://example.org",
+    "Your project has exceeded its monthly spending cap.", "Your prepayment credits are depleted.",
+    "Credit limit exceeded, please navigate to billing settings", "Monthly limit exceeded",
+    "Your team has either used all available credits or reached its monthly spending limit.",
+    "Billing hard limit has been reached", "user quota is not enough", "Budget has been exceeded! Current cost: 1",
+]  # fmt: skip
+QUOTA_SAID = [
+    "quota exceeded", "Quota has been exhausted",
+    "You exceeded your current quota, please check your plan and billing details",
+    "litellm.RateLimitError: OpenAIException - You exceeded your current quota, please check your plan",
+    "Out of call volume quota. Quota will be replenished in 22.14:18:12.",
+]  # fmt: skip
+RATES = [
+    {"status": "RESOURCE_EXHAUSTED"}, {"details": [{"retryDelay": "20s"}]},
+    {"details": [{"violations": [{"quotaId": "GenerateRequestsPerMinutePerProjectPerModel-FreeTier"}]}]},
+    " Please retry in 20.04s.", " Limit: 15 requests per minute.", '"status": "RESOURCE_EXHAUSTED"',
+    " Try again in 3 seconds.",
+]  # fmt: skip
+RATE_SAID = [
+    "Rate limit reached for m on tokens per min (TPM). Add a payment method to your account to raise it.",
+    "Requests rate limit exceeded", "Rate limit exceeded", "Service tier capacity exceeded for this model.",
+    "This request would exceed your organization's rate limit of 50,000 input tokens per minute",
+    "Requests to the operation have exceeded token rate limit of your current pricing tier. Retry after 9 seconds.",
+    "Rate limit exceeded: limit_rpm/m", "You have reached the rate limit specific to this model",
+]  # fmt: skip
+
+
+def class_of(status: int, error: Any, wait: float | None = None) -> str:
+    """Return what an error does, as a status and in a body of 200, which must agree."""
+    found = set()
+    bodies: list[Any] = [{"error": error}, [{"error": error}]]
+    if isinstance(error, dict):
+        bodies.append(error)
+    for body in bodies:
+        failure = errors.of_status(status, json.dumps(body).encode(), wait)
+        found.add(failure.ends_run or ("again" if failure.retryable else "fails"))
+    assert len(found) == 1, found
+    return found.pop()
+
+
+@pytest.mark.parametrize("code", [None, "number", "text", "rate_limit_exceeded", "permission_denied"])
+@pytest.mark.parametrize("status", [400, 402, 403, 429])
+def test_a_spent_account_is_told_by_its_message_too(status: int, code: str | None) -> None:
+    said = {"number": status, "text": str(status)}.get(code or "", code)
+    for message in SPENT_SAID:
+        for more in ({}, {"status": "RESOURCE_EXHAUSTED"}):
+            assert class_of(status, {"message": message, "code": said} | more) == errors.REFILL, message
+    for message in QUOTA_SAID:
+        error = {"message": message, "code": said}
+        expected = errors.REFILL if code != "rate_limit_exceeded" or status == 402 else "again"
+        assert class_of(status, error) == expected, message
+    if status != 402:
+        assert class_of(status, {"message": "no", "code": "quota_exceeded"}) == errors.REFILL
+
+
+@pytest.mark.parametrize("status", [400, 403, 429])
+@pytest.mark.parametrize("rate", RATES, ids=str)
+def test_a_quota_that_names_a_rate_or_a_wait_passes(status: int, rate: Any) -> None:
+    for message in QUOTA_SAID:
+        error = {"message": message, "code": status} | (rate if isinstance(rate, dict) else {})
+        error["message"] += rate if isinstance(rate, str) else ""
+        assert class_of(status, error) == "again", message
+    assert class_of(status, {"message": QUOTA_SAID[0]}, wait=20.0) == "again"
+    assert class_of(status, {"message": QUOTA_SAID[0]}, wait=86400.0) == errors.REFILL
+
+
+@pytest.mark.parametrize("message", RATE_SAID)
+def test_a_rate_is_no_spent_account(message: str) -> None:
+    for code in (None, 429, "429", "rate_limit_exceeded", "1300"):
+        assert class_of(429, {"message": message, "code": code}) == "again"
+    assert class_of(400, {"message": message}) == "fails"
+    assert class_of(500, {"message": "Disk quota exceeded"}) == "again"
+    assert class_of(422, {"message": "quota exceeded"}) == "fails"
 
 
 def test_errors_without_an_envelope_are_read() -> None:
