@@ -20,7 +20,20 @@ COLUMNS = ()  # users name the columns of metadata
 FILES = ("pictures",)
 _PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 _METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
-_ROWS = (".csv", ".json", ".jsonl", ".ndjson", ".parquet", ".arrow", ".xlsx", ".gz", ".zst", ".txt", ".cls")
+_ROWS = (
+    ".csv",
+    ".tsv",
+    ".json",
+    ".jsonl",
+    ".ndjson",
+    ".parquet",
+    ".arrow",
+    ".xlsx",
+    ".gz",
+    ".zst",
+    ".txt",
+    ".cls",
+)
 _NOTES = ("readme", "license", "classes")
 _ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 _PACKED = re.compile(r"^.*?\.(?:zip|tar\.gz|tar|tgz)/")

@@ -46,7 +46,8 @@ __all__ = [
     "unencodable",
 ]
 
-KINDS = (".csv", ".json", ".jsonl", ".ndjson", ".parquet", ".arrow")
+TABLES = (".csv", ".tsv")
+KINDS = (*TABLES, ".json", ".jsonl", ".ndjson", ".parquet", ".arrow")
 PACKED = ("", ".gz", ".zst")
 SHEETS = (".xlsx", ".xlsm")
 SUFFIXES = (*(kind + packed for kind in KINDS for packed in PACKED), *SHEETS)
@@ -91,7 +92,7 @@ def parts(
     check_delimiter(tables.delimiter or ",")
     check_encoding(tables.encoding or "utf-8")
     kinds = {_kind(part) for part in found}
-    if (tables.delimiter or tables.encoding) and ".csv" not in kinds:
+    if (tables.delimiter or tables.encoding) and not kinds.intersection(TABLES):
         raise ConfigError(
             f"{_shown(input)}: --delimiter and --encoding are about CSV files, and this is none"
         )
@@ -359,8 +360,10 @@ def _read(part: Part, path: Path, kind: str, columns: Columns) -> Iterator[Sourc
         yield from _xlsx.rows(path, part.name, part.tables.sheet, part.facts)
         return
     try:
-        if kind == ".csv":
-            yield from _csv.rows(lambda: open_unpacked(path), part.name, part.tables, columns, part.facts)
+        if kind in TABLES:
+            tabs = kind == ".tsv" and part.tables.delimiter is None
+            tables = replace(part.tables, delimiter="tab") if tabs else part.tables
+            yield from _csv.rows(lambda: open_unpacked(path), part.name, tables, columns, part.facts)
             return
         with open_unpacked(path) as file:
             if kind == ".json":

@@ -63,6 +63,18 @@ def test_every_encoding_and_delimiter_gives_the_same_rows(
     assert list(done.warnings) == ([] if plain else ["CSV_GUESSED"])
 
 
+@pytest.mark.parametrize("name", ["a.tsv", "a.TSV", "a.tsv.gz"])
+def test_a_tsv_file_has_tabs_between_its_cells_whatever_they_hold(name: str, tmp_path: Path) -> None:
+    rows = [["instruction", "output"], ["one, two; three", "a|b, c"], ["four", "d"]]
+    data = table(rows, "\t").encode()
+    (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+    assert [list(row.values()) for row in raw(tmp_path / name)] == rows[1:]
+    done = convert(tmp_path / name, tmp_path / "out", format="alpaca", validation=0)
+    assert done.warnings == {} and done.splits["train"] == 2
+    facts = json.loads((tmp_path / "out/manifest.json").read_text())["tables"][name]
+    assert facts == {"encoding": "utf-8", "delimiter": "\t"}
+
+
 @pytest.mark.parametrize("where", [0, 1_100_000])
 def test_windows_signs_anywhere_in_a_large_file_decide_its_encoding(where: int, tmp_path: Path) -> None:
     text = "x" * where + "café"
