@@ -1,7 +1,7 @@
 """Put spellings of other languages and dialects into JSON Schema's: type names, and the dot of patterns.
 
 Type names are compared in small letters. Besides the names of TYPE_ALIASES, `list[int]`, `Array<string>`,
-`Optional[str]`, `int | None`, `Union[int, str]` and `str, optional` are read."""
+`int[]`, `float[3]`, `Optional[str]`, `int | None`, `Union[int, str]` and `str, optional` are read."""
 
 from __future__ import annotations
 
@@ -28,6 +28,8 @@ TYPE_ALIASES: Final = {
 _ANY: Final = ("any", "anytype", "mixed", "unknown")
 #: A name with what it holds: `List[int]`, `Array<string>`.
 _HOLDS: Final = re.compile(r"([a-z_.]++)[ ]*+[\[<(](.*)[\])>]", re.DOTALL)
+#: An array as Java, C# and TypeScript write it: `int[]`, and `float[3]` of C.
+_ARRAY_OF: Final = re.compile(r"(.*[^ ])[ ]*+\[[ ]*+[0-9]*+[ ]*+\]", re.DOTALL)
 _OPTIONAL: Final = re.compile(r"[ ]*+,[ ]*+optional\Z")
 
 
@@ -52,10 +54,21 @@ def type_names(name: str) -> tuple[list[str], str | None]:
         return [TYPE_ALIASES[plain]], None
     if len(plain) <= 200 and (parts := _split(plain, "|")) and len(parts) > 1:
         return _union(parts), None
+    array = _ARRAY_OF.fullmatch(plain) if len(plain) <= 200 else None
+    if array is not None:
+        return _array_of(array.group(1))
     held = _HOLDS.fullmatch(plain) if len(plain) <= 200 else None
     if held is None:
         raise UnknownType(name)
     return _generic(held.group(1).rpartition(".")[2], held.group(2))
+
+
+def _array_of(item: str) -> tuple[list[str], str | None]:
+    """Return what `item[]` means; `list[]` says nothing about the items of the list."""
+    if item == "array" or TYPE_ALIASES.get(item) == "array":
+        return ["array"], None
+    types, _ = type_names(item)
+    return ["array"], types[0] if len(types) == 1 else None
 
 
 def _generic(outer: str, inner: str) -> tuple[list[str], str | None]:
@@ -65,6 +78,8 @@ def _generic(outer: str, inner: str) -> tuple[list[str], str | None]:
     if outer == "union":
         return _union(parts), None
     outer_types, _ = type_names(outer)
+    if not inner.strip() and outer_types != ["array"]:
+        raise UnknownType(f"{outer} of nothing")
     if outer_types != ["array"] or len(parts) != 1:
         return outer_types, None
     try:

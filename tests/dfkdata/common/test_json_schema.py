@@ -134,6 +134,16 @@ def test_the_names_of_types_in_other_languages_are_read_and_unknown_ones_are_tol
         ("list[list[int]]", {"type": "array", "items": {"type": "array"}}),
         ("List[mystery]", {"type": "array"}),
         ("List[any]", {"type": "array"}),
+        ("List[]", {"type": "array"}),
+        ("any[]", {"type": "array"}),
+        ("float[3]", {"type": "array", "items": {"type": "number"}}),
+        ("int[][]", {"type": "array", "items": {"type": "array"}}),
+        ("List<String>[]", {"type": "array", "items": {"type": "array"}}),
+        ("Optional[str][]", {"type": "array"}),
+        ("int[], optional", {"type": "array", "items": {"type": "integer"}}),
+        ("string[] | null", {"type": ["array", "null"]}),
+        (["string[]", "null"], {"type": ["array", "null"], "items": {"type": "string"}}),
+        ("decimal(10, 2)", {"type": "number"}),
         ("Tuple[int, str]", {"type": "array"}),
         ("Dict[str, int]", {"type": "object"}),
         ("Optional[str]", {"type": ["string", "null"]}),
@@ -147,6 +157,10 @@ def test_the_names_of_types_in_other_languages_are_read_and_unknown_ones_are_tol
         ("", None),
         ("mystery", None),
         ("mystery[int]", None),
+        ("mystery[]", None),
+        ("optional[]", None),
+        ("int<>", None),
+        ("[]", None),
         ("int | mystery", None),
         ("List[" * 60 + "int" + "]" * 60, None),
         ("x" * 300 + "|int", None),
@@ -156,6 +170,17 @@ def test_type_names_of_other_languages_are_read_or_told(name: Any, schema: Any) 
     document = SchemaDocument({"properties": {"a": {"type": name}}})
     assert document.root["properties"]["a"] == (schema or {})
     assert document.unknown_types == ({"/properties/a/type": name} if schema is None else {})
+
+
+@pytest.mark.parametrize("brackets", ["[]", " []", "[ ]", "[4]"])
+def test_a_type_with_empty_brackets_is_an_array_of_it(brackets: str) -> None:
+    names = {**TYPE_ALIASES, **{name: name for name in ("string", "integer", "number", "boolean", "object")}}
+    for name, meant in names.items():
+        for spelled in (name, name.upper(), name.title()):
+            items = {} if meant == "array" else {"items": {"type": meant}}
+            document = SchemaDocument({"items": {"type": spelled + brackets}})
+            assert document.root["items"] == {"type": "array", **items}
+            assert document.unknown_types == {}
 
 
 @pytest.mark.parametrize(
