@@ -171,24 +171,23 @@ class Joined:
     def _continued(self, index: int | None, name: Any, function: dict[str, Any]) -> StreamedCall | None:
         """Return the call that a delta goes on with; None if it begins one.
 
-        Some servers give every call the index 0, or none, and some the same id, too: a name with another id
-        begins a call, and so does a name after arguments that another name has, or that are whole."""
+        Some servers give every call the index 0, or none, and some the same id, too: a name after arguments that
+        another name has, or that are whole, begins a call."""
         call = self._named(index, name, function)
         if call is None or not function.get("name"):
             return call
-        if None not in (name, call.id) and name != call.id:
-            return None
         other = function["name"] != "".join(map(str, call.name))
         again = call.ended and bool(function.get("arguments") or call.bare)
         return None if call.arguments and (other or again) else call
 
     def _named(self, index: int | None, name: Any, function: dict[str, Any]) -> StreamedCall | None:
-        """Return the last call of the delta's index; without one, that of its id, else the last if it brings no
-        name."""
-        if index is not None:
-            return next((call for call in reversed(self.calls) if call.index == index), None)
-        by_id = (call for call in reversed(self.calls) if name is not None and call.id == name)
-        return next(by_id, None if function.get("name") or not self.calls else self.calls[-1])
+        """Return the last call of the delta's index that has its id, else the last one if one of the two has no
+        id; without an index, a name belongs to no call but that of its id."""
+        calls = [call for call in reversed(self.calls) if index is None or call.index == index]
+        by_id = next((call for call in calls if name is not None and call.id == name), None)
+        if by_id is not None or not calls or (index is None and function.get("name")):
+            return by_id
+        return calls[0] if None in (name, calls[0].id) else None
 
 
 @dataclass
@@ -222,6 +221,10 @@ class StreamedCall:
 
     def whole(self) -> dict[str, Any]:
         """Return the call; arguments that came as an object stay an object."""
+        if not self.name:
+            raise response.strange(
+                f"a call of its stream (id {self.id!r:.40}) has no name: {self.arguments!r:.80}"
+            )
         function = {"name": _joined(self.name), "arguments": _joined(self.arguments)}
         return {"type": "function", "function": function}
 

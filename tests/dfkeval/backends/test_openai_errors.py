@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import threading
 import time
@@ -308,6 +309,29 @@ def test_calls_of_other_ids_stay_apart(second: str, indices: tuple[Any, Any], st
         deltas += [part(index, again, named, piece) for piece in (arguments[:3], arguments[3:])]
     wanted = [("f", '{"x": "a"}'), (second, '{"x": "b"}')]
     assert calls(*deltas) == (wanted[::-1] if indices == (1, 0) else wanted)
+
+
+@pytest.mark.parametrize("index", [0, None])
+@pytest.mark.parametrize("second", ["f", "g"])
+@pytest.mark.parametrize("named", [False, True], ids=["name once", "name again"])
+def test_pieces_of_calls_go_to_their_id_in_every_order(index: int | None, second: str, named: bool) -> None:
+    pieces = {"a": ("f", ['{"x"', ": ", '"a"}']), "b": (second, ['{"x"', ": ", '"b"}'])}
+    for order in sorted(set(itertools.permutations("aaabbb"))):
+        rest = {id: iter(enumerate(parts)) for id, (_, parts) in pieces.items()}
+        deltas = []
+        for id in order:
+            at, piece = next(rest[id])
+            deltas.append(part(index, id, pieces[id][0] if named or not at else None, piece))
+        assert sorted(calls(*deltas)) == [("f", '{"x": "a"}'), (second, '{"x": "b"}')], order
+
+
+@pytest.mark.parametrize("index", [0, None])
+@pytest.mark.parametrize("begun", [None, '{"x":', '{"x": 1}'])
+def test_arguments_of_an_id_without_a_name_are_no_other_calls(index: int | None, begun: str | None) -> None:
+    with pytest.raises(RequestFailed, match=r"id 'b'\) has no name"):
+        calls(part(index, "a", "f", begun), part(index, "b", None, '{"x": 2}'))
+    assert calls(part(index, None, "f", None), part(index, "b", None, "{}")) == [("f", "{}")]
+    assert calls(part(index, "a", "f", None), part(index, None, None, "{}")) == [("f", "{}")]
 
 
 def test_a_call_of_another_name_at_the_same_index_is_another_call_without_ids_too() -> None:
