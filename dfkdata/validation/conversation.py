@@ -93,6 +93,28 @@ def check_conversation(row: dict[str, Any], report: RowReport) -> None:
         )
         report(RowError("NO_ANSWER", reason, path=f"messages.{len(messages) - 1}", hint=hint))
     _counts(row, report)
+    if row["images"] or "videos" in row or "audios" in row:
+        _tags(row, report)
+
+
+def _tags(row: dict[str, Any], report: RowReport) -> None:
+    """Report tags that stay text beside files of their kind, in turns where other formats read them as files."""
+    tags = [f"<{kind}>" for kind in ("image", "video", "audio") if row.get(f"{kind}s")]
+    found: dict[str, tuple[str, str]] = {}
+    for number, message in enumerate(row["messages"]):
+        for part in message["content"] if message["role"] in ("user", "tool") else ():
+            if part["type"] == "text" and "<" in part["text"]:
+                for tag in tags:
+                    if tag in part["text"]:
+                        found.setdefault(tag, (f"messages.{number}.content", part["text"]))
+    if found:
+        path, text = next(iter(found.values()))
+        hint = (
+            "if it stands for a file, read the rows with a format of tags: --from swift (messages), sharegpt or"
+            " llava (conversations), query_response (one column asks, one answers); otherwise reword it"
+        )
+        reason = f"the row has files, and {' and '.join(found)} in its question was read as text"
+        report(RowError("MEDIA_TAG", reason, path=path, value=text, hint=hint))
 
 
 def _counts(row: dict[str, Any], report: RowReport) -> None:

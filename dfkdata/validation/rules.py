@@ -68,6 +68,11 @@ RULES: dict[str, Rule] = {
     "TOOLS_INVALID": Rule("tools are a list of definitions with names"),
     "LABEL_CONFLICT": Rule("the label column says the same as the label in the text", policies=_SOFT),
     "IMG_LITERAL": Rule("a text that says <image> stays text in layouts whose placeholder that is"),
+    "MEDIA_TAG": Rule(
+        "the question of a row with files says no <image>, <video> or <audio> that was read as text",
+        "warn",
+        _SOFT,
+    ),
     "LAYOUT_CANNOT": Rule("the layout can hold the row"),
     "MEDIA_COUNT": Rule("there are as many video and audio placeholders as files", policies=_SOFT),
     "MEDIA_MISSING": Rule("audio and video files exist under the roots", about="media"),
