@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from dfkdata.common import yaml_loader
 from dfkdata.common.errors import ConfigError
 from dfkdata.common.plugins import suggestion
-from dfkdata.rows.messages import Nulls, answer_turn, training_row
+from dfkdata.rows.messages import Message, Nulls, answer_turn, text_part, training_row, write_text
 from dfkdata.rows.record import Record, RowError
-from dfkdata.schemas import Label, LabelSet, Schema, TextForm, fold_spelling
+from dfkdata.schemas import JsonForm, Label, LabelSet, Schema, TextForm, ToolForm, fold_spelling
+from dfkdata.validation.gold import written_gold
 
 RAW = "raw"
 #: `RAW` in lower case, as SITA's second to fourth data set write their answers.
@@ -93,9 +98,8 @@ class TargetWriter:
 
     def __init__(self, schema: Schema | None, labels: Any, nulls: Nulls = "omit") -> None:
         """Take the schema of the answers, what `read_labels` returned, and what becomes of None slots."""
-        self._schema, self._nulls = schema, nulls
+        self._schema, self._nulls, self._labels = schema, nulls, labels
         self._raw = _raw_target(schema) if schema is not None and labels in (RAW, RAW_LOWER) else None
-        self._lower = labels == RAW_LOWER
 
     def row(self, record: Record, spelt: dict[str, Any] | None) -> dict[str, Any]:
         """Return a row of the messages layout.
@@ -103,15 +107,91 @@ class TargetWriter:
         Args:
             record: The row, its gold bound to the schema.
             spelt: The gold as the source spells it; None without gold.
+
+        Raises:
+            RowError: GOLD_INVALID for an answer of the row's own that names another label than its gold, or
+                in which no label can be written without changing something else.
         """
         row = training_row(record, self._schema, nulls=self._nulls)
         raw, gold = self._raw, record.gold
-        if raw is not None and gold is not None and spelt is not None and record.messages is None:
+        if record.messages is not None:
+            if self._schema is not None and self._labels is not None and gold is not None:
+                row["messages"] = self._own_turns(record, record.messages, gold, self._schema)
+        elif raw is not None and gold is not None and spelt is not None:
             names = (name for name, role in raw.roles.items() if isinstance(role, Label) and name in spelt)
-            labels = {name: str(spelt[name]).strip() for name in names}
-            labels = {name: label.lower() if self._lower else label for name, label in labels.items()}
+            labels = {name: self._spelling(spelt[name]) for name in names}
             row["messages"][-1] = answer_turn(gold | labels, raw, nulls=self._nulls)
         return row
+
+    def _own_turns(
+        self, record: Record, turns: list[Message], gold: dict[str, Any], schema: Schema
+    ) -> list[Message]:
+        """Return the turns of a row, the labels of its last answer as `--labels` says and all else as it was."""
+        said = written_gold(record, schema)
+        if said is None:
+            return turns
+        labels: dict[str, Any] = {}
+        for name, role in schema.roles.items():
+            if not isinstance(role, Label):
+                continue
+            value = said.get(name)
+            if _class_named(value, role) != gold.get(name):
+                reason = f"the answer names another {name} than the row's gold, {gold.get(name)!r}"
+                hint = "decide which is right; without --labels the answer stays as it is"
+                raise RowError("GOLD_INVALID", reason, path=f"gold.{name}", value=value, hint=hint)
+            if isinstance(value, str | int) and not isinstance(value, bool):
+                labels[name] = self._spelling(value) if self._raw else _printed(gold[name], schema)
+        if all(said[name] == label for name, label in labels.items()):
+            return turns
+        return [*turns[:-1], _respelt(turns, said, labels, schema)]
+
+    def _spelling(self, value: Any) -> str:
+        """Return a label as the source spells it, without blanks around it."""
+        label = str(value).strip()
+        return label.lower() if self._labels == RAW_LOWER else label
+
+
+def _class_named(value: Any, role: Label) -> Any:
+    """Return the class that a value of an answer names; None if it names none; what is no spelling as it is."""
+    if not isinstance(value, str | int) or isinstance(value, bool):
+        return value
+    resolved = role.labels.resolve(str(value))
+    return resolved.label if resolved is not None else None
+
+
+def _printed(label: str, schema: Schema) -> str:
+    """Return a class as the answers of a schema spell it."""
+    return dict(schema.form.printed).get(label, label) if isinstance(schema.form, TextForm) else label
+
+
+def _respelt(turns: list[Message], said: dict[str, Any], labels: dict[str, Any], schema: Schema) -> Message:
+    """Return the last turn with other labels. Raises `RowError` if something else would change with them."""
+    turn = turns[-1]
+    if isinstance(schema.form, ToolForm):
+        calls = [*turn["tool_calls"]]
+        at = next(n for n, call in enumerate(calls) if call["function"]["name"] == schema.form.name)
+        function = {**calls[at]["function"], "arguments": said | labels}
+        return {**turn, "tool_calls": [*calls[:at], {**calls[at], "function": function}, *calls[at + 1 :]]}
+    parts = turn["content"]
+    text = parts[0].get("text") if len(parts) == 1 else None
+    for write in _writers(schema.form):
+        if write(said) == text:
+            return {**turn, "content": [text_part(write(said | labels))]}
+    reason = "the answer cannot be written with another label and otherwise as it is"
+    hint = "write it as one text part, JSON on one line; without --labels the answer stays as it is"
+    raise RowError("GOLD_INVALID", reason, path=f"messages.{len(turns) - 1}", value=turn, hint=hint)
+
+
+def _writers(form: TextForm | JsonForm) -> list[Callable[[dict[str, Any]], str]]:
+    """Return the ways in which an answer may have been written as text."""
+    if isinstance(form, TextForm):
+        return [partial(write_text, form=replace(form, printed=()))]
+    field, dumps = form.field, (_compact, json.dumps, partial(json.dumps, ensure_ascii=False))
+    return [lambda gold, dump=dump: dump(gold if field is None else gold[field]) for dump in dumps]  # type: ignore[misc]
+
+
+def _compact(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
 
 
 def _raw_target(schema: Schema) -> Schema:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import NamedTuple
@@ -45,13 +45,20 @@ class LabelSet:
     def resolve(self, text: str) -> Resolved | None:
         """Return the class that `text` names, or None.
 
-        Case, hyphens, underscores, blanks of every kind, invisible characters and a full stop do not count."""
+        Case, hyphens, underscores, blanks of every kind, invisible characters and a full stop do not count. Nor
+        does it count whether anything stands between words, unless two classes differ by nothing else."""
         folded = text.strip().removesuffix(".").strip().lower()
         if self._own and (label := self._own.get(_index(fold_spelling(text)))):
             return Resolved(label, None if label == folded else folded)
         if folded in self.canonical:
             return Resolved(folded, None)
-        label = self.aliases.get(folded) or self._folded.get(fold_spelling(text))
+        joined = _join(text)
+        label = (
+            self.aliases.get(folded)
+            or self._folded.get(fold_spelling(text))
+            or self._own_joined.get(joined)
+            or self._joined.get(joined)
+        )
         return Resolved(label, folded) if label else None
 
     def with_own(self, own: Mapping[str, str]) -> LabelSet:
@@ -66,6 +73,14 @@ class LabelSet:
     @cached_property
     def _folded(self) -> dict[str, str]:
         return _by_fold([*((name, name) for name in self.canonical), *self.aliases.items()])
+
+    @cached_property
+    def _joined(self) -> dict[str, str]:
+        return _by_fold([*((name, name) for name in self.canonical), *self.aliases.items()], _join)
+
+    @cached_property
+    def _own_joined(self) -> dict[str, str]:
+        return _by_fold(self.own.items(), _join)
 
     @cached_property
     def _own(self) -> dict[str, str]:
@@ -95,9 +110,16 @@ def _index(folded: str) -> str:
     return folded.removesuffix(".0") if folded.endswith(".0") and folded[:-2].isdigit() else folded
 
 
-def _by_fold(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+def _by_fold(pairs: Iterable[tuple[str, str]], fold: Callable[[str], str] = fold_spelling) -> dict[str, str]:
     """Return folded spelling -> class; a fold that means two classes is left out."""
     labels: dict[str, set[str]] = {}
     for spelling, label in pairs:
-        labels.setdefault(fold_spelling(spelling), set()).add(label)
+        labels.setdefault(fold(spelling), set()).add(label)
     return {folded: names.pop() for folded, names in labels.items() if len(names) == 1}
+
+
+def _join(spelling: str) -> str:
+    """Return a folded spelling without what stands between its words; numbers stay, 1 0 is not the index 10."""
+    folded = fold_spelling(spelling)
+    joined = folded.replace(" ", "")
+    return folded if joined.replace(".", "").isnumeric() else joined

@@ -26,7 +26,7 @@ def bind_gold(record: Record, schema: Schema, report: RowReport) -> Record:
     Raises:
         RowError: For LABEL_UNKNOWN, with a suggestion, and for an answer of another form.
     """
-    answer = record.gold if record.gold is not None else _written_gold(record, schema)
+    answer = record.gold if record.gold is not None else written_gold(record, schema)
     if answer is None:
         return record
     gold = dict(answer)
@@ -46,8 +46,12 @@ def bind_gold(record: Record, schema: Schema, report: RowReport) -> Record:
     return replace(record, gold=gold)
 
 
-def _written_gold(record: Record, schema: Schema) -> dict[str, Any] | None:
-    """Return the gold that the row's own answer gives in the schema's form; None if it has no answer."""
+def written_gold(record: Record, schema: Schema) -> dict[str, Any] | None:
+    """Return the gold that the row's own answer gives in the schema's form; None if it has no answer.
+
+    Raises:
+        RowError: GOLD_INVALID for an answer of another form.
+    """
     if not record.messages or record.messages[-1].get("role") != "assistant":
         return None
     last = record.messages[-1]

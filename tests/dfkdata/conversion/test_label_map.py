@@ -16,11 +16,27 @@ from dfkdata import convert, load_rows
 from dfkdata.cli import app
 from dfkdata.common.errors import ConfigError
 from dfkdata.reports.preview import preview
-from dfkdata.schemas import DFK, DFK_RAW, LabelSet
+from dfkdata.schemas import DFK, DFK_RAW, LabelSet, load
 from tests.helpers.pictures import KINDS
 from tests.helpers.rows import rows_of
 
-JOINTS = (" ", "  ", "-", "_", "\u00a0", "\u2011", "\u2013", " - ", "\u202f", "\t")
+JOINTS = (
+    "",
+    "\u200b",
+    "\u2060",
+    "\u00ad",
+    "\ufeff",
+    " ",
+    "  ",
+    "-",
+    "_",
+    "\u00a0",
+    "\u2011",
+    "\u2013",
+    " - ",
+    "\u202f",
+    "\t",
+)
 
 
 @pytest.mark.parametrize("labels", [DFK, DFK_RAW])
@@ -214,3 +230,126 @@ def test_a_preview_shows_the_answer_that_convert_writes(labels: Any, spelling: s
     answer = "".join(part["text"] for part in written["messages"][-1]["content"])
     (shown,) = preview([row], "dfk_text", labels=labels)
     assert shown.endswith("assistant: " + answer.replace("\n", "\n    "))
+
+
+OPTIONS: list[Any] = [None, "raw", "raw-lower", {"FITNAH": "netral"}, {"x y": "netral"}]
+TURNS = ("dfk_messages", "dfk_text_messages", "messages", "openai")
+FORMS = {
+    ("dfk_label", None): "Label: {}\n\nAnalisis: Satu.\n\nAnalisis: dua.",
+    ("dfk_label", "card"): "Label: {}\nAnalisis: Satu.\n",
+    ("dfk_text", None): "Label: **{}.** penjelasan: Label: **FITNAH.**",
+}
+
+
+def own_turns(answer: Any, **more: Any) -> dict[str, Any]:
+    return {
+        "messages": [{"role": "user", "content": "klaim"}, {"role": "assistant", "content": answer}],
+        **more,
+    }
+
+
+@pytest.mark.parametrize("format", TURNS)
+@pytest.mark.parametrize("schema", FORMS, ids=str)
+@pytest.mark.parametrize("labels", OPTIONS, ids=str)
+@pytest.mark.parametrize("spelling", ["FITNAH", "Ujaran-Kebencian", "ujaran kebencian", " Netral ", "X-Y"])
+def test_the_answer_of_a_row_with_turns_follows_the_option_and_its_gold(
+    format: str, schema: tuple[str, str | None], labels: Any, spelling: str, tmp_path: Path
+) -> None:
+    row, (name, variant) = own_turns(FORMS[schema].format(spelling)), schema
+    options: dict[str, Any] = {"format": format, "schema": name, "variant": variant, "labels": labels}
+    done = convert([row], tmp_path / "out", validation=0, **options)
+    known = DFK.with_own(labels if isinstance(labels, dict) else {})
+    resolved = known.resolve(spelling)
+    if resolved is None:
+        assert [*done.codes] == ["LABEL_UNKNOWN"] and done.rows["out"] == 0
+        return
+    (written,) = load_rows(done.folder / "train.jsonl")
+    wanted = {None: spelling, "raw": spelling.strip(), "raw-lower": spelling.strip().lower()}
+    printed = dict(getattr(load(name, variant).form, "printed", ())).get(resolved.label, resolved.label)
+    target = printed if isinstance(labels, dict) else wanted[labels]
+    answer = written["messages"][-1]["content"][0]["text"]
+    assert answer == FORMS[schema].format(target)
+    assert written["meta"]["gold"]["label"] == resolved.label
+    (shown,) = preview([row], format, schema=name, variant=variant, labels=labels)
+    assert shown.endswith("assistant: " + answer.replace("\n", "\n    "))
+
+
+@pytest.mark.parametrize("labels", OPTIONS[1:], ids=str)
+def test_what_cannot_be_written_again_or_contradicts_its_gold_is_a_reject(
+    labels: Any, tmp_path: Path
+) -> None:
+    parts = [{"type": "text", "text": text} for text in ("Label: Ujaran-Kebencian ", "\n\nAnalisis: A.")]
+    gold = {"label": "disinformasi", "analisis": "A."}
+    rows = [
+        own_turns(parts),
+        own_turns("Label: fitnah\n\nAnalisis: A.", meta={"gold": gold}),
+        own_turns("Fitnah, sebab A.", meta={"gold": gold}),
+    ]
+    for at, row in enumerate(rows):
+        out = tmp_path / str(at)
+        done = convert([row], out, format="messages", schema="dfk_label", labels=labels, validation=0)
+        assert ([*done.codes], done.rows["out"]) == (["GOLD_INVALID"], 0), at
+
+
+KINDS_SCHEMA = """
+from typing import Annotated
+from dfkdata.schemas import BaseAnswer, JsonForm, Label, LabelSet, Prompt, ToolForm, Value, Variant
+
+class Answer(BaseAnswer):
+    kind: Annotated[str, Label(LabelSet(("calm", "angry"), {"furious": "angry"}))]
+    why: str = ""
+
+ASK = Prompt((Value("text", otherwise=""),))
+VARIANTS = {
+    "json": Variant(ASK, JsonForm()),
+    "field": Variant(ASK, JsonForm("kind")),
+    "tool": Variant(ASK, ToolForm("set_kind", "Store the kind.")),
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("variant", "before", "after"),
+    [
+        ("json", '{"kind":"Furious","why":"\u00e9"}', '{"kind":"calm","why":"\u00e9"}'),
+        ("json", '{"kind": "Furious", "why": "\u00e9"}', '{"kind": "calm", "why": "\u00e9"}'),
+        ("json", '{"kind": "Furious", "why": "\\u00e9"}', '{"kind": "calm", "why": "\\u00e9"}'),
+        ("json", '{"kind":  "Furious"}', None),
+        ("json", '{"kind":  "calm"}', '{"kind":  "calm"}'),
+        ("field", '"Furious"', '"calm"'),
+    ],
+)
+def test_a_map_reaches_answers_in_json(
+    variant: str, before: str, after: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own_moods").mkdir()
+    (tmp_path / "own_moods/kinds.py").write_text(KINDS_SCHEMA)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    options: dict[str, Any] = {"schema": "own_moods.kinds", "variant": variant, "labels": {"furious": "calm"}}
+    done = convert([own_turns(before)], tmp_path / "out", format="messages", validation=0, **options)
+    if after is None:
+        assert [*done.codes] == ["GOLD_INVALID"]
+        return
+    (row,) = load_rows(done.folder / "train.jsonl")
+    assert (row["messages"][-1]["content"][0]["text"], row["meta"]["gold"]["kind"]) == (after, "calm")
+
+
+def test_a_map_reaches_the_call_of_a_tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own_moods").mkdir()
+    (tmp_path / "own_moods/kinds.py").write_text(KINDS_SCHEMA)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    row = own_turns("")
+    call = {"name": "set_kind", "arguments": {"kind": "Furious", "why": "x"}}
+    row["messages"][-1]["tool_calls"] = [{"type": "function", "function": call}]
+    options: dict[str, Any] = {"schema": "own_moods.kinds", "variant": "tool", "labels": {"furious": "calm"}}
+    done = convert([row], tmp_path / "out", format="messages", validation=0, **options)
+    (written,) = load_rows(done.folder / "train.jsonl")
+    (said,) = written["messages"][-1]["tool_calls"]
+    assert said["function"]["arguments"] == {"kind": "calm", "why": "x"} == written["meta"]["gold"]
+
+
+def test_joined_spellings_never_merge_classes_or_numbers() -> None:
+    labels = LabelSet(("a b", "ab", "c d")).with_own({"10": "ab", "e f": "ab", "ef": "c d", "g h": "ab"})
+    given = ["a_b", "a\u200bb", "AB", "cd", "c\u00add", "1 0", "10.0", "e f", "ef", "gh", "a  b"]
+    found = [resolved and resolved.label for resolved in map(labels.resolve, given)]
+    assert found == ["a b", "ab", "ab", "c d", "c d", None, "ab", "ab", "c d", "ab", "a b"]
