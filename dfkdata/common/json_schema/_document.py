@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import Any, Final
 from urllib.parse import quote
 
+from dfkdata.common.json_schema._effort import curt, curt_place, takes_long, without_reasons
 from dfkdata.common.json_schema._issues import Issue, cut, issues_of
 from dfkdata.common.json_schema._preparation import DRAFT_URIS, SchemaError, encodable, prepare
 
@@ -13,11 +14,13 @@ from dfkdata.common.json_schema._preparation import DRAFT_URIS, SchemaError, enc
 class Validator:
     """Decides whether values fit one schema. Never raises for a decoded JSON value."""
 
-    __slots__ = ("_engine", "_fits")
+    __slots__ = ("_document", "_engine", "_fits", "_parts")
 
-    def __init__(self, engine: Any) -> None:
+    def __init__(self, engine: Any, document: SchemaDocument, parts: tuple[Any, ...]) -> None:
         self._engine = engine
         self._fits = engine.is_valid
+        self._document = document
+        self._parts = parts
 
     def is_valid(self, value: Any) -> bool:
         """Return whether `value` fits the schema."""
@@ -27,13 +30,18 @@ class Validator:
             return bool(self._fits(encodable(value)))
 
     def issues(self, value: Any) -> list[Issue]:
-        """Return what the schema has against `value`; an empty list if it fits."""
+        """Return what the schema has against `value`; an empty list if it fits. Where alternatives would be
+        read again and again, it is said that none fits and not why."""
         if self.is_valid(value):
             return []
         try:
-            return issues_of(self._engine.iter_errors(value))
-        except UnicodeEncodeError:
-            return issues_of(self._engine.iter_errors(encodable(value)))
+            engine = self._document.explainer(self._parts, value) or self._engine
+            try:
+                return issues_of(engine.iter_errors(value))
+            except UnicodeEncodeError:
+                return issues_of(engine.iter_errors(encodable(value)))
+        except SchemaError:  # no reason can be given in time
+            return issues_of([])
         except ValueError:
             return [Issue("", "too_deep", "the value is nested too deeply to be compared with its schema")]
 
@@ -71,7 +79,7 @@ class SchemaDocument:
         self._prepared = prepare(schema)
         self.root: Any = self._prepared.root
         self.unknown_types = self._prepared.unknown_types
-        self._whole = _EVERYTHING if self.root in (True, {}) else Validator(self._compile(self.root))
+        self._whole = _EVERYTHING if self.root in (True, {}) else self._validator(self.root, (self.root,))
 
     def target(self, schema: dict[str, Any]) -> Any:
         """Return the schema that the reference in `schema`, a part of this document, leads to; None if
@@ -86,22 +94,41 @@ class SchemaDocument:
             return _EVERYTHING
         parts = [self._reference(schema) for schema in schemas]
         whole = parts[0] if len(parts) == 1 else {"anyOf": parts}
-        return Validator(self._compile(whole if isinstance(whole, bool) else self._with_draft(whole)))
+        return self._validator(whole if isinstance(whole, bool) else self._with_draft(whole), schemas)
 
-    def _reference(self, schema: Any) -> Any:
+    def explainer(self, parts: tuple[Any, ...], value: Any) -> Any:
+        """Return the engine that says curtly what `parts` of this document have against `value`; None if
+        there is time for every reason.
+
+        Raises:
+            SchemaError: if no reason can be given."""
+        if not takes_long(parts, value, self._prepared.targets):
+            return None
+        if takes_long(parts, value, self._prepared.targets, is_curt=True):
+            raise SchemaError("even curt reasons would take too long")
+        references = [self._reference(part, is_curt=True) for part in parts]
+        whole = references[0] if len(parts) == 1 else {"anyOf": [*map(without_reasons, references)]}
+        return self._compile(self._with_draft(whole), self._curt_registry)
+
+    def _validator(self, schema: Any, parts: tuple[Any, ...]) -> Validator:
+        """Let the engine compile the root, or a schema that refers to `parts` of it."""
+        return Validator(self._compile(schema, None if schema is self.root else self._registry), self, parts)
+
+    def _reference(self, schema: Any, *, is_curt: bool = False) -> Any:
         if isinstance(schema, bool):
             return schema
-        place = quote(self._prepared.places[id(schema)], safe="/~")
+        place = self._prepared.places[id(schema)]
+        place = quote(curt_place(place) if is_curt else place, safe="/~")
         return {"$ref": f"{self._prepared.base}#{place}"}
 
     def _with_draft(self, schema: dict[str, Any]) -> dict[str, Any]:
         return {"$schema": DRAFT_URIS[self._prepared.draft], **schema}
 
-    def _compile(self, schema: Any) -> Any:
-        """Let the engine compile the root, or a schema that refers to parts of it."""
+    def _compile(self, schema: Any, registry: Any) -> Any:
+        """Let the engine compile a schema that refers to what is in `registry`."""
         import jsonschema_rs
 
-        known = {} if schema is self.root else {"registry": self._registry}
+        known = {} if registry is None else {"registry": registry}
         try:
             return jsonschema_rs.validator_for(schema, validate_formats=False, retriever=_refuse, **known)
         except jsonschema_rs.ValidationError as bad:
@@ -115,6 +142,12 @@ class SchemaDocument:
         import jsonschema_rs
 
         return jsonschema_rs.Registry([(self._prepared.base, self.root)])
+
+    @cached_property
+    def _curt_registry(self) -> Any:
+        import jsonschema_rs
+
+        return jsonschema_rs.Registry([(self._prepared.base, curt(self._prepared))])
 
 
 def _refuse(uri: str) -> Any:

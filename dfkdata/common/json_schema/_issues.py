@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, Final, NamedTuple
 
+from dfkdata.common.json_schema._effort import CURT
 from dfkdata.common.json_schema._preparation import pointer_step
 
 _TYPE_NAMES: Final = {
@@ -63,6 +64,8 @@ def _issues(error: Any) -> list[Issue]:
         return [Issue(pointer + pointer_step(name), code, f"{name!r} is no allowed name of a property")]
     if code == "falseSchema":
         return [Issue(pointer, "false", "no value is allowed here")]
+    if _is_curt(error):
+        return [Issue(pointer, "allOf", f"{_shown(error.instance)} does not fit a part of the schema")]
     write = _MESSAGES.get(code)
     return [Issue(pointer, code, cut(error.message) if write is None else write(error.instance, kind))]
 
@@ -75,8 +78,16 @@ def _of_branches(pointer: str, code: str, error: Any) -> list[Issue]:
         fitting = sum(not branch for branch in branches)
         message = f"{_shown(error.instance)} fits {fitting} alternatives; it must fit one"
         return [Issue(pointer, code, message)]
+    if all(_is_curt(inner) for branch in branches for inner in branch):
+        return [Issue(pointer, code, f"{_shown(error.instance)} fits none of {len(branches)} alternatives")]
     read = [[issue for inner in branch for issue in _issues(inner)] for branch in branches]
     return max(read, key=_depth)
+
+
+def _is_curt(error: Any) -> bool:
+    """Return whether the schema that failed is one in two `not`, which gives no reason."""
+    schema = error.kind.schema if error.kind.name == "not" else None
+    return isinstance(schema, dict) and schema.get("$comment") == CURT
 
 
 def _depth(issues: list[Issue]) -> int:

@@ -400,3 +400,71 @@ def test_a_repeated_reference_keeps_the_places_of_its_neighbours() -> None:
         False,
         True,
     ]
+
+
+def again(word: str, last: Any) -> dict[str, Any]:
+    """A schema that refers to itself in each of two parts of a combination, and ends with `last`."""
+    step = {"type": "object", "properties": {"a": {"$ref": "#/$defs/D"}}, "required": ["a"]}
+    parts = [
+        {"if": {"type": "object"}, "then": each, "else": last}
+        for each in (step, {**step, "minProperties": 1})
+    ]
+    return {"properties": {"x": {"$ref": "#/$defs/D"}}, "$defs": {"D": {word: parts}}}
+
+
+@pytest.mark.parametrize("depth", [10, 24, 60])
+@pytest.mark.parametrize("word", ["anyOf", "oneOf", "allOf"])
+def test_deep_values_under_repeated_references_are_explained_and_never_read_again_and_again(
+    word: str, depth: int
+) -> None:
+    document = SchemaDocument(again(word, STR))
+    value: Any = 5
+    for _ in range(depth):
+        value = {"a": value}
+    part = document.root["properties"]["x"]
+    for validator, wrong, place in (
+        (document.validator(document.root), {"x": value}, "/x"),
+        (document.validator(part), value, ""),
+    ):
+        first, *_ = validator.issues(wrong)
+        assert (first.pointer, first.code) == (place, word)
+    either = document.validator(part, document.root["$defs"]["D"][word][0])
+    assert [issue.pointer for issue in either.issues(value)] == [""]
+
+
+@pytest.mark.parametrize(
+    "twice",
+    [
+        {"properties": {"a": {"$ref": "#"}}, "patternProperties": {"^a": {"$ref": "#"}}},
+        {"properties": {"a": {"$ref": "#"}}, "dependentSchemas": {"a": {"properties": {"a": {"$ref": "#"}}}}},
+        {
+            "properties": {"a": {"$ref": "#"}},
+            "$ref": "#/$defs/E",
+            "$defs": {"E": {"properties": {"a": {"$ref": "#"}}}},
+        },
+    ],
+)
+def test_what_is_read_again_without_a_combination_is_told_without_reasons(twice: Any) -> None:
+    value: Any = 5
+    for _ in range(60):
+        value = {"a": value}
+    validator = schema_validator({**twice, "type": "object"})
+    assert [issue[:2] for issue in validator.issues(value)] == [("", "schema")]
+    assert validator.issues({"a": 5})[0][:2] == ("/a", "type")
+
+
+def test_long_values_that_nest_little_are_explained_in_full() -> None:
+    item = {"anyOf": [STR, {"type": "array", "items": {"type": "array", "items": {"anyOf": [STR, NUM]}}}]}
+    value = {"x": [[[["a", 1]] for _ in range(2000)], [[[True]]], [[[1] * 5000]]]}
+    schema = {"properties": {"x": {"items": {"items": item}}}}
+    assert [issue.pointer for issue in schema_validator(schema).issues(value)] == ["/x/1/0/0/0"]
+
+
+def test_a_reference_into_a_combination_holds_where_reasons_are_left_out() -> None:
+    schema = again("anyOf", STR)
+    schema["properties"]["y"] = {"$ref": "#/$defs/D/anyOf/0/else"}
+    value: Any = 5
+    for _ in range(24):
+        value = {"a": value}
+    issues = schema_validator(schema).issues({"x": value, "y": 5})
+    assert [(issue.pointer, issue.code) for issue in issues] == [("/x", "anyOf"), ("/y", "type")]
