@@ -17,6 +17,7 @@ from typing import Any, Literal
 from dfkdata.common import data_uri
 from dfkdata.common.errors import ConfigError, DataError
 from dfkdata.common.files import open_regular
+from dfkdata.common.tool_definitions import DefinitionError, function_definitions
 from dfkdata.media.images import image_traits, png_bytes
 from dfkdata.rows.reasoning import KEY as REASONING
 from dfkdata.rows.reasoning import holds_reasoning, split_reasoning
@@ -116,8 +117,8 @@ def body(request: Request, sampling: Sampling, model: str, dialect: Dialect = "o
     """Return the JSON of one request; settings at their neutral value are left out, because some servers
     refuse them.
 
-    Raises `DataError` for an image that cannot be read and for a video, `ConfigError` if the dialect has no
-    parameter for what is asked."""
+    Raises `DataError` for an image or a tool definition that cannot be read and for a video, `ConfigError` if
+    the dialect has no parameter for what is asked."""
     refuse_unseen(request)
     images = (_address(image, request.max_image_side) for image in request.images)
     payload: dict[str, Any] = {
@@ -132,7 +133,7 @@ def body(request: Request, sampling: Sampling, model: str, dialect: Dialect = "o
         payload["seed"] = _seed(request, sampling, payload["messages"])
     payload |= _drawing(sampling, dialect)
     if request.tools:
-        payload |= {"tools": request.tools} | ({"tool_choice": "none"} if dialect == "vllm" else {})
+        payload |= {"tools": _definitions(request)} | ({"tool_choice": "none"} if dialect == "vllm" else {})
     if sampling.thinking_budget is not None:
         payload |= budget(sampling.thinking_budget, dialect)
     if request.constraint is not None:
@@ -142,6 +143,18 @@ def body(request: Request, sampling: Sampling, model: str, dialect: Dialect = "o
     if request.slot is not None:
         payload |= {"logprobs": True, "top_logprobs": _ALTERNATIVES}
     return payload
+
+
+def _definitions(request: Request) -> list[dict[str, Any]]:
+    """Return the tools in OpenAI's form, in which alone servers read them. Raises `DataError` that names the
+    row and the definition."""
+    definitions: list[dict[str, Any]] = []
+    for at, tool in enumerate(request.tools or ()):
+        try:
+            definitions += function_definitions(tool)
+        except DefinitionError as error:
+            raise DataError(f"row {request.id}: tools[{at}]: {error}") from error
+    return definitions
 
 
 def parsed_too(payload: dict[str, Any]) -> dict[str, Any]:

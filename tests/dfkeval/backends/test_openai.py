@@ -20,10 +20,11 @@ from msgspec.structs import replace
 from PIL import Image
 
 import dfkeval
-from dfkdata.common.errors import BackendError, ConfigError
+from dfkdata.common.errors import BackendError, ConfigError, DataError
 from dfkdata.media.images import image_size, open_image
 from dfkeval import evaluate
 from dfkeval.backends import openai
+from dfkeval.backends._openai import protocol
 from dfkeval.backends._openai.retry import RequestFailed, Retry, Servers, duration, wait_of
 from dfkeval.evaluation import constraints
 from dfkeval.parsing.toolcall import write_tool_call
@@ -692,3 +693,33 @@ def test_a_picture_that_is_changed_when_seen_travels_as_what_training_saw(
         sent = Image.open(io.BytesIO(data))
         assert (sent.mode, sent.size) == ("RGB", image_size(path))
         assert sent.tobytes() == open_image(path).tobytes()
+
+
+# --- tools
+
+
+SCHEMA = {"type": "object", "properties": {"x": {"type": "integer"}}, "required": ["x"]}
+PLAIN = {"name": "f", "description": "d"}
+FUNCTION = {"type": "function", "function": PLAIN | {"parameters": SCHEMA}}
+WRITTEN = {
+    "OpenAI": FUNCTION, "bare": PLAIN | {"parameters": SCHEMA}, "MCP": PLAIN | {"inputSchema": SCHEMA},
+    "MCP list": {"tools": [PLAIN | {"inputSchema": SCHEMA}]}, "Anthropic": PLAIN | {"input_schema": SCHEMA},
+    "Gemini": {"functionDeclarations": [PLAIN | {"parametersJsonSchema": SCHEMA}]},
+    "Bedrock": {"toolSpec": PLAIN | {"inputSchema": {"json": SCHEMA}}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("dialect", ["vllm", "sglang", "transformers", "other"])
+@pytest.mark.parametrize("form", WRITTEN)
+def test_tools_of_every_form_are_sent_in_the_protocols(form: str, dialect: Any) -> None:
+    other = {"type": "function", "function": {"name": "g", "strict": True}}
+    request = Request(id="r7", messages=[{"role": "user", "content": "q"}], tools=[WRITTEN[form], other])
+    assert protocol.body(request, Sampling(), "m", dialect)["tools"] == [FUNCTION, other]
+
+
+@pytest.mark.parametrize("tool", [5, {}, {"name": 5}, PLAIN | {"type": "web_search_20250305"},
+                                  PLAIN | {"schema": SCHEMA}], ids=str)  # fmt: skip
+def test_a_tool_that_cannot_be_read_is_an_error_of_its_row(tool: Any) -> None:
+    request = Request(id="r7", messages=[{"role": "user", "content": "q"}], tools=[FUNCTION, tool])
+    with pytest.raises(DataError, match=r"row r7: tools\[1\]: .*tool"):
+        protocol.body(request, Sampling(), "m")
