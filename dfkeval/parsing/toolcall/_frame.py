@@ -6,7 +6,7 @@ the one described); and `faults`, which no mode accepts."""
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Collection, Mapping
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
@@ -41,6 +41,8 @@ class Parameter:
     closer_inside = False
     #: A tag that opens a parameter or a call stands inside as text.
     opener_inside = False
+    #: Where the first misspelled closer stands that could have ended the value by its shape.
+    drift: Span | None = None
     #: A whole call stands inside as text.
     nested = False
     #: Where the call may end if no closer of this value follows: (end of value, the ending).
@@ -172,7 +174,7 @@ class Frame:
         self.end = end
 
     @property
-    def declared(self) -> Container[str]:
+    def declared(self) -> Collection[str]:
         """Return the names of the parameters that the tool declares."""
         return () if self.tool is None else self.tool.slots
 

@@ -225,9 +225,14 @@ class Machine(Stack):
         """Note that a parameter which can be the next one is opened behind closer `i` in another way
         (`<parameter name="city">`): no mode guesses whether that is text."""
         opener = misspelled_opener(self.text, self.tags.ends[i]) if self._shaped(parameter, i) else None
-        if opener is not None and opener[0] in frame.declared and frame.fresh(opener[0]):
-            message = f"{opener[0]!r} is opened inside the value of {parameter.name!r}, in a misspelled tag"
-            frame.fault("parameter_in_text", message, *opener[1], "ambiguous")
+        if opener is None:
+            return
+        names, span = opener
+        name = next((name for name in names if name in frame.declared and frame.fresh(name)), None)
+        if name is not None or (not names and len(frame.seen) < len(frame.declared)):
+            what = "a parameter" if name is None else repr(name)
+            message = f"{what} is opened inside the value of {parameter.name!r}, in a misspelled tag"
+            frame.fault("parameter_in_text", message, *span, "ambiguous")
 
     def _ending(self, frame: Frame, parameter: Parameter, i: int) -> Ending | None:
         """Return the end of the call behind the closer `i`, if there is one."""
@@ -277,6 +282,7 @@ class Machine(Stack):
         last = tags.run_end(i)
         legal = tags.next[last] in (P_OPEN, END) or self._ending(frame, parameter, last) is not None
         if not legal:
+            self._bad_opener(frame, parameter, last)
             parameter.closer_inside = True
             return last + 1
         if not self._shaped(parameter, i):
@@ -315,6 +321,8 @@ class Machine(Stack):
         fresh = following == P_OPEN and frame.fresh(self.parameter_name(frame, i + 1))
         ending = self._ending(frame, parameter, i)
         if not fresh and ending is None and i != tags.cut:
+            self._bad_opener(frame, parameter, i)
+            parameter.drift = parameter.drift or (tags.starts[i], tags.ends[i])
             return i + 1
         if i != tags.cut:
             frame.repair("drifted_closer", tags.starts[i], tags.ends[i])

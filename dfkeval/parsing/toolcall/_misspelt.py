@@ -17,13 +17,21 @@ _BEFORE: Final = ">" + BLANKS
 _LINE: Final = re.compile(
     r"[ \t]*+(<(?:[ \t\\]{0,4}+/[ \t/]{0,4}+|(?=(?i:param)))([^<>\n/ \t]{1,40}+)[ \t/]{0,4}+>)\Z"
 )
-#: A closing tag of a parameter, or one like it, at the end of a line.
-_AT_END: Final = re.compile(r"<[ \t\\]{0,4}+/[^<>\n\w]{0,4}+(?i:param)[^<>\n]{0,32}+>?+\Z")
+#: A closing tag of a parameter, or one like it, at the end of a value; it may be broken over two lines.
+_AT_END: Final = re.compile(
+    r"<[\s\\]{0,4}+/[^<>\w]{0,4}+(?i:param)(?:[^<>\n]{0,32}+>?+|\w{0,8}+[\s/]{1,8}+>)\Z"
+)
 #: An opening tag of a parameter that is written in another way; the name is the group.
 _OPENER: Final = re.compile(
     r"<[ \t]{0,4}+(?i:param)[A-Za-z]{0,8}+[ \t]{0,4}+(?:=|:|(?i:name)[ \t]{0,4}+=)"
     r"[ \t]{0,4}+[\"']?+([^\"'<>\n]{1,256}+)"
 )
+#: The same with any attribute or none. The groups: what stands inside of the tag, also over several lines;
+#: without a '>', the rest of the line; the word behind a tag.
+_OTHER_OPENER: Final = re.compile(
+    r"<[ \t]{0,4}+(?i:param)[A-Za-z]{0,8}+(?![\w.-])(?:([^<>]{0,256}+)>[ \t]{0,4}+([^\s<>]{0,256}+)|([^<>\n]{0,256}+))"
+)
+_WORD: Final = re.compile(r"[^\s\"'=:<>/]++")
 
 
 def closer_at_end(text: str, begin: int, end: int) -> int | None:
@@ -36,11 +44,19 @@ def closer_at_end(text: str, begin: int, end: int) -> int | None:
     tag = _LINE.match(value, line)
     if tag is not None and line and value.find(f"<{tag.group(2)}", 0, tag.start(1)) < 0:
         return begin + tag.start(1)
-    closer = _AT_END.search(value, max(line, len(value) - 60))
+    closer = _AT_END.search(value, max(0, len(value) - 60))
     return None if closer is None else begin + closer.start()
 
 
-def misspelled_opener(text: str, at: int) -> tuple[str, Span] | None:
-    """Return the name in the misspelled opening tag behind the blanks at `at`, and where the tag stands."""
-    opener = _OPENER.match(text, skip_blanks(text, at))
-    return None if opener is None else (opener.group(1).rstrip(" \t/"), opener.span())
+def misspelled_opener(text: str, at: int) -> tuple[list[str], Span] | None:
+    """Return the names that the misspelled opening tag behind the blanks at `at` can mean, and where the tag
+    stands. Without a name in its place (`<parameter id="n">`, `<parameter>n`) every word can be meant."""
+    start = skip_blanks(text, at)
+    opener = _OPENER.match(text, start)
+    if opener is not None:
+        return [opener.group(1).rstrip(" \t/")], opener.span()
+    other = _OTHER_OPENER.match(text, start)
+    if other is None:
+        return None
+    inside, behind, rest = other.groups(default="")
+    return _WORD.findall(inside or rest) or _WORD.findall(behind), other.span()

@@ -176,6 +176,12 @@ class Stack:
     def end_value(self, frame: Frame, parameter: Parameter, end: int, at: int) -> None:
         """End the value of `parameter` at `end`; its closing tag ends at `at`."""
         parameter.end = end
+        inside = parameter.drift
+        if inside is not None and inside[0] < end and not self.text.startswith(PARAMETER_CLOSE, end):
+            message = (
+                f"a misspelled closing tag stands inside the value of {parameter.name!r}, which has no closer"
+            )
+            frame.fault("closer_in_text", message, *inside, "ambiguous")
         if parameter.nested:
             frame.doubt("call_in_text", parameter.begin, end)
         frame.parameters.append(parameter)

@@ -108,9 +108,61 @@ def test_a_misspelled_opener_behind_a_closer_is_reported_and_not_text(opener):
         assert STRICT.parse(kept).ok
 
 
+@pytest.mark.parametrize("closer", ["</parameter>", "</Parameter>", "</parameter>\n</parameter>"])
+@pytest.mark.parametrize(
+    "opener", ['<parameter id="n">', "<parameter n>", "<parameter key=n>", "<parameter>n", "<parameter> n</x>",
+               "<parameter>", "<parameter/>", "<PARAM n", "<parameter\nname='n'>", "<parameter type=city id=n>"],
+)  # fmt: skip
+def test_an_opener_without_a_name_in_its_place_behind_a_closer_is_no_text(closer, opener):
+    text = f"{HEAD}<parameter=city>\nOslo\n{closer}\n{opener}\n5\n</parameter>\n{TAIL}"
+    for parser in (STRICT, LENIENT):
+        result = parser.parse(text)
+        assert result.calls == []
+        assert "parameter_in_text" in [problem.code for problem in result.problems]
+
+
+@pytest.mark.parametrize(
+    "behind", ["<parameter mode>", "<parameter>mode", "<parameter city>", "<parameters_of n>", "<param-x n>",
+               "<params.n>", "<p n>", "n <parameter>", "of <parameter n>"],
+)  # fmt: skip
+def test_what_opens_nothing_that_can_be_next_is_data(behind):
+    value = f"Oslo\n</parameter>\n{behind}\n5"
+    for parser in (STRICT, LENIENT):
+        assert parser.parse(write_tool_call("w", {"city": value})).calls[0].arguments == {"city": value}
+
+
+def test_a_tag_without_a_name_is_data_where_no_parameter_is_left():
+    tools = [{"name": "w", "parameters": {"properties": {"city": {"type": "string"}}}}]
+    value = "a\n</parameter>\n<parameter>\nb"
+    assert ToolCallParser(tools).parse(write_tool_call("w", {"city": value})).calls[0].arguments == {
+        "city": value
+    }
+
+
+@pytest.mark.parametrize(
+    "closer", ["</parameter\n>", "</parameter\n/>", "</\nparameter>", "<\n/parameter\r\n>"]
+)
+@pytest.mark.parametrize("behind", NEXT)
+def test_a_closer_that_is_broken_over_lines_ends_its_value(closer, behind):
+    text = f"{HEAD}<parameter=city>\nOslo\n{closer}\n{NEXT[behind]}{TAIL}"
+    call = LENIENT.parse(text).calls[0]
+    assert (call.arguments["city"], call.repairs) == ("Oslo", ("drifted_closer",))
+    assert [problem.code for problem in STRICT.parse(text).problems] == ["drifted_closer"]
+
+
+@pytest.mark.parametrize("closer", ["</ parameter>", "</PARAMETER/>", "</param>"])
+@pytest.mark.parametrize("behind", ["x\n", "5\n</parameter1>\n", "</Parameter>\n"])
+def test_a_misspelled_closer_stays_in_no_value_that_is_not_closed(closer, behind):
+    text = f"{HEAD}<parameter=city>\nOslo\n{closer}\n{behind}{TAIL}"
+    assert [problem.code for problem in LENIENT.parse(text).problems] == ["closer_in_text"]
+    closed = text.replace(TAIL, "</parameter>\n" + TAIL)
+    assert all(call.arguments["city"].startswith("Oslo\n" + closer) for call in STRICT.parse(closed).calls)
+
+
 # --- what may stay in a value
 
 TAG = re.compile(r"<[^<>]*(?:param|function|tool_call)[^<>]*>", re.IGNORECASE)
+ENDS = {"missing_close_parameter", "drifted_closer"}
 PIECES = ["</parameter>", "</ parameter>", "</PARAMETER/>", "<parameter=n>", "<parameter=note/>", "</function>",
           "</Function>", "</tool_call>", "x", "5"]  # fmt: skip
 
@@ -122,7 +174,12 @@ def test_lenient_keeps_a_tag_in_a_value_only_where_strict_reads_the_same(pieces)
     strict = STRICT.parse(text)
     for call in lenient.calls:
         kept = [value for value in call.arguments.values() if isinstance(value, str) and TAG.search(value)]
-        assert kept == [] or call in strict.calls or call.repairs or strict.problems[0].status == "ambiguous"
+        accounted = call in strict.calls or (strict.problems and strict.problems[0].status == "ambiguous")
+        if not any(
+            "param" in value.lower() for value in kept
+        ):  # ends of calls are text, and the end is named
+            accounted = accounted or not ENDS.isdisjoint(call.repairs)
+        assert kept == [] or accounted
     assert all(call in [other._replace(repairs=()) for other in lenient.calls] for call in strict.calls)
 
 
