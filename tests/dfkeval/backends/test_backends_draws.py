@@ -23,19 +23,7 @@ from tests.helpers.runs import DFK, config_of, dfk_gold, gold_answers, sample_of
 
 torch = pytest.importorskip("torch")
 DRAWN = Sampling(max_new_tokens=8, temperature=2.0, top_p=0.95, top_k=200, min_p=0.001, seed=7)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def tiny() -> loader.Loaded:
-    return loader.load("tiny", dtype="float32", device="cpu")
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def asked(index: int, repeat: int = 0, name: str | None = None) -> Request:

@@ -29,19 +29,7 @@ TOOLS = [
     {"type": "function", "function": {"name": "emit", "description": "Report what is seen.",
      "parameters": {"type": "object", "properties": {"places": {"type": "array"}}}}}
 ]  # fmt: skip
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def tiny() -> loader.Loaded:
-    return loader.load("tiny", dtype="float32", device="cpu")
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ is proved before it is used."""
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,20 +23,7 @@ from dfkeval.types import Completion, Request, Sampling
 
 torch = pytest.importorskip("torch")
 SHORT = Sampling(max_new_tokens=8)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """A model this small is slower on several threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def tiny() -> loader.Loaded:
-    return loader.load("tiny", dtype="float32", device="cpu")
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
