@@ -330,10 +330,10 @@ def ours(
     if task.cuda:
         import torch
 
-        from dfktrain.engines import _tuned
+        from dfkeval.models import fla_settings
 
-        recorder.facts["tuned_here"] = _tuned.keep_settings(
-            _tuned.settings_for(torch.cuda.get_device_capability(), _tuned.HEAD)
+        recorder.facts["tuned_here"] = fla_settings.keep_settings(
+            fla_settings.settings_for(torch.cuda.get_device_capability(), fla_settings.HEAD)
         )
     done = train_on(base, config, out, engine=engine, precision=precision)
     recorder.facts["fused"] = done.stages[0].fused

@@ -17,9 +17,9 @@ from typing import Any
 
 from dfkdata.common.errors import BackendError, ConfigError
 from dfkdata.common.hashing import folder_sha256
-from dfkeval.models import adapters
+from dfkeval.models import adapters, attention, fla_settings
 from dfkeval.models import metadata as metadata_file
-from dfkeval.models._packages import require_package
+from dfkeval.models._packages import import_generation, require_package
 from dfkeval.models.fingerprint import kernels, model_shapes_sha256, template_sha256
 from dfkeval.models.metadata import ModelMetadata
 from dfkeval.models.processor import TEMPLATE, load_processor, set_template
@@ -86,6 +86,7 @@ def _load(
 ) -> Loaded:  # fmt: skip
     torch = require_package("torch")
     transformers = require_package("transformers")
+    import_generation()
     trained = metadata_file.read(folder) if folder is not None else _metadata_of(source)
     place = pick_device(torch, device)
     kind = _dtype(torch, dtype, place)
@@ -97,6 +98,9 @@ def _load(
     except (OSError, ValueError, KeyError, require_package("safetensors").SafetensorError) as error:
         raise BackendError(f"model {model!r} cannot be loaded: {error}") from error
     net = net.to(place).eval()
+    if net.device.type == "cuda":
+        attention.leave_out_cudnn()
+        fla_settings.keep_for(net)
     shapes = model_shapes_sha256(net)
     _check_base(trained, shapes, folder or source)
     processor = _processor_of(source, trained, folder, max_pixels)

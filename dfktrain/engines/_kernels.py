@@ -14,7 +14,7 @@ from typing import Any
 from dfkdata.common.errors import BackendError
 from dfkdata.common.versions import release
 from dfkeval.models.families import family_of
-from dfktrain.engines._tuned import HEAD, keep_settings, settings_for
+from dfkeval.models.fla_settings import HEAD, keep_settings, settings_for
 from dfktrain.engines._versions import package_versions
 
 

@@ -128,6 +128,7 @@ KEYWORDS = {
     "dfkdata.schemas.caption": "overrides pydantic",
     "dfkeval.inference.predictor": "the fields of the prompt, which the schema names",
     "dfkeval.inference.serving.server": "handed to uvicorn",
+    "dfkeval.models.attention": "replaces a layer's forward",
     "dfkeval.models.image_text_processor": "overrides a processor of transformers",
     "dfktrain.data.packing": "wraps kernels of fla and transformers",
     "dfktrain.engines._fused": "replaces a function of transformers",

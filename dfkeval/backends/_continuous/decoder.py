@@ -18,6 +18,7 @@ from dfkeval.backends._continuous import reference
 from dfkeval.backends._continuous.caches import Caches
 from dfkeval.backends._continuous.packing import Packed
 from dfkeval.backends._continuous.weights import AttentionLayer, DeltaLayer, Mlp, Weights, base_of
+from dfkeval.models.attention import attend, pictures_together
 
 Tensor = Any
 PACKAGE = "dfkeval.backends._continuous"
@@ -77,7 +78,10 @@ class Decoder:
         if not pixels:
             return None
         patches = torch.cat([each.to(self.device, non_blocking=True) for each in pixels])
-        found = self.model.get_image_features(patches, torch.cat(tuple(grids)).to(self.device))
+        grid = torch.cat(tuple(grids))
+        lengths = (grid[:, 1] * grid[:, 2]).repeat_interleave(grid[:, 0]).tolist()
+        with pictures_together(self.model.model.visual, lengths):
+            found = self.model.get_image_features(patches, grid.to(self.device))
         return torch.cat(tuple(found.pooler_output)).to(self.weights.embed.dtype)
 
     def prefill(self, packed: Packed, features: Tensor | None = None) -> Tensor:
@@ -171,36 +175,15 @@ class Decoder:
 
         joined = torch.nn.functional.linear(h, layer.into)
         query, gate, key, value = reference.project(joined, *turn, layer, self.weights.sizes)
-        outs = []
-        for part, start, end in zip(
-            packed.parts, packed.borders_cpu.tolist(), packed.borders_cpu[1:].tolist(), strict=False
-        ):
-            stop = part.start + end - start
-            keys, values = self.caches.keys[at, part.slot], self.caches.values[at, part.slot]
-            keys[:, part.start : stop] = key[start:end].transpose(0, 1)
-            values[:, part.start : stop] = value[start:end].transpose(0, 1)
-            outs.append(_attend(query[start:end], keys[:, :stop], values[:, :stop]))
-        out = torch.cat(outs) * torch.sigmoid(gate)
+        keys, values = self.caches.keys[at], self.caches.values[at]
+        (slots, places), (every, place) = packed.new, packed.known
+        keys[slots, :, places], values[slots, :, places] = key, value
+        out = attend(
+            query, keys[every, :, place], values[every, :, place], (packed.borders.int(), packed.key_borders),
+            (packed.lengths, packed.key_lengths), causal=True,
+        )  # fmt: skip
+        out = out * torch.sigmoid(gate)
         return torch.nn.functional.linear(out.flatten(-2), layer.out)
-
-
-def _attend(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """Return causal attention of (T, heads, dimension) queries over (kv heads, L, dimension) that end with
-    them."""
-    import torch
-    from torch.nn.attention.bias import causal_lower_right
-
-    repeat = query.shape[1] // keys.shape[0]
-    keys, values = (each.repeat_interleave(repeat, 0).unsqueeze(0) for each in (keys, values))
-    query = query.transpose(0, 1).unsqueeze(0)
-    attend = torch.nn.functional.scaled_dot_product_attention
-    if query.shape[2] == keys.shape[2]:
-        out = attend(query, keys, values, is_causal=True)
-    elif query.shape[2] == 1:
-        out = attend(query, keys, values)
-    else:
-        out = attend(query, keys, values, attn_mask=causal_lower_right(query.shape[2], keys.shape[2]))
-    return out[0].transpose(0, 1)
 
 
 def _rule(

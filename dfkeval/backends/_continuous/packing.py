@@ -40,6 +40,10 @@ class Packed:
         windows: (N * (taps - 1),) rows of the same that stay behind as windows.
         spread: (T,) index of each token in a (N, longest) rectangle.
         longest: Tokens of the longest sequence.
+        new: (T,) slots and (T,) places of these tokens' keys.
+        known: (L,) slots and (L,) places of all keys that they may see, those of a sequence behind each other.
+        key_borders: (N + 1,) where each sequence's keys begin, as int32.
+        lengths, key_lengths: Tokens and keys of each sequence.
     """
 
     parts: tuple[PromptPart, ...]
@@ -53,6 +57,11 @@ class Packed:
     windows: Tensor
     spread: Tensor
     longest: int
+    new: tuple[Tensor, Tensor]
+    known: tuple[Tensor, Tensor]
+    key_borders: Tensor
+    lengths: list[int]
+    key_lengths: list[int]
 
 
 def pack(parts: Sequence[PromptPart], taps: int, send: Callable[[Tensor], Tensor]) -> Packed:
@@ -93,6 +102,28 @@ def pack(parts: Sequence[PromptPart], taps: int, send: Callable[[Tensor], Tensor
         torch.stack([source(local - back, owner) for back in range(before, -1, -1)]),
         torch.stack(behind, dim=1).flatten(),
         owner * longest + local,
+        *_places(parts),
     )
-    ids, where, slots, ends, last, reads, windows, spread = map(send, made)
-    return Packed(tuple(parts), ids, where, slots, ends, borders, last, reads, windows, spread, longest)
+    ids, where, slots, ends, last, reads, windows, spread, *keys = map(send, made)
+    return Packed(
+        tuple(parts), ids, where, slots, ends, borders, last, reads, windows, spread, longest,
+        (keys[0], keys[1]), (keys[2], keys[3]), keys[4], lengths.tolist(),
+        [part.start + len(part.ids) for part in parts],
+    )  # fmt: skip
+
+
+def _places(parts: Sequence[PromptPart]) -> tuple[Tensor, ...]:
+    """Return slots and places of the new keys, slots and places of all keys, and the borders of the latter."""
+    import torch
+
+    from dfkeval.models.attention import borders_of
+
+    ends = [part.start + len(part.ids) for part in parts]
+    slots = torch.tensor([part.slot for part in parts])
+    places = [torch.arange(end) for end in ends]
+    new = [place[part.start :] for place, part in zip(places, parts, strict=True)]
+    counts = [torch.tensor(list(map(len, each))) for each in (new, places)]
+    return (
+        slots.repeat_interleave(counts[0]), torch.cat(new), slots.repeat_interleave(counts[1]), torch.cat(places),
+        borders_of(ends),
+    )  # fmt: skip

@@ -114,3 +114,12 @@ def test_the_refusal_of_the_kernel_library_is_lifted_only_where_it_stands(
     monkeypatch.setitem(sys.modules, "fla.ops.common.chunk_o", module)
     assert _kernels._lift_refusal() is True
     assert _kernels._lift_refusal() is False
+
+
+@pytest.mark.parametrize(("card", "said"), [((9, 0), "are known"), ((8, 0), "takes minutes")])
+def test_the_kernel_report_says_whether_the_first_steps_wait_for_tuning(
+    monkeypatch: pytest.MonkeyPatch, card: tuple[int, int], said: str
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda: card)
+    assert said in _kernels._tuning()

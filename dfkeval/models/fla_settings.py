@@ -7,11 +7,12 @@ knows the winner for a GPU and for this width of heads, the kernel keeps that on
 Guarantees:
     - A setting is only ever chosen from those that the installed fla lists itself; a kernel whose list does not
       hold it is tuned as before.
-    - Values and gradients are still compared with the plain rule before the first step."""
+    - Training still compares values and gradients with the plain rule before the first step."""
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -66,6 +67,16 @@ _BY_CAPABILITY: Mapping[tuple[int, int], tuple[Setting, ...]] = {(9, 0): HOPPER}
 def settings_for(capability: tuple[int, int], head: int) -> tuple[Setting, ...]:
     """Return the settings that are known for GPUs of a compute capability and heads of a width."""
     return _BY_CAPABILITY.get(capability, ()) if head == HEAD else ()
+
+
+def keep_for(net: Any) -> list[str]:
+    """Let fla use the settings that are known for a network on a GPU; return what `keep_settings` returns."""
+    import torch
+
+    head = getattr(net.config.get_text_config(), "linear_key_head_dim", None)
+    if head is None or importlib.util.find_spec("fla") is None:
+        return []
+    return keep_settings(settings_for(torch.cuda.get_device_capability(net.device), head))
 
 
 def keep_settings(settings: tuple[Setting, ...]) -> list[str]:

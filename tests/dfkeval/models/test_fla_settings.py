@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from dfktrain.engines import _kernels, _tuned
-from dfktrain.engines._tuned import HOPPER, Setting, keep_settings, settings_for
+from dfkeval.models.fla_settings import HEAD, HOPPER, Setting, keep_for, keep_settings, settings_for
 
 
 def configuration(blocks: dict[str, int], warps: int, stages: int) -> Any:
@@ -52,17 +51,22 @@ def test_what_the_installed_release_does_not_list_is_tuned_as_before(
 
 def test_settings_are_known_for_one_kind_of_gpu_and_one_width_of_heads() -> None:
     assert settings_for((9, 0), 128) == HOPPER and len({each.kernel for each in HOPPER}) == len(HOPPER)
-    assert settings_for((8, 0), 128) == () and settings_for((9, 0), 64) == ()
+    assert settings_for((8, 0), 128) == () and settings_for((9, 0), 64) == () and HEAD == 128
 
 
-@pytest.mark.parametrize(("card", "said"), [((9, 0), "are known"), ((8, 0), "takes minutes")])
-def test_the_kernel_report_says_whether_the_first_steps_wait_for_tuning(
-    monkeypatch: pytest.MonkeyPatch, card: tuple[int, int], said: str
+@pytest.mark.parametrize(
+    ("head", "found", "asked"), [(128, True, [HEAD]), (None, True, []), (128, False, [])]
+)
+def test_a_loaded_network_keeps_the_settings_of_its_own_heads(
+    monkeypatch: pytest.MonkeyPatch, head: int | None, found: bool, asked: list[int]
 ) -> None:
-    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    monkeypatch.setattr("torch.cuda.get_device_capability", lambda: card)
-    assert said in _kernels._tuning()
-    assert _tuned.HEAD == 128
+    module, heads = "dfkeval.models.fla_settings", []
+    monkeypatch.setattr(f"{module}.importlib.util.find_spec", lambda name: object() if found else None)
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda device: (9, 0))
+    monkeypatch.setattr(f"{module}.settings_for", lambda card, width: heads.append(width) or ())
+    text = types.SimpleNamespace(**({} if head is None else {"linear_key_head_dim": head}))
+    config = types.SimpleNamespace(get_text_config=lambda: text)
+    assert keep_for(types.SimpleNamespace(config=config, device="cuda")) == [] and heads == asked
 
 
 @pytest.mark.gpu

@@ -1,0 +1,100 @@
+"""Attention over stretches computes what one attention a stretch computes, and so do the vision tower's layers."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import types
+from typing import Any
+
+import pytest
+
+from dfkeval.models import _packages, attention
+from dfkeval.models.loader import Loaded
+
+torch = pytest.importorskip("torch")
+
+LENGTHS = [([3], [3]), ([1, 4, 2], [1, 4, 2]), ([2, 1, 5], [6, 4, 5]), ([1, 1], [9, 1])]
+
+
+@pytest.mark.parametrize("lengths", LENGTHS)
+@pytest.mark.parametrize(("heads", "kv_heads"), [(4, 4), (4, 2), (6, 1)])
+@pytest.mark.parametrize("causal", [False, True])
+def test_a_stretch_attends_to_itself_alone(
+    lengths: tuple[list[int], list[int]], heads: int, kv_heads: int, causal: bool
+) -> None:
+    """Against one attention over everything with a mask, written out in fp64."""
+    torch.manual_seed(0)
+    rows, columns = (sum(each) for each in lengths)
+    query = torch.randn(rows, heads, 8)
+    key, value = (torch.randn(columns, kv_heads, 8) for _ in range(2))
+    borders = tuple(attention.borders_of(each) for each in lengths)
+    got = attention.attend(query, key, value, borders, lengths, causal=causal)
+    seen = torch.zeros(rows, columns, dtype=torch.bool)
+    for (row, end), (column, last) in zip(
+        *(itertools.pairwise(each.tolist()) for each in borders), strict=True
+    ):
+        seen[row:end, column:last] = True
+        if causal:
+            seen[row:end, column:last] = torch.ones(end - row, last - column).tril(
+                last - column - (end - row)
+            )
+    key, value = (each.repeat_interleave(heads // kv_heads, 1).double() for each in (key, value))
+    scores = torch.einsum("qhd,khd->hqk", query.double(), key) / 8**0.5
+    shares = scores.masked_fill(~seen, float("-inf")).softmax(-1)
+    assert torch.allclose(got.double(), torch.einsum("hqk,khd->qhd", shares, value), atol=1e-5)
+
+
+@pytest.mark.parametrize("lengths", [[16], [8, 24, 4]])
+def test_the_towers_layers_compute_what_the_librarys_compute(tiny: Loaded, lengths: list[int]) -> None:
+    tower = tiny.model.model.visual
+    layer = next(each for each in tower.modules() if type(each).__name__.endswith("VisionAttention"))
+    torch.manual_seed(0)
+    states, angles = torch.randn(sum(lengths), layer.dim), torch.randn(sum(lengths), layer.head_dim)
+    given = {"cu_seqlens": attention.borders_of(lengths), "position_embeddings": (angles.cos(), angles.sin())}
+    with torch.inference_mode():
+        wanted = layer(states, **given)
+        got = attention.together(layer, lengths)(layer, states, **given)
+    assert torch.allclose(got, wanted, atol=1e-6)
+
+
+def test_layers_on_a_cpu_keep_their_own_attention(tiny: Loaded) -> None:
+    tower = tiny.model.model.visual
+    with attention.pictures_together(tower, [4]):
+        assert all("forward" not in vars(each) for each in tower.modules())
+
+
+def test_cudnn_is_left_out_and_nothing_else() -> None:
+    flags = torch.backends.cuda
+    before = flags.cudnn_sdp_enabled(), flags.flash_sdp_enabled(), flags.mem_efficient_sdp_enabled()
+    try:
+        attention.leave_out_cudnn()
+        assert (flags.cudnn_sdp_enabled(), flags.flash_sdp_enabled(), flags.mem_efficient_sdp_enabled()) == (
+            False, *before[1:]
+        )  # fmt: skip
+    finally:
+        flags.enable_cudnn_sdp(before[0])
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_generation_is_imported_without_scikit_learn_which_is_there_afterwards(
+    monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    utils = types.SimpleNamespace(is_sklearn_available=lambda: True)
+    seen: list[bool] = []
+
+    def importing(name: str) -> Any:
+        if name == "transformers":
+            return types.SimpleNamespace(utils=utils)
+        seen.append(utils.is_sklearn_available())
+        if fails:
+            raise ImportError(name)
+        return sys
+
+    monkeypatch.setattr(_packages, "require_package", importing)
+    if fails:
+        with pytest.raises(ImportError):
+            _packages.import_generation()
+    else:
+        _packages.import_generation()
+    assert seen == [False] and utils.is_sklearn_available()
