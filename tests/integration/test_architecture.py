@@ -124,6 +124,8 @@ def test_no_handler_catches_everything() -> None:
 #: Functions that take `**keywords`, and why nothing is hidden by it.
 KEYWORDS = {
     "dfkdata.cli.options": "the fields of `ConvertOptions`, which its signature shows",
+    "dfkdata.pages.look": "the variables of a template, which is strict about them",
+    "dfkdata.pages.words": "the places of a sentence",
     "dfkdata.schemas._captions": "overrides pydantic",
     "dfkdata.schemas.caption": "overrides pydantic",
     "dfkeval.inference.predictor": "the fields of the prompt, which the schema names",

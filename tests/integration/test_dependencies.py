@@ -20,6 +20,7 @@ DISTRIBUTIONS = {
 
 BROUGHT_ALONG = {
     "pydantic-core": "pydantic",
+    "markupsafe": "jinja2",
     "tokenizers": "transformers",
     "triton": "torch on Linux; kernels for GPUs",
     "torchvision": "the user; pictures are scaled by Pillow without it",

@@ -1,0 +1,51 @@
+"""Show pictures on pages: small JPEGs inside the page."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+from markupsafe import Markup
+
+from dfkdata.common.data_uri import is_data_uri
+from dfkdata.media.images import Thumbnail, UnreadableImageError, thumbnail
+
+SIDE = 320
+"""Pixels of a thumbnail's longer side; pages show it smaller, and in full when it is enlarged."""
+
+
+def picture(image: str, side: int = SIDE) -> Markup:
+    """Return a picture as a thumbnail that enlarges; a sentence with its name if it cannot be read."""
+    name = picture_name(image)
+    small = small_picture(image, side)
+    if small is None:
+        return Markup('<span class="badge warn">picture not readable: {}</span>').format(name)
+    return Markup(
+        '<button class="thumb" type="button"><img width="{}" height="{}" alt="{}" loading="lazy" src="{}"></button>'
+    ).format(small.width, small.height, name, small.uri)
+
+
+def picture_name(image: str) -> str:
+    """Return what a picture is called on a page."""
+    return "embedded picture" if is_data_uri(image) else Path(image).name
+
+
+def small_picture(image: str, side: int = SIDE) -> Thumbnail | None:
+    """Return the thumbnail of a picture; None if it cannot be read."""
+    return _small(image, side, _changed(image))
+
+
+def _changed(image: str) -> int:
+    """Return when the file was written, so that a new picture is read again; 0 if there is no file."""
+    try:
+        return Path(image).stat().st_mtime_ns
+    except (OSError, ValueError):
+        return 0
+
+
+@lru_cache(maxsize=512)
+def _small(image: str, side: int, _changed: int) -> Thumbnail | None:
+    try:
+        return thumbnail(image, (side, side), quality=80)
+    except UnreadableImageError:
+        return None
