@@ -23,7 +23,7 @@ from dfkdata.conversion.output_folder import SplitWriter
 from dfkdata.conversion.splits import CODE, SPLITS, Splitter
 from dfkdata.rows.messages import PlainMeta, PlainRow
 from dfkdata.rows.record import Record, Reject, RowError
-from dfkdata.validation import conversation
+from dfkdata.validation import conversation, damaged_answers
 
 _WAITING_BYTES = 1 << 17
 _Waiting = tuple[Any, str, str, bool, bytes, str, str, str]
@@ -76,7 +76,7 @@ class PlainTextBatcher:
         group = item.group if self._group_by is None else selection.text(raw, self._group_by)
         if not question or item.gold is not None or group is None:
             return False
-        if conversation.may_be_damaged(item.messages[-1]["content"][0]["text"]):
+        if damaged_answers.may_be_damaged(item.messages[-1]["content"][0]["text"]):
             return False
         try:
             turns = self._encode(item.messages)

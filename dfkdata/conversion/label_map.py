@@ -16,7 +16,7 @@ from dfkdata.common.errors import ConfigError
 from dfkdata.common.plugins import suggestion
 from dfkdata.rows.messages import Message, Nulls, answer_turn, text_part, training_row, write_text
 from dfkdata.rows.record import Record, RowError
-from dfkdata.schemas import JsonForm, Label, LabelSet, Schema, TextForm, ToolForm, fold_spelling
+from dfkdata.schemas import JsonForm, Label, LabelSet, Schema, TextForm, ToolForm, own_key
 from dfkdata.validation.gold import written_gold
 
 RAW = "raw"
@@ -29,7 +29,7 @@ def read_labels(labels: str | Path | Mapping[Any, Any] | None) -> str | dict[str
 
     Args:
         labels: "raw", "raw-lower", a YAML file of `spelling: class` lines, or such a mapping. Class indexes are
-            spellings.
+            spellings, and what YAML would read as a boolean or null (No, yes, on, ~) is the word that stands there.
 
     Raises:
         ConfigError: The file cannot be read or is no mapping of texts and whole numbers to texts, or two of
@@ -49,8 +49,10 @@ def read_labels(labels: str | Path | Mapping[Any, Any] | None) -> str | dict[str
         if isinstance(spelling, bool) or not isinstance(spelling, str | int) or not isinstance(label, str):
             raise ConfigError(f"--labels {where}: {spelling!r}: {label!r} maps no text to a text; quote it")
         name = str(spelling)
-        other = places.setdefault(fold_spelling(name), name)
-        if other != name and result[other] != label:
+        if not name.strip() or not label.strip():
+            raise ConfigError(f"--labels {where}: {name!r}: {label!r} lacks a spelling or a class")
+        other = places.setdefault(own_key(name), name)
+        if other in result and result[other] != label:
             raise ConfigError(f"--labels {where}: {other!r} and {name!r} are one spelling with two classes")
         result[name] = label
     return result
@@ -62,7 +64,7 @@ def _file(path: Path) -> Any:
     except (OSError, UnicodeDecodeError) as error:
         hint = "give a YAML file of `spelling: class` lines, or the word raw"
         raise ConfigError(f"--labels {path}: cannot be read ({error}); {hint}") from error
-    return yaml_loader.parse(text, str(path))
+    return yaml_loader.parse_texts(text, str(path))
 
 
 def with_labels(schema: Schema | None, labels: str | Mapping[str, str] | None) -> Schema | None:

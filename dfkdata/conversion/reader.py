@@ -162,6 +162,12 @@ def pairs(part: sources.Part, module: ModuleType, options: Config, media: MediaR
             if record.images or record.videos or record.audios:
                 record = _located(record, media)
         except RowError as error:
+            if (
+                error.code == "IMG_MISSING"
+                and hasattr(module, "missing")
+                and (way_out := module.missing(row))
+            ):
+                error.hint = f"{error.hint}{' ' if error.hint.endswith('?') else '; '}{way_out}"
             yield row, error.reject(source, row)
             continue
         yield row, record

@@ -18,7 +18,8 @@ from dfkdata.media.images import png_bytes
 from dfkdata.media.probe import MAX_ASPECT, Picture, inspect
 from dfkdata.media.resolver import MediaResolver, store_picture
 from dfkdata.rows.record import Record, RowError
-from dfkdata.validation import conversation
+from dfkdata.schemas import Choice, Label
+from dfkdata.validation import conversation, damaged_answers
 from dfkdata.validation.gold import bind_gold
 from dfkdata.validation.rules import RowReport
 
@@ -49,6 +50,8 @@ class RowBuilder:
     def __init__(self, job: ConversionJob, checks: DatasetChecks) -> None:
         self._job, self._checks = job, checks
         self._schema, self._export = job.schema, job.export
+        roles = self._schema.roles if self._schema is not None else {}
+        self._classes = frozenset(name for name, role in roles.items() if isinstance(role, Label | Choice))
         self._group_by = job.options.group_by
         self._identity = job.options.to == "messages"
         self._store = job.folder.partial / output_folder.MEDIA
@@ -71,7 +74,7 @@ class RowBuilder:
         row = self._target.row(record, spelt)
         files = self._files(record, row, pictures) if pictures or record.videos or record.audios else None
         conversation.check_conversation(row, report)
-        conversation.check_answers(record, row["messages"], report)
+        damaged_answers.check_answers(record, row["messages"], report, self._classes)
         if self._checks.needs_rows:
             self._checks.check_row(row, record, files, report)
         turns: bytes = self._encode(row["messages"])

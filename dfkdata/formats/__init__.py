@@ -7,6 +7,7 @@ FAMILY. A member is named as users call it (`--from NAME`) and defines:
     class Options(Config)           what a user may choose; every field has a default
     def record(row, source, options) -> Record      raises `RowError` for a row that cannot be used
     VARIANT: str                    optional: the schema's variant by default
+    def missing(row) -> str         optional: what to do if a picture is not where this format looks for it
     def detect(row) -> Likeness | None      optional: how much a row looks like this format, for `--from auto`;
                                             without it, a row that has all columns of a set is likely
 

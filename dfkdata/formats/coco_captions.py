@@ -41,6 +41,11 @@ def detect(row: Row) -> Likeness | None:
     return None
 
 
+def missing(_: Row) -> str:
+    """Return what to do if a picture is not where the document says."""
+    return "-o folder=NAME says where below the image root the pictures lie"
+
+
 def expand(row: Row) -> Iterator[Row]:
     """Yield each caption of a document with the file of its picture; other rows as they are."""
     images, captions = row.get("images"), row.get("annotations")

@@ -60,6 +60,15 @@ def detect(row: Row) -> Likeness | None:
     return None
 
 
+def missing(row: Row) -> str:
+    """Return what to do if a file that the server kept is not where its address says."""
+    return (
+        "-o upload=name looks for files of /data/upload/ by their names alone"
+        if "/data/upload/" in str(row)
+        else ""
+    )
+
+
 def record(row: Row, source: str, options: Options) -> Record:
     """Return one task with its answer; a task without a label that counts raises `RowError`."""
     is_task = isinstance(row.get("annotations"), list)

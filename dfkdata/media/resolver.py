@@ -222,6 +222,11 @@ class _Suggester:
             path = self._folded(root, steps[at:])
             if path:
                 return f"did you mean {path!r}? The file lies there, without {'/'.join(steps[:at])!r}"
+        places = [
+            folder for folder in self._folders(root) if self._folded(os.path.join(root, folder), steps[-1:])
+        ]
+        if len(places) == 1:
+            return f"a file of that name lies in {places[0]!r}"
         return ""
 
     def _folded(self, folder: str, steps: list[str]) -> str:

@@ -78,9 +78,23 @@ def conversation(messages: Any, listed_media: dict[str, list[str]], *, tags: boo
     flagged = [number for number, turn in enumerate(turns) if not FLAGS.isdisjoint(turn)]
     errors = [canonical_weight(turns[number], f"messages.{number}") for number in flagged]
     warnings = [error for error in errors if error is not None]
+    warnings += _unscored(turns) if flagged else []
     for kind, left in waiting.items():
         media[kind] += left  # the counting rule reports files without a placeholder
     return Conversation(turns, media, (*warnings, *(_misplaced(turns) if tags else ())))
+
+
+def _unscored(turns: list[dict[str, Any]]) -> Iterator[RowError]:
+    """Yield an error if the last answer has the weight 0, so that training has no target, or another one."""
+    answers = [number for number, turn in enumerate(turns) if turn["role"] == "assistant"]
+    if answers and turns[answers[-1]].get("weight") == 0:
+        others = any(turns[number].get("weight") != 0 for number in answers)
+        way = (
+            "train with turns: all, end the row with an answer that counts" if others else "give it a weight"
+        )
+        hint = f"{way}, or leave the row out; training with turns: last leaves it out and counts it"
+        path = f"messages.{answers[-1]}.weight"
+        yield RowError("LOSS_LAST", "the last answer has the loss weight 0", path=path, value=0, hint=hint)
 
 
 def _misplaced(turns: list[dict[str, Any]]) -> Iterator[RowError]:

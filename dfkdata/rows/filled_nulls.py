@@ -4,8 +4,8 @@ Arrow (Parquet, `datasets`) gives every object of a column the keys of all other
 back with the keys of the other tools, filled with null. A template would print them, and a model would learn
 to write them.
 
-How it works: a null stays if the tool's own JSON Schema declares its key and allows null there; any other is
-dropped, and conversion warns of it (`TOOL_ARGS_NULL`)."""
+How it works: a null stays if the tool's own JSON Schema declares its key and allows null there, as the one engine
+(`dfkdata.common.json_schema`) decides; any other is dropped, and conversion warns of it (`TOOL_ARGS_NULL`)."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from dfkdata.common.json_schema import SchemaDocument, SchemaError, encoded_document
 from dfkdata.common.tool_definitions import DefinitionError, function_definitions
 from dfkdata.rows.record import RowError
 
@@ -69,13 +70,10 @@ def _definition(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     kept = {key: item for key, item in value.items() if item is not None or key in ("default", "const")}
-    if (
-        "const" in kept
-        and kept["const"] is None
-        and "type" in kept
-        and not allows_null({"type": kept["type"]})
-    ):
-        del kept["const"]
+    if kept.get("const", "") is None and "type" in kept:
+        document = _document({key: kept[key] for key in ("type", "nullable") if key in kept})
+        if document is None or not document.allows_null(document.root):
+            del kept["const"]
     return {key: item if key in _VALUES else _definition(item) for key, item in kept.items()}
 
 
@@ -102,10 +100,20 @@ def _cleaned_call(call: Any, tools: Sequence[Any]) -> tuple[Any, list[str]]:
     if not isinstance(arguments, dict) or not _holds_null(arguments):
         return call, []
     function = call.get("function", call)
-    parameters = _parameters(function.get("name"), tools)
+    document = _document(_parameters(function.get("name"), tools))
     keys: list[str] = []
-    cleaned = function | {"arguments": _cleaned(arguments, [parameters], parameters, "", keys)}
+    schemas = [] if document is None else [document.root]
+    cleaned = function | {"arguments": _cleaned(arguments, schemas, document, "", keys)}
     return (call | {"function": cleaned} if "function" in call else cleaned), keys
+
+
+def _document(schema: Any) -> SchemaDocument | None:
+    """Return a schema as the engine reads it; None for one that it cannot use, which declares nothing."""
+    try:
+        document = encoded_document(msgspec.json.encode(schema))
+    except UnicodeEncodeError:  # lone surrogates, which rows with such texts are refused for
+        return None
+    return None if isinstance(document, SchemaError) else document
 
 
 def _parameters(name: Any, tools: Sequence[Any]) -> Any:
@@ -120,41 +128,45 @@ def _parameters(name: Any, tools: Sequence[Any]) -> Any:
     return {}
 
 
-def _cleaned(value: Any, schemas: list[Any], root: Any, path: str, keys: list[str]) -> Any:
-    """Return `value` without the nulls that `schemas`, which all speak about it, do not declare."""
+def _cleaned(
+    value: Any, schemas: list[Any], document: SchemaDocument | None, path: str, keys: list[str]
+) -> Any:
+    """Return `value` without the nulls that `schemas`, parts of the document that speak about it, do not declare."""
     if isinstance(value, list):
         return [
-            _cleaned(item, [*_item_schemas(schemas, root, at)], root, f"{path}{at}.", keys)
+            _cleaned(item, [*_item_schemas(schemas, document, at)], document, f"{path}{at}.", keys)
             if isinstance(item, dict | list)
             else item
             for at, item in enumerate(value)
         ]
     kept = {}
     for key, item in value.items():
-        declared = [*_key_schemas(schemas, root, key)]
-        if item is None and not any(allows_null(schema, root) for schema in declared):
+        declared = [*_key_schemas(schemas, document, key)]
+        if item is None and (document is None or not document.allows_null(*declared)):
             keys.append(f"{path}{key}")
         else:
             nested = isinstance(item, dict | list)
-            kept[key] = _cleaned(item, declared, root, f"{path}{key}.", keys) if nested else item
+            kept[key] = _cleaned(item, declared, document, f"{path}{key}.", keys) if nested else item
     return kept
 
 
-def _branches(schemas: list[Any], root: Any, depth: int = 0) -> Iterator[dict[str, Any]]:
+def _branches(
+    schemas: list[Any], document: SchemaDocument | None, depth: int = 0
+) -> Iterator[dict[str, Any]]:
     """Yield the schemas with those that they are put together from."""
     for schema in schemas:
-        if not isinstance(schema, dict) or depth > _MAX_DEPTH:
+        if not isinstance(schema, dict) or document is None or depth > _MAX_DEPTH:
             continue
         yield schema
-        parts = [_target(schema["$ref"], root)] if "$ref" in schema else []
+        parts = [document.target(schema)]
         for word in ("anyOf", "oneOf", "allOf"):
             parts += schema[word] if isinstance(schema.get(word), list) else []
         parts += [schema[word] for word in ("if", "then", "else") if word in schema]
-        yield from _branches(parts, root, depth + 1)
+        yield from _branches(parts, document, depth + 1)
 
 
-def _key_schemas(schemas: list[Any], root: Any, key: str) -> Iterator[Any]:
-    for schema in _branches(schemas, root):
+def _key_schemas(schemas: list[Any], document: SchemaDocument | None, key: str) -> Iterator[Any]:
+    for schema in _branches(schemas, document):
         properties = schema.get("properties")
         if isinstance(properties, dict) and key in properties:
             yield properties[key]
@@ -177,54 +189,10 @@ def _matches(pattern: str, key: str) -> bool:
         return False
 
 
-def _item_schemas(schemas: list[Any], root: Any, at: int) -> Iterator[Any]:
-    for schema in _branches(schemas, root):
+def _item_schemas(schemas: list[Any], document: SchemaDocument | None, at: int) -> Iterator[Any]:
+    for schema in _branches(schemas, document):
         first = schema.get("prefixItems")
         if isinstance(first, list) and at < len(first):
             yield first[at]
-        elif "items" in schema:
+        elif "items" in schema and not isinstance(schema["items"], list):
             yield schema["items"]
-
-
-def allows_null(schema: Any, root: Any = None, depth: int = 0) -> bool:
-    """Return whether a JSON Schema accepts null.
-
-    Args:
-        schema: The schema.
-        root: The document that its references point into; None is the schema itself.
-        depth: Number of references that led here.
-    """
-    root = schema if root is None else root
-    if not isinstance(schema, dict) or depth > _MAX_DEPTH:
-        return schema is True
-    kinds = schema.get("type")
-    if kinds is not None and kinds != "null" and not (isinstance(kinds, list) and "null" in kinds):
-        return False
-    if "const" in schema and schema["const"] is not None:
-        return False
-    if isinstance(schema.get("enum"), list) and None not in schema["enum"]:
-        return False
-    if "not" in schema and allows_null(schema["not"], root, depth + 1):
-        return False
-
-    def accepted(parts: list[Any]) -> list[bool]:
-        return [allows_null(part, root, depth + 1) for part in parts]
-
-    if "$ref" in schema and not accepted([_target(schema["$ref"], root)])[0]:
-        return False
-    if isinstance(schema.get("allOf"), list) and not all(accepted(schema["allOf"])):
-        return False
-    return all(
-        any(accepted(schema[word])) for word in ("anyOf", "oneOf") if isinstance(schema.get(word), list)
-    )
-
-
-def _target(reference: Any, root: Any) -> Any:
-    """Return what a reference inside the document points to; None if it points nowhere."""
-    value = root
-    if not isinstance(reference, str) or not reference.startswith("#"):
-        return None
-    for step in reference[1:].split("/")[1:]:
-        step = step.replace("~1", "/").replace("~0", "~")
-        value = value.get(step) if isinstance(value, dict) else None
-    return value

@@ -36,6 +36,7 @@ from dfkdata.schemas._json_schema import tool as tool
 from dfkdata.schemas._labels import LabelSet
 from dfkdata.schemas._labels import Resolved as Resolved
 from dfkdata.schemas._labels import fold_spelling as fold_spelling
+from dfkdata.schemas._labels import own_key as own_key
 from dfkdata.schemas._roles import BaseAnswer, Choice, Derived, Grounded, Inferred, Label, Prose
 from dfkdata.schemas._roles import Role as Role
 from dfkdata.schemas._roles import roles as roles

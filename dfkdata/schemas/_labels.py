@@ -48,7 +48,7 @@ class LabelSet:
         Case, hyphens, underscores, blanks of every kind, invisible characters and a full stop do not count. Nor
         does it count whether anything stands between words, unless two classes differ by nothing else."""
         folded = text.strip().removesuffix(".").strip().lower()
-        if self._own and (label := self._own.get(_index(fold_spelling(text)))):
+        if self._own and (label := self._own.get(own_key(text))):
             return Resolved(label, None if label == folded else folded)
         if folded in self.canonical:
             return Resolved(folded, None)
@@ -84,11 +84,25 @@ class LabelSet:
 
     @cached_property
     def _own(self) -> dict[str, str]:
-        return {_index(fold_spelling(name)): label for name, label in self.own.items()}
+        return {own_key(name): label for name, label in self.own.items()}
+
+
+def own_key(spelling: str) -> str:
+    """Return what a user's own spelling is known by: tables write the class index 3 as "3.0", too.
+
+    Example:
+        >>> from dfkdata.schemas import own_key
+        >>> own_key("3.0"), own_key("-1"), own_key("Ujaran-Kebencian")
+        ('3', '-1', 'ujaran kebencian')
+    """
+    folded = fold_spelling(spelling)
+    return folded.removesuffix(".0") if _WHOLE.fullmatch(folded) else folded
 
 
 def fold_spelling(text: str) -> str:
     """Return a spelling without what does not count: case, hyphens, blanks, invisible signs, a full stop.
+
+    The sign of a negative number counts: -1 is another class index than 1.
 
     Example:
         >>> from dfkdata.schemas._labels import fold_spelling
@@ -99,15 +113,13 @@ def fold_spelling(text: str) -> str:
         text = unicodedata.normalize("NFKC", text)
         text = "".join(sign for sign in text if unicodedata.category(sign) != "Cf")
     text = text.strip().removesuffix(".").casefold()
-    return _BETWEEN.sub(" ", text).strip()
+    sign = "-" if _NEGATIVE.match(text) else ""
+    return sign + _BETWEEN.sub(" ", text).strip()
 
 
 _BETWEEN = re.compile(r"[\s_\-\u2010-\u2015\u2212]+")
-
-
-def _index(folded: str) -> str:
-    """Return a class index as a whole number: tables write 3 as "3.0"."""
-    return folded.removesuffix(".0") if folded.endswith(".0") and folded[:-2].isdigit() else folded
+_NEGATIVE = re.compile(r"[-\u2010-\u2012\u2212]\d")
+_WHOLE = re.compile(r"-?\d+\.0")
 
 
 def _by_fold(pairs: Iterable[tuple[str, str]], fold: Callable[[str], str] = fold_spelling) -> dict[str, str]:
@@ -122,4 +134,4 @@ def _join(spelling: str) -> str:
     """Return a folded spelling without what stands between its words; numbers stay, 1 0 is not the index 10."""
     folded = fold_spelling(spelling)
     joined = folded.replace(" ", "")
-    return folded if joined.replace(".", "").isnumeric() else joined
+    return folded if joined.replace(".", "").removeprefix("-").isnumeric() else joined

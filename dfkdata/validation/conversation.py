@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
 import msgspec
 
-from dfkdata.common.json_schema import SchemaDocument, SchemaError, Validator, pointer_steps
-from dfkdata.rows.record import Record, Row, RowError
+from dfkdata.common.json_schema import SchemaError, Validator, encoded_document, pointer_steps
+from dfkdata.rows.record import RowError
 from dfkdata.validation.rules import RowReport
 
 Message = dict[str, Any]
@@ -28,9 +27,6 @@ _ZERO_WIDTH = ("\u200b", "\u2060", "\ufeff", "\u00ad")
 
 _CONTROL = re.compile(rb"<\|[A-Za-z0-9_]+\|>")
 _LESS = ord("<")
-_SIGNS = frozenset(("nan", "null", "<na>", "n/a", "nat", "undefined"))
-_ERROR = re.compile(r"#(?:VALUE!|REF!|DIV/0!|NAME\?|NUM!|NULL!|N/A|SPILL!|CALC!|ERROR!)", re.IGNORECASE)
-_LONGEST_SIGN = 9
 
 
 def plain_question(messages: list[Message]) -> str:
@@ -209,10 +205,9 @@ def _fits(arguments: dict[str, Any], parameters: Any, path: str, report: RowRepo
 @lru_cache(maxsize=256)
 def _validator(parameters: bytes) -> Validator | str:
     """Return the compiled schema of a tool's parameters, or why they are not a JSON Schema."""
-    try:
-        document = SchemaDocument(msgspec.json.decode(parameters))
-    except SchemaError as error:
-        return f"the tool's parameters are not a JSON Schema: {error}"
+    document = encoded_document(parameters)
+    if isinstance(document, SchemaError):
+        return f"the tool's parameters are not a JSON Schema: {document}"
     for pointer, name in document.unknown_types.items():
         return f"the tool's parameters are not a JSON Schema: {pointer}: {name!r} is not a type"
     return document.validator(document.root)
@@ -232,79 +227,6 @@ def _other_turn(role: Any, number: int, before: str, messages: list[Message], re
         raise RowError("ROLE_UNKNOWN", f"the role {role!r}", path=path, value=role)
     elif before != "tool" and not (before == "assistant" and messages[number - 1].get("tool_calls")):
         report(_order(number, "a tool turn without a call before it"))
-
-
-def missing_value(text: str) -> str | None:
-    """Return the sign of a missing value, or the spreadsheet's error, that an answer is or holds; else None.
-
-    Example: "nan" that pandas wrote for an empty cell, or "#VALUE!"."""
-    if len(text) < _LONGEST_SIGN + 8 and (word := text.strip(" \t\r\n.")).casefold() in _SIGNS:
-        return word
-    match = _ERROR.search(text) if "#" in text else None
-    return match.group() if match is not None else None
-
-
-def broken_sign(text: str) -> str | None:
-    """Return the name of a sign in a text that only damage leaves, or None."""
-    if "\0" in text:
-        return "NUL"
-    return None if text.isascii() or "\ufffd" not in text else "U+FFFD, the sign for a lost character"
-
-
-def may_be_damaged(text: str) -> bool:
-    """Return whether `check_answers` would find something in an answer."""
-    return missing_value(text) is not None or broken_sign(text) is not None
-
-
-def check_answers(record: Record, turns: list[Row], report: RowReport) -> None:
-    """Report answers that are a missing value's sign or hold signs which only damage leaves.
-
-    Args:
-        record: The record; its gold is the answer if it has one.
-        turns: The row's turns, whose assistant turns are the answers of a record without gold.
-        report: Called with ANSWER_MISSING_VALUE and TEXT_DAMAGED.
-    """
-    said = [record.gold] if record.gold is not None else [t for t in turns if t.get("role") == "assistant"]
-    if not any(map(_is_damaged, said)):
-        return
-    for path, text in _answers(record, turns):
-        sign = missing_value(text)
-        if sign is not None:
-            reason, hint = f"the answer says {sign}", "write the answer, or drop the row"
-            report(RowError("ANSWER_MISSING_VALUE", reason, path=path, value=text, hint=hint))
-        damage = broken_sign(text)
-        if damage is not None:
-            hint = "it was read in a wrong encoding before; repair the text"
-            report(RowError("TEXT_DAMAGED", f"the answer holds {damage}", path=path, value=text, hint=hint))
-
-
-def _is_damaged(value: Any) -> bool:
-    """Return whether any text inside a value may be damaged; it names no places, which takes most of the time."""
-    if isinstance(value, str):
-        return may_be_damaged(value)
-    if isinstance(value, dict):
-        return any(map(_is_damaged, value.values()))
-    return isinstance(value, list) and any(map(_is_damaged, value))
-
-
-def _answers(record: Record, turns: list[Row]) -> Iterator[tuple[str, str]]:
-    if record.gold is not None:
-        yield from _strings(record.gold, "gold")
-        return
-    for at, turn in enumerate(turns):
-        if turn.get("role") == "assistant":
-            yield from _strings(turn, f"messages.{at}")
-
-
-def _strings(value: Any, path: str) -> Iterator[tuple[str, str]]:
-    if isinstance(value, str):
-        yield path, value
-    elif isinstance(value, dict):
-        for key, inner in value.items():
-            yield from _strings(inner, f"{path}.{key}")
-    elif isinstance(value, list):
-        for at, inner in enumerate(value):
-            yield from _strings(inner, f"{path}.{at}")
 
 
 def may_hold_control_token(turns: bytes) -> bool:

@@ -114,6 +114,11 @@ RULES: dict[str, Rule] = {
     "TOOL_ARGS_INVALID": Rule("tool arguments are valid for the tool's parameters", policies=_SOFT),
     "TOOL_ARGS_NULL": Rule("tool arguments hold null only where the tool allows it", "warn", _SOFT),
     "LOSS_FLAG": Rule("loss flags of turns can be honoured, and stand at assistant turns", policies=_SOFT),
+    "LOSS_LAST": Rule(
+        "the last answer carries loss, which alone is trained on unless turns: all asks for more",
+        "warn",
+        _SOFT,
+    ),
     "REASONING": Rule("an assistant turn has at most one think block, at its start"),
     "TOOL_UNKNOWN": Rule("a called tool is among the row's tools", policies=_SOFT),
     "ID_TWICE": Rule("a source's own key names one row"),
@@ -136,7 +141,7 @@ RULES: dict[str, Rule] = {
     ),
     "SPLIT_EMPTY": Rule("a split that was asked for holds rows", "warn", ("warn", "off")),
     "ANSWER_MISSING_VALUE": Rule(
-        "an answer is no sign of a missing value (nan, null) and holds no spreadsheet error (#VALUE!)",
+        "an answer is no sign of a missing value (nan, None, -) and holds no spreadsheet error (#VALUE!, #NAMA?)",
         "warn",
         _SOFT,
     ),

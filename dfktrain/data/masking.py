@@ -71,17 +71,19 @@ def turns(row: dict[str, Any], which: str = "last") -> Iterator[dict[str, Any]]:
         which: "last", or "all" for one row for each assistant turn.
 
     Raises:
-        DataError: The row has no assistant turn, or each has the weight 0.
+        DataError: The row has no assistant turn, or none of those that count carries loss.
     """
     answers = [index for index, turn in enumerate(row["messages"]) if turn["role"] == "assistant"]
-    ends = [index for index in answers if weight_of(row["messages"][index])]
-    if answers and not ends:
-        raise DataError(f"row {row['id']}: every assistant turn has the weight 0, so nothing carries loss")
-    if not ends:
+    if not answers:
         raise DataError(
             f"row {row['id']}: has no assistant turn, so nothing carries loss; leave it out of training"
         )
-    for end in ends if which == "all" else ends[-1:]:
+    if reason := without_loss(row, which):
+        raise DataError(f"row {row['id']}: {reason}, so nothing carries loss")
+    ends = (
+        [index for index in answers if weight_of(row["messages"][index])] if which == "all" else answers[-1:]
+    )
+    for end in ends:
         yield _cut(row, row["messages"][: end + 1]) | {"id": _turn_id(row, end, ends, which)}
 
 
@@ -91,10 +93,18 @@ def weight_of(turn: dict[str, Any]) -> float:
     return 1.0 if weight is None else float(weight)
 
 
-def carries_loss(row: dict[str, Any]) -> bool:
-    """Return whether flags leave an assistant turn to train on; True for a row without assistant turns."""
+def without_loss(row: dict[str, Any], which: str = "last") -> str:
+    """Return why flags leave no assistant turn to train on; empty if one is left, or the row has none at all.
+
+    The last answer is the target of `last` whatever its weight: one of weight 0 never hands its place to an earlier
+    answer, which the row would then teach without its end."""
     answers = [turn for turn in row["messages"] if turn["role"] == "assistant"]
-    return not answers or any(map(weight_of, answers))
+    weights = [*map(weight_of, answers)]
+    if weights and not any(weights):
+        return "every assistant turn has the weight 0"
+    if weights and which == "last" and not weights[-1]:
+        return "the last assistant turn has the weight 0 (turns: all trains on the others)"
+    return ""
 
 
 def _cut(row: dict[str, Any], turns: list[dict[str, Any]]) -> dict[str, Any]:

@@ -150,8 +150,8 @@ def _row_samples(
     row: dict[str, Any], stage: Stage, collator: Collator, data: StageData
 ) -> Iterator[EncodedSample]:
     check_row(row)
-    if not masking.carries_loss(row):
-        data.left_out["every assistant turn has the weight 0"] += 1
+    if reason := masking.without_loss(row, stage.turns):
+        data.left_out[reason] += 1
         return
     data.note(row)
     for turn in masking.turns(row, stage.turns):

@@ -14,7 +14,7 @@ Guarantees:
 
 from __future__ import annotations
 
-from dfkdata.common.json_schema._document import SchemaDocument, Validator, schema_validator
+from dfkdata.common.json_schema._document import SchemaDocument, Validator, encoded_document, schema_validator
 from dfkdata.common.json_schema._issues import Issue, type_of
 from dfkdata.common.json_schema._preparation import SchemaError, pointer_step, pointer_steps
 from dfkdata.common.json_schema._spellings import TYPE_ALIASES
@@ -25,6 +25,7 @@ __all__ = [
     "SchemaDocument",
     "SchemaError",
     "Validator",
+    "encoded_document",
     "pointer_step",
     "pointer_steps",
     "schema_validator",

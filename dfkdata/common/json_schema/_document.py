@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+import json
+from functools import cached_property, lru_cache
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -79,6 +80,7 @@ class SchemaDocument:
         self._prepared = prepare(schema)
         self.root: Any = self._prepared.root
         self.unknown_types = self._prepared.unknown_types
+        self._null: dict[tuple[int, ...], bool] = {}
         self._whole = _EVERYTHING if self.root in (True, {}) else self._validator(self.root, (self.root,))
 
     def target(self, schema: dict[str, Any]) -> Any:
@@ -95,6 +97,13 @@ class SchemaDocument:
         parts = [self._reference(schema) for schema in schemas]
         whole = parts[0] if len(parts) == 1 else {"anyOf": parts}
         return self._validator(whole if isinstance(whole, bool) else self._with_draft(whole), schemas)
+
+    def allows_null(self, *schemas: Any) -> bool:
+        """Return whether null fits one of `schemas`, parts of this document; False for none."""
+        key = tuple(map(id, schemas))
+        if key not in self._null:
+            self._null[key] = bool(schemas) and self.validator(*schemas).is_valid(None)
+        return self._null[key]
 
     def explainer(self, parts: tuple[Any, ...], value: Any) -> Any:
         """Return the engine that says curtly what `parts` of this document have against `value`; None if
@@ -161,3 +170,12 @@ def schema_validator(schema: Any) -> Validator:
         SchemaError: if the schema cannot be used."""
     document = SchemaDocument(schema)
     return document.validator(document.root)
+
+
+@lru_cache(maxsize=256)
+def encoded_document(schema: bytes) -> SchemaDocument | SchemaError:
+    """Return the document of a schema as JSON, or why it cannot be used; those of one data set are few."""
+    try:
+        return SchemaDocument(json.loads(schema))
+    except SchemaError as error:
+        return error

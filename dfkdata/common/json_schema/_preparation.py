@@ -147,9 +147,7 @@ class _Preparation:
         if depth > MAX_DEPTH:
             raise SchemaError(f"the schema is nested deeper than {MAX_DEPTH} levels")
         self.places[id(schema)] = pointer
-        if self.draft <= 7 and "$ref" in schema:
-            for key in schema.keys() - _BESIDE_REF:
-                del schema[key]
+        _rewrite_around_ref(schema, self.draft)
         base = self._register(schema, base)
         if "type" in schema and (unknown := rewrite_type(schema)) is not None:
             self.unknown_types[f"{pointer}/type"] = unknown
@@ -243,6 +241,28 @@ def _parts(schema: dict[str, Any]) -> list[tuple[str, Any]]:
 
 def _is_tuple(schema: dict[str, Any], word: str) -> bool:
     return word == "items" and isinstance(schema["items"], list)
+
+
+def _rewrite_around_ref(schema: dict[str, Any], draft: int) -> None:
+    """Read `nullable: true`, also beside a reference, and drop what the draft does not read there."""
+    if schema.get("nullable") is True:
+        _allow_null(schema)
+    if draft <= 7 and "$ref" in schema:
+        for key in schema.keys() - _BESIDE_REF:
+            del schema[key]
+
+
+def _allow_null(schema: dict[str, Any]) -> None:
+    """Let `nullable: true` allow null whatever stands beside it; `rewrite_type` does the same for `type`."""
+    if isinstance(schema.get("enum"), list) and None not in schema["enum"]:
+        schema["enum"] = [*schema["enum"], None]
+    refusing = {word: schema.pop(word) for word in _REFUSES_NULL if word in schema}
+    if refusing:
+        schema["anyOf"] = [refusing, {"type": "null"}]
+
+
+#: Keywords beside `type` and `enum` that can refuse null.
+_REFUSES_NULL: Final = ("const", "not", "if", "then", "else", *_IN_PLACE_LISTS, *_REFERENCES)
 
 
 def _rewrite(schema: dict[str, Any], pointer: str, draft: int) -> None:

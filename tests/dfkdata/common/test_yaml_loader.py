@@ -6,7 +6,7 @@ import pytest
 
 from dfkdata.common.config import MOST_FAULTS, Config, bind
 from dfkdata.common.errors import ConfigError
-from dfkdata.common.yaml_loader import parse
+from dfkdata.common.yaml_loader import parse, parse_texts
 
 
 def test_a_number_with_an_exponent_is_a_number() -> None:
@@ -17,6 +17,16 @@ def test_a_number_with_an_exponent_is_a_number() -> None:
 def test_a_key_that_is_written_twice_is_an_error_with_its_line(text: str) -> None:
     with pytest.raises(ConfigError, match=r"c\.yaml: line 3: the key .* is written twice"):
         parse(text, "c.yaml")
+
+
+@pytest.mark.parametrize("text", ["0: a\nNo: b", "1: a\nyes: b", "0: a\n0.0: b", "010: a\n8: b"])
+def test_keys_that_yaml_reads_as_one_value_are_named_as_they_stand_there(text: str) -> None:
+    first, second = (line.partition(":")[0] for line in text.splitlines())
+    with pytest.raises(
+        ConfigError, match=rf"line 2: the keys {first} and {second} are one value to YAML .* quote"
+    ):
+        parse(text, "c.yaml")
+    assert parse_texts(text, "c.yaml") == {first: "a", second: "b"}
 
 
 @pytest.mark.parametrize("text", ["? [a]\n: 1", "!!python/object:os.system {}", "a: [1"])

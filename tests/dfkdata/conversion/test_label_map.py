@@ -121,6 +121,31 @@ def test_a_map_resolves_spellings_and_class_indexes(posts: Path) -> None:
         convert(posts, "out", format="dfk_csv", labels="map.yaml", validation=0)
 
 
+WORDS = (
+    "0", "1", "-1", "-2", "1.5", "2.0", "01", "Yes", "no", "ON", "off", "y", "true", "False", "null", "~", "1e3",
+    "2024-01-31", "12:30", "0x1F", "1_000", "=", "<<", "a: b",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("quote", ["", "'", '"'])
+def test_whatever_stands_in_a_map_is_a_spelling_and_no_two_of_them_are_mixed_up(
+    posts: Path, quote: str
+) -> None:
+    names = ["netral", "fitnah", "disinformasi", "ujaran kebencian"]
+    meant = {word: names[at % 4] for at, word in enumerate(WORDS) if quote or word not in ("a: b", "<<")}
+    Path("map.yaml").write_text("".join(f"{quote}{word}{quote}: {label}\n" for word, label in meant.items()))
+    rows = [
+        {"image_filename": "0.png", "label": word, "analisis_pelanggaran": f"Alasan {at}."}
+        for at, word in enumerate(meant)
+    ]
+    done = convert(rows, "out", format="dfk_csv", labels="map.yaml", validation=0)
+    assert not done.codes
+    assert [label for label, _ in labels_of("out")] == [*meant.values()]
+    numbers = [row | {"label": int(row["label"])} for row in rows if row["label"] in ("0", "1", "-1", "-2")]
+    convert(numbers, "numbers", format="dfk_csv", labels="map.yaml", validation=0)
+    assert [label for label, _ in labels_of("numbers")] == names
+
+
 def test_without_a_map_unknown_spellings_are_rejects_that_name_the_option(posts: Path) -> None:
     done = convert(posts, "out", format="dfk_csv", validation=0, max_rejects=9)
     assert done.codes["LABEL_UNKNOWN"]["count"] == 5
@@ -145,8 +170,13 @@ def test_a_stratified_split_counts_mapped_labels(posts: Path) -> None:
     ("text", "message"),
     [
         ("hoaks: disinfo\n", "did you mean 'disinformasi'"),
-        ("no: netral\n", "quote it"),
-        ("hoaks: 3\n", "quote it"),
+        ("hoaks: 3\n", "'3' is none of"),
+        ("hoaks: No\n", "'No' is none of"),
+        ("hoaks:\n", "lacks a spelling or a class"),
+        ("'': netral\n", "lacks a spelling or a class"),
+        ("No: netral\nNo: fitnah\n", "line 2: the key 'No' is written twice"),
+        ("0: netral\n'0': fitnah\n", "line 2: the key '0' is written twice"),
+        ("3: netral\n3.0: fitnah\n", "one spelling with two classes"),
         ("a b: netral\nA-B: fitnah\n", "one spelling with two classes"),
         ("- hoaks\n", "write lines such as"),
         ("", "write lines such as"),

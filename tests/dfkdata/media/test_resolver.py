@@ -168,3 +168,34 @@ def test_a_suggestion_knows_files_that_came_after_an_earlier_conversion(tree: Pa
         (tree / "data" / "later").mkdir(exist_ok=True)
         (tree / "data" / "later" / "9.png").write_bytes(KINDS["png"])
     assert "did you mean 'later/9.png'?" in hint
+
+
+@pytest.mark.parametrize(
+    ("files", "name", "images", "folder"),
+    [
+        ("0.png", "0.png", None, "."),
+        ("foto/0.png", "0.png", None, "foto"),
+        ("foto/0.png", "0.png", "foto", "."),
+        ("images/0.png", "images/0.png", None, "."),
+        ("images/0.png", "0.png", "images", "."),
+        ("foto/2024/0.png", "2024/0.png", None, "foto"),
+        ("foto/2024/0.PNG", "0.png", None, "foto/2024"),
+    ],
+)
+def test_pictures_of_the_image_filename_layout_are_found_as_the_hint_says(
+    files: str, name: str, images: str | None, folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(files).parent.mkdir(parents=True, exist_ok=True)
+    Path(files).write_bytes(KINDS["png"])
+    Path("posts.csv").write_text(f"image_filename,label,analisis_pelanggaran\n{name},fitnah,Palsu.\n")
+    done = convert("posts.csv", "a", format="dfk_csv", images=images, validation=0, keep_empty=True)
+    hint = done.codes["IMG_MISSING"]["first"]["hint"]
+    assert "-o folder=NAME names another folder" in hint
+    assert folder in ("foto", ".") or folder in hint, "the place is named, not only the option"
+    if files.endswith(".PNG"):
+        assert "a file of that name lies in 'foto/2024'" in hint
+        return
+    options = {"folder": folder}
+    done = convert("posts.csv", "b", format="dfk_csv", images=images, validation=0, options=options)
+    assert done.rows["out"] == 1

@@ -57,12 +57,21 @@ def test_a_turn_of_weight_0_has_no_label(
     data = read_stage(stage(path, turns="all"), collator, 0)
     assert [scored(collator, sample) for sample in data.samples] == ["benar 0", *expected]
     last = read_stage(stage(path), collator, 0)
-    assert [scored(collator, sample) for sample in last.samples] == ["benar 0", *expected[-1:]]
-    assert sum(last.left_out.values()) == (not expected)
-    if expected:
-        assert scored(collator, collator.encode(conversation)) == expected[-1]
+    held = read_validation(stage(path, validation=[str(path)]), collator)
+    target = expected[-1:] if pattern[-1] == "1" else []
+    for samples in (last.samples, held):
+        assert [scored(collator, sample) for sample in samples] == ["benar 0", *target], (
+            "the target never moves"
+        )
+    reason = (
+        "the last assistant turn has the weight 0" if expected else "every assistant turn has the weight 0"
+    )
+    if target:
+        assert not last.left_out
+        assert scored(collator, collator.encode(conversation)) == target[0]
     else:
-        with pytest.raises(DataError, match="row r: every assistant turn has the weight 0"):
+        assert [key.startswith(reason) for key in last.left_out] == [True]
+        with pytest.raises(DataError, match=f"row r: {reason}"):
             collator.encode(conversation)
 
 
