@@ -31,7 +31,7 @@ from dfkeval.parsing.json_text import (
     load_python,
     number_of,
 )
-from dfkeval.parsing.possible_types import possible_types
+from dfkeval.parsing.possible_types import PossibleValues
 
 Dialect = Literal["auto", "qwen3.5", "qwen3.6", "qwen3.8", "qwen3-coder-2507", "hermes"]
 
@@ -68,8 +68,6 @@ class Refused(ValueError):
         self.issues = issues
 
 
-#: How deep references and combinators are followed to find a closed list of values.
-_DEEP: Final = 4
 #: Keywords that assert nothing about a text.
 _NOTES: Final = frozenset(("type", "title", "description", "default", "examples", "format"))
 
@@ -96,38 +94,25 @@ class Slot:
     containers_only: bool
 
 
-def compile_slot(document: SchemaDocument, *schemas: Any) -> Slot:
+def compile_slot(document: SchemaDocument, values: PossibleValues, *schemas: Any) -> Slot:
     """Return the slot of a parameter.
 
     Args:
         document: the prepared schema of the tool's parameters.
+        values: what its parts let through.
         schemas: parts of it, any of which may describe the value."""
     schema = schemas[0] if len(schemas) == 1 else None
-    types = possible_types(document, *schemas)
+    types = values.types(*schemas)
     bare = isinstance(schema, dict) and schema.keys() <= _NOTES
     containers = _CONTAINERS.intersection(types or ())
     return Slot(
         types=types,
         validator=document.validator(*schemas),
         plain=schema is True or (bare and types in (None, ("string",))),
-        enumerated=all(_is_list(document, part) for part in schemas),
+        enumerated=values.are_listed(*schemas),
         textual=types is None or "string" in types,
         holds_containers=bool(containers),
         containers_only=bool(containers) and containers == set(types or ()),
-    )
-
-
-def _is_list(document: SchemaDocument, schema: Any, depth: int = 0) -> bool:
-    """Return whether the values of `schema` are a closed list, or there is no text among them."""
-    if not isinstance(schema, dict) or depth > _DEEP:
-        return schema is False
-    if "enum" in schema or "const" in schema:
-        return True
-    parts = [document.target(schema), *schema.get("allOf", ())]
-    branches = [schema[key] for key in ("anyOf", "oneOf") if key in schema]
-    return any(_is_list(document, part, depth + 1) for part in parts if part is not None) or any(
-        all(_is_list(document, part, depth + 1) or part == {"type": "null"} for part in branch)
-        for branch in branches
     )
 
 

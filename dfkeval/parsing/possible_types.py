@@ -1,4 +1,5 @@
-"""Find the JSON types that a schema allows at its top, which direct how bare text is read.
+"""Find which values a schema allows at its top, which directs how bare text is read: their JSON types, and whether they
+are a closed list.
 
 How it works: `type`, `enum` and `const` name types; references and `allOf` narrow them, `anyOf` and
 `oneOf` widen them; keywords of objects and arrays imply a type if nothing names one. Each part of a
@@ -10,6 +11,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from dfkdata.common.json_schema import SchemaDocument, type_of
+from dfkdata.common.recursion import Steps, run
 
 Types = tuple[str, ...]
 
@@ -17,51 +19,68 @@ _OF_OBJECTS = ("properties", "required", "additionalProperties", "patternPropert
 _OF_ARRAYS = ("items", "prefixItems", "contains")
 
 
-def possible_types(document: SchemaDocument, *schemas: Any) -> Types | None:
-    """Return the JSON types of the values that any of `schemas` lets through, in the order of their names.
-
-    Args:
-        document: the prepared schema.
-        schemas: parts of it.
-
-    Returns:
-        The names of the types, or None if the schema does not restrict the type."""
-    return _Reader(document).union(schemas)
-
-
-class _Reader:
-    """Remembers the types of the parts that were looked at."""
+class PossibleValues:
+    """Tells which values the parts of one prepared schema let through, and remembers what it looked at."""
 
     def __init__(self, document: SchemaDocument) -> None:
         self._document = document
-        self._known: dict[int, Types | None] = {}
+        self._types: dict[int, Types | None] = {}
+        self._closed: dict[int, bool] = {}
 
-    def types(self, schema: Any) -> Types | None:
+    def types(self, *schemas: Any) -> Types | None:
+        """Return the JSON types of the values that any of `schemas` lets through, in the order of their names; None
+        if the type is not restricted."""
+        return run(self._union(schemas))
+
+    def are_listed(self, *schemas: Any) -> bool:
+        """Return whether all values of `schemas` are a closed list, or there is no text among them."""
+        return all(run(self._is_closed(schema)) for schema in schemas)
+
+    def _types_of(self, schema: Any) -> Steps[Types | None]:
         if not isinstance(schema, dict):
             return None
-        if id(schema) not in self._known:
-            self._known[id(schema)] = self._read(schema)
-        return self._known[id(schema)]
+        if id(schema) not in self._types:
+            restrictions = [_literal_types(schema), _named_types(schema)]
+            for part in (self._document.target(schema), *schema.get("allOf", ())):
+                restrictions.append((yield self._types_of(part)))
+            for key in ("anyOf", "oneOf"):
+                if key in schema:
+                    restrictions.append((yield self._union(schema[key])))
+            known = [types for types in restrictions if types is not None]
+            self._types[id(schema)] = _in_all(known) if known else _implied(schema)
+        return self._types[id(schema)]
 
-    def _read(self, schema: dict[str, Any]) -> Types | None:
-        restrictions = [_literal_types(schema), _named_types(schema)]
-        restrictions.append(self.types(self._document.target(schema)))
-        restrictions += [self.types(part) for part in schema.get("allOf", [])]
-        restrictions += [self.union(schema[key]) for key in ("anyOf", "oneOf") if key in schema]
-        known = [types for types in restrictions if types is not None]
-        if not known:
-            return _implied(schema)
-        first, *rest = known
-        for types in rest:
-            first = tuple(common for name in first for common in _common(name, types))
-        return first
+    def _union(self, branches: Iterable[Any]) -> Steps[Types | None]:
+        names: dict[str, None] = {}
+        is_open = False
+        for part in branches:
+            types = yield self._types_of(part)
+            is_open = is_open or types is None
+            names |= dict.fromkeys(types or ())
+        return None if is_open else tuple(names)
 
-    def union(self, branches: Iterable[Any]) -> Types | None:
-        """Return the types of a value that fits one of `branches`."""
-        alternatives = [self.types(part) for part in branches]
-        if any(types is None for types in alternatives):
-            return None
-        return tuple(dict.fromkeys(name for types in alternatives if types for name in types))
+    def _is_closed(self, schema: Any) -> Steps[bool]:
+        if not isinstance(schema, dict):
+            return schema is False
+        if id(schema) not in self._closed:
+            closed = "enum" in schema or "const" in schema
+            for part in (self._document.target(schema), *schema.get("allOf", ())):
+                closed = closed or (part is not None and (yield self._is_closed(part)))
+            for key in ("anyOf", "oneOf"):
+                every = key in schema
+                for part in schema.get(key, ()):
+                    every = every and (part == {"type": "null"} or (yield self._is_closed(part)))
+                closed = closed or every
+            self._closed[id(schema)] = closed
+        return self._closed[id(schema)]
+
+
+def _in_all(restrictions: list[Types]) -> Types:
+    """Return the types that all `restrictions` allow."""
+    first, *rest = restrictions
+    for types in rest:
+        first = tuple(common for name in first for common in _common(name, types))
+    return first
 
 
 def _common(name: str, types: Types) -> Types:

@@ -7,13 +7,14 @@ from functools import cached_property, lru_cache
 from typing import Any, Final
 from urllib.parse import quote
 
-from dfkdata.common.json_schema._effort import curt, curt_place, takes_long, without_reasons
-from dfkdata.common.json_schema._issues import Issue, cut, issues_of
+from dfkdata.common.json_schema._effort import takes_long
+from dfkdata.common.json_schema._issues import Issue, cut, foreign_issue, issues_of
+from dfkdata.common.json_schema._memoised import Memoised
 from dfkdata.common.json_schema._preparation import DRAFT_URIS, SchemaError, encodable, prepare
 
 
 class Validator:
-    """Decides whether values fit one schema. Never raises for a decoded JSON value."""
+    """Decides whether values fit one schema. Never raises: what JSON cannot write does not fit."""
 
     __slots__ = ("_document", "_engine", "_fits", "_parts")
 
@@ -27,22 +28,48 @@ class Validator:
         """Return whether `value` fits the schema."""
         try:
             return bool(self._fits(value))
-        except UnicodeEncodeError:
-            return bool(self._fits(encodable(value)))
+        except ValueError:  # lone surrogates, or what is no JSON
+            return foreign_issue(value) is None and bool(self._fits(encodable(value)))
 
     def issues(self, value: Any) -> list[Issue]:
-        """Return what the schema has against `value`; an empty list if it fits. Where alternatives would be
-        read again and again, it is said that none fits and not why."""
+        """Return what the schema has against `value`; an empty list if it fits."""
         if self.is_valid(value):
             return []
+        foreign = foreign_issue(value)
+        return self._reasons(encodable(value)) if foreign is None else [foreign]
+
+    def _reasons(self, value: Any) -> list[Issue]:
         try:
-            engine = self._document.explainer(self._parts, value) or self._engine
-            try:
-                return issues_of(engine.iter_errors(value))
-            except UnicodeEncodeError:
-                return issues_of(engine.iter_errors(encodable(value)))
+            if self._document.takes_long(self._parts, value):
+                return self._document.memoised.issues(self._parts, value)
+            return issues_of(self._engine.iter_errors(value))
         except SchemaError:  # no reason can be given in time
             return issues_of([])
+        except ValueError:
+            return [Issue("", "too_deep", "the value is nested too deeply to be compared with its schema")]
+
+
+class _Memoising(Validator):
+    """Decides about values whose schema combines its parts in many ways, without one engine for all of it."""
+
+    __slots__ = ()
+
+    def __init__(self, document: SchemaDocument, parts: tuple[Any, ...]) -> None:
+        self._document = document
+        self._parts = parts
+
+    def is_valid(self, value: Any) -> bool:
+        """Return whether `value` fits the schema."""
+        return not self.issues(value)
+
+    def issues(self, value: Any) -> list[Issue]:
+        """Return what the schema has against `value`; an empty list if it fits."""
+        foreign = foreign_issue(value)
+        return self._reasons(encodable(value)) if foreign is None else [foreign]
+
+    def _reasons(self, value: Any) -> list[Issue]:
+        try:
+            return self._document.memoised.issues(self._parts, value)
         except ValueError:
             return [Issue("", "too_deep", "the value is nested too deeply to be compared with its schema")]
 
@@ -78,6 +105,8 @@ class SchemaDocument:
 
     def __init__(self, schema: Any) -> None:
         self._prepared = prepare(schema)
+        if self._prepared.is_shared:
+            _ = self.memoised  # it may refuse the schema
         self.root: Any = self._prepared.root
         self.unknown_types = self._prepared.unknown_types
         self._null: dict[tuple[int, ...], bool] = {}
@@ -105,29 +134,31 @@ class SchemaDocument:
             self._null[key] = bool(schemas) and self.validator(*schemas).is_valid(None)
         return self._null[key]
 
-    def explainer(self, parts: tuple[Any, ...], value: Any) -> Any:
-        """Return the engine that says curtly what `parts` of this document have against `value`; None if
-        there is time for every reason.
+    def takes_long(self, parts: tuple[Any, ...], value: Any) -> bool:
+        """Return whether the engine would take long to say what `parts` of this document have against `value`."""
+        return takes_long(parts, value, self._prepared.targets)
+
+    @cached_property
+    def memoised(self) -> Memoised:
+        """Return the reader of values that take the engine long.
 
         Raises:
-            SchemaError: if no reason can be given."""
-        if not takes_long(parts, value, self._prepared.targets):
-            return None
-        if takes_long(parts, value, self._prepared.targets, is_curt=True):
-            raise SchemaError("even curt reasons would take too long")
-        references = [self._reference(part, is_curt=True) for part in parts]
-        whole = references[0] if len(parts) == 1 else {"anyOf": [*map(without_reasons, references)]}
-        return self._compile(self._with_draft(whole), self._curt_registry)
+            SchemaError: if it cannot read this document."""
+        return Memoised(self._prepared, lambda schema: self._compile(schema, None))
 
     def _validator(self, schema: Any, parts: tuple[Any, ...]) -> Validator:
         """Let the engine compile the root, or a schema that refers to `parts` of it."""
-        return Validator(self._compile(schema, None if schema is self.root else self._registry), self, parts)
+        is_root = schema is self.root
+        if self._prepared.is_shared:
+            if is_root:
+                self._compile(schema, None)  # it refuses what is no schema
+            return _Memoising(self, parts)
+        return Validator(self._compile(schema, None if is_root else self._registry), self, parts)
 
-    def _reference(self, schema: Any, *, is_curt: bool = False) -> Any:
+    def _reference(self, schema: Any) -> Any:
         if isinstance(schema, bool):
             return schema
-        place = self._prepared.places[id(schema)]
-        place = quote(curt_place(place) if is_curt else place, safe="/~")
+        place = quote(self._prepared.places[id(schema)], safe="/~")
         return {"$ref": f"{self._prepared.base}#{place}"}
 
     def _with_draft(self, schema: dict[str, Any]) -> dict[str, Any]:
@@ -151,12 +182,6 @@ class SchemaDocument:
         import jsonschema_rs
 
         return jsonschema_rs.Registry([(self._prepared.base, self.root)])
-
-    @cached_property
-    def _curt_registry(self) -> Any:
-        import jsonschema_rs
-
-        return jsonschema_rs.Registry([(self._prepared.base, curt(self._prepared))])
 
 
 def _refuse(uri: str) -> Any:

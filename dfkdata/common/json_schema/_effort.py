@@ -1,33 +1,25 @@
-"""Tell which values would take exponential time to be explained, and write a schema that explains them.
+"""Tell which values the engine would take exponential time to explain.
 
 The engine decides about a value in a time that grows with it, but to say what is wrong it reads every
 alternative of `anyOf` anew in every alternative around it: two alternatives that refer to the same schema
-double the work with each level. In a curt schema a part of a combination says only whether a value fits."""
+double the work with each level. `_memoised` explains such values."""
 
 from __future__ import annotations
 
-import copy
-import re
 from typing import Any, Final
 
-from dfkdata.common.json_schema._preparation import Prepared, in_place
+from dfkdata.common.json_schema._preparation import in_place
 
 #: How many times a pair of schema and value may be read on average, and how many readings are always done.
 _AGAIN, _ALWAYS = 8, 2_000
 #: Values that nest less are explained in full.
 _NESTED: Final = 3
-#: The comment on a `not` that hides the reasons of what it holds.
-CURT: Final = "the reasons are left out"
-_COMBINATIONS: Final = ("allOf", "anyOf", "oneOf")
-_STEP: Final = re.compile(r"(/(?:allOf|anyOf|oneOf)/[0-9]+)(?=/|\Z)")
 
 
-def takes_long(parts: tuple[Any, ...], value: Any, targets: dict[int, Any], *, is_curt: bool = False) -> bool:
-    """Return whether what `parts` of a schema have against `value` would be read again and again; `is_curt`
-    asks that of the curt schema."""
+def takes_long(parts: tuple[Any, ...], value: Any, targets: dict[int, Any]) -> bool:
+    """Return whether what `parts` of a schema have against `value` would be read again and again."""
     if not _nests(value, _NESTED):
         return False
-    around = _without_combinations if is_curt else in_place
     readings: dict[tuple[int, int], int] = {}
     plain: dict[int, int] = {}  # what a schema costs for a value without items
     once = 0  # what would be read if nothing were read again
@@ -39,7 +31,7 @@ def takes_long(parts: tuple[Any, ...], value: Any, targets: dict[int, Any], *, i
         has_items = isinstance(value, dict | list)
         known = readings.get((id(schema), id(value))) if has_items else plain.get(id(schema))
         if known is None:
-            known = 1 + sum(read(part, value) for part in (targets.get(id(schema)), *around(schema)))
+            known = 1 + sum(read(part, value) for part in (targets.get(id(schema)), *in_place(schema)))
             if has_items:
                 known += sum(read(part, item) for part, item in _inside(schema, value))
                 readings[id(schema), id(value)] = known
@@ -54,10 +46,6 @@ def takes_long(parts: tuple[Any, ...], value: Any, targets: dict[int, Any], *, i
     except RecursionError:
         return True
     return total > _ALWAYS + _AGAIN * once
-
-
-def _without_combinations(schema: dict[str, Any]) -> list[Any]:
-    return in_place({word: part for word, part in schema.items() if word not in _COMBINATIONS})
 
 
 def _nests(value: Any, levels: int) -> bool:
@@ -91,29 +79,3 @@ def _inside(schema: dict[str, Any], value: Any) -> list[tuple[Any, Any]]:
             for item in value
         ]
     return pairs
-
-
-def curt(prepared: Prepared) -> Any:
-    """Return a copy of a prepared schema in which each part of a combination stands in two `not`: it takes
-    the same values and gives no reasons. What is left over by other parts is not looked at."""
-    copies: dict[int, Any] = {}
-    root = copy.deepcopy(prepared.root, copies)
-    for schema in [copies[key] for key in prepared.places if key in copies]:
-        for word in _COMBINATIONS:
-            if isinstance(schema.get(word), list):
-                schema[word] = [without_reasons(part) for part in schema[word]]
-        for word in ("unevaluatedProperties", "unevaluatedItems"):
-            schema.pop(word, None)
-        if isinstance(schema.get("$ref"), str):
-            schema["$ref"] = curt_place(schema["$ref"])
-    return root
-
-
-def without_reasons(schema: Any) -> dict[str, Any]:
-    """Return a schema that takes what `schema` takes and says only whether a value fits."""
-    return {"not": {"not": schema, "$comment": CURT}}
-
-
-def curt_place(pointer: str) -> str:
-    """Return where the part of a schema under `pointer` stands in its curt copy."""
-    return _STEP.sub(r"\1/not/not", pointer)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, Final, NamedTuple
 
-from dfkdata.common.json_schema._effort import CURT
 from dfkdata.common.json_schema._preparation import pointer_step
 
 _TYPE_NAMES: Final = {
@@ -39,15 +38,42 @@ def cut(text: str) -> str:
     return line if len(line) <= 200 else line[:197] + "..."
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """Return `value` as messages show it, at most 60 characters of it."""
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
 
+def foreign_issue(value: Any) -> Issue | None:
+    """Return where the first part of `value` stands that JSON cannot write, such as a date or a key that is no text;
+    None if there is none."""
+    waiting: list[tuple[str, Any]] = [("", value)]
+    while waiting:
+        pointer, item = waiting.pop()
+        if isinstance(item, dict):
+            strange = [key for key in item if not isinstance(key, str)]
+            if strange:
+                message = (
+                    f"the key {shown(strange[0])} of an object is {_kind(strange[0])}; JSON has texts only"
+                )
+                return Issue(pointer, "not_json", message)
+            waiting += [(pointer + pointer_step(key), part) for key, part in reversed(item.items())]
+        elif isinstance(item, list | tuple):
+            waiting += [(f"{pointer}/{at}", part) for at, part in reversed([*enumerate(item)])]
+        elif not (item is None or isinstance(item, str | int | float)):
+            return Issue(pointer, "not_json", f"{shown(item)} is {_kind(item)}, which JSON cannot write")
+    return None
+
+
+def _kind(value: Any) -> str:
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
+
+
 def issues_of(errors: Iterable[Any]) -> list[Issue]:
     """Return the engine's errors as issues."""
-    issues = [issue for error in errors for issue in _issues(error)]
-    return issues or [Issue("", "schema", "the value does not fit the schema")]
+    issues = dict.fromkeys(issue for error in errors for issue in _issues(error))
+    return [*issues] or [Issue("", "schema", "the value does not fit the schema")]
 
 
 def _issues(error: Any) -> list[Issue]:
@@ -64,30 +90,23 @@ def _issues(error: Any) -> list[Issue]:
         return [Issue(pointer + pointer_step(name), code, f"{name!r} is no allowed name of a property")]
     if code == "falseSchema":
         return [Issue(pointer, "false", "no value is allowed here")]
-    if _is_curt(error):
-        return [Issue(pointer, "allOf", f"{_shown(error.instance)} does not fit a part of the schema")]
     write = _MESSAGES.get(code)
     return [Issue(pointer, code, cut(error.message) if write is None else write(error.instance, kind))]
 
 
 def _of_branches(pointer: str, code: str, error: Any) -> list[Issue]:
-    """Return the issues of the branch that got deepest into the value, which is likely the one that was
-    meant."""
+    """Return the issues of a combination of which one branch should fit."""
     branches = error.kind.context
     if code == "oneOf" and not all(branches):
         fitting = sum(not branch for branch in branches)
-        message = f"{_shown(error.instance)} fits {fitting} alternatives; it must fit one"
+        message = f"{shown(error.instance)} fits {fitting} alternatives; it must fit one"
         return [Issue(pointer, code, message)]
-    if all(_is_curt(inner) for branch in branches for inner in branch):
-        return [Issue(pointer, code, f"{_shown(error.instance)} fits none of {len(branches)} alternatives")]
-    read = [[issue for inner in branch for issue in _issues(inner)] for branch in branches]
-    return max(read, key=_depth)
+    return deepest([[issue for inner in branch for issue in _issues(inner)] for branch in branches])
 
 
-def _is_curt(error: Any) -> bool:
-    """Return whether the schema that failed is one in two `not`, which gives no reason."""
-    schema = error.kind.schema if error.kind.name == "not" else None
-    return isinstance(schema, dict) and schema.get("$comment") == CURT
+def deepest(branches: list[list[Issue]]) -> list[Issue]:
+    """Return the issues of the branch that got deepest into the value, which is likely the one that was meant."""
+    return max(branches, key=_depth)
 
 
 def _depth(issues: list[Issue]) -> int:
@@ -95,11 +114,11 @@ def _depth(issues: list[Issue]) -> int:
 
 
 def _type(value: Any, kind: Any) -> str:
-    return f"{' or '.join(kind.types)} expected, got {type_of(value)} {_shown(value)}"
+    return f"{' or '.join(kind.types)} expected, got {type_of(value)} {shown(value)}"
 
 
 def _bound(side: str) -> Callable[[Any, Any], str]:
-    return lambda value, kind: f"{_shown(value)} must be {side} {kind.limit}"
+    return lambda value, kind: f"{shown(value)} must be {side} {kind.limit}"
 
 
 def _size(side: str, unit: str) -> Callable[[Any, Any], str]:
@@ -108,14 +127,14 @@ def _size(side: str, unit: str) -> Callable[[Any, Any], str]:
 
 _MESSAGES: Final[dict[str, Callable[[Any, Any], str]]] = {
     "type": _type,
-    "enum": lambda value, kind: f"{_shown(value)} is none of {', '.join(map(_shown, kind.options))}",
-    "const": lambda value, kind: f"must be {_shown(kind.expected_value)}, got {_shown(value)}",
+    "enum": lambda value, kind: f"{shown(value)} is none of {', '.join(map(shown, kind.options))}",
+    "const": lambda value, kind: f"must be {shown(kind.expected_value)}, got {shown(value)}",
     "required": lambda value, kind: f"{kind.property!r} is required and missing",
-    "pattern": lambda value, kind: f"{_shown(value)} does not match the pattern of the schema",
-    "not": lambda value, kind: f"{_shown(value)} is excluded",
+    "pattern": lambda value, kind: f"{shown(value)} does not match the pattern of the schema",
+    "not": lambda value, kind: f"{shown(value)} is excluded",
     "contains": lambda value, kind: "too few or too many items of the demanded kind",
     "uniqueItems": lambda value, kind: "the items must differ from each other",
-    "multipleOf": lambda value, kind: f"{_shown(value)} must be a multiple of {kind.multiple_of}",
+    "multipleOf": lambda value, kind: f"{shown(value)} must be a multiple of {kind.multiple_of}",
     "minimum": _bound("at least"),
     "maximum": _bound("at most"),
     "exclusiveMinimum": _bound("more than"),

@@ -10,13 +10,16 @@ from typing import Any, Final, NamedTuple
 from urllib.parse import unquote, urljoin
 
 from dfkdata.common.json_schema._spellings import rewrite_type, with_ecma_dots
+from dfkdata.common.recursion import Steps, run
 
 #: The base of references in a schema without an absolute `$id`.
 BASE: Final = "dfk://schema/root"
-#: Schemas nested deeper are refused, as are chains of references with more steps.
+#: Schemas nested deeper are refused.
 MAX_DEPTH: Final = 120
-#: How many schemas the engine may apply to one value, if parts are combined again and again.
-MAX_COST: Final = 1_000_000
+#: Chains of references and combinations with more steps are refused.
+MAX_STEPS: Final = 1000
+#: How many schemas the engine may apply to one value on average for each part, and how many always.
+_AGAIN, _ALWAYS = 20, 2_000
 
 #: Number of the draft -> its `$schema`.
 DRAFT_URIS: Final = {
@@ -57,6 +60,8 @@ class Prepared(NamedTuple):
         draft: 4, 6, 7, 2019 or 2020.
         places: id of a subschema -> its JSON pointer in the root.
         targets: id of a schema with a reference -> the schema it refers to.
+        parts: the subschemas that are no booleans.
+        is_shared: parts are combined in so many ways that the engine would take long to decide.
         unknown_types: JSON pointer of a `type` that names no type -> that name. It asserts nothing."""
 
     root: Any
@@ -64,6 +69,8 @@ class Prepared(NamedTuple):
     draft: int
     places: dict[int, str]
     targets: dict[int, Any]
+    parts: list[dict[str, Any]]
+    is_shared: bool
     unknown_types: dict[str, str]
 
 
@@ -121,6 +128,7 @@ class _Preparation:
         self.places: dict[int, str] = {}
         self.targets: dict[int, Any] = {}
         self.unknown_types: dict[str, str] = {}
+        self._visited: list[dict[str, Any]] = []
         self._resources: dict[str, Any] = {}
         self._anchors: dict[str, Any] = {}
         self._references: list[tuple[dict[str, Any], str, str]] = []
@@ -134,8 +142,17 @@ class _Preparation:
         while self._references:
             schema, reference, at = self._references.pop()
             self.targets[id(schema)] = self._target(reference, at)
-        _refuse_circles(self.root, self.targets, self.places)
-        return Prepared(self.root, base, self.draft, self.places, self.targets, self.unknown_types)
+        ways = _most_ways(self._visited, self.targets, self.places)
+        return Prepared(
+            self.root,
+            base,
+            self.draft,
+            self.places,
+            self.targets,
+            self._visited,
+            ways > _ALWAYS + _AGAIN * len(self._visited),
+            self.unknown_types,
+        )
 
     def _visit(self, schema: Any, pointer: str, base: str, depth: int) -> None:
         if isinstance(schema, bool) or id(schema) in self.places:
@@ -147,6 +164,7 @@ class _Preparation:
         if depth > MAX_DEPTH:
             raise SchemaError(f"the schema is nested deeper than {MAX_DEPTH} levels")
         self.places[id(schema)] = pointer
+        self._visited.append(schema)
         _rewrite_around_ref(schema, self.draft)
         base = self._register(schema, base)
         if "type" in schema and (unknown := rewrite_type(schema)) is not None:
@@ -275,9 +293,6 @@ def _rewrite(schema: dict[str, Any], pointer: str, draft: int) -> None:
         for exclusive, inclusive in (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")):
             if isinstance(schema.get(exclusive), bool):
                 _rewrite_bound(schema, exclusive, inclusive, pointer)
-    for word, nothing in (("allOf", True), ("anyOf", False)):
-        if isinstance(schema.get(word), list):
-            schema[word] = _without_repeats(schema[word], nothing)
     _rewrite_patterns(schema)
     if schema.get("additionalProperties") is False:
         schema.setdefault("properties", {})  # so that the engine names the keys that are not allowed
@@ -291,18 +306,6 @@ def _rewrite_patterns(schema: dict[str, Any]) -> None:
         schema["patternProperties"] = {with_ecma_dots(key): part for key, part in table}
 
 
-def _without_repeats(parts: list[Any], nothing: bool) -> list[Any]:
-    """Put `nothing`, which changes no verdict, in place of references that stand in `parts` already."""
-    seen: set[str] = set()
-    kept = []
-    for part in parts:
-        name = part.get("$ref") if isinstance(part, dict) and part.keys() == {"$ref"} else None
-        kept.append(nothing if isinstance(name, str) and name in seen else part)
-        if isinstance(name, str):
-            seen.add(name)
-    return kept
-
-
 def _rewrite_bound(schema: dict[str, Any], exclusive: str, inclusive: str, pointer: str) -> None:
     """Read `minimum: 5, exclusiveMinimum: true` of draft 4."""
     if not schema.pop(exclusive):
@@ -314,37 +317,33 @@ def _rewrite_bound(schema: dict[str, Any], exclusive: str, inclusive: str, point
     schema[exclusive] = schema.pop(inclusive)
 
 
-def _refuse_circles(root: Any, targets: dict[int, Any], places: dict[int, str]) -> None:
-    """Refuse references that come back to where they started without entering a value, and combinations of
-    parts that would take the engine seconds for one value."""
-    cost: dict[int, int] = {}
+def _most_ways(parts: list[dict[str, Any]], targets: dict[int, Any], places: dict[int, str]) -> int:
+    """Return how many schemas the engine may apply to one value of one of `parts`.
 
-    def walk(schema: Any, path: frozenset[int]) -> int:
-        """Return how many schemas the engine may apply to one value of `schema`."""
+    Raises:
+        SchemaError: if references come back to where they started without entering a value, or follow each other
+            too long."""
+    cost: dict[int, int] = {}
+    path: set[int] = set()
+
+    def walk(schema: Any) -> Steps[int]:
         if not isinstance(schema, dict):
             return 1
         if id(schema) in cost:
             return cost[id(schema)]
         if id(schema) in path:
             raise SchemaError(f"#{places[id(schema)]} refers to itself and describes nothing")
-        if len(path) > MAX_DEPTH:
-            raise SchemaError(f"references follow each other over more than {MAX_DEPTH} steps")
-        parts = [targets.get(id(schema)), *in_place(schema)]
-        cost[id(schema)] = total = 1 + sum(walk(part, path | {id(schema)}) for part in parts)
-        if total > MAX_COST:
-            raise SchemaError(f"#{places[id(schema)]} combines its parts in more than {MAX_COST:,} ways")
+        if len(path) > MAX_STEPS:
+            raise SchemaError(f"references follow each other over more than {MAX_STEPS} steps")
+        path.add(id(schema))
+        total = 1
+        for part in (targets.get(id(schema)), *in_place(schema)):
+            total += yield walk(part)
+        path.remove(id(schema))
+        cost[id(schema)] = total
         return total
 
-    stack = [root]
-    seen: set[int] = set()
-    while stack:
-        schema = stack.pop()
-        if not isinstance(schema, dict) or id(schema) in seen:
-            continue
-        seen.add(id(schema))
-        walk(schema, frozenset())
-        stack += [part for _, part in _parts(schema)]
-        stack.append(targets.get(id(schema)))
+    return max((run(walk(part)) for part in parts), default=1)
 
 
 def in_place(schema: dict[str, Any]) -> list[Any]:

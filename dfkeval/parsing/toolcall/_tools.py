@@ -10,11 +10,13 @@ Guarantees:
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, Final
 
 from dfkdata.common.json_schema import SchemaDocument, SchemaError, Validator, schema_validator
 from dfkdata.common.tool_definitions import DefinitionError, function_definitions
 from dfkeval.parsing.coercion import Slot, compile_slot
+from dfkeval.parsing.possible_types import PossibleValues
 from dfkeval.parsing.tags import parameter_open
 
 #: What a root schema may hold if its slots and its required names say all that it asserts.
@@ -58,16 +60,15 @@ class Tool:
         declared = _declared(document, root)
         extra = next((part for part in _chain(document, root) if "additionalProperties" in part), root)
         other = extra.get("additionalProperties", True)
+        slot = partial(compile_slot, document, PossibleValues(document))
         self.name = name
-        self.slots = {key: compile_slot(document, *parts) for key, parts in declared.items()}
+        self.slots = {key: slot(*parts) for key, parts in declared.items()}
         self.several = {
-            key: [compile_slot(document, part) for part in parts]
-            for key, parts in declared.items()
-            if len(parts) > 1
+            key: [slot(part) for part in parts] for key, parts in declared.items() if len(parts) > 1
         }
-        self._extra = None if other is False else compile_slot(document, other)
+        self._extra = None if other is False else slot(other)
         self._patterns = [
-            (schema_validator({"pattern": pattern}), compile_slot(document, part))
+            (schema_validator({"pattern": pattern}), slot(part))
             for pattern, part in root.get("patternProperties", {}).items()
         ]
         self.required = frozenset(_required(document, root))

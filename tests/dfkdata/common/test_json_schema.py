@@ -61,7 +61,7 @@ def nested(levels: int) -> dict[str, Any]:
         ({"items": {"$id": "http://[x"}}, "not a URI"),
         (nested(5000), "nested deeper"),
         (nested(130), "nested deeper"),
-        ({"$defs": {f"{n}": {"$ref": f"#/$defs/{n + 1}"} for n in range(300)} | {"300": INT},
+        ({"$defs": {f"{n}": {"$ref": f"#/$defs/{n + 1}"} for n in range(1100)} | {"1100": INT},
           "$ref": "#/$defs/0"}, "follow each other"),
     ],
 )  # fmt: skip
@@ -363,108 +363,3 @@ def test_the_verdict_is_that_of_the_reference_validator(schema: Any, data: Any) 
     validator = schema_validator(schema)
     assert validator.is_valid(value) == jsonschema.Draft202012Validator(schema).is_valid(value)
     assert validator.is_valid(value) == (not validator.issues(value))
-
-
-def layers(keyword: str, count: int, **notes: Any) -> Any:
-    """A schema of `count` layers, each of which combines the next one twice."""
-    twice = [lambda at: {"$ref": f"#/$defs/d{at}"}, lambda at: {"$ref": f"#/$defs/d{at}", **notes}]
-    definitions = {f"d{at}": {keyword: [make(at + 1) for make in twice]} for at in range(count)}
-    return {"$ref": "#/$defs/d0", "$defs": {**definitions, f"d{count}": {"type": "string", "minLength": 2}}}
-
-
-@pytest.mark.parametrize("keyword", ["allOf", "anyOf"])
-def test_references_that_are_combined_again_and_again_are_followed_once(keyword: str) -> None:
-    validator = schema_validator(layers(keyword, 50))
-    assert validator.is_valid("ab")
-    assert validator.issues("a")[0].code == "minLength"
-
-
-@pytest.mark.parametrize("keyword", ["allOf", "anyOf", "oneOf"])
-def test_combinations_that_would_take_seconds_are_refused(keyword: str) -> None:
-    assert schema_validator(layers(keyword, 8, title="t")).is_valid("ab") == (keyword != "oneOf")
-    with pytest.raises(SchemaError, match=r"#/\$defs/d\d+ combines its parts in more than 1,000,000 ways"):
-        SchemaDocument(layers(keyword, 25, title="t"))
-
-
-def test_a_repeated_reference_keeps_the_places_of_its_neighbours() -> None:
-    schema = {
-        "allOf": [{"$ref": "#/$defs/a"}, {"$ref": "#/$defs/a"}, {"minimum": 3}],
-        "properties": {"x": {"$ref": "#/allOf/2"}},
-        "$defs": {"a": {"maximum": 9}},
-    }
-    validator = schema_validator(schema)
-    assert [validator.is_valid(value) for value in (2, 5, 12, {"x": 2}, {"x": 4})] == [
-        False,
-        True,
-        False,
-        False,
-        True,
-    ]
-
-
-def again(word: str, last: Any) -> dict[str, Any]:
-    """A schema that refers to itself in each of two parts of a combination, and ends with `last`."""
-    step = {"type": "object", "properties": {"a": {"$ref": "#/$defs/D"}}, "required": ["a"]}
-    parts = [
-        {"if": {"type": "object"}, "then": each, "else": last}
-        for each in (step, {**step, "minProperties": 1})
-    ]
-    return {"properties": {"x": {"$ref": "#/$defs/D"}}, "$defs": {"D": {word: parts}}}
-
-
-@pytest.mark.parametrize("depth", [10, 24, 60])
-@pytest.mark.parametrize("word", ["anyOf", "oneOf", "allOf"])
-def test_deep_values_under_repeated_references_are_explained_and_never_read_again_and_again(
-    word: str, depth: int
-) -> None:
-    document = SchemaDocument(again(word, STR))
-    value: Any = 5
-    for _ in range(depth):
-        value = {"a": value}
-    part = document.root["properties"]["x"]
-    for validator, wrong, place in (
-        (document.validator(document.root), {"x": value}, "/x"),
-        (document.validator(part), value, ""),
-    ):
-        first, *_ = validator.issues(wrong)
-        assert (first.pointer, first.code) == (place, word)
-    either = document.validator(part, document.root["$defs"]["D"][word][0])
-    assert [issue.pointer for issue in either.issues(value)] == [""]
-
-
-@pytest.mark.parametrize(
-    "twice",
-    [
-        {"properties": {"a": {"$ref": "#"}}, "patternProperties": {"^a": {"$ref": "#"}}},
-        {"properties": {"a": {"$ref": "#"}}, "dependentSchemas": {"a": {"properties": {"a": {"$ref": "#"}}}}},
-        {
-            "properties": {"a": {"$ref": "#"}},
-            "$ref": "#/$defs/E",
-            "$defs": {"E": {"properties": {"a": {"$ref": "#"}}}},
-        },
-    ],
-)
-def test_what_is_read_again_without_a_combination_is_told_without_reasons(twice: Any) -> None:
-    value: Any = 5
-    for _ in range(60):
-        value = {"a": value}
-    validator = schema_validator({**twice, "type": "object"})
-    assert [issue[:2] for issue in validator.issues(value)] == [("", "schema")]
-    assert validator.issues({"a": 5})[0][:2] == ("/a", "type")
-
-
-def test_long_values_that_nest_little_are_explained_in_full() -> None:
-    item = {"anyOf": [STR, {"type": "array", "items": {"type": "array", "items": {"anyOf": [STR, NUM]}}}]}
-    value = {"x": [[[["a", 1]] for _ in range(2000)], [[[True]]], [[[1] * 5000]]]}
-    schema = {"properties": {"x": {"items": {"items": item}}}}
-    assert [issue.pointer for issue in schema_validator(schema).issues(value)] == ["/x/1/0/0/0"]
-
-
-def test_a_reference_into_a_combination_holds_where_reasons_are_left_out() -> None:
-    schema = again("anyOf", STR)
-    schema["properties"]["y"] = {"$ref": "#/$defs/D/anyOf/0/else"}
-    value: Any = 5
-    for _ in range(24):
-        value = {"a": value}
-    issues = schema_validator(schema).issues({"x": value, "y": 5})
-    assert [(issue.pointer, issue.code) for issue in issues] == [("/x", "anyOf"), ("/y", "type")]

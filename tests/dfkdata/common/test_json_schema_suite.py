@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from dfkdata.common.json_schema import SchemaDocument, SchemaError
+from dfkdata.common.json_schema._memoised import Memoised
 from dfkeval.parsing.toolcall import ToolCallParser, write_tool_call
 from tests.helpers.suites import suite
 
@@ -48,6 +49,14 @@ def groups(part: str) -> list[tuple[str, Any, list[dict[str, Any]]]]:
     return made
 
 
+def reader(document: SchemaDocument) -> Memoised | None:
+    """What decides instead of the engine where a schema combines its parts in too many ways."""
+    try:
+        return document.memoised
+    except SchemaError:  # it has dynamic references
+        return None
+
+
 @pytest.mark.parametrize(("part", "total", "remote"), PARTS)
 def test_no_verdict_of_the_official_suite_is_wrong(part: str, total: int, remote: int) -> None:
     counts: Counter[str] = Counter()
@@ -61,14 +70,19 @@ def test_no_verdict_of_the_official_suite_is_wrong(part: str, total: int, remote
             continue
         whole = document.validator(document.root)
         inside = whole if name in ONLY_WHOLE else document.validator(document.root, document.root)
+        memoised = reader(document)
         for test in tests:
             verdicts = {
                 whole.is_valid(test["data"]), inside.is_valid(test["data"]), not whole.issues(test["data"])
             }  # fmt: skip
+            if memoised is not None:
+                verdicts.add(not memoised.issues((document.root,), test["data"]))
+                counts["memoised"] += 1
             counts["right"] += verdicts == {test["valid"]}
             if verdicts != {test["valid"]}:
                 wrong.append(f"{name}: {test['description']}: {verdicts}")
     assert wrong == []
+    assert counts.pop("memoised") >= 0.9 * (total - remote)
     assert counts == {"right": total - remote, "refused": remote}
 
 

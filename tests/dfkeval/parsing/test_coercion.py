@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from dfkdata.common.json_schema import SchemaDocument
 from dfkeval.parsing.coercion import Refused, compile_slot, read
 from dfkeval.parsing.json_text import LiteralError, load_json, load_python, number_of, scan_json
-from dfkeval.parsing.possible_types import possible_types
+from dfkeval.parsing.possible_types import PossibleValues
 from dfkeval.testing.strategies import instances
 
 
 def slot(schema):
     document = SchemaDocument(schema)
-    return compile_slot(document, document.root)
+    return compile_slot(document, PossibleValues(document), document.root)
 
 
 def value(schema, text, **options):
@@ -285,7 +285,7 @@ def test_deep_but_allowed_values_pass():
 def test_the_possible_types_come_in_declared_order():
     def types(schema):
         document = SchemaDocument(schema)
-        return possible_types(document, document.root)
+        return PossibleValues(document).types(document.root)
 
     assert types({"type": ["string", "null"], "enum": ["a", None]}) == ("string", "null")
     assert types({"anyOf": [INT, STR]}) == ("integer", "string")
@@ -302,7 +302,7 @@ def test_parts_that_share_parts_are_looked_at_once():
     }
     schema["$defs"]["d40"] = INT
     document = SchemaDocument(schema)
-    assert possible_types(document, document.root) == ("integer",)
+    assert PossibleValues(document).types(document.root) == ("integer",)
 
 
 @settings(derandomize=True, deadline=None, max_examples=200)
