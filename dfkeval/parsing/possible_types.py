@@ -15,15 +15,22 @@ from dfkdata.common.recursion import Steps, run
 
 Types = tuple[str, ...]
 
+_ALL = ("string", "integer", "number", "boolean", "object", "array", "null")
 _OF_OBJECTS = ("properties", "required", "additionalProperties", "patternProperties")
 _OF_ARRAYS = ("items", "prefixItems", "contains")
 
 
 class PossibleValues:
-    """Tells which values the parts of one prepared schema let through, and remembers what it looked at."""
+    """Tells which values the parts of one prepared schema let through, and remembers what it looked at.
 
-    def __init__(self, document: SchemaDocument) -> None:
+    Args:
+        document: the prepared schema.
+        implied: whether keywords of objects and arrays say the type where nothing else does; JSON Schema lets values of
+            other types through there."""
+
+    def __init__(self, document: SchemaDocument, *, implied: bool = True) -> None:
         self._document = document
+        self._implied = implied
         self._types: dict[int, Types | None] = {}
         self._closed: dict[int, bool] = {}
 
@@ -38,16 +45,16 @@ class PossibleValues:
 
     def _types_of(self, schema: Any) -> Steps[Types | None]:
         if not isinstance(schema, dict):
-            return None
+            return () if schema is False else None
         if id(schema) not in self._types:
-            restrictions = [_literal_types(schema), _named_types(schema)]
+            restrictions = [_literal_types(schema), _named_types(schema), _left_types(schema)]
             for part in (self._document.target(schema), *schema.get("allOf", ())):
                 restrictions.append((yield self._types_of(part)))
             for key in ("anyOf", "oneOf"):
                 if key in schema:
                     restrictions.append((yield self._union(schema[key])))
             known = [types for types in restrictions if types is not None]
-            self._types[id(schema)] = _in_all(known) if known else _implied(schema)
+            self._types[id(schema)] = _in_all(known) if known else _implied(schema) if self._implied else None
         return self._types[id(schema)]
 
     def _union(self, branches: Iterable[Any]) -> Steps[Types | None]:
@@ -100,6 +107,17 @@ def _named_types(schema: dict[str, Any]) -> Types | None:
     if names is None:
         return None
     return (names,) if isinstance(names, str) else tuple(names)
+
+
+def _left_types(schema: dict[str, Any]) -> Types | None:
+    """Return what `not` leaves of all types if it excludes whole types only."""
+    excluded = schema.get("not")
+    if excluded is True or excluded == {}:
+        return ()
+    if not isinstance(excluded, dict) or excluded.keys() != {"type"}:
+        return None
+    names = _named_types(excluded) or ()
+    return tuple(name for name in _ALL if name not in names and not (name == "integer" and "number" in names))
 
 
 def _implied(schema: dict[str, Any]) -> Types | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, Final, NamedTuple
 from urllib.parse import unquote, urljoin
 
-from dfkdata.common.json_schema._spellings import rewrite_type, with_ecma_dots
+from dfkdata.common.json_schema._spellings import is_nullable, rewrite_type, with_ecma_dots
 from dfkdata.common.recursion import Steps, run
 
 #: The base of references in a schema without an absolute `$id`.
@@ -165,7 +165,7 @@ class _Preparation:
             raise SchemaError(f"the schema is nested deeper than {MAX_DEPTH} levels")
         self.places[id(schema)] = pointer
         self._visited.append(schema)
-        _rewrite_around_ref(schema, self.draft)
+        _rewrite_around_ref(schema, pointer, self.draft)
         base = self._register(schema, base)
         if "type" in schema and (unknown := rewrite_type(schema)) is not None:
             self.unknown_types[f"{pointer}/type"] = unknown
@@ -261,9 +261,13 @@ def _is_tuple(schema: dict[str, Any], word: str) -> bool:
     return word == "items" and isinstance(schema["items"], list)
 
 
-def _rewrite_around_ref(schema: dict[str, Any], draft: int) -> None:
+def _rewrite_around_ref(schema: dict[str, Any], pointer: str, draft: int) -> None:
     """Read `nullable: true`, also beside a reference, and drop what the draft does not read there."""
-    if schema.get("nullable") is True:
+    try:
+        nullable = is_nullable(schema)
+    except ValueError as bad:
+        raise SchemaError(f"{pointer}/nullable: {bad}") from None
+    if nullable:
         _allow_null(schema)
     if draft <= 7 and "$ref" in schema:
         for key in schema.keys() - _BESIDE_REF:

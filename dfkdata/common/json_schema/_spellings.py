@@ -106,6 +106,19 @@ def _split(text: str, sign: str) -> list[str]:
     return [*parts, text[start:].strip()]
 
 
+def is_nullable(schema: dict[str, Any]) -> bool:
+    """Return whether `schema` says `nullable: true`, which OpenAPI writes; text is read too.
+
+    Raises:
+        ValueError: if it says neither true nor false."""
+    nullable = schema.get("nullable")
+    if isinstance(nullable, str) and nullable.strip().lower() in ("true", "false"):
+        return nullable.strip().lower() == "true"
+    if nullable is not None and not isinstance(nullable, bool):
+        raise ValueError(f"nullable is true or false, not {nullable!r}")
+    return bool(nullable)
+
+
 def rewrite_type(schema: dict[str, Any]) -> str | None:
     """Put the type names in `schema` into JSON Schema's. A `type` that holds "any" or an unknown name asserts
     nothing and goes; the unknown name is returned."""
@@ -127,7 +140,7 @@ def rewrite_type(schema: dict[str, Any]) -> str | None:
     if anything:
         del schema["type"]
         return None
-    if schema.get("nullable") is True:
+    if is_nullable(schema):
         known.append("null")
     known = list(dict.fromkeys(known))
     schema["type"] = known if len(known) != 1 else known[0]

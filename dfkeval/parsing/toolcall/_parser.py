@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from typing import Any, Final, Literal, get_args
 
@@ -22,9 +23,8 @@ class ToolCallParser:
     """Parses texts that a model wrote.
 
     Args:
-        tools: definitions in OpenAI's, MCP's, Anthropic's or Gemini's form, bare ones, or pydantic classes.
-            Without tools, any name is accepted and every
-            value stays text.
+        tools: definitions in OpenAI's, MCP's, Anthropic's or Gemini's form, bare ones, or pydantic classes; one of
+            them or several. Without tools, any name is accepted and every value stays text.
         mode: "strict" reads only what a chat template or a grammar-bound engine can write and reports the
             rest; "lenient" applies the named repairs.
         dialect: how scalars are spelled beside strings. "auto" takes both spellings; "hermes" reads JSON
@@ -34,7 +34,7 @@ class ToolCallParser:
 
     Attributes:
         unknown_types: (tool, JSON pointer) of a `type` that names no type -> that name. It asserts nothing,
-            so that bare text stays text there.
+            so that bare text stays text there, and a warning says so.
 
     Raises:
         SchemaError: if a tool definition cannot be used.
@@ -67,6 +67,9 @@ class ToolCallParser:
             for name, tool in self._tools.items()
             for pointer, unknown in tool.unknown_types.items()
         }
+        for (name, pointer), unknown in self.unknown_types.items():
+            message = f"tool {name!r}: {pointer}: {unknown!r} is no type of JSON Schema; a bare text stays text there"
+            warnings.warn(message, stacklevel=2)
         self._anything: Tool | None = None if self._tools else AnyTool()
         self.mode = mode
         self.dialect: Dialect = dialect

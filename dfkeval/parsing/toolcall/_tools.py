@@ -9,7 +9,7 @@ Guarantees:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any, Final
 
@@ -53,10 +53,11 @@ class Tool:
             raise SchemaError(f"parameters must be a JSON Schema object, not {type(parameters).__name__}")
         document = SchemaDocument(parameters)
         root = document.root
-        if not all(
-            "object" in part.get("type", "object") for part in _same_object(document, root, always=True)
-        ):
-            raise SchemaError("parameters must describe an object")
+        types = PossibleValues(document, implied=False).types(root)
+        if types is not None and "object" not in types:
+            raise SchemaError(
+                f"parameters must describe an object; these take {' or '.join(types) or 'no value'}"
+            )
         declared = _declared(document, root)
         extra = next((part for part in _chain(document, root) if "additionalProperties" in part), root)
         other = extra.get("additionalProperties", True)
@@ -153,7 +154,10 @@ def compile_tools(tools: Any) -> dict[str, Tool]:
     Raises:
         SchemaError: if a definition cannot be used."""
     compiled: dict[str, Tool] = {}
-    for number, tool in enumerate([tools] if isinstance(tools, dict) else tools or ()):
+    single = isinstance(tools, dict | type) or hasattr(tools, "model_dump")
+    if not single and tools is not None and not isinstance(tools, Iterable):
+        raise SchemaError(f"tools are a list of definitions, not {type(tools).__name__}")
+    for number, tool in enumerate([tools] if single else tools or ()):
         for name, parameters in _definitions(tool, number):
             if name in compiled:
                 raise SchemaError(f"two tools are named {name!r}")
@@ -169,7 +173,7 @@ def _definitions(tool: Any, number: int) -> list[tuple[str, Any]]:
     if isinstance(tool, type) and hasattr(tool, "model_json_schema"):
         try:
             return [(tool.__name__, tool.model_json_schema())]
-        except (TypeError, ValueError, RuntimeError) as error:
+        except (TypeError, ValueError, RuntimeError, AttributeError) as error:
             raise SchemaError(f"tool {tool.__name__!r} has no JSON Schema: {error}") from None
     try:
         functions = [each["function"] for each in function_definitions(tool)]
