@@ -35,7 +35,7 @@ _DYNAMIC: Final = ("$dynamicRef", "$recursiveRef")
 _KEPT: Final = 50
 
 
-class Reading(NamedTuple):
+class _Reading(NamedTuple):
     """What a schema says about a value.
 
     Attributes:
@@ -46,7 +46,7 @@ class Reading(NamedTuple):
     seen: frozenset[Any] = frozenset()
 
 
-_FITS: Final = Reading()
+_FITS: Final = _Reading()
 
 
 class Memoised:
@@ -129,12 +129,12 @@ class _Walk:
 
     def __init__(self, schema: Memoised) -> None:
         self._schema = schema
-        self._known: dict[tuple[int, int], Reading] = {}
+        self._known: dict[tuple[int, int], _Reading] = {}
 
-    def read(self, schema: Any, value: Any) -> Steps[Reading]:
+    def read(self, schema: Any, value: Any) -> Steps[_Reading]:
         if not isinstance(schema, dict):
             return (
-                _FITS if schema is not False else Reading((Issue("", "false", "no value is allowed here"),))
+                _FITS if schema is not False else _Reading((Issue("", "false", "no value is allowed here"),))
             )
         key = id(schema), id(value)
         if key not in self._known:
@@ -149,10 +149,10 @@ class _Walk:
                 issues += reading.issues
                 seen |= reading.seen
             kept = tuple(dict.fromkeys(issues))[:_KEPT]
-            self._known[key] = Reading(kept, frozenset() if kept else frozenset(seen))
+            self._known[key] = _Reading(kept, frozenset() if kept else frozenset(seen))
         return self._known[key]
 
-    def _all(self, parts: Iterable[Any], value: Any) -> Steps[Reading]:
+    def _all(self, parts: Iterable[Any], value: Any) -> Steps[_Reading]:
         """Read what must fit as a whole."""
         issues: list[Issue] = []
         seen: set[Any] = set()
@@ -160,9 +160,9 @@ class _Walk:
             reading = yield self.read(part, value)
             issues += reading.issues
             seen |= reading.seen
-        return Reading(tuple(issues), frozenset(seen))
+        return _Reading(tuple(issues), frozenset(seen))
 
-    def _together(self, schema: dict[str, Any], value: Any) -> Steps[Reading]:
+    def _together(self, schema: dict[str, Any], value: Any) -> Steps[_Reading]:
         keyword = self._schema.keyword
         parts = [self._schema.target(schema), *(keyword(schema, "allOf") or ())]
         if isinstance(value, dict):
@@ -170,10 +170,10 @@ class _Walk:
             for name in value:
                 needed = dependents.get(name, True)
                 parts.append({"required": needed} if isinstance(needed, list) else needed)
-        reading: Reading = yield self._all(parts, value)
+        reading: _Reading = yield self._all(parts, value)
         return reading
 
-    def _alternatives(self, schema: dict[str, Any], value: Any) -> Steps[Reading]:
+    def _alternatives(self, schema: dict[str, Any], value: Any) -> Steps[_Reading]:
         issues: list[Issue] = []
         seen: set[Any] = set()
         for word in ("anyOf", "oneOf"):
@@ -190,28 +190,28 @@ class _Walk:
                 message = f"{shown(value)} fits {len(fitting)} alternatives; it must fit one"
                 issues.append(Issue("", word, message))
             seen.update(*(reading.seen for reading in fitting))
-        return Reading(tuple(issues), frozenset(seen))
+        return _Reading(tuple(issues), frozenset(seen))
 
-    def _condition(self, schema: dict[str, Any], value: Any) -> Steps[Reading]:
+    def _condition(self, schema: dict[str, Any], value: Any) -> Steps[_Reading]:
         keyword = self._schema.keyword
         excluded, test = keyword(schema, "not"), keyword(schema, "if")
         if excluded is not None and not (yield self.read(excluded, value)).issues:
-            return Reading((Issue("", "not", f"{shown(value)} is excluded"),))
+            return _Reading((Issue("", "not", f"{shown(value)} is excluded"),))
         if test is None:
             return _FITS
         tested = yield self.read(test, value)
         then = keyword(schema, "else" if tested.issues else "then")
         reading = yield self.read(True if then is None else then, value)
-        return Reading(reading.issues, reading.seen | tested.seen)
+        return _Reading(reading.issues, reading.seen | tested.seen)
 
-    def _inside(self, schema: dict[str, Any], value: Any) -> Steps[Reading]:
+    def _inside(self, schema: dict[str, Any], value: Any) -> Steps[_Reading]:
         if not isinstance(value, dict | list):
             return _FITS
         inside = self._members(schema, value) if isinstance(value, dict) else self._items(schema, value)
-        reading: Reading = yield inside
+        reading: _Reading = yield inside
         return reading
 
-    def _members(self, schema: dict[str, Any], value: dict[str, Any]) -> Steps[Reading]:
+    def _members(self, schema: dict[str, Any], value: dict[str, Any]) -> Steps[_Reading]:
         keyword = self._schema.keyword
         named = keyword(schema, "properties") or {}
         patterns = keyword(schema, "patternProperties") or {}
@@ -230,9 +230,9 @@ class _Walk:
                 message = f"{name!r} is no allowed name of a property"
                 issues.append(Issue(pointer_step(name), "propertyNames", message))
         reading = yield self._each(value, pairs)
-        return Reading((*issues, *reading.issues), reading.seen)
+        return _Reading((*issues, *reading.issues), reading.seen)
 
-    def _items(self, schema: dict[str, Any], value: list[Any]) -> Steps[Reading]:
+    def _items(self, schema: dict[str, Any], value: list[Any]) -> Steps[_Reading]:
         keyword = self._schema.keyword
         first, rest = keyword(schema, "prefixItems") or [], keyword(schema, "items")
         if isinstance(rest, list):
@@ -240,7 +240,7 @@ class _Walk:
         pairs = list(enumerate(first[: len(value)]))
         if rest is not None:
             pairs += [(at, rest) for at in range(len(first), len(value))]
-        reading: Reading = yield self._each(value, pairs)
+        reading: _Reading = yield self._each(value, pairs)
         wanted = keyword(schema, "contains")
         if wanted is None:
             return reading
@@ -252,9 +252,9 @@ class _Walk:
         enough = (1 if least is None else least) <= len(found) <= (len(value) if most is None else most)
         issues = () if enough else (Issue("", "contains", "too few or too many items of the demanded kind"),)
         seen = reading.seen | found if self._schema.contains_counts else reading.seen
-        return Reading((*reading.issues, *issues), seen)
+        return _Reading((*reading.issues, *issues), seen)
 
-    def _each(self, value: Any, pairs: Iterable[tuple[Any, Any]]) -> Steps[Reading]:
+    def _each(self, value: Any, pairs: Iterable[tuple[Any, Any]]) -> Steps[_Reading]:
         """Read items of `value`, each with the schema beside its name or number."""
         issues: list[Issue] = []
         seen = set()
@@ -264,9 +264,9 @@ class _Walk:
                 issue._replace(pointer=pointer_step(str(name)) + issue.pointer) for issue in reading.issues
             ]
             seen.add(name)
-        return Reading(tuple(issues), frozenset(seen))
+        return _Reading(tuple(issues), frozenset(seen))
 
-    def _left_over(self, schema: dict[str, Any], value: Any, seen: set[Any]) -> Steps[Reading]:
+    def _left_over(self, schema: dict[str, Any], value: Any, seen: set[Any]) -> Steps[_Reading]:
         is_object = isinstance(value, dict)
         word = "unevaluatedProperties" if is_object else "unevaluatedItems"
         part = self._schema.keyword(schema, word) if isinstance(value, dict | list) else None
@@ -276,8 +276,8 @@ class _Walk:
         if part is False and left:
             message = _NO_NAME if is_object else "no more items are allowed"
             places = [pointer_step(str(name)) for name in left] if is_object else [""]
-            return Reading(tuple(Issue(place, word, message) for place in places))
-        reading: Reading = yield self._each(value, ((name, part) for name in left))
+            return _Reading(tuple(Issue(place, word, message) for place in places))
+        reading: _Reading = yield self._each(value, ((name, part) for name in left))
         return reading
 
 
