@@ -8,6 +8,8 @@ from __future__ import annotations
 from array import array
 from typing import TYPE_CHECKING, Any
 
+from dfkdata.validation.places import PlaceList
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -15,26 +17,17 @@ BLOCK = 65_536
 """Keys of a block."""
 
 
-_FILE = 1 << 44  # a place is its file times this, and the line in it plus 1
-
-
 class FirstRows:
     """Map keys of 64 bits to the place of the first row that has each, such as "posts.csv:7"."""
 
     def __init__(self) -> None:
-        self._keys, self._places = array("Q"), array("Q")
-        self._names: dict[str, int] = {}
+        self._keys, self._places = array("Q"), PlaceList()
         self._sorted: list[tuple[NDArray[Any], NDArray[Any]]] = []
 
     def add(self, key: int, place: str) -> None:
         """Remember the place of a row under a key."""
-        name, _, number = place.rpartition(":")
-        if name and number.isdigit() and number.isascii() and number[0] != "0" and len(number) < 13:
-            code = self._names.setdefault(name, len(self._names)) * _FILE + int(number) + 1
-        else:
-            code = self._names.setdefault(place, len(self._names)) * _FILE
         self._keys.append(key)
-        self._places.append(code)
+        self._places.append(place)
         if not len(self._keys) % BLOCK:
             self._sort()
 
@@ -52,13 +45,8 @@ class FirstRows:
         for number, (keys, order) in enumerate(self._sorted):
             at = int(numpy.searchsorted(keys, numpy.uint64(key)))
             if at < len(keys) and int(keys[at]) == key:
-                return self._place(number * BLOCK + int(order[at]))
+                return self._places[number * BLOCK + int(order[at])]
         for row in range(len(self._sorted) * BLOCK, len(self._keys)):
             if self._keys[row] == key:
-                return self._place(row)
+                return self._places[row]
         return ""
-
-    def _place(self, row: int) -> str:
-        file, number = divmod(self._places[row], _FILE)
-        name = [*self._names][file]
-        return f"{name}:{number - 1}" if number else name

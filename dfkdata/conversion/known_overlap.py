@@ -32,6 +32,8 @@ class _Warning(msgspec.Struct):
     code: str
     source: str
     partner: str = ""
+    row: str = ""
+    partner_row: str = ""
 
 
 def known_overlap(file: Path, sha256: str, counts_row: Callable[[int], bool]) -> dict[str, int] | None:
@@ -71,8 +73,13 @@ def _warned(file: Path, counts_row: Callable[[int], bool]) -> dict[str, set[int]
     try:
         with (file.parent / "warnings.jsonl").open("rb") as lines:
             for warning in map(decode, lines):
-                name, _, number = warning.source.rpartition(":")
-                is_ours = name == file.name and warning.partner.startswith(f"{_TRAIN}:")
+                row, partner = (
+                    (warning.row, warning.partner_row) if warning.row else (warning.source, warning.partner)
+                )
+                name, _, number = row.rpartition(
+                    ":"
+                )  # an older release wrote these places as source and partner
+                is_ours = name == file.name and partner.startswith(f"{_TRAIN}:")
                 if is_ours and warning.code in KINDS and counts_row(int(number)):
                     rows.setdefault(KINDS[warning.code], set()).add(int(number))
     except (OSError, msgspec.MsgspecError):

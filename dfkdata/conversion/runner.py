@@ -191,7 +191,15 @@ class ConversionRun:
             self.counts.images.add(picture)
         if self.leakage is not None:
             pictures = [*zip(record.images, (one.digest for one in built.pictures), strict=True)]
-            self.leakage.add(splits.CODE[split], record, built.group, digest[0], pictures, hashes)
+            self.leakage.add(
+                splits.CODE[split],
+                record,
+                built.group,
+                digest[0],
+                pictures,
+                hashes,
+                keeps_source="meta" in written,
+            )
 
     def _own_split(self, raw: Any) -> str | None:
         column = self.job.options.split_column

@@ -13,15 +13,16 @@ Guarantees: no row is held up or changed, and a rule that is off costs nothing."
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dfkdata.common.hashing import number_of
 from dfkdata.media.perceptual_hash import DecodedPicture, PerceptualHasher, near_pairs
 from dfkdata.rows.record import Record, RowError
-from dfkdata.validation.rules import RuleReporter
-from dfkdata.validation.text_sketch import Shared, near, sketches
+from dfkdata.validation.places import PlaceList, written_sources
+from dfkdata.validation.rules import RuleReporter, WarnedRow
+from dfkdata.validation.text_sketch import Shared, common_shingles, near, sketches
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -33,6 +34,7 @@ GONE = 255
 _SPLITS = ("train", "validation", "test")
 _MAX_CHARS = 4096  # of a text: enough to know it by, and what bounds the memory of a block
 _BLOCK_ROWS = 512
+_BLOCKS_A_LOOK = 8  # after so many blocks it is looked for a new instruction
 QUESTION = frozenset({"question"})
 """Fields that are asked of many pictures, so that they tell no two rows apart."""
 
@@ -53,6 +55,7 @@ class LeakageCheck:
         self._rules, self._compares_groups = rules, compares_groups
         self._splits = bytearray()
         self._order: tuple[list[int], list[int]] | None = None
+        self._folder, self._sources = folder, PlaceList()
         self._texts = _TextSketches(folder / "sketches", deep) if self._is_on("prompts") else None
         self._groups: array[int] | None = array("Q") if compares_groups and self._is_on("groups") else None
         self._pictures = _PictureHashes(rules) if deep or self._is_on("pictures") else None
@@ -68,6 +71,8 @@ class LeakageCheck:
         chance: int,
         pictures: Sequence[tuple[str, bytes]],
         hashes: Sequence[int] | None,
+        *,
+        keeps_source: bool,
     ) -> None:
         """Take a row that was written.
 
@@ -78,11 +83,14 @@ class LeakageCheck:
             chance: A byte that its content decides; multiples of 16 are sampled.
             pictures: (path, digest) of each picture.
             hashes: Perceptual hashes of the pictures if they are known already, else None.
+            keeps_source: Whether the written row says where it came from; all rows of a layout do, or none.
         """
         number = len(self._splits)
         if self._texts is not None and self._texts.samples(split, chance):
             self._texts.add(prompt_text(record), number)
         self._splits.append(split)
+        if not keeps_source:
+            self._sources.append(record.source)
         if self._groups is not None:
             self._groups.append(number_of(group))
         if pictures and self._pictures is not None:
@@ -139,16 +147,41 @@ class LeakageCheck:
             shared["pictures"] = self._near_pictures()
         if self._texts is not None:
             shared["prompts"] = self._near_texts()
-        place = self._places() if any(rows.number for rows in shared.values()) else str
-        for kind, rows in shared.items():
-            if rows.number:
-                code, says = _RULES[kind]
-                if kind == "prompts" and self._texts is not None and self._texts.is_partial:
-                    says += " (of those looked at; --deep looks at all)"
-                pairs = [(place(held), place(like)) for held, like in rows.pairs]
-                reason = f"{rows.number} {says}, such as {pairs[0][0]} and {pairs[0][1]}"
-                self._rules.report(RowError(code, reason, hint=_HINT), "all rows", pairs)
+        self._report(shared)
         return {kind: rows.number for kind, rows in shared.items()}
+
+    def _report(self, shared: dict[str, Shared]) -> None:
+        """Report each kind of rows that the splits share, with a line for each row."""
+        if not any(rows.number for rows in shared.values()):
+            return
+        pairs = {kind: [*dict.fromkeys(rows.pairs)] for kind, rows in shared.items()}
+        place = self._places()
+        source = self._source_of({row for kind in pairs.values() for pair in kind for row in pair}, place)
+        for kind, rows in shared.items():
+            if not rows.number:
+                continue
+            code, says, each = _RULES[kind]
+            if kind == "prompts" and self._texts is not None and self._texts.is_partial:
+                says += " (of those looked at; --deep looks at all)"
+            lines = []
+            for held, like in pairs[kind]:
+                reason = f"{each} a row of {place(like).partition('.')[0]}"
+                lines.append(WarnedRow(source[held], source[like], place(held), place(like), reason))
+            first = lines[0]
+            example = f"{first.row} and {first.partner_row} (in the input {first.source} and {first.partner})"
+            reason = f"{rows.number} {says}, such as {example}"
+            self._rules.report(RowError(code, reason, hint=_HINT), "all rows", lines)
+
+    def _source_of(self, rows: Collection[int], place: Callable[[int], str]) -> dict[int, str]:
+        """Return row -> "file:line" of its raw row, which written rows say themselves or was remembered."""
+        if len(self._sources):
+            return {row: self._sources[row] for row in rows}
+        lines: dict[str, dict[int, int]] = {}
+        for row in rows:
+            file, _, line = place(row).partition(":")
+            lines.setdefault(file, {})[row] = int(line)
+        found = {file: written_sources(self._folder / file, of.values()) for file, of in lines.items()}
+        return {row: found[file][line] for file, of in lines.items() for row, line in of.items()}
 
     def _places(self) -> Callable[[int], str]:
         """Return a function: row -> where it stands, such as "train.jsonl:7"."""
@@ -222,6 +255,8 @@ class _TextSketches:
         self._free = [FREE_ROWS] * len(_SPLITS)
         self._waiting: list[str] = []
         self._rows = array("I")
+        self._blocks = 0
+        self._common: NDArray[Any] | None = None
 
     @property
     def is_partial(self) -> bool:
@@ -259,8 +294,20 @@ class _TextSketches:
 
     def _flush(self) -> None:
         if self._waiting:
-            self._file.write(sketches(self._waiting).tobytes())
+            if not self._blocks % _BLOCKS_A_LOOK:
+                self._learn_common()
+            self._blocks += 1
+            self._file.write(sketches(self._waiting, self._common).tobytes())
             self._waiting.clear()
+
+    def _learn_common(self) -> None:
+        """Look for what many texts say, such as an instruction, which tells no two of them apart."""
+        import numpy
+
+        common = common_shingles(self._waiting)
+        if self._common is not None:
+            common = numpy.union1d(self._common, common)
+        self._common = common
 
 
 class _PictureHashes:
@@ -308,9 +355,17 @@ class _PictureHashes:
 
 
 _RULES = {
-    "groups": ("GROUP_ACROSS", "groups have rows in more than one split"),
-    "pictures": ("IMG_NEAR_DUPLICATE", "held-out pictures look like training ones"),
-    "prompts": ("TEXT_NEAR_DUPLICATE", "held-out prompts are nearly training ones"),
+    "groups": ("GROUP_ACROSS", "groups have rows in more than one split", "is of the same group as"),
+    "pictures": (
+        "IMG_NEAR_DUPLICATE",
+        "held-out pictures look like training ones",
+        "shows nearly what is shown by",
+    ),
+    "prompts": (
+        "TEXT_NEAR_DUPLICATE",
+        "held-out prompts are nearly training ones",
+        "asks nearly the same as",
+    ),
 }
 _HINT = "scores on such rows are too good; keep them in one split with --group-by, or drop one of the two"
 

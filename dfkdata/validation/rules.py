@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -187,24 +187,43 @@ def rule_of(code: str) -> Rule:
     return RULES[code] if code in RULES else load_row_rule(code).rule
 
 
+class WarnedRow(NamedTuple):
+    """One of several rows that a warning is about.
+
+    Attributes:
+        source: "file:line" of the raw row.
+        partner: That of the row which it is like.
+        row: Its own place among the rows that were written, such as "validation.jsonl:7".
+        partner_row: That of the row which it is like.
+        reason: What is wrong with this row.
+    """
+
+    source: str
+    partner: str
+    row: str
+    partner_row: str
+    reason: str
+
+
 class RuleWarning(Reject, frozen=True, kw_only=True, gc=False):
     """Hold a broken rule that let its rows through.
 
     Attributes:
         partner: "file:line" of another row that the reason is about.
-        rows: (place, partner) of each row if it is about several; empty if `source` is the only place.
+        rows: Each row if it is about several; empty if `source` is the only place.
     """
 
     partner: str = ""
-    rows: tuple[tuple[str, str], ...] = ()
+    rows: tuple[WarnedRow, ...] = ()
 
     def lines(self) -> list[dict[str, str]]:
         """Return one object a row: code, place, partner, reason and what else is known."""
         facts = {
             key: getattr(self, key) for key in ("reason", "path", "excerpt", "hint") if getattr(self, key)
         }
-        places = self.rows or ((self.source, self.partner),)
-        return [{"code": self.code, "source": place, "partner": other} | facts for place, other in places]
+        if not self.rows:
+            return [{"code": self.code, "source": self.source, "partner": self.partner} | facts]
+        return [{"code": self.code} | row._asdict() | {"hint": self.hint} for row in self.rows]
 
 
 class RuleReporter:
@@ -226,13 +245,13 @@ class RuleReporter:
         """Return the policy of a rule."""
         return self._policies.get(code) or rule_of(code).default
 
-    def report(self, error: RowError, source: str, rows: Sequence[tuple[str, str]] = ()) -> None:
+    def report(self, error: RowError, source: str, rows: Sequence[WarnedRow] = ()) -> None:
         """Raise `error`, count it, or let it pass, by its rule's policy; a fix counts as a warning.
 
         Args:
             error: The broken rule.
             source: "file:line" of the row, or "all rows".
-            rows: (place, partner) of each row if it is about several.
+            rows: Each row if it is about several.
 
         Raises:
             RowError: The policy is "quarantine".

@@ -25,7 +25,8 @@ MIN_WORDS = 8
 SLOTS = 12
 NEAR_SLOTS = 8
 BLOCK_ROWS = 1 << 16
-_SAMPLE = 20  # fewer texts do not tell what is common
+_SAMPLE = 20  # of fewer texts, only what more than half of them say is common
+_LEAST = 4  # and fewer than these do not tell
 _GAP = b" " * 16  # around each text, so that no run reaches into the next
 
 _FOLD = bytes(ord(chr(at).lower()) if chr(at).isalnum() else 32 for at in range(128)) + bytes(range(128, 256))
@@ -94,8 +95,9 @@ def common_shingles(texts: Sequence[str], share: float = 0.2) -> NDArray[Any]:
     import numpy
 
     shingles, firsts = _shingles(texts)
-    if len(texts) < _SAMPLE:
+    if len(texts) < _LEAST:
         return numpy.zeros(0, numpy.uint32)
+    share = share if len(texts) >= _SAMPLE else max(share, 0.5)
     owner = numpy.repeat(numpy.arange(len(texts)), numpy.diff(firsts, append=len(shingles)))
     once = numpy.unique(owner.astype(numpy.uint64) << numpy.uint64(32) | shingles)
     values, counts = numpy.unique(once & numpy.uint64(0xFFFFFFFF), return_counts=True)

@@ -107,7 +107,7 @@ def test_near_texts_are_named_by_their_lines(tmp_path: Path) -> None:
     test = [{"instruction": "Siapa?", "output": "Dia."}, {"instruction": f"{text} Budi", "output": "Ya."}]
     summary = convert(train, tmp_path / "out", format="alpaca", test_file=test)
     reason = summary.warnings["TEXT_NEAR_DUPLICATE"]["first"]["reason"]
-    assert reason.endswith("such as test.jsonl:2 and train.jsonl:41")
+    assert reason.endswith("such as test.jsonl:2 and train.jsonl:41 (in the input memory:2 and memory:41)")
 
 
 MORE: dict[str, Any] = {

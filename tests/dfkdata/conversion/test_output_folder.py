@@ -51,10 +51,10 @@ def test_each_row_that_splits_share_is_a_line_with_its_partner(deep: bool) -> No
     rows += [alpaca(n, link=f"g{n % 2}", split="train" if n < 12 else "validation") for n in range(10, 16)]
     done = convert(rows, "out", format="alpaca", split_column="split", deep=deep, validation=0)
     lines = check_counts("out", done.warnings)
-    near = [(line["source"], line["partner"]) for line in lines if line["code"] == "TEXT_NEAR_DUPLICATE"]
+    near = [(line["row"], line["partner_row"]) for line in lines if line["code"] == "TEXT_NEAR_DUPLICATE"]
     assert [place for place, _ in near] == ["test.jsonl:1", "test.jsonl:2", "test.jsonl:3"]
     assert {partner for _, partner in near} <= {"train.jsonl:5", "train.jsonl:6"}
-    groups = [(line["source"], line["partner"]) for line in lines if line["code"] == "GROUP_ACROSS"]
+    groups = [(line["row"], line["partner_row"]) for line in lines if line["code"] == "GROUP_ACROSS"]
     assert sorted(groups) == [(f"validation.jsonl:{n + 1}", f"train.jsonl:{7 + n % 2}") for n in range(4)]
 
 

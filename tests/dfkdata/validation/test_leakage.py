@@ -138,7 +138,8 @@ def test_nearly_the_same_prompt_on_two_sides_is_told_by_default(tmp_path: Path) 
     source = write(tmp_path / "a.jsonl", rows)
     summary = convert(source, tmp_path / "out", format="messages", split_column="split")
     reason = summary.warnings["TEXT_NEAR_DUPLICATE"]["first"]["reason"]
-    assert reason == "1 held-out prompts are nearly training ones, such as test.jsonl:1 and train.jsonl:8"
+    places = "test.jsonl:1 and train.jsonl:8 (in the input a.jsonl:31 and a.jsonl:8)"
+    assert reason == f"1 held-out prompts are nearly training ones, such as {places}"
     off = convert(
         source,
         tmp_path / "off",
@@ -292,3 +293,72 @@ def test_a_contradicting_label_can_be_let_through_and_read_refuses_it(tmp_path: 
     assert rows_of(tmp_path / "b", "train")[0]["meta"]["gold"]["label"] == "fitnah"
     (item,) = read(tmp_path / "in.csv", "dfk_text")
     assert not isinstance(item, Record) and item.code == "LABEL_CONFLICT"
+
+
+INSTRUCTION = (
+    "Bacalah unggahan di bawah ini dengan teliti, lalu tentukan apakah isinya disinformasi, fitnah, ujaran kebencian atau "
+    "netral, dan jelaskan alasannya dalam satu paragraf yang mudah dimengerti oleh masyarakat umum tanpa istilah hukum."
+)
+
+
+def asked(n: int, format: str) -> dict[str, Any]:
+    """A row that asks about its own short post with a long instruction that all rows have."""
+    post = sentence(n)
+    if format == "alpaca":
+        return {"instruction": INSTRUCTION, "input": post, "output": f"A{n}"}
+    return chat(f"{INSTRUCTION}\n\n{post}", f"A{n}")
+
+
+@pytest.mark.parametrize("format", ["alpaca", "messages"])
+@pytest.mark.parametrize("to", ["messages", "swift"])
+@pytest.mark.parametrize("count", [8, 30, 1300])
+def test_posts_with_one_long_instruction_are_not_alike_and_copies_of_a_post_are(
+    format: str, to: str, count: int, tmp_path: Path
+) -> None:
+    rows = [asked(n, format) | {"split": "test" if n % 4 == 3 else "train"} for n in range(count)]
+    copy = asked(4, format)
+    text = str(copy.get("input") or copy["messages"][0]["content"])
+    near = text + " pagi"
+    copy = copy | {"input": near} if format == "alpaca" else chat(near, "lain")
+    rows.append(copy | {"split": "test"})
+    rules = {"SIZE_RECOMMENDED": "off"}
+    done = convert(rows, tmp_path / "out", format=format, to=to, split_column="split", rules=rules)
+    lines = [line for line in rows_of(tmp_path / "out", "warnings") if line["code"] == "TEXT_NEAR_DUPLICATE"]
+    assert [(line["source"], line["partner"]) for line in lines] == [(f"memory:{count + 1}", "memory:5")]
+    assert done.rows["out"] == count + 1
+
+
+@pytest.mark.parametrize("to", ["messages", "swift", "sharegpt", "openai", "prompt_completion"])
+@pytest.mark.parametrize("split", ["files", "column", "sita"])
+def test_each_line_says_where_its_own_row_came_from_and_where_it_went(
+    to: str, split: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ways: dict[str, dict[str, Any]] = {
+        "files": {"validation_file": "b.jsonl"},
+        "column": {"split_column": "split"},
+        "sita": {"split": "sita", "validation": 0.5},
+    }
+    if split == "sita" and to not in ("messages", "prompt_completion"):
+        pytest.skip("one layout of each kind is enough")
+    first = [chat(f"satu {n}", f"A{n}", link=f"l{n % 3}", split="train") for n in range(6)]
+    second = [chat(f"dua {n}", f"B{n}", link=f"l{n}", split="validation") for n in range(2, 7)]
+    write(tmp_path / "a.jsonl", [*first, *(second if split != "files" else [])])
+    write(tmp_path / "b.jsonl", second)
+    convert("a.jsonl", "out", format="messages", to=to, rules={"SIZE_RECOMMENDED": "off"}, **ways[split])
+    lines = [line for line in rows_of(Path("out"), "warnings") if line["code"] == "GROUP_ACROSS"]
+    raw = {
+        f"{name}:{at}": row
+        for name in ("a.jsonl", "b.jsonl")
+        for at, row in enumerate(map(json.loads, Path(name).read_text().splitlines()), start=1)
+    }
+    assert lines
+    for line in lines:
+        one, other = raw[line["source"]], raw[line["partner"]]
+        assert one["link"] == other["link"] and line["source"] != line["partner"]
+        for place, row in ((line["row"], one), (line["partner_row"], other)):
+            name, _, number = place.partition(":")
+            written = rows_of(Path("out"), name.removesuffix(".jsonl"))[int(number) - 1]
+            assert row["messages"][0]["content"] in json.dumps(written)
+        assert line["reason"] == "is of the same group as a row of train"
+    assert len({line["source"] for line in lines}) == len(lines)
