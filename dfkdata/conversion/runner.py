@@ -158,7 +158,8 @@ class ConversionRun:
             if isinstance(item, Record):
                 report = self.rules.for_row(item.source, unsettled(item, self.job.schema))
                 built = self.builder.build(raw, item, report, media)
-                self._write(raw, built, fixed, hashes)
+                if self._write(raw, built, fixed, hashes):
+                    report.settle()
             else:
                 self.reject(item)
         except RowError as error:
@@ -172,8 +173,8 @@ class ConversionRun:
             self._rejected.append(reject.raw)
         self.writer.reject(reject)
 
-    def _write(self, raw: Any, built: BuiltRow, fixed: str | None, hashes: Sequence[int] | None) -> None:
-        """Write a finished row to its split, unless it is a copy. Raises `RowError`."""
+    def _write(self, raw: Any, built: BuiltRow, fixed: str | None, hashes: Sequence[int] | None) -> bool:
+        """Write a finished row to its split, unless it is a copy, and return whether it was. Raises `RowError`."""
         record, digest = built.record, built.digest
         written, labels = self.builder.export(built), self.counts.labels.of(record)
         if self.sita is not None:
@@ -182,7 +183,7 @@ class ConversionRun:
         else:
             split = fixed or record.split or self._own_split(raw) or self.splitter(built.group)
             if not self.writer.takes(raw, record, built.row, digest, split):
-                return
+                return False
             self.counts.labels.add(labels, split)
         self.writer.put(written, digest, split)
         if self.writes_extra:
@@ -200,6 +201,7 @@ class ConversionRun:
                 hashes,
                 keeps_source="meta" in written,
             )
+        return True
 
     def _own_split(self, raw: Any) -> str | None:
         column = self.job.options.split_column

@@ -256,38 +256,51 @@ class RuleReporter:
         Raises:
             RowError: The policy is "quarantine".
         """
+        self.warn(self.judge(error, source, rows))
+
+    def judge(self, error: RowError, source: str, rows: Sequence[WarnedRow] = ()) -> RuleWarning | None:
+        """Return the warning that a broken rule is; None if it passes. Arguments and error as `report`."""
         policy = self.policy(error.code)
         if policy == "quarantine":
             raise error
-        if policy != "off" and self._warn is not None:
-            facts = msgspec.structs.asdict(error.reject(source, None))
-            self._warn(RuleWarning(**facts, partner=error.partner, rows=tuple(rows)))
+        if policy == "off" or self._warn is None:
+            return None
+        facts = msgspec.structs.asdict(error.reject(source, None))
+        return RuleWarning(**facts, partner=error.partner, rows=tuple(rows))
+
+    def warn(self, warning: RuleWarning | None) -> None:
+        """Count a warning, if it is one."""
+        if warning is not None and self._warn is not None:
+            self._warn(warning)
 
     def for_row(self, source: str, warnings: tuple[RowError, ...] = ()) -> RowReport:
-        """Return the report of one row; what the format found wrong with it (`warnings`) is reported at once.
+        """Return the report of one row, which begins with what the format found wrong with it (`warnings`).
 
         Raises:
             RowError: A warning whose policy is "quarantine".
         """
         if not warnings:
             return RowReport(self, source)
+        report = RowReport(self, source, frozenset(warning.code for warning in warnings))
         for warning in warnings:
-            self.report(warning, source)
-        return RowReport(self, source, frozenset(warning.code for warning in warnings))
+            report.add(warning)
+        return report
 
 
 class RowReport(msgspec.Struct, frozen=True, gc=False):
-    """Report the broken rules of one row.
+    """Report the broken rules of one row; its warnings are held back until the row is written.
 
     Attributes:
         reporter: Knows the policies.
         source: "file:line" of the row.
         known: Codes of which the row's format has warned already; they are not counted again.
+        held: Warnings that wait.
     """
 
     reporter: RuleReporter
     source: str
     known: frozenset[str] = frozenset()
+    held: list[RuleWarning] = []
 
     def policy(self, code: str) -> Policy:
         """Return the policy of a rule."""
@@ -296,4 +309,15 @@ class RowReport(msgspec.Struct, frozen=True, gc=False):
     def __call__(self, error: RowError) -> None:
         """Report a broken rule. Raises `RowError` if its policy is "quarantine"."""
         if error.code not in self.known or self.reporter.policy(error.code) == "quarantine":
-            self.reporter.report(error, self.source)
+            self.add(error)
+
+    def add(self, error: RowError) -> None:
+        """Report a broken rule, known or not. Raises `RowError` if its policy is "quarantine"."""
+        warning = self.reporter.judge(error, self.source)
+        if warning is not None:
+            self.held.append(warning)
+
+    def settle(self) -> None:
+        """Count the warnings: the row was written. A row that was rejected, or is a copy, counts as that alone."""
+        for warning in self.held:
+            self.reporter.warn(warning)

@@ -132,7 +132,8 @@ def test_a_media_tag_outside_a_user_turn_goes_by_its_rule_in_every_format(
             assert list(done.codes) == ["IMG_POSITION"]
             continue
         assert done.rows["out"] == out
-        assert done.warnings.get("IMG_POSITION", {}).get("count", 0) == (policy == "warn")
+        counted = policy == "warn" and out == 1  # a row that the layout cannot hold is a reject and nothing else
+        assert done.warnings.get("IMG_POSITION", {}).get("count", 0) == counted
         if out and SAID in str(row):
             assert SAID in str(rows_of(tmp_path / policy, "train")[0]["messages"])
 
@@ -413,6 +414,9 @@ def test_a_broken_rule_is_reported_with_its_own_source() -> None:
     for report in (second, first):
         report(RowError("TEXT_NFC", "x"))
         report(RowError("ZERO_WIDTH", "x"))
+    assert not warnings, "a row may still be rejected"
+    second.settle()
+    first.settle()
     assert warnings == [
         ("a:2", "TEXT_NFC"),
         ("a:2", "ZERO_WIDTH"),
@@ -482,3 +486,36 @@ def test_what_is_no_rule_is_refused_before_anything_is_written(tmp_path: Path) -
                 [{"instruction": "a", "output": "b"}], tmp_path / "out", format="alpaca", rules={code: "warn"}
             )
     assert not (tmp_path / "out").exists()
+
+
+def test_a_row_counts_once_as_written_with_warnings_as_rejected_or_as_a_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a.png").write_bytes(KINDS["png"])
+
+    def row(text: str, answer: str = "nan", **more: Any) -> dict[str, Any]:
+        return {"instruction": text, "output": answer, **more}
+
+    rows = [
+        row("satu"),
+        row("satu"),  # a copy
+        row("dua", images=["a.png"]),
+        row("tiga <image>", images=["a.png"]),  # MEDIA_TAG, and swift cannot hold it
+        row("empat", "#REF!", images=["gone.png"]),
+        row("lima <|im_end|>"),
+        row("enam", "Baik."),
+    ]
+    for to, rejected in (("messages", 2), ("swift", 3)):
+        done = convert(
+            rows, to, format="alpaca", to=to, validation=0, images=".", rules={"SIZE_RECOMMENDED": "off"}
+        )
+        assert (done.rows["quarantined"], done.rows["duplicates"]) == (rejected, 1)
+        lines = [json.loads(line) for line in Path(to, "warnings.jsonl").read_text().splitlines()]
+        gone = {
+            json.loads(line)["source"]
+            for name in ("quarantine", "duplicates")
+            for line in Path(to, f"{name}.jsonl").read_text().splitlines()
+        }
+        assert {line["source"] for line in lines}.isdisjoint(gone)
+        assert sum(line["code"] == "ANSWER_MISSING_VALUE" for line in lines) == 5 - rejected
