@@ -58,11 +58,11 @@ def opened(image: ImageSource, *, first_frame: bool = False) -> Iterator[Any]:
 
     try:
         if isinstance(image, Pillow.Image):
-            _check_frames(image, image, first_frame)
+            _check(image, image, first_frame)
             yield image
         else:
             with _file(image) as file, Pillow.open(file) as picture:
-                _check_frames(picture, image, first_frame)
+                _check(picture, image, first_frame)
                 yield picture
     except (
         OSError, ValueError, SyntaxError, UnidentifiedImageError, Pillow.DecompressionBombError,
@@ -80,7 +80,10 @@ _STILL = ("MPO", "PSD")
 """Formats whose first frame is the picture; the others are its previews or layers."""
 
 
-def _check_frames(picture: Any, image: ImageSource, first_frame: bool) -> None:
+def _check(picture: Any, image: ImageSource, first_frame: bool) -> None:
+    """Raise `UnreadableImageError` for a picture without pixels, or of several frames if the first is not asked for."""
+    if not picture.width * picture.height:
+        raise ValueError(f"it has {picture.width} x {picture.height} pixels")
     if not first_frame and _frames(picture):
         problem = (
             "it holds several frames or pages; save the one that counts, or let"

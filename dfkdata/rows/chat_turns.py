@@ -19,20 +19,11 @@ from dfkdata.common import data_uri
 from dfkdata.common.tool_definitions import ARGUMENT_KEYS, DefinitionError, function_definitions
 from dfkdata.rows.filled_nulls import without_null_keywords
 from dfkdata.rows.loss_weight import FLAGS, canonical_weight
+from dfkdata.rows.part_files import COLUMNS, PART_KINDS, own_file, part_kind
 from dfkdata.rows.reasoning import canonical_reasoning, holds_reasoning
 from dfkdata.rows.record import Row, RowError
 
-KINDS = {"image": "images", "video": "videos", "audio": "audios"}
 _TAG = re.compile(r"<(image|video|audio)>")
-_PART_KIND = {
-    **{kind: kind for kind in ("image", "video", "audio")},
-    "image_url": "image",
-    "video_url": "video",
-    "input_image": "image",
-    "input_audio": "audio",
-    "audio_url": "audio",
-}
-
 
 SPEAKERS = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 SPEAKERS |= {"function_call": "tool_call", "observation": "tool", "tool": "tool"}
@@ -71,7 +62,7 @@ def conversation(messages: Any, listed_media: dict[str, list[str]], *, tags: boo
     if not isinstance(messages, list) or not messages:
         raise RowError("NO_TURNS", "the row has no list of turns", path="messages", value=messages)
     waiting = {kind: iter(files) for kind, files in listed_media.items()}
-    media: dict[str, list[str]] = {kind: [] for kind in KINDS}
+    media: dict[str, list[str]] = {kind: [] for kind in COLUMNS}
     if not tags:
         messages = _placed(messages, listed_media)
     turns = [_turn(message, number, waiting, media, tags) for number, message in enumerate(messages)]
@@ -186,14 +177,14 @@ def _part(
     part: dict[str, Any], number: int, waiting: dict[str, Iterator[str]], media: dict[str, list[str]]
 ) -> dict[str, Any]:
     """Return a canonical part; the file of a media part goes to `media`, its own or the next one listed."""
-    kind = part.get("type") or next((key for key in ("text", *_PART_KIND) if key in part), None)
+    kind = part_kind(part)
     if kind in ("text", "input_text", "output_text"):
         if not isinstance(part.get("text"), str):
             path = f"messages.{number}.content"
             raise RowError("NOT_TEXT", "a text part without text", path=path, value=part)
         return {"type": "text", "text": part["text"]}
-    if not isinstance(kind, str) or kind not in _PART_KIND:
-        hint = f"known are text, {', '.join(_PART_KIND)}"
+    if not isinstance(kind, str) or kind not in PART_KINDS:
+        hint = f"known are text, {', '.join(PART_KINDS)}"
         raise RowError(
             "PART_UNKNOWN",
             f"a part of type {kind!r}",
@@ -201,7 +192,7 @@ def _part(
             value=part,
             hint=hint,
         )
-    name = _PART_KIND[kind]
+    name = PART_KINDS[kind]
     file = _file(part, kind, number)
     if file is None:
         file = next(waiting.get(name, iter(())), None)
@@ -212,14 +203,7 @@ def _part(
 
 def _file(part: dict[str, Any], kind: str, number: int) -> str | None:
     """Return the file that a media part names itself; None for a bare placeholder."""
-    value = next(
-        (part[key] for key in (kind, _PART_KIND[kind], "path", "url", "base64", "data") if part.get(key)),
-        None,
-    )
-    if isinstance(value, dict):
-        if isinstance(value.get("data"), str):
-            return f"data:{_PART_KIND[kind]}/{value.get('format', 'octet-stream')};base64,{value['data']}"
-        value = value.get("url") or value.get("path") or value.get("bytes")
+    value = own_file(part, kind)
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, bytes):
@@ -350,7 +334,7 @@ def listed(row: Row) -> dict[str, list[str]]:
         RowError: If a value is neither a path nor embedded bytes.
     """
     media = {}
-    for kind, plural in KINDS.items():
+    for kind, plural in COLUMNS.items():
         value = row.get(plural) if row.get(plural) is not None else row.get(kind)
         values = [] if value is None else value if isinstance(value, list) else [value]
         media[kind] = [file_name(item, plural) for item in values]

@@ -19,6 +19,7 @@ from dfkdata.common.errors import ConfigError, DataError, DfkError, missing_pack
 from dfkdata.common.files import open_regular
 from dfkdata.common.hashing import file_sha256
 from dfkdata.rows.messages import load_rows
+from dfkdata.rows.part_files import with_part_files
 
 Rows = str | Path | Iterable[dict[str, Any]]
 """A JSONL file of the messages layout, or such rows (image paths absolute)."""
@@ -153,6 +154,7 @@ def _from_file(path: str, _content: str, how: _How) -> Iterator[dict[str, Any]]:
 def _row(row: dict[str, Any], how: _How) -> dict[str, Any]:
     if "id" not in row:
         raise DataError(f"row {row!r:.200}: has no `id`; give each row a text of its own")
+    row = with_part_files(row)
     for key in ("messages", "tools", "meta"):
         _check_numbers(row.get(key), f"{row.get('id')}: {key}")
     images = row.get("images") or []
@@ -178,7 +180,7 @@ def _named_picture(image: Any, how: _How, row_id: Any) -> str | dict[str, Any]:
 
 
 def _picture(image: Any, how: _How) -> str | dict[str, Any]:
-    """Return a path as it is, or a picture's bytes; of what is embedded the bytes if pictures are wanted."""
+    """Return a path, or a picture's bytes; of what is embedded the bytes if pictures are wanted."""
     if not isinstance(image, str | Path):
         if not (how.images or how.embed):
             raise DataError(f"a picture of type {type(image).__name__} has no path; leave images=False out")
@@ -189,8 +191,8 @@ def _picture(image: Any, how: _How) -> str | dict[str, Any]:
             return {"bytes": data_uri.decode(path), "path": None}
         except data_uri.DataUriError as error:
             raise DataError(f"{path[:64]}: {error}") from error
-    if not how.embed:
-        return path
+    if not how.embed:  # in one shape, since Arrow holds no list of texts and objects
+        return {"bytes": None, "path": path} if how.images else path
     try:
         with open_regular(Path(path)) as file:
             content = file.read()

@@ -8,7 +8,8 @@ Guarantees:
 - This is the only place that writes prompt text: training, evaluation and prediction all call `prompt`, and
   equal records give equal bytes.
 - `training_row` is pure: equal records give equal bytes.
-- `load_rows` resolves the paths of media files and refuses what is not a row of this layout."""
+- `load_rows` resolves the paths of media files, also of those that parts name themselves, and refuses what is not a
+  row of this layout."""
 
 from __future__ import annotations
 
@@ -22,6 +23,7 @@ from dfkdata.common import data_uri
 from dfkdata.common.errors import ConfigError, DataError
 from dfkdata.common.plugins import suggestion
 from dfkdata.rows.loss_weight import turn_weight
+from dfkdata.rows.part_files import with_part_files
 from dfkdata.rows.record import Record, RowError
 from dfkdata.schemas import Images, JsonForm, Lines, Part, Schema, Text, TextForm, ToolForm, Value
 
@@ -246,15 +248,18 @@ def _row(line: bytes, where: str, root: Path) -> dict[str, Any]:
         paths = row.get(key) or []
         if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
             raise DataError(f"{where}: `{key}` is not a list of paths")
-    row["images"] = [_absolute(image, root) for image in row.get("images") or []]
+    row = with_part_files(row)
+    row["images"] = [_absolute(image, root, where) for image in row.get("images") or []]
     for key in ("videos", "audios"):
         if row.get(key):
-            row[key] = [str(root / path) for path in row[key]]
+            row[key] = [_absolute(path, root, where) for path in row[key]]
     return row
 
 
-def _absolute(image: str, root: Path) -> str:
-    return image if data_uri.is_data_uri(image) else str(root / image)
+def _absolute(file: Any, root: Path, where: str) -> str:
+    if not isinstance(file, str):
+        raise DataError(f"{where}: a media part holds {file!r:.80}; name its file by a path or a data: URI")
+    return file if data_uri.is_data_uri(file) else str(root / file)
 
 
 def check_row(row: Any) -> None:

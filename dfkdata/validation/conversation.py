@@ -125,7 +125,7 @@ def _counts(row: dict[str, Any], report: RowReport) -> None:
         if placeholders != len(files):
             code = "IMG_COUNT" if kind == "image" else "MEDIA_COUNT"
             reason = f"{placeholders} {kind} placeholders for {len(files)} {kind}s"
-            hint = f"one placeholder for each {kind}"
+            hint = f"one placeholder for each {kind}; name each file once, in a part of a turn or in {kind}s"
             report(RowError(code, reason, path=f"{kind}s", value=files, hint=hint))
 
 

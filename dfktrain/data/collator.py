@@ -23,6 +23,7 @@ from torch import Tensor
 from dfkdata.common.errors import DataError
 from dfkdata.media.images import ImageSource, image_name, image_size, open_image
 from dfkdata.rows.messages import check_row
+from dfkdata.rows.part_files import with_part_files
 from dfkeval.models import video
 from dfkeval.models.rendering import render_sample
 from dfktrain.data import masking
@@ -112,6 +113,7 @@ class Collator:
             DataError: The row cannot be trained on; the message names its id.
         """
         check_row(row)
+        row = with_part_files(row)
         self._check_media(row)
         row = next(masking.turns(row))
         images, videos = tuple(row.get("images") or ()), tuple(row.get("videos") or ())

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from dfkdata.common.errors import DataError
-from dfkdata.media.images import UnreadableImageError, image_size, open_image, opened, thumbnail
+from dfkdata.media.images import UnreadableImageError, image_size, open_image, opened, png_bytes, thumbnail
 from tests.helpers.places import ROOT
 
 SIZE = (60, 40)
@@ -76,6 +76,47 @@ def test_what_is_no_picture_is_a_data_error(image: Any, tmp_path: Path) -> None:
     for read in (open_image, image_size):
         with pytest.raises(DataError, match="cannot be read"):
             read(image)
+
+
+def shut() -> Any:
+    image = Image.open(io.BytesIO(png()))
+    image.close()
+    return image
+
+
+def noted(mode: str, clear: Any) -> Any:
+    image = Image.new(mode, SIZE)
+    image.info["transparency"] = clear
+    return image
+
+
+DEGENERATE: dict[str, Any] = {
+    "0 x 0": Image.new("RGB", (0, 0)),
+    "0 x 5": Image.new("L", (0, 5)),
+    "5 x 0": Image.new("RGBA", (5, 0)),
+    "closed": shut(),
+    "cut": Image.open(io.BytesIO(png()[:-30])),
+    "no transparency": noted("RGB", "x"),
+    "long transparency": noted("P", bytes(300)),
+}
+
+
+@pytest.mark.parametrize("name", DEGENERATE)
+def test_a_degenerate_pillow_image_is_a_data_error_at_every_door(name: str) -> None:
+    image = DEGENERATE[name]
+    uses = [open_image, lambda one: open_image(one, max_side=4), png_bytes]
+    uses += [lambda one: thumbnail(one, (9, 9), quality=70)] + ([image_size] if " x " in name else [])
+    for use in uses:
+        with pytest.raises(UnreadableImageError, match=r"image of type .*: cannot be read"):
+            use(image)
+
+
+@pytest.mark.parametrize(
+    "mode", ["1", "P", "LA", "PA", "La", "RGBa", "RGBX", "CMYK", "LAB", "HSV", "YCbCr", "I;16B"]
+)
+@pytest.mark.parametrize("size", [(1, 1), (1, 150), (150, 1)])
+def test_a_small_picture_of_any_mode_is_seen(mode: str, size: tuple[int, int]) -> None:
+    assert open_image(Image.new(mode, size)).size == image_size(Image.new(mode, size)) == size
 
 
 def test_a_message_holds_no_more_than_the_start_of_an_embedded_picture() -> None:

@@ -296,8 +296,8 @@ def test_a_contradicting_label_can_be_let_through_and_read_refuses_it(tmp_path: 
 
 
 INSTRUCTION = (
-    "Bacalah unggahan di bawah ini dengan teliti, lalu tentukan apakah isinya disinformasi, fitnah, ujaran kebencian atau "
-    "netral, dan jelaskan alasannya dalam satu paragraf yang mudah dimengerti oleh masyarakat umum tanpa istilah hukum."
+    "Bacalah unggahan di bawah ini dengan teliti, lalu tentukan apakah isinya disinformasi, fitnah, ujaran kebencian "
+    "atau netral, dan jelaskan alasannya dalam satu paragraf yang mudah dimengerti oleh masyarakat umum."
 )
 
 

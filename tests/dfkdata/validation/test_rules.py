@@ -132,7 +132,9 @@ def test_a_media_tag_outside_a_user_turn_goes_by_its_rule_in_every_format(
             assert list(done.codes) == ["IMG_POSITION"]
             continue
         assert done.rows["out"] == out
-        counted = policy == "warn" and out == 1  # a row that the layout cannot hold is a reject and nothing else
+        counted = (
+            policy == "warn" and out == 1
+        )  # a row that the layout cannot hold is a reject and nothing else
         assert done.warnings.get("IMG_POSITION", {}).get("count", 0) == counted
         if out and SAID in str(row):
             assert SAID in str(rows_of(tmp_path / policy, "train")[0]["messages"])

@@ -1,0 +1,170 @@
+"""A file that a part names itself is shown in the place of that part, at every door and beside a list of files."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from dfkdata import convert, load_rows, read
+from dfkdata.common.errors import DataError
+from dfkdata.media.images import open_image
+from dfkdata.rows.huggingface import to_dataset
+from dfkdata.rows.part_files import with_part_files
+from dfkdata.rows.record import Record
+from dfkdata.schemas import load
+from dfkeval.evaluation.rows import items_of, read_rows
+from dfkeval.runs.config import EvalConfig
+from dfktrain.data.collator import Collator
+from tests.helpers.models import build_processor, released_template
+
+COLOURS = {"a": (200, 0, 0), "b": (0, 200, 0), "c": (0, 0, 200)}
+
+
+def picture(name: str) -> Image.Image:
+    return Image.new("RGB", (64, 64), COLOURS[name])
+
+
+def encoded(name: str) -> bytes:
+    buffer = io.BytesIO()
+    picture(name).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def uri(name: str) -> str:
+    return "data:image/png;base64," + base64.b64encode(encoded(name)).decode()
+
+
+@pytest.fixture(scope="module")
+def processor() -> Any:
+    return build_processor(released_template("qwen3_5_nothink"))
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in COLOURS:
+        Path(f"{name}.png").write_bytes(encoded(name))
+
+
+PARTS: dict[str, Any] = {
+    "image": lambda name: {"type": "image", "image": f"{name}.png"},
+    "path": lambda name: {"type": "image", "path": f"{name}.png"},
+    "url": lambda name: {"type": "image", "url": f"{name}.png"},
+    "no type": lambda name: {"image": f"{name}.png"},
+    "image_url": lambda name: {"type": "image_url", "image_url": {"url": f"{name}.png"}},
+    "data URI": lambda name: {"type": "image_url", "image_url": uri(name)},
+    "filled with null": lambda name: {"type": "image", "image": f"{name}.png", "text": None, "video": None},
+}
+IN_MEMORY: dict[str, Any] = {
+    "Pillow": lambda name: {"type": "image", "image": picture(name)},
+    "bytes": lambda name: {"type": "image", "image": encoded(name)},
+}
+ROWS: dict[str, tuple[list[str], list[str]]] = {
+    "one": (["a!"], []),
+    "two": (["a!", "b!"], []),
+    "own, then listed": (["a!", "b"], ["b.png"]),
+    "listed, then own": (["b", "a!"], ["b.png"]),
+    "between": (["b", "a!", "c"], ["b.png", "c.png"]),
+}
+"""Pictures in the order of their parts, with ! those that the part names itself; and the row's list."""
+
+
+def row(make: Any, parts: list[str], listed: list[str]) -> dict[str, Any]:
+    shown = [make(name[0]) if name.endswith("!") else {"type": "image"} for name in parts]
+    question = {"role": "user", "content": [*shown, {"type": "text", "text": "Apa ini?"}]}
+    answer = {"role": "assistant", "content": [{"type": "text", "text": "Warna."}]}
+    return {
+        "id": "r",
+        "messages": [question, answer],
+        "images": listed,
+        "meta": {"gold": {"answer": "Warna."}},
+    }
+
+
+def colours(images: Any) -> list[str]:
+    names = {colour: name for name, colour in COLOURS.items()}
+    return [names[open_image(image).getpixel((0, 0))] for image in images]
+
+
+@pytest.mark.parametrize("way", PARTS)
+@pytest.mark.parametrize("case", ROWS)
+def test_every_door_shows_the_pictures_in_the_order_of_the_parts(way: str, case: str, processor: Any) -> None:
+    parts, listed = ROWS[case]
+    expected = [name[0] for name in parts]
+    raw = row(PARTS[way], parts, listed)
+    Path("rows.jsonl").write_text(json.dumps(raw) + "\n")
+    (loaded,) = load_rows("rows.jsonl")
+    assert colours(loaded["images"]) == expected
+    assert [part["type"] for part in loaded["messages"][0]["content"]] == ["image"] * len(parts) + ["text"]
+    assert colours(Collator(processor).encode(raw).images) == expected
+    assert colours(Collator(processor).encode(loaded).images) == expected
+    config = EvalConfig.model_validate(
+        {
+            "data": "rows.jsonl",
+            "schema": "answer",
+            "backend": {"kind": "scripted", "completions": "rows.jsonl"},
+        }
+    )
+    (item,) = items_of(read_rows(config), config, load("answer"))
+    assert colours(item.request.images) == expected
+    convert("rows.jsonl", "out", format="messages", validation=0)
+    (written,) = load_rows("out/train.jsonl")
+    assert colours(written["images"]) == expected
+    (record,) = read("rows.jsonl", "messages", store="store")
+    assert isinstance(record, Record) and colours(record.images) == expected
+    assert (
+        colours([one["image"] if isinstance(one, dict) else one for one in to_dataset([loaded])[0]["images"]])
+        == expected
+    )
+
+
+@pytest.mark.parametrize("way", IN_MEMORY)
+@pytest.mark.parametrize("case", ROWS)
+def test_pictures_in_parts_of_rows_in_memory_are_shown_as_well(way: str, case: str, processor: Any) -> None:
+    parts, listed = ROWS[case]
+    raw = row(IN_MEMORY[way], parts, listed)
+    assert colours(Collator(processor).encode(raw).images) == [name[0] for name in parts]
+    assert colours(to_dataset([raw])[0]["images"]) == [name[0] for name in parts]
+
+
+@pytest.mark.parametrize("way", PARTS)
+@pytest.mark.parametrize("listed", [["b.png"], ["a.png"], ["b.png", "c.png"]])
+def test_a_listed_file_that_no_part_is_left_for_is_an_error_at_every_door(
+    way: str, listed: list[str], processor: Any
+) -> None:
+    raw = row(PARTS[way], ["a!"], listed)
+    Path("rows.jsonl").write_text(json.dumps(raw) + "\n")
+    told = "row r: parts of its turns name image files themselves, and images lists"
+    for use in (Collator(processor).encode, lambda one: to_dataset([one])):
+        with pytest.raises(DataError, match=told):
+            use(raw)
+    with pytest.raises(DataError, match=told):
+        list(load_rows("rows.jsonl"))
+    done = convert("rows.jsonl", "out", format="messages", validation=0)
+    assert [*done.codes] == ["IMG_COUNT"] and "name each file once" in done.codes["IMG_COUNT"]["first"][
+        "hint"
+    ]
+
+
+def test_rows_without_files_in_parts_are_the_same_object() -> None:
+    bare = row(None, ["b"], ["b.png"])
+    assert with_part_files(bare) is bare
+
+
+@pytest.mark.parametrize("value", [5, ["a.png"], {"name": "a.png"}])
+def test_a_part_that_holds_something_else_is_named(value: Any, processor: Any) -> None:
+    raw = row(lambda _: {"type": "image", "image": value}, ["a!"], [])
+    Path("rows.jsonl").write_text(json.dumps(raw) + "\n")
+    for use in (Collator(processor).encode, lambda _: list(load_rows("rows.jsonl"))):
+        if isinstance(value, dict):
+            continue
+        with pytest.raises(DataError, match=r"row r|rows\.jsonl:1"):
+            use(raw)
+    done = convert("rows.jsonl", "out", format="messages", validation=0)
+    assert done.rows["out"] == 0
