@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dfkdata.common.credentials import from_environment, without_keys
 from dfkdata.common.errors import BackendError, ConfigError, missing_package
 from dfkdata.common.json_files import read_json
 from dfkeval.models import adapters, metadata
@@ -175,7 +176,7 @@ def send(
     """
     check_name(repo)
     hub = _client()
-    token = os.environ.get("HF_TOKEN")
+    token = from_environment("HF_TOKEN")
     if not token:
         raise ConfigError("push needs an access token that may write: set HF_TOKEN in the environment")
     api = hub.HfApi(endpoint=os.environ.get("HF_ENDPOINT"), token=token)
@@ -196,7 +197,7 @@ def send(
             steps += [hub.CommitOperationDelete(name) for name in old]
         done = api.create_commit(repo, steps, commit_message="Weights and card", revision=revision)
     except (hub.errors.HfHubHTTPError, OSError, _http_error()) as error:
-        raise BackendError(f"{repo}: the Hub refused: {str(error).replace(token, '***')}") from error
+        raise BackendError(f"{repo}: the Hub refused: {without_keys(str(error))}") from error
     return f"{HUB}{repo}@{done.oid}"
 
 
@@ -244,10 +245,10 @@ def download(address: str, patterns: Iterable[str]) -> Path:
             revision=revision or None,
             allow_patterns=list(patterns),
             endpoint=os.environ.get("HF_ENDPOINT"),
-            token=os.environ.get("HF_TOKEN") or False,
+            token=from_environment("HF_TOKEN") or False,
         )
     except (hub.errors.HfHubHTTPError, hub.errors.LocalEntryNotFoundError, OSError, _http_error()) as error:
-        raise BackendError(f"{address}: cannot be downloaded: {error}") from error
+        raise BackendError(f"{address}: cannot be downloaded: {without_keys(str(error))}") from error
     return Path(folder)
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from dfkdata.common.console import examples
+from dfkdata.common.console import examples, write
 
 EXAMPLES = examples("dfkdata card data/dfk", "dfkdata card data/dfk --samples 24 --out card.html")
 
@@ -25,4 +24,4 @@ def card_command(
     """Write a page about a converted data set: counts, labels, lengths, rules and rows with pictures."""
     from dfkdata.reports.dataset_card import write_card
 
-    sys.stdout.write(f"{write_card(folder, out or folder / 'card.html', samples=samples)}\n")
+    write(f"{write_card(folder, out or folder / 'card.html', samples=samples)}\n")

@@ -10,6 +10,7 @@ import typer
 from dfkdata.cli.options import Input, takes_options
 from dfkdata.cli.render import write_summary
 from dfkdata.common.console import examples
+from dfkdata.common.faults import leaves
 from dfkdata.common.progress import Progress
 from dfkdata.conversion.options import ConvertOptions
 
@@ -22,6 +23,7 @@ EXAMPLES = examples(
 _FIELDS = [name for name in ConvertOptions.model_fields if name != "progress"]
 
 
+@leaves("what {out} held stays until the new files are moved there; the same command converts again")
 @takes_options(_FIELDS, required=("to",))
 def convert_command(
     input: Input,

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from itertools import islice
 from typing import Annotated, Any
 
 import typer
 
 from dfkdata.cli.options import Input, takes_options
-from dfkdata.common.console import examples
+from dfkdata.common.console import examples, write
 
 EXAMPLES = examples(
     "dfkdata preview posts.csv --from dfk_csv",
@@ -39,4 +38,4 @@ def preview_command(
     """Print the first rows as they would be trained on, turn by turn."""
     from dfkdata.reports.preview import preview
 
-    sys.stdout.write("\n".join(islice(preview(input, **options), rows)) + "\n")
+    write("\n".join(islice(preview(input, **options), rows)) + "\n")

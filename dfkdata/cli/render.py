@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
+from dfkdata.common.console import styled, terminal
 from dfkdata.conversion.options import Summary
 
 
@@ -19,15 +18,15 @@ def write_summary(summary: Summary, *, files: bool = True) -> None:
         files: Whether files were written; without them only the rows are counted.
     """
 
-    console = Console()
+    console = terminal()
     if summary.detected:
-        console.print(Text(f"read as {summary.detected}"))
+        console.print(styled(f"read as {summary.detected}"))
     if not summary.fresh:
-        console.print(Text(f"{summary.folder} holds exactly this conversion; nothing to do"))
+        console.print(styled(f"{summary.folder} holds exactly this conversion; nothing to do"))
     counts = summary.rows | (summary.splits if files else {})
     table = Table(title="rows", title_justify="left")
     for name in counts:
-        table.add_column(name, justify="right")
+        table.add_column(styled(name), justify="right")
     table.add_row(*(str(number) for number in counts.values()))
     console.print(table)
     for title, entries in (("quarantined", summary.codes), ("warnings", summary.warnings)):
@@ -35,14 +34,14 @@ def write_summary(summary: Summary, *, files: bool = True) -> None:
             console.print(_table(title, entries))
     if files and not (summary.folder / "manifest.json").exists():
         says = f"no row could be used, so nothing was left in {summary.folder}"
-        console.print(Text(f"{says}; --keep-empty leaves the rejected rows"))
+        console.print(styled(f"{says}; --keep-empty leaves the rejected rows"))
     elif files:
         for count, what, name in (
             (summary.rows["quarantined"], "rejected rows, whole", "quarantine"),
             (len(summary.warnings), "rows with warnings", "warnings"),
         ):
             if count:
-                console.print(Text(f"{what}: {summary.folder / name}.jsonl"))
+                console.print(styled(f"{what}: {summary.folder / name}.jsonl"))
 
 
 def _table(title: str, entries: dict[str, dict[str, Any]]) -> Table:
@@ -56,5 +55,5 @@ def _table(title: str, entries: dict[str, dict[str, Any]]) -> Table:
         example += f" [{first['excerpt']}]" if first.get("excerpt") else ""
         example += f"\n→ {first['hint']}" if first.get("hint") else ""
         about_all = first["source"] == "all rows" and entry["count"] == 1
-        table.add_row(code, "all" if about_all else str(entry["count"]), Text(example))
+        table.add_row(styled(code), "all" if about_all else str(entry["count"]), styled(example))
     return table

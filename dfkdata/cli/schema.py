@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
 
-from dfkdata.common.console import examples
+from dfkdata.common.console import examples, write
 
 EXAMPLES = examples("dfkdata schema caption", "dfkdata schema dfk_label --variant card")
 
@@ -20,4 +19,4 @@ def schema_command(
     from dfkdata.common.json_files import encode
     from dfkdata.reports.preview import schema_facts
 
-    sys.stdout.write(encode(schema_facts(name, variant)).decode())
+    write(encode(schema_facts(name, variant)).decode())

@@ -1,56 +1,175 @@
-"""What the three commands share: exit codes, examples in help texts, trusted plug-ins, and options of two parts."""
+"""What the three commands share: what they show, exit codes, examples in help texts, trusted plug-ins, and options
+of two parts.
+
+Guarantees:
+    - Everything that a command shows goes through `shown`: a name, a path or an answer cannot move the cursor, change
+      colours, reverse the order of letters, or send a terminal a command. The text stays JSON where it was JSON.
+    - What is shown holds no key (`credentials`)."""
 
 from __future__ import annotations
 
 import functools
 import inspect
+import os
 import re
 import sys
 from collections.abc import Callable
-from typing import Annotated, ParamSpec, cast, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, ParamSpec, cast, get_type_hints
 
-from dfkdata.common import plugins
+from dfkdata.common import credentials, plugins
 from dfkdata.common.errors import ConfigError, DfkError
+from dfkdata.common.faults import Stopped, is_of_the_machine, stoppable, told
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
 
 P = ParamSpec("P")
 
 _TRUST = "A module outside dfk that a row, an adapter or a run may name; its code is run. May be repeated."
+_PRIVATE = "Let nobody but you read what is written (folders 0700, files 0600)."
 _PART = re.compile(r"([1-9]\d*)/([1-9]\d*)", re.ASCII)
+#: Control characters (C0 without tab and line break, C1), signs that reverse the order of letters or are not seen, and
+#: halves of characters; joiners stay, which scripts and emoji need.
+_UNSHOWN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    "\ud800-\udfff\U000e0000-\U000e007f]"
+)
 
 
-def run_app(app: Callable[[], object], name: str) -> None:
-    """Run a console command; a `DfkError` becomes one message with its notes on stderr, and exit code 2.
+def shown(value: object) -> str:
+    """Return a value as text for a terminal: control characters as JSON writes them (\\u001b), without keys."""
+    return _UNSHOWN.sub(_escaped, credentials.hidden(str(value)))
+
+
+def _escaped(match: re.Match[str]) -> str:
+    code = ord(match.group())
+    if code > 0xFFFF:
+        high, low = divmod(code - 0x10000, 0x400)
+        return f"\\u{0xD800 + high:04x}\\u{0xDC00 + low:04x}"
+    return f"\\u{code:04x}"
+
+
+def write(text: object) -> None:
+    """Write a result to stdout, escaped (`shown`); line breaks are the caller's."""
+    sys.stdout.write(shown(text))
+
+
+def say(line: object) -> None:
+    """Write one line to stderr at once, escaped (`shown`)."""
+    sys.stderr.write(f"{shown(line)}\n")
+    sys.stderr.flush()
+
+
+def styled(value: object, style: str = "") -> Text:
+    """Return a value as a text for tables, escaped (`shown`); nothing in it is read as markup."""
+    from rich.text import Text
+
+    return Text(shown(value), style=style)
+
+
+def terminal(*, soft_wrap: bool = False, width: int | None = None) -> Console:
+    """Return rich's console on stdout. What it prints is escaped by `styled`, or is the program's own."""
+    from rich.console import Console
+
+    return Console(file=sys.stdout, highlight=False, soft_wrap=soft_wrap, width=width)
+
+
+def run_app(app: Callable[..., object], name: str) -> None:
+    """Run a console command and exit.
+
+    A `DfkError`, a fault of the machine and a signal become one message with its notes on stderr; the exit status is
+    2, or 128 + signal.
 
     Args:
         app: The typer application.
         name: Name of the command, which begins the message.
     """
+    mask = os.umask(0o077)
+    os.umask(mask)
     try:
-        app()
+        with stoppable():
+            code = app(standalone_mode=False)
+            sys.stdout.flush()
     except DfkError as error:
-        lines = [f"{name}: {error}", *getattr(error, "__notes__", ())]
-        sys.stderr.write("\n".join(lines) + "\n")
-        raise SystemExit(2) from error
+        _end(name, str(error), error, 2)
+    except Stopped as error:
+        _end(name, str(error), error, error.status)
+    except BrokenPipeError:
+        sys.stdout = None  # nobody reads it any more, and Python would flush it
+        raise SystemExit(1) from None
+    except OSError as error:
+        if not is_of_the_machine(error):
+            raise
+        _end(name, told(error), error, 2)
+    except _usage_error() as error:
+        _show_usage(error)
+        raise SystemExit(getattr(error, "exit_code", 2)) from error
+    finally:
+        os.umask(mask)  # of --private
+    raise SystemExit(code if isinstance(code, int) else 0)
+
+
+def _end(name: str, message: str, error: BaseException, status: int) -> NoReturn:
+    try:
+        for line in (f"{name}: {message}", *getattr(error, "__notes__", ())):
+            say(line)
+    finally:
+        raise SystemExit(status) from error
+
+
+def _usage_error() -> type[Exception]:
+    """Return the base of typer's errors about usage, whose module differs between its releases."""
+    import typer
+
+    return next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+
+
+def _show_usage(error: Any) -> None:
+    """Show typer's message about usage; names of files in it are escaped."""
+    from typer import rich_utils
+
+    said = shown(error.format_message())
+    error.format_message = lambda: said
+    rich_utils.rich_format_error(error)
 
 
 def trusting(command: Callable[P, None]) -> Callable[P, None]:
     """Return the command with the option --trust-plugins, for commands that read files which name members."""
     import typer  # importing the packages does not need it
 
+    option = Annotated[list[str] | None, typer.Option(metavar="MODULE", help=_TRUST)]
+    return _with_option(command, "trust_plugins", option, None, plugins.trust)
+
+
+def keeping_private(command: Callable[P, None]) -> Callable[P, None]:
+    """Return the command with the option --private, for commands that write rows or answers into a folder."""
+    import typer
+
+    option = Annotated[bool, typer.Option("--private", help=_PRIVATE)]
+    return _with_option(command, "private", option, False, lambda on: os.umask(0o077) if on else None)
+
+
+def _with_option(
+    command: Callable[P, None], name: str, kind: Any, default: Any, use: Callable[[Any], object]
+) -> Callable[P, None]:
+    """Return a command with one more option; `use` gets its value, if there is one, before the command runs."""
+
     @functools.wraps(command)
-    def trusted(*args: P.args, **options: P.kwargs) -> None:
-        plugins.trust(cast("list[str]", options.pop("trust_plugins", None) or []))
+    def run(*args: P.args, **options: P.kwargs) -> None:
+        value = cast("dict[str, Any]", options).pop(name, None)
+        if value is not None:
+            use(value)
         command(*args, **options)
 
-    kinds = get_type_hints(command, include_extras=True)
-    kinds["trust_plugins"] = Annotated[list[str] | None, typer.Option(metavar="MODULE", help=_TRUST)]
-    own = inspect.Parameter("trust_plugins", inspect.Parameter.KEYWORD_ONLY, default=None)
+    kinds = get_type_hints(command, include_extras=True) | {name: kind}
+    own = inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default)
     parameters = [*inspect.signature(command).parameters.values(), own]
-    trusted.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+    run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         [each.replace(annotation=kinds[each.name]) for each in parameters]
     )
-    trusted.__annotations__ = kinds
-    return trusted
+    run.__annotations__ = kinds
+    return run
 
 
 def examples(*lines: str) -> str:

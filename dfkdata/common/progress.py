@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable
 from typing import Self, TextIO
 
+from dfkdata.common.console import shown
+
 #: Seconds between two writes: on a terminal, elsewhere; and before the first one.
 TERMINAL, LOG, FIRST = 0.2, 10.0, 2.0
 
@@ -48,7 +50,7 @@ class Progress:
         if now - self.shown < pause and not (last and self.written):
             return
         self.shown, self.written = now, True
-        line = f"  {self.line(done, total, now - self.began)}  {note}".rstrip()
+        line = shown(f"  {self.line(done, total, now - self.began)}  {note}".rstrip())
         self.stream.write(f"\r{line:<78}" + ("\n" if last else "") if terminal else line + "\n")
         self.stream.flush()
         self._open = terminal and not last

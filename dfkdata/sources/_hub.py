@@ -17,6 +17,7 @@ from urllib.parse import quote, urlsplit
 import msgspec
 
 from dfkdata.common.config import parse_yaml
+from dfkdata.common.credentials import address, from_environment
 from dfkdata.common.errors import ConfigError, DataError
 from dfkdata.common.json_files import write_bytes
 from dfkdata.rows.split_names import split_word
@@ -239,15 +240,15 @@ def _download(place: Place, commit: str, name: str, folder: Path) -> Path:
 def _get(what: str) -> bytes:
     endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
     if urlsplit(endpoint).scheme not in ("http", "https"):
-        raise ConfigError(f"HF_ENDPOINT={endpoint!r} is not a web address; write https://...")
+        raise ConfigError(f"HF_ENDPOINT={address(endpoint)!r} is not a web address; write https://...")
     request = urllib.request.Request(f"{endpoint}/{what}")
-    if token := os.environ.get("HF_TOKEN"):
+    if token := from_environment("HF_TOKEN"):
         request.add_unredirected_header("Authorization", f"Bearer {token}")
     try:
         with urllib.request.urlopen(request, timeout=60) as answer:
             return bytes(answer.read())
     except urllib.error.HTTPError as error:
         hint = "; a private data set needs HF_TOKEN" if error.code in (401, 403, 404) else ""
-        raise DataError(f"{endpoint}/{what}: the hub answers {error.code}{hint}") from error
+        raise DataError(f"{address(endpoint)}/{what}: the hub answers {error.code}{hint}") from error
     except (OSError, HTTPException) as error:  # a name without address, a closed door, an answer cut off
-        raise DataError(f"{endpoint}/{what}: the hub does not answer ({error})") from error
+        raise DataError(f"{address(endpoint)}/{what}: the hub does not answer ({error})") from error

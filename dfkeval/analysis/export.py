@@ -3,17 +3,18 @@
 Guarantees:
 
 - Every column has one type in every file, whatever the answers hold: dicts (gold, value, lenient,
-  label_probs) are JSON texts; lists stay lists in Parquet and become JSON texts in CSV."""
+  label_probs) are JSON texts; lists stay lists in Parquet and become JSON texts in CSV.
+- No cell of a CSV is a formula (`dfkdata.common.csv_files`)."""
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from dfkdata.common.csv_files import write_csv
 from dfkdata.common.errors import ConfigError, missing_package
 from dfkeval.types import Sample
 
@@ -81,9 +82,10 @@ def _parquet(samples: Sequence[Sample], path: Path) -> None:
 
 
 def _csv(samples: Sequence[Sample], path: Path) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, _FIELDS)
-        writer.writeheader()
-        for sample in samples:
-            flat = row(sample)
-            writer.writerow(flat | {name: msgspec.json.encode(flat[name]).decode() for name in _LISTS})
+    def cells(sample: Sample) -> list[Any]:
+        flat = row(sample)
+        return [
+            msgspec.json.encode(flat[name]).decode() if name in _LISTS else flat[name] for name in _FIELDS
+        ]
+
+    write_csv(path, _FIELDS, map(cells, samples))

@@ -26,9 +26,10 @@ from typing import Any, Literal
 
 import msgspec
 from msgspec.structs import replace
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from dfkdata.common import config
+from dfkdata.common.credentials import address, is_variable
 from dfkdata.common.errors import BackendError, ConfigError, DataError
 from dfkeval.backends._contract import Backend, Capabilities
 from dfkeval.backends._openai import connection, errors, protocol
@@ -81,6 +82,15 @@ class Config(config.Config):
     stream: bool = False
     probe: ProbeSettings = ProbeSettings()
 
+    @field_validator("key")
+    @classmethod
+    def _names_a_variable(cls, key: str | None) -> str | None:
+        if key is not None and not is_variable(key):
+            raise ValueError(
+                "write the name of an environment variable, such as OPENAI_API_KEY, not the key itself"
+            )
+        return key
+
 
 def check(config: Config, sampling: Sampling, constraint: Constraint | None) -> None:
     """Raise `ConfigError` if these servers have no parameter for what is asked."""
@@ -124,20 +134,27 @@ class OpenAI:
         self.identity = AnswerIdentity.of({**self.info, "server": config.server})
         self.adapter_probe = None if config.probe.base is None else self._probe_against(config.probe.base)
 
+    def _place(self, server: int, path: str) -> str:
+        """Return the address of one of a server's paths; a query of the server's address stays behind it."""
+        url, mark, query = self.urls[server].partition("?")
+        return f"{url.rstrip('/')}/{path}{mark}{query}"
+
     def check(self) -> None:
         """Raise `BackendError` if no server answers at all, or if one refuses the key."""
         import httpx
 
         faults = []
-        for url in self.urls:
+        for number, url in enumerate(self.urls):
             try:
-                listed = self.client.get(f"{url}/models")
+                listed = self.client.get(self._place(number, "models"))
             except httpx.HTTPError as error:
-                faults.append(f"{url}{connection.through(url)}: {type(error).__name__} {error}".strip())
+                faults.append(
+                    f"{address(url)}{connection.through(url)}: {type(error).__name__} {error}".strip()
+                )
                 continue
             refused = errors.of_status(listed.status_code, listed.content, None)
             if listed.status_code >= 400 and refused.ends_run == errors.SET_KEY:
-                raise BackendError(f"{url}: {refused}; {refused.ends_run}")
+                raise BackendError(f"{address(url)}: {refused}; {refused.ends_run}")
             base = parent_of(_answer.read(listed.content), self.config.model)
             if self.adapter_probe is None and base is not None:
                 self.adapter_probe = self._probe_against(base)
@@ -240,13 +257,13 @@ class OpenAI:
             except RequestFailed as failure:
                 if failure.retryable or failure.ends_run:
                     way_out = failure.ends_run or "start it, or leave it out"
-                    raise BackendError(f"{url}: {failure}; {way_out}") from failure
+                    raise BackendError(f"{address(url)}: {failure}; {way_out}") from failure
                 raise ConfigError(
-                    f"{url}: refuses the {constraint.kind} of this mode: {failure}"
+                    f"{address(url)}: refuses the {constraint.kind} of this mode: {failure}"
                 ) from failure
             if not protocol.obeyed(constraint, reply.answer):
                 raise ConfigError(
-                    f"{url}: ignores the {constraint.kind} of this mode (asked for one fixed answer, it said "
+                    f"{address(url)}: ignores the {constraint.kind} of this mode (asked for one fixed answer, it said "
                     f"{protocol.said(reply.answer)[:60]!r}); correct backend.server, or use mode free"
                 )
 
@@ -314,13 +331,13 @@ class OpenAI:
         began = time.monotonic()
         try:
             with self.client.stream(
-                "POST", f"{self.urls[server]}/chat/completions", json=payload
+                "POST", self._place(server, "chat/completions"), json=payload
             ) as response:
                 reply = self._reply(response, began)
         except httpx.TimeoutException as error:
             raise self._late() from error
         except httpx.ConnectError as error:
-            reason = f"{self.urls[server]}: {type(error).__name__}: {error}"
+            reason = f"{address(self.urls[server])}: {type(error).__name__}: {error}"
             raise RequestFailed(reason, retryable=True, refused=True) from error
         except httpx.HTTPError as error:
             raise RequestFailed(f"{type(error).__name__}: {error}", retryable=True) from error

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dfkdata.common.errors import ConfigError
+from dfkdata.common.console import say
 
 if TYPE_CHECKING:
     from dfkeval.analysis.gates import Gate
@@ -23,26 +21,12 @@ FailIf = Annotated[
 ]
 
 
-def write(text: str) -> None:
-    """Print a result."""
-    sys.stdout.write(text)
-
-
-def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Write a table. Raises `ConfigError` if the file cannot be written."""
-    try:
-        with path.open("w", encoding="utf-8", newline="", errors="backslashreplace") as file:
-            csv.writer(file).writerows([header, *rows])
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be written ({error.strerror})") from error
-
-
 def write_notices(run: Run) -> None:
     """Write on stderr what limits the numbers of a run."""
     from dfkeval import reports
 
     for notice in reports.notices(run.summary):
-        sys.stderr.write(f"dfkeval: {run.name}: {notice}\n")
+        say(f"dfkeval: {run.name}: {notice}")
 
 
 def exit_if_unscored(runs: Sequence[Run]) -> None:
@@ -57,6 +41,6 @@ def exit_if_gates_fail(gates: Sequence[Gate], run: Run) -> None:
     failed = [gate for gate in gates if gate.fails(run.summary)]
     for gate in failed:
         value = run.summary["metrics"][gate.metric][gate.part]
-        sys.stderr.write(f"dfkeval: {gate.metric}.{gate.part} is {value}, {gate.sign} {gate.bound}\n")
+        say(f"dfkeval: {gate.metric}.{gate.part} is {value}, {gate.sign} {gate.bound}")
     if failed:
         raise typer.Exit(1)

@@ -7,20 +7,20 @@ from __future__ import annotations
 
 import typer
 
-from dfkdata.common.console import run_app, trusting
+from dfkdata.common.console import keeping_private, run_app, trusting
 from dfkeval.cli import compare, init, label, merge_runs, parse, predict, report, run, runs, score, serve
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Ask a model, read its answers, and score them."
 )
-app.command("run", epilog=run.EXAMPLES)(trusting(run.run_command))
+app.command("run", epilog=run.EXAMPLES)(keeping_private(trusting(run.run_command)))
 app.command("score", epilog=score.EXAMPLES)(trusting(score.score_command))
 app.command("compare", epilog=compare.EXAMPLES)(trusting(compare.compare_command))
 app.command("report", epilog=report.EXAMPLES)(trusting(report.report_command))
 app.command("init", epilog=init.EXAMPLES)(init.init_command)
-app.command("label", epilog=label.EXAMPLES)(label.label_command)
+app.command("label", epilog=label.EXAMPLES)(keeping_private(label.label_command))
 app.command("serve", epilog=serve.EXAMPLES)(trusting(serve.serve_command))
-app.command("predict", epilog=predict.EXAMPLES)(trusting(predict.predict_command))
+app.command("predict", epilog=predict.EXAMPLES)(keeping_private(trusting(predict.predict_command)))
 app.command("pool", epilog=runs.POOL_EXAMPLES)(trusting(runs.pool_command))
 app.command("samples", epilog=runs.SAMPLES_EXAMPLES)(trusting(runs.samples_command))
 app.command("track", epilog=runs.TRACK_EXAMPLES)(trusting(runs.track_command))

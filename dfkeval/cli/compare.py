@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dfkdata.common.console import examples
-from dfkeval.cli._output import write, write_csv
+from dfkdata.common.console import examples, write
+from dfkdata.common.csv_files import write_csv
 from dfkeval.models.quiet import quiet_libraries
 
 if TYPE_CHECKING:

@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dfkdata.common.console import examples
-from dfkeval.cli._output import write
+from dfkdata.common.console import examples, write
 
 EXAMPLES = examples("dfkeval init json_captioner", "dfkeval init sita_vlm_gen --out eval.yaml")
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from dfkdata.common.console import examples
+from dfkdata.common.console import examples, say, write
 from dfkdata.common.errors import ConfigError
+from dfkdata.common.faults import leaves
 from dfkdata.common.progress import Progress
 from dfkeval.cli import model_options
-from dfkeval.cli._output import write
 from dfkeval.models.quiet import quiet_libraries
 
 if TYPE_CHECKING:
@@ -27,6 +26,7 @@ EXAMPLES = examples(
 )
 
 
+@leaves("{out} keeps every caption that was answered; the same command goes on there")
 def label_command(
     captions: Annotated[Path, typer.Argument(help="CSV, JSONL, … with a column caption.", metavar="INPUT")],
     out: Annotated[Path, typer.Option(help="Folder of the rows; a stopped run goes on there.")],
@@ -88,12 +88,12 @@ def label_command(
         return islice(inputs.rows(captions, from_, images=images, store=store), limit)
 
     expected = run.estimate(labeller, rows())
-    sys.stderr.write(
+    say(
         f"{expected.rows} captions to ask, of {expected.total} rows: about {expected.prompt_tokens} prompt"
-        f" tokens, at most {expected.output_tokens} answer tokens, {_money(expected.cost, 'at most ')}\n"
+        f" tokens, at most {expected.output_tokens} answer tokens, {_money(expected.cost, 'at most ')}"
     )
     if not expected.total:
-        sys.stderr.write(f"dfkeval: {captions} holds no rows\n")
+        say(f"dfkeval: {captions} holds no rows")
     if dry_run or not expected.total:
         return
     bar = Progress("captions")
@@ -106,14 +106,12 @@ def label_command(
 def _exit_if_unfinished(counts: Totals, total: int, max_cost: float | None) -> None:
     """Exit with 1 if requests failed, or the cap on the cost left rows unasked."""
     if counts.failed:
-        sys.stderr.write(
-            f"dfkeval: {counts.failed} requests failed; the same command again asks only these\n"
-        )
+        say(f"dfkeval: {counts.failed} requests failed; the same command again asks only these")
     if counts.stopped:
         left = total - counts.kept - counts.rejected - counts.failed
-        sys.stderr.write(
+        say(
             f"dfkeval: {left} rows are not asked, which could cost more than --max-cost {max_cost:g}; "
-            "a larger one goes on there\n"
+            "a larger one goes on there"
         )
     if counts.failed or counts.stopped:
         raise typer.Exit(1)

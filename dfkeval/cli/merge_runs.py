@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from dfkdata.common.console import examples
-from dfkeval.cli._output import exit_if_unscored, write, write_notices
+from dfkdata.common.console import examples, write
+from dfkdata.common.faults import leaves
+from dfkeval.cli._output import exit_if_unscored, write_notices
 from dfkeval.models.quiet import quiet_libraries
 
 EXAMPLES = examples(
@@ -17,6 +18,7 @@ EXAMPLES = examples(
 )
 
 
+@leaves("the shards are as they were; the same command with --overwrite puts them together again")
 def merge_runs_command(
     runs: Annotated[list[Path], typer.Argument(help="All the shards of one run.", metavar="RUN_DIR...")],
     out: Annotated[Path, typer.Option("--out", help="Folder of the whole run.")],

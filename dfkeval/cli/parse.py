@@ -13,9 +13,8 @@ from typing import Annotated, Any, Literal
 import typer
 
 from dfkdata import schemas
-from dfkdata.common.console import examples
+from dfkdata.common.console import examples, say, write
 from dfkdata.common.errors import ConfigError
-from dfkeval.cli._output import write
 from dfkeval.parsing.decode import Decoded, Failure, Form, decode
 from dfkeval.parsing.toolcall import CallFinished, Mode, Problem, ToolCallParser
 
@@ -49,8 +48,8 @@ def parse_command(
     report, valid = report_of(text, schema, mode, form, finished=not cut)
     write(json.dumps(report, ensure_ascii=False) + "\n")
     for problem in report.get("problems", ()):
-        sys.stderr.write(f"{problem['status']} ({problem['code']}): {problem['message']}\n")
-        sys.stderr.write(problem["underlined"] + "\n")
+        say(f"{problem['status']} ({problem['code']}): {problem['message']}")
+        say(problem["underlined"])
     raise typer.Exit(0 if valid else 1)
 
 
@@ -112,5 +111,5 @@ def _streamed(schema: str, mode: Mode) -> str:
             if isinstance(event, CallFinished):
                 call = {"event": "call", "name": event.call.name, "arguments": event.call.arguments}
                 write(json.dumps(call, ensure_ascii=False) + "\n")
-                sys.stdout.flush()
+                sys.stdout.flush()  # a reader waits for it
     return "".join(pieces)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 import typer
 
-from dfkdata.common.console import examples, key_value, part_of
+from dfkdata.common.console import examples, key_value, part_of, say, write
 from dfkdata.common.errors import ConfigError
+from dfkdata.common.faults import leaves
 from dfkdata.common.progress import Progress
 from dfkeval.cli import model_options
-from dfkeval.cli._output import write
 from dfkeval.models.quiet import quiet_libraries
 
 if TYPE_CHECKING:
@@ -26,6 +25,7 @@ EXAMPLES = examples(
 )
 
 
+@leaves("{out} keeps every answer that came; the same command goes on there", when="out")
 def predict_command(
     model: model_options.Model = None,
     adapter: model_options.Adapter = None,
@@ -104,9 +104,7 @@ def _predict_one(predictor: Predictor, images: Sequence[Path], fields: dict[str,
             "confidence": prediction.confidence, "label_probs": prediction.label_probs,
         }  # fmt: skip
     if prediction.value is None:
-        sys.stderr.write(
-            f"dfkeval: no valid answer ({prediction.outcome}): {'; '.join(prediction.problems) or '-'}\n"
-        )
+        say(f"dfkeval: no valid answer ({prediction.outcome}): {'; '.join(prediction.problems) or '-'}")
         if not predictor.confidences:
             write(f"{prediction.text}\n")
             raise typer.Exit(1)
@@ -126,7 +124,7 @@ def _predict_file(
     total = sum(1 for _ in inputs.rows(input_, format, images=images, store=store))
     rows = inputs.rows(input_, format, images=images, store=store)
     if not total:
-        sys.stderr.write(f"dfkeval: {input_} holds no rows\n")
+        say(f"dfkeval: {input_} holds no rows")
     bar = Progress("answers")
     in_shard = len(range(place - 1, total, count))
     counts = batch.predict_many(
@@ -136,5 +134,5 @@ def _predict_file(
     backend_options.warn_of_adapter(predictor.backend)
     failed = sum(counts.get(name, 0) for name in NOT_ANSWERED)
     if failed:
-        sys.stderr.write(f"dfkeval: {failed} requests failed; the same command again asks only these\n")
+        say(f"dfkeval: {failed} requests failed; the same command again asks only these")
         raise typer.Exit(1)

@@ -7,13 +7,15 @@ from typing import Annotated
 
 import typer
 
-from dfkdata.common.console import examples
-from dfkeval.cli._output import RunDir, write
+from dfkdata.common.console import examples, write
+from dfkdata.common.faults import leaves
+from dfkeval.cli._output import RunDir
 from dfkeval.models.quiet import quiet_libraries
 
 EXAMPLES = examples("dfkeval report runs/tuned", "dfkeval report runs/tuned --against runs/base")
 
 
+@leaves("{folder} keeps its answers and numbers; the same command writes the pages again")
 def report_command(
     folder: RunDir,
     against: Annotated[

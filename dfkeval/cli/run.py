@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dfkdata.common.console import examples
+from dfkdata.common.console import examples, say, write
+from dfkdata.common.faults import leaves
 from dfkdata.common.progress import Progress
-from dfkeval.cli._output import FailIf, exit_if_gates_fail, exit_if_unscored, write, write_notices
+from dfkeval.cli._output import FailIf, exit_if_gates_fail, exit_if_unscored, write_notices
 from dfkeval.models.quiet import quiet_libraries
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ EXAMPLES = examples(
 )
 
 
+@leaves("{out} keeps every answer that came; the same command goes on there")
 def run_command(
     config: Annotated[
         Path, typer.Argument(help="The evaluation configuration, a YAML file.", metavar="CONFIG")
@@ -70,9 +71,9 @@ def _exit_if_requests_failed(runs: Sequence[Run]) -> None:
     """Exit with 1 if more requests of a run failed than it allows."""
     over = [run for run in runs if run.failed_share > run.config.max_failures]
     for run in over:
-        sys.stderr.write(
+        say(
             f"dfkeval: {run.name}: {run.failed_share:.1%} of the requests failed "
-            f"(allowed: {run.config.max_failures:.1%}); run the same command again to ask only these\n"
+            f"(allowed: {run.config.max_failures:.1%}); run the same command again to ask only these"
         )
     if over:
         raise typer.Exit(1)

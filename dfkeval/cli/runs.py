@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from dfkdata.common.console import examples
-from dfkeval.cli._output import write, write_csv
+from dfkdata.common.console import examples, write
+from dfkdata.common.csv_files import write_csv
 
 POOL_EXAMPLES = examples(
     "dfkeval pool runs/tuned-seed1 runs/tuned-seed2 runs/tuned-seed3",

@@ -6,13 +6,15 @@ from typing import Annotated
 
 import typer
 
-from dfkdata.common.console import examples
-from dfkeval.cli._output import FailIf, RunDir, exit_if_gates_fail, exit_if_unscored, write, write_notices
+from dfkdata.common.console import examples, write
+from dfkdata.common.faults import leaves
+from dfkeval.cli._output import FailIf, RunDir, exit_if_gates_fail, exit_if_unscored, write_notices
 from dfkeval.models.quiet import quiet_libraries
 
 EXAMPLES = examples("dfkeval score runs/tuned", "dfkeval score runs/tuned --metric validity --metric labels")
 
 
+@leaves("{folder} keeps its answers; the same command scores them again")
 def score_command(
     folder: RunDir,
     metric: Annotated[

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import sys
 from typing import Annotated
 
 import typer
 
-from dfkdata.common.console import examples
+from dfkdata.common import credentials
+from dfkdata.common.console import examples, say
 from dfkdata.common.errors import ConfigError, missing_package
 from dfkeval.cli import model_options
 from dfkeval.models.quiet import quiet_libraries
@@ -57,9 +56,11 @@ def serve_command(
     from dfkeval.inference.serving.limits import Limits
 
     limits = backend_options.changed(Limits(), limit or (), "--limit")
-    secret = None if token is None else os.environ.get(token)
+    secret = None if token is None else credentials.from_environment(token)
     if token is not None and not secret:
-        raise ConfigError(f"--token: the environment variable {token} is not set")
+        way = "" if credentials.is_variable(token) else "; write the variable's name, not the token itself"
+        name = token if credentials.is_variable(token) else "that it names"
+        raise ConfigError(f"--token: the environment variable {name} is not set{way}")
     predictor = Predictor(
         backend=backend_options.configured(model, adapter, urls=url or (), key=key, backend=backend),
         schema=schema, variant=variant, settings=set_ or (), scaffold=scaffold,
@@ -67,7 +68,7 @@ def serve_command(
     )  # fmt: skip
     if limits.workers > 1 and not predictor.backend.capabilities.parallel:
         raise ConfigError("--limit workers: a local model answers one batch at a time; raise batch instead")
-    sys.stderr.write(f"dfkeval: http://{host}:{port}/predict answers in {predictor.schema.name}\n")
+    say(f"dfkeval: http://{host}:{port}/predict answers in {predictor.schema.name}")
     app = application(predictor, limits, secret)
     running = uvicorn.Server(server.config(app, limits, host=host, port=port, log_level="warning"))
     with contextlib.suppress(KeyboardInterrupt):

@@ -6,7 +6,6 @@ Guarantees:
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,6 +13,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, SerializeAsAny
 
 from dfkdata.common.config import C, Config, apply_override, bind, parse_yaml
+from dfkdata.common.console import say
 from dfkdata.common.errors import ConfigError
 from dfkeval.backends import Backend
 from dfkeval.runs import config as run_config
@@ -78,7 +78,7 @@ def warn_of_adapter(backend: Backend) -> None:
     """Write a line to stderr if the probe found that the adapter does not do what it should."""
     told = adapter_verdict(backend)
     if told is not None and not told.startswith("the adapter changes"):
-        sys.stderr.write(f"dfkeval: {told}; see docs/evaluation.md, Adapters\n")
+        say(f"dfkeval: {told}; see docs/evaluation.md, Adapters")
 
 
 def _from_yaml(backend: str) -> tuple[dict[str, Any], Path]:

@@ -20,7 +20,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import BeforeValidator, ConfigDict, Field, SerializeAsAny, model_validator
 
 from dfkdata import schemas
-from dfkdata.common import plugins
+from dfkdata.common import credentials, plugins
 from dfkdata.common.config import C, Config, bind, load_config
 from dfkdata.common.console import part_of
 from dfkdata.common.errors import ConfigError
@@ -185,7 +185,8 @@ class EvalConfig(Config):
                 record |= self._recorded_options(value)
             else:
                 record[key] = value
-        return record
+        recorded: dict[str, Any] = credentials.public(record)
+        return recorded
 
     def _recorded_options(self, written: Mapping[str, Any]) -> dict[str, Any]:
         sections = {name: written[name] for name in SECTIONS}
@@ -220,7 +221,11 @@ def trust_named(config: EvalConfig) -> None:
 def answer_identity(record: Mapping[str, Any]) -> AnswerIdentity:
     """Return what decides the answers in a configuration's record, which may be one of an older version."""
     return AnswerIdentity.of(
-        settings={key: value for key, value in record.items() if key not in EvalConfig.scoring_keys}
+        settings={
+            key: value
+            for key, value in credentials.public(record).items()
+            if key not in EvalConfig.scoring_keys
+        }
     )
 
 

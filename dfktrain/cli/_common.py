@@ -5,12 +5,12 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dfkdata.common.console import say
 from dfkdata.common.errors import missing_package
 from dfkeval.models.quiet import quiet_libraries
 from dfktrain.config import overrides
@@ -37,10 +37,9 @@ OverrideFiles = Annotated[
 _PACKAGES = ("torch", "transformers", "peft", "accelerate", "safetensors", "jinja2")
 
 
-def say(line: str) -> None:
+def say_indented(line: str) -> None:
     """Write one indented line to stderr at once."""
-    sys.stderr.write(f"  {line}\n")
-    sys.stderr.flush()
+    say(f"  {line}")
 
 
 def load_config(path: Path, changes: list[str] | None = None, files: list[str] | None = None) -> TrainConfig:
@@ -59,7 +58,7 @@ def load_config(path: Path, changes: list[str] | None = None, files: list[str] |
     """
     config, deviations = overrides.load(path, files or (), changes or ())
     for line in deviations:
-        sys.stderr.write(f"override: {line}\n")
+        say(f"override: {line}")
     return config.resolved(path.parent.resolve())
 
 

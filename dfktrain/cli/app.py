@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import typer
 
-from dfkdata.common.console import examples, run_app, trusting
+from dfkdata.common.console import examples, keeping_private, run_app, trusting
 from dfktrain.cli import check, curves, demo, init, merge, push, rft, run, sweep
 
 app = typer.Typer(
@@ -16,13 +16,13 @@ app = typer.Typer(
     help="Fine-tune a small vision-language model.",
     epilog=examples("dfktrain init", "dfktrain run train.yaml --out runs/first"),
 )
-app.command("run", epilog=run.EXAMPLES)(trusting(run.run_command))
+app.command("run", epilog=run.EXAMPLES)(keeping_private(trusting(run.run_command)))
 app.command("check", epilog=check.EXAMPLES)(trusting(check.check_command))
 app.command("demo", epilog=demo.EXAMPLES)(demo.demo_command)
 app.command("init", epilog=init.EXAMPLES)(init.init_command)
-app.command("sweep", epilog=sweep.EXAMPLES)(trusting(sweep.sweep_command))
+app.command("sweep", epilog=sweep.EXAMPLES)(keeping_private(trusting(sweep.sweep_command)))
 app.command("merge", epilog=merge.EXAMPLES)(merge.merge_command)
-app.command("rft", epilog=rft.EXAMPLES)(trusting(rft.rft_command))
+app.command("rft", epilog=rft.EXAMPLES)(keeping_private(trusting(rft.rft_command)))
 app.command("push", epilog=push.EXAMPLES)(push.push_command)
 app.command("curves", epilog=curves.EXAMPLES)(curves.curves_command)
 

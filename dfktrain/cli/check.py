@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dfkdata.common.console import examples
+from dfkdata.common.console import examples, write
 from dfkdata.common.errors import ConfigError, DataError
 from dfktrain.cli._common import (
     Changes,
@@ -39,10 +38,10 @@ def check_command(
     quiet()
     settings = load_config(config, set_, override)
     if config_only:
-        sys.stdout.write(f"{config}: a valid configuration of {len(settings.stages)} stages\n")
+        write(f"{config}: a valid configuration of {len(settings.stages)} stages\n")
         return
     require_packages()
-    from dfktrain.cli.preflight_view import write
+    from dfktrain.cli import preflight_view
     from dfktrain.training import evaluation_plan, monitor_plan
     from dfktrain.training.preflight import preflight
 
@@ -53,7 +52,7 @@ def check_command(
         except (ConfigError, DataError) as error:
             report.faults.append(f"{section}: {error}")
     _compare_splits(settings, report)
-    write(report)
+    preflight_view.write(report)
     if report.faults:
         raise typer.Exit(2)
 

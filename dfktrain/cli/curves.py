@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from dfkdata.common.console import examples
+from dfkdata.common.console import examples, write
 
 EXAMPLES = examples("dfktrain curves runs/first", "dfktrain curves runs/first --out paper")
 
@@ -30,5 +29,5 @@ def curves_command(
     for stage in stages:
         home = run / "stages" / stage.name / "curves.png" if out is None else out / f"{stage.name}.png"
         plot.png(stage, home)
-        sys.stdout.write(f"{stage.name}: {stage.diagnosis.text}\n")
-    sys.stdout.write(f"page: {page}\n")
+        write(f"{stage.name}: {stage.diagnosis.text}\n")
+    write(f"page: {page}\n")

@@ -8,11 +8,13 @@ from typing import Annotated
 import typer
 
 from dfkdata.common.console import examples
+from dfkdata.common.faults import leaves
 from dfktrain.cli._common import quiet, require_packages
 
 EXAMPLES = examples("dfktrain demo --out demo", "dfktrain demo --out demo --minutes 1")
 
 
+@leaves("the same command starts again; {out} may be thrown away")
 def demo_command(
     out: Annotated[
         Path, typer.Option("--out", help="Folder for data, adapters, runs and report.html.")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from dfkdata.common.console import examples
+from dfkdata.common.console import examples, write
 
 EXAMPLES = examples("dfktrain init sita_qwen35", "dfktrain init json_captioner_v2 --out train.yaml")
 
@@ -23,8 +22,8 @@ def init_command(
     from dfktrain.config import presets
 
     if preset is None:
-        sys.stdout.write("".join(f"{name:22} {presets.headline(name)}\n" for name in presets.names()))
+        write("".join(f"{name:22} {presets.headline(name)}\n" for name in presets.names()))
         return
     path = out if out.suffix in (".yaml", ".yml") else out / f"{preset}.yaml"
     text = presets.write(preset, path)
-    sys.stdout.write(f"{path}\n\n{presets.header(text)}\n")
+    write(f"{path}\n\n{presets.header(text)}\n")

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dfkdata.common.console import examples
+from dfkdata.common.console import examples, write
 from dfkdata.common.errors import ConfigError
-from dfktrain.cli._common import quiet, require_packages, say
+from dfkdata.common.faults import leaves
+from dfktrain.cli._common import quiet, require_packages, say_indented
 
 if TYPE_CHECKING:
     from dfktrain.merging.merge import MergeReport
@@ -26,6 +26,7 @@ EXAMPLES = examples(
 )
 
 
+@leaves("the adapters are as they were; the same command starts again")
 def merge_command(
     out: Annotated[
         Path, typer.Option("--out", help="New folder: the model, or the blended adapter or adapters.")
@@ -72,9 +73,9 @@ def merge_command(
     from dfktrain.merging.merge import merge_adapter
 
     report = merge_adapter(
-        base, adapter, out, probes=probes, chat_template=chat_template, device=device, say=say
+        base, adapter, out, probes=probes, chat_template=chat_template, device=device, say=say_indented
     )
-    sys.stdout.write(_merged(report))
+    write(_merged(report))
 
 
 def _merged(report: MergeReport) -> str:
@@ -121,8 +122,8 @@ def _blend(
     else:
         chosen = [_numbers(weights) if weights is not None else (1.0,) * len(adapters)]
     score = slerp.scorer(evaluation) if evaluation is not None else None
-    points = slerp.slerp_adapters(adapters, out, chosen, rank=rank, score=score, say=say)
-    sys.stdout.write("\n".join([*map(_line, points), f"report: {out / slerp.REPORT}", ""]))
+    points = slerp.slerp_adapters(adapters, out, chosen, rank=rank, score=score, say=say_indented)
+    write("\n".join([*map(_line, points), f"report: {out / slerp.REPORT}", ""]))
 
 
 def _numbers(text: str) -> tuple[float, ...]:

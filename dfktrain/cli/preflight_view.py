@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from dfkdata.common.console import shown, styled, terminal
 from dfktrain.data.collator import Collator
 from dfktrain.data.masking import IGNORE, EncodedSample
 from dfktrain.data.stage_data import SHOWN
@@ -18,22 +17,22 @@ BLOCKS = "▁▂▃▄▅▆▇█"
 
 def write(plan: Preflight) -> None:
     """Print a preflight to stdout; what would stop the run comes last and in red."""
-    out = Console(file=sys.stdout, soft_wrap=True, highlight=False)
+    out = terminal(soft_wrap=True)
     for stage in plan.stages:
         _stage(out, stage, plan.collator)
     _machine(out, plan)
     for fault in plan.faults:
-        out.print(fault, style="red", markup=False)
+        out.print(styled(fault, "red"))
 
 
 def _stage(out: Console, stage: StagePreflight, collator: Collator | None) -> None:
-    out.print(f"[bold]stage {stage.name}[/bold]")
+    out.print(styled(f"stage {stage.name}", "bold"))
     for reason in stage.refused[:SHOWN]:
-        out.print(f"  refused: {reason}", style="red", markup=False)
+        out.print(styled(f"  refused: {reason}", "red"))
     if len(stage.refused) > SHOWN:
         out.print(f"  refused: {len(stage.refused) - SHOWN} more", style="red")
     for reason, count in stage.left_out.items():
-        out.print(f"  left out: {count} rows: {reason}", markup=False)
+        out.print(styled(f"  left out: {count} rows: {reason}"))
     if not stage.samples:
         return
     tokens, scored = sum(stage.lengths), sum(stage.scored)
@@ -48,7 +47,7 @@ def _stage(out: Console, stage: StagePreflight, collator: Collator | None) -> No
         out.print(f"  pixels a sample        {spread(stage.pixels)}")
     out.print(f"  largest micro-batch    {stage.micro_tokens:,} tokens")
     for note in stage.notes:
-        out.print(f"  note: {note}", style="yellow", markup=False)
+        out.print(styled(f"  note: {note}", "yellow"))
     if collator is not None:
         marks = "green tokens carry loss" if out.color_system else "tokens in ⟦ ⟧ carry loss"
         out.print(f"  first sample; {marks}:")
@@ -63,17 +62,15 @@ def _machine(out: Console, plan: Preflight) -> None:
     if plan.memory_gib is not None and plan.seconds is not None:
         out.print(f"  estimated: peak memory {plan.memory_gib:.2f} GiB, time {_time(plan.seconds)}")
     for note in plan.notes:
-        out.print(f"  note: {note}", style="yellow", markup=False)
+        out.print(styled(f"  note: {note}", "yellow"))
     for kernel in plan.kernels:
-        out.print(f"  {kernel.part}: {kernel.choice} - {kernel.why}", markup=False)
+        out.print(styled(f"  {kernel.part}: {kernel.choice} - {kernel.why}"))
         if kernel.cost:
-            out.print(f"    slow on a GPU: {kernel.cost}", style="yellow", markup=False)
+            out.print(styled(f"    slow on a GPU: {kernel.cost}", "yellow"))
     table = Table(box=None, pad_edge=False, show_header=False)
     for version in plan.versions:
         table.add_row(
-            "  " + version.package,
-            version.version,
-            f"[red]{escape(version.fault)}[/red]" if version.fault else "",
+            styled("  " + version.package), styled(version.version), styled(version.fault or "", "red")
         )
     out.print(table)
 
@@ -127,5 +124,5 @@ def _kind(sample: EncodedSample, collator: Collator, at: int) -> str:
 def _piece(ids: list[int], kind: str, collator: Collator) -> str:
     if kind in ("image", "video"):
         return f"[magenta]<{len(ids)} {kind} tokens>[/magenta]"
-    written = escape(collator.tokenizer.decode(ids))
+    written = escape(shown(collator.tokenizer.decode(ids)))
     return f"[bold green]{written}[/bold green]" if kind == "scored" else f"[dim]{written}[/dim]"

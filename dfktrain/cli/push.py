@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from dfkdata.common.console import examples
+from dfkdata.common.console import examples, write
+from dfkdata.common.faults import leaves
 from dfktrain.cli._common import quiet
 
 EXAMPLES = examples(
@@ -18,6 +18,7 @@ EXAMPLES = examples(
 )
 
 
+@leaves("{to} has all files of this command or none; the same command sends them again")
 def push_command(
     run: Annotated[
         Path, typer.Argument(help="A run's folder, or one with an adapter or a merged model.", metavar="DIR")
@@ -48,20 +49,20 @@ def push_command(
     hub.check_name(to)
     files = hub_resume.plan(run) if checkpoint else hub.plan(run)
     for file in files:
-        sys.stdout.write(f"{file.size:>14,}  {file.name}\n")
+        write(f"{file.size:>14,}  {file.name}\n")
     total = sum(file.size for file in files)
-    sys.stdout.write(f"{total:>14,}  bytes in {len(files)} files\n")
+    write(f"{total:>14,}  bytes in {len(files)} files\n")
     if dry_run and not checkpoint:
         card = next((file.content for file in files if file.name == "README.md"), None)
-        sys.stdout.write("\nno card: README.md is missing\n" if card is None else f"\n{_text(card)}")
+        write("\nno card: README.md is missing\n" if card is None else f"\n{_text(card)}")
     if dry_run:
-        sys.stdout.write(f"\ndry run: nothing was sent to {to}\n")
+        write(f"\ndry run: nothing was sent to {to}\n")
         return
     replaces = hub_resume.FOLDER if checkpoint else None
     address = hub.send(files, to, private=private, revision=revision, replaces=replaces)
-    sys.stdout.write(f"sent: {address}\n")
+    write(f"sent: {address}\n")
     if checkpoint:
-        sys.stdout.write(f"continue elsewhere: dfktrain run CONFIG --out DIR --resume {address}\n")
+        write(f"continue elsewhere: dfktrain run CONFIG --out DIR --resume {address}\n")
 
 
 def _text(content: bytes | Path) -> str:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from dfkdata.common.console import examples
-from dfktrain.cli._common import progress_bar, quiet, require_packages, say
+from dfkdata.common.console import examples, say, write
+from dfkdata.common.faults import leaves
+from dfktrain.cli._common import progress_bar, quiet, require_packages, say_indented
 
 EXAMPLES = examples(
     "dfktrain rft rft.yaml --out runs/rft",
@@ -17,6 +17,7 @@ EXAMPLES = examples(
 )
 
 
+@leaves("{out} keeps every answer and every whole checkpoint; the same command goes on there")
 def rft_command(
     config: Annotated[Path, typer.Argument(help="The configuration, a YAML file.", metavar="CONFIG")],
     out: Annotated[
@@ -40,10 +41,10 @@ def rft_command(
     changes = [change for file in override or () for change in overrides.expand(config, file)]
     settings = load_config(config, RftConfig, [*changes, *(set_ or ())])
     for line in overrides.deviations(config, settings, changes) if changes else ():
-        sys.stderr.write(f"override: {line}\n")
+        say(f"override: {line}")
     settings = settings.resolved(config.parent.resolve())
     require_packages()
     from dfktrain.experiments import rft
 
-    result = rft.rft(settings, out, on_answer=Progress("answers"), on_step=progress_bar(), say=say)
-    sys.stdout.write(rft.table(result))
+    result = rft.rft(settings, out, on_answer=Progress("answers"), on_step=progress_bar(), say=say_indented)
+    write(rft.table(result))

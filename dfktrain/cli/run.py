@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dfkdata.common.console import examples
+from dfkdata.common.console import examples, say, write
 from dfkdata.common.errors import ConfigError, DfkError
+from dfkdata.common.faults import leaves
 from dfkdata.common.progress import Progress
 from dfktrain.cli._common import (
     Changes,
@@ -33,6 +33,7 @@ EXAMPLES = examples(
 )
 
 
+@leaves("{out} keeps every whole checkpoint; the same command goes on there")
 def run_command(
     config: ConfigPath,
     out: Annotated[
@@ -68,7 +69,7 @@ def run_command(
     if resume is not None:
         from dfktrain.training.hub_resume import restore
 
-        sys.stderr.write(f"resume: {folder} continues after {restore(resume, folder)}\n")
+        say(f"resume: {folder} continues after {restore(resume, folder)}")
     result = train(settings, folder, progress=progress_bar())
     if not is_main_process():
         return
@@ -91,7 +92,7 @@ def _print_precision(settings: TrainConfig) -> None:
 
     precision, why = select_precision(settings.precision)
     if is_main_process():
-        sys.stderr.write(f"precision {precision}: {why}\n")
+        say(f"precision {precision}: {why}")
 
 
 def _print_slow_kernels(settings: TrainConfig) -> None:
@@ -111,9 +112,7 @@ def _print_slow_kernels(settings: TrainConfig) -> None:
     kind = model_config(model_source(settings.model.name)).model_type
     for kernel in kernels(kind, settings.model.attention, fused=settings.fused_layers is not False):
         if kernel.cost:
-            sys.stderr.write(
-                f"slow kernel, {kernel.part}: {kernel.choice}: {kernel.why}. Cost: {kernel.cost}\n"
-            )
+            say(f"slow kernel, {kernel.part}: {kernel.choice}: {kernel.why}. Cost: {kernel.cost}")
 
 
 def _print_stages(result: TrainResult, folder: Path) -> None:
@@ -121,15 +120,15 @@ def _print_stages(result: TrainResult, folder: Path) -> None:
 
     for stage in result.stages:
         losses = [line["loss"] for line in stage.history if "loss" in line]
-        sys.stdout.write(
+        write(
             f"{stage.name}: {stage.steps} steps, {stage.tokens:,} tokens ({stage.scored_tokens:,} scored), "
             f"loss {losses[0]:.4f} -> {losses[-1]:.4f}, {stage.seconds:.0f} s\n"
         )
-        sys.stdout.write(f"  {from_stage(asdict(stage)).diagnosis.text}\n")
+        write(f"  {from_stage(asdict(stage)).diagnosis.text}\n")
         for part, reason in stage.fused.items():
             if reason != "on":
-                sys.stdout.write(f"  not fused: {part}: {reason}\n")
-    sys.stdout.write(f"curves: {folder / PAGE}\nadapter: {result.adapter}\n")
+                write(f"  not fused: {part}: {reason}\n")
+    write(f"curves: {folder / PAGE}\nadapter: {result.adapter}\n")
 
 
 def _evaluate(settings: TrainConfig, out: Path, trained: Path) -> None:
@@ -147,8 +146,8 @@ def _evaluate(settings: TrainConfig, out: Path, trained: Path) -> None:
         )
         raise
     model_card.write(out)  # a second time, now with the table
-    sys.stdout.write(f"\n{scores.table()}\n\nreport: {scores.report}\n")
+    write(f"\n{scores.table()}\n\nreport: {scores.report}\n")
     if scores.is_unscored:
         for notice in scores.notices():
-            sys.stderr.write(f"dfktrain: {notice}\n")
+            say(f"dfktrain: {notice}")
         raise typer.Exit(1)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from dfkdata.common.console import examples
+from dfkdata.common.console import examples, say, write
 from dfkdata.common.errors import ConfigError
+from dfkdata.common.faults import leaves
 from dfktrain.cli._common import ConfigPath
 
 EXAMPLES = examples(
@@ -18,6 +18,7 @@ EXAMPLES = examples(
 )
 
 
+@leaves("{out} keeps every finished run and every whole checkpoint; the same command goes on there")
 def sweep_command(
     config: ConfigPath,
     out: Annotated[
@@ -39,18 +40,12 @@ def sweep_command(
     plan = sweep.Sweep(
         config, sweep.points(vary or ()), _seeds(seeds), tuple(override or ()), tuple(set_ or ())
     )
-    result = sweep.run(plan, out, _say)
-    sys.stdout.write(f"{sweep.table(result)}\n\nreport: {out / 'report.html'}\n")
+    result = sweep.run(plan, out, say)
+    write(f"{sweep.table(result)}\n\nreport: {out / 'report.html'}\n")
     if result.failed:
         names = "\n  ".join(f"{name}: {reason}" for name, reason in result.failed.items())
-        sys.stderr.write(
-            f"dfktrain: {len(result.failed)} runs failed; the same command tries them again\n  {names}\n"
-        )
+        say(f"dfktrain: {len(result.failed)} runs failed; the same command tries them again\n  {names}")
         raise typer.Exit(1)
-
-
-def _say(line: str) -> None:
-    sys.stderr.write(line + "\n")
 
 
 def _seeds(text: str) -> tuple[int, ...]:

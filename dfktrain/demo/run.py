@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from dfkdata import Summary, convert
+from dfkdata.common.console import write
 from dfkdata.common.errors import ConfigError, missing_package
 from dfkdata.common.progress import Progress
 from dfktrain.demo import captions, posts
@@ -265,5 +266,5 @@ def _table(task: Task, comparison: Comparison) -> str:
 
 
 def _say(text: str) -> None:
-    sys.stdout.write(text + "\n")
+    write(text + "\n")
     sys.stdout.flush()

@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dfkdata.common.credentials import public
 from dfkdata.common.data_uri import is_data_uri
 from dfkdata.common.errors import BackendError, ConfigError, DataError
 from dfkdata.common.hashing import file_sha256
@@ -124,7 +125,7 @@ def _bind_folder(out: Path, config: RftConfig) -> None:
 
     The number of rounds is left out: more rounds may be added later."""
     validators.build(config.accept | config.watch, config.sample.schema_name)
-    record = config.model_dump(mode="json", by_alias=True, exclude={"rounds"})
+    record = public(config.model_dump(mode="json", by_alias=True, exclude={"rounds"}))
     earlier = read_json_or_none(out / "config.json")
     if earlier is None and out.is_dir() and any(out.iterdir()):
         raise ConfigError(f"{out}: not empty and no rejection sampling; give another --out")

@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dfkdata.common.console import key_value
+from dfkdata.common.credentials import public
 from dfkdata.common.errors import BackendError, ConfigError
 from dfkdata.common.json_files import read_json_or_none, write_json
 from dfkeval import reports
@@ -184,7 +185,7 @@ def _check(sweep: Sweep, out: Path) -> None:
             raise ConfigError(f"{sweep.config}: a sweep compares scores and needs an evaluate: section")
         evaluation_plan.check(settings.resolved(sweep.config.parent.resolve()))
     settings, _ = overrides.load(sweep.config, sweep.files, sweep.changes)
-    record = {"config": settings.model_dump(mode="json", exclude={"seed"})}
+    record = {"config": public(settings.model_dump(mode="json", exclude={"seed"}))}
     earlier = read_json_or_none(out / "sweep.json")
     if earlier is not None and earlier != record:
         raise ConfigError(f"{out} holds a sweep of another configuration; choose another --out")

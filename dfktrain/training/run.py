@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from dfkdata.common import json_files, plugins
+from dfkdata.common.credentials import public
 from dfkeval.models import metadata
 from dfkeval.models.fingerprint import template_sha256
 from dfktrain import hub
@@ -188,7 +189,7 @@ def _record(
     """Return the contents of run.json."""
     return {
         "format": 1,
-        "config": run.config.model_dump(mode="json"),
+        "config": public(run.config.model_dump(mode="json")),
         "engine": engine,
         "precision": run.precision,
         "base": {"name": run.base.name, "shapes_sha256": run.base.shapes_sha256},

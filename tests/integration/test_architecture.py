@@ -235,3 +235,19 @@ def test_a_test_file_is_named_after_a_module_or_a_room() -> None:
         if not any(topic == name or topic.startswith(f"{name}_") for name in names):
             strange.append(str(place))
     assert strange == []
+
+
+def test_only_the_console_writes_to_the_terminal() -> None:
+    """What is shown is escaped there; `sys.stdout.flush` and `.isatty` write nothing."""
+    writes = re.compile(
+        r"sys\.std(out|err)\.(write|buffer)|sys\.__std|[^.\w]print\(|Console\(|typer\.(s?echo)\("
+    )
+    found = [
+        f"{path.relative_to(ROOT)}: {line.strip()}"
+        for package in imports.PACKAGES
+        for path in sorted((ROOT / package).rglob("*.py"))
+        if path != ROOT / "dfkdata/common/console.py"
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if writes.search(line) and "..." not in line and ">>>" not in line
+    ]
+    assert found == []

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import urllib.parse
 import urllib.request
 from collections.abc import Iterable
 from typing import Any
 
+from dfkdata.common import credentials
+from dfkdata.common.credentials import address
 from dfkdata.common.errors import ConfigError, missing_package
 
 
@@ -27,11 +28,13 @@ def client(urls: Iterable[str], key: str | None, timeout: float, concurrency: in
         import httpx
     except ModuleNotFoundError as error:
         raise missing_package('backend "openai"', "httpx", "openai") from error
-    if key is not None and not os.environ.get(key):
+    value = credentials.from_environment(key) if key is not None else None
+    if key is not None and value is None:
         raise ConfigError(f"backend.key: the environment variable {key} is not set")
     for url in urls:
+        credentials.of_address(url)
         _check_address(url, httpx)
-    headers = {"Authorization": f"Bearer {os.environ[key]}"} if key else {}
+    headers = {"Authorization": f"Bearer {value}"} if value else {}
     limits = httpx.Limits(max_connections=concurrency, max_keepalive_connections=concurrency)
     try:
         return httpx.Client(timeout=timeout, limits=limits, headers=headers)
@@ -46,9 +49,11 @@ def _check_address(url: str, httpx: Any) -> None:
     try:
         parts = httpx.URL(url)
     except httpx.InvalidURL as error:
-        raise ConfigError(f"backend.base_urls: {url!r} is no address: {error}") from error
+        raise ConfigError(f"backend.base_urls: {address(url)!r} is no address: {error}") from error
     if parts.scheme not in ("http", "https") or not parts.host:
-        raise ConfigError(f"backend.base_urls: {url!r} is no address; write it as http://host:port/v1")
+        raise ConfigError(
+            f"backend.base_urls: {address(url)!r} is no address; write it as http://host:port/v1"
+        )
 
 
 def through(url: str) -> str:
@@ -57,5 +62,5 @@ def through(url: str) -> str:
     proxy = proxies.get(parts.scheme) or proxies.get("all")
     if proxy is None or urllib.request.proxy_bypass(parts.hostname or ""):
         return ""
-    address = proxy.rpartition("@")[2]  # without its password
-    return f" (through the proxy {address} of the environment; NO_PROXY={parts.hostname} goes there directly)"
+    behind = proxy.rpartition("@")[2]  # without its password
+    return f" (through the proxy {behind} of the environment; NO_PROXY={parts.hostname} goes there directly)"

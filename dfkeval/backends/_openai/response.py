@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from dfkdata.common.credentials import keyless
 from dfkdata.common.jsonl import whole_characters
 from dfkeval.backends._finish_reasons import finish_reason
 from dfkeval.backends._openai import errors
@@ -52,6 +53,7 @@ def shaped(answer: Any) -> dict[str, Any]:
     if not isinstance(message, dict):
         raise strange(f"{answer!r:.120}")
     ended(reason)
+    message = keyless(message)  # a server may repeat what it was sent
     plain = whole_characters(message) | {
         "content": whole_characters(text_of(message.get("content"))),
         "tool_calls": whole_characters(_calls(message.get("tool_calls"))),

@@ -18,6 +18,8 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
+from dfkdata.common.credentials import without_keys
+
 #: 520 to 530 are a proxy's words (Cloudflare's, and 529 Anthropic's) for a server that cannot be reached now.
 RETRYABLE_STATUSES = frozenset({408, 409, 425, 429, 500, 502, 503, 504, *range(520, 531)})
 LONGEST_WAIT = 60.0
@@ -42,7 +44,7 @@ class RequestFailed(Exception):
         self, message: str, *, retryable: bool, timed_out: bool = False, wait: float | None = None,
         refused: bool = False, filtered: bool = False, ends_run: str = "",
     ) -> None:  # fmt: skip
-        super().__init__(message)
+        super().__init__(without_keys(message))  # a server may repeat what it was sent
         self.retryable, self.timed_out, self.wait = retryable, timed_out, wait
         self.refused, self.filtered, self.ends_run = refused, filtered, ends_run
 

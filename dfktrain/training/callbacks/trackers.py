@@ -13,6 +13,7 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from dfkdata.common.credentials import public
 from dfktrain.config.launch import is_main_process
 from dfktrain.config.run import TrainConfig
 from dfktrain.config.stage import Stage
@@ -61,7 +62,7 @@ class WandbCallback(TrainerCallback):
             self.wandb.init(
                 project=os.environ.get("WANDB_PROJECT", "dfk"),
                 name=self.config.run_name,
-                config=self.config.model_dump(mode="json"),
+                config=public(self.config.model_dump(mode="json")),
             )
         self.wandb.define_metric(f"{self.stage}/*", step_metric=f"{self.stage}/step")
 

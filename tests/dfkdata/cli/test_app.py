@@ -138,7 +138,12 @@ def test_the_options_of_convert_are_the_fields_of_its_options_object() -> None:
     command = get_command(app).commands["convert"]  # type: ignore[attr-defined]  # a group has commands
     options = {option.name: option for option in command.params}
     fields = ConvertOptions.model_fields
-    assert options.keys() - {"help"} == (fields.keys() - {"progress"}) | {"input", "out", "images_per_row"}
+    assert options.keys() - {"help"} == (fields.keys() - {"progress"}) | {
+        "input",
+        "out",
+        "images_per_row",
+        "private",
+    }
     for name, option in options.items():
         if name in fields:
             assert option.help == fields[name].description, name
