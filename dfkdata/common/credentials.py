@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+from base64 import b64encode
 from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
@@ -68,7 +69,8 @@ def of_address(url: str) -> None:
     user, _, host = parts.netloc.rpartition("@")
     secret = user.partition(":")[2] or user
     values = [value for _, value in parse_qsl(parts.query)]
-    for value in ([unquote(secret)] if host else []) + values:
+    sent = b64encode(unquote(user).encode()).decode()  # how it stands in a request's head
+    for value in ([unquote(secret), sent] if host else []) + values:
         know(value, "hidden")
 
 
