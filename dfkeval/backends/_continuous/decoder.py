@@ -62,7 +62,8 @@ class Decoder:
             else:
                 more = self._delta_step(h, rows, layer, delta)
                 delta += 1
-            more = self._mlp(ops.add_norm(x, more, layer.mlp.norm, sizes.eps), layer.mlp)
+            h = ops.add_norm(x, more, layer.mlp.norm, sizes.eps)
+            more = ops.linear(ops.gate_up(h, layer.mlp.gate_up), layer.mlp.down)
         return self.logits(ops.add_norm(x, more, weights.norm, sizes.eps))
 
     def logits(self, normed: Tensor) -> Tensor:
@@ -120,40 +121,34 @@ class Decoder:
         both = torch.nn.functional.linear(h, mlp.gate_up)
         return torch.nn.functional.linear(self.ops.silu_mul(both), mlp.down)
 
-    def _delta_parts(self, h: Tensor, layer: DeltaLayer) -> Any:
+    def _delta_parts(self, joined: Tensor) -> Any:
         """Return the inputs of the convolution, z, b and a."""
-        import torch
-
         sizes = self.weights.sizes
         widths = [
             sizes.channels, sizes.value_heads * sizes.value_dim, sizes.value_heads, sizes.value_heads
         ]  # fmt: skip
-        return torch.nn.functional.linear(h, layer.into).split(widths, dim=-1)
+        return joined.split(widths, dim=-1)
 
     def _delta_step(self, h: Tensor, rows: Tensor, layer: DeltaLayer, at: int) -> Tensor:
-        import torch
-
-        mixed, *gates = self._delta_parts(h, layer)
+        mixed, *gates = self._delta_parts(self.ops.linear(h, layer.into))
         mixed = self.ops.conv_step(mixed, self.caches.window[at], rows, layer.kernel)
         out = self.ops.delta_step(
             mixed, tuple(gates), self.caches.state[at], rows, layer, self.weights.sizes
         )  # fmt: skip
-        return torch.nn.functional.linear(out, layer.out)
+        return self.ops.linear(out, layer.out)
 
     def _attention_step(self, h: Tensor, rows: Tensor, layer: AttentionLayer, at: int) -> Tensor:
-        import torch
-
         out = self.ops.attention_step(
-            torch.nn.functional.linear(h, layer.into), (self.caches.keys[at], self.caches.values[at]), rows,
+            self.ops.linear(h, layer.into), (self.caches.keys[at], self.caches.values[at]), rows,
             (self.lengths, self.shifts), self.weights.frequencies, layer, self.weights.sizes,
         )  # fmt: skip
-        return torch.nn.functional.linear(out, layer.out)
+        return self.ops.linear(out, layer.out)
 
     def _delta(self, h: Tensor, packed: Packed, layer: DeltaLayer, at: int) -> Tensor:
         import torch
 
         sizes, slots = self.weights.sizes, packed.slots
-        mixed, z, b, a = self._delta_parts(h, layer)
+        mixed, z, b, a = self._delta_parts(torch.nn.functional.linear(h, layer.into))
         window, state = self.caches.window[at], self.caches.state[at]
         inputs = torch.cat([window[slots].flatten(0, 1), mixed])
         window[slots] = inputs[packed.windows].unflatten(0, (len(packed.parts), -1))

@@ -154,9 +154,8 @@ class Stepper:
             rows, key = static["rows"], ("choose", bucket, bound, self._kind)
 
             def work() -> Tensor:
-                tokens = sampler.choose(logits, rows, static["forced"], static["mask"] if bound else None)
-                self._advance(rows, tokens)
-                return tokens
+                kept = (self.decoder.tokens, self.decoder.lengths)
+                return sampler.choose(logits, rows, static["forced"], static["mask"] if bound else None, kept)
 
             if not self.recorder.known(key):
                 rows.fill_(self.nobody)
@@ -169,10 +168,6 @@ class Stepper:
                 static["forced"][:count].copy_(self._sent(bounds.forced))
                 self._forcing = self._forcing | {bucket} if forces else self._forcing - {bucket}
             return Arriving(self.recorder.run(key, work), count)
-
-    def _advance(self, rows: Tensor, tokens: Tensor) -> None:
-        self.decoder.tokens[rows] = tokens
-        self.decoder.lengths[rows] += 1
 
     def _bucket(self, count: int) -> int:
         """Return for how many rows a step is computed."""

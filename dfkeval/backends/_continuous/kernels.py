@@ -13,6 +13,9 @@ import triton
 import triton.language as tl
 
 from dfkeval.backends._continuous.attention_kernels import attention_step as attention_step
+from dfkeval.backends._continuous.product_kernels import gate_up as gate_up
+from dfkeval.backends._continuous.product_kernels import linear as linear
+from dfkeval.backends._continuous.product_kernels import silu_mul as silu_mul
 
 Tensor = Any
 TILE = (32, 2)
@@ -22,18 +25,22 @@ holds a whole head norms its output as well, which is otherwise a kernel more.""
 
 @triton.jit
 def _add_norm(
-    x, more, weight, out, width, x_row, x_head, heads, more_row, eps, ADD: tl.constexpr, BLOCK: tl.constexpr
-):
+    x, more, weight, out, width, x_row, x_head, heads, more_row, more_part, eps,
+    PARTS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
     head = tl.program_id(1)
     at = tl.arange(0, BLOCK)
     inside = at < width
     place = x + row * x_row + head * x_head + at
     value = tl.load(place, mask=inside, other=0.0)
-    if ADD:
-        value = (
-            value.to(tl.float32) + tl.load(more + row * more_row + at, mask=inside, other=0.0).to(tl.float32)
-        ).to(x.dtype.element_ty)
+    if PARTS > 0:
+        total = tl.load(more + row * more_row + at, mask=inside, other=0.0).to(tl.float32)
+        for part in tl.static_range(1, PARTS):
+            total += tl.load(more + part * more_part + row * more_row + at, mask=inside, other=0.0).to(
+                tl.float32
+            )
+        value = (value.to(tl.float32) + total.to(x.dtype.element_ty).to(tl.float32)).to(x.dtype.element_ty)
         tl.store(place, value, mask=inside)
     wide = value.to(tl.float32)
     wide = wide * tl.rsqrt(tl.sum(wide * wide) / width + eps) * tl.load(weight + at, mask=inside, other=0.0)
@@ -41,37 +48,18 @@ def _add_norm(
 
 
 def add_norm(x: Tensor, more: Tensor | None, weight: Tensor, eps: float) -> Tensor:
-    """Add `more` to the residual stream `x` in place and return its norm."""
+    """Add `more` to the residual stream `x` in place and return its norm; a third dimension of `more`, in
+    front, is summed."""
     width = x.shape[-1]
     heads = x.shape[1] if x.ndim == 3 else 1
     out = x.new_empty(x.shape)
+    parts = 0 if more is None else more.shape[0] if more.ndim == 3 else 1
+    added = x if more is None else more
     _add_norm[(x.shape[0], heads)](
-        x, x if more is None else more, weight, out, width, x.stride(0), x.stride(1) if x.ndim == 3 else 0,
-        heads, 0 if more is None else more.stride(0), eps, ADD=more is not None,
+        x, added, weight, out, width, x.stride(0), x.stride(1) if x.ndim == 3 else 0,
+        heads, added.stride(-2), added.stride(0), eps, PARTS=parts,
         BLOCK=triton.next_power_of_2(width), num_warps=4,
     )  # fmt: skip
-    return out
-
-
-@triton.jit
-def _silu_mul(both, out, width, stride, BLOCK: tl.constexpr):
-    row = tl.program_id(0).to(tl.int64)
-    at = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    inside = at < width
-    gate = tl.load(both + row * stride + at, mask=inside, other=0.0)
-    up = tl.load(both + row * stride + width + at, mask=inside, other=0.0)
-    wide = gate.to(tl.float32)
-    wide = (wide * tl.sigmoid(wide)).to(gate.dtype).to(tl.float32) * up.to(tl.float32)
-    tl.store(out + row * width + at, wide.to(out.dtype.element_ty), mask=inside)
-
-
-def silu_mul(gate_up: Tensor) -> Tensor:
-    """Return silu(first half) * second half."""
-    width = gate_up.shape[-1] // 2
-    out = gate_up.new_empty(gate_up.shape[0], width)
-    _silu_mul[(gate_up.shape[0], triton.cdiv(width, 1024))](
-        gate_up, out, width, gate_up.stride(0), BLOCK=1024
-    )
     return out
 
 

@@ -20,6 +20,18 @@ def add_norm(x: Tensor, more: Tensor | None, weight: Tensor, eps: float) -> Tens
     return (wide * weight).to(x.dtype)
 
 
+def linear(x: Tensor, weight: Tensor) -> Tensor:
+    """Return the projection of few rows."""
+    import torch
+
+    return torch.nn.functional.linear(x, weight)
+
+
+def gate_up(x: Tensor, weight: Tensor) -> Tensor:
+    """Return silu(first half) * second half of the projection of few rows."""
+    return silu_mul(linear(x, weight))
+
+
 def silu_mul(gate_up: Tensor) -> Tensor:
     """Return silu(first half) * second half."""
     import torch

@@ -26,15 +26,13 @@ class Sampler:
         vocab: Number of logits.
         slots: Slots, without the one that nobody reads.
         device: Where the logits are.
-        pick: Does all but filters by rank and the penalty in one pass (`choice_kernels.pick`); None without.
+        pick: Does all but the penalty in few kernels (`choice_kernels.pick`); None without.
     """
 
     def __init__(self, sampling: Sampling, vocab: int, slots: int, device: Any, pick: Any = None) -> None:
         import torch
 
-        ranked = sampling.temperature > 0 and (sampling.top_k > 0 or sampling.top_p < 1)
-        self.pick = None if ranked or sampling.repetition_penalty != 1 else pick
-        self.temperature, self.min_p = sampling.temperature, sampling.min_p
+        self.pick, self.sampling = pick, sampling
         self.draws = sampling.temperature > 0
         self.filters = warpers(sampling) if self.draws else []
         self.penalty = sampling.repetition_penalty
@@ -58,7 +56,10 @@ class Sampler:
             for slot, ids in prompts:
                 self.seen[slot, torch.tensor(ids, device=slots.device)] = True
 
-    def choose(self, logits: Tensor, rows: Tensor, forced: Tensor, mask: Tensor | None) -> Tensor:
+    def choose(
+        self, logits: Tensor, rows: Tensor, forced: Tensor, mask: Tensor | None,
+        kept: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor:  # fmt: skip
         """Return (B,) tokens.
 
         Args:
@@ -66,27 +67,30 @@ class Sampler:
             rows: (B,) slot of each row.
             forced: (B,) token that is written whatever the logits say; `FREE` for none.
             mask: (B, ceil(vocabulary / 32)) bits of the tokens that a grammar allows; None without grammars.
+            kept: The slots' last tokens and lengths, which are brought up to date; None leaves them.
         """
         import torch
 
-        tokens = torch.where(forced >= 0, forced, self._largest(logits, rows, mask))
-        self.steps[rows] += 1
+        if self.seen is not None:
+            logits = logits.float()
+            changed = torch.where(logits < 0, logits * self.penalty, logits / self.penalty)
+            logits = torch.where(self.seen[rows], changed, logits)
+        if self.pick is not None:
+            tokens = self.pick(logits, mask, rows, forced, (self.words, self.steps), kept, self.sampling)
+        else:
+            tokens = torch.where(forced >= 0, forced, self._largest(logits, rows, mask))
+            self.steps[rows] += 1
+            if kept is not None:
+                kept[0][rows] = tokens
+                kept[1][rows] += 1
         if self.seen is not None:
             self.seen[rows, tokens] = True
         return tokens
 
     def _largest(self, logits: Tensor, rows: Tensor, mask: Tensor | None) -> Tensor:
-        """Return the tokens that win once penalty, mask, filters and noise have changed the logits."""
-        import torch
-
-        if self.pick is not None:
-            draws = (self.words[rows], self.steps[rows]) if self.draws else None
-            return self.pick(logits, mask, draws, self.temperature, self.min_p)
-        if self.seen is not None or self.draws or mask is not None:
+        """Return the tokens that win once mask, filters and noise have changed the logits."""
+        if self.draws or mask is not None:
             logits = logits.float()
-        if self.seen is not None:
-            changed = torch.where(logits < 0, logits * self.penalty, logits / self.penalty)
-            logits = torch.where(self.seen[rows], changed, logits)
         if mask is not None:
             logits = logits.masked_fill(~allowed(mask, logits.shape[1]), float("-inf"))
         for each in self.filters:

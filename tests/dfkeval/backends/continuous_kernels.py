@@ -8,7 +8,13 @@ import sys
 
 import torch
 
-from dfkeval.backends._continuous import attention_kernels, choice_kernels, kernels, reference
+from dfkeval.backends._continuous import (
+    attention_kernels,
+    choice_kernels,
+    kernels,
+    product_kernels,
+    reference,
+)
 from dfkeval.backends._continuous.weights import AttentionLayer, DeltaLayer, Mlp, Sizes
 
 SIZES = Sizes(
@@ -16,6 +22,7 @@ SIZES = Sizes(
     key_dim=16, value_dim=32, taps=4, eps=1e-6,
 )  # fmt: skip
 SLOTS = 4
+COUNT = 5
 
 
 def apart(left: torch.Tensor, right: torch.Tensor) -> float:
@@ -23,29 +30,68 @@ def apart(left: torch.Tensor, right: torch.Tensor) -> float:
     return float((left - right).abs().max())
 
 
+def products() -> dict[str, float]:
+    """Return how far projections are apart, of rows that fill a tile and of fewer, cut along their depth and not,
+    in columns that a tile divides and others; and that what no tile divides is left to the library."""
+    from dfkeval.backends._continuous.product_kernels import Tile
+
+    kinds = {"wide": Tile(16, 16), "narrow": Tile(32, 16, parts=3), "gated": Tile(16, 32)}
+    product_kernels.TILES |= {(kind, rows): tile for kind, tile in kinds.items() for rows in (16, 32)}
+    product_kernels.WIDE = 50
+    found = {}
+    for rows in (1, 16, 19, 33):
+        for outer, inner in ((40, 96), (56, 96), (40, 80)):
+            name, x = f"{rows} x {inner} x {outer}", torch.randn(rows, inner + 3)[:, :inner]
+            weight, both = torch.randn(outer, inner), torch.randn(2 * outer, inner)
+            made = kernels.linear(x, weight)
+            assert (made.ndim == 3) == (outer < 50 and inner == 96 and rows <= 32)
+            residue, more, norm = torch.randn(rows, outer), reference.linear(x, weight), torch.rand(outer)
+            ours, theirs = residue.clone(), residue.clone()
+            mine = kernels.add_norm(ours, made, norm, 1e-6), kernels.gate_up(x, both)
+            wanted = reference.add_norm(theirs, more, norm, 1e-6), reference.gate_up(x, both)
+            apart_by = [apart(a, b) for a, b in zip((*mine, ours), (*wanted, theirs), strict=True)]
+            found[name] = max(apart_by) / float(wanted[1].abs().max())
+    product_kernels.TILES.clear()
+    return found
+
+
+WAYS = {
+    "greedy": {},
+    "drawn": {"temperature": 0.7},
+    "min-p": {"temperature": 2.0, "min_p": 0.2},
+    "top-k": {"temperature": 1.3, "top_k": 5},
+    "top-p": {"temperature": 2.0, "top_p": 0.7},
+    "top-k, top-p, min-p": {"temperature": 2.5, "top_k": 40, "top_p": 0.9, "min_p": 0.01},
+    "penalty": {"repetition_penalty": 1.5, "temperature": 0.5},
+}
+
+
 def picks() -> dict[str, float]:
-    """Return the share of tokens that are chosen otherwise, greedily and drawn, with and without a mask."""
+    """Return the share of tokens and states that come out otherwise, in every way, with and without a mask and
+    forced tokens."""
     from dfkeval.backends._continuous.sampler import Sampler
     from dfkeval.backends._local.noise import words_of
     from dfkeval.types import Sampling
 
-    choice_kernels.AT_ONCE = 512
-    vocab, rows = 1100, torch.arange(24)
-    logits, free = 3 * torch.randn(24, vocab), torch.full((24,), -1)
-    mask = torch.randint(-(2**31), 2**31, (24, -(-vocab // 32)), dtype=torch.int32)
+    choice_kernels.AT_ONCE, choice_kernels.FLOOR_AT_ONCE = 256, 512
+    vocab, rows = 600, torch.randperm(COUNT)
+    logits, free = 3 * torch.randn(COUNT, vocab), torch.full((COUNT,), -1)
+    logits[2] = -logits[2].abs()  # none above zero
+    forced = torch.where(torch.arange(COUNT) % 5 == 0, torch.arange(COUNT), free)
+    mask = torch.randint(-(2**31), 2**31, (COUNT, -(-vocab // 32)), dtype=torch.int32)
+    mask[1], mask[1, 2] = 0, 6  # fewer are allowed than top-k would keep
     found = {}
-    for name, more in (
-        ("greedy", {}),
-        ("drawn", {"temperature": 0.7}),
-        ("min-p", {"temperature": 2.0, "min_p": 0.2}),
-    ):
-        for bits in (None, mask):
+    for name, more in WAYS.items():
+        for bits, must in ((None, free), (mask, forced)) if name in ("greedy", "drawn") else ((mask, free),):
             chosen = []
             for pick in (None, choice_kernels.pick):
-                sampler = Sampler(Sampling(**more), vocab, 24, "cpu", pick)
-                sampler.begin(rows, words_of([str(row) for row in range(24)]), [])
-                chosen.append(torch.stack([sampler.choose(logits, rows, free, bits) for _ in range(3)]))
-            found[f"{name}, {'masked' if bits is not None else 'free'}"] = float(
+                sampler = Sampler(Sampling(**more), vocab, COUNT, "cpu", pick)
+                sampler.begin(rows, words_of([str(row) for row in range(COUNT)]), [(4, [1, 2])])
+                kept = torch.zeros(COUNT, dtype=torch.long), torch.full((COUNT,), 9)
+                told = [sampler.choose(logits, rows, must, bits, kept) for _ in range(1 + (name == "drawn"))]
+                told.append(sampler.choose(logits, rows, must, bits))
+                chosen.append(torch.stack([*told, *kept, sampler.steps[:COUNT]]))
+            found[f"{name}, {'free' if bits is None else 'masked'}"] = float(
                 (chosen[0] != chosen[1]).float().mean()
             )
     return found
@@ -113,7 +159,7 @@ def main() -> None:
     theirs = reference.attention_step(joined[:2], (twins[0], twins[1]), some, *rest)
     found["attention"] = apart(ours, theirs)
     found["keys"] = sum(apart(a[:SLOTS], b[:SLOTS]) for a, b in zip(caches, twins, strict=True))
-    found |= picks()
+    found |= products() | picks()
     json.dump(found, sys.stdout)
 
 
