@@ -3,15 +3,23 @@ numbers are from transformers' own."""
 
 from __future__ import annotations
 
+import os
 import statistics
+import subprocess
+import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import gpu_workload
 import pieces
+import product_tiles
 
 ROWS = (1, 32, 128)
 """Batch sizes at which a decode step is compared with the bytes it must move."""
+
+RFT_ROWS, RFT_DRAWS = 125, 4
+"""A stage of rejection sampling of 1,000 rows, at an eighth."""
 
 STEPS = 64
 """Tokens of each answer whose steps are timed."""
@@ -25,12 +33,14 @@ class ForcedRows:
         self.ends = ends
         self.places: Any = None
         self.stamps: list[tuple[int, Any]] = []
+        self.firsts: dict[str, float] = {}
         self.install()
 
     def install(self) -> None:
         """Wrap what chooses tokens and what computes logits."""
         import torch
 
+        from dfkeval.backends._continuous.decoder import Decoder
         from dfkeval.backends._continuous.device import Stepper
         from dfkeval.backends._continuous.rows import Row
         from dfkeval.backends._continuous.sampler import FREE, Sampler
@@ -52,6 +62,23 @@ class ForcedRows:
             return logits
 
         Sampler.choose, Row.next, Stepper.forward = without_ends, end_in_time, stamped  # type: ignore[method-assign]
+        for name in ("read", "begin", "forward", "choose"):
+            setattr(Stepper, name, self._noted(name, getattr(Stepper, name)))
+        Decoder.features = self._noted("features", Decoder.features)  # type: ignore[method-assign]
+
+    def _noted(self, name: str, call: Any) -> Any:
+        """Take the seconds of the first call, the device's work included."""
+
+        def noted(*given: Any) -> Any:
+            if name in self.firsts:
+                return call(*given)
+            start = time.perf_counter()
+            made = call(*given)
+            _wait()
+            self.firsts[name] = round(time.perf_counter() - start, 2)
+            return made
+
+        return noted
 
     def step_ms(self, rows: int) -> float | None:
         """Return the median milliseconds between two steps of `rows` rows."""
@@ -87,22 +114,24 @@ def _started(bench: Any, rows: int) -> tuple[Any, ForcedRows]:
     return backend, ForcedRows(sorted(ends, key=lambda each: each != bench.forced.ends[0]))
 
 
-def _request(one: dict[str, Any], name: str) -> Any:
+def _request(one: dict[str, Any], name: str, draw: int = 0) -> Any:
     from dfkeval import backends
 
     return backends.Request(
-        id=name, messages=one["messages"], images=tuple(one["images"]), tools=one["tools"]
+        id=name, messages=one["messages"], images=tuple(one["images"]), tools=one["tools"], draw_index=draw
     )
 
 
 def answers(bench: Any) -> dict[str, Any]:
-    """All requests at once, as an evaluation asks them."""
+    """All requests at once, as an evaluation asks them; then once more, when nothing is new; then draws."""
     from dfkeval import backends
 
     backend, forced = _started(bench, 128)
+    marks = {"loaded_s": time.time() - pieces.began()}
     known = {each["id"]: each for each in bench.requests}
     forced.lengths = {name: each["length"] for name, each in known.items()}
     asked = [_request(each, each["id"]) for each in bench.requests]
+    product_tiles.use_known(bench)
     bench.start()
     for made in backend.generate(asked, backends.Sampling(max_new_tokens=bench.limit)):
         if made.error:
@@ -110,7 +139,95 @@ def answers(bench: Any) -> dict[str, Any]:
         if bench.answered([known[made.id]], [made.n_output_tokens or 0]):
             break
     sizes = sorted({rows for rows, _ in forced.stamps})
-    return {"step_ms": {rows: forced.step_ms(rows) for rows in sizes[-3:]}, "steps_done": len(forced.stamps)}
+    found = {"step_ms": {rows: forced.step_ms(rows) for rows in sizes[-3:]}, "steps_done": len(forced.stamps)}
+    found |= {"firsts_s": forced.firsts, **marks}
+    if len(bench.answers) < len(asked):
+        return found
+    pieces.write_result(bench.work, bench.piece, bench.found() | found, partial=True)
+    greedy = backends.Sampling(max_new_tokens=bench.limit)
+    found["again"] = _timed(backend, asked, greedy)
+    pieces.write_result(bench.work, bench.piece, bench.found() | found, partial=True)
+    if bench.piece != "generate-E-warm":
+        return found
+    few = bench.requests[: RFT_ROWS if bench.cuda else 4]
+    drawn = [_request(each, f"{each['id']}#{draw}", draw) for each in few for draw in range(RFT_DRAWS)]
+    forced.lengths |= {one.id: known[one.id.partition("#")[0]]["length"] for one in drawn}
+    for name, more in (("rft", {}), ("rft_top_p", {"top_p": 0.9, "top_k": 50})):
+        sampling = backends.Sampling(max_new_tokens=bench.limit, temperature=0.7, **more)
+        found[name] = _timed(backend, drawn, sampling)
+        pieces.write_result(bench.work, bench.piece, bench.found() | found, partial=True)
+    return found
+
+
+def _timed(backend: Any, asked: list[Any], sampling: Any) -> dict[str, float]:
+    """Return how fast a call is answered from its start to its end; it is called a second time if the first one
+    has recorded steps."""
+    found: dict[str, float] = {}
+    for _ in range(2):
+        before = len(backend.engine.stepper.recorder._made)
+        start = time.perf_counter()
+        made = list(backend.generate(asked, sampling))
+        seconds = time.perf_counter() - start
+        if any(each.error for each in made):
+            raise SystemExit(next(each.error for each in made if each.error))
+        tokens = sum(each.n_output_tokens or 0 for each in made)
+        found = {
+            "answers": len(made), "seconds": seconds, "samples_per_s": len(made) / seconds,
+            "tokens_per_s": tokens / seconds,
+        }  # fmt: skip
+        if len(backend.engine.stepper.recorder._made) == before:
+            break
+    return found
+
+
+def two_cards(bench: Any) -> dict[str, Any]:
+    """Half of the requests on each of two cards, as `--shard 1/2` and `--shard 2/2` cut them, beside all of them on
+    one; each card answers once to warm up, and what counts is the second time."""
+    import torch
+
+    bench.start()
+    if torch.cuda.device_count() < 2:
+        return {"failed": "there is one card"}
+    found: dict[str, Any] = {}
+    for parts in (1, 2):
+        running = []
+        for part in range(parts):
+            words = [
+                sys.executable,
+                str(Path(__file__).with_name("generate_gpu.py")),
+                "--work",
+                str(bench.work),
+            ]
+            words += [
+                "--piece",
+                f"generate-Epart{parts}-{part}",
+                "--seconds",
+                "110",
+                "--part",
+                f"{part}/{parts}",
+            ]
+            words += ["--requests", str(bench.wanted)]
+            at = os.environ | {"CUDA_VISIBLE_DEVICES": str(part), pieces.BEGAN: str(time.time())}
+            running.append(subprocess.Popen(words, env=at))
+        if any(each.wait() for each in running):
+            return found | {"failed": "a part ended with an error"}
+        results = pieces.read_results(bench.work)
+        rates = [results[f"generate-Epart{parts}-{part}"]["again"]["samples_per_s"] for part in range(parts)]
+        found[f"{parts}"] = sum(rates)
+    return {"cards": found, "times": found["2"] / found["1"]}
+
+
+def part(bench: Any) -> dict[str, Any]:
+    """The requests of one part, twice."""
+    from dfkeval import backends
+
+    backend, forced = _started(bench, 128)
+    asked = [_request(each, each["id"]) for each in bench.requests]
+    forced.lengths = {each["id"]: each["length"] for each in bench.requests}
+    bench.start()
+    sampling = backends.Sampling(max_new_tokens=bench.limit)
+    list(backend.generate(asked, sampling))
+    return {"again": _timed(backend, asked, sampling)}
 
 
 def steps(bench: Any) -> dict[str, Any]:
@@ -153,13 +270,18 @@ def steps(bench: Any) -> dict[str, Any]:
         )
         found[rows] = one
         pieces.write_result(bench.work, "generate-Estep", {"steps": found}, partial=True)
-    more: dict[str, Any] = {"prefill": _prefill(bench, backend)}
-    pieces.write_result(bench.work, "generate-Estep", {"steps": found, **more}, partial=True)
+    more: dict[str, Any] = {}
     if bench.cuda:
         with torch.inference_mode():
-            more["tiles"] = _tiles(backend)
+            more["products"] = product_tiles.found(backend)
         pieces.write_result(bench.work, "generate-Estep", {"steps": found, **more}, partial=True)
-    for rows in found:
+        product_tiles.use_known(bench)
+        backend.engine.stepper = None
+        for rows in (1, 32):
+            found[rows]["own_products_step_ms"] = _step_ms(bench, backend, forced, texts, rows)
+            pieces.write_result(bench.work, "generate-Estep", {"steps": found, **more}, partial=True)
+    more["prefill"] = _prefill(bench, backend)
+    for rows in [32] if bench.cuda else list(found):
         asked = [_request(each, str(at)) for at, each in enumerate((texts * rows)[:rows])]
         forced.lengths = dict.fromkeys(map(str, range(rows)), STEPS)
         found[rows]["kernels"] = _kernels(lambda asked=asked: list(backend.generate(asked, sampling)))
@@ -167,11 +289,17 @@ def steps(bench: Any) -> dict[str, Any]:
     return {"steps": found, **more}
 
 
-def _network_forward_again() -> None:
-    """Let transformers' own model answer without forced lengths."""
-    from transformers.models.qwen3_5.modeling_qwen3_5 import Qwen3_5ForConditionalGeneration as Network
+def _step_ms(bench: Any, backend: Any, forced: ForcedRows, texts: list[Any], rows: int) -> float | None:
+    """Return the milliseconds of a step of so many rows, once everything is recorded."""
+    from dfkeval import backends
 
-    Network.forward = Network.forward.__wrapped__
+    asked = [_request(each, str(at)) for at, each in enumerate((texts * rows)[:rows])]
+    forced.lengths = dict.fromkeys(map(str, range(rows)), STEPS)
+    for _ in range(2):
+        forced.stamps.clear()
+        list(backend.generate(asked, backends.Sampling(max_new_tokens=STEPS)))
+        _wait()
+    return forced.step_ms(rows)
 
 
 def _prefill(bench: Any, backend: Any) -> dict[str, Any]:
@@ -213,127 +341,6 @@ def _prefill(bench: Any, backend: Any) -> dict[str, Any]:
         found["apart"] = float(apart.pow(2).mean().sqrt() / size.pow(2).mean().sqrt())
         found["same_choice"] = float((logits.argmax(-1) == other.argmax(-1)).float().mean())
     return found
-
-
-def _tiles(backend: Any) -> dict[str, Any]:
-    """Return the microseconds of the gated delta rule's step by the columns and warps of one program."""
-    import torch
-
-    from dfkeval.backends._continuous import kernels
-
-    decoder = backend.engine.stepper.decoder
-    sizes, caches = decoder.weights.sizes, decoder.caches
-    layers = [each for each in decoder.weights.layers if hasattr(each, "decay")]
-    found: dict[str, Any] = {}
-    kept = kernels.TILE
-    for rows in ROWS[1:]:
-        made = {"device": decoder.device, "dtype": decoder.weights.embed.dtype}
-        mixed = torch.randn(rows, sizes.channels, **made)
-        z = torch.randn(rows, sizes.value_heads * sizes.value_dim, **made)
-        b, a = torch.randn(2, rows, sizes.value_heads, **made)
-        slots = torch.arange(rows, device=decoder.device)
-        for tile in ((128, 8), (128, 16), (64, 4), (64, 8), (32, 2), (32, 4), (16, 1), (16, 2), (8, 1)):
-            kernels.TILE = tile
-
-            def run(mixed: Any = mixed, gates: Any = (z, b, a), slots: Any = slots) -> None:
-                for at, layer in enumerate(layers):
-                    kernels.delta_step(mixed, gates, caches.state[at], slots, layer, sizes)
-
-            run()
-            graph = torch.cuda.CUDAGraph()
-            with torch.inference_mode(), torch.cuda.graph(graph):
-                run()
-            events = [torch.cuda.Event(enable_timing=True) for _ in range(2)]
-            graph.replay()
-            events[0].record()
-            for _ in range(10):
-                graph.replay()
-            events[1].record()
-            torch.cuda.synchronize()
-            micro = 1e3 * events[0].elapsed_time(events[1]) / 10 / len(layers)
-            moved = 8 * rows * sizes.value_heads * sizes.key_dim * sizes.value_dim
-            found[f"{rows} rows, {tile}"] = f"{micro:.1f} us, {moved / micro / 1e6:.2f} TB/s"
-    kernels.TILE = kept
-    return found
-
-
-def check(bench: Any) -> dict[str, Any]:
-    """How far the numbers are from transformers' own: texts of the built-in model in fp32, and errors of a
-    decode step's logits in bf16 against fp32."""
-    _network_forward_again()
-    bench.start()
-    found: dict[str, Any] = {"texts": _equal_texts(bench)}
-    pieces.write_result(bench.work, "generate-Echeck", found, partial=True)
-    return found | {"logits": _errors(bench)}
-
-
-def _equal_texts(bench: Any) -> dict[str, Any]:
-    """Return how many texts of the built-in model in fp32 are those of `model.generate`."""
-    from dfkeval import backends
-    from dfkeval.backends.transformers import Transformers
-    from dfkeval.models import loader
-
-    loaded = loader.load("tiny", dtype="float32")
-    asked = [
-        backends.Request(id=each["id"], messages=each["messages"], images=tuple(each["images"]))
-        for each in bench.requests[:48]
-    ]
-    found: dict[str, Any] = {}
-    for name, more in (("greedy", {}), ("drawn", {"temperature": 1.0, "top_p": 0.9, "seed": 5})):
-        sampling = backends.Sampling(max_new_tokens=32, **more)
-        texts = [
-            {made.id: made.text for made in Transformers(loaded, batching=way, batch_size=16).generate(asked, sampling)}
-            for way in ("static", "continuous")
-        ]  # fmt: skip
-        equal = sum(texts[0][key] == texts[1][key] for key in texts[0])
-        found[name] = f"{equal} of {len(texts[0])}"
-    return found
-
-
-def _errors(bench: Any) -> dict[str, Any]:
-    """Return the root mean square error of centred logits behind prompts and eight more tokens each, of ours
-    and of the network itself in bf16, against the network in fp32."""
-    import torch
-
-    from dfkeval.backends._continuous import weights
-    from dfkeval.backends._continuous.caches import Caches
-    from dfkeval.backends._continuous.decoder import Decoder
-    from dfkeval.backends._continuous.packing import PromptPart, pack
-
-    model = bench.load()
-    device, kind = model.device, model.dtype
-    texts = [each for each in bench.requests if not each["images"]][:8]
-    ids = [bench.processor.tokenizer.encode(bench.prompt(each), add_special_tokens=False) for each in texts]
-    read = weights.read(model, kind)
-    decoder = Decoder(model, read, Caches(read, len(ids), 2048))
-
-    def plain() -> Any:
-        return torch.cat(
-            [model(input_ids=torch.tensor([row], device=device)).logits[0, -9:] for row in ids]
-        ).float()
-
-    with torch.inference_mode():
-        parts = [PromptPart(at, 0, row[:-8]) for at, row in enumerate(ids)]
-        packed = pack(parts, read.sizes.taps, lambda each: each.to(device))
-        ours = [decoder.logits(decoder.prefill(packed)[packed.last])]
-        rows = torch.arange(len(ids), device=device)
-        decoder.lengths[rows] = torch.tensor([len(row) - 8 for row in ids], device=device)
-        for back in range(8, 0, -1):
-            decoder.tokens[rows] = torch.tensor([row[-back] for row in ids], device=device)
-            ours.append(decoder.step(rows))
-            decoder.lengths[rows] += 1
-        mine, theirs = torch.stack(ours, 1).flatten(0, 1).float(), plain()
-        exact = (model.float(), plain())[1]
-    centred = [each - each.mean(-1, keepdim=True) for each in (mine, theirs, exact)]
-    size = centred[2].pow(2).mean().sqrt()
-    errors = [float((each - centred[2]).pow(2).mean().sqrt() / size) for each in centred[:2]]
-    agree = [float((each.argmax(-1) == exact.argmax(-1)).float().mean()) for each in (mine, theirs)]
-    return {
-        "ours": errors[0],
-        "transformers": errors[1],
-        "argmax_ours": agree[0],
-        "argmax_transformers": agree[1],
-    }
 
 
 def _kernels(work: Any) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import faulthandler
 import functools
+import importlib
 import importlib.util
 import json
 import random
@@ -24,11 +25,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import continuous_checks
 import continuous_gpu
+import generate_starts
 import gpu_workload
 import pieces
 import train_gpu
 from forced_lengths import ForcedLengths
+from generate_table import table
 from pieces import Piece
 
 STEP_ROWS = (1, 32, 128)
@@ -37,58 +41,63 @@ STEP_ROWS = (1, 32, 128)
 BATCH_S = 0.5
 """Answers that come within so many seconds of the first one belong to its batch."""
 
-WHAT = {
-    "A1": "model.generate, batch 1, data order",
-    "A4": "model.generate, batch 4, data order",
-    "B": "model.generate, batch 64, sorted by length",
-    "C": "transformers' continuous batching, rows of text",
-    "D": "dfkeval, static batching",
-    "E": "dfkeval, continuous batching",
-    "step": "model.generate, decode steps alone",
-    "Estep": "continuous batching, decode steps alone",
-    "Echeck": "continuous batching, its numbers",
-}
-SECONDS = {"A1": 50, "A4": 60, "B": 110, "C": 60, "D": 140, "step": 70,
-           "E": 150, "Estep": 170, "Echeck": 100}  # fmt: skip
+SECONDS = {"A1": 50, "A4": 75, "B": 110, "C": 60, "D": 85, "step": 70,
+           "E": 120, "E-warm": 75, "Estep": 120, "Echeck": 70, "E2": 240}  # fmt: skip
 
 
 class Bench:
     """A loaded model with its requests, and the account of what was answered."""
 
     def __init__(self, options: argparse.Namespace) -> None:
+        if "-E" in options.piece:  # as the package itself begins; the others import what they like
+            from dfkeval.models._packages import import_generation
+
+            import_generation()
         import torch
         from transformers.models.qwen3_5.modeling_qwen3_5 import Qwen3_5ForConditionalGeneration as Network
 
-        from dfkeval.models.processor import load_processor
-
         self.work, self.tiny = options.work, options.tiny
         self.until = options.seconds - 12
+        self.piece, self.wanted = options.piece, options.requests
         self.base = gpu_workload.base_name(self.work, self.tiny)
         folder = self.work / "requests"
         text = (folder / "requests.jsonl").read_text(encoding="utf-8")
         lines = text.splitlines()[: options.requests]
         self.requests: list[dict[str, Any]] = [json.loads(line) for line in lines]
-        ids = json.loads((folder / "facts.json").read_text(encoding="utf-8"))["length_ids"]
-        self.processor = load_processor(self.base)
-        end = self.processor.tokenizer.eos_token_id
-        self.forced = ForcedLengths({int(key): value for key, value in ids.items()}, [end])
+        if options.part:
+            which, parts = map(int, options.part.split("/"))
+            self.requests = self.requests[which::parts]
+        facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
+        self.imported = time.time() - pieces.began()
+        ids = {int(key): value for key, value in facts["length_ids"].items()}
+        self.forced = ForcedLengths(ids, [facts["end"]])
         self.forced.install(Network)
         self.limit = self.forced.longest
         self.cuda = torch.cuda.is_available() and not self.tiny
         self.answers: list[tuple[float, int, bool]] = []
         self.started = 0.0
 
+    @functools.cached_property
+    def processor(self) -> Any:
+        """Return the model's processor."""
+        from dfkeval.models.processor import load_processor
+
+        return load_processor(self.base)
+
     def load(self) -> Any:
         """Return transformers' own model."""
         import torch
         from transformers import AutoModelForImageTextToText
 
+        from dfkeval.models import fla_settings
         from dfkeval.models.source import model_source
 
         kind = torch.bfloat16 if self.cuda else torch.float32
         source = model_source(self.base)
         model = AutoModelForImageTextToText.from_pretrained(source, dtype=kind, attn_implementation="sdpa")
         model = model.to("cuda" if self.cuda else "cpu").eval()
+        if self.cuda:  # settings that won are kept for everybody, so that nobody is measured while it tunes
+            fla_settings.keep_for(model)
         self.forced.ends = sorted({*self.forced.ends, *_listed(model.generation_config.eos_token_id)},
                                   key=lambda each: each != self.forced.ends[0])  # fmt: skip
         return model
@@ -133,7 +142,11 @@ class Bench:
         """Return the rates: of everything, and of what came after the first batch, which may tune kernels."""
         import torch
 
-        made: dict[str, Any] = {"ready_s": self.started - pieces.began(), "requests": len(self.requests)}
+        made: dict[str, Any] = {
+            "imported_s": self.imported,
+            "ready_s": self.started - pieces.began(),
+            "requests": len(self.requests),
+        }
         if self.answers:
             first, last = self.answers[0][0], self.answers[-1][0]
             later = [each for each in self.answers if each[0] > first + BATCH_S]
@@ -264,8 +277,10 @@ RUN: dict[str, Callable[[Bench], dict[str, Any]]] = {
     "C": continuous,
     "D": present,
     "E": continuous_gpu.answers,
+    "E-warm": continuous_gpu.answers,
+    "E2": continuous_gpu.two_cards,
     "Estep": continuous_gpu.steps,
-    "Echeck": continuous_gpu.check,
+    "Echeck": continuous_checks.check,
     "step": steps,
 }
 
@@ -273,10 +288,10 @@ RUN: dict[str, Callable[[Bench], dict[str, Any]]] = {
 def plan(tiny: bool, requests: int) -> list[Piece]:
     """Return all pieces, the most important first."""
     shape = ("--requests", str(requests), *(["--tiny"] if tiny else []))
-    made = [Piece(name, shape[2:], 150) for name in ("card", "prepare")]
+    made = [Piece(name, shape[2:], 150) for name in ("card", "prepare", "questions", "starts")]
     made += [
         Piece(f"generate-{name}", shape, SECONDS[name], "generate")
-        for name in ("E", "Estep", "Echeck", "A4", "B", "D", "step", "A1", "C")
+        for name in ("E", "Estep", "E-warm", "A4", "D", "Echeck", "B", "step", "A1", "C", "E2")
     ]
     made.append(Piece("generate-V", shape, 300, "generate", skip=_no_vllm()))
     return made
@@ -288,53 +303,22 @@ def _no_vllm() -> str | None:
     return "measured by a script of its own"
 
 
-def table(work: Path) -> str:
-    """Return the table of all results in Markdown."""
-    found = pieces.read_results(work)
-    card = found.get("card", {})
-    lines = [
-        f"{card.get('name', '?')}, {card.get('bandwidth', 0) / 1e12:.2f} TB/s; {card.get('versions')}",
-        "",
-    ]
-    lines.append(
-        "| | ready s | first answer s | samples/s | steady | tokens/s | steady | GiB | answered | note |"
-    )
-    lines.append("|---" * 10 + "|")
-    for name, what in WHAT.items():
-        one = found.get(f"generate-{name}", {})
-        if not one or name in ("step", "Estep", "Echeck"):
-            continue
-        note = [one[key] for key in ("failed", "note") if key in one]
-        note += [f"{one['wrong_length']} of another length"] if one.get("wrong_length") else []
-        note += [f"step of {rows}: {ms:.1f} ms" for rows, ms in one.get("step_ms", {}).items() if ms]
-        numbers = [train_gpu.number(one.get(key), digits) for key, digits in (
-            ("ready_s", 1), ("first_answer_s", 1), ("samples_per_s", 2), ("steady_samples_per_s", 2),
-            ("tokens_per_s", 0), ("steady_tokens_per_s", 0), ("peak_gib", 1), ("answers", 0))]  # fmt: skip
-        lines.append(f"| {name} {what} | " + " | ".join(numbers) + f" | {'; '.join(note)} |")
-    if "generate-V" in found:
-        lines.append(f"| V vLLM {'| - ' * 8}| {found['generate-V'].get('failed')} |")
-    for piece in ("step", "Estep"):
-        for rows, one in found.get(f"generate-{piece}", {}).get("steps", {}).items():
-            bound, took = one["bound_ms"], one["step_ms"]
-            share = f"{100 * bound / took:.0f} %" if bound and took else "-"
-            lines.append(f"\n{WHAT[piece]}, {rows} rows: {took} ms; memory-bound limit {bound} ms ({share})")
-            for name, (calls, ms) in one.get("kernels", {}).items():
-                lines.append(f"    {ms:8.2f} ms {calls:6} x {name}")
-    for piece, names in (("Estep", ("prefill", "tiles")), ("Echeck", ("texts", "logits"))):
-        one = found.get(f"generate-{piece}", {})
-        lines += [f"\n{WHAT[piece]}, {name}: {json.dumps(one[name])}" for name in names if name in one]
-    return "\n".join(lines)
-
-
 def work(options: argparse.Namespace) -> None:
     """Be one piece."""
     if options.piece == "generate-Echeck":
         sys.modules["fla"] = None  # type: ignore[assignment]  # its tuning for a small model takes too long
-    if options.piece in ("card", "prepare"):
-        {"card": train_gpu.card, "prepare": train_gpu.prepare}[options.piece](options)
+    alone = {
+        "card": train_gpu.card,
+        "prepare": train_gpu.prepare,
+        "questions": generate_starts.questions,
+        "starts": generate_starts.starts,
+    }
+    if options.piece in alone:
+        alone[options.piece](options)
         return
     bench = Bench(options)
-    extra = RUN[options.piece.partition("-")[2]](bench)
+    name = options.piece.partition("-")[2]
+    extra = (continuous_gpu.part if name.startswith("Epart") else RUN[name])(bench)
     pieces.write_result(options.work, options.piece, bench.found() | extra)
 
 
@@ -348,9 +332,10 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", help="pieces to run, in this order; none: only print the table")
     parser.add_argument("--minutes", type=float, default=60, help="start nothing that would end later")
     parser.add_argument("--wheels", type=Path, help="folder of wheels to unpack for the pieces")
-    parser.add_argument("--requests", type=int, default=192, help="the first so many of the 512 requests")
+    parser.add_argument("--requests", type=int, default=512, help="the first so many of the 512 requests")
     parser.add_argument("--retry", action="store_true", help="run failed pieces again")
     parser.add_argument("--piece", help=argparse.SUPPRESS)
+    parser.add_argument("--part", help=argparse.SUPPRESS)
     parser.add_argument("--seconds", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     options.work = options.work.resolve()

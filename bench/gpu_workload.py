@@ -58,6 +58,18 @@ def base_name(work: Path, tiny: bool) -> str:
 
 def prepare(work: Path, tiny: bool) -> dict[str, Any]:
     """Build the model, both data sets and the requests; return what they hold."""
+    writer = _writer(work, tiny)
+    found = {name: writer.data_set(work / "data" / name, name == "pictures") for name in DATA_SETS}
+    return found | {"requests": writer.requests(work / "requests")}
+
+
+def questions(work: Path, tiny: bool) -> dict[str, Any]:
+    """Build the model and the requests; return what they hold."""
+    return _writer(work, tiny).requests(work / "requests")
+
+
+def _writer(work: Path, tiny: bool) -> _Writer:
+    """Return what writes rows for the model, which is built if it is not there."""
     import torch
 
     if not tiny and not (work / "base/made.json").is_file():
@@ -65,9 +77,7 @@ def prepare(work: Path, tiny: bool) -> dict[str, Any]:
 
         with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
             make_base(work / "base")
-    writer = _Writer(base_name(work, tiny), scale(tiny))
-    found = {name: writer.data_set(work / "data" / name, name == "pictures") for name in DATA_SETS}
-    return found | {"requests": writer.requests(work / "requests")}
+    return _Writer(base_name(work, tiny), scale(tiny))
 
 
 class _Writer:
@@ -167,7 +177,10 @@ class _Writer:
             row = {"id": str(index), "messages": [system_turn(), turn], "images": images, "tools": TOOLS}
             lines.append(json.dumps(row | {"length": length}))
         (folder / "requests.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-        facts = {"length_ids": {str(self._id(word)): length for length, word in self.markers.items()}}
+        facts: dict[str, Any] = {
+            "length_ids": {str(self._id(word)): length for length, word in self.markers.items()},
+            "end": self.collator.tokenizer.eos_token_id,
+        }
         (folder / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
         return facts
 

@@ -10,6 +10,7 @@ Guarantees:
 
 from __future__ import annotations
 
+import ctypes
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -75,8 +76,10 @@ def load(
     """
     source = model_source(model)
     folder = None if adapter is None else adapters.folder(adapter)
-    with ThreadPoolExecutor(max_workers=1) as reader:  # the weights are hashed while packages are imported
+    with ThreadPoolExecutor(max_workers=2) as reader:  # while packages are imported
         weights = reader.submit(_weights_sha256, source)
+        if device != "cpu":
+            reader.submit(_wake_driver)
         return _load(str(model), source, folder, dtype, device, max_pixels, verify, weights)
 
 
@@ -109,6 +112,15 @@ def _load(
     hashes = (weights.result(), shapes)
     info = _info(torch, transformers, net, processor, model, source, folder, kind, place, hashes)
     return Loaded(net, processor, trained, model, info)
+
+
+def _wake_driver() -> None:
+    """Start NVIDIA's driver, if there is one, in this process; that takes seconds on some machines and no memory
+    of a card. torch finds it started."""
+    try:
+        ctypes.CDLL("libcuda.so.1").cuInit(0)
+    except OSError:  # no such driver
+        return
 
 
 def _weights_sha256(source: str) -> str | None:

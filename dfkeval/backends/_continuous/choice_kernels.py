@@ -121,7 +121,8 @@ def _floor(
         lowest = tl.maximum(lowest, likely)
     if AT_LEAST:
         lowest = tl.maximum(lowest, _ordered(top + least / scale))
-    tl.store(floors + row, tl.minimum(lowest, _ordered(top)))
+    lowest = tl.minimum(lowest, _ordered(top))
+    tl.store(floors + row, lowest.to(tl.int32, bitcast=True))
 
 
 @triton.jit
@@ -133,7 +134,9 @@ def _pick(
     at = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     value = _read(logits, mask, row, at, vocab, stride, mask_row, MASKED)
     if FLOORED:
-        value = tl.where(_ordered(value) >= tl.load(floors + row), value, float("-inf"))
+        value = tl.where(
+            _ordered(value) >= tl.load(floors + row).to(tl.uint32, bitcast=True), value, float("-inf")
+        )
     if DRAWN:
         slot = tl.load(rows + row)
         first = _mixed(
@@ -198,7 +201,7 @@ def pick(
     bits, bits_row = (which, 0) if mask is None else (mask, mask.stride(0))
     floors = which
     if floored:
-        floors = torch.empty(count, dtype=torch.uint32, device=logits.device)
+        floors = torch.empty(count, dtype=torch.int32, device=logits.device)
         _floor[(count,)](
             logits, bits, floors, vocab, logits.stride(0), bits_row, scale,
             float(sampling.top_k), float(sampling.top_p), math.log(sampling.min_p or 1.0),
