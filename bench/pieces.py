@@ -30,7 +30,8 @@ class Piece:
 
     name: of its files. arguments: what the script is called with besides --work. seconds: time limit.
     cache: folder below WORK/caches where Triton, fla and torch keep what they tuned and compiled.
-    empty_cache: empty that folder first. skip: why the piece cannot run here, None if it can."""
+    empty_cache: empty that folder first. skip: why the piece cannot run here, None if it can. peer: whether it sees
+    the packages in WORK/site-peers, which only others need, and which cost time to import where they are seen."""
 
     name: str
     arguments: tuple[str, ...]
@@ -38,6 +39,7 @@ class Piece:
     cache: str = "shared"
     empty_cache: bool = False
     skip: str | None = None
+    peer: bool = False
 
 
 _IMPORTED = time.time()
@@ -120,7 +122,7 @@ def _run(script: Path, work: Path, piece: Piece, seconds: int) -> None:
     start = time.monotonic()
     log = work / f"results/{piece.name}.log"
     with log.open("w", encoding="utf-8") as out:
-        code = _wait(words, _environment(work, cache), out, seconds)
+        code = _wait(words, _environment(work, cache, piece.peer), out, seconds)
     took = time.monotonic() - start
     if code == 0 and (work / f"results/{piece.name}.json").is_file():
         (work / f"results/{piece.name}.partial.json").unlink(missing_ok=True)
@@ -145,8 +147,9 @@ def _wait(words: list[str], environment: dict[str, str], out: Any, seconds: int)
         return None
 
 
-def _environment(work: Path, cache: Path) -> dict[str, str]:
+def _environment(work: Path, cache: Path, peer: bool) -> dict[str, str]:
     places = [
+        *([str(work / "site-peers")] if peer else []),
         str(work / "site"),
         str(Path(__file__).resolve().parent.parent),
         os.environ.get("PYTHONPATH", ""),

@@ -4,10 +4,12 @@ How it works: two methods of the library are wrapped in this process: `Trainer.t
 and scored tokens of every micro-batch, and `CallbackHandler.on_step_end`, to take the time. The card is
 waited for at steps 1, 10 and 100 and after every window only, so a trainer may run ahead of the card between
 them. After the timed steps a few are profiled (time in which a kernel runs), then the gradient of a fixed
-batch with fixed adapter weights is computed through the trainer's own step and saved, and the run stops."""
+batch with fixed adapter weights is computed through the trainer's own step and saved, and the run stops. A window
+also tells how long the loader was waited for, and how many kernels Triton compiled meanwhile."""
 
 from __future__ import annotations
 
+import os
 import statistics
 import threading
 import time
@@ -63,6 +65,7 @@ class StepRecorder:
         self.windows: list[dict[str, float]] = []
         self.counts: list[tuple[Any, Any, int, int]] = []
         self.opened, self.opened_step = 0.0, 0
+        self.fetched, self.compiled = 0.0, _compiled()
         self.profiled = PROFILED
         self.profile: Any = None
         self.stop_at: int | None = None
@@ -72,6 +75,7 @@ class StepRecorder:
 
     def install(self) -> None:
         """Wrap the library's methods. Call it last: engines replace them when they are imported."""
+        from torch.utils.data.dataloader import _BaseDataLoaderIter
         from transformers import Trainer
         from transformers.trainer_callback import CallbackHandler
 
@@ -86,6 +90,16 @@ class StepRecorder:
             self._after(state.global_step, control)
             return control
 
+        following = _BaseDataLoaderIter.__next__
+
+        def fetch(loader: Any) -> Any:
+            start = time.perf_counter()
+            try:
+                return following(loader)
+            finally:
+                self.fetched += time.perf_counter() - start
+
+        _BaseDataLoaderIter.__next__ = fetch
         Trainer.training_step = training_step
         CallbackHandler.on_step_end = on_step_end
 
@@ -115,13 +129,16 @@ class StepRecorder:
     def _close_window(self, step: int, now: float) -> None:
         tokens, scored, rows, width = (int(sum(int(each[at]) for each in self.counts)) for at in range(4))
         self.counts.clear()
+        compiled = _compiled()
         if self.opened_step:
             self.windows.append(
                 {"step": step, "steps": step - self.opened_step, "seconds": now - self.opened, "tokens": tokens,
-                 "scored": scored, "rows": rows, "padded": width}
+                 "scored": scored, "rows": rows, "padded": width, "fetch_s": self.fetched,
+                 "compiled": compiled - self.compiled}
             )  # fmt: skip
             self.sampler.start()
         self.opened, self.opened_step = now, step
+        self.fetched, self.compiled = 0.0, compiled
         write_result(self.work, self.name, self.found(), partial=True)
 
     def _begin_profile(self, step: int) -> None:
@@ -160,7 +177,11 @@ class StepRecorder:
         scored = int((inputs["labels"][..., 1:] != IGNORE).sum())
         device = next(model.parameters()).device
         number = torch.tensor(scored, device=device)
-        loss = trainer.training_step(trainer.model_wrapped, inputs, number)
+        for _ in range(
+            2 if self.facts.get("settings", {}).get("cuda_graphs") else 1
+        ):  # the second is a replay
+            model.zero_grad(set_to_none=True)
+            loss = trainer.training_step(trainer.model_wrapped, dict(inputs), number)
         return {"scored": scored, "loss": float(loss), **save_gradient(self.work, self.name, moved)}
 
     def found(self) -> dict[str, Any]:
@@ -180,6 +201,7 @@ class StepRecorder:
                 "rows_per_step": sum(each["rows"] for each in steady) / sum(each["steps"] for each in steady),
                 "padding_share": 1 - sum(each["tokens"] for each in steady)
                 / sum(each["padded"] for each in steady),
+                "fetch_share": statistics.median(each["fetch_s"] / each["seconds"] for each in steady),
                 "step_s": statistics.median(each["seconds"] / each["steps"] for each in steady),
             }  # fmt: skip
         made |= {"windows": self.windows, "nvml_busy": self.sampler.mean()}
@@ -269,6 +291,12 @@ def kernels(profile: Any, tokens: int, steps: int) -> dict[str, Any]:
         "busy_s": busy / 1e9, "tokens": tokens, "steps": steps, "launches": len(spans) / steps,
         "kernels": top,
     }  # fmt: skip
+
+
+def _compiled() -> int:
+    """Return how many kernels lie in Triton's cache."""
+    folder = Path(os.environ.get("TRITON_CACHE_DIR", "none"))
+    return len(os.listdir(folder)) if folder.is_dir() else 0  # noqa: PTH208  no path is needed
 
 
 def _wait_for_card() -> None:

@@ -305,7 +305,10 @@ def ours(
     task: Task, recorder: Any, stage: dict[str, Any] | None = None, run: dict[str, Any] | None = None
 ) -> None:
     """This package's trainer, portable settings; `stage` and `run` change others."""
+    from dfkeval.models.light_import import light_transformers
     from dfktrain import TrainConfig
+
+    light_transformers()
     from dfktrain.engines import load_base
     from dfktrain.training.run import train_on
 
@@ -350,6 +353,7 @@ def ours_packed(task: Task, recorder: Any) -> None:
 
 
 FUSED = {"fused_layers": True}
+GRAPHS = {"fused_layers": True, "cuda_graphs": True}
 
 
 def ours_fused(task: Task, recorder: Any) -> None:
@@ -366,6 +370,17 @@ def ours_plus(task: Task, recorder: Any) -> None:
     """The same as `ours_fused` with SFT-Plus."""
     plus = {"sft_plus": {"lambda": 0.1, "temperature": 1.0}}
     ours(task, recorder, {"log_steps": 10, **plus, **_budget(task)}, FUSED)
+
+
+def ours_graphs(task: Task, recorder: Any) -> None:
+    """The same as `ours_fused` with CUDA graphs."""
+    ours(task, recorder, {"log_steps": 10, **_budget(task)}, GRAPHS)
+
+
+def ours_graphs_plus(task: Task, recorder: Any) -> None:
+    """The same as `ours_plus` with CUDA graphs."""
+    plus = {"sft_plus": {"lambda": 0.1, "temperature": 1.0}}
+    ours(task, recorder, {"log_steps": 10, **plus, **_budget(task)}, GRAPHS)
 
 
 def _budget(task: Task) -> dict[str, int]:
@@ -393,4 +408,6 @@ CONTENDERS = {
     "I": Contender("dfktrain, token budget, fused layers", ours_fused),
     "J": Contender("dfktrain, token budget, fused layers, packed", ours_fused_packed),
     "K": Contender("dfktrain, as I with SFT-Plus", ours_plus),
+    "L": Contender("dfktrain, token budget, fused layers, CUDA graphs", ours_graphs),
+    "M": Contender("dfktrain, as L with SFT-Plus", ours_graphs_plus),
 }

@@ -33,8 +33,11 @@ ORDER = (
     "F-text-cold", "G-text-cold", "F-text-warm", "G-text-warm", "G-pictures-warm", "F-pictures-warm",
     "H-text-warm", "H-pictures-warm", "A-text-warm", "B-text-warm", "A-pictures-warm", "B-pictures-warm",
     "D-text-warm", "D-pictures-warm", "E-text-warm", "E-pictures-warm", "C-text-warm", "C-pictures-warm",
+    "L-text-cold", "L-text-warm", "L-pictures-warm", "M-text-warm",
     "I-text-cold", "I-text-warm", "I-pictures-warm", "J-text-warm", "J-pictures-warm", "K-text-warm",
-    "G-pictures-cold", "F-pictures-cold", "H-text-cold", "B-text-cold", "D-text-cold",
+    "L-pictures-cold",
+    "M-pictures-warm", "G-pictures-cold", "F-pictures-cold", "H-text-cold",
+    "B-text-cold", "D-text-cold", "D-pictures-cold",
 )  # fmt: skip
 SECONDS = {
     "A": 80,
@@ -48,6 +51,8 @@ SECONDS = {
     "I": 85,
     "J": 95,
     "K": 90,
+    "L": 95,
+    "M": 100,
 }
 FLOOR = 1e-9
 """Less than this is the rounding of fp32: no yardstick."""
@@ -65,7 +70,8 @@ def plan(tiny: bool) -> list[Piece]:
         seconds = SECONDS[who] + (COLD_SECONDS if state == "cold" else 0) + (10 if data == "pictures" else 0)
         cache = f"{who}-cold" if state == "cold" else _cache(who)
         words = (*shape, "--contender", who, "--data", data)
-        made.append(Piece(name, words, seconds, cache, state == "cold", CONTENDERS[who].missing()))
+        missing = CONTENDERS[who].missing()
+        made.append(Piece(name, words, seconds, cache, state == "cold", missing, peer=who in "CDE"))
     return made
 
 
@@ -80,6 +86,8 @@ def _cache(who: str) -> str:
         "I": "I-cold",
         "J": "I-cold",
         "K": "I-cold",
+        "L": "L-cold",
+        "M": "L-cold",
     }.get(who, "F-cold")
 
 
@@ -263,7 +271,8 @@ def _line(work: Path, name: str, one: dict[str, Any], ceiling: float, plain: dic
     kept = {part: why for part, why in one.get("fused", {}).items() if why != "on"}
     note += [f"not fused: {kept}"] if kept else []
     note += [f"micro-batch {one['micro']}"] if who in "ABCDE" and "micro" in one else []
-    note += [f"{one['rows_per_step']:.1f} rows a step"] if who in "GHIJK" and "rows_per_step" in one else []
+    note += [f"loader {100 * one['fetch_share']:.0f} %"] if "fetch_share" in one else []
+    note += [f"{one['rows_per_step']:.1f} rows a step"] if who in "GHIJKLM" and "rows_per_step" in one else []
     rate, low = one.get("tokens_per_s", 0), one.get("tokens_per_s_range", [0, 0])
     cells = [
         f"{who} {CONTENDERS[who].what}", f"{state} ({one.get('cache_files_before', '?')} files)",
@@ -323,7 +332,8 @@ def main() -> None:
         return
     if options.wheels:
         pieces.unpack_wheels(options.wheels, options.work / "site")
-        sys.path.insert(0, str(options.work / "site"))
+        pieces.unpack_wheels(options.wheels / "peers", options.work / "site-peers")
+    sys.path[:0] = [str(options.work / name) for name in ("site", "site-peers")]
     everything = {piece.name: piece for piece in plan(options.tiny)}
     names = list(everything) if options.only is None else options.only
     chosen = [everything[name] for name in names]

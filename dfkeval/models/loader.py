@@ -22,6 +22,7 @@ from dfkeval.models import adapters, attention, fla_settings
 from dfkeval.models import metadata as metadata_file
 from dfkeval.models._packages import import_generation, require_package
 from dfkeval.models.fingerprint import kernels, model_shapes_sha256, template_sha256
+from dfkeval.models.light_import import light_transformers
 from dfkeval.models.metadata import ModelMetadata
 from dfkeval.models.processor import TEMPLATE, load_processor, set_template
 from dfkeval.models.quiet import quiet_loading
@@ -88,6 +89,7 @@ def _load(
     verify: bool, weights: Future[str | None],
 ) -> Loaded:  # fmt: skip
     torch = require_package("torch")
+    light_transformers()
     transformers = require_package("transformers")
     import_generation()
     trained = metadata_file.read(folder) if folder is not None else _metadata_of(source)

@@ -55,6 +55,9 @@ class TrainConfig(Config):
             attention over pictures of a hybrid model are computed by fused kernels on a GPU. What cannot be
             fused, or differs from the library's layer, stays as it is; run.json says why. None fuses what it can
             with engine transformers on a GPU.
+        cuda_graphs: Whether the layers of the language model are replayed from CUDA graphs on a GPU: a shape of batches
+            that comes a second time is recorded and compared with the layers. Padded batches are then as wide as a
+            multiple of 64. What cannot be recorded runs as it is; run.json says why.
         workers: Processes that make batches ahead of the steps: open and resize pictures, pad, pack. None takes up
             to 8 for a stage with pictures on a GPU, 2 for text, and none without a GPU. The order of the batches
             does not depend on it.
@@ -87,6 +90,7 @@ class TrainConfig(Config):
     precision: Precision = "auto"
     checkpointing: Literal["none", "torch", "unsloth"] = "none"
     fused_layers: bool | None = None
+    cuda_graphs: bool = False
     workers: Annotated[int, Field(ge=0)] | None = None
     output: NonEmpty | None = None
     run_name: str | None = None

@@ -71,6 +71,9 @@ class Collator:
         self.byte_pixels: BytePixels | None = (
             None  # the trainer sets it where it makes the numbers on the device
         )
+        self.multiple = (
+            1  # of which widths of batches are multiples; the trainer sets it where shapes are to be few
+        )
         self.image_id = _token_id(processor, "image_token", "<|image_pad|>")
         self.video_id = _token_id(processor, "video_token", "<|video_pad|>")
         self.pad_id = self.tokenizer.pad_token_id
@@ -96,7 +99,7 @@ class Collator:
         samples = [row if isinstance(row, EncodedSample) else self.encode(row) for row in rows]
         for sample in samples:
             self._check_length(sample)
-        batch = pad(samples, self.pad_id)
+        batch = pad(samples, self.pad_id, self.multiple)
         if self.image_processor is None:
             return batch
         at_videos = batch["input_ids"] == self.video_id
@@ -259,11 +262,12 @@ class Collator:
         return stop - start
 
 
-def pad(samples: Sequence[EncodedSample], pad_id: int) -> dict[str, Tensor]:
-    """Return input_ids, attention_mask and labels (B, T) int64, padded on the right to the longest sample.
+def pad(samples: Sequence[EncodedSample], pad_id: int, multiple: int = 1) -> dict[str, Tensor]:
+    """Return input_ids, attention_mask and labels (B, T) int64, padded on the right.
 
+    T is the smallest multiple of `multiple` that holds the longest sample.
     If a sample's weight is not 1, loss_weights (B, T) float32 is added."""
-    width = max(len(sample) for sample in samples)
+    width = -(-max(len(sample) for sample in samples) // multiple) * multiple
     ids = torch.full((len(samples), width), pad_id, dtype=torch.long)
     labels = torch.full((len(samples), width), IGNORE, dtype=torch.long)
     attention = torch.zeros((len(samples), width), dtype=torch.long)

@@ -20,6 +20,7 @@ the training loop are the same. Two runs that differ only in `engine:` therefore
 A setting that an engine cannot support belongs into `_support.py`, so that `dfktrain check` shows it."""
 
 from dfktrain.engines._base import LoadedBase, TrainingEngine, bare, trainable
+from dfktrain.engines._body import WIDTHS, recorded_layers
 from dfktrain.engines._fused import CROSS_ENTROPY, KL_TO_BASE, fused_layers
 from dfktrain.engines._kernels import GDN_LIMIT, Kernel, gdn_difference, kernels
 from dfktrain.engines._model_config import model_config, outline, shapes_without_weights
@@ -29,8 +30,9 @@ from dfktrain.engines._targets import target_modules
 from dfktrain.engines._versions import PackageVersion, check_versions, package_versions
 
 __all__ = [
-    "CROSS_ENTROPY", "GDN_LIMIT", "KL_TO_BASE", "Kernel", "LoadedBase", "PackageVersion", "TrainingEngine", "adapt",
-    "bare",    "check_versions", "fused_layers", "gdn_difference", "kernels", "load_base", "model_config", "outline",
-    "package_versions", "require_engine", "select_engine", "select_precision",
+    "CROSS_ENTROPY", "GDN_LIMIT", "KL_TO_BASE", "WIDTHS", "Kernel", "LoadedBase", "PackageVersion",
+    "TrainingEngine", "adapt",
+    "bare", "check_versions", "fused_layers", "gdn_difference", "kernels", "load_base", "model_config", "outline",
+    "package_versions", "recorded_layers", "require_engine", "select_engine", "select_precision",
     "shapes_without_weights", "target_modules", "trainable", "unsupported",
 ]  # fmt: skip

@@ -22,6 +22,9 @@ from torch import Tensor, nn
 
 from dfktrain.engines._compared import LIMIT, noise
 
+ROUNDED = "dfk_rounded_adapters"
+"""Attribute of the network that holds the rounded weights of its adapters."""
+
 
 @contextmanager
 def fused_products(model: Any, network: nn.Module) -> Iterator[str]:
@@ -46,10 +49,12 @@ def fused_products(model: Any, network: nn.Module) -> Iterator[str]:
     plain = {layer: layer.__dict__.get("forward") for layer in layers}
     for layer in layers:
         layer.forward = MethodType(_forward(rounded, layer), layer)
+    setattr(network, ROUNDED, rounded)
     try:
         yield "on"
     finally:
         handle.remove()
+        delattr(network, ROUNDED)
         for layer, before in plain.items():
             del layer.forward
             if before is not None:

@@ -59,3 +59,11 @@ def patched(layer: nn.Module, forward: Any) -> Iterator[None]:
         del layer.forward
         if before is not None:
             layer.forward = before
+
+
+def text_layers(network: nn.Module, suffix: str) -> list[Any]:
+    """Return the text layers of a class, without its prefix; vision towers have other classes."""
+    language = getattr(network, "model", network)
+    language = getattr(language, "language_model", language)
+    prefix = type(language).__name__.removesuffix("TextModel").removesuffix("Model")
+    return [layer for layer in language.modules() if type(layer).__name__ == prefix + suffix]

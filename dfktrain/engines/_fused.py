@@ -23,9 +23,12 @@ from torch import Tensor, nn
 
 from dfkeval.models.families import family_of
 from dfktrain.data.packing import conv_by_sequence
+from dfktrain.engines import _delta_rule as borders
 from dfktrain.engines._adapter_products import fused_products
 from dfktrain.engines._base import bare
-from dfktrain.engines._compared import Compared, fault, noise, patched
+from dfktrain.engines._body import without_mask
+from dfktrain.engines._compared import Compared, fault, noise, patched, text_layers
+from dfktrain.engines._kernels import GDN_LIMIT, gdn_difference
 from dfktrain.engines._picture_attention import picture_attention
 
 CROSS_ENTROPY = "dfk_cross_entropy"
@@ -60,9 +63,11 @@ def _layers(stack: ExitStack, network: nn.Module) -> dict[str, str]:
         "gated norms": _gated_norms,
         "SwiGLU": _swiglu,
         "convolution": _convolution,
+        "gated delta rule": _delta_rule,
         "cross entropy": _cross_entropy,
         "KL to the base": _kl_to_base,
         "picture attention": picture_attention,
+        "padding": without_mask,
     }
     reason = _no_kernels(network)
     if reason is not None:
@@ -87,7 +92,7 @@ def _norms(stack: ExitStack, network: nn.Module) -> str:
     def forward(norm: Any, x: Tensor) -> Tensor:
         return _triton_ops.rms_norm(x, norm.weight, norm.eps)
 
-    layers = _named(network, "RMSNorm")
+    layers = text_layers(network, "RMSNorm")
     return _swap(stack, layers, forward, lambda norm: [noise(norm, 64, norm.weight.shape[0])])
 
 
@@ -97,7 +102,7 @@ def _gated_norms(stack: ExitStack, network: nn.Module) -> str:
     def forward(norm: Any, x: Tensor, gate: Tensor) -> Tensor:
         return _triton_ops.gated_rms_norm(x, gate, norm.weight, norm.variance_epsilon)
 
-    layers = _named(network, "RMSNormGated")
+    layers = text_layers(network, "RMSNormGated")
     return _swap(stack, layers, forward, lambda norm: [noise(norm, 64, norm.weight.shape[0]) for _ in "xg"])
 
 
@@ -123,7 +128,7 @@ def _swiglu(stack: ExitStack, network: nn.Module) -> str:
     def forward(mlp: Any, x: Tensor) -> Any:
         return mlp.down_proj(_triton_ops.swiglu(mlp.gate_proj(x), mlp.up_proj(x)))
 
-    layers = _named(network, "MLP")
+    layers = text_layers(network, "MLP")
     if not layers:
         return "no such layer"
     if getattr(network.config.get_text_config(), "hidden_act", None) != "silu":
@@ -139,7 +144,7 @@ def _swiglu(stack: ExitStack, network: nn.Module) -> str:
 def _convolution(stack: ExitStack, network: nn.Module) -> str:
     from dfktrain.engines import _triton_ops
 
-    layers = _named(network, "GatedDeltaNet")
+    layers = text_layers(network, "GatedDeltaNet")
     if not layers:
         return "no such layer"
     if any(parameter.requires_grad for layer in layers for parameter in layer.conv1d.parameters()):
@@ -187,6 +192,38 @@ def _patched_convolution(network: Any) -> Iterator[None]:
         module.causal_conv1d_fn = library
 
 
+def _delta_rule(stack: ExitStack, network: Any) -> str:
+    """Let a hybrid model's layers compute the rule on one row; return "on", or why they do not."""
+    layers = text_layers(network, "GatedDeltaNet")
+    if not layers:
+        return "no such layer"
+    if not borders.takes_borders():
+        return "flash-linear-attention is not installed"
+    kind = network.config.model_type
+    module: Any = importlib.import_module(f"transformers.models.{kind}.modeling_{kind}")
+    library = getattr(module, borders.NAME)
+    rule, first = borders.one_row(library), layers[0]
+    weight = first.conv1d.weight
+    half = weight.dtype != torch.float32
+    seeded = [weight.device] if weight.device.type == "cuda" else []
+    try:
+        with torch.random.fork_rng(devices=seeded):  # the comparison draws numbers, the run has its own seed
+            apart = gdn_difference(
+                str(weight.device), first.num_v_heads, first.head_v_dim, rows=2, rule=rule,
+                dtype="bfloat16" if half else "float32",
+            )  # fmt: skip
+    except (RuntimeError, TypeError, ValueError, AttributeError) as error:
+        return f"does not run here ({type(error).__name__}: {str(error)[:160]})"
+    # not "difference > limit", because NaN is wrong as well
+    limit = GDN_LIMIT if half else GDN_LIMIT / 100
+    wrong = [name for name, difference in apart.items() if not difference <= limit]
+    if wrong:
+        return f"differs from the plain rule: {wrong[0]} by {apart[wrong[0]]:.1e}"
+    setattr(module, borders.NAME, rule)
+    stack.callback(setattr, module, borders.NAME, library)
+    return "on"
+
+
 def _cross_entropy(stack: ExitStack, network: Any) -> str:
     from dfktrain.engines import _triton_ops
 
@@ -230,11 +267,3 @@ def _kl_to_base(stack: ExitStack, network: Any) -> str:
         setattr(network, KL_TO_BASE, _triton_ops.kl_to_base_)
         stack.callback(delattr, network, KL_TO_BASE)
     return reason or "on"
-
-
-def _named(network: nn.Module, suffix: str) -> list[Any]:
-    """Return the text layers of a class, without its prefix; vision towers have other classes."""
-    language = getattr(network, "model", network)
-    language = getattr(language, "language_model", language)
-    prefix = type(language).__name__.removesuffix("TextModel").removesuffix("Model")
-    return [layer for layer in language.modules() if type(layer).__name__ == prefix + suffix]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,12 +110,14 @@ GDN_LIMIT = 2e-2
 rounding."""
 
 
-def check_kernels(settings: Any, *, patched: bool = False) -> None:
+def check_kernels(settings: Any, *, patched: bool = False, fused: bool = False) -> None:
     """Check the fast kernels that a model would use on this GPU, before the run costs anything.
 
     Args:
         settings: The model's transformers configuration.
         patched: Whether an engine may have bound fast kernels although their own package is not installed.
+        fused: Whether layers may be fused: then the gated delta rule runs on one row of sequences, for which other
+            kernels are compiled.
 
     Raises:
         BackendError: A kernel does not run or computes wrong gradients.
@@ -126,10 +129,17 @@ def check_kernels(settings: Any, *, patched: bool = False) -> None:
         text = settings.get_text_config()
         if not patched:  # an engine's own copy of fla is not the one that is known here
             keep_settings(settings_for(torch.cuda.get_device_capability(), text.linear_key_head_dim))
-        check_gated_delta_rule("cuda", text.linear_num_value_heads, text.linear_value_head_dim)
+        shape = (text.linear_num_value_heads, text.linear_value_head_dim)
+        if fused:
+            with suppress(BackendError):  # then the layers keep the library's form
+                check_gated_delta_rule("cuda", *shape, one_row=True)
+                return
+        check_gated_delta_rule("cuda", *shape)
 
 
-def check_gated_delta_rule(device: str, heads: int = 16, head: int = 128) -> dict[str, float]:
+def check_gated_delta_rule(
+    device: str, heads: int = 16, head: int = 128, *, one_row: bool = False
+) -> dict[str, float]:
     """Compare the gated delta rule that transformers uses on `device` with the plain recurrence, in bf16.
 
     fla 0.6.0 refuses its backward pass on Hopper GPUs with triton 3.4.0 to 3.7.0, because a block size that
@@ -141,6 +151,7 @@ def check_gated_delta_rule(device: str, heads: int = 16, head: int = 128) -> dic
         heads: Number of value heads. Pass the model's own, so that the kernels that are tuned for the check
             are the ones that training uses; tuning takes minutes for each shape.
         head: Width of a head.
+        one_row: Whether the rule is checked in the form that fused layers have.
 
     Returns:
         The relative differences, as `gdn_difference`.
@@ -151,7 +162,8 @@ def check_gated_delta_rule(device: str, heads: int = 16, head: int = 128) -> dic
     lifted = _lift_refusal()
     way_out = "install triton>=3.7.1 or tilelang, or uninstall flash-linear-attention (slower, but right)"
     try:
-        differences = gdn_difference(device, heads=heads, head=head, dtype="bfloat16")
+        form = {"rows": 2, "rule": _one_row()} if one_row else {}
+        differences = gdn_difference(device, heads=heads, head=head, dtype="bfloat16", **form)
     except RuntimeError as error:
         raise BackendError(f"the fast gated delta rule does not run here: {error}; {way_out}") from error
     # not "difference > GDN_LIMIT", because NaN is wrong as well
@@ -162,6 +174,14 @@ def check_gated_delta_rule(device: str, heads: int = 16, head: int = 128) -> dic
             f"{differences[wrong[0]]:.1e}{' with its own refusal lifted' if lifted else ''}; {way_out}"
         )
     return differences
+
+
+def _one_row() -> Any:
+    from transformers.models.qwen3_5 import modeling_qwen3_5 as library
+
+    from dfktrain.engines import _delta_rule
+
+    return _delta_rule.one_row(getattr(library, _delta_rule.NAME))
 
 
 def _lift_refusal() -> bool:
@@ -175,8 +195,9 @@ def _lift_refusal() -> bool:
 
 
 def gdn_difference(
-    device: str = "cpu", heads: int = 2, head: int = 128, length: int = 130, dtype: str = "float32"
-) -> dict[str, float]:
+    device: str = "cpu", heads: int = 2, head: int = 128, length: int = 130, dtype: str = "float32",
+    rows: int = 1, rule: Any = None,
+) -> dict[str, float]:  # fmt: skip
     """Return how far the gated delta rule that transformers uses is from the plain recurrence in fp32.
 
     Args:
@@ -186,6 +207,8 @@ def gdn_difference(
         length: Number of tokens.
         dtype: Of everything but the decay, which models keep in fp32. Both rules get the same rounded
             numbers.
+        rows: Rows of the batch.
+        rule: Another rule instead of transformers'.
 
     Returns:
         For the output and five gradients, |fast - slow| / |slow| in the Euclidean norm.
@@ -194,16 +217,16 @@ def gdn_difference(
     from transformers.models.qwen3_5 import modeling_qwen3_5 as library
 
     torch.manual_seed(0)
-    shape, kind = (1, length, heads, head), getattr(torch, dtype)
+    shape, kind = (rows, length, heads, head), getattr(torch, dtype)
     raw = [torch.randn(shape, device=device).to(kind) for _ in range(3)]
     raw += [-torch.rand(shape[:3], device=device), torch.rand(shape[:3], device=device).to(kind)]
     weight = torch.randn(shape, device=device)
     results = []
-    for rule, exact in ((library.torch_chunk_gated_delta_rule, False), (_recurrence, True)):
+    for compute, exact in ((rule or library.torch_chunk_gated_delta_rule, False), (_recurrence, True)):
         query, key, value, decay, beta = (
             (tensor.float() if exact else tensor).clone().requires_grad_(True) for tensor in raw
         )
-        out, _ = rule(query, key, value, g=decay, beta=beta, use_qk_l2norm_in_kernel=True)
+        out, _ = compute(query, key, value, g=decay, beta=beta, use_qk_l2norm_in_kernel=True)
         inputs = [query, key, value, decay, beta]
         tensors = [out.detach(), *torch.autograd.grad((out.float() * weight).sum(), inputs)]
         results.append([tensor.float() for tensor in tensors])

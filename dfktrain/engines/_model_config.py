@@ -69,10 +69,13 @@ def outline(config: TrainConfig) -> tuple[Any, Any]:
         BackendError: Its configuration cannot be read.
     """
     import torch
-    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoTokenizer
 
+    from dfkeval.models.light_import import light_transformers
     from dfkeval.models.processor import load_processor
     from dfkeval.models.source import model_source
+
+    light_transformers()
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoTokenizer
 
     source = model_source(config.model.name)
     settings = model_config(source)

@@ -8,6 +8,7 @@ Importing this module imports Triton. With TRITON_INTERPRET=1 the kernels run on
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -100,6 +101,17 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float, *, offset: float = 1.0) -> T
     """Return x / rms(x) * (weight + offset) over the last axis."""
     out: Tensor = _Norm.apply(x, None, weight, eps, offset)
     return out
+
+
+def unit_length(x: Tensor, eps: float = 1e-6) -> Tensor:
+    """Return x / sqrt(sum of squares + eps) over the last axis."""
+    width = x.shape[-1]  # its mean square is a part of the sum
+    return rms_norm(x, _zeros(width, x.dtype, x.device), eps / width, offset=width**-0.5)
+
+
+@lru_cache
+def _zeros(width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.zeros(width, dtype=dtype, device=device)
 
 
 def gated_rms_norm(x: Tensor, gate: Tensor, weight: Tensor, eps: float) -> Tensor:

@@ -44,11 +44,13 @@ def load(config: TrainConfig, precision: str) -> LoadedBase:
     if config.model.kind == "llm":
         return _load_llm(config, precision)
     from dfkeval.models import loader
+    from dfkeval.models.light_import import light_transformers
     from dfkeval.models.source import model_source
 
+    light_transformers()
     source = model_source(config.model.name)
     require_vision_family(source)
-    check_kernels(model_config(source))
+    check_kernels(model_config(source), fused=config.fused_layers is not False)
     if config.adapter.kind == "qlora":
         return _load_4bit(config)
     # all weights are trained in fp32 with bf16 arithmetic: steps of the usual size vanish in bf16 weights

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from dfkeval.models.families import is_vision
-from dfktrain.engines import bare, fused_layers, trainable
+from dfktrain.engines import bare, fused_layers, recorded_layers, trainable
 from dfktrain.losses.kl_to_base import KLToBase, kl_to_base
 from dfktrain.training.sharding import vision_on_every_rank
 
@@ -45,7 +45,13 @@ def adapters_in_bf16(model: nn.Module, enabled: bool) -> Iterator[None]:
 
 @contextmanager
 def stage_forward(
-    model: Any, *, bf16: bool, kl: KLToBase | None, vision_on_all_ranks: bool, fused: bool = False
+    model: Any,
+    *,
+    bf16: bool,
+    kl: KLToBase | None,
+    vision_on_all_ranks: bool,
+    fused: bool = False,
+    graphs: bool = False,
 ) -> Iterator[dict[str, str]]:
     """Let the model's forward call compute, within, what a stage's settings ask for.
 
@@ -55,14 +61,16 @@ def stage_forward(
         kl: The SFT-Plus setting of the stage, if it has one.
         vision_on_all_ranks: Whether batches without images run the vision tower too, as sharding needs it.
         fused: Whether layers are computed by fused kernels.
+        graphs: Whether layers are replayed from CUDA graphs.
 
     Yields:
-        What `fused_layers` found.
+        What `fused_layers` and `recorded_layers` found.
     """
     network = bare(model)
     with (
         adapters_in_bf16(model, bf16),
         fused_layers(model, fused) as found,
+        recorded_layers(model, graphs, found),
         kl_to_base(network, kl),
         vision_on_every_rank(network.model, vision_on_all_ranks),
     ):

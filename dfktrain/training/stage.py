@@ -21,7 +21,7 @@ from dfktrain.data.pixels import byte_pixels
 from dfktrain.data.positions import PositionedCollator, positioned
 from dfktrain.data.shared_prompt import shared_prompt
 from dfktrain.data.stage_data import StageData, read_stage
-from dfktrain.engines import bare, trainable
+from dfktrain.engines import WIDTHS, bare, trainable
 from dfktrain.losses.kl_to_base import KLToBase
 from dfktrain.reports import curves
 from dfktrain.reports.curves import plot
@@ -140,6 +140,8 @@ def _train(run: RunState, inputs: _StageInputs) -> tuple[StageResult, dict[str, 
     progress, meter = ProgressCallback(stage.name, run.on_progress, run.clock), UsageMeter()
     resume = last_complete(folder / "checkpoints")
     batcher, packing = _batcher(run, inputs)
+    if run.config.cuda_graphs and not isinstance(batcher, Packer):
+        inputs.collator.multiple = WIDTHS
     if _numbers_on_device() and not inputs.text_only and is_packable(bare(run.model).config.model_type):
         inputs.collator.byte_pixels = byte_pixels(inputs.collator.image_processor)
     with vision_frozen(run.model, inputs.text_only):
@@ -156,6 +158,7 @@ def _train(run: RunState, inputs: _StageInputs) -> tuple[StageResult, dict[str, 
             kl=_kl_to_base(run, stage),
             vision_on_all_ranks=checkpoint.sharded(trainer) and not inputs.text_only,
             fused=_fuses(run) and not checkpoint.sharded(trainer),
+            graphs=run.config.cuda_graphs and not checkpoint.sharded(trainer),
         ) as fused:
             trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     gathered = checkpoint.gathered(trainer)
@@ -198,6 +201,7 @@ def _trainer(run: RunState, inputs: _StageInputs, batcher: Batcher, progress: An
         group_by_length=stage.group_by_length,
         batch_tokens=stage.batch_tokens,
         packed=isinstance(batcher, Packer),
+        multiple=inputs.collator.multiple,
         pixels=inputs.collator.byte_pixels,
         model=run.model,
         args=training_arguments(

@@ -31,6 +31,7 @@ class AnswerTrainer(Trainer):
         group_by_length: Whether samples of similar length share a batch.
         batch_tokens: Tokens of a batch, padding included; None counts samples instead.
         packed: Whether the collator packs samples into one row.
+        multiple: Widths of padded batches are multiples of it.
         pixels: Makes the numbers of pictures that batches hold as bytes.
         arguments: Of transformers' `Trainer`.
     """
@@ -43,13 +44,14 @@ class AnswerTrainer(Trainer):
         group_by_length: bool,
         batch_tokens: int | None = None,
         packed: bool = False,
+        multiple: int = 1,
         pixels: BytePixels | None = None,
         **arguments: Any,
     ) -> None:
         super().__init__(**arguments)
         self.model_accepts_loss_kwargs = True
         self.group_by_length, self.batch_tokens, self.packed = group_by_length, batch_tokens, packed
-        self.pixels = pixels
+        self.pixels, self.multiple = pixels, multiple
         self.tokens = torch.zeros((), dtype=torch.long)
         self.scored = torch.zeros((), dtype=torch.long)
         self.parts: Tensor | None = None
@@ -67,7 +69,7 @@ class AnswerTrainer(Trainer):
         if self.batch_tokens is None:
             return super().get_train_dataloader()
         self.train_sampler = TokenBudgetSampler(
-            [len(sample) for sample in self.train_dataset],
+            [-(-len(sample) // self.multiple) * self.multiple for sample in self.train_dataset],
             self.batch_tokens,
             self.args.seed,
             packed=self.packed,

@@ -52,6 +52,12 @@ def cases() -> Iterator[tuple[str, float]]:
                 [_normal(2, rows, width)],
             )
             yield f"norm {rows} x {width}", norm
+            length = relative_difference(
+                lambda x: x * torch.rsqrt(x.pow(2).sum(-1, keepdim=True) + EPS),
+                ops.unit_length,
+                [_normal(2, rows, width)],
+            )
+            yield f"length one {rows} x {width}", length
     weight = _normal(96)
     gated = relative_difference(
         lambda x, gate: _unit(x) * weight * functional.silu(gate),

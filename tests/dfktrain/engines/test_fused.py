@@ -20,6 +20,7 @@ from dfktrain.data.packing import Packer, conv_by_sequence, patch_fallbacks
 from dfktrain.engines import (
     CROSS_ENTROPY,
     LoadedBase,
+    _delta_rule,
     _fused,
     _picture_attention,
     adapt,
@@ -54,6 +55,10 @@ def silu_conv(x: Tensor, weight: Tensor, bias: Tensor | None, numbers: Tensor | 
 def normed(x: Tensor, weight: Tensor, eps: float, *, offset: float = 1.0) -> Tensor:
     wide = x.float()
     return (wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps) * (weight.float() + offset)).to(x)
+
+
+def unit(x: Tensor) -> Tensor:
+    return x * torch.rsqrt(x.pow(2).sum(-1, keepdim=True) + 1e-6)
 
 
 def gated(x: Tensor, gate: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -104,6 +109,7 @@ def kernels(monkeypatch: pytest.MonkeyPatch) -> Any:
     for name, function in (
         ("rms_norm", normed),
         ("gated_rms_norm", gated),
+        ("unit_length", lambda x: unit(x)),
         ("swiglu", lambda gate, up: nn.functional.silu(gate) * up),
         ("causal_conv_silu", silu_conv),
         ("cross_entropy_", cross_entropy_),
@@ -115,6 +121,8 @@ def kernels(monkeypatch: pytest.MonkeyPatch) -> Any:
     module.attend = attend  # type: ignore[attr-defined] # PyTorch's, which needs a GPU
     stand_in: Any = module
     monkeypatch.setattr(_picture_attention, "_kernel", lambda: lambda *given: stand_in.attend(*given))
+    monkeypatch.setattr(_delta_rule, "takes_borders", lambda: True)
+    patch_fallbacks("qwen3_5")
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     return module
 
@@ -156,7 +164,7 @@ def step(
 
 ALL = {
     "norms", "gated norms", "SwiGLU", "convolution", "cross entropy", "KL to the base", "picture attention",
-    "adapter products",
+    "adapter products", "gated delta rule", "padding",
 }  # fmt: skip
 
 
@@ -222,9 +230,12 @@ def test_after_the_context_the_model_is_as_before(
     made = adapted(model, processor)
     batch = Collator(processor)(rows)
     first, gradient, _ = step(made, batch, fused=False)
-    convolve = library.causal_conv1d_fn
+    convolve, rule = library.causal_conv1d_fn, library.torch_chunk_gated_delta_rule
+    drawn = torch.get_rng_state()
     with fused_layers(made, True):
         assert library.causal_conv1d_fn is not convolve
+        assert library.torch_chunk_gated_delta_rule is not rule
+    assert torch.equal(torch.get_rng_state(), drawn) and library.torch_chunk_gated_delta_rule is rule
     again, same, _ = step(made, batch, fused=False)
     assert library.causal_conv1d_fn is convolve and not hasattr(made.get_base_model(), CROSS_ENTROPY)
     assert again == first and torch.equal(gradient, same)
@@ -238,6 +249,7 @@ def test_after_the_context_the_model_is_as_before(
         ("gated_rms_norm", "gated norms"),
         ("swiglu", "SwiGLU"),
         ("causal_conv_silu", "convolution"),
+        ("unit_length", "gated delta rule"),
         ("cross_entropy_", "cross entropy"),
         ("kl_to_base_", "KL to the base"),
         ("attend", "picture attention"),
@@ -263,9 +275,7 @@ def test_a_kernel_that_is_wrong_keeps_the_librarys_layer_and_says_why(
     loss, _, _ = step(made, batch, fused=False)
     ours, _, found = step(made, batch, fused=True)
     assert ours == pytest.approx(loss, rel=1e-5)
-    reason = (
-        "does not run here (RuntimeError: no kernel" if wrong == "error" else "differs from the library's by"
-    )
+    reason = "does not run here (RuntimeError: no kernel" if wrong == "error" else "differs from the"
     assert found[part].startswith(reason)
     assert {each for each, state in found.items() if state == "on"} == ALL - {part}
 

@@ -36,6 +36,10 @@ UNABLE: dict[str, tuple[dict[str, Any], dict[str, str | None]]] = {
         {"fused_layers": True},
         {"unsloth": "fused_layers: engine unsloth has kernels of its own"},
     ),
+    "cuda_graphs": (
+        {"cuda_graphs": True},
+        {"unsloth": "cuda_graphs: engine unsloth has layers of its own"},
+    ),
     "workers": ({"workers": 4}, {}),
     "adapter.rslora": ({"adapter": {"rslora": True}}, {}),
     "adapter.bias": ({"adapter": {"bias": "lora_only"}}, {}),

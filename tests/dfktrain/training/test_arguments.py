@@ -19,7 +19,7 @@ def test_workers_and_fused_layers_leave_the_weights_as_they_are(
 ) -> None:
     stage = {"name": "s", "data": [str(train_file)], "epochs": 1, "learning_rate": 1e-3, **budget}
     weights = []
-    for number, speed in enumerate(({}, {"workers": 2}, {"fused_layers": True})):
+    for number, speed in enumerate(({}, {"workers": 2}, {"fused_layers": True, "cuda_graphs": True})):
         made = {"model": {"name": str(base_folder)}, "adapter": {"rank": 4}, "stages": [stage], **speed}
         result = train(TrainConfig.model_validate(made), tmp_path / str(number))
         weights.append(load_file(result.adapter / "adapter_model.safetensors"))
