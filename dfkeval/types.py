@@ -282,6 +282,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
         gold_tokens: As `Likelihood.tokens`.
         differs: Where JSON Schema and answer class disagree on the answer, in words with the place; None if
             they agree.
+        slices: Short facts of the row, such as its platform, by which samples can be told apart.
     """
 
     id: str
@@ -309,6 +310,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     gold_nll: float | None = None
     gold_tokens: int | None = None
     differs: str | None = None
+    slices: dict[str, str] = {}
 
     @property
     def confidence(self) -> float | None:

@@ -14,8 +14,8 @@ A template is Jinja with autoescape; a missing variable is an error. It finds th
     ui.banner(text, kind)    "warn" (default), "bad", "good" or "note"
     ui.facts(pairs)          (name, text) pairs as a list of facts
     ui.badge(text, kind)     "good", "bad", "warn", "none"; ui.mark(verdict) is the sign of a comparison
-    ui.table(columns, rows, caption)   columns are names, "#name" is right-aligned numbers, "*name" may wrap; the first
-                             cell of a row is its header; cells are text, or Markup of another element
+    ui.table(columns, rows, caption, kind, label)   columns are names, "#name" is right-aligned numbers, "*name" may
+                             wrap; a row's first cell is its header; cells are text, or Markup of another element
     ui.fold(title, open)     a folded part: {% call ui.fold("More") %} ... {% endcall %}
     ui.picture(path)         a thumbnail that enlarges on a click
     line_chart(chart), bars(title, names, series), histogram(title, values, unit), interval_bar, difference_bar

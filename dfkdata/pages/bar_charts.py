@@ -127,16 +127,22 @@ def interval_bar(value: float | None, low: float | None, high: float | None) -> 
 
 
 def difference_bar(
-    value: float | None, low: float | None, high: float | None, lower_is_better: bool = False
+    value: float | None,
+    low: float | None,
+    high: float | None,
+    lower_is_better: bool = False,
+    *,
+    shown: bool = True,
 ) -> Markup:
     """Return a difference in [-1, 1] as a whisker around the zero line; empty for a difference outside.
 
-    A difference whose interval holds 0 has a hollow ring in ink; a better one a green dot, a worse one a red square.
+    A difference whose interval holds 0, or that is not `shown`, has a hollow ring in ink; a better one a green dot, a
+    worse one a red square.
     """
     if value is None or low is None or high is None or max(abs(low), abs(high)) > 1:
         return Markup("")
     at = [80 + min(1.0, max(-1.0, end)) * 76 for end in (value, low, high)]
-    kind = "even" if low <= 0 <= high else "good" if (low > 0) != lower_is_better else "bad"
+    kind = "even" if low <= 0 <= high or not shown else "good" if (low > 0) != lower_is_better else "bad"
     point = (
         Markup('<rect class="dot bad" x="{:.1f}" y="4" width="8" height="8"/>').format(at[0] - 4)
         if kind == "bad"

@@ -17,8 +17,10 @@ from markupsafe import Markup
 from dfkdata.pages import bar_charts, charts, pictures
 from dfkdata.pages.words import Words
 
-PLAIN = 2_000_000
+PLAIN = 500_000
 """Bytes of JSON above which a block of data is compressed."""
+PROBE = 100_000
+"""Bytes at the start of a large block that show whether compression helps; pictures are compressed already."""
 
 
 class Look:
@@ -103,15 +105,19 @@ class Look:
 
 
 def packed(value: Any) -> str:
-    """Return a value as JSON that may stand in an element; compressed and in base64 if it is large.
+    """Return a value as JSON that may stand in an element; compressed and in base64 if it is large and that helps.
 
     A script tells the two apart by the first sign: compressed text begins with "z", JSON never does.
     """
     plain = msgspec.json.encode(value)
-    if len(plain) <= PLAIN:
+    if len(plain) <= PLAIN or len(_squeezed(plain[:PROBE])) > 0.8 * PROBE:
         return _safe(plain)
+    return "z" + _squeezed(plain)
+
+
+def _squeezed(plain: bytes) -> str:
     squeeze = zlib.compressobj(6, zlib.DEFLATED, -zlib.MAX_WBITS)
-    return "z" + base64.b64encode(squeeze.compress(plain) + squeeze.flush()).decode()
+    return base64.b64encode(squeeze.compress(plain) + squeeze.flush()).decode()
 
 
 def asset(name: str) -> str:

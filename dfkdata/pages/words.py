@@ -47,6 +47,10 @@ class Words:
         text = table()[key][self.lang]
         return text.format_map(values) if values else text
 
-    def known(self, key: str) -> str:
-        """Return the word of a key; the key itself if there is none, for names that users choose."""
-        return table().get(key, {}).get(self.lang, key)
+    def keys_of(self, start: str) -> list[str]:
+        """Return the keys that begin with `start`, such as "browser."."""
+        return [key for key in table() if key.startswith(start)]
+
+    def known(self, key: str, otherwise: str | None = None) -> str:
+        """Return the word of a key, for names that users choose; `otherwise` or else the key if there is none."""
+        return table().get(key, {}).get(self.lang, key if otherwise is None else otherwise)

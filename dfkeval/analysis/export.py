@@ -3,7 +3,7 @@
 Guarantees:
 
 - Every column has one type in every file, whatever the answers hold: dicts (gold, value, lenient,
-  label_probs) are JSON texts; lists stay lists in Parquet and become JSON texts in CSV.
+  label_probs, slices) are JSON texts; lists stay lists in Parquet and become JSON texts in CSV.
 - No cell of a CSV is a formula (`dfkdata.common.csv_files`)."""
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dfkdata.common.errors import ConfigError, missing_package
 from dfkeval.types import Sample
 
 SUFFIXES = (".parquet", ".csv", ".jsonl")
-_JSON = ("gold", "value", "lenient", "label_probs")
+_JSON = ("gold", "value", "lenient", "label_probs", "slices")
 _LISTS = ("repairs", "problems", "images")
 _INTEGERS = ("n_prompt_tokens", "n_output_tokens", "repeat", "gold_tokens")
 _FLOATS = ("seconds", "first_token_seconds", "gold_nll", "confidence")

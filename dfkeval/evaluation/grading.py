@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,7 @@ class EvalItem:
         prompt: The turns as readable text.
         key: Hash of prompt, tools and image bytes; rows of two runs are comparable if it is equal.
         turn: The assistant's message that the row teaches; None if it teaches none.
+        slices: Short facts of the row, as in `Sample`.
     """
 
     request: Request
@@ -54,6 +55,7 @@ class EvalItem:
     prompt: str
     key: str
     turn: dict[str, Any] | None = None
+    slices: dict[str, str] = field(default_factory=dict)
 
 
 def eval_item(row: Mapping[str, Any], schema: Schema, max_image_side: int | None = None) -> EvalItem:
@@ -74,7 +76,22 @@ def eval_item(row: Mapping[str, Any], schema: Schema, max_image_side: int | None
         prompt_text(messages),
         request_key(request),
         row["messages"][-1] if len(messages) < len(row["messages"]) else None,
+        _slices(meta),
     )
+
+
+_NO_SLICE = frozenset({"group", "source", "schema", "variant", "gold", "text", "raw_label", "link"})
+_LONGEST_SLICE = 60
+
+
+def _slices(meta: Mapping[str, Any]) -> dict[str, str]:
+    """Return the short facts in a row's `meta`; numbers with many values tell nothing apart, which reports see to."""
+    facts = {
+        key: value
+        for key, value in meta.items()
+        if key not in _NO_SLICE and isinstance(value, str | bool | int)
+    }
+    return {key: str(value) for key, value in facts.items() if len(str(value)) <= _LONGEST_SLICE}
 
 
 def gold_of_messages(messages: list[dict[str, Any]], schema: Schema) -> dict[str, Any] | None:
@@ -176,6 +193,7 @@ def _sample(item: EvalItem, completion: Completion | None, schema: Schema, form:
         draw_index=item.request.draw_index,
         reasoning=_reasoning(completion),
         differs=graded.differs,
+        slices=item.slices,
     )
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -149,7 +150,8 @@ def items_of(rows: Sequence[dict[str, Any]], config: EvalConfig, schema: Schema)
 def stored_item(sample: Sample) -> EvalItem:
     """Return the item of a sample, for a run whose data file is gone."""
     request = Request(id=sample.id, messages=[], images=sample.images, draw_index=sample.draw_index)
-    return EvalItem(request, sample.group, sample.gold, sample.source_text, sample.prompt, sample.key)
+    item = EvalItem(request, sample.group, sample.gold, sample.source_text, sample.prompt, sample.key)
+    return replace(item, slices=sample.slices)
 
 
 def inputs_sha256(config: EvalConfig) -> str:

@@ -20,12 +20,12 @@ def signed(value: float | None, digits: int = 3) -> str:
     return "n/a" if value is None else f"{value:+.{digits}f}"
 
 
-def interval(low: float | None, high: float | None, sign: bool = False) -> str:
+def interval(low: float | None, high: float | None, sign: bool = False, digits: int = 3) -> str:
     """Return an interval as "[0.700, 0.900]"; empty without one."""
     if low is None or high is None:
         return ""
     write = signed if sign else number
-    return f"[{write(low)}, {write(high)}]"
+    return f"[{write(low, digits)}, {write(high, digits)}]"
 
 
 def p_value(p: float | None) -> str:

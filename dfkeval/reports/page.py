@@ -1,35 +1,40 @@
-"""Write the HTML page: comparisons first, then each run with metrics, outcomes, confusion matrix and sample cards."""
+"""Write the page of runs: the result in a sentence, comparisons, each run's numbers, and a browser over all samples."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
-from collections.abc import Iterable, Sequence
-from html import escape
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from importlib import resources
 from typing import Any
 
-from dfkeval.analysis import server_parser
-from dfkeval.analysis.comparison import Comparison
-from dfkeval.reports import sample_cards
-from dfkeval.reports.charts import Curve, difference_bar, interval_bar, line_chart, share_bar
-from dfkeval.reports.formatting import interval, number, p_value, signed, split, verdict_line
-from dfkeval.reports.notices import notices
-from dfkeval.reports.run_curves import calibration_curves, differences, without_probabilities
-from dfkeval.runs.run import Run
-from dfkeval.types import OUTCOMES
+from markupsafe import Markup
 
-CARDS = 24
-CHANGED = 8
+from dfkdata.pages import LineChart, Look, Words, difference_bar, interval_bar, line_chart
+from dfkeval.analysis import server_parser
+from dfkeval.analysis.comparison import HEADLINES, Comparison
+from dfkeval.reports import sample_sets
+from dfkeval.reports.formatting import agrees, interval, number, p_value, signed, split, verdict_line
+from dfkeval.reports.headline import headlines, metric_name
+from dfkeval.reports.matrix import matrix
+from dfkeval.reports.notices import notices
+from dfkeval.reports.outcome_bar import outcome_bar
+from dfkeval.reports.run_curves import calibration_curves, differences, without_probabilities
+from dfkeval.reports.sample_sets import SampleSet
+from dfkeval.runs import directory
+from dfkeval.runs.run import Run
+from dfkeval.types import NOT_ANSWERED
+
+_FACTS = ("model", "adapter", "adapter_effect", "dtype", "device")
 
 
 def page(
     title: str,
     runs: Sequence[Run],
     comparisons: Sequence[Comparison] = (),
-    curves: Sequence[Curve] = (),
+    curves: Sequence[LineChart] = (),
     *,
-    cards: int = CARDS,
+    lang: str = "en",
+    extra: Mapping[str, tuple[str, Markup]] | None = None,
 ) -> str:
     """Return one self-contained HTML document.
 
@@ -37,233 +42,292 @@ def page(
         title: Title of the page.
         runs: The runs to show.
         comparisons: Comparisons, which come first.
-        curves: Line charts of training, which come next.
-        cards: Most sample cards of one run.
+        curves: Line charts of training.
+        lang: Language of the page's words, "en" or "id".
+        extra: Sections in front of all others: id -> (heading, content).
     """
-    body = [_head(title, runs, comparisons, curves)]
-    body += [_comparison(item, _place("c", at)) for at, item in enumerate(comparisons)]
-    if curves:
-        body.append(
-            '<section id="curves"><h2>Training</h2>' + "".join(map(line_chart, curves)) + "</section>"
-        )
-    body += [_run(run, cards, _place("r", at)) for at, run in enumerate(runs)]
-    body.append(
-        "<footer>Intervals: exact at the effective number of rows, over groups of samples. Answers that could "
-        "not be read count as 0 in every metric; failed requests are counted apart.</footer>"
+    look = Look(lang)
+    groups = sample_sets.sets_of(runs)
+    pairs = [(f"c{at + 1}", pair) for at, pair in enumerate(comparisons)]
+    tuned = {pair.b for pair in comparisons}
+    shown = sorted(range(len(runs)), key=lambda place: (bool(tuned) and runs[place].name not in tuned, place))
+    nav = [*((place, heading) for place, (heading, _) in (extra or {}).items())]
+    nav += [(place, f"{pair.a} → {pair.b}") for place, pair in pairs]
+    nav += [(f"r{place + 1}", runs[place].name) for place in shown]
+    nav += [("samples", look.w("samples"))] + ([("curves", look.w("training"))] if curves else [])
+    nav += [("setup", look.w("setup"))] if runs else []
+    body = look.render(
+        "dfkeval.reports",
+        "report.html",
+        title=title,
+        lines=headlines(runs, comparisons, look.w),
+        facts=_facts(runs, look.w),
+        banners=_banners(runs, look.w),
+        extra=extra or {},
+        overviews=[_overview(group, look) for group in groups if len(group.runs) > 2],
+        pairs=[_pair(place, pair, runs, look) for place, pair in pairs],
+        runs=[
+            _run(runs[place], place, look, folded=bool(tuned) and runs[place].name not in tuned)
+            for place in shown
+        ],
+        curves=[line_chart(curve, look.w("values")) for curve in curves],
+        setup=[_setup(group, look) for group in groups],
+        n=sum(len(group.rows) for group in groups),
     )
-    return document(title, "\n".join(body))
+    return look.document(title, body, nav=nav, scripts=_scripts(), data=_data(groups, look.w))
 
 
-def document(title: str, body: str, *, refresh_s: int | None = None) -> str:
-    """Return a self-contained page in the reports' style, which loads nothing and runs no script.
-
-    Args:
-        title: Its title, as text.
-        body: HTML that is escaped already.
-        refresh_s: Seconds after which a browser reads the page again; None for never.
-    """
-    style = resources.files("dfkeval.reports").joinpath("style.css").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    policy = (
-        f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
-    )
-    again = f'<meta http-equiv="refresh" content="{refresh_s}">\n' if refresh_s else ""
-    return (
-        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n{again}'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>{style}</style>\n</head>\n<body><main>\n"
-        f"{body}\n</main></body>\n</html>\n"
-    )
+def _scripts() -> list[str]:
+    return [
+        resources.files("dfkeval.reports").joinpath(name).read_text(encoding="utf-8")
+        for name in ("card.js", "browser.js")
+    ]
 
 
-def _head(title: str, runs: Sequence[Run], comparisons: Sequence[Comparison], curves: Sequence[Curve]) -> str:
-    links = [(_place("c", at), f"{item.a} → {item.b}") for at, item in enumerate(comparisons)]
-    links += [("curves", "Training")] if curves else []
-    links += [(_place("r", at), run.name) for at, run in enumerate(runs)]
-    nav = "".join(f'<a href="#{place}">{escape(text)}</a>' for place, text in links)
-    return f"<header><h1>{escape(title)}</h1><nav>{nav}</nav></header>"
+def _data(groups: Sequence[SampleSet], w: Words) -> dict[str, Any]:
+    """Return what the page's browser reads: the index, and chunks of texts and of pictures."""
+    blocks: dict[str, Any] = {
+        "report": {"sets": [sample_sets.index(group, w) for group in groups], "words": _words(w)}
+    }
+    for at, group in enumerate(groups):
+        for number_of_chunk, (rows, pictures) in enumerate(sample_sets.chunks(group)):
+            blocks[f"rows-{at}-{number_of_chunk}"] = rows
+            if pictures:
+                blocks[f"pictures-{at}-{number_of_chunk}"] = pictures
+    return blocks
 
 
-def _place(kind: str, at: int) -> str:
-    """Return the id of a section; runs may have equal names, and names without ASCII letters."""
-    return f"{kind}{at + 1}"
+def _words(w: Words) -> dict[str, str]:
+    return {name.removeprefix("browser."): w(name) for name in w.keys_of("browser.")}
 
 
-def _table(header: Iterable[str], rows: Iterable[Iterable[str]], kind: str = "") -> str:
-    """Return a table of cells that are HTML already; a leading "#" marks numbers."""
-    head = "".join(
-        f'<th class="num">{cell[1:]}</th>' if cell.startswith("#") else f"<th>{cell}</th>" for cell in header
-    )
-    body = "".join("<tr>" + "".join(_cell(cell) for cell in row) + "</tr>" for row in rows)
-    return f'<table class="{kind}"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+# --- the head ----------------------------------------------------------------------------------------------
 
 
-def _cell(cell: str) -> str:
-    return f'<td class="num">{cell[1:]}</td>' if cell.startswith("#") else f"<td>{cell}</td>"
+def _facts(runs: Sequence[Run], w: Words) -> list[tuple[str, str]]:
+    """Return data, model and date, each once for all runs."""
+    columns = {
+        w("data"): [str(run.config.data.name) for run in runs],
+        w("model"): [_model(run) for run in runs],
+        w("schema"): [run.schema.name for run in runs],
+        w("date"): [_date(run) for run in runs],
+    }
+    return [
+        (name, " · ".join(dict.fromkeys(filter(None, values))))
+        for name, values in columns.items()
+        if any(values)
+    ]
 
 
-def _comparison(comparison: Comparison, place: str) -> str:
-    first, rest = split(comparison.differences)
-    more = _fold(f"{len(rest)} more values", _panel(_differences(comparison, rest))) if rest else ""
-    notes = "".join(f'<p class="quiet">{escape(note)}</p>' for note in comparison.notes)
-    shown = sorted(comparison.changed, key=sample_cards.turn, reverse=True)[:CHANGED]
-    cards = "".join(sample_cards.pair_card(change, comparison.a, comparison.b) for change in shown)
-    won, lost = ([sample_cards.turn(change) for change in comparison.changed].count(kind) for kind in (1, 2))
-    turned = f" ({won} became right, {lost} wrong)" if won or lost else ""
-    title = f"{len(shown)} of {len(comparison.changed)} changed answers{turned}"
-    changed = _fold(title, f'<div class="cards pairs">{cards}</div>')
-    return (
-        f'<section id="{place}">'
-        f"<h2>{escape(comparison.a)} → {escape(comparison.b)} "
-        f'<span class="quiet">{escape(verdict_line(comparison))}</span></h2>'
-        f"{_panel(_differences(comparison, first))}{more}{notes}{changed if shown else ''}</section>"
-    )
+def _model(run: Run) -> str:
+    facts = run.environment.get("backend", {})
+    return str(facts.get("model") or run.config.kind)
 
 
-def _differences(comparison: Comparison, names: Sequence[str]) -> str:
-    header = (
-        "metric",
-        f"#{escape(comparison.a)}",
-        f"#{escape(comparison.b)}",
-        "#difference",
-        "interval",
+def _date(run: Run) -> str:
+    """Return the day of the last answer; empty if no file tells."""
+    for name in (directory.COMPLETIONS, directory.SUMMARY):
+        path = run.folder / name
+        if path.is_file():
+            return datetime.fromtimestamp(path.stat().st_mtime, UTC).strftime("%Y-%m-%d")
+    return ""
+
+
+def _banners(runs: Sequence[Run], w: Words) -> list[tuple[str, str]]:
+    """Return what a reader must know before any number, as (kind, sentence)."""
+    banners = []
+    for run in runs:
+        name = f"{run.name}: " if len(runs) > 1 else ""
+        counts, total = run.summary["outcomes"], run.summary["n"]
+        failed = sum(counts.get(outcome, 0) for outcome in NOT_ANSWERED)
+        if failed:
+            banners.append(("bad", name + w("banner_failed", n=failed, total=total)))
+        without = sum(sample.gold is None for sample in run.samples)
+        if without:
+            banners.append(("warn", name + w("banner_gold", n=without, total=total)))
+        banners += [("warn", f"{name}{sentence}.") for sentence in notices(run.summary)]
+        banners += [("note", name + line) for line in server_parser.lines(run.summary["details"])]
+    return banners
+
+
+# --- comparisons -------------------------------------------------------------------------------------------
+
+
+def _overview(group: SampleSet, look: Look) -> Markup:
+    """Return a table of all runs of a set, the best value of each column marked."""
+    first = group.runs[0]
+    names = [name for name in HEADLINES if any(name in run.summary["metrics"] for run in group.runs)]
+    lower = set(first.summary.get("lower_is_better", ()))
+    best = {}
+    for name in names:
+        values = [
+            run.summary["metrics"][name]["value"] for run in group.runs if name in run.summary["metrics"]
+        ]
+        known = [value for value in values if value is not None]
+        best[name] = (min if name in lower else max)(known) if len(set(known)) > 1 else None
+    rows = []
+    for run in group.runs:
+        cells: list[Any] = [run.name]
+        for name in names:
+            value = run.summary["metrics"].get(name, {}).get("value")
+            text = number(value)
+            cells.append(
+                Markup("<strong>{} ★</strong>").format(text)
+                if value is not None and value == best[name]
+                else text
+            )
+        rows.append(cells)
+    columns = [look.w("run"), *(f"#{metric_name(name, first, look.w)}" for name in names)]
+    return Markup(look.ui.table(columns, rows, look.w("all_runs")))
+
+
+def _pair(place: str, pair: Comparison, runs: Sequence[Run], look: Look) -> dict[str, Any]:
+    first, rest = split(pair.differences)
+    at = next((at for at, run in enumerate(runs) if run.name == pair.b), len(runs) - 1)
+    before = next((at for at, run in enumerate(runs) if run.name == pair.a), 0)
+    counts = {"better": 0, "worse": 0, "other": 0}
+    for change in pair.changed:
+        counts[turn(change)] += 1
+    return {
+        "place": place,
+        "pair": pair,
+        "line": verdict_line(pair),
+        "table": _differences(pair, first, runs[at], look),
+        "rest": _differences(pair, rest, runs[at], look) if rest else "",
+        "n_rest": len(rest),
+        "changed": [
+            (kind, n, f"#run={at}&against={before}&changed={kind}") for kind, n in counts.items() if n
+        ],
+    }
+
+
+def turn(change: Any) -> str:
+    """Return whether a changed answer became "better" (right), "worse" (wrong) or "other"."""
+    before, after = (agrees(sample) is True for sample in (change.before, change.after))
+    return "other" if before == after else "worse" if before else "better"
+
+
+def _differences(pair: Comparison, names: Sequence[str], run: Run, look: Look) -> Markup:
+    w = look.w
+    columns = [
+        w("metric"),
+        f"#{pair.a}",
+        f"#{pair.b}",
+        f"#{w('difference')}",
+        w("interval"),
         "",
         "#p (Holm)",
         "#n",
-        "verdict",
-    )
+        w("verdict"),
+    ]
     rows = []
     for name in names:
-        change = comparison.differences[name]
-        verdict = comparison.verdict(name)
-        mark = {"better": "good", "worse": "bad"}.get(verdict, "")
+        change = pair.differences[name]
         rows.append(
-            (escape(name), "#" + number(change.a), "#" + number(change.b),
-             f"#<strong>{signed(change.value)}</strong>",
-             interval(change.low, change.high, True),
-             difference_bar(change.value, change.low, change.high, change.lower_is_better),
-             "#" + escape(p_value(change.p_holm)), f"#{change.n}",
-             f'<span class="badge {mark}">{verdict}</span>')
+            (_named(name, run, w), number(change.a), number(change.b),
+             Markup("<strong>{}</strong>").format(signed(change.value)),
+             interval(change.low, change.high, True), _bar(change), p_value(change.p_holm), change.n,
+             look.ui.mark(change.verdict, w.known(f"verdict.{change.verdict}", change.verdict)))
         )  # fmt: skip
-    return _table(header, rows, "differences")
+    return Markup(look.ui.table(columns, rows, kind="differences", label=f"{pair.a} → {pair.b}"))
 
 
-def _run(run: Run, cards: int, place: str) -> str:
+def _bar(change: Any) -> Markup:
+    shown = change.verdict in ("better", "worse")
+    return difference_bar(change.value, change.low, change.high, change.lower_is_better, shown=shown)
+
+
+def _named(code: str, run: Run, w: Words) -> Markup | str:
+    name = metric_name(code, run, w)
+    return code if name == code else Markup('{}<code class="below">{}</code>').format(name, code)
+
+
+# --- one run -----------------------------------------------------------------------------------------------
+
+
+def _run(run: Run, place: int, look: Look, *, folded: bool) -> dict[str, Any]:
     first, rest = split(run.summary["metrics"])
-    more = _fold(f"{len(rest)} more values", _panel(_metrics(run, rest))) if rest else ""
-    confusion = run.summary["details"].get("labels", {}).get("confusion")
-    chosen = sample_cards.chosen(run.samples, cards)
-    grid = "".join(map(sample_cards.card, chosen))
-    return (
-        f'<section id="{place}"><h2>{escape(run.name)}</h2>{_notices(run)}{_chips(run)}'
-        f"<h3>Metrics</h3>{_panel(_metrics(run, first))}{more}"
-        f"<h3>Outcomes</h3>{_panel(_outcomes(run))}{_server(run)}"
-        + (f"<h3>Confusion matrix</h3>{_panel(_confusion(confusion))}" if confusion else "")
-        + _calibration(run)
-        + _differing(run)
-        + _fold(
-            f"{len(chosen)} of {len(run.samples)} samples", f'<div class="cards">{grid}</div>', opened=True
-        )
-        + "</section>"
-    )
+    details = run.summary["details"]
+    confusion = details.get("labels", {}).get("confusion")
+    return {
+        "place": f"r{place + 1}",
+        "name": run.name,
+        "folded": folded,
+        "chips": _chips(run, look.w),
+        "metrics": _metrics(run, first, look),
+        "rest": _metrics(run, rest, look) if rest else "",
+        "n_rest": len(rest),
+        "outcomes": outcome_bar(run, place, look),
+        "confusion": matrix(confusion, place, look) if confusion else "",
+        "curves": [
+            line_chart(curve, look.w("values"))
+            for curve in calibration_curves(details.get("calibration", {}))
+        ],
+        "unsure": without_probabilities(details.get("calibration", {})),
+        "differing": differences(details.get("validity", {})),
+    }
 
 
-def _notices(run: Run) -> str:
-    return "".join(f'<p class="notice">{escape(notice)}.</p>' for notice in notices(run.summary))
-
-
-def _server(run: Run) -> str:
-    """Return what the server's own parser did; empty if it did nothing."""
-    return "".join(f"<p>{escape(line)}</p>" for line in server_parser.lines(run.summary["details"]))
-
-
-def _calibration(run: Run) -> str:
-    details = run.summary["details"].get("calibration", {})
-    charts = "".join(map(line_chart, calibration_curves(details)))
-    note = without_probabilities(details)
-    note = f'<p class="quiet">{note}</p>' if note else ""
-    return f'<h3>Confidence</h3>{note}<div class="charts">{charts}</div>' if charts else ""
-
-
-def _differing(run: Run) -> str:
-    lines = differences(run.summary["details"].get("validity", {}))
-    items = "".join(f"<li>{escape(line)}</li>" for line in lines)
-    title = "JSON Schema and answer class differ"
-    return f'<h3>{title}</h3><ul class="problems">{items}</ul>' if items else ""
-
-
-def _chips(run: Run) -> str:
-    backend = run.environment.get("backend", {})
-    made = run.environment.get("generation", {})
-    speed, first = made.get("output_tokens_per_second"), made.get("first_token_seconds")
-    count = run.summary["n"]
-    facts = [
-        f"{count} sample{'' if count == 1 else 's'}",
-        f"schema {run.schema.name}",
-        f"backend {run.config.kind}",
-    ]
-    facts += [f"mode {mode}" for mode in run.config.modes if mode != "free"]
-    told = ("model", "adapter", "adapter_effect", "dtype", "device")
-    facts += [f"{key.replace('_', ' ')} {backend[key]}" for key in told if backend.get(key)]
-    facts += [f"{speed:.0f} tokens/s"] if speed else []
-    facts += [f"first token after {first['median']:.2f} s"] if first else []
-    facts += [f"{made['cached']} from the cache"] if made.get("cached") else []
-    return (
-        '<div class="chips">'
-        + "".join(f'<span class="chip">{escape(fact)}</span>' for fact in facts)
-        + "</div>"
-    )
-
-
-def _metrics(run: Run, names: Sequence[str]) -> str:
-    metrics = run.summary["metrics"]
+def _metrics(run: Run, names: Sequence[str], look: Look) -> Markup:
+    w, values = look.w, run.summary["metrics"]
     plain = run.summary.get("lower_is_better", ())  # a long bar would look good
     share = f"{run.summary.get('confidence', 0.95):.0%}"
     rows = [
-        (escape(name), f"#<strong>{number(m['value'])}</strong>", interval(m["low"], m["high"]),
-         "" if name in plain else interval_bar(m["value"], m["low"], m["high"]), f"#{m['n']}")
+        (_named(name, run, w), Markup("<strong>{}</strong>").format(number(m["value"])), interval(m["low"], m["high"]),
+         "" if name in plain else interval_bar(m["value"], m["low"], m["high"]), m["n"])
         for name in names
-        for m in [metrics[name]]
+        for m in [values[name]]
     ]  # fmt: skip
-    return _table(("metric", "#value", f"{share} interval", "", "#n"), rows, "metrics")
-
-
-def _outcomes(run: Run) -> str:
-    total, counts = run.summary["n"], run.summary["outcomes"]
-    rows = [
-        (
-            f'<span class="badge {sample_cards.kind(name)}">{name}</span>',
-            f"#{count}",
-            f"#{count / total:.1%}",
-            escape(OUTCOMES[name]),
+    return Markup(
+        look.ui.table(
+            [w("metric"), f"#{w('value')}", f"{share} {w('interval')}", "", "#n"], rows, w("metrics")
         )
-        for name, count in counts.items()
+    )
+
+
+def _chips(run: Run, w: Words) -> list[str]:
+    backend, made = run.environment.get("backend", {}), run.environment.get("generation", {})
+    speed, first = made.get("output_tokens_per_second"), made.get("first_token_seconds")
+    chips = [
+        w("n_samples", n=run.summary["n"]),
+        f"{w('schema')} {run.schema.name}",
+        f"{w('backend')} {run.config.kind}",
     ]
-    bar = share_bar([(sample_cards.kind(name), count / total) for name, count in counts.items()])
-    return bar + _table(("outcome", "#samples", "#share", "meaning"), rows)
+    chips += [f"{w('mode')} {mode}" for mode in run.config.modes if mode != "free"]
+    chips += [f"{key.replace('_', ' ')} {backend[key]}" for key in _FACTS if backend.get(key)]
+    chips += [w("speed", n=f"{speed:.0f}")] if speed else []
+    chips += [w("first_token", s=f"{first['median']:.2f}")] if first else []
+    return [*chips, w("cached", n=made["cached"])] if made.get("cached") else chips
 
 
-def _confusion(matrix: dict[str, Any]) -> str:
-    names = [escape(name.strip("<>")) for name in matrix["labels"]]
-    head = "".join(f"<th>{name}</th>" for name in names)
-    body = ""
-    for name, row in zip(names, matrix["matrix"], strict=False):
-        total = sum(row) or 1
-        cells = "".join(f'<td class="h{_heat(count / total)}">{count}</td>' for count in row)
-        body += f'<tr><td class="row">{name}</td>{cells}</tr>'
-    corner = "<th>gold ↓ &nbsp; answer →</th>"
-    return f'<table class="confusion"><thead><tr>{corner}{head}</tr></thead><tbody>{body}</tbody></table>'
+# --- how it was made ---------------------------------------------------------------------------------------
 
 
-def _heat(share: float) -> int:
-    """Return 0 for nothing, else 1 to 5 by the share."""
-    return 0 if share == 0 else min(5, 1 + int(share * 5))
+def _setup(group: SampleSet, look: Look) -> Markup:
+    """Return the settings and versions of the runs of a set; what differs between runs is marked."""
+    columns = [_settings(run) for run in group.runs]
+    rows = []
+    for key in dict.fromkeys(key for column in columns for key in column):
+        texts = [column.get(key, "–") for column in columns]
+        cells = [Markup("<mark>{}</mark>").format(text) if len(set(texts)) > 1 else text for text in texts]
+        rows.append((len(set(texts)) == 1, [key, *cells]))
+    rows.sort(key=lambda row: row[0])
+    names = [f"*{run.name}" for run in group.runs]
+    return Markup(look.ui.table([look.w("setting"), *names], [cells for _, cells in rows], group.schema.name))
 
 
-def _panel(inner: str) -> str:
-    return f'<div class="panel">{inner}</div>'
+def _settings(run: Run) -> dict[str, str]:
+    facts: dict[str, Any] = {}
+    for place, record in (("", run.config.record()), ("", run.environment)):
+        facts |= _flat(record, place)
+    return {key: str(value) for key, value in facts.items() if value not in (None, "", [], {}, ())}
 
 
-def _fold(title: str, inner: str, opened: bool = False) -> str:
-    return f"<details{' open' if opened else ''}><summary>{escape(title)}</summary>{inner}</details>"
+def _flat(record: Mapping[str, Any], place: str) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in record.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{place}{key}.")
+        else:
+            flat[f"{place}{key}"] = value
+    return flat

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dfkeval.reports.charts import Curve
+from dfkdata.pages import LineChart
 
 
-def calibration_curves(details: Mapping[str, Any]) -> list[Curve]:
+def calibration_curves(details: Mapping[str, Any]) -> list[LineChart]:
     """Return the curves of a run's `calibration` details: reliability, abstention, precision by recall."""
     charts = []
     if details.get("reliability"):
@@ -17,12 +17,12 @@ def calibration_curves(details: Mapping[str, Any]) -> list[Curve]:
         counts = [bin_["n"] for bin_ in details["reliability"]]
         series = {"answers (area: n)": points, "ideal": ideal}
         charts.append(
-            Curve("Reliability", series, "confidence", "accuracy", True, guide="ideal", counts=counts)
+            LineChart("Reliability", series, "confidence", "accuracy", True, guide="ideal", counts=counts)
         )
     if details.get("abstention"):
         points = [(point["kept"], point["accuracy"]) for point in details["abstention"]]
         charts.append(
-            Curve(
+            LineChart(
                 "Leaving out unsure answers", {"answers": points}, x="share kept", y="accuracy", shares=True
             )
         )
@@ -32,7 +32,9 @@ def calibration_curves(details: Mapping[str, Any]) -> list[Curve]:
         if points
     }
     if curves:
-        charts.append(Curve("Precision and recall by label", curves, x="recall", y="precision", shares=True))
+        charts.append(
+            LineChart("Precision and recall by label", curves, x="recall", y="precision", shares=True)
+        )
     return charts
 
 

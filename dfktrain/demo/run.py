@@ -238,11 +238,12 @@ def _write_config(out: Path, name: str, config: dict[str, Any]) -> Path:
 
 
 def _report(out: Path, results: list[Result]) -> None:
+    from dfkdata.pages import LineChart
     from dfkeval import reports
 
     runs = [run for before, after, _, _ in results for run in (before, after)]
     curves = [
-        reports.Curve(
+        LineChart(
             title=f"{task.name}: training loss per answer token",
             series={
                 "loss": [(line["step"], line["loss"]) for line in trained.stages[0].history if "loss" in line]

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import json
+import zlib
 from html.parser import HTMLParser
+from typing import Any
 
 VOID = {"meta", "img", "br", "line", "rect", "circle", "polyline", "path", "input", "wbr", "hr"}
 
@@ -39,3 +43,13 @@ def parsed(html: str) -> Tags:
     tags.feed(str(html))
     assert tags.open == []
     return tags
+
+
+def block(html: str, name: str) -> Any:
+    """Return the value of a block of data in a page, as its script reads it."""
+    text = html.split(f'<script type="application/json" id="data-{name}">')[1].split("</script>", maxsplit=1)[
+        0
+    ]
+    if text.startswith("z"):
+        text = zlib.decompress(base64.b64decode(text[1:]), -zlib.MAX_WBITS).decode()
+    return json.loads(text)

@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from dfkdata import convert, load_rows
+from dfkdata import convert, load_rows, pages
 from dfkdata.media import perceptual_hash
 from dfkdata.reports import dataset_card
-from dfkeval.reports import sample_cards
 from dfktrain import Collator
 from tests.helpers.models import build_processor, image_row, released_template
 from tests.helpers.rows import write
@@ -56,17 +55,15 @@ def by_hash(image: str, processor: Any) -> Any:
     return perceptual_hash.decode(image)
 
 
-def by_sample_card(image: str, processor: Any) -> Any:
-    return sample_cards.thumbnails([image]).partition("src=")[2]
+def by_page(image: str, processor: Any) -> Any:
+    return pages.picture(image).partition("src=")[2]
 
 
 def by_dataset_card(image: str, processor: Any) -> Any:
     return dataset_card._picture(image)
 
 
-@pytest.mark.parametrize(
-    "read", [by_collator, by_token_count, by_bound, by_hash, by_sample_card, by_dataset_card]
-)
+@pytest.mark.parametrize("read", [by_collator, by_token_count, by_bound, by_hash, by_page, by_dataset_card])
 def test_an_embedded_picture_equals_its_file(read: Any, picture: str, processor: Any) -> None:
     assert read(uri_of(picture), processor) == read(picture, processor)
 

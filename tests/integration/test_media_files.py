@@ -12,9 +12,9 @@ import pytest
 from dfkdata.common.errors import DataError
 from dfkdata.common.files import open_regular
 from dfkdata.media.images import image_size, image_traits, open_image, png_bytes, thumbnail
+from dfkdata.pages import picture
 from dfkdata.rows.huggingface import to_dataset
 from dfkeval.backends._openai.protocol import body
-from dfkeval.reports.sample_cards import thumbnails
 from dfkeval.types import Request, Sampling
 from tests.helpers.rows import write
 
@@ -76,7 +76,7 @@ def test_a_file_that_is_no_picture_is_refused_by_name_at_every_door(
 @pytest.mark.parametrize("make", KINDS)
 def test_a_page_says_that_there_is_no_picture(make: Callable[[Path], None], tmp_path: Path) -> None:
     make(path := tmp_path / "x.png")
-    shown = thumbnails([str(path)])
+    shown = picture(str(path))
     assert "<img" not in shown and SECRET not in shown
 
 

@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
+from markupsafe import Markup
+
 from dfkdata.common import json_files
-from dfkeval import reports
+from dfkdata.pages import LineChart, Look, line_chart
 from dfktrain.reports.curves.stage_curve import StageCurve
 from dfktrain.reports.curves.usage import Usage
 
@@ -43,7 +45,7 @@ def html(title: str, stages: Sequence[StageCurve], *, finished: bool) -> str:
     now = "finished" if finished else f"training; this page is read again every {REFRESH_S} seconds"
     head = f'<header><h1>{escape(title)}</h1><p class="quiet">{now}</p></header>'
     body = "\n".join([head, *(_section(stage) for stage in stages)])
-    return reports.document(title, body, refresh_s=None if finished else REFRESH_S)
+    return Look().document(title, Markup(body), refresh_s=None if finished else REFRESH_S)
 
 
 def _section(stage: StageCurve) -> str:
@@ -52,16 +54,16 @@ def _section(stage: StageCurve) -> str:
     state = f"{stage.steps} steps" if stage.finished else f"step {int(done)} of {stage.steps}"
     series = {"training": stage.training, "validation": stage.validation}
     curves = [
-        reports.Curve("Loss", {name: line for name, line in series.items() if line}, y="loss a scored token"),
-        *(reports.Curve(f"Answers: {metric}", lines, y=metric) for metric, lines in stage.watched),
+        LineChart("Loss", {name: line for name, line in series.items() if line}, y="loss a scored token"),
+        *(LineChart(f"Answers: {metric}", lines, y=metric) for metric, lines in stage.watched),
     ]
     badge = f'<span class="badge {BADGES[diagnosis.kind]}">{escape(diagnosis.kind)}</span>'
     rows = "".join(f"<tr><th>{escape(name)}</th><td>{escape(text)}</td></tr>" for name, text in _rows(stage))
     table = f'<div class="panel"><table><tbody>{rows}</tbody></table></div>' if rows else ""
     return (
         f'<section><h2>{escape(stage.name)} <span class="quiet">{state}</span></h2>'
-        f'<div class="chips">{badge}</div><p>{escape(diagnosis.text)}</p>'
-        f"{''.join(map(reports.line_chart, curves))}{table}</section>"
+        f'<div class="line">{badge}</div><p>{escape(diagnosis.text)}</p>'
+        f"{''.join(map(str, map(line_chart, curves)))}{table}</section>"
     )
 
 

@@ -36,7 +36,7 @@ def frozen(sample: Sample) -> dict[str, Any]:
 
 
 def read(row: dict[str, Any], lists_as_json: bool = False) -> dict[str, Any]:
-    names = ["gold", "value", "lenient", "label_probs"]
+    names = ["gold", "value", "lenient", "label_probs", "slices"]
     names += ["repairs", "problems", "images"] if lists_as_json else []
     return row | {name: json.loads(row[name]) if row[name] else None for name in names}
 

@@ -1,0 +1,353 @@
+"""Lay out the samples of runs for the page's browser: an index of all rows, and their texts in chunks.
+
+How it works. Runs that share rows of one schema are a set, shown side by side. The index holds, by column, what lists
+and filters need; a chunk holds the texts of `CHUNK` rows and is read when one of them is looked at. So a page opens
+fast whatever its number of rows."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from dfkdata.pages import Words
+from dfkdata.pages.pictures import picture_name, small_picture
+from dfkdata.schemas import Label, Schema
+from dfkeval import metrics
+from dfkeval.reports import outcome_look
+from dfkeval.reports.answer_pieces import pieces
+from dfkeval.reports.formatting import agrees, compared
+from dfkeval.runs.run import Run, Scored
+from dfkeval.types import NOT_ANSWERED, OUTCOMES, Sample
+
+CHUNK = 1000
+LONGEST = 12_000
+"""Characters of one text that are shown."""
+HEAD = 100
+_MARKS = re.compile(r"<(?:image|video|audio)>|^\[\w+\]$", re.MULTILINE)
+SLICES = 30
+"""Most values of a fact by which rows can be filtered."""
+_SCORES = ("fields.f1", "answers.f1", "keywords.phrase_f1", "rouge.f1")
+"""Values that tell good rows from bad ones and need no model, the best first."""
+
+
+@dataclass(frozen=True)
+class SampleSet:
+    """Runs of one schema that share rows.
+
+    Attributes:
+        runs: The runs.
+        places: The number of each run on the page.
+    """
+
+    runs: tuple[Run, ...]
+    places: tuple[int, ...]
+
+    @property
+    def schema(self) -> Schema:
+        """The schema of the answers."""
+        return self.runs[0].schema
+
+    @cached_property
+    def rows(self) -> list[list[Sample | None]]:
+        """Each row's sample of each run, in the order of the first run that has the row."""
+        tables = [{sample.id: sample for sample in run.samples} for run in self.runs]
+        names = dict.fromkeys(name for table in tables for name in table)
+        return [[table.get(name) for table in tables] for name in names]
+
+    @cached_property
+    def fields(self) -> dict[str, int]:
+        """Field of the answer -> its number."""
+        return {name: at for at, name in enumerate(self.schema.answer.model_fields)}
+
+    @cached_property
+    def label(self) -> tuple[str, Label] | None:
+        """The first field that is a label, with its role; None if there is none."""
+        return next(
+            ((name, role) for name, role in self.schema.roles.items() if isinstance(role, Label)), None
+        )
+
+
+def sets_of(runs: Sequence[Run]) -> list[SampleSet]:
+    """Return the runs of a page in sets, in the order of their first runs."""
+    groups: list[tuple[list[int], set[str]]] = []
+    for place, run in enumerate(runs):
+        ids = {sample.id for sample in run.samples}
+        for members, known in groups:
+            if runs[members[0]].schema.name == run.schema.name and (known & ids or not ids):
+                members.append(place)
+                known |= ids
+                break
+        else:
+            groups.append(([place], ids))
+    return [SampleSet(tuple(runs[place] for place in members), tuple(members)) for members, _ in groups]
+
+
+def first_of(row: Sequence[Sample | None]) -> Sample:
+    """Return the first sample of a row; every row has one."""
+    return next(sample for sample in row if sample is not None)
+
+
+# --- the index ---------------------------------------------------------------------------------------------
+
+
+def index(group: SampleSet, w: Words) -> dict[str, Any]:
+    """Return what lists and filters need, column by column."""
+    firsts = [first_of(row) for row in group.rows]
+    form = outcome_look.form_of(group.schema, group.runs[0].config.mode)
+    classes = list(group.label[1].labels.canonical) if group.label else []
+    kinds_of_rows = [_kinds(row) for row in group.rows]
+    looks = [outcome_look.look_of(code, form, w) for code in OUTCOMES]
+    return {
+        "runs": [
+            {"name": run.name, "place": place} for run, place in zip(group.runs, group.places, strict=True)
+        ],
+        "labels": classes,
+        "fields": list(group.fields),
+        "roles": {name: type(role).__name__ for name, role in group.schema.roles.items()},
+        "outcomes": [
+            {
+                "code": look.code,
+                "name": look.name,
+                "meaning": look.meaning,
+                "kind": look.kind,
+                "sign": look.sign,
+            }
+            for look in looks
+        ],
+        "ids": [sample.id for sample in firsts],
+        "heads": _heads(firsts),
+        "gold": [_place(_class(sample.gold, group.label), classes) for sample in firsts],
+        "pictures": [len(sample.images) for sample in firsts],
+        "slices": _slices(firsts),
+        "score": _score_name(group.runs[0]),
+        "answers": [
+            _answers(
+                [row[at] for row in group.rows], run, group, classes, [kinds[at] for kinds in kinds_of_rows]
+            )
+            for at, run in enumerate(group.runs)
+        ],
+        "chunk": CHUNK,
+    }
+
+
+def _answers(
+    column: Sequence[Sample | None], run: Run, group: SampleSet, classes: Sequence[str], kinds: Sequence[int]
+) -> dict[str, list[Any]]:
+    codes = list(OUTCOMES)
+    scores = dict(zip((sample.id for sample in run.samples), _scores(run), strict=True))
+    return {
+        "kind": list(kinds),
+        "outcome": [-1 if sample is None else codes.index(sample.outcome) for sample in column],
+        "right": [2 if sample is None else _right(sample) for sample in column],
+        "label": [_answered(sample, group, classes) for sample in column],
+        "sure": [None if sample is None else _rounded(sample.confidence) for sample in column],
+        "score": [None if sample is None else scores[sample.id] for sample in column],
+    }  # fmt: skip
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else round(value, 4)
+
+
+def _kinds(row: Sequence[Sample | None]) -> list[int]:
+    """Return a number for each answer of a row; equal answers with equal outcomes have the same."""
+    seen: list[tuple[str, Any] | None] = []
+    kinds = []
+    for sample in row:
+        said = None if sample is None else (sample.outcome, sample.value)
+        if said not in seen:
+            seen.append(said)
+        kinds.append(seen.index(said))
+    return kinds
+
+
+def _right(sample: Sample) -> int:
+    """Return 1 for a right answer, 0 for a wrong one, 2 if that cannot be said."""
+    verdict = agrees(sample)
+    return 2 if verdict is None else int(verdict)
+
+
+def _answered(sample: Sample | None, group: SampleSet, classes: Sequence[str]) -> int:
+    """Return the number of the answered class; that of "unparsed" if there is none, -1 for no answer at all."""
+    if sample is None or sample.outcome in NOT_ANSWERED or group.label is None:
+        return -1
+    found = _place(_class(sample.value, group.label), classes)
+    return len(classes) if found < 0 else found
+
+
+def _class(value: Mapping[str, Any] | None, label: tuple[str, Label] | None) -> str | None:
+    if value is None or label is None or not isinstance(value.get(label[0]), str):
+        return None
+    resolved = label[1].labels.resolve(value[label[0]])
+    return None if resolved is None else resolved.label
+
+
+def _place(name: str | None, classes: Sequence[str]) -> int:
+    return classes.index(name) if name in classes else -1
+
+
+def _heads(samples: Sequence[Sample]) -> list[str]:
+    """Return the start of each question, behind what all questions begin with."""
+    texts = [
+        " ".join(_MARKS.sub(" ", (sample.source_text or sample.prompt)[:LONGEST]).split())
+        for sample in samples
+    ]
+    shared = _shared(texts) if len(texts) > 1 else ""
+    shared = shared[: shared.rfind(" ") + 1]
+    return [text[len(shared) :][:HEAD] if text.startswith(shared) else text[:HEAD] for text in texts]
+
+
+def _shared(texts: Sequence[str]) -> str:
+    """Return what all texts begin with."""
+    least, most = min(texts), max(texts)
+    length = next((at for at, (a, b) in enumerate(zip(least, most, strict=False)) if a != b), len(least))
+    return least[:length]
+
+
+def _slices(samples: Sequence[Sample]) -> dict[str, dict[str, Any]]:
+    """Return the facts of rows that tell them apart: name -> its values, and the value of each row."""
+    facts: dict[str, list[str]] = {}
+    for name in dict.fromkeys(name for sample in samples for name in sample.slices):
+        facts[name] = [sample.slices.get(name, "") for sample in samples]
+    if len({bool(sample.images) for sample in samples}) > 1:
+        facts["pictures"] = [str(len(sample.images)) for sample in samples]
+    slices = {}
+    for name, column in facts.items():
+        values = sorted(set(column))
+        if 2 <= len(values) <= SLICES:
+            slices[name] = {"values": values, "rows": [values.index(value) for value in column]}
+    return slices
+
+
+def _score_name(run: Run) -> str:
+    """Return the value that rows are sorted by; empty if none can be had without a model."""
+    names = run.summary["metrics"]
+    return next((name for name in _SCORES if name in names and _cheap(run, name.partition(".")[0])), "")
+
+
+def _cheap(run: Run, metric: str) -> bool:
+    return "measured" in vars(run) or getattr(run.config.metric_options.get(metric), "model", None) is None
+
+
+def _scores(run: Run) -> list[float | None]:
+    name = _score_name(run)
+    if not name:
+        return [None] * len(run.samples)
+    metric_name, _, key = name.partition(".")
+    metric, measured = _measured(run, metric_name)
+    values = metric.reduce(measured.values, measured.columns)[key]
+    return [
+        _rounded(float(value)) if scored else None
+        for value, scored in zip(values, measured.scored, strict=True)
+    ]
+
+
+def _measured(run: Run, name: str) -> Scored:
+    """Return one metric of a run without measuring the others, which may need a model."""
+    if "measured" in vars(run):
+        return run.measured[name]
+    full = next(member for member in run.config.metrics if member.rsplit(".", 1)[-1] == name)
+    metric = metrics.load(full)
+    return metric, metric.measure(run.samples, metrics.Scoring(run.schema, run.config.metric_options))
+
+
+# --- the texts ---------------------------------------------------------------------------------------------
+
+
+def chunks(group: SampleSet) -> Iterator[tuple[list[dict[str, Any]], list[str]]]:
+    """Yield the texts of `CHUNK` rows, and the pictures that they show as `data:` URIs."""
+    side = _side(len({image for row in group.rows for image in first_of(row).images}))
+    unsupported = [run.summary["details"].get("grounding", {}).get("unsupported", {}) for run in group.runs]
+    for start in range(0, len(group.rows), CHUNK):
+        book = _PictureBook(side)
+        yield [_row(row, group, unsupported, book) for row in group.rows[start : start + CHUNK]], book.uris
+
+
+class _PictureBook:
+    """The pictures of a chunk, each once."""
+
+    def __init__(self, side: int) -> None:
+        self._side = side
+        self._places: dict[str, int] = {}
+        self.uris: list[str] = []
+
+    def entry(self, image: str) -> list[Any]:
+        """Return [name, number among the pictures]; the number is -1 for a picture that cannot be read."""
+        if image not in self._places:
+            small = small_picture(image, self._side)
+            self._places[image] = -1 if small is None else len(self.uris)
+            self.uris += [] if small is None else [small.uri]
+        return [picture_name(image), self._places[image]]
+
+
+def _side(count: int) -> int:
+    """Return the pixels of a picture's longer side: the more pictures, the smaller, so that a page stays light."""
+    return 640 if count <= 120 else 320 if count <= 1000 else 200
+
+
+def _row(
+    row: Sequence[Sample | None],
+    group: SampleSet,
+    unsupported: Sequence[Mapping[str, Any]],
+    book: _PictureBook,
+) -> dict[str, Any]:
+    first = first_of(row)
+    return {
+        "prompt": cut(first.prompt),
+        "source": cut(first.source_text or ""),
+        "gold": _short(first.gold),
+        "compared": compared(first),
+        "pictures": [book.entry(image) for image in first.images],
+        "answers": [
+            None if sample is None else _answer(sample, run, group, missing.get(sample.id, ()))
+            for sample, run, missing in zip(row, group.runs, unsupported, strict=True)
+        ],
+    }  # fmt: skip
+
+
+def _answer(sample: Sample, run: Run, group: SampleSet, missing: Sequence[str]) -> dict[str, Any]:
+    text, problems = cut(sample.text), list[str]()
+    found: list[Any] = [text]
+    if sample.answered and text == sample.text:
+        found, problems = pieces(
+            text,
+            group.schema,
+            group.fields,
+            form="json" if run.config.mode == "json_mode" else "schema",
+            finished=sample.finish_reason != "length",
+            valid=sample.outcome == "ok",
+        )
+    answer = {
+        "text": found,
+        "marks": problems,
+        "value": _short(sample.value),
+        "lenient": _short(sample.lenient) if sample.value is None else None,
+        "problems": [cut(problem, 400) for problem in sample.problems],
+        "repairs": list(sample.repairs),
+        "reasoning": cut((sample.reasoning or "").strip()),
+        "sure": {name: round(p, 4) for name, p in (sample.label_probs or {}).items()},
+        "missing": list(missing),
+        "finish": "" if sample.finish_reason == "stop" else sample.finish_reason,
+        "tokens": sample.n_output_tokens,
+        "differs": sample.differs or "",
+    }
+    said = {key: value for key, value in answer.items() if value not in (None, "", [], {})}
+    return said if sample.value is None else said | {"value": answer["value"]}
+
+
+def _short(value: Any) -> Any:
+    """Return a value with long texts cut."""
+    if isinstance(value, str):
+        return cut(value)
+    if isinstance(value, dict):
+        return {key: _short(inner) for key, inner in value.items()}
+    return [_short(inner) for inner in value] if isinstance(value, list) else value
+
+
+def cut(text: str, longest: int = LONGEST) -> str:
+    """Return a text of at most `longest` characters, with the number of those left out."""
+    return text if len(text) <= longest else f"{text[:longest]} … ({len(text) - longest} more characters)"
