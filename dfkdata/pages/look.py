@@ -97,7 +97,7 @@ class Look:
             .get_template("pages/page.html")
             .render(
                 w=self.w, title=title, body=body, nav=[(_link(place), text) for place, text in nav],
-                policy="; ".join(f"{name} {value}" for name, value in policy.items()), refresh_s=refresh_s,
+                policy=Markup("; ".join(f"{name} {value}" for name, value in policy.items())), refresh_s=refresh_s,
                 style=Markup(style), scripts=[Markup(script) for script in every],  # files of this package
                 blocks=[(name, _block(value)) for name, value in (data or {}).items()],
             )
