@@ -14,7 +14,47 @@ def check(bench: Any) -> dict[str, Any]:
     bench.start()
     found: dict[str, Any] = {"texts": _equal_texts(bench)}
     pieces.write_result(bench.work, "generate-Echeck", found, partial=True)
-    return found | {"logits": _errors(bench)}
+    found |= {"logits": _errors(bench)}
+    pieces.write_result(bench.work, "generate-Echeck", found, partial=True)
+    return found | {"attention": attention_apart("cuda" if bench.cuda else "cpu")}
+
+
+def attention_apart(device: str) -> dict[str, float]:
+    """Return how far attention over stretches in bf16 is from one attention a stretch in fp32, relative to its
+    size: of queries behind a known beginning, and of a layer of the vision tower."""
+    import torch
+
+    from dfkeval.models import attention, loader
+
+    torch.manual_seed(0)
+    lengths = [5, 1, 130, 64], [905, 901, 130, 1000]
+    borders = tuple(attention.borders_of(each).to(device) for each in lengths)
+    made = {"device": device, "dtype": torch.bfloat16}
+    query = torch.randn(sum(lengths[0]), 8, 256, **made)
+    key, value = (torch.randn(sum(lengths[1]), 2, 256, **made) for _ in range(2))
+
+    def apart(got: Any, wanted: Any) -> float:
+        return float((got.float() - wanted.float()).norm() / wanted.float().norm())
+
+    with torch.inference_mode():
+        found = {
+            f"causal {causal}": apart(
+                attention.attend(query, key, value, borders, lengths, causal=causal),
+                attention.attend(query.float(), key.float(), value.float(), borders, lengths, causal=causal),
+            )
+            for causal in (True, False)
+        }
+        tower = loader.load("tiny", dtype="bfloat16", device=device).model.model.visual
+        layer = next(each for each in tower.modules() if type(each).__name__.endswith("VisionAttention"))
+        states = torch.randn(36, layer.dim, **made)
+        angles = torch.randn(36, layer.head_dim, **made)
+        given = {
+            "cu_seqlens": attention.borders_of([8, 24, 4]).to(device),
+            "position_embeddings": (angles.cos(), angles.sin()),
+        }
+        together = attention.together(layer, [8, 24, 4])
+        found["tower"] = apart(together(layer, states, **given), layer(states, **given))
+    return found
 
 
 def _equal_texts(bench: Any) -> dict[str, Any]:

@@ -61,7 +61,7 @@ def table(work: Path) -> str:
             for name, (calls, ms) in one.get("kernels", {}).items():
                 lines.append(f"    {ms:8.2f} ms {calls:6} x {name}")
     for piece, names in (
-        ("Estep", ("prefill", "products")), ("Echeck", ("texts", "logits")),
+        ("Estep", ("prefill", "products")), ("Echeck", ("texts", "logits", "attention")),
         *((name, ("imported_s", "loaded_s", "firsts_s", "again", "rft", "rft_top_p")) for name in ("E", "E-warm")),
         ("E2", ("cards", "times")),
     ):  # fmt: skip
@@ -89,10 +89,8 @@ def _bars(found: dict[str, Any]) -> list[str]:
     if "starts" in found:
         lines.append(f"start of a process, seconds since it began: {json.dumps(found['starts'])}")
     lines.append(f"bar: first answer within 20 s, warm: {train_gpu.number(ours.get('first_answer_s'), 1)} s")
-    drawn, slow = (
-        ours.get("rft", {}).get("samples_per_s"),
-        found.get("generate-D", {}).get("steady_samples_per_s"),
-    )
+    drawn, static = ours.get("rft", {}).get("samples_per_s"), found.get("generate-D", {})
+    slow = static.get("steady_samples_per_s") or static.get("samples_per_s")
     if drawn:
         before = f"{4000 / slow:.0f} s by D's rate" if slow else "D not measured"
         lines.append(f"rft, 1,000 rows x 4 draws: {4000 / drawn:.0f} s from 125 rows x 4; before: {before}")

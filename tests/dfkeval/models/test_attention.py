@@ -98,3 +98,16 @@ def test_generation_is_imported_without_scikit_learn_which_is_there_afterwards(
     else:
         _packages.import_generation()
     assert seen == [False] and utils.is_sklearn_available()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("causal", [False, True])
+def test_flash_attention_sees_the_same_stretches(causal: bool) -> None:
+    lengths = [5, 1, 130, 64], [905, 901, 130, 1000]
+    borders = tuple(attention.borders_of(each).cuda() for each in lengths)
+    made = {"device": "cuda", "dtype": torch.bfloat16}
+    query = torch.randn(sum(lengths[0]), 8, 256, **made)
+    key, value = (torch.randn(sum(lengths[1]), 2, 256, **made) for _ in range(2))
+    got = attention.attend(query, key, value, borders, lengths, causal=causal).float()
+    wanted = attention.attend(query.float(), key.float(), value.float(), borders, lengths, causal=causal)
+    assert (got - wanted).norm() < 1e-2 * wanted.norm()
