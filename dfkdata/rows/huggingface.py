@@ -18,7 +18,7 @@ from dfkdata.common import data_uri
 from dfkdata.common.errors import ConfigError, DataError, DfkError, missing_package
 from dfkdata.common.files import open_regular
 from dfkdata.common.hashing import file_sha256
-from dfkdata.rows.messages import load_rows
+from dfkdata.rows.messages import load_rows, shown_tools
 from dfkdata.rows.part_files import with_part_files
 
 Rows = str | Path | Iterable[dict[str, Any]]
@@ -167,7 +167,7 @@ def _row(row: dict[str, Any], how: _How) -> dict[str, Any]:
         "id": str(row["id"]),
         "messages": row["messages"],
         "images": [_named_picture(image, how, row["id"]) for image in images],
-        "tools": row.get("tools") or [],
+        "tools": shown_tools(row.get("tools"), f"row {row['id']}") or [],
         "meta": row.get("meta") or {},
     } | {name: row.get(name) or ([] if name in _FILES else {}) for name in how.more}
 

@@ -22,6 +22,7 @@ import msgspec
 from dfkdata.common import data_uri
 from dfkdata.common.errors import ConfigError, DataError
 from dfkdata.common.plugins import suggestion
+from dfkdata.rows.chat_turns import tools as read_tools
 from dfkdata.rows.loss_weight import turn_weight
 from dfkdata.rows.part_files import with_part_files
 from dfkdata.rows.record import Record, RowError
@@ -188,7 +189,7 @@ def read_text(text: str, form: TextForm) -> dict[str, str] | None:
 
 
 def load_rows(path: str | Path) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a `messages` file, with `images`, `videos` and `audios` as absolute paths.
+    """Yield the rows of a `messages` file, with media as absolute paths and `tools` in OpenAI's form.
 
     Args:
         path: A JSONL file that `dfkdata convert` wrote, or one like it. Embedded images stay as they are.
@@ -253,7 +254,25 @@ def _row(line: bytes, where: str, root: Path) -> dict[str, Any]:
     for key in ("videos", "audios"):
         if row.get(key):
             row[key] = [_absolute(path, root, where) for path in row[key]]
+    if row.get("tools"):
+        row["tools"] = shown_tools(row["tools"], where)
     return row
+
+
+def shown_tools(value: Any, where: str) -> list[dict[str, Any]] | None:
+    """Return a row's tools as training, evaluation and servers show them: in OpenAI's form, whatever form they are in.
+
+    Args:
+        value: The `tools` of a row.
+        where: The row or the line, for the error.
+
+    Raises:
+        DataError: A definition cannot be read.
+    """
+    try:
+        return read_tools(value)
+    except RowError as error:
+        raise DataError(f"{where}: {error.path}: {error.reason}; {error.hint}") from error
 
 
 def _absolute(file: Any, root: Path, where: str) -> str:

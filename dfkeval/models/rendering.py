@@ -17,6 +17,7 @@ from typing import Any
 
 from dfkdata.common.errors import DataError
 from dfkdata.rows.filled_nulls import without_filled_nulls
+from dfkdata.rows.messages import shown_tools
 from dfkdata.rows.reasoning import KEY, SPELLINGS, holds_reasoning, split_reasoning, think_block
 from dfkdata.rows.record import RowError
 from dfkeval.parsing.tags import IM_END, THINK_CLOSE, THINK_OPEN
@@ -199,7 +200,8 @@ def render(
         generation_prompt: Whether the text ends where the model is to answer.
 
     Raises:
-        DataError: The template does not read an option of the row, or refuses its turns.
+        DataError: The template does not read an option of the row, or refuses its turns, or a tool's definition cannot
+            be read.
     """
     tokenizer_only = not hasattr(processor, "tokenizer")
     template = _template(processor)
@@ -209,13 +211,14 @@ def render(
         raise DataError(f"row {row['id']}: the chat template does not read {', '.join(unknown)}")
     if THINKING in template:
         options.setdefault(THINKING, thinks(row))
-    turns, _ = without_filled_nulls(_with_reasoning(messages, row, template), row.get("tools"))
+    tools = shown_tools(row.get("tools"), f"row {row['id']}")
+    turns, _ = without_filled_nulls(_with_reasoning(messages, row, template), tools)
     from jinja2.exceptions import TemplateError
 
     try:
         text: str = processor.apply_chat_template(
             [_plain(turn) if tokenizer_only else _without_none(turn) for turn in turns],
-            tools=row.get("tools") or None,
+            tools=tools,
             tokenize=False,
             add_generation_prompt=generation_prompt,
             **options,

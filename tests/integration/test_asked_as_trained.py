@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from dfkdata import Record, convert, schemas
+from dfkdata import Record, convert, load_rows, schemas
 from dfkdata.common.config import bind
 from dfkdata.common.errors import ConfigError, DataError
+from dfkdata.rows.huggingface import to_dataset
 from dfkeval import EvalConfig, evaluate
 from dfkeval.backends import Request, Sampling
 from dfkeval.backends._local import likelihood, prompts
@@ -214,3 +215,61 @@ def test_trl_reads_prompt_completion_rows_as_the_text_that_is_trained_on(
         parts = ours[row["id"]]
         whole = parts.prompt + parts.empty_think + parts.answer + parts.suffix
         assert (text["prompt"], text["prompt"] + text["completion"]) == (parts.prompt, whole)
+
+
+def function(name: str = "cari", **more: Any) -> dict[str, Any]:
+    return {"name": name, "description": "d", **more}
+
+
+#: How a definition is written -> the `tools` of a row.
+FORMS: dict[str, Any] = {
+    "openai": [{"type": "function", "function": function(parameters=PARAMETERS)}],
+    "bare": [function(parameters=PARAMETERS)],
+    "mcp": [function(inputSchema=PARAMETERS)],
+    "mcp list": [{"tools": [function(inputSchema=PARAMETERS)]}],
+    "anthropic": [function(input_schema=PARAMETERS)],
+    "gemini": [{"function_declarations": [function(parameters=PARAMETERS)]}],
+    "bedrock": [{"toolSpec": function(inputSchema={"json": PARAMETERS})}],
+    "table": [function(parameters=PARAMETERS["properties"])],
+    "columns": [{"type": "function", "function": function(parameters={**PARAMETERS, "required": None})}],
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_tools_of_every_form_are_shown_alike_by_training_evaluation_and_servers(
+    form: str, processors: dict[str, Any], tmp_path: Path
+) -> None:
+    written = {**row("none", {}), "tools": FORMS[form]}
+    usual = {**row("none", {}), "tools": FORMS["openai"]}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(written) + "\n", encoding="utf-8")
+    (loaded,) = load_rows(tmp_path / "rows.jsonl")
+    assert loaded["tools"] == FORMS["openai"]
+    (from_hub,) = to_dataset([written])
+    assert from_hub["tools"] == FORMS["openai"]
+    processor, sampling = processors["qwen3_5_nothink"], Sampling()
+    expected = render_sample(usual, processor).prompt
+    assert '"cari"' in expected
+    for made in (written, loaded):
+        request = eval_item(made, SCHEMA).request
+        assert render_sample(made, processor).prompt == expected
+        assert prompts.render(processor, request, sampling) == expected
+        assert protocol.body(request, sampling, "m", "vllm")["tools"] == FORMS["openai"]
+
+
+def test_a_definition_that_cannot_be_read_is_refused_alike(
+    processors: dict[str, Any], tmp_path: Path
+) -> None:
+    bad = {**row("none", {}), "tools": [{"type": "web_search", "name": "web"}]}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(bad) + "\n", encoding="utf-8")
+    request = eval_item(bad, SCHEMA).request
+    for refused in (
+        lambda: list(load_rows(tmp_path / "rows.jsonl")),
+        lambda: render_sample(bad, processors["qwen3_5_nothink"]),
+        lambda: prompts.render(processors["qwen3_5_nothink"], request, Sampling()),
+        lambda: protocol.body(request, Sampling(), "m", "vllm"),
+        lambda: list(to_dataset([bad])),
+    ):
+        with pytest.raises(
+            DataError, match=r"(row r|rows\.jsonl:1): tools: tool 'web' is of type 'web_search'"
+        ):
+            refused()

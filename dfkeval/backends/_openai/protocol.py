@@ -17,8 +17,8 @@ from typing import Any, Literal
 from dfkdata.common import data_uri
 from dfkdata.common.errors import ConfigError, DataError
 from dfkdata.common.files import open_regular
-from dfkdata.common.tool_definitions import DefinitionError, function_definitions
 from dfkdata.media.images import image_traits, png_bytes
+from dfkdata.rows.messages import shown_tools
 from dfkdata.rows.reasoning import KEY as REASONING
 from dfkdata.rows.reasoning import holds_reasoning, split_reasoning
 from dfkdata.rows.record import RowError
@@ -133,7 +133,8 @@ def body(request: Request, sampling: Sampling, model: str, dialect: Dialect = "o
         payload["seed"] = _seed(request, sampling, payload["messages"])
     payload |= _drawing(sampling, dialect)
     if request.tools:
-        payload |= {"tools": _definitions(request)} | ({"tool_choice": "none"} if dialect == "vllm" else {})
+        payload["tools"] = shown_tools(request.tools, f"row {request.id}")
+        payload |= {"tool_choice": "none"} if dialect == "vllm" else {}
     if sampling.thinking_budget is not None:
         payload |= budget(sampling.thinking_budget, dialect)
     if request.constraint is not None:
@@ -143,18 +144,6 @@ def body(request: Request, sampling: Sampling, model: str, dialect: Dialect = "o
     if request.slot is not None:
         payload |= {"logprobs": True, "top_logprobs": _ALTERNATIVES}
     return payload
-
-
-def _definitions(request: Request) -> list[dict[str, Any]]:
-    """Return the tools in OpenAI's form, in which alone servers read them. Raises `DataError` that names the
-    row and the definition."""
-    definitions: list[dict[str, Any]] = []
-    for at, tool in enumerate(request.tools or ()):
-        try:
-            definitions += function_definitions(tool)
-        except DefinitionError as error:
-            raise DataError(f"row {request.id}: tools[{at}]: {error}") from error
-    return definitions
 
 
 def parsed_too(payload: dict[str, Any]) -> dict[str, Any]:
