@@ -9,7 +9,6 @@ How it works: a null stays if the tool's own JSON Schema declares its key and al
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -175,18 +174,11 @@ def _key_schemas(schemas: list[Any], document: SchemaDocument | None, key: str) 
         matches = [
             value
             for pattern, value in (patterns.items() if isinstance(patterns, dict) else ())
-            if _matches(pattern, key)
+            if document is not None and document.matches(pattern, key)
         ]
         yield from matches
         if not matches and isinstance(schema.get("additionalProperties"), dict):
             yield schema["additionalProperties"]
-
-
-def _matches(pattern: str, key: str) -> bool:
-    try:
-        return re.search(pattern, key) is not None
-    except re.error:  # ECMA syntax that Python does not know
-        return False
 
 
 def _item_schemas(schemas: list[Any], document: SchemaDocument | None, at: int) -> Iterator[Any]:

@@ -272,7 +272,15 @@ def shown_tools(value: Any, where: str) -> list[dict[str, Any]] | None:
     try:
         return read_tools(value)
     except RowError as error:
-        raise DataError(f"{where}: {error.path}: {error.reason}; {error.hint}") from error
+        place = error.path
+        for at, tool in enumerate(value if isinstance(value, list) else ()):
+            try:
+                read_tools([tool])
+            except RowError as of_one:
+                error, place = of_one, f"tools[{at}]"
+                break
+        hint = f"; {error.hint}" if error.hint else ""
+        raise DataError(f"{where}: {place}: {error.reason}{hint}") from error
 
 
 def _absolute(file: Any, root: Path, where: str) -> str:

@@ -270,6 +270,6 @@ def test_a_definition_that_cannot_be_read_is_refused_alike(
         lambda: list(to_dataset([bad])),
     ):
         with pytest.raises(
-            DataError, match=r"(row r|rows\.jsonl:1): tools: tool 'web' is of type 'web_search'"
+            DataError, match=r"(row r|rows\.jsonl:1): tools\[0\]: tool 'web' is of type 'web_search'"
         ):
             refused()

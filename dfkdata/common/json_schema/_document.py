@@ -109,6 +109,7 @@ class SchemaDocument:
             _ = self.memoised  # it may refuse the schema
         self.root: Any = self._prepared.root
         self.unknown_types = self._prepared.unknown_types
+        self._patterns: dict[str, Any] = {}
         self._null: dict[tuple[int, ...], bool] = {}
         self._whole = _EVERYTHING if self.root in (True, {}) else self._validator(self.root, (self.root,))
 
@@ -134,6 +135,13 @@ class SchemaDocument:
             self._null[key] = bool(schemas) and self.validator(*schemas).is_valid(None)
         return self._null[key]
 
+    def matches(self, pattern: str, name: str) -> bool:
+        """Return whether a property of this name belongs to `pattern`, a key of `patternProperties` here."""
+        if pattern not in self._patterns:
+            self._patterns[pattern] = self._compile(self._with_draft({"pattern": pattern}), None)
+        engine = self._patterns[pattern]
+        return bool(engine.is_valid(encodable(name)))
+
     def takes_long(self, parts: tuple[Any, ...], value: Any) -> bool:
         """Return whether the engine would take long to say what `parts` of this document have against `value`."""
         return takes_long(parts, value, self._prepared.targets)
@@ -144,7 +152,7 @@ class SchemaDocument:
 
         Raises:
             SchemaError: if it cannot read this document."""
-        return Memoised(self._prepared, lambda schema: self._compile(schema, None))
+        return Memoised(self._prepared, lambda schema: self._compile(schema, None), self.matches)
 
     def _validator(self, schema: Any, parts: tuple[Any, ...]) -> Validator:
         """Let the engine compile the root, or a schema that refers to `parts` of it."""
@@ -169,6 +177,7 @@ class SchemaDocument:
         import jsonschema_rs
 
         known = {} if registry is None else {"registry": registry}
+        known["pattern_options"] = _looking() if self._prepared.looks else _linear()
         try:
             return jsonschema_rs.validator_for(schema, validate_formats=False, retriever=_refuse, **known)
         except jsonschema_rs.ValidationError as bad:
@@ -182,6 +191,20 @@ class SchemaDocument:
         import jsonschema_rs
 
         return jsonschema_rs.Registry([(self._prepared.base, self.root)])
+
+
+@lru_cache(maxsize=1)
+def _linear() -> Any:
+    import jsonschema_rs
+
+    return jsonschema_rs.RegexOptions()
+
+
+@lru_cache(maxsize=1)
+def _looking() -> Any:
+    import jsonschema_rs
+
+    return jsonschema_rs.FancyRegexOptions()
 
 
 def _refuse(uri: str) -> Any:

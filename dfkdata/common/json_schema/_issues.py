@@ -90,6 +90,8 @@ def _issues(error: Any) -> list[Issue]:
         return [Issue(pointer + pointer_step(name), code, f"{name!r} is no allowed name of a property")]
     if code == "falseSchema":
         return [Issue(pointer, "false", "no value is allowed here")]
+    if code == "pattern" and "backtracking" in error.message:
+        return [Issue(pointer, code, f"the pattern of the schema takes too long on {shown(error.instance)}")]
     write = _MESSAGES.get(code)
     return [Issue(pointer, code, cut(error.message) if write is None else write(error.instance, kind))]
 

@@ -55,11 +55,17 @@ class Memoised:
     Args:
         prepared: the schema.
         compiled: makes an engine of a schema without references.
+        matches: whether a name of a property is one of a pattern.
 
     Raises:
         SchemaError: if the schema has references whose targets depend on the way to them."""
 
-    def __init__(self, prepared: Prepared, compiled: Callable[[dict[str, Any]], Any]) -> None:
+    def __init__(
+        self,
+        prepared: Prepared,
+        compiled: Callable[[dict[str, Any]], Any],
+        matches: Callable[[str, str], bool],
+    ) -> None:
         for schema in prepared.parts:
             for word in _DYNAMIC:
                 if word in schema:
@@ -70,6 +76,7 @@ class Memoised:
                     )
         self._prepared = prepared
         self._compiled = compiled
+        self.matches = matches
         self._engines: dict[Any, Any] = {}
 
     def issues(self, parts: tuple[Any, ...], value: Any) -> list[Issue]:
@@ -102,12 +109,6 @@ class Memoised:
         if engine is None or engine.is_valid(value if is_deep else _flat(value)):
             return ()
         return tuple(issues_of(engine.iter_errors(value)))[:_KEPT]
-
-    def matches(self, pattern: str, name: str) -> bool:
-        """Return whether a name of a property is one of `pattern`."""
-        if pattern not in self._engines:
-            self._engines[pattern] = self._engine({"pattern": pattern})
-        return bool(self._engines[pattern].is_valid(name))
 
     def _engine(self, schema: dict[str, Any]) -> Any:
         return self._compiled({"$schema": DRAFT_URIS[self._prepared.draft], **schema})

@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import Any, Final, NamedTuple
 from urllib.parse import unquote, urljoin
 
-from dfkdata.common.json_schema._spellings import is_nullable, rewrite_type, with_ecma_dots
+from dfkdata.common.json_schema._patterns import PatternError, needs_looks, translated
+from dfkdata.common.json_schema._spellings import is_nullable, rewrite_type
 from dfkdata.common.recursion import Steps, run
 
 #: The base of references in a schema without an absolute `$id`.
@@ -62,6 +63,7 @@ class Prepared(NamedTuple):
         targets: id of a schema with a reference -> the schema it refers to.
         parts: the subschemas that are no booleans.
         is_shared: parts are combined in so many ways that the engine would take long to decide.
+        looks: some pattern looks around or back, which the linear engine cannot.
         unknown_types: JSON pointer of a `type` that names no type -> that name. It asserts nothing."""
 
     root: Any
@@ -71,6 +73,7 @@ class Prepared(NamedTuple):
     targets: dict[int, Any]
     parts: list[dict[str, Any]]
     is_shared: bool
+    looks: bool
     unknown_types: dict[str, str]
 
 
@@ -125,6 +128,7 @@ class _Preparation:
     def __init__(self, root: Any) -> None:
         self.root = root
         self.draft = _draft(root)
+        self.looks = _has_looks(root, self.draft)
         self.places: dict[int, str] = {}
         self.targets: dict[int, Any] = {}
         self.unknown_types: dict[str, str] = {}
@@ -151,6 +155,7 @@ class _Preparation:
             self.targets,
             self._visited,
             ways > _ALWAYS + _AGAIN * len(self._visited),
+            self.looks,
             self.unknown_types,
         )
 
@@ -169,7 +174,7 @@ class _Preparation:
         base = self._register(schema, base)
         if "type" in schema and (unknown := rewrite_type(schema)) is not None:
             self.unknown_types[f"{pointer}/type"] = unknown
-        _rewrite(schema, pointer, self.draft)
+        _rewrite(schema, pointer, self.draft, self.looks)
         for step, part in _parts(schema):
             self._visit(part, pointer + step, base, depth + 1)
         for keyword in _REFERENCES:
@@ -287,7 +292,7 @@ def _allow_null(schema: dict[str, Any]) -> None:
 _REFUSES_NULL: Final = ("const", "not", "if", "then", "else", *_IN_PLACE_LISTS, *_REFERENCES)
 
 
-def _rewrite(schema: dict[str, Any], pointer: str, draft: int) -> None:
+def _rewrite(schema: dict[str, Any], pointer: str, draft: int, looks: bool) -> None:
     """Put other spellings in `schema` into the terms of `draft`."""
     if draft >= 2020 and isinstance(schema.get("items"), list) and "prefixItems" not in schema:
         schema["prefixItems"] = schema.pop("items")
@@ -297,17 +302,48 @@ def _rewrite(schema: dict[str, Any], pointer: str, draft: int) -> None:
         for exclusive, inclusive in (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")):
             if isinstance(schema.get(exclusive), bool):
                 _rewrite_bound(schema, exclusive, inclusive, pointer)
-    _rewrite_patterns(schema)
+    _rewrite_patterns(schema, pointer, looks)
     if schema.get("additionalProperties") is False:
         schema.setdefault("properties", {})  # so that the engine names the keys that are not allowed
 
 
-def _rewrite_patterns(schema: dict[str, Any]) -> None:
+def _rewrite_patterns(schema: dict[str, Any], pointer: str, looks: bool) -> None:
+    """Write the patterns of `schema` as the engine reads them."""
+
+    def written(pattern: str, place: str) -> str:
+        try:
+            return translated(pattern, looks=looks)
+        except PatternError as bad:
+            raise SchemaError(
+                f"{pointer}/{place}: the pattern {pattern!r:.200} cannot be read: {bad}"
+            ) from None
+
     if isinstance(schema.get("pattern"), str):
-        schema["pattern"] = with_ecma_dots(schema["pattern"])
+        schema["pattern"] = written(schema["pattern"], "pattern")
     if isinstance(schema.get("patternProperties"), dict):
-        table = schema["patternProperties"].items()
-        schema["patternProperties"] = {with_ecma_dots(key): part for key, part in table}
+        table: dict[str, Any] = {}
+        for key, part in schema["patternProperties"].items():
+            pattern = written(key, "patternProperties")
+            while pattern in table:  # two patterns of one meaning
+                pattern += "(?:)"
+            table[pattern] = part
+        schema["patternProperties"] = table
+
+
+def _has_looks(schema: Any, draft: int) -> bool:
+    """Return whether any pattern in `schema` needs the engine that looks around."""
+    waiting = [schema]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, dict):
+            tables = part.get("patternProperties")
+            patterns = [part.get("pattern"), *(tables if isinstance(tables, dict) else ())]
+            if any(isinstance(pattern, str) and needs_looks(pattern, draft) for pattern in patterns):
+                return True
+            waiting += part.values()
+        elif isinstance(part, list):
+            waiting += part
+    return False
 
 
 def _rewrite_bound(schema: dict[str, Any], exclusive: str, inclusive: str, pointer: str) -> None:

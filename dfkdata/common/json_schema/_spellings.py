@@ -1,4 +1,4 @@
-"""Put spellings of other languages and dialects into JSON Schema's: type names, and the dot of patterns.
+"""Put spellings of other languages and dialects into JSON Schema's: type names and `nullable`.
 
 Type names are compared in small letters. Besides the names of TYPE_ALIASES, `list[int]`, `Array<string>`,
 `int[]`, `float[3]`, `Optional[str]`, `int | None`, `Union[int, str]` and `str, optional` are read."""
@@ -145,15 +145,3 @@ def rewrite_type(schema: dict[str, Any]) -> str | None:
     known = list(dict.fromkeys(known))
     schema["type"] = known if len(known) != 1 else known[0]
     return None
-
-
-#: What a dot can stand for: anything but the line breaks of ECMA-262, of which the engine knows one only.
-_DOT: Final = "[^\n\r\u2028\u2029]"
-_DOTS: Final = re.compile(r"\\.|\[\^?(?:\\.|[^\]\\])*+\]|\.", re.DOTALL)
-
-
-def with_ecma_dots(pattern: str) -> str:
-    """Return `pattern` with each dot outside of brackets written as what ECMA-262 means by it."""
-    if "." not in pattern:
-        return pattern
-    return _DOTS.sub(lambda found: _DOT if found.group() == "." else found.group(), pattern)

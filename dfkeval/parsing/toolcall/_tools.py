@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any, Final
 
-from dfkdata.common.json_schema import SchemaDocument, SchemaError, Validator, schema_validator
+from dfkdata.common.json_schema import SchemaDocument, SchemaError, Validator
 from dfkdata.common.tool_definitions import DefinitionError, function_definitions
 from dfkeval.parsing.coercion import Slot, compile_slot
 from dfkeval.parsing.possible_types import PossibleValues
@@ -69,7 +69,7 @@ class Tool:
         }
         self._extra = None if other is False else slot(other)
         self._patterns = [
-            (schema_validator({"pattern": pattern}), slot(part))
+            (partial(document.matches, pattern), slot(part))
             for pattern, part in root.get("patternProperties", {}).items()
         ]
         self.required = frozenset(_required(document, root))
@@ -84,7 +84,7 @@ class Tool:
         """Return the slot for `key`; None if it is not declared and other keys are forbidden."""
         if key in self.slots:
             return self.slots[key]
-        return next((slot for pattern, slot in self._patterns if pattern.is_valid(key)), self._extra)
+        return next((slot for matches, slot in self._patterns if matches(key)), self._extra)
 
 
 def _chain(document: SchemaDocument, root: dict[str, Any]) -> Iterator[dict[str, Any]]:
