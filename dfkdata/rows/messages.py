@@ -269,6 +269,8 @@ def shown_tools(value: Any, where: str) -> list[dict[str, Any]] | None:
     Raises:
         DataError: A definition cannot be read.
     """
+    if not _objects(value):
+        raise DataError(f"{where}: tools is not a list of objects")
     try:
         return read_tools(value)
     except RowError as error:
