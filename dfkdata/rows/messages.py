@@ -14,6 +14,7 @@ Guarantees:
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -255,7 +256,8 @@ def _row(line: bytes, where: str, root: Path) -> dict[str, Any]:
         if row.get(key):
             row[key] = [_absolute(path, root, where) for path in row[key]]
     if row.get("tools"):
-        row["tools"] = shown_tools(row["tools"], where)
+        with suppress(DataError):  # told with the row where it is used
+            row["tools"] = shown_tools(row["tools"], where)
     return row
 
 
