@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from rich.table import Table
@@ -19,10 +20,8 @@ def write_summary(summary: Summary, *, files: bool = True) -> None:
     """
 
     console = terminal()
-    if summary.detected:
-        console.print(styled(f"read as {summary.detected}"))
-    if not summary.fresh:
-        console.print(styled(f"{summary.folder} holds exactly this conversion; nothing to do"))
+    for says in _notes(summary):
+        console.print(styled(says))
     counts = summary.rows | (summary.splits if files else {})
     table = Table(title="rows", title_justify="left")
     for name in counts:
@@ -42,6 +41,15 @@ def write_summary(summary: Summary, *, files: bool = True) -> None:
         ):
             if count:
                 console.print(styled(f"{what}: {summary.folder / name}.jsonl"))
+
+
+def _notes(summary: Summary) -> Iterator[str]:
+    if summary.detected:
+        yield f"read as {summary.detected}"
+    if not summary.fresh:
+        yield f"{summary.folder} holds exactly this conversion; nothing to do"
+    if summary.unread:
+        yield f"columns that nothing reads: {', '.join(summary.unread)}"
 
 
 def _table(title: str, entries: dict[str, dict[str, Any]]) -> Table:

@@ -113,11 +113,15 @@ def _manifest(job: ConversionJob) -> tuple[dict[str, Any], bool]:
                     {"detected": {"format": job.options.format, "why": job.detected}} if job.detected else {}
                 )
                 job.folder.finish(manifest | found)
-            elif {**old, "detected": None} != {**manifest, "detected": None}:
+            elif old | _TOLD != manifest | _TOLD:
                 raise _other(job, old, manifest)
         finally:
             job.folder.discard()
     return manifest, old is None
+
+
+_TOLD: dict[str, Any] = {"detected": None, "columns_unread": None}
+"""Keys of a manifest that tell and change nothing; an earlier release wrote none of them."""
 
 
 def _is_empty(rows: dict[str, int], options: ConvertOptions) -> bool:
@@ -247,4 +251,5 @@ def _summary(
         too_many=rows["quarantined"] > allowed(rows["in"]),
         fresh=fresh,
         detected=f"{job.options.format}: {job.detected}" if job.detected else "",
+        unread=tuple(manifest.get("columns_unread", ())),
     )

@@ -138,6 +138,7 @@ class RunCounts:
         labels: Classes.
         images: Pictures.
         tables: CSV file -> how it was read, and what was ignored in it.
+        unread: Columns of the input that nothing reads.
     """
 
     def __init__(self, schema: Schema | None) -> None:
@@ -145,13 +146,15 @@ class RunCounts:
         self.rejects, self.warnings = RuleCounts(), RuleCounts()
         self.labels, self.images = LabelCounts(schema), ImageCounts()
         self.tables: dict[str, dict[str, Any]] = {}
+        self.unread: dict[str, None] = {}
 
     def facts(self) -> dict[str, Any]:
         """Return the manifest's part."""
+        more = {"tables": self.tables, "columns_unread": [*self.unread]}
         return {
             "rows": dict(self.rows),
             "codes": self.rejects.facts(),
             "warnings": self.warnings.facts(),
             "labels": self.labels.facts(),
             "images": self.images.facts(),
-        } | ({"tables": self.tables} if self.tables else {})
+        } | {name: facts for name, facts in more.items() if facts}

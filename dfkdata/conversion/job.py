@@ -55,6 +55,18 @@ class ConversionJob:
         """Splits that come from files of their own, or that the input names."""
         return {split for _, split in self.inputs if split is not None} | self.own_splits
 
+    @property
+    def named_columns(self) -> set[str]:
+        """Columns that options name, whether or not the format reads them."""
+        options = self.options
+        paths = [
+            options.split_column,
+            options.group_by,
+            options.stratify,
+            *(one.path for one in self.conditions),
+        ]
+        return {path.partition(".")[0] for path in paths if path}
+
     def with_own_splits(self, parts: Iterable[sources.Part]) -> ConversionJob:
         """Return this job with the splits that parts of the input name, in place of shares.
 

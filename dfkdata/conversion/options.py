@@ -164,6 +164,7 @@ class Summary:
         too_many: Whether there are more rejects than `max_rejects` allows.
         fresh: False if the folder held exactly this conversion already, so that nothing was to do.
         detected: The format that `auto` found, and why; empty if the user named it.
+        unread: Columns of the first rows that nothing reads.
 
     Example:
         >>> import tempfile
@@ -182,6 +183,7 @@ class Summary:
     too_many: bool
     fresh: bool
     detected: str = ""
+    unread: tuple[str, ...] = ()
 
 
 def reject_limit(text: str | int) -> Callable[[int], float]:

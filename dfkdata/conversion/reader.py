@@ -7,6 +7,7 @@ Guarantee: one `Record` or `Reject` for every raw row, in file order."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
@@ -23,10 +24,13 @@ from dfkdata.common.hashing import content_id
 from dfkdata.conversion import detection, output_folder
 from dfkdata.conversion.detection import FAMILY
 from dfkdata.conversion.label_map import unsettled
+from dfkdata.conversion.unread_columns import FILES, ColumnWatch
 from dfkdata.media.resolver import MediaResolver
 from dfkdata.rows.record import Record, Reject, RowError
 from dfkdata.schemas import Schema
 from dfkdata.validation.rules import rule_of
+
+_FILE_COLUMNS = frozenset(FILES)
 
 Pair = tuple[Any, Record | Reject]
 """The raw row and what became of it."""
@@ -146,8 +150,9 @@ def pairs(part: sources.Part, module: ModuleType, options: Config, media: MediaR
         DataError: A table has none of the format's headers.
     """
     make: Callable[..., Record] = module.record
-    checked = False
-    rows = sources.rows(part, module.COLUMNS)
+    watch = ColumnWatch(partial(_unsourced, make, options), module.__name__.removeprefix(FAMILY + "."))
+    checked, looks = False, True
+    rows: Iterator[Any] = sources.rows(part, module.COLUMNS)
     if hasattr(module, "expand"):
         rows = _expanded(rows, module.expand, part.name)
     for row, source in rows:
@@ -159,6 +164,11 @@ def pairs(part: sources.Part, module: ModuleType, options: Config, media: MediaR
             checked = True
         try:
             record = make(row, source, options)
+            if looks:
+                looks = watch.look(row)
+                part.lost[:] = watch.lost
+            if not _FILE_COLUMNS.isdisjoint(row):
+                record = watch.checked(row, record)
             if record.images or record.videos or record.audios:
                 record = _located(record, media)
         except RowError as error:
@@ -171,6 +181,10 @@ def pairs(part: sources.Part, module: ModuleType, options: Config, media: MediaR
             yield row, error.reject(source, row)
             continue
         yield row, record
+
+
+def _unsourced(make: Callable[..., Record], options: Config, row: Any) -> Record:
+    return make(row, "", options)
 
 
 def _expanded(

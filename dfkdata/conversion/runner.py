@@ -111,7 +111,8 @@ class ConversionRun:
             raise ConfigError(f"{expected} rows in the first pass and {matching} in the second; give a list")
 
     def _note(self, part: sources.Part) -> None:
-        """Keep how a table was read, and warn if that was guessed."""
+        """Keep how a table was read and which columns are lost, and warn if something was guessed."""
+        self.counts.unread |= dict.fromkeys(name for name in part.lost if name not in self.job.named_columns)
         facts = dict(part.facts)
         guess = facts.pop("guessed", None)
         if guess is not None:

@@ -20,6 +20,8 @@ def seen(
     source: str,
     *,
     images: tuple[str, ...],
+    videos: tuple[str, ...] = (),
+    audios: tuple[str, ...] = (),
     question: str,
     answer: str,
     field: str,
@@ -34,6 +36,8 @@ def seen(
     Args:
         source: "file:line" of the row.
         images: Its pictures.
+        videos: Its videos.
+        audios: Its audio files.
         question: What is asked; empty asks with the pictures alone.
         answer: The answer.
         field: The schema's field that the answer is.
@@ -47,17 +51,20 @@ def seen(
         RowError: There is nothing to answer about.
     """
     asked = "\n\n".join(part for part in (question, text) if part)
-    if not images and not asked:
+    files = (*images, *videos, *audios)
+    if not files and not asked:
         hint = "name the column of the picture or of the text"
         raise RowError("EMPTY_USER", "neither a picture nor a text", path="image", hint=hint)
-    name = key or content_id(asked, answer, *images)
+    name = key or content_id(asked, answer, *files)
     return Record(
         id=name,
         keyed=bool(key),
-        group=group or ("" if images else content_id(asked)),
+        group=group or ("" if files else content_id(asked)),
         source=source,
         fields={"question": asked} | ({"text": text} if text else {}),
         images=images,
+        videos=videos,
+        audios=audios,
         gold={field: answer},
         meta=meta or {},
         warnings=warnings,

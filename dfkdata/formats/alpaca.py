@@ -1,12 +1,12 @@
 """Instruction, input, output: Alpaca rows and their many spellings.
 
     {"instruction": "Translate.", "input": "I love you.", "output": "Je t'aime.", "system"?,
-     "history"?: [[q, a], ...], "image"? | "images"?: paths or bytes, "id"?}
+     "history"?: [[q, a], ...], "image"? | "images"?: paths or bytes, "videos"?, "audios"?, "id"?}
 
 The first non-empty text among a role's spellings counts (see ALIASES). Published converters join instruction
-and input in three ways that give different prompts; `join` says which, and the manifest records it. Images
-follow the text. Anything else than text in a text column is a reject: published converters turn it into an
-empty answer."""
+and input in three ways that give different prompts; `join` says which, and the manifest records it. Images,
+videos and audio follow the text. Anything else than text in a text column is a reject: published converters
+turn it into an empty answer."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
 
 _MORE = {
     "system", "history", "id", "meta", "messages", "conversations", "chat_template_kwargs", *SPELLINGS, *GROUP_KEYS,
-    *ALIASES["images"],
+    *ALIASES["images"], "video", "videos", "audio", "audios",
 }  # fmt: skip
 _LABELS = ("label", "labels", "gold", "target")
 
@@ -168,8 +168,9 @@ def _rich(
     """Return the record of a row with a system text, earlier turns, images or a key."""
     system = _first(row, ("system",)) if "system" in row else ""
     before = [_turn("system", system or options.system)] if system or options.system else []
-    images = _images(row)
-    turns[0]["content"] += [{"type": "image"} for _ in images]
+    images, videos, audios = _images(row), _files(row, "videos", "video"), _files(row, "audios", "audio")
+    for kind, files in (("image", images), ("video", videos), ("audio", audios)):
+        turns[0]["content"] += [{"type": kind} for _ in files]
     if trace := reasoning_of(row):
         turns[-1] |= {key: trace[key] for key in trace if key not in turns[-1]}
         canonical_reasoning(turns[-1], "output")
@@ -181,14 +182,21 @@ def _rich(
         source=source,
         messages=before + _history(row) + turns,
         images=images,
+        videos=videos,
+        audios=audios,
         chat_template_kwargs=template_options(row),
         warnings=warnings,
     )
 
 
 def _images(row: Row) -> tuple[str, ...]:
-    value: Any = next((row[name] for name in ALIASES["images"] if row.get(name)), [])
-    return tuple(file_name(image, "images") for image in (value if isinstance(value, list) else [value]))
+    return _files(row, *ALIASES["images"])
+
+
+def _files(row: Row, *names: str) -> tuple[str, ...]:
+    """Return the files under the first of these columns that is filled."""
+    value: Any = next((row[name] for name in names if row.get(name)), [])
+    return tuple(file_name(file, names[0]) for file in (value if isinstance(value, list) else [value]))
 
 
 def _history(row: Row) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ counts, of equally many the first. Predictions of models are no answers.
 
 `control` names the control (`from_name`) whose value is the answer; without it there must be one only. `gold`
 fills several fields of a schema: `-o gold=label:jenis,analisis:alasan`. Several choices are joined with commas,
-the levels of a taxonomy with " / ". `/data/upload/1/ab-a.jpg` is `upload/1/ab-a.jpg` below `--images` (with
+the levels of a taxonomy with " / ". Regions, relations and rankings are not read. `/data/upload/1/ab-a.jpg` is `upload/1/ab-a.jpg` below `--images` (with
 `-o upload=name`: `ab-a.jpg`), and of `/data/local-files/?d=a/b.jpg` the path `a/b.jpg` counts."""
 
 from __future__ import annotations
@@ -77,15 +77,24 @@ def record(row: Row, source: str, options: Options) -> Record:
         raise RowError(
             "FIELD_EMPTY", "the task has no data", path="data", value=row, hint="export JSON or JSON_MIN"
         )
-    images = _images(data, options)
+    files = {kind: _files(data, names, options) for kind, names in _columns(options).items()}
+    shown = text(data, options.text)
+    if not shown and not options.ask and not any(files.values()):
+        has = ", ".join(name for name in data if name not in _NOT_LABELS) or "nothing"
+        hint = f"the data has {has}; -o text= and -o image= name the columns to be shown"
+        raise RowError("EMPTY_USER", "neither a text nor a file to show", path="data", value=data, hint=hint)
     labels = [_values(one) for one in _counted(row["annotations"])] if is_task else [_labels(data, options)]
+    if is_task and not any(labels):
+        raise _no_answer(row["annotations"])
     answers = [_gold(values, options) for values in labels]
     gold, warnings = _agreed(answers, row)
     made = _seen.seen(
         source,
-        images=images,
+        images=files["image"],
+        videos=files["video"],
+        audios=files["audio"],
         question=options.ask,
-        text=text(data, options.text),
+        text=shown,
         answer="",
         field=options.field,
         key=key(row, "id" if is_task or not row.get("annotation_id") else "annotation_id"),
@@ -95,12 +104,33 @@ def record(row: Row, source: str, options: Options) -> Record:
     return replace(made, gold=gold)
 
 
-def _images(data: Row, options: Options) -> tuple[str, ...]:
-    names = (options.image,) if isinstance(options.image, str) else options.image
+def _columns(options: Options) -> dict[str, tuple[str, ...]]:
+    images = (options.image,) if isinstance(options.image, str) else options.image
+    return {"image": images, "video": ("video", "videos"), "audio": ("audio", "audios")}
+
+
+def _files(data: Row, names: tuple[str, ...], options: Options) -> tuple[str, ...]:
+    """Return the files under the first of these columns that is filled."""
     value: Any = next((data[name] for name in names if data.get(name)), [])
     return tuple(
-        _local(file_name(one, "image"), options) for one in (value if isinstance(value, list) else [value])
+        _local(file_name(one, names[0]), options) for one in (value if isinstance(value, list) else [value])
     )
+
+
+def _no_answer(annotations: list[Any]) -> RowError:
+    """Return the error about annotations that label regions, or relate or rank things, and answer nothing."""
+    results = [
+        result for one in _counted(annotations) for result in one["result"] if isinstance(result, dict)
+    ]
+    kinds = ", ".join(sorted({f"{one.get('type')}{' of a region' * _is_region(one)}" for one in results}))
+    reason = (
+        f"no answer: its annotations hold {kinds or 'nothing'} (regions, relations and rankings are not read)"
+    )
+    hint = (
+        "read are choices, taxonomy, textarea, number, rating and datetime about the whole picture or text; label the"
+        " task with one of them, or leave it out"
+    )
+    return RowError("FIELD_EMPTY", reason, path="annotations", hint=hint)
 
 
 def _local(name: str, options: Options) -> str:
@@ -134,9 +164,14 @@ def _values(annotation: Row) -> dict[str, str]:
         if not isinstance(value, dict) or not isinstance(result.get("from_name"), str):
             continue
         said = next((value[kind] for kind in _VALUES if kind in value), None)
-        if said is not None and "start" not in value and "x" not in value:
+        if said is not None and not _is_region(result):
             found.setdefault(result["from_name"], []).extend(_said(said))
     return {name: ", ".join(texts) for name, texts in found.items() if texts}
+
+
+def _is_region(result: Row) -> bool:
+    value = result.get("value")
+    return isinstance(value, dict) and ("start" in value or "x" in value)
 
 
 def _said(value: Any) -> list[str]:
@@ -152,11 +187,12 @@ def _said(value: Any) -> list[str]:
 
 def _labels(row: Row, options: Options) -> dict[str, str]:
     """Return control -> what it says, for a line of JSON_MIN, which does not tell controls from data."""
-    images = (options.image,) if isinstance(options.image, str) else options.image
+    shown = {name for names in _columns(options).values() for name in names} | {options.text}
     found = {}
-    for name, value in row.items():
-        if name in _NOT_LABELS or name in images or name == options.text:
+    for name in row:
+        if name in _NOT_LABELS or name in shown:
             continue
+        value = row[name]
         if isinstance(value, str) and value.startswith(('{"', "[[", "[{")):  # CSV holds several as JSON text
             value = as_json(value, "GOLD_INVALID", name)
         if isinstance(value, dict):

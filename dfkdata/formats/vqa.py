@@ -1,11 +1,12 @@
 """Questions about images with free answers: question, image, answer; columns can be named.
 
-    {"question": "...", "image_id": path or bytes, "answer": "...", "case_id"?: rows of one case share a
-    group, else rows of one picture}
+    {"question": "...", "image_id": path or bytes, "answer": "...", "videos"?, "audios"?: paths,
+    "case_id"?: rows of one case share a group, else rows of one picture}
 
 An image may be a path, raw bytes, a `data:` URI, or {"bytes", "path"} as image columns of Parquet files hold
-it. The prompt has the question first, then the image. `--question` asks rows without a question of their own, such
-as pictures with captions: their answer is `answer`, else `caption`, else `text`, unless a label stands beside."""
+it. The prompt has the question first, then images, videos and audio. `--question` asks rows without a question of
+their own, such as pictures with captions: their answer is `answer`, else `caption`, else `text`, unless a label
+stands beside."""
 
 from __future__ import annotations
 
@@ -65,16 +66,19 @@ def record(row: Row, source: str, options: Options) -> Record:
     question = text(row, options.question) or options.ask or need(row, options.question, hint=hint)
     answer = need(row, _answer_column(row, options))
     images = _images(row, options)
+    videos, audios = _files(row, ("videos", "video")), _files(row, ("audios", "audio"))
     group = key(row, options.group) or group_key(row)
     name = key(row, "id")
-    content = content_id(question, answer, *images)
+    content = content_id(question, answer, *images, *videos, *audios)
     return Record(
         id=name or content,
         keyed=bool(name),
-        group=group or ("" if images else content_id(question)),
+        group=group or ("" if images or videos or audios else content_id(question)),
         source=source,
         fields={"question": question},
         images=images,
+        videos=videos,
+        audios=audios,
         gold={"answer": answer},
     )
 
@@ -87,7 +91,11 @@ def _answer_column(row: Row, options: Options) -> str:
 
 
 def _images(row: Row, options: Options) -> tuple[str, ...]:
-    names = (options.image,) if isinstance(options.image, str) else options.image
+    return _files(row, (options.image,) if isinstance(options.image, str) else options.image)
+
+
+def _files(row: Row, names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the files under the first of these columns that is there."""
     column = next((name for name in names if row.get(name) is not None), None)
     if column is None:
         return ()

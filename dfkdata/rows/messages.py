@@ -74,7 +74,8 @@ def _parts(spec: Part, record: Record) -> list[dict[str, str]]:
             text = record.fields.get(field) or otherwise
             return [text_part(text)] if text else []
         case Images():
-            return [{"type": "image"} for _ in record.images]
+            files = (("image", record.images), ("video", record.videos), ("audio", record.audios))
+            return [{"type": kind} for kind, paths in files for _ in paths]
 
 
 def text_part(text: str) -> dict[str, str]:

@@ -57,7 +57,7 @@ class Value:
 
 @dataclass(frozen=True)
 class Images:
-    """One placeholder for each image of the record.
+    """One placeholder for each image of the record, then one for each of its videos and audio files.
 
     Example:
         >>> from dfkdata.schemas import Images, Prompt, Text

@@ -23,6 +23,7 @@ class Part:
         memory: The rows in memory.
         tables: How it is written if it is a table.
         facts: How it was read; filled while a table is read.
+        lost: Columns that the format does not read; filled while the first rows are read.
         split: The split that the source itself puts its rows in; None leaves it to the splitter.
         fetched: Whether it comes from an archive or the Hub, and may not name folders outside its own.
         reads: Reads its rows where they are more than the rows of one file.
@@ -34,6 +35,7 @@ class Part:
     memory: Iterable[Any] = ()
     tables: TableOptions = field(default_factory=TableOptions)
     facts: dict[str, Any] = field(default_factory=dict, compare=False)
+    lost: list[str] = field(default_factory=list, compare=False)
     split: str | None = None
     also: tuple[Path, ...] = ()
     fetched: bool = False

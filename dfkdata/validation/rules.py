@@ -73,6 +73,9 @@ RULES: dict[str, Rule] = {
         "warn",
         _SOFT,
     ),
+    "MEDIA_UNREAD": Rule(
+        "a column that names images, videos or audio is one that the format shows", "warn", _SOFT
+    ),
     "LAYOUT_CANNOT": Rule("the layout can hold the row"),
     "MEDIA_COUNT": Rule("there are as many video and audio placeholders as files", policies=_SOFT),
     "MEDIA_MISSING": Rule("audio and video files exist under the roots", about="media"),

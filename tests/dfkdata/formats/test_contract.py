@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dfkdata import Record, Reject, convert, formats, read
+from dfkdata import Record, Reject, convert, formats, load_rows, read, sources
 from dfkdata.common import plugins
 from dfkdata.common.config import Config
+from dfkdata.conversion import reader
 from tests.helpers.examples import shown_member
 from tests.helpers.golden import GOLDEN, check
 
@@ -132,3 +134,69 @@ def test_a_row_of_odd_values_is_a_record_or_a_reject(name: str, tmp_path: Path) 
     rows += [full | {key: value} for key in KEYS for value in ODD]
     found = list(read(rows, name, images=tmp_path, store=tmp_path / "store"))
     assert len(found) == len(rows)
+
+
+def _first_row(name: str, data: Path, store: Path) -> tuple[dict[str, Any], Path]:
+    """Return a raw row of a golden input that gives a record, and where its pictures start."""
+    module = plugins.load("dfkdata.formats", name)
+    for path in _inputs(name):
+        laid = _laid(path, data)
+        root = laid if laid.is_dir() else data
+        for part in sources.parts(laid, store=store, files=reader.files_of(module)):
+            found = reader.pairs(part, module, module.Options(), reader.media_for(part, root, store))
+            for raw, item in found:
+                if isinstance(item, Record) and isinstance(raw, dict):
+                    return dict(raw), root
+    raise AssertionError(f"no row of {name} gives a record")
+
+
+FILES = {"images": "images/dua.jpg", "videos": "klip.mp4", "audios": "suara.wav"}
+COLUMNS = {
+    "images": ("images", "image", "img_path"),
+    "videos": ("videos", "video"),
+    "audios": ("audios", "audio"),
+}
+
+
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("kind", FILES)
+@pytest.mark.parametrize("name", FORMATS)
+def test_no_column_of_files_is_lost_without_a_word(
+    name: str, kind: str, nested: bool, data: Path, tmp_path: Path
+) -> None:
+    raw, root = _first_row(name, data, tmp_path / "store")
+    holder = raw["data"] if nested and isinstance(raw.get("data"), dict) else raw
+    if nested and holder is raw:
+        return  # its rows are flat
+    for file in FILES.values():
+        if not (root / file).exists():
+            (root / file).parent.mkdir(exist_ok=True)
+            (root / file).write_bytes(b"bytes of a film or a sound")
+    for column in COLUMNS[kind]:
+        if column in holder:
+            continue
+        added = {column: [FILES[kind]]}
+        row = raw | ({"data": holder | added} if nested else added)
+        out = tmp_path / column
+        done = convert([row], out, format=name, images=root, validation=0, keep_empty=True)
+        files = [file for one in load_rows(out / "train.jsonl") for file in one.get(kind) or ()]
+        shown = [file for file in files if Path(file).name in FILES[kind]]
+        told = [*done.codes, *(code for code in done.warnings if code == "MEDIA_UNREAD")]
+        assert shown or told, (name, column)
+        if "MEDIA_UNREAD" in done.warnings:
+            reason = done.warnings["MEDIA_UNREAD"]["first"]["reason"]
+            assert any(repr(one) in reason for one in COLUMNS[kind]), "that column, or the one that it hides"
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_column_that_nothing_reads_is_told(name: str, data: Path, tmp_path: Path) -> None:
+    raw, root = _first_row(name, data, tmp_path / "store")
+    done = convert([raw | {"catatan": "x y"}], tmp_path / "out", format=name, images=root, validation=0)
+    if done.rows["out"]:  # label_studio and roboflow read every column as an answer, and reject this one
+        assert "catatan" in done.unread
+        assert "catatan" in json.loads((tmp_path / "out/manifest.json").read_text())["columns_unread"]
+        options: dict[str, Any] = {"group_by": "catatan", "validation": 0, "images": root}
+        done = convert([raw | {"catatan": "x y"}], tmp_path / "used", format=name, **options)
+        assert "catatan" not in done.unread
+    else:
+        assert "catatan" in str(done.codes)

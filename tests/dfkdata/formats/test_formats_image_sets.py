@@ -425,6 +425,39 @@ def test_annotators_that_disagree_go_by_the_rule_and_the_majority_counts(tmp_pat
     assert answers(tmp_path / "cancelled") == ["netral"]
 
 
+REGION = {"x": 1, "y": 2, "width": 3, "height": 4}
+UNREAD: dict[str, dict[str, Any]] = {
+    "rectanglelabels": {**REGION, "rectanglelabels": ["Kucing"]},
+    "brushlabels": {"format": "rle", "rle": [1], "brushlabels": ["a"]},
+    "polygonlabels": {"points": [[1, 2]], "polygonlabels": ["a"]},
+    "labels": {"start": 1, "end": 2, "text": "si", "labels": ["ORG"]},
+    "pairwise": {"selected": "left"},
+    "ranker": {"ranker": {"a": ["1"]}},
+    "timelinelabels": {"ranges": [{"start": 1, "end": 2}], "timelinelabels": ["a"]},
+    "choices": {**REGION, "choices": ["a"]},
+}
+
+
+@pytest.mark.parametrize("kind", UNREAD)
+def test_annotations_that_answer_nothing_are_named_by_their_kind(kind: str, tmp_path: Path) -> None:
+    row = task("x", text="isi")
+    row["annotations"][0]["result"] = [
+        {"from_name": "a", "to_name": "b", "type": kind, "value": UNREAD[kind]}
+    ]
+    (reject,) = labelled([row], tmp_path)
+    assert reject.code == "FIELD_EMPTY" and f"its annotations hold {kind}" in reject.reason
+    assert "choices, taxonomy, textarea" in reject.hint
+
+
+def test_data_of_other_kinds_is_shown_or_named(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_bytes(b"film")
+    shown, other = labelled([task("x", video="a.mp4"), task("x", html="<b>isi</b>")], tmp_path)
+    assert [Path(file).name for file in shown.videos] == ["a.mp4"]
+    assert other.code == "EMPTY_USER" and "the data has html" in other.hint
+    (chosen,) = labelled([task("x", html="<b>isi</b>")], tmp_path, text="html")
+    assert chosen.fields["text"] == "<b>isi</b>"
+
+
 def test_controls_fill_the_fields_of_a_schema(tmp_path: Path) -> None:
     folder(tmp_path, "a.png")
     given = [task({"jenis": "Ujaran-Kebencian", "alasan": "Menghina."}, image="a.png", text="Teks.")]

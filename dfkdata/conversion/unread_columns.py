@@ -1,0 +1,122 @@
+"""Find columns of raw rows that a format does not read, so that none is lost without a word.
+
+How it works: a format makes its record from a row that notes which of its columns are asked for. That costs a second
+reading, so it is done for the first rows of a part, and once for each set of filled columns that name files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from msgspec.structs import replace
+
+from dfkdata.rows.record import Record, Row, RowError
+
+_KINDS = {
+    "image": (
+        "image",
+        "images",
+        "img",
+        "image_path",
+        "img_path",
+        "image_url",
+        "image_urls",
+        "picture",
+        "pictures",
+    ),
+    "video": ("video", "videos", "video_path", "video_url", "mp4", "webm", "mov"),
+    "audio": ("audio", "audios", "audio_path", "audio_url", "wav", "mp3", "flac"),
+}
+FILES = {name: kind for kind, names in _KINDS.items() for name in names}
+"""Columns that usually name files, and what the files are."""
+
+ROWS = 32
+"""Rows of a part whose columns are looked at."""
+
+
+class _NotedRow(Row):
+    """A row that notes the columns that are asked for."""
+
+    def __init__(self, row: Row, read: set[str]) -> None:
+        super().__init__(row)
+        self._read = read
+
+    def __getitem__(self, name: str) -> Any:
+        self._read.add(name)
+        return super().__getitem__(name)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        self._read.add(name)
+        return super().get(name, default)
+
+    def items(self) -> Any:
+        self._read.update(self)
+        return super().items()
+
+    def values(self) -> Any:
+        self._read.update(self)
+        return super().values()
+
+    def __or__(self, other: Any) -> Any:
+        return _NotedRow(super().__or__(other), self._read)
+
+
+def unread(row: Row, make: Callable[[Row], Record]) -> list[str]:
+    """Return the filled columns of a row that `make` does not ask for, in their order.
+
+    Raises:
+        RowError: The row gives no record.
+    """
+    read: set[str] = set()
+    make(_NotedRow(row, read))
+    return [name for name, value in row.items() if name not in read and _is_filled(value)]
+
+
+class ColumnWatch:
+    """Watch the columns of one part.
+
+    Attributes:
+        lost: Columns that no looked-at row was read from although they were filled.
+    """
+
+    def __init__(self, make: Callable[[Row], Record], format: str) -> None:
+        self._make, self._format = make, format
+        self._files: dict[tuple[str, ...], list[str]] = {}
+        self._left, self._seen, self._used = ROWS, dict[str, None](), set[str]()
+
+    @property
+    def lost(self) -> list[str]:
+        """Return the columns that were filled in looked-at rows and read from none, in the order they came."""
+        return [name for name in self._seen if name not in self._used]
+
+    def look(self, row: Row) -> bool:
+        """Look at one of the first rows, which gave a record; return whether more are to be looked at."""
+        left = unread(row, self._make)
+        self._used.update(name for name, value in row.items() if name not in left and _is_filled(value))
+        self._seen.update(dict.fromkeys(left))
+        self._left -= 1
+        return self._left > 0
+
+    def checked(self, row: Row, record: Record) -> Record:
+        """Return the record of a row that may name files, with a warning for each column of them that was not read."""
+        filled = tuple(name for name in row if name in FILES and _is_filled(row[name]))
+        if filled not in self._files:
+            self._files[filled] = [name for name in unread(row, self._make) if name in FILES]
+        lost = self._files[filled]
+        return replace(record, warnings=(*record.warnings, *self._warnings(row, lost))) if lost else record
+
+    def _warnings(self, row: Row, lost: list[str]) -> Iterator[RowError]:
+        for name in lost:
+            kind = FILES[name]
+            reason = f"the column {name!r} is filled, and the format {self._format} does not show it"
+            hint = (
+                f"put its files into the column that the format reads, or read the rows with one that shows {kind}s"
+                " (query_response, swift, sharegpt); leave the column out if it is none of the question's"
+            )
+            yield RowError("MEDIA_UNREAD", reason, path=name, value=str(row[name])[:200], hint=hint)
+
+
+def _is_filled(value: Any) -> bool:
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return False
+    return not (isinstance(value, list | dict | tuple | bytes) and not value)
