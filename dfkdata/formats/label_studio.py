@@ -11,8 +11,9 @@ counts, of equally many the first. Predictions of models are no answers.
 
 `control` names the control (`from_name`) whose value is the answer; without it there must be one only. `gold`
 fills several fields of a schema: `-o gold=label:jenis,analisis:alasan`. Several choices are joined with commas,
-the levels of a taxonomy with " / ". Regions, relations and rankings are not read. `/data/upload/1/ab-a.jpg` is `upload/1/ab-a.jpg` below `--images` (with
-`-o upload=name`: `ab-a.jpg`), and of `/data/local-files/?d=a/b.jpg` the path `a/b.jpg` counts."""
+the levels of a taxonomy with " / ". Regions, relations and rankings are not read. `/data/upload/1/ab-a.jpg` is
+`upload/1/ab-a.jpg` below `--images` (with `-o upload=name`: `ab-a.jpg`), and of `/data/local-files/?d=a/b.jpg`
+the path `a/b.jpg` counts."""
 
 from __future__ import annotations
 
