@@ -29,6 +29,7 @@ _FIELDS = (
     "delimiter",
     "encoding",
     "sheet",
+    "header_row",
     "max_rejects",
     "deep",
 )

@@ -28,6 +28,7 @@ EXAMPLES = examples(
         "delimiter",
         "encoding",
         "sheet",
+        "header_row",
     )
 )
 def preview_command(

@@ -172,7 +172,7 @@ def _own_options(format: ModuleType, options: ConvertOptions) -> dict[str, Any]:
 
 
 def _tables(options: ConvertOptions) -> sources.TableOptions:
-    return sources.TableOptions(options.encoding, options.delimiter, options.sheet)
+    return sources.TableOptions(options.encoding, options.delimiter, options.sheet, options.header_row)
 
 
 def _inputs(input: sources.Input, options: ConvertOptions) -> tuple[tuple[sources.Input, str | None], ...]:

@@ -46,6 +46,11 @@ class ConvertOptions(Config):
     sheet: str | None = Field(
         default=None, description="Sheet of .xlsx files, by name or number; needed where several hold rows."
     )
+    header_row: int | None = Field(
+        default=None,
+        ge=1,
+        description="Line of CSV files, or row of a sheet, that names the columns; default: the first.",
+    )
     seed: int = Field(default=42, description="Seed of split and sample.")
     max_rejects: str | int = Field(
         default="0%", exclude=True, description="Exit 1 above this share (2%) or count (5)."

@@ -46,6 +46,7 @@ def read(
     delimiter: str | None = None,
     encoding: str | None = None,
     sheet: str | None = None,
+    header_row: int | None = None,
     schema: Schema | None = None,
 ) -> Iterator[Record | Reject]:
     """Read raw rows as records and rejects, in order.
@@ -60,6 +61,7 @@ def read(
         delimiter: The sign between the cells of CSV files; None recognises it.
         encoding: The encoding of CSV files; None recognises it.
         sheet: The sheet of .xlsx files, by name or number; None takes the only one with rows.
+        header_row: The line of CSV files, or row of a sheet, that names the columns; None is the first.
         schema: A schema with spellings of labels of your own, which settle conflicts between columns.
 
     Yields:
@@ -75,7 +77,7 @@ def read(
         >>> [type(item).__name__ for item in read(rows, "alpaca")]
         ['Record', 'Reject']
     """
-    tables = sources.TableOptions(encoding, delimiter, sheet)
+    tables = sources.TableOptions(encoding, delimiter, sheet, header_row)
     if detection.is_auto(format):
         input, found = detection.detected(input, format, tables=tables)
         format = found.name

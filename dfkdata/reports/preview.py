@@ -31,6 +31,7 @@ def preview(
     delimiter: str | None = None,
     encoding: str | None = None,
     sheet: str | None = None,
+    header_row: int | None = None,
     labels: str | Path | dict[Any, Any] | None = None,
     question: str | None = None,
 ) -> Iterator[str]:
@@ -46,6 +47,7 @@ def preview(
         delimiter: As in `dfkdata.read`.
         encoding: As in `dfkdata.read`.
         sheet: As in `dfkdata.read`.
+        header_row: As in `dfkdata.read`.
         question: The question of rows that have none.
         labels: Spelling -> label, or a YAML file of that. Raw spellings are shown as labels.
 
@@ -54,7 +56,7 @@ def preview(
     """
     head = ""
     if detection.is_auto(format):
-        tables = sources.TableOptions(encoding, delimiter, sheet)
+        tables = sources.TableOptions(encoding, delimiter, sheet, header_row)
         input, found = detection.detected(input, format, tables=tables)
         format = found.name
         head = f"read as {format}: {found.why}\n"
@@ -74,6 +76,7 @@ def preview(
         delimiter=delimiter,
         encoding=encoding,
         sheet=sheet,
+        header_row=header_row,
         schema=loaded,
     )
     return _all_shown(items, loaded, TargetWriter(loaded, spelling), store, head)

@@ -96,6 +96,8 @@ def parts(
         raise ConfigError(
             f"{_shown(input)}: --delimiter and --encoding are about CSV files, and this is none"
         )
+    if tables.header_row is not None and not kinds.intersection((*TABLES, *SHEETS)):
+        raise ConfigError(f"{_shown(input)}: --header-row is about CSV and .xlsx files, and this is none")
     if tables.sheet is not None and not kinds.intersection(SHEETS):
         raise ConfigError(f"{_shown(input)}: --sheet is about .xlsx files, and this is none")
     return [replace(part, tables=tables) for part in found]
@@ -357,7 +359,7 @@ def _read(part: Part, path: Path, kind: str, columns: Columns) -> Iterator[Sourc
     if kind in SHEETS:
         from dfkdata.sources import _xlsx
 
-        yield from _xlsx.rows(path, part.name, part.tables.sheet, part.facts)
+        yield from _xlsx.rows(path, part.name, part.tables, columns, part.facts)
         return
     try:
         if kind in TABLES:

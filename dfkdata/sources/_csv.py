@@ -35,6 +35,8 @@ def rows(
     dialect = recognise(opened, name, options, columns)
     facts.clear()
     facts |= {"encoding": dialect.encoding.removesuffix("-sig"), "delimiter": dialect.delimiter}
+    if dialect.header_row is not None:
+        facts["header_row"] = dialect.header_row
     if dialect.guessed:
         facts["guessed"] = dialect.guessed
     with opened() as file:
@@ -86,13 +88,25 @@ class Table:
                 reader = self._reader()
                 continue
             if cells is None:
+                self.check_ended()
                 return
+            if self.is_above(start):
+                continue
             if not cells or (not cells[0].strip() and not "".join(cells).strip()):
                 self.count("blank_rows", bool(cells))
             elif not self.header:
                 self.set_header(cells)
             else:
                 yield self.row(cells, start), f"{self.name}:{start}"
+
+    def is_above(self, line: int) -> bool:
+        """Return whether a line stands above the one that the user says is the header."""
+        return not self.header and self.dialect.header_row is not None and line < self.dialect.header_row
+
+    def check_ended(self) -> None:
+        """Raise `DataError` if the file ended above its header."""
+        if not self.header and self.dialect.header_row is not None:
+            raise DataError(f"{self.name}: has no row {self.dialect.header_row} for --header-row")
 
     def count(self, what: str, number: int) -> None:
         """Add to what was ignored in the file."""
@@ -110,7 +124,8 @@ class Table:
         names = [cell.strip() for cell in cells]
         twice = sorted(name for name, count in Counter(names).items() if name and count > 1)
         if twice:
-            raise DataError(f"{self.name}:1: the column {twice[0]!r} stands twice in the header; rename one")
+            place = f"{self.name}:{self.dialect.header_row or 1}"
+            raise DataError(f"{place}: the column {twice[0]!r} stands twice in the header; rename one")
         return names
 
     def _broken(self, start: int, problem: str) -> Reject:

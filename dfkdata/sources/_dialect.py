@@ -3,7 +3,8 @@
 How it works: a byte-order mark names the encoding. Without one, NUL bytes at every second place mean UTF-16,
 and bytes that are not UTF-8 mean Windows-1252 if the file holds no other sign beyond ASCII in UTF-8. A file
 that mixes both is damaged UTF-8. The delimiter is the first one under which the header has the columns of the
-format, else the comma if it divides the header at all, else the sign that divides it most often.
+format, else the comma if it divides the header at all, else the sign that divides it most often. A title above the
+header is an error that names the header's line.
 
 Guarantee: a UTF-8 file with commas is read as such."""
 
@@ -11,8 +12,10 @@ from __future__ import annotations
 
 import codecs
 import csv
-from collections.abc import Callable, Collection
+import io
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import IO
 
 from dfkdata.common.errors import ConfigError, DataError
@@ -40,11 +43,14 @@ class TableOptions:
         encoding: Of CSV files: a name that Python knows.
         delimiter: Of CSV files: one sign, or "tab".
         sheet: Of .xlsx files: the name of the sheet, or its number from 1.
+        header_row: The line of a CSV file, or the row of a sheet, that names the columns; None is the first that
+            is not blank.
     """
 
     encoding: str | None = None
     delimiter: str | None = None
     sheet: str | None = None
+    header_row: int | None = None
 
 
 @dataclass(frozen=True)
@@ -56,12 +62,14 @@ class Dialect:
         delimiter: The sign between cells.
         guessed: What was recognised without a mark that proves it, for people; empty for UTF-8 with commas.
         skipped: Whether the first line is Excel's `sep=;`.
+        header_row: The line that names the columns; None is the first that is not blank.
     """
 
     encoding: str
     delimiter: str
     guessed: str = ""
     skipped: bool = False
+    header_row: int | None = None
 
 
 def check_encoding(name: str) -> str:
@@ -103,14 +111,76 @@ def recognise(opened: Open, name: str, options: TableOptions, columns: Columns) 
         DataError: The start of the file is not text in its encoding.
     """
     encoding, sure = (check_encoding(options.encoding), True) if options.encoding else _encoding(opened)
-    first = _first_line(opened, name, encoding)
+    text, at = _start(opened, name, encoding), options.header_row
+    first = _record(text)
     skipped = len(first) == 5 and first.lower().startswith("sep=")
     if options.delimiter:
-        return Dialect(encoding, check_delimiter(options.delimiter), _says(encoding, None, sure), skipped)
-    if skipped:
-        return Dialect(encoding, first[4], _says(encoding, None, sure), skipped)
-    delimiter = _delimiter(first, columns)
-    return Dialect(encoding, delimiter, _says(encoding, delimiter, sure))
+        sign, guess = check_delimiter(options.delimiter), None
+    elif skipped:
+        sign, guess = first[4], None
+    else:
+        below = text if at is None else "".join([*io.StringIO(text, newline="")][at - 1 :])
+        sign = guess = _delimiter(_record(below), columns)
+    if at is None:
+        signs = DELIMITERS if guess else [sign]
+        check_header([_records(text, one, int(skipped)) for one in (sign, *signs)], name, columns)
+    return Dialect(encoding, sign, _says(encoding, guess, sure), skipped, at)
+
+
+_LOOKED = 20
+
+
+def check_header(readings: Iterable[Sequence[tuple[int, list[str]]]], name: str, columns: Columns) -> None:
+    """Raise `DataError` if a line below the first looks like the header and the first does not.
+
+    Args:
+        readings: (line, cells) of the first records, once for each way to read them; the first counts.
+        name: The file's name.
+        columns: Headers of the format; without them a header is a line of several short cells below a lone one.
+    """
+    for number, records in enumerate(readings):
+        if not records:
+            return
+        (line, first), *below = records
+        if any(needed <= _stripped(first) for needed in columns):
+            return
+        for at, cells in below[:_LOOKED]:
+            alone = not columns and not number and _is_alone(first)
+            if _fits(cells, columns) or (
+                alone and _is_header(cells, [row for place, row in below if place > at])
+            ):
+                title = next((cell.strip() for cell in first if cell.strip()), "")
+                raise DataError(
+                    f"{name}:{line}: {title[:60]!r} is no header; line {at} looks like it ({', '.join(cells)[:120]}):"
+                    f" --header-row {at}, or delete what stands above it"
+                )
+
+
+def _stripped(cells: list[str]) -> set[str]:
+    return {cell.strip() for cell in cells}
+
+
+def _is_alone(cells: list[str]) -> bool:
+    return sum(bool(cell.strip()) for cell in cells) == 1
+
+
+def _fits(cells: list[str], columns: Columns) -> bool:
+    """Return whether a line holds the names of all columns of a header; one name alone may be anything."""
+    names = _stripped(cells)
+    return any(needed <= names and (len(needed) > 1 or _are_names(cells)) for needed in columns)
+
+
+def _is_header(cells: list[str], below: list[list[str]]) -> bool:
+    """Return whether a line looks like names of columns although nobody knows them, above rows as wide as it."""
+    is_wide = len(cells) >= 3 and all(cell and cell == cell.strip() for cell in cells)
+    return is_wide and _are_names(cells) and {len(row) for row in below} == {len(cells)}
+
+
+def _are_names(cells: list[str]) -> bool:
+    """Return whether cells could name columns: they differ, are short, and of few words."""
+    names = [name for cell in cells if (name := cell.strip())]
+    is_short = all(len(name) <= 40 and len(name.split()) <= 3 and not name.isdigit() for name in names)
+    return len({*names}) == len(names) and is_short
 
 
 def _says(encoding: str, delimiter: str | None, sure: bool) -> str:
@@ -157,14 +227,18 @@ _UNDEFINED = {chr(0xDC00 + byte) for byte in (0x81, 0x8D, 0x8F, 0x90, 0x9D, 0xFF
 """Bytes that Windows-1252 does not define, and ÿ, which no word begins with; as `surrogateescape` reads them."""
 
 
-def _first_line(opened: Open, name: str, encoding: str) -> str:
-    """Return the first record that is not blank, without its line end."""
+def _start(opened: Open, name: str, encoding: str) -> str:
+    """Return the text with which a file begins."""
     with opened() as file:
         start = file.read(1 << 16)
     try:
-        text = codecs.getincrementaldecoder(encoding)("surrogateescape").decode(start)
+        return codecs.getincrementaldecoder(encoding)("surrogateescape").decode(start).lstrip("\ufeff")
     except UnicodeDecodeError as error:
         raise not_text(name, encoding, error) from error
+
+
+def _record(text: str) -> str:
+    """Return the first record that is not blank, without its line end."""
     text = text.lstrip("\ufeff\r\n")
     quoted, end = False, len(text)
     for place, sign in enumerate(text):
@@ -173,6 +247,24 @@ def _first_line(opened: Open, name: str, encoding: str) -> str:
             end = place
             break
     return text[:end]
+
+
+def _records(text: str, delimiter: str, skipped: int) -> list[tuple[int, list[str]]]:
+    """Return (line, cells) of the first records that are not blank; what cannot be read ends them."""
+    records: list[tuple[int, list[str]]] = []
+    lines = islice(io.StringIO(text, newline=""), skipped, 10 * _LOOKED)
+    reader = csv.reader(lines, delimiter=delimiter)
+    line = 1 + skipped
+    try:
+        for cells in reader:
+            if any(cell.strip() for cell in cells):
+                records.append((line, cells))
+            line = reader.line_num + 1 + skipped
+            if len(records) > _LOOKED:
+                break
+    except csv.Error:
+        pass
+    return records
 
 
 def _delimiter(first: str, columns: Columns) -> str:

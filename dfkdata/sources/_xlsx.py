@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import date, datetime, time
-from itertools import repeat
+from itertools import islice, repeat
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from dfkdata.common.errors import ConfigError, DataError, missing_package
 from dfkdata.rows.record import Reject, Row, RowError
 from dfkdata.sources import _archive
 from dfkdata.sources._csv import Table
-from dfkdata.sources._dialect import Dialect
+from dfkdata.sources._dialect import Columns, Dialect, TableOptions, check_header
 from dfkdata.sources._rejects import SourcedRow
 
 _MERGED = re.compile(rb"<(?:\w+:)?mergeCell\s[^>]*?ref=[\"']([A-Z]+)(\d+):([A-Z]+)(\d+)[\"']")
@@ -31,13 +31,16 @@ _FAULTS = (zipfile.BadZipFile, zlib.error, SyntaxError, KeyError, ValueError, Ty
 """What openpyxl raises for broken files; a `ParseError` of XML is a `SyntaxError`."""
 
 
-def rows(path: Path, name: str, sheet: str | None, facts: dict[str, Any]) -> Iterator[SourcedRow]:
+def rows(
+    path: Path, name: str, options: TableOptions, columns: Columns, facts: dict[str, Any]
+) -> Iterator[SourcedRow]:
     """Yield the rows under the header of a sheet, named by their number in it.
 
     Args:
         path: The file.
         name: Its name in sources.
-        sheet: Name or number of the sheet; None takes the only one that holds something.
+        options: The sheet by name or number, else the only one that holds something is taken; and its header.
+        columns: Headers of the format, by which a title above the header is recognised.
         facts: Receives which sheet was read, and how many blank rows and cells were ignored.
 
     Raises:
@@ -46,11 +49,15 @@ def rows(path: Path, name: str, sheet: str | None, facts: dict[str, Any]) -> Ite
     """
     _check_limits(path)
     with _book(path, values=True) as book:
-        chosen = _chosen(book, sheet, path)
+        chosen = _chosen(book, options.sheet, path)
         facts.clear()
         facts["sheet"] = chosen.title
+        if options.header_row is None:
+            check_header([_first_records(chosen)], name, columns)
+        else:
+            facts["header_row"] = options.header_row
         merged, has_formulas = _marks(path, chosen)
-        table = Table(name, (), Dialect("utf-8", ","), facts)
+        table = Table(name, (), Dialect("utf-8", ",", header_row=options.header_row), facts)
         if not has_formulas:
             yield from _rows(table, chosen, repeat(()), merged)
             return
@@ -177,12 +184,22 @@ def _rows(
                 for column, text in enumerate(texts, start=1)
                 if (number, column) in merged
             }
+        if table.is_above(number):
+            continue
         if not any(text.strip() for text in texts) and not any(_is_formula(cell) for cell in written):
             table.count("blank_rows", 1)
         elif not table.header:
             table.set_header(texts)
         else:
             yield _row(table, number, texts, _without_value(cells, written)), source
+    table.check_ended()
+
+
+def _first_records(sheet: Any) -> list[tuple[int, list[str]]]:
+    """Return (row, cells) of the first rows that hold something."""
+    numbered = enumerate(islice(_cells(sheet), 200), start=1)
+    texts = ((number, [_text(cell.value) for cell in cells]) for number, cells in numbered)
+    return [(number, row) for number, row in texts if any(text.strip() for text in row)]
 
 
 def _row(table: Table, number: int, texts: list[str], formulas: dict[int, Any]) -> Row | Reject:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import itertools
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,8 @@ from typer.testing import CliRunner
 from dfkdata import convert, read, sources
 from dfkdata.cli import app
 from dfkdata.common.errors import ConfigError, DataError
+from dfkdata.reports.preview import preview
+from tests.helpers.pictures import KINDS
 from tests.helpers.rows import rows_of
 
 HEADER = ["instruction", "output", "note"]
@@ -148,3 +152,79 @@ def test_the_command_takes_both_options(tmp_path: Path, monkeypatch: pytest.Monk
     assert rows_of(Path("out"), "train")[0]["messages"][0]["content"][0]["text"] == "café"
     assert "café" in CliRunner().invoke(app.app, ["preview", "a.csv", *how]).output
     assert CliRunner().invoke(app.app, ["check", "a.csv", *how]).exit_code == 0
+
+
+TITLED = ["image_filename", "analisis_pelanggaran", "label"]
+ABOVE: dict[str, list[list[str]]] = {
+    "a title": [["Laporan Pelanggaran 2024"]],
+    "a wide title": [["Laporan Pelanggaran 2024", "", ""]],
+    "a title and a blank row": [["Laporan"], []],
+    "facts": [["Dibuat oleh", "Budi"], ["Tanggal", "2024-01-01", "3"]],
+    "a title of two lines": [["Laporan\nbulan ini", "", ""]],
+}
+
+
+def _laid_table(kind: str, rows: list[list[str]], sign: str) -> Path:
+    if kind == "xlsx":
+        import openpyxl
+
+        book = openpyxl.Workbook()
+        for number, row in enumerate(rows, start=1):
+            for column, value in enumerate(row, start=1):
+                book.active.cell(number, column, value)
+        book.save("posts.xlsx")
+        return Path("posts.xlsx")
+    with Path("posts.csv").open("w", newline="", encoding="utf-16" if kind == "utf-16" else "utf-8") as file:
+        csv.writer(file, delimiter=sign).writerows(rows)
+    return Path("posts.csv")
+
+
+@pytest.mark.parametrize("kind", ["csv", "utf-16", "xlsx"])
+@pytest.mark.parametrize("sign", [",", ";", "\t"])
+@pytest.mark.parametrize("above", ABOVE)
+@pytest.mark.parametrize("format", ["dfk_csv", "auto"])
+def test_a_title_above_the_header_is_told_with_the_option_that_passes_it(
+    kind: str, sign: str, above: str, format: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if kind == "xlsx" and sign != ",":
+        return  # a sheet has no delimiter
+    monkeypatch.chdir(tmp_path)
+    Path("images").mkdir()
+    Path("images/0.png").write_bytes(KINDS["png"])
+    rows = [*ABOVE[above], TITLED, ["0.png", "Tidak benar.", "fitnah"]]
+    table = _laid_table(kind, rows, sign)
+    with pytest.raises(DataError, match=r"is no header; line \d+ looks like it .*: --header-row \d+") as told:
+        convert(table, "out", format=format, validation=0)
+    line = int(re.search(r"--header-row (\d+)", str(told.value))[1])  # type: ignore[index]
+    done = convert(table, "out", format=format, validation=0, header_row=line)
+    assert done.rows["in"] == done.rows["out"] == 1 and not done.codes
+    facts = json.loads(Path("out/manifest.json").read_text())["tables"][table.name]
+    assert facts["header_row"] == line
+    (shown,) = preview(table, format, header_row=line)
+    assert "Tidak benar." in shown
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "teks\nsatu, dua, tiga\nempat, lima, enam\n",
+        "teks\nsatu,dua,tiga\nempat\n",
+        "caption\nimage\nsatu\n",
+        "a,b\nimg_path,label\n",
+    ],
+)
+def test_rows_below_a_header_are_not_taken_for_one(text: str, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(text)
+    found = list(sources.rows(sources.parts(tmp_path / "a.csv")[0]))
+    assert len(found) == text.count("\n") - 1
+
+
+def test_a_header_row_that_is_not_there_or_of_no_table_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("image_filename,label\n0.png,fitnah\n")
+    with pytest.raises(DataError, match="has no row 9 for --header-row"):
+        convert(tmp_path / "a.csv", tmp_path / "out", format="dfk_csv", header_row=9)
+    (tmp_path / "a.jsonl").write_text("{}\n")
+    with pytest.raises(ConfigError, match=r"--header-row is about CSV and \.xlsx files"):
+        convert(tmp_path / "a.jsonl", tmp_path / "out", format="alpaca", header_row=2)
+    with pytest.raises(ConfigError, match="header_row"):
+        convert(tmp_path / "a.csv", tmp_path / "out", format="dfk_csv", header_row=0)
