@@ -93,14 +93,23 @@ def pictures_together(tower: Any, lengths: list[int]) -> Iterator[None]:
     if not layers or kind != "sdpa" or not next(tower.parameters()).is_cuda:
         yield
         return
-    forward = together(layers[0], lengths)
+    with replaced(layers, together(layers[0], lengths)):
+        yield
+
+
+@contextmanager
+def replaced(layers: list[Any], forward: Callable[..., Tensor]) -> Iterator[None]:
+    """Let layers use another forward call; afterwards each has the one that it had, its own or its class's."""
+    before = [vars(layer).get("forward") for layer in layers]
     for layer in layers:
         layer.forward = MethodType(forward, layer)
     try:
         yield
     finally:
-        for layer in layers:
+        for layer, own in zip(layers, before, strict=True):
             del layer.forward
+            if own is not None:
+                layer.forward = own
 
 
 def together(layer: Any, lengths: list[int]) -> Callable[..., Tensor]:

@@ -64,6 +64,20 @@ def test_layers_on_a_cpu_keep_their_own_attention(tiny: Loaded) -> None:
         assert all("forward" not in vars(each) for each in tower.modules())
 
 
+@pytest.mark.parametrize("fails", [False, True])
+def test_layers_have_their_own_forward_call_again_also_one_that_training_gave_them(fails: bool) -> None:
+    trained, plain = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
+    trained.forward = own = lambda x: x + 1  # type: ignore[method-assign]
+    try:
+        with attention.replaced([trained, plain], lambda layer, x: x * 0):
+            assert float(trained(torch.ones(2)).sum() + plain(torch.ones(2)).sum()) == 0
+            if fails:
+                raise KeyError
+    except KeyError:
+        pass
+    assert trained.forward is own and "forward" not in vars(plain)
+
+
 def test_cudnn_is_left_out_and_nothing_else() -> None:
     flags = torch.backends.cuda
     before = flags.cudnn_sdp_enabled(), flags.flash_sdp_enabled(), flags.mem_efficient_sdp_enabled()
