@@ -272,20 +272,26 @@ def shown_tools(value: Any, where: str) -> list[dict[str, Any]] | None:
     Raises:
         DataError: A definition cannot be read.
     """
-    if not _objects(value):
+    if value is None:
+        return None
+    if not isinstance(value, list):
         raise DataError(f"{where}: tools is not a list of objects")
     try:
         return read_tools(value)
+    except RowError:
+        for at, tool in enumerate(value):
+            _check_tool(tool, f"{where}: tools[{at}]")
+        raise
+
+
+def _check_tool(tool: Any, where: str) -> None:
+    """Raise `DataError` if a definition cannot be read."""
+    if not isinstance(tool, dict):
+        raise DataError(f"{where}: a tool definition is an object, not {type(tool).__name__}")
+    try:
+        read_tools([tool])
     except RowError as error:
-        place = error.path
-        for at, tool in enumerate(value if isinstance(value, list) else ()):
-            try:
-                read_tools([tool])
-            except RowError as of_one:
-                error, place = of_one, f"tools[{at}]"
-                break
-        hint = f"; {error.hint}" if error.hint else ""
-        raise DataError(f"{where}: {place}: {error.reason}{hint}") from error
+        raise DataError(f"{where}: {error.reason}; {error.hint}") from error
 
 
 def _absolute(file: Any, root: Path, where: str) -> str:
