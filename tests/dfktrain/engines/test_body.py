@@ -16,7 +16,15 @@ from dfktrain.config.model import AdapterConfig
 from dfktrain.data.collator import Collator
 from dfktrain.data.packing import Packer, patch_fallbacks
 from dfktrain.data.positions import PositionedCollator
-from dfktrain.engines import LoadedBase, _body, adapt, bare, recorded_layers, trainable
+from dfktrain.engines import (
+    LoadedBase,
+    _adapter_products,
+    _body,
+    adapt,
+    bare,
+    recorded_layers,
+    trainable,
+)
 from dfktrain.engines._adapter_products import fused_products
 from dfktrain.losses.attach import score_answers
 from dfktrain.losses.kl_to_base import AdapterDisabledTeacher, KLToBase, kl_to_base
@@ -42,7 +50,7 @@ def tuned(model: Any) -> Any:
 
 @pytest.fixture
 def batches(processor: Any, pictures: list[str]) -> list[dict[str, Tensor]]:
-    """Text, pictures, both, padded and not, in two widths, some of them twice."""
+    """Text, pictures, both, padded and not, in two widths, some shapes twice with other positions."""
     collator = PositionedCollator(Collator(processor))
     collator.collator.multiple = 32
     texts = [text_row(str(n), "berita " * n, "Label: Netral" + " dan benar" * n) for n in (1, 2, 9)]
@@ -52,7 +60,7 @@ def batches(processor: Any, pictures: list[str]) -> list[dict[str, Tensor]]:
     ]
     made = [
         texts, seen, [*seen, texts[0]], texts[:1], [texts[1], texts[0]], texts, seen, texts[:1],
-        [*reversed(texts)], seen[:1],
+        [*reversed(texts)], [*reversed(seen)], seen[:1], seen,
     ]  # fmt: skip
     return [collator(rows) for rows in made]
 
@@ -256,3 +264,24 @@ def test_batches_are_as_wide_as_the_next_multiple(processor: Any, multiple: int)
         width = batch["input_ids"].shape[1]
         assert width % multiple == 0 and longest <= width < longest + multiple
         assert int(batch["attention_mask"].sum()) == sum(len(collator.encode(row)) for row in some)
+
+
+def test_rounded_adapter_weights_are_made_anew_in_the_passes(
+    tuned: Any, batches: list[dict[str, Tensor]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A graph would go on reading those of the step in which it was recorded."""
+    made: list[bool] = []
+    refresh = _adapter_products._Rounded.refresh
+
+    def noted(self: Any) -> None:
+        made.append(True)
+        refresh(self)
+
+    monkeypatch.setattr(_adapter_products._Rounded, "refresh", noted)
+    with fused_products(tuned, bare(tuned)), recorded_layers(tuned, True, {}):
+        counts = []
+        for _ in range(3):
+            made.clear()
+            tuned(**batches[0])
+            counts.append(len(made))
+    assert counts == [1, 2, 2]  # the first call runs the layers as they are
