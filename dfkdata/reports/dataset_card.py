@@ -6,7 +6,8 @@ and a Content-Security-Policy forbids all but the styles and pictures inside the
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from hashlib import sha256
 from html import escape
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from dfkdata.common.errors import ConfigError
+from dfkdata.common.errors import ConfigError, DataError
 from dfkdata.conversion.output_folder import Folder
 from dfkdata.conversion.splits import SPLITS
 from dfkdata.media.images import UnreadableImageError, thumbnail
@@ -23,9 +24,32 @@ from dfkdata.rows.messages import load_rows
 _THUMB = (240, 240)
 _SHOWN = (
     "Tools, turns and answer as they are written, sign for sign, with a mark where a picture stands. The model's chat "
-    "template puts its control tokens around them: dfktrain check prints a row with these, and the card of a trained "
-    "model the prompt."
+    "template puts its control tokens around them: dfktrain check --card writes this page with rows as the model of a "
+    "run sees them, and the card of a trained model holds the prompt."
 )
+_SEEN = (
+    "Rows as {name} sees them, prompt and answer, byte for byte, by its chat template (sha256 {sha256}); a placeholder"
+    " of a picture is repeated as often as the picture has tokens."
+)
+
+
+@dataclass(frozen=True)
+class ModelView:
+    """How a model sees rows.
+
+    Attributes:
+        name: What the page calls the model.
+        template: Its chat template.
+        sha256: The hash by which records of runs know the template.
+        render: Returns a row as the text that the model sees; raises `DataError` for a row that it cannot read.
+    """
+
+    name: str
+    template: str
+    sha256: str
+    render: Callable[[dict[str, Any]], str]
+
+
 _HEAD = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src
@@ -37,18 +61,20 @@ font-variant-numeric: tabular-nums; }} .bar {{ background: #2f6f9f; height: .8re
 gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(20rem, 1fr)); }} article {{ border: 1px solid
 #d8dee4; padding: .8rem; border-radius: 6px; overflow-wrap: anywhere; }} article img {{ max-width: 100%; }}
 pre {{ white-space: pre-wrap; margin: .3rem 0; font: inherit; }} .role {{ color: #57606a; font-size: .85em; }}
+pre.raw {{ font: 13px/1.45 ui-monospace, monospace; }}
 mark {{ background: #d8e8f4; border-radius: 3px; padding: 0 .3em; }}
 </style></head><body>
 """
 
 
-def write_card(folder: Path, path: Path, *, samples: int = 12) -> Path:
+def write_card(folder: Path, path: Path, *, samples: int = 12, view: ModelView | None = None) -> Path:
     """Write the page about a finished conversion to the messages layout.
 
     Args:
         folder: The folder that `convert` wrote.
         path: HTML file to write.
         samples: How many rows to show with their pictures, chosen by the hash of their ids.
+        view: The model that the rows are for; None shows them as they are written.
 
     Returns:
         `path`.
@@ -74,8 +100,8 @@ def write_card(folder: Path, path: Path, *, samples: int = 12) -> Path:
     page.append(_table("Length of rows in characters of text", lengths))
     for heading, entries in (("Quarantined", manifest["codes"]), ("Warnings", manifest["warnings"])):
         page.append(_broken(heading, entries))
-    page.append(f"<h2>Rows</h2><p>{_SHOWN}</p>")
-    page += ["<div class=rows>", *(_sample(row) for row in chosen), "</div></body></html>\n"]
+    page.append(_prompt(view))
+    page += ["<div class=rows>", *(_sample(row, view) for row in chosen), "</div></body></html>\n"]
     path.write_text("\n".join(page), encoding="utf-8")
     return path
 
@@ -134,14 +160,36 @@ def _broken(heading: str, entries: dict[str, Any]) -> str:
     return f"<h2>{escape(heading)}</h2><table>{''.join(lines) or '<tr><td>none</td></tr>'}</table>"
 
 
-def _sample(row: dict[str, Any]) -> str:
+def _prompt(view: ModelView | None) -> str:
+    if view is None:
+        return f"<h2>Rows</h2><p>{_SHOWN}</p>"
+    says = _SEEN.format(name=escape(view.name), sha256=escape(view.sha256))
+    template = (
+        f"<details><summary>Chat template</summary><pre class=raw>\n{escape(view.template)}</pre></details>"
+    )
+    return f"<h2>Rows</h2><p>{says}</p>{template}"
+
+
+def _seen(row: dict[str, Any], view: ModelView) -> str:
+    try:
+        return f"<div class=role>as the model sees it</div><pre class=raw>\n{escape(view.render(row))}</pre>"
+    except DataError as error:
+        return f"<p>cannot be trained on: {escape(str(error))}</p>"
+
+
+def _sample(row: dict[str, Any], view: ModelView | None) -> str:
+    pictures = "".join(_picture(image) for image in row["images"])
+    shown = _turns(row) if view is None else _seen(row, view)
+    return f"<article>{pictures}{shown}<div class=role>{escape(str(row['id']))}</div></article>"
+
+
+def _turns(row: dict[str, Any]) -> str:
     turns = [_block("tools", escape(_json(row["tools"])))] if row.get("tools") else []
     for turn in row["messages"]:
         shown = "".join(map(_part, turn["content"] or ()))
         calls = [_block("call", escape(_json(call["function"]))) for call in turn.get("tool_calls", ())]
         turns += [_block(turn["role"], shown), *calls]
-    pictures = "".join(_picture(image) for image in row["images"])
-    return f"<article>{pictures}{''.join(turns)}<div class=role>{escape(str(row['id']))}</div></article>"
+    return "".join(turns)
 
 
 def _block(role: str, shown: str) -> str:

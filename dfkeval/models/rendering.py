@@ -178,7 +178,7 @@ def _stop(written: str, processor: Any, row_id: str) -> tuple[str, str]:
 
 def reads(processor: Any, option: str) -> bool:
     """Return whether the chat template of a processor or tokenizer reads an option."""
-    return re.search(rf"\b{re.escape(option)}\b", _template(processor)) is not None
+    return re.search(rf"\b{re.escape(option)}\b", chat_template(processor)) is not None
 
 
 def stop_token(processor: Any) -> str:
@@ -204,7 +204,7 @@ def render(
             be read.
     """
     tokenizer_only = not hasattr(processor, "tokenizer")
-    template = _template(processor)
+    template = chat_template(processor)
     options = template_options(row)
     unknown = [name for name in options if not reads(processor, name)]
     if unknown:
@@ -265,7 +265,8 @@ def _same_shape(content: Any, text: str) -> Any:
     return text if text or content is not None else content
 
 
-def _template(processor: Any) -> str:
+def chat_template(processor: Any) -> str:
+    """Return the chat template of a processor or tokenizer. Raises `DataError` if it has none."""
     template = processor.chat_template or getattr(
         getattr(processor, "tokenizer", None), "chat_template", None
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
     from dfktrain.training.preflight import Preflight
 
 EXAMPLES = examples(
-    "dfktrain check train.yaml", "dfktrain check train.yaml --config-only --set stages.0.batch_size=4"
+    "dfktrain check train.yaml",
+    "dfktrain check train.yaml --config-only --set stages.0.batch_size=4",
+    "dfktrain check train.yaml --card data.html",
 )
 
 
@@ -31,6 +34,10 @@ def check_command(
     config_only: Annotated[
         bool, typer.Option(help="Stop after the configuration is read; open no data.")
     ] = False,
+    card: Annotated[
+        Path | None,
+        typer.Option(help="HTML file to write: the page of dfkdata card, with rows as the model sees them."),
+    ] = None,
     set_: Changes = None,
     override: OverrideFiles = None,
 ) -> None:
@@ -53,6 +60,10 @@ def check_command(
             report.faults.append(f"{section}: {error}")
     _compare_splits(settings, report)
     preflight_view.write(report)
+    if card is not None and report.collator is not None:
+        from dfktrain.reports import data_card
+
+        write(f"{data_card.write(settings, report.collator.processor, card)}\n")
     if report.faults:
         raise typer.Exit(2)
 

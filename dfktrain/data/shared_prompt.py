@@ -1,11 +1,11 @@
-"""Render the prompt that the rows of a stage share: the text that the model sees, with names in braces where rows
-differ.
+"""Render the prompts that the rows of a stage have: the texts that the model sees, with names in braces where rows
+of one shape differ.
 
 How it works: system turn, tools and template options are those of the rows. The user's turn is that of their schema,
 if the rows were written by it, else {text} stands for each of its texts. The model's own template renders it, by the
 call that renders training rows.
 
-Guarantees: a row whose fields hold these names in braces has this prompt, byte for byte."""
+Guarantees: a row of a shape whose fields hold these names in braces has its prompt, byte for byte."""
 
 from __future__ import annotations
 
@@ -20,25 +20,32 @@ from dfkeval.models.rendering import render
 from dfktrain.data.stage_data import StageData
 
 
-def shared_prompt(data: StageData, processor: Any) -> str | None:
-    """Return the prompt of a stage's rows.
+def stage_prompts(data: StageData, processor: Any) -> dict[str, int]:
+    """Return the prompts of a stage's rows, each with the number of rows that have it, the most frequent first.
 
     Args:
         data: The stage's rows.
         processor: The processor or tokenizer that renders them.
 
     Returns:
-        The rendered text with one placeholder an image; None if the rows differ in system turn, tools or thinking.
+        Rendered text, with one placeholder an image -> number of rows. Rows that share no such text are left out.
     """
-    row = data.example
-    if row is None or len(data.systems) > 1 or len(data.tools) > 1 or len(data.thinking) > 1:
-        return None
+    prompts: dict[str, int] = {}
+    for shape in sorted(data.shapes.values(), key=lambda shape: -shape.rows):
+        text = _shared(shape.example, processor)
+        if text is not None:
+            prompts[text] = prompts.get(text, 0) + shape.rows
+    return dict(sorted(prompts.items(), key=lambda pair: -pair[1]))
+
+
+def _shared(row: dict[str, Any], processor: Any) -> str | None:
+    """Return the prompt that rows of the shape of `row` share; None if it asks nothing."""
     asked = before_answer(row["messages"])
     system = [turn for turn in asked[:1] if turn["role"] == "system"]
     user = [turn for turn in asked if turn["role"] == "user"]
     if not user:
         return None
-    schema = _schema(data)
+    schema = _schema(row)
     frame = None if schema is None else _written_by(schema, user[-1], row)
     turns = [*system, frame or _without_texts(user[-1])]
     try:
@@ -47,10 +54,9 @@ def shared_prompt(data: StageData, processor: Any) -> str | None:
         return None  # a template that refuses a single question
 
 
-def _schema(data: StageData) -> Schema | None:
-    if len(data.schemas) != 1 or len(data.variants) != 1:
-        return None
-    (name,), (variant,) = data.schemas, data.variants
+def _schema(row: dict[str, Any]) -> Schema | None:
+    meta = row.get("meta") or {}
+    name, variant = meta.get("schema"), meta.get("variant")
     try:
         return None if name is None else schemas.load(name, variant, source="the training rows")
     except ConfigError:
@@ -61,8 +67,9 @@ def _written_by(schema: Schema, turn: dict[str, Any], row: dict[str, Any]) -> di
     """Return the user's turn of a schema, its fields in braces; None if the row's own has another wording."""
     parts = schema.prompt.parts
     fields = {name: f"{{{name}}}" for name in schema.prompt.fields}
-    images = tuple("image" for _ in row["images"][:1])
-    written = prompt(Record(id="", group="", source="", fields=fields, images=images), schema)[-1]
+    images, videos, audios = (tuple(row.get(kind) or ()) for kind in ("images", "videos", "audios"))
+    record = Record(id="", group="", source="", fields=fields, images=images, videos=videos, audios=audios)
+    written = prompt(record, schema)[-1]
     said = "".join(_texts(turn))
     fixed = [part.text for part in parts if isinstance(part, Text)]
     return written if all(text in said for text in fixed) else None

@@ -33,6 +33,23 @@ SHOWN = 5
 """Number of refused rows that a message names; the others are counted."""
 
 
+SHAPES = 64
+"""Shapes of rows that are told apart; rows of others are counted together."""
+
+
+@dataclass
+class RowShape:
+    """Rows that ask alike: with one system text, the same tools and template options, and a question of one kind.
+
+    Attributes:
+        example: The first of them.
+        rows: Their number.
+    """
+
+    example: dict[str, Any]
+    rows: int = 0
+
+
 @dataclass
 class StageData:
     """Samples of a stage, and what its rows have in common.
@@ -43,7 +60,8 @@ class StageData:
         sha256: File -> hash of its bytes.
         schemas, variants, systems, tools, thinking, efforts: The distinct values in the rows, for `dfk.json`.
         controls: Id of a row -> control token that its text contains.
-        example: The first row.
+        shapes: What rows ask with -> the rows that ask so, the first `SHAPES` of them.
+        shapeless: Number of rows of further shapes.
     """
 
     samples: list[EncodedSample] = field(default_factory=list)
@@ -56,20 +74,31 @@ class StageData:
     thinking: set[bool] = field(default_factory=set)
     efforts: set[str | None] = field(default_factory=set)
     controls: dict[str, str] = field(default_factory=dict)
-    example: dict[str, Any] | None = None
+    shapes: dict[tuple[Any, ...], RowShape] = field(default_factory=dict)
+    shapeless: int = 0
 
     def note(self, row: dict[str, Any]) -> None:
         """Note what inference must repeat, and control tokens that the tokenizer will obey."""
         if token := control_token(msgspec.json.encode(row["messages"])):
             self.controls[str(row["id"])] = token
-        self.example = self.example or row
-        meta = row.get("meta") or {}
+        meta, options = row.get("meta") or {}, template_options(row)
+        system, thinking = _system(row), thinks(row)
+        tools = json.dumps(row.get("tools") or None, ensure_ascii=False, sort_keys=True)
         self.schemas.add(meta.get("schema"))
         self.variants.add(meta.get("variant"))
-        self.systems.add(_system(row))
-        self.tools.add(json.dumps(row.get("tools") or None, ensure_ascii=False, sort_keys=True))
-        self.thinking.add(thinks(row))
-        self.efforts.add(template_options(row).get("reasoning_effort"))
+        self.systems.add(system)
+        self.tools.add(tools)
+        self.thinking.add(thinking)
+        self.efforts.add(options.get("reasoning_effort"))
+        asked = json.dumps(options, sort_keys=True, default=str)
+        key = (meta.get("schema"), meta.get("variant"), system, tools, thinking, asked, _question_kinds(row))
+        shape = self.shapes.get(key)
+        if shape is None and len(self.shapes) < SHAPES:
+            shape = self.shapes[key] = RowShape(row)
+        if shape is None:
+            self.shapeless += 1
+        else:
+            shape.rows += 1
 
 
 def read_stage(stage: Stage, collator: Collator, seed: int, refused: list[str] | None = None) -> StageData:
@@ -240,6 +269,17 @@ def _system(row: dict[str, Any]) -> str | None:
         return None
     content = first["content"]
     return content if isinstance(content, str) else "".join(part.get("text", "") for part in content or ())
+
+
+def _question_kinds(row: dict[str, Any]) -> tuple[str, ...]:
+    """Return the kinds of the parts of the user's last turn; where a schema writes it, its pictures alone differ."""
+    turns = [turn for turn in row["messages"] if turn["role"] == "user"]
+    content = turns[-1].get("content") if turns else None
+    if not isinstance(content, list):
+        return ("text",) * bool(content)
+    kinds = tuple(str(part.get("type")) for part in content)
+    by_schema = bool((row.get("meta") or {}).get("schema"))
+    return tuple(kind for kind in kinds if kind != "text") if by_schema else kinds
 
 
 def data_sha256(path: str) -> str:

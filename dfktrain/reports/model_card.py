@@ -101,7 +101,7 @@ def text(
         "### Out of scope\n\n" + (section.out_of_scope or UNKNOWN),
         "### Limitations\n\n" + (section.limitations or UNKNOWN),
         _data(report, section),
-        _prompt(card, report["stages"][-1].get("prompt")),
+        _prompt(card, report["stages"]),
         _procedure(report),
         _scores(scores),
         _usage(report["stages"]),
@@ -179,18 +179,37 @@ def _data(report: Mapping[str, Any], section: ModelCard) -> str:
     )
 
 
-def _prompt(card: metadata.ModelMetadata | None, rendered: str | None) -> str:
+def _prompt(card: metadata.ModelMetadata | None, stages: Sequence[Mapping[str, Any]]) -> str:
     if card is None:
         return f"## Prompt\n\n{UNKNOWN}"
     schema = f"Schema `{card.schema}`, form `{card.form}`."
     parts = [
         "## Prompt",
         schema if card.schema else "The rows do not share one schema, or name none.",
-        *([_SEEN + _fenced(rendered)] if rendered is not None else _prompt_parts(card)),
+        *(_rendered(stages) or _prompt_parts(card)),
         f"Chat template (sha256): `{card.template_sha256}`. Thinking: {'on' if card.thinking else 'off'}. "
         f"Pixels an image: {card.max_pixels or 'as the processor says'}. `{metadata.NAME}` says it to programs.",
     ]
     return "\n\n".join(parts)
+
+
+_MOST_PROMPTS = 8
+
+
+def _rendered(stages: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return every prompt that rows of the stages have, with how many of them; nothing for records without."""
+    uses: dict[str, list[str]] = {}
+    for stage in stages:
+        known = stage.get("prompts") or ({stage["prompt"]: None} if stage.get("prompt") else {})
+        for text, rows in known.items():
+            uses.setdefault(text, []).append(f"{stage['name']}{'' if rows is None else f', {rows} rows'}")
+    if len(uses) <= 1:
+        return [_SEEN + _fenced(text) for text in uses]
+    shown = [*uses.items()][:_MOST_PROMPTS]
+    parts = [f"{_SEEN} Rows ask in {len(uses)} ways."]
+    parts += [f"Stage {'; stage '.join(where)}:{_fenced(text)}" for text, where in shown]
+    left = len(uses) - len(shown)
+    return parts + ([f"{left} more are in `run.json` (`stages[].prompts`)."] if left else [])
 
 
 def _prompt_parts(card: metadata.ModelMetadata) -> list[str]:

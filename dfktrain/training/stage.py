@@ -19,7 +19,7 @@ from dfktrain.data.masking import EncodedSample
 from dfktrain.data.packing import Packer, packing_fault
 from dfktrain.data.pixels import byte_pixels
 from dfktrain.data.positions import PositionedCollator, positioned
-from dfktrain.data.shared_prompt import shared_prompt
+from dfktrain.data.shared_prompt import stage_prompts
 from dfktrain.data.stage_data import StageData, read_stage
 from dfktrain.engines import WIDTHS, bare, trainable
 from dfktrain.losses.kl_to_base import KLToBase
@@ -262,6 +262,7 @@ def _result(
         {key: value for key, value in line.items() if key in _LOGGED or key.startswith("watch/")}
         for line in trainer.state.log_history
     ]
+    prompts = stage_prompts(inputs.data, inputs.collator.processor)
     return StageResult(
         name=inputs.stage.name,
         adapter=inputs.folder / "adapter",
@@ -277,7 +278,8 @@ def _result(
         data_sha256=inputs.data.sha256,
         history=[line for line in lines if line.keys() - {"step", "epoch"}],
         usage=usage,
-        prompt=shared_prompt(inputs.data, inputs.collator.processor),
+        prompt=next(iter(prompts)) if len(prompts) == 1 and not inputs.data.shapeless else None,
+        prompts=prompts,
     )
 
 

@@ -61,8 +61,9 @@ class StageResult:
         history: The log lines in order, with step, loss, learning_rate, grad_norm and eval_loss; with SFT-Plus
             also ce, kl, eval_ce and eval_kl; with `watch:` also watch/METRIC.
         usage: Time and memory, None in records that were written before it was measured.
-        prompt: What the rows ask with, as the model sees it, with names in braces where rows differ; None if they do
-            not share one, or in records of older releases.
+        prompts: What the rows ask with, as the model sees it, with names in braces where rows of one shape differ
+            -> number of rows, the most frequent first.
+        prompt: The only one of these; None if there are several, or in records of older releases.
         fused: With `fused_layers`: part of the network -> "on", or why the library's layers compute it.
     """
 
@@ -80,6 +81,7 @@ class StageResult:
     history: list[dict[str, float]]
     usage: Usage | None = None
     prompt: str | None = None
+    prompts: dict[str, int] = field(default_factory=dict)
     fused: dict[str, str] = field(default_factory=dict)
 
 
