@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import continuous_checks
 import gpu_workload
 import pieces
 import product_tiles
@@ -270,7 +271,8 @@ def steps(bench: Any) -> dict[str, Any]:
         )
         found[rows] = one
         pieces.write_result(bench.work, "generate-Estep", {"steps": found}, partial=True)
-    more: dict[str, Any] = {}
+    more: dict[str, Any] = {"attention": continuous_checks.attention_apart("cuda" if bench.cuda else "cpu")}
+    pieces.write_result(bench.work, "generate-Estep", {"steps": found, **more}, partial=True)
     if bench.cuda:
         with torch.inference_mode():
             more["products"] = product_tiles.found(backend)

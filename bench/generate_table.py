@@ -61,7 +61,7 @@ def table(work: Path) -> str:
             for name, (calls, ms) in one.get("kernels", {}).items():
                 lines.append(f"    {ms:8.2f} ms {calls:6} x {name}")
     for piece, names in (
-        ("Estep", ("prefill", "products")), ("Echeck", ("texts", "logits", "attention")),
+        ("Estep", ("attention", "prefill", "products")), ("Echeck", ("texts", "logits")),
         *((name, ("imported_s", "loaded_s", "firsts_s", "again", "rft", "rft_top_p")) for name in ("E", "E-warm")),
         ("E2", ("cards", "times")),
     ):  # fmt: skip
