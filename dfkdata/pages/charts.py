@@ -39,6 +39,7 @@ class LineChart:
         log_y: Whether the y axis is logarithmic; only if all y are above 0.
         intervals: (low, high) of each point of the first series.
         names: Names of the points of the first series, which then need no line between them.
+        categories: Names of the places 0, 1, 2 and so on of the x axis, which then has no numbers.
         note: A place on the x axis that is marked with a line, as (x, text).
 
     Example:
@@ -60,6 +61,7 @@ class LineChart:
     log_y: bool = False
     intervals: Sequence[Point] = ()
     names: Sequence[str] = ()
+    categories: Sequence[str] = ()
     note: tuple[float, str] | None = None
 
 
@@ -123,7 +125,7 @@ def _axes(chart: LineChart, points: Sequence[Point]) -> tuple[Axis, Axis]:
     log_x, log_y = chart.log_x and min(xs) > 0, chart.log_y and min(ys) > 0
     low, high = (min(ys), max(ys)) if log_y else around(min(ys), max(ys))
     x_low, x_high = min(xs), max(xs)
-    if chart.names:  # single points stand apart from the edges
+    if chart.names or chart.categories:  # single points stand apart from the edges
         room = (x_high / x_low) ** 0.08 if log_x else (x_high - x_low) * 0.08 or 0.5
         x_low, x_high = (x_low / room, x_high * room) if log_x else (x_low - room, x_high + room)
     return Axis(x_low, x_high, LEFT, WIDTH - RIGHT, log_x), Axis(low, high, HEIGHT - BOTTOM, TOP, log_y)
@@ -149,14 +151,20 @@ def grid(x_axis: Axis, y_axis: Axis, chart: LineChart) -> Markup:
     lines += [
         Markup('<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{}" y2="{}"/>'
                '<text class="tick mid" x="{x:.1f}" y="{}">{}</text>')
-        .format(floor, floor + 5, floor + 20, short(value), x=x_axis(value))
-        for value in x_axis.ticks
+        .format(floor, floor + 5, floor + 20, text, x=x_axis(value))
+        for value, text in _x_ticks(chart, x_axis)
     ]  # fmt: skip
     lines.append(
         Markup('<text class="axis mid" x="{}" y="{}">{}</text><text class="axis" x="4" y="14">{}</text>')
         .format((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 8, _titled(chart.x, x_axis), _titled(chart.y, y_axis))
     )  # fmt: skip
     return Markup("").join(lines)
+
+
+def _x_ticks(chart: LineChart, x_axis: Axis) -> list[tuple[float, str]]:
+    if chart.categories:
+        return [(float(at), name) for at, name in enumerate(chart.categories)]
+    return [(value, short(value)) for value in x_axis.ticks]
 
 
 def _titled(title: str, axis: Axis) -> str:
@@ -207,16 +215,12 @@ def _line(chart: LineChart, at: int, name: str, line: Sequence[Point], x_axis: A
             .format(shape, kind, x, y, size, says)
         )  # fmt: skip
         if named and index < len(chart.names):
+            side, dx = ("end", -9) if x > WIDTH * 0.85 else ("", 9)
             drawn.append(
-                Markup('<text class="tick mid" x="{:.1f}" y="{:.1f}">{}</text>')
-                .format(x, max(TOP + 8, _above(chart, index, y, y_axis) - 8), chart.names[index])
+                Markup('<text class="tick {}" x="{:.1f}" y="{:.1f}">{}</text>')
+                .format(side, x + dx, y + 4, chart.names[index])
             )  # fmt: skip
     return Markup("").join(drawn)
-
-
-def _above(chart: LineChart, index: int, y: float, y_axis: Axis) -> float:
-    """Return the upper end of a point's interval on the page."""
-    return y_axis(chart.intervals[index][1]) if index < len(chart.intervals) else y
 
 
 def _interval(chart: LineChart, at: int, index: int) -> str:

@@ -11,7 +11,6 @@ from importlib import resources
 from typing import Any
 
 import msgspec
-from jinja2 import ChoiceLoader, Environment, PackageLoader, PrefixLoader, StrictUndefined
 from markupsafe import Markup
 
 from dfkdata.pages import bar_charts, charts, pictures
@@ -144,7 +143,10 @@ def _hashes(texts: Sequence[str]) -> str:
 
 
 @cache
-def _environment(package: str) -> Environment:
+def _environment(package: str) -> Any:
+    """Return the templates of a package, which is loaded only if a page is written."""
+    from jinja2 import ChoiceLoader, Environment, PackageLoader, PrefixLoader, StrictUndefined
+
     loaders = {"pages": PackageLoader("dfkdata.pages")}
     own = [] if package == "dfkdata.pages" else [PackageLoader(package)]
     made = Environment(

@@ -10,6 +10,7 @@ import typer
 
 from dfkdata.common.console import examples, write
 from dfkdata.common.csv_files import write_csv
+from dfkdata.pages.words import Language
 from dfkeval.models.quiet import quiet_libraries
 
 if TYPE_CHECKING:
@@ -31,6 +32,12 @@ def compare_command(
     csv_: Annotated[
         Path | None, typer.Option("--csv", help="Write the samples whose answers differ.")
     ] = None,
+    html: Annotated[
+        Path | None, typer.Option("--html", help="Write the comparison as a page with every sample.")
+    ] = None,
+    lang: Annotated[
+        Language | None, typer.Option(help="Language of the words on the page; default: the first run's.")
+    ] = None,
     table: Annotated[
         Path | None, typer.Option("--table", help="Write every difference with its interval and p, as CSV.")
     ] = None,
@@ -47,10 +54,26 @@ def compare_command(
     comparisons = comparison.compare_all(runs[0], runs[1:])
     for pair in comparisons:
         write(f"{pair.a} -> {pair.b}, {pair.n} common rows\n\n{reports.comparison_table(pair)}\n\n")
+    if html is not None:
+        _write_page(html, runs, comparisons, lang)
     if csv_ is not None:
         _write_changed(csv_, comparisons)
     if table is not None:
         write_csv(table, *comparison.table(comparisons))
+
+
+def _write_page(
+    path: Path, groups: Sequence[Path], comparisons: Sequence[Comparison], lang: Language | None
+) -> None:
+    from dfkdata.common import json_files
+    from dfkeval import reports
+    from dfkeval.analysis.comparison import runs_of
+
+    runs = [run for group in groups for run in runs_of(group)]
+    title = " · ".join(dict.fromkeys([comparisons[0].a, *(pair.b for pair in comparisons)]))
+    page = reports.page(title, runs, comparisons, lang=lang or runs[0].config.lang)
+    json_files.write_bytes(path, page.encode())
+    write(f"page: {path}\n")
 
 
 def _write_changed(path: Path, comparisons: Sequence[Comparison]) -> None:

@@ -9,6 +9,7 @@ import typer
 
 from dfkdata.common.console import examples, write
 from dfkdata.common.faults import leaves
+from dfkdata.pages.words import Language
 from dfkeval.cli._output import RunDir
 from dfkeval.models.quiet import quiet_libraries
 
@@ -19,7 +20,11 @@ EXAMPLES = examples("dfkeval report runs/tuned", "dfkeval report runs/tuned --ag
 def report_command(
     folder: RunDir,
     against: Annotated[
-        Path | None, typer.Option(help="Another run; the page then opens with the comparison.")
+        list[Path] | None,
+        typer.Option(help="Another run; the page then opens with the comparison. May be repeated."),
+    ] = None,
+    lang: Annotated[
+        Language | None, typer.Option(help="Language of the words on the page; default: the run's.")
     ] = None,
 ) -> None:
     """Write report.md and report.html of a scored run again."""
@@ -29,7 +34,7 @@ def report_command(
 
     quiet_libraries()
     run = load_run(folder)
-    others = [] if against is None else [load_run(against)]
+    others = [load_run(other) for other in against or ()]
     with RunDirectory(folder).alone(else_=""):
-        evaluate.write_reports(run, others)
+        evaluate.write_reports(run, others, lang)
     write(f"report: {folder / 'report.html'}\n")

@@ -22,6 +22,7 @@ from msgspec import structs
 
 from dfkdata.common import json_files
 from dfkdata.common.errors import DataError
+from dfkdata.pages.words import Language
 from dfkdata.schemas import Schema
 from dfkeval import reports
 from dfkeval.analysis import bootstrap, comparison, server_parser, statistics
@@ -182,12 +183,18 @@ def finish(
     return run
 
 
-def write_reports(run: Run, others: Sequence[Run] = ()) -> None:
-    """Write report.md and report.html; both begin with a comparison with each of `others`."""
+def write_reports(run: Run, others: Sequence[Run] = (), lang: Language | None = None) -> None:
+    """Write report.md and report.html; both begin with a comparison with each of `others`.
+
+    Args:
+        run: The run.
+        others: Runs that it is compared with.
+        lang: Language of the words on the page; None takes the run's.
+    """
     pairs = [comparison.compare(other, run) for other in others]
     run_dir = RunDirectory(run.folder)
     json_files.write_bytes(run_dir.path(directory.REPORT_MD), reports.markdown(run, pairs).encode())
-    page = reports.page(run.name, [*others, run], pairs)
+    page = reports.page(run.name, [*others, run], pairs, lang=lang or run.config.lang)
     json_files.write_bytes(run_dir.path(directory.REPORT_HTML), page.encode())
 
 

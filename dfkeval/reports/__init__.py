@@ -9,16 +9,19 @@ Guarantees:
 from __future__ import annotations
 
 from dfkeval.reports.formatting import number
+from dfkeval.reports.leaderboard import LeaderboardEntry, sweep_page
 from dfkeval.reports.markdown import comparison_table, markdown, metric_rows, table
 from dfkeval.reports.notices import notices
 from dfkeval.reports.page import page
 
 __all__ = [
+    "LeaderboardEntry",
     "comparison_table",
     "markdown",
     "metric_rows",
     "notices",
     "number",
     "page",
+    "sweep_page",
     "table",
 ]

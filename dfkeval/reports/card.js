@@ -128,7 +128,7 @@ const dfkCard = (() => {
         const judged = row.gold && !isProse(role, gold, value[name]);
         const right = judged && same(gold, value[name]);
         line.append(el("td", { class: judged ? (right ? "same" : "other") : "" },
-          judged ? el("span", { class: "verdict-sign", title: right ? w.equal : w.differs }, right ? "=" : "≠") : null, inside));
+          judged ? el("div", { class: "judged" }, el("span", { class: "verdict-sign", title: right ? w.equal : w.differs }, right ? "=" : "≠"), inside) : inside));
       });
       return line;
     });

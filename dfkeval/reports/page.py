@@ -71,7 +71,7 @@ def page(
             for place in shown
         ],
         curves=[line_chart(curve, look.w("values")) for curve in curves],
-        setup=[_setup(group, look) for group in groups],
+        setup=[(", ".join(run.name for run in group.runs), _setup(group, look)) for group in groups],
         n=sum(len(group.rows) for group in groups),
     )
     return look.document(title, body, nav=nav, scripts=_scripts(), data=_data(groups, look.w))

@@ -24,6 +24,7 @@ from dfkdata.common import credentials, plugins
 from dfkdata.common.config import C, Config, bind, load_config
 from dfkdata.common.console import part_of
 from dfkdata.common.errors import ConfigError
+from dfkdata.pages.words import Language
 from dfkdata.schemas import Schema, ToolForm
 from dfkeval import backends, metrics
 from dfkeval.models.identity import AnswerIdentity
@@ -73,6 +74,7 @@ class EvalConfig(Config):
         resamples: Number of bootstrap resamples behind each interval.
         confidence: Coverage of the intervals, such as 0.95.
         seed: Seed of the resamples.
+        lang: Language of the words on report.html, "en" or "id".
         max_image_side: Pixels that the longer side of an image may have before it is scaled down; None shows
             images as the model's processor takes them.
 
@@ -109,6 +111,7 @@ class EvalConfig(Config):
     resamples: int = Field(default=10_000, ge=100)
     confidence: float = Field(default=0.95, gt=0.0, lt=1.0)
     seed: int = 42
+    lang: Language = "en"
     max_image_side: int | None = Field(default=None, ge=1)
 
     #: Keys that only change how answers are graded, scored and kept; a run goes on, and is scored again, with
@@ -116,7 +119,7 @@ class EvalConfig(Config):
     scoring_keys: ClassVar[frozenset[str]] = frozenset(
         {
             "metrics", "metric_options", *SECTIONS, "resamples", "confidence", "seed", "max_failures",
-            "cache", "trackers", "plugins",
+            "cache", "trackers", "plugins", "lang",
         }
     )  # fmt: skip
 

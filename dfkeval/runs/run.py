@@ -33,6 +33,7 @@ class Run:
         samples: The graded answers, in the order of the data.
         summary: As in summary.json: "n", "outcomes", "metrics" (name -> value, low, high, n), and "details".
         environment: As in environment.json: versions, facts of the backend, tokens and times.
+        title: What reports call it; empty for the name of the directory.
         measured: Metric name -> the metric and its sufficient statistics, one row a sample; computed once.
 
     Example:
@@ -55,6 +56,7 @@ class Run:
     samples: list[Sample]
     summary: dict[str, Any]
     environment: dict[str, Any] = field(default_factory=dict)
+    title: str = ""
 
     @cached_property
     def measured(self) -> dict[str, Scored]:
@@ -63,8 +65,8 @@ class Run:
 
     @property
     def name(self) -> str:
-        """Return the name of the run directory."""
-        return self.folder.name
+        """Return what reports call the run: its title, or the name of its directory."""
+        return self.title or self.folder.name
 
     @property
     def failed_share(self) -> float:

@@ -123,7 +123,10 @@ def _write(base: Run | None, tuned: Run, folder: Path) -> TrainingScores:
     compared = comparison.compare(base, tuned) if base is not None else None
     runs, pairs = [run for run in (base, tuned) if run is not None], [compared] if compared else []
     page = folder / "report.html"
-    page.write_text(reports.page("base against tuned" if pairs else "tuned", runs, pairs), encoding="utf-8")
+    page.write_text(
+        reports.page("Base against tuned" if pairs else "Tuned", runs, pairs, lang=tuned.config.lang),
+        encoding="utf-8",
+    )
     scores = TrainingScores(tuned, base, compared, page)
     (folder / "comparison.md").write_text(scores.table() + "\n", encoding="utf-8")
     return scores

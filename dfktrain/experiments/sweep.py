@@ -239,7 +239,9 @@ def _compared(sweep: Sweep, out: Path, failed: dict[str, str]) -> SweepResult:
     ]
     if not whole:
         raise BackendError("no point of the sweep finished:\n" + "\n".join(map(": ".join, failed.items())))
-    groups = [(point.name, [_tuned(out, point, seed) for seed in sweep.seeds]) for point in whole]
+    groups = [
+        (point.name, [_tuned(out, point, seed, sweep.seeds) for seed in sweep.seeds]) for point in whole
+    ]
     base = _base(sweep, out)
     if base is not None:
         groups.insert(0, ("base", [load_run(base)]))
@@ -248,13 +250,18 @@ def _compared(sweep: Sweep, out: Path, failed: dict[str, str]) -> SweepResult:
     pairs = [replace(pair, a=first_name, b=name) for (name, _), pair in zip(others, compared, strict=True)]
     result = SweepResult(tuple((name, pool(runs)) for name, runs in groups), tuple(pairs), failed)
     runs = [run for _, group in groups for run in group]
-    (out / "report.html").write_text(reports.page(f"sweep: {out.name}", runs, pairs), encoding="utf-8")
+    values = {point.name: dict(change.split("=", 1) for change in point.changes) for point in whole}
+    entries = [reports.LeaderboardEntry(name, values.get(name, {}), pooled) for name, pooled in result.pools]
+    page = reports.sweep_page(f"Sweep {out.name}", entries, runs, pairs, failed, lang=runs[0].config.lang)
+    (out / "report.html").write_text(page, encoding="utf-8")
     (out / "comparison.md").write_text(table(result) + "\n", encoding="utf-8")
     return result
 
 
-def _tuned(out: Path, point: SweepPoint, seed: int) -> Run:
-    return load_run(out / point.name / f"seed-{seed}" / evaluate.FOLDER / "tuned")
+def _tuned(out: Path, point: SweepPoint, seed: int, seeds: Sequence[int]) -> Run:
+    run = load_run(out / point.name / f"seed-{seed}" / evaluate.FOLDER / "tuned")
+    run.title = point.name if len(seeds) == 1 else f"{point.name} seed {seed}"
+    return run
 
 
 def table(result: SweepResult) -> str:

@@ -73,6 +73,9 @@ def test_a_comparison_lists_each_changed_answer_and_the_report_opens_with_it(
     table = tmp_path / "changed.csv"
     compared = call("compare", base, tuned, "--csv", table)
     assert "base -> tuned, 12 common rows" in compared.stdout
+    page = tmp_path / "page.html"
+    call("compare", base, tuned, "--html", page, "--lang", "id")
+    assert '<html lang="id">' in page.read_text() and "base → tuned" in page.read_text()
     with table.open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["id"] for row in rows] == [f"r{index:03d}" for index in range(0, ROWS, 2)]

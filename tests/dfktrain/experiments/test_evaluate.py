@@ -34,7 +34,7 @@ def test_a_run_ends_with_base_against_tuned(monkeypatch: Any, capsys: Any, proje
     shown = [f"{each.summary['metrics']['answers.exact']['value']:.3f}" for each in (base, tuned)]
     line = next(line for line in card.splitlines() if line.startswith("| answers.exact |"))
     assert [cell.split()[0] for cell in line.split("|")[2:4]] == shown and shown[1] == "1.000"
-    assert "base against tuned" in (out / FOLDER / "report.html").read_text()
+    assert "Base against tuned" in (out / FOLDER / "report.html").read_text()
 
 
 def test_the_weights_are_saved_before_anything_is_scored(

@@ -122,7 +122,7 @@ def test_a_failed_point_stops_no_other_and_is_done_on_the_next_call(project: Pat
     assert [name for name, _ in found.pools] == ["base", "rank-4", "rank-8", "rank-16"]
     change = found.comparisons[1].differences["answers.exact"]
     assert (change.value, found.comparisons[1].n) == (pytest.approx(0.5), 4)
-    assert found.comparisons[1].b == "rank-8" and found.pools[2][1].runs == ("tuned", "tuned")
+    assert found.comparisons[1].b == "rank-8" and found.pools[2][1].runs == ("rank-8 seed 1", "rank-8 seed 2")
     assert sweep.table(found).splitlines()[-1].startswith("| rank-16 | ")
 
 
