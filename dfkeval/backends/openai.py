@@ -32,7 +32,7 @@ from dfkdata.common import config
 from dfkdata.common.credentials import address, is_variable
 from dfkdata.common.errors import BackendError, ConfigError, DataError
 from dfkeval.backends._contract import Backend, Capabilities
-from dfkeval.backends._openai import connection, errors, protocol
+from dfkeval.backends._openai import connection, deadline, errors, protocol
 from dfkeval.backends._openai import response as _answer
 from dfkeval.backends._openai import stream as _stream
 from dfkeval.backends._openai.adapter_probe import AdapterProbe, ProbeSettings, parent_of
@@ -58,7 +58,7 @@ class Config(config.Config):
         model: The name that the servers know the model by.
         server: What they are, for parameters beyond the protocol (constraints, a budget of reasoning).
         key: Name of the environment variable that holds the API key; None for no key.
-        timeout: Seconds of one attempt.
+        timeout: Seconds of one attempt, from connecting to the last byte.
         attempts: Attempts for each request.
         concurrency: Requests under way at most, at all servers.
         revision: What the servers run, in your words; without it answers are never taken from a cache.
@@ -146,7 +146,8 @@ class OpenAI:
         faults = []
         for number, url in enumerate(self.urls):
             try:
-                listed = self.client.get(self._place(number, "models"))
+                with deadline.within(self.config.timeout):
+                    listed = self.client.get(self._place(number, "models"))
             except httpx.HTTPError as error:
                 faults.append(
                     f"{address(url)}{connection.through(url)}: {type(error).__name__} {error}".strip()
@@ -330,9 +331,10 @@ class OpenAI:
 
         began = time.monotonic()
         try:
-            with self.client.stream(
-                "POST", self._place(server, "chat/completions"), json=payload
-            ) as response:
+            with (
+                deadline.within(self.config.timeout),
+                self.client.stream("POST", self._place(server, "chat/completions"), json=payload) as response,
+            ):
                 reply = self._reply(response, began)
         except httpx.TimeoutException as error:
             raise self._late() from error

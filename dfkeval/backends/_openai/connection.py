@@ -10,6 +10,7 @@ from typing import Any
 from dfkdata.common import credentials
 from dfkdata.common.credentials import address
 from dfkdata.common.errors import ConfigError, missing_package
+from dfkeval.backends._openai import deadline
 
 
 def client(urls: Iterable[str], key: str | None, timeout: float, concurrency: int) -> Any:
@@ -18,7 +19,7 @@ def client(urls: Iterable[str], key: str | None, timeout: float, concurrency: in
     Args:
         urls: Addresses of the servers.
         key: Name of the environment variable that holds the API key; None for no key.
-        timeout: Seconds without any byte after which a request is given up.
+        timeout: Seconds without any byte after which a request is given up; `deadline.within` bounds all of it.
         concurrency: Connections at most.
 
     Raises:
@@ -37,11 +38,13 @@ def client(urls: Iterable[str], key: str | None, timeout: float, concurrency: in
     headers = {"Authorization": f"Bearer {value}"} if value else {}
     limits = httpx.Limits(max_connections=concurrency, max_keepalive_connections=concurrency)
     try:
-        return httpx.Client(timeout=timeout, limits=limits, headers=headers)
+        made = httpx.Client(timeout=timeout, limits=limits, headers=headers)
     except (ImportError, ValueError) as error:
         raise ConfigError(
             f"a proxy of the environment (HTTP_PROXY, ALL_PROXY, ...) cannot be used: {error}"
         ) from error
+    deadline.bound(made)
+    return made
 
 
 def _check_address(url: str, httpx: Any) -> None:
