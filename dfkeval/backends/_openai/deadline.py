@@ -54,11 +54,18 @@ class _Backend:
     def __init__(self, inner: Any) -> None:
         self._inner = inner
 
-    def connect_tcp(self, host: str, port: int, timeout: float | None = None, **options: Any) -> Any:
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Any = None,
+    ) -> Any:
         import httpcore
 
         left = _left(timeout, httpcore.ConnectTimeout)
-        return _Stream(self._inner.connect_tcp(host, port, timeout=left, **options))
+        return _Stream(self._inner.connect_tcp(host, port, left, local_address, socket_options))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)

@@ -41,7 +41,7 @@ class Slow:
         self.way, self.slow_models = WAYS[way], slow_models
         self.socket = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self.socket.getsockname()[1]}/v1"
-        self.over = threading.Event()
+        self.over, self.finished = threading.Event(), False
         threading.Thread(target=self.accept, daemon=True).start()
 
     def accept(self) -> None:
@@ -61,6 +61,7 @@ class Slow:
                 if self.over.wait(PAUSE):
                     return
                 taken.sendall(bytes([byte]))
+            self.finished = bool(rest)
             self.over.wait(60)
 
     def __enter__(self) -> Slow:
@@ -86,7 +87,7 @@ def test_an_attempt_ends_though_bytes_come_now_and_then(way: str, stream: bool) 
         backend: Any = openai.start(config)
         messages = [{"role": "user", "content": "q"}]
         (answer,) = backend.generate([Request(id="r", messages=messages)], Sampling())
-        assert (answer.finish_reason, answer.timed_out) == ("error", True)
+        assert (answer.finish_reason, answer.timed_out, server.finished) == ("error", True, False)
         assert answer.error is not None
         assert "no answer in 0.4 s" in answer.error
 
