@@ -50,9 +50,9 @@ class Bench:
 
     def __init__(self, options: argparse.Namespace) -> None:
         if "-E" in options.piece:  # as the package itself begins; the others import what they like
-            from dfkeval.models._packages import import_generation
+            from dfkeval.models.light_import import light_transformers
 
-            import_generation()
+            light_transformers()
         import torch
         from transformers.models.qwen3_5.modeling_qwen3_5 import Qwen3_5ForConditionalGeneration as Network
 

@@ -28,9 +28,9 @@ def starts(options: argparse.Namespace) -> None:
     import torch
 
     done("torch")
-    from dfkeval.models._packages import import_generation
+    from dfkeval.models.light_import import light_transformers
 
-    import_generation()
+    light_transformers()
     done("transformers' generation")
     if importlib.util.find_spec("fla") is not None:
         importlib.import_module("fla.ops.gated_delta_rule")

@@ -90,14 +90,14 @@ def known_settings() -> list[str]:
     Everybody starts minutes earlier, and runs the same kernels as fast as before."""
     import torch
 
-    from dfktrain.engines import _tuned
+    from dfkeval.models import fla_settings
 
     if not torch.cuda.is_available():
         return []
-    known = _tuned.settings_for(torch.cuda.get_device_capability(), _tuned.HEAD)
+    known = fla_settings.settings_for(torch.cuda.get_device_capability(), fla_settings.HEAD)
     older = {setting.module: setting.module.replace("modules.norm.", "modules.") for setting in known}
     copies = tuple(replace(each, module=older[each.module]) for each in known)
-    left = set(_tuned.keep_settings(known)) & set(_tuned.keep_settings(copies))
+    left = set(fla_settings.keep_settings(known)) & set(fla_settings.keep_settings(copies))
     return sorted(left)
 
 

@@ -20,7 +20,7 @@ from dfkdata.common.errors import BackendError, ConfigError
 from dfkdata.common.hashing import folder_sha256
 from dfkeval.models import adapters, attention, fla_settings
 from dfkeval.models import metadata as metadata_file
-from dfkeval.models._packages import import_generation, require_package
+from dfkeval.models._packages import require_package
 from dfkeval.models.fingerprint import kernels, model_shapes_sha256, template_sha256
 from dfkeval.models.light_import import light_transformers
 from dfkeval.models.metadata import ModelMetadata
@@ -91,7 +91,6 @@ def _load(
     torch = require_package("torch")
     light_transformers()
     transformers = require_package("transformers")
-    import_generation()
     trained = metadata_file.read(folder) if folder is not None else _metadata_of(source)
     place = pick_device(torch, device)
     kind = _dtype(torch, dtype, place)

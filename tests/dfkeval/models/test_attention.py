@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import itertools
-import sys
-import types
-from typing import Any
 
 import pytest
 
-from dfkeval.models import _packages, attention
+from dfkeval.models import attention
 from dfkeval.models.loader import Loaded
 
 torch = pytest.importorskip("torch")
@@ -88,30 +85,6 @@ def test_cudnn_is_left_out_and_nothing_else() -> None:
         )  # fmt: skip
     finally:
         flags.enable_cudnn_sdp(before[0])
-
-
-@pytest.mark.parametrize("fails", [False, True])
-def test_generation_is_imported_without_scikit_learn_which_is_there_afterwards(
-    monkeypatch: pytest.MonkeyPatch, fails: bool
-) -> None:
-    utils = types.SimpleNamespace(is_sklearn_available=lambda: True)
-    seen: list[bool] = []
-
-    def importing(name: str) -> Any:
-        if name == "transformers":
-            return types.SimpleNamespace(utils=utils)
-        seen.append(utils.is_sklearn_available())
-        if fails:
-            raise ImportError(name)
-        return sys
-
-    monkeypatch.setattr(_packages, "require_package", importing)
-    if fails:
-        with pytest.raises(ImportError):
-            _packages.import_generation()
-    else:
-        _packages.import_generation()
-    assert seen == [False] and utils.is_sklearn_available()
 
 
 @pytest.mark.gpu
