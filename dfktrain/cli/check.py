@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 EXAMPLES = examples(
     "dfktrain check train.yaml",
     "dfktrain check train.yaml --config-only --set stages.0.batch_size=4",
-    "dfktrain check train.yaml --card data.html",
 )
 
 
