@@ -76,7 +76,8 @@ def missing_value(text: str, *, is_argument: bool = False) -> str | None:
         bare = word.rstrip(".").strip().casefold()
         if bare in _SIGNS or (not is_argument and (bare in _WORDS or _MARKS.issuperset(word))):
             return word
-    match = _ERROR.search(text) if "#" in text or "Err:" in text else None
+    may_hold = "#" in text or (len(text) < _LONGEST_SIGN + 8 and "Err:" in text)
+    match = _ERROR.search(text) if may_hold else None
     return (match["alone"] or match.group()) if match is not None else None
 
 

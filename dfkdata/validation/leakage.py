@@ -35,6 +35,7 @@ _SPLITS = ("train", "validation", "test")
 _MAX_CHARS = 4096  # of a text: enough to know it by, and what bounds the memory of a block
 _BLOCK_ROWS = 512
 _BLOCKS_A_LOOK = 8  # after so many blocks it is looked for a new instruction
+_TEXTS_A_LOOK = 128  # in about so many texts
 QUESTION = frozenset({"question"})
 """Fields that are asked of many pictures, so that they tell no two rows apart."""
 
@@ -304,7 +305,7 @@ class _TextSketches:
         """Look for what many texts say, such as an instruction, which tells no two of them apart."""
         import numpy
 
-        common = common_shingles(self._waiting)
+        common = common_shingles(self._waiting[:: max(1, len(self._waiting) // _TEXTS_A_LOOK)])
         if self._common is not None:
             common = numpy.union1d(self._common, common)
         self._common = common
