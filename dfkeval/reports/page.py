@@ -24,6 +24,8 @@ from dfkeval.runs import directory
 from dfkeval.runs.run import Run
 from dfkeval.types import NOT_ANSWERED
 
+OPEN = 2
+"""Comparisons that stand open; of more, each is folded."""
 _FACTS = ("model", "adapter", "adapter_effect", "dtype", "device")
 
 
@@ -46,16 +48,12 @@ def page(
         lang: Language of the page's words, "en" or "id".
         extra: Sections in front of all others: id -> (heading, content).
     """
-    look = Look(lang)
+    look, extra = Look(lang), extra or {}
     groups = sample_sets.sets_of(runs)
-    pairs = [(f"c{at + 1}", pair) for at, pair in enumerate(comparisons)]
-    tuned = {pair.b for pair in comparisons}
-    shown = sorted(range(len(runs)), key=lambda place: (bool(tuned) and runs[place].name not in tuned, place))
-    nav = [*((place, heading) for place, (heading, _) in (extra or {}).items())]
-    nav += [(place, f"{pair.a} → {pair.b}") for place, pair in pairs]
-    nav += [(f"r{place + 1}", runs[place].name) for place in shown]
-    nav += [("samples", look.w("samples"))] + ([("curves", look.w("training"))] if curves else [])
-    nav += [("setup", look.w("setup"))] if runs else []
+    folded = _folded(runs, comparisons)
+    shown = [_run(run, place, look) for place, run in enumerate(runs) if not folded[place]]
+    others = [_run(run, place, look) for place, run in enumerate(runs) if folded[place]]
+    pairs = [_pair(f"c{at + 1}", pair, runs, look) for at, pair in enumerate(comparisons)]
     body = look.render(
         "dfkeval.reports",
         "report.html",
@@ -63,18 +61,32 @@ def page(
         lines=headlines(runs, comparisons, look.w),
         facts=_facts(runs, look.w),
         banners=_banners(runs, look.w),
-        extra=extra or {},
+        extra=extra,
         overviews=[_overview(group, look) for group in groups if len(group.runs) > 2],
-        pairs=[_pair(place, pair, runs, look) for place, pair in pairs],
-        runs=[
-            _run(runs[place], place, look, folded=bool(tuned) and runs[place].name not in tuned)
-            for place in shown
-        ],
+        pairs=pairs,
+        fold_pairs=len(pairs) > OPEN,
+        shown=shown,
+        others=others,
         curves=[line_chart(curve, look.w("values")) for curve in curves],
         setup=[(", ".join(run.name for run in group.runs), _setup(group, look)) for group in groups],
         n=sum(len(group.rows) for group in groups),
     )
+    nav = [(place, heading) for place, (heading, _) in extra.items()]
+    if len(pairs) > OPEN:
+        nav.append(("comparisons", look.w("comparisons")))
+    else:
+        nav += [(pair["place"], f"{pair['pair'].a} → {pair['pair'].b}") for pair in pairs]
+    nav += [(run["place"], run["name"]) for run in shown]
+    rest = {"others": ("other_runs", others), "samples": ("samples", True), "curves": ("training", curves)}
+    rest["setup"] = ("setup", groups)
+    nav += [(place, look.w(word)) for place, (word, there) in rest.items() if there]
     return look.document(title, body, nav=nav, scripts=_scripts(), data=_data(groups, look.w))
+
+
+def _folded(runs: Sequence[Run], comparisons: Sequence[Comparison]) -> list[bool]:
+    """Return whether each run is folded: what others are compared with, and every run of many."""
+    tuned = {pair.b for pair in comparisons}
+    return [len(runs) > 2 * OPEN or bool(tuned and run.name not in tuned) for run in runs]
 
 
 def _scripts() -> list[str]:
@@ -245,14 +257,13 @@ def _named(code: str, run: Run, w: Words) -> Markup | str:
 # --- one run -----------------------------------------------------------------------------------------------
 
 
-def _run(run: Run, place: int, look: Look, *, folded: bool) -> dict[str, Any]:
+def _run(run: Run, place: int, look: Look) -> dict[str, Any]:
     first, rest = split(run.summary["metrics"])
     details = run.summary["details"]
     confusion = details.get("labels", {}).get("confusion")
     return {
         "place": f"r{place + 1}",
         "name": run.name,
-        "folded": folded,
         "chips": _chips(run, look.w),
         "metrics": _metrics(run, first, look),
         "rest": _metrics(run, rest, look) if rest else "",

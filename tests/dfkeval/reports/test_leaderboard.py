@@ -47,7 +47,7 @@ def test_points_are_ranked_and_named_by_their_value(points: dict[str, Run]) -> N
     assert "1e-2/seed-1 failed: loss is <nan>" in tags.text
     assert re.findall(r"<title>Accuracy: ([\w.-]+): [\d.]+ \[", section) == ["1e-5", "1e-4", "1e-3"]
     assert "stages.0.learning_rate (log)" in tags.text and "against base" in tags.text
-    assert html.index('id="leaderboard"') < html.index('id="c1"')
+    assert html.index('id="leaderboard"') < html.index('id="comparisons"')
 
 
 def test_values_that_are_no_numbers_have_places_of_their_own(points: dict[str, Run]) -> None:
