@@ -3,8 +3,8 @@
 How it works: one pass over the logits finds the best of each block, and a last kernel the best block; it also
 writes what changes with a token. Top-k, top-p and min-p all keep what is at least some logit, so each row has
 one floor, which is found without sorting: two of its bits a pass, from how many or how likely the logits above
-are. Logits that equal the floor are all kept. The noise is that of `dfkeval.backends._local.noise`, so a draw is
-the same here and there. `sampler` says what is computed."""
+are. Logits that equal the floor are all kept; what is no number is never chosen. The noise is that of
+`dfkeval.backends._local.noise`, so a draw is the same here and there. `sampler` says what is computed."""
 
 from __future__ import annotations
 
@@ -37,7 +37,9 @@ def _read(logits, mask, row, at, vocab, stride, mask_row, MASKED: tl.constexpr):
     if MASKED:
         bits = tl.load(mask + row * mask_row + at // 32, mask=inside, other=0)
         value = tl.where(((bits >> (at % 32)) & 1) == 1, value, float("-inf"))
-    return value
+    return tl.where(
+        value == value, value, float("-inf")
+    )  # a row that is nobody's holds what lay there before
 
 
 @triton.jit

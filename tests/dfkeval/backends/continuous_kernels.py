@@ -94,7 +94,24 @@ def picks() -> dict[str, float]:
             found[f"{name}, {'free' if bits is None else 'masked'}"] = float(
                 (chosen[0] != chosen[1]).float().mean()
             )
+    found["no numbers"] = no_numbers(rows)
     return found
+
+
+def no_numbers(rows: torch.Tensor) -> float:
+    """Return the share of tokens that are wrong where logits are no numbers, as in rows that nobody asked for: the
+    largest number is chosen, and the first token where there is none."""
+    from dfkeval.backends._continuous.sampler import Sampler
+    from dfkeval.types import Sampling
+
+    logits = torch.randn(COUNT, 600)
+    logits[1], logits[2, 300:], logits[3, ::2] = float("nan"), float("nan"), float("nan")
+    best = logits.nan_to_num(nan=float("-inf")).argmax(-1)
+    best[1] = 0
+    chosen = Sampler(Sampling(), 600, COUNT, "cpu", choice_kernels.pick).choose(
+        logits, rows, torch.full((COUNT,), -1), None
+    )
+    return float((chosen != best).float().mean())
 
 
 def main() -> None:
