@@ -71,7 +71,11 @@ def conversation(messages: Any, listed_media: dict[str, list[str]], *, tags: boo
     warnings = [error for error in errors if error is not None]
     warnings += _unscored(turns) if flagged else []
     for kind, left in waiting.items():
-        media[kind] += left  # the counting rule reports files without a placeholder
+        rest = [*left]
+        if rest and not (
+            rest == media[kind] == listed_media[kind]
+        ):  # a list that repeats the parts' own files
+            media[kind] += rest  # the counting rule reports files without a placeholder
     return Conversation(turns, media, (*warnings, *(_misplaced(turns) if tags else ())))
 
 

@@ -3,7 +3,8 @@
 Guarantees:
 - Files stand in the order of their parts: a part that names its file shows that one, and a bare placeholder the next
   of the row's list. Conversion, training, evaluation and data sets of rows share this rule.
-- A listed file that no placeholder is left for is an error where parts name files."""
+- A list that repeats the files of the parts counts once. Any other listed file that no placeholder is left for is an
+  error where parts name files."""
 
 from __future__ import annotations
 
@@ -71,7 +72,8 @@ def with_part_files(row: dict[str, Any]) -> dict[str, Any]:
             [file] if file is not None else [one for one in [next(waiting[shown], None)] if one is not None]
         )
     for kind, left in waiting.items():
-        if rest := [*left]:
+        rest = [*left]
+        if rest and not _is_same(rest, files[kind]):
             column, named = COLUMNS[kind], len(files[kind])
             raise DataError(
                 f"row {row.get('id')}: parts of its turns name {kind} files themselves, and {column} lists {len(rest)}"
@@ -80,6 +82,13 @@ def with_part_files(row: dict[str, Any]) -> dict[str, Any]:
             )
     lists = {column: files[kind] for kind, column in COLUMNS.items() if files[kind] or column in row}
     return row | lists | {"messages": [_bare(turn) for turn in row["messages"]]}
+
+
+def _is_same(listed: list[Any], own: list[Any]) -> bool:
+    """Return whether two lists hold the same files; a picture in memory is the same only as itself."""
+    pairs = zip(listed, own, strict=False)
+    same = all(one is other or (isinstance(one, str | bytes) and one == other) for one, other in pairs)
+    return same and len(listed) == len(own)
 
 
 def _media_parts(messages: list[Any]) -> Iterator[tuple[Mapping[str, Any], str]]:

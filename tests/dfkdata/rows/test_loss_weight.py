@@ -162,3 +162,37 @@ def test_a_turn_without_a_flag_has_no_weight() -> None:
     assert turn_weight({"role": "assistant", "content": "", "weight": None}, "messages.0") is None
     with pytest.raises(RowError):
         turn_weight({"role": "assistant", "train_detail": [1]}, "messages.0")
+
+
+LAST = [
+    ("messages", "weight", 0),
+    ("swift", "loss", False),
+    ("openai", "weight", 0),
+    ("sharegpt", "train", False),
+]
+
+
+@pytest.mark.parametrize(("format", "key", "off"), LAST)
+@pytest.mark.parametrize("pattern", ["10", "01", "00", "11", "0", "1"])
+def test_a_last_answer_without_loss_is_told(
+    format: str, key: str, off: Any, pattern: str, tmp_path: Path
+) -> None:
+    turns: list[dict[str, Any]] = []
+    for number, mark in enumerate(pattern):
+        flag = {key: off} if mark == "0" else {}
+        if format == "sharegpt":
+            turns += [{"from": "human", "value": f"a{number}"}, {"from": "gpt", "value": f"b{number}"} | flag]
+        else:
+            turns += [{"role": "user", "content": f"a{number}"}]
+            turns += [{"role": "assistant", "content": f"b{number}"} | flag]
+    column = "conversations" if format == "sharegpt" else "messages"
+    done = convert([{column: turns}], tmp_path / "o", format=format, validation=0)
+    assert ([*done.warnings] == ["LOSS_LAST"]) == (pattern[-1] == "0")
+    if "LOSS_LAST" in done.warnings:
+        hint = done.warnings["LOSS_LAST"]["first"]["hint"]
+        assert ("turns: all" in hint) == ("1" in pattern)
+    rules: Any = {"LOSS_LAST": "quarantine"}
+    done = convert(
+        [{column: turns}], tmp_path / "q", format=format, validation=0, rules=rules, keep_empty=True
+    )
+    assert done.rows["quarantined"] == (pattern[-1] == "0")
