@@ -27,6 +27,7 @@ NEAR_SLOTS = 8
 BLOCK_ROWS = 1 << 16
 _SAMPLE = 20  # of fewer texts, only what more than half of them say is common
 _LEAST = 4  # and fewer than these do not tell
+_MANY = 5
 _GAP = b" " * 16  # around each text, so that no run reaches into the next
 
 _FOLD = bytes(ord(chr(at).lower()) if chr(at).isalnum() else 32 for at in range(128)) + bytes(range(128, 256))
@@ -82,12 +83,13 @@ def sketches(texts: Sequence[str], common: NDArray[Any] | None = None) -> NDArra
     return slots
 
 
-def common_shingles(texts: Sequence[str], share: float = 0.2) -> NDArray[Any]:
+def common_shingles(texts: Sequence[str], share: float = 0.05) -> NDArray[Any]:
     """Return the shingles of what many texts have in common, such as an instruction.
 
     Args:
         texts: A sample of the texts.
-        share: The share of texts in which a shingle occurs that is common.
+        share: The share of texts in which a shingle occurs that is common; it occurs in `_MANY` texts at least. Data
+            sets of many tasks have many instructions.
 
     Returns:
         Their hashes, sorted; none if there are too few texts to tell.
@@ -97,11 +99,11 @@ def common_shingles(texts: Sequence[str], share: float = 0.2) -> NDArray[Any]:
     shingles, firsts = _shingles(texts)
     if len(texts) < _LEAST:
         return numpy.zeros(0, numpy.uint32)
-    share = share if len(texts) >= _SAMPLE else max(share, 0.5)
+    least = max(share * len(texts), _MANY) if len(texts) >= _SAMPLE else 0.5 * len(texts)
     owner = numpy.repeat(numpy.arange(len(texts)), numpy.diff(firsts, append=len(shingles)))
     once = numpy.unique(owner.astype(numpy.uint64) << numpy.uint64(32) | shingles)
     values, counts = numpy.unique(once & numpy.uint64(0xFFFFFFFF), return_counts=True)
-    common: NDArray[Any] = values[counts > share * len(texts)].astype(numpy.uint32)
+    common: NDArray[Any] = values[counts > least].astype(numpy.uint32)
     return common
 
 

@@ -328,6 +328,23 @@ def test_posts_with_one_long_instruction_are_not_alike_and_copies_of_a_post_are(
     assert done.rows["out"] == count + 1
 
 
+@pytest.mark.parametrize("tasks", [2, 10])
+def test_posts_of_many_tasks_are_not_alike(tasks: int, tmp_path: Path) -> None:
+    rows = [
+        chat(
+            f"{sentence(9000 + n % tasks, 30)}\n\n{sentence(n)}",
+            f"A{n}",
+            split="test" if n % 7 == 3 else "train",
+        )
+        for n in range(400)
+    ]
+    near = rows[14]["messages"][0]["content"] + " pagi"
+    rows.append(chat(near, "lain", split="test"))
+    convert(rows, tmp_path / "out", format="messages", split_column="split")
+    lines = [line for line in rows_of(tmp_path / "out", "warnings") if line["code"] == "TEXT_NEAR_DUPLICATE"]
+    assert [(line["source"], line["partner"]) for line in lines] == [("memory:401", "memory:15")]
+
+
 @pytest.mark.parametrize("to", ["messages", "swift", "sharegpt", "openai", "prompt_completion"])
 @pytest.mark.parametrize("split", ["files", "column", "sita"])
 def test_each_line_says_where_its_own_row_came_from_and_where_it_went(
