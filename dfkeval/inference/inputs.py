@@ -1,7 +1,7 @@
 """Read inputs without gold answers: files of any raw format, files with one column an input, and folders of
 pictures.
 
-    {"title": "Judul", "text": "Isi", "img_path": "images/1.png", "id"?: key of the row}
+    {"title": "Judul", "text": "Isi", "img_path": "images/1.png", "videos"?, "audios"?, "id"?: key of the row}
 
 The module is a raw format (see `dfkdata.formats`) itself. Every column with text is an input under its name,
 and the schema's prompt shows those that it knows: title and text for posts, caption for captions, question
@@ -24,6 +24,7 @@ from dfkdata.common.data_uri import is_data_uri
 from dfkdata.common.errors import ConfigError
 from dfkdata.common.hashing import content_id
 from dfkdata.formats import Row, key, path_list
+from dfkdata.rows.chat_turns import file_name
 from dfkdata.rows.record import Record, Reject, RowError
 from dfkdata.schemas import Schema
 
@@ -53,17 +54,19 @@ def record(row: Row, source: str, options: Options) -> Record:
     """Read one row. Raises `RowError` if it shows nothing, or its pictures are not paths."""
     columns = (options.image,) if isinstance(options.image, str) else options.image
     images = _images(row, columns)
+    films = {column: _files(row, column) for column in ("videos", "audios")}
     fields = {
         name: text
         for name, value in row.items()
-        if name not in columns and name != options.id and (text := _as_text(value))
+        if name not in (*columns, *films) and name != options.id and (text := _as_text(value))
     }
-    if not fields and not images:
+    files = (*images, *films["videos"], *films["audios"])
+    if not fields and not files:
         hint = "give it a text, or a picture in the column " + " or ".join(columns)
         raise RowError("EMPTY_USER", "the row has neither text nor picture", value=row, hint=hint)
     name = key(row, options.id)
     source_text = fields.get(options.source)
-    content = content_id(*images, *(part for pair in sorted(fields.items()) for part in pair))
+    content = content_id(*files, *(part for pair in sorted(fields.items()) for part in pair))
     return Record(
         id=name or content,
         keyed=bool(name),
@@ -71,6 +74,8 @@ def record(row: Row, source: str, options: Options) -> Record:
         source=source,
         fields=fields,
         images=images,
+        videos=films["videos"],
+        audios=films["audios"],
         meta={"text": source_text} if source_text else {},
     )
 
@@ -118,6 +123,12 @@ def _as_text(value: object) -> str:
     return value.strip() if isinstance(value, str) else ""
 
 
+def _files(row: Row, column: str) -> tuple[str, ...]:
+    """Return the videos or audio files of a row: a path, or a list of paths."""
+    value = row.get(column) or []
+    return tuple(file_name(one, column) for one in (value if isinstance(value, list) else [value]))
+
+
 def _images(row: Row, columns: tuple[str, ...]) -> tuple[str, ...]:
     column = next((name for name in columns if row.get(name)), None)
     if column is None:
@@ -144,7 +155,7 @@ def askable(rows: Iterable[Record | Reject], schema: Schema) -> Iterator[Record 
 
 
 def _shows_something(record: Record, known: Sequence[str]) -> bool:
-    own = record.messages is not None or bool(record.images)
+    own = record.messages is not None or bool(record.images or record.videos or record.audios)
     return own or any(record.fields.get(name) for name in known)
 
 

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from dfkdata import Record, Reject
+from dfkdata import Record, Reject, prompt, schemas
 from dfkdata.common import locks
 from dfkdata.common.errors import ConfigError, DataError
 from dfkeval import PredictionError, Predictor, evaluate
@@ -450,3 +450,17 @@ def test_a_request_that_cannot_work_says_so_before_anything_is_loaded(
     done = call(*arguments)
     assert isinstance(done.exception, ConfigError), (done.output, done.exception)
     assert reason in str(done.exception)
+
+
+def test_videos_and_audio_of_inputs_are_asked_about_or_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "v.mp4").write_bytes(b"film")
+    path = tmp_path / "in.jsonl"
+    path.write_text(
+        '{"caption": "Isi.", "videos": ["v.mp4"]}\n{"caption": "Isi.", "audios": "gone.wav"}\n{"videos": 3}\n'
+    )
+    shown, missing, other = inputs.rows(path)
+    assert isinstance(shown, Record) and [Path(file).name for file in shown.videos] == ["v.mp4"]
+    turns = prompt(shown, schemas.load("caption"))
+    assert {"type": "video"} in turns[-1]["content"], "the question shows it"
+    assert isinstance(missing, Reject) and missing.code == "MEDIA_MISSING"
+    assert isinstance(other, Reject) and other.code == "IMG_LIST"
