@@ -35,7 +35,7 @@ ROWS = 32
 
 
 class _NotedRow(Row):
-    """A row that notes the columns that are asked for."""
+    """A row that notes the columns that are asked for; whoever copies it asks for all of them."""
 
     def __init__(self, row: Row, read: set[str]) -> None:
         super().__init__(row)
@@ -49,6 +49,9 @@ class _NotedRow(Row):
         self._read.add(name)
         return super().get(name, default)
 
+    def __iter__(self) -> Iterator[str]:
+        return super().__iter__()  # a class of its own iteration is copied by `__getitem__`
+
     def items(self) -> Any:
         self._read.update(self)
         return super().items()
@@ -58,7 +61,8 @@ class _NotedRow(Row):
         return super().values()
 
     def __or__(self, other: Any) -> Any:
-        return _NotedRow(super().__or__(other), self._read)
+        own = {name: super(_NotedRow, self).__getitem__(name) for name in self}
+        return _NotedRow(own | other, self._read)
 
 
 def unread(row: Row, make: Callable[[Row], Record]) -> list[str]:

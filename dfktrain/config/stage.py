@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from dfkdata.common.config import Config, NonEmpty
 from dfktrain.config.sections import MonitorConfig
@@ -13,6 +13,16 @@ from dfktrain.config.sections import MonitorConfig
 Scheduler = Literal["cosine", "linear", "constant", "constant_with_warmup"]
 Optimizer = Literal["adamw_torch", "adamw_torch_fused", "adamw_8bit", "paged_adamw_8bit", "adafactor", "sgd"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+
+
+def _named_values(weights: Any) -> Any:
+    """Return weights whose values are texts: class indexes are written without quotes, and other words need them."""
+    if not isinstance(weights, dict):
+        return weights
+    for value in weights:
+        if isinstance(value, bool) or not isinstance(value, str | int):
+            raise ValueError(f"YAML reads one of the values as {value!r}; quote it")
+    return {str(value): weight for value, weight in weights.items()}
 
 
 class Resample(Config):
@@ -25,7 +35,9 @@ class Resample(Config):
     """
 
     field: str
-    weights: dict[str, Annotated[float, Field(ge=0)]] | Literal["balanced"] = "balanced"
+    weights: Annotated[
+        dict[str, Annotated[float, Field(ge=0)]] | Literal["balanced"], BeforeValidator(_named_values)
+    ] = "balanced"
 
 
 class LabelWeights(Config):
@@ -42,7 +54,9 @@ class LabelWeights(Config):
     """
 
     field: str
-    weights: dict[str, Annotated[float, Field(gt=0)]] | Literal["balanced"] = "balanced"
+    weights: Annotated[
+        dict[str, Annotated[float, Field(gt=0)]] | Literal["balanced"], BeforeValidator(_named_values)
+    ] = "balanced"
 
 
 class DataSource(Config):

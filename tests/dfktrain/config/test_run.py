@@ -71,6 +71,11 @@ def test_every_misspelt_key_is_named_with_the_nearest_known_one() -> None:
         (stage(best=True), "need validation"),
         (stage(resample={"field": "a"}, label_weights={"field": "a"}), "resample and label_weights"),
         (stage(label_weights={"field": "a", "weights": {"b": 0}}), "greater than 0"),
+        (
+            stage(label_weights={"field": "a", "weights": {False: 1}}),
+            "reads one of the values as False; quote",
+        ),
+        (stage(resample={"field": "a", "weights": {1.5: 1}}), "reads one of the values as 1.5; quote it"),
         (stage(name="a/b"), "should match pattern"),
         (stage(optimizer="sgd", beta2=0.9), "beta2 belongs to adamw"),
         (stage(batch_tokens=9, group_by_length=False), "leave group_by_length out"),
@@ -83,6 +88,12 @@ def test_every_misspelt_key_is_named_with_the_nearest_known_one() -> None:
 def test_a_contradiction_is_refused_and_named(wrong: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         bind(wrong, TrainConfig)
+
+
+@pytest.mark.parametrize("key", ["resample", "label_weights"])
+def test_weights_of_class_indexes_need_no_quotes(key: str) -> None:
+    made = bind(stage(**{key: {"field": "label", "weights": {0: 2, "1": 1}}}), TrainConfig)
+    assert getattr(made.stages[0], key).weights == {"0": 2.0, "1": 1.0}
 
 
 def test_a_list_is_not_called_too_short_because_its_entry_is_wrong() -> None:
