@@ -14,7 +14,7 @@ from typing import Any
 from dfkdata.common.config import Config
 from dfkdata.formats import Fit, Likeness, Record, Row, RowError
 from dfkdata.formats._conversation_row import conversation_record
-from dfkdata.rows.call_turns import turn_marks
+from dfkdata.rows.call_turns import held_files, turn_marks
 from dfkdata.rows.chat_turns import SPEAKERS, conversation, listed
 
 SCHEMA: str | None = None
@@ -60,4 +60,4 @@ def _turn(turn: Any, number: int) -> dict[str, Any]:
     value = turn.get("value")
     if isinstance(value, str) and SPEAKERS[speaker] == "user":
         value = _TAG.sub(r"\1", value)
-    return {"role": SPEAKERS[speaker], "content": value} | turn_marks(turn)
+    return {"role": SPEAKERS[speaker], "content": value} | turn_marks(turn) | held_files(turn)

@@ -13,7 +13,7 @@ from typing import Any
 from dfkdata.common.config import Config
 from dfkdata.formats import Fit, Likeness, Row, text
 from dfkdata.formats._conversation_row import conversation_record
-from dfkdata.rows.call_turns import joined_calls, turn_marks
+from dfkdata.rows.call_turns import held_files, joined_calls, turn_marks
 from dfkdata.rows.chat_turns import SPEAKERS, conversation, listed
 from dfkdata.rows.record import Record, RowError
 
@@ -52,4 +52,4 @@ def _turn(turn: Any, number: int) -> dict[str, Any]:
     if not isinstance(speaker, str) or speaker not in SPEAKERS:
         path, hint = f"conversations.{number}.from", f"known are {', '.join(SPEAKERS)}"
         raise RowError("ROLE_UNKNOWN", f"the speaker {speaker!r}", path=path, value=turn, hint=hint)
-    return {"role": SPEAKERS[speaker], "content": turn.get("value")} | turn_marks(turn)
+    return {"role": SPEAKERS[speaker], "content": turn.get("value")} | turn_marks(turn) | held_files(turn)

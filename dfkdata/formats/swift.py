@@ -1,7 +1,7 @@
 """Chat rows of ms-swift and SiliconFlow: text with media tags.
 
     {"messages": [{"role": "user", "content": "<image>What is it?"}, ...], "images"?, "videos"?, "audios"?,
-     "tools"?}
+     "tools"?, "system"?}
 
 `<image>`, `<video>` and `<audio>` in user texts stand for the listed files, in order and in equal number.
 Roles `tool_call` and `tool_response` (or `tool`) carry JSON text."""
@@ -9,7 +9,7 @@ Roles `tool_call` and `tool_response` (or `tool`) carry JSON text."""
 from __future__ import annotations
 
 from dfkdata.common.config import Config
-from dfkdata.formats import Fit, Likeness, Row
+from dfkdata.formats import Fit, Likeness, Row, text
 from dfkdata.formats._conversation_row import conversation_record
 from dfkdata.formats._likeness import turns
 from dfkdata.rows.call_turns import joined_calls
@@ -43,5 +43,7 @@ def record(row: Row, source: str, options: Options) -> Record:
     messages = row.get("messages")
     if isinstance(messages, list):
         messages = joined_calls(messages, call="tool_call", answers=("tool_response",))
+        if system := text(row, "system"):  # ms-swift puts it before the turns
+            messages = [{"role": "system", "content": system}, *messages]
     turns = conversation(messages, listed(row), tags=True)
     return conversation_record(row, source, turns, keep=("objects", "rejected_response"))

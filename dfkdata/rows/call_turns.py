@@ -6,6 +6,7 @@ from typing import Any
 
 from dfkdata.rows.chat_turns import as_json
 from dfkdata.rows.loss_weight import FLAGS, turn_weight
+from dfkdata.rows.part_files import turn_files
 from dfkdata.rows.reasoning import SPELLINGS
 from dfkdata.rows.record import Row, RowError
 
@@ -52,6 +53,12 @@ def loss_flags(message: Row) -> Row:
 def turn_marks(message: Row) -> Row:
     """Return the keys of a raw turn that go with it whatever its shape: its loss flags and its reasoning."""
     return {key: message[key] for key in (FLAGS | SPELLINGS).intersection(message)}
+
+
+def held_files(message: Row) -> Row:
+    """Return the keys under which a raw turn holds files itself; no layout of turns shows them, so they are refused."""
+    key = turn_files(message)
+    return {} if key is None else {key: message[key]}
 
 
 def _joined_reasoning(text: Row, call: Row, number: int) -> Row:

@@ -19,7 +19,16 @@ from dfkdata.common import data_uri
 from dfkdata.common.tool_definitions import ARGUMENT_KEYS, DefinitionError, function_definitions
 from dfkdata.rows.filled_nulls import without_null_keywords
 from dfkdata.rows.loss_weight import FLAGS, canonical_weight
-from dfkdata.rows.part_files import COLUMNS, PART_KINDS, own_file, part_kind
+from dfkdata.rows.part_files import (
+    COLUMNS,
+    PART_HINT,
+    PART_KINDS,
+    TURN_HINT,
+    own_file,
+    part_fault,
+    part_kind,
+    turn_files,
+)
 from dfkdata.rows.reasoning import canonical_reasoning, holds_reasoning
 from dfkdata.rows.record import Row, RowError
 
@@ -126,6 +135,7 @@ def _turn(
         raise RowError(
             "ROLE_UNKNOWN", "a turn without a role", path=f"messages.{number}", value=message, hint=hint
         )
+    _check_turn(message, number)
     turn = {key: value for key, value in message.items() if value is not None}
     parts = _parts(message.get("content"), number)
     if tags and turn["role"] in ("user", "tool"):
@@ -143,6 +153,23 @@ def _turn(
             _call(call, f"messages.{number}.tool_calls.{at}") for at, call in enumerate(calls)
         ]
     return turn
+
+
+def _check_turn(message: dict[str, Any], number: int) -> None:
+    """Refuse what a turn holds beside its content and its calls, and would lose."""
+    if not _LOST.isdisjoint(message):
+        if key := turn_files(message):
+            reason = f"a turn that holds files itself, under {key!r}"
+            raise RowError(
+                "PART_UNKNOWN", reason, path=f"messages.{number}.{key}", value=message[key], hint=TURN_HINT
+            )
+        if (call := message.get("function_call")) is not None:
+            hint = 'write "tool_calls": [{"type": "function", "function": {"name", "arguments"}}], and tools'
+            path = f"messages.{number}.function_call"
+            raise RowError("TOOL_UNKNOWN", "a call in OpenAI's older form", path=path, value=call, hint=hint)
+
+
+_LOST = frozenset((*COLUMNS, *COLUMNS.values(), "function_call"))
 
 
 def _parts(content: Any, number: int) -> list[dict[str, Any]]:
@@ -182,6 +209,9 @@ def _part(
 ) -> dict[str, Any]:
     """Return a canonical part; the file of a media part goes to `media`, its own or the next one listed."""
     kind = part_kind(part)
+    if (len(part) > 2 or "type" not in part) and (fault := part_fault(part)):
+        path = f"messages.{number}.content"
+        raise RowError("PART_UNKNOWN", fault, path=path, value=part, hint=PART_HINT)
     if kind in ("text", "input_text", "output_text"):
         if not isinstance(part.get("text"), str):
             path = f"messages.{number}.content"

@@ -52,6 +52,29 @@ def _is_nothing(value: Any) -> bool:
     return value is None or (isinstance(value, str | bytes | Mapping | list | int) and not value)
 
 
+def part_fault(part: Mapping[str, Any]) -> str | None:
+    """Return why a part says two things, of which a template shows one; None if it says one."""
+    kind = part_kind(part)
+    if kind in _TEXTS:
+        held = next((key for key in PART_KINDS if not _is_nothing(part.get(key))), None)
+        return f"a part of text that holds a file, too, under {held!r}" if held else None
+    text = part.get("text")
+    return f"a part that shows {kind} and holds text, too" if isinstance(text, str) and text.strip() else None
+
+
+_TEXTS = ("text", "input_text", "output_text")
+
+PART_HINT = "write two parts, one for the text and one for the file"
+
+
+def turn_files(turn: Mapping[str, Any]) -> str | None:
+    """Return the key under which a turn, and not a part of it, holds files; None if it holds none."""
+    return next((key for key in (*COLUMNS.values(), *COLUMNS) if not _is_nothing(turn.get(key))), None)
+
+
+TURN_HINT = "name the files in parts of the turn, or in the row's own list"
+
+
 def with_part_files(row: dict[str, Any]) -> dict[str, Any]:
     """Return a row whose files all stand in its lists and whose media parts are bare; the row itself if it is so.
 
@@ -59,8 +82,10 @@ def with_part_files(row: dict[str, Any]) -> dict[str, Any]:
         row: A row of the messages layout.
 
     Raises:
-        DataError: Files are listed that no placeholder is left for; it names the row.
+        DataError: Files are listed that no placeholder is left for, a part holds both text and a file, or a turn holds
+            files beside its parts; it names the row.
     """
+    _check_turns(row)
     if not any(own_file(part, kind) is not None for part, kind in _media_parts(row["messages"])):
         return row
     waiting = {kind: iter(row.get(column) or ()) for kind, column in COLUMNS.items()}
@@ -82,6 +107,22 @@ def with_part_files(row: dict[str, Any]) -> dict[str, Any]:
             )
     lists = {column: files[kind] for kind, column in COLUMNS.items() if files[kind] or column in row}
     return row | lists | {"messages": [_bare(turn) for turn in row["messages"]]}
+
+
+def _check_turns(row: dict[str, Any]) -> None:
+    for number, turn in enumerate(row["messages"]):
+        if not _TURN_KEYS.isdisjoint(turn) and (key := turn_files(turn)):
+            raise DataError(
+                f"row {row.get('id')}: messages[{number}].{key}: files of a turn are not read; {TURN_HINT}"
+            )
+        content = turn.get("content")
+        for part in content if isinstance(content, list) else ():
+            is_odd = isinstance(part, Mapping) and (len(part) > 2 or "type" not in part)
+            if is_odd and (fault := part_fault(part)):
+                raise DataError(f"row {row.get('id')}: messages[{number}].content: {fault}; {PART_HINT}")
+
+
+_TURN_KEYS = frozenset((*COLUMNS, *COLUMNS.values()))
 
 
 def _is_same(listed: list[Any], own: list[Any]) -> bool:

@@ -157,6 +157,57 @@ def test_a_listed_file_that_no_part_is_left_for_is_an_error_at_every_door(
     ]
 
 
+TWO_THINGS: dict[str, dict[str, Any]] = {
+    "text with a picture": {"content": [{"type": "text", "text": "a", "image": "a.png"}]},
+    "text with a picture, no type": {"content": [{"text": "a", "image": "a.png"}]},
+    "a picture with text": {"content": [{"type": "image", "image": "a.png", "text": "a"}]},
+    "files of a turn": {"content": [{"type": "text", "text": "a"}], "images": ["a.png"]},
+    "a file of a turn": {"content": "a", "image": "a.png"},
+    "a video of a turn": {"content": "a", "videos": ["a.mp4"]},
+}
+
+
+@pytest.mark.parametrize("case", TWO_THINGS)
+@pytest.mark.parametrize("listed", [[], ["b.png"]])
+def test_a_file_where_no_template_shows_it_is_refused_at_every_door(
+    case: str, listed: list[str], processor: Any
+) -> None:
+    answer = {"role": "assistant", "content": [{"type": "text", "text": "b"}]}
+    raw = {"id": "r", "messages": [{"role": "user"} | TWO_THINGS[case], answer], "images": listed}
+    Path("rows.jsonl").write_text(json.dumps(raw) + "\n")
+    told = r"row r: messages\[0\]\.(content|images?|videos): "
+    for use in (
+        Collator(processor).encode,
+        lambda one: to_dataset([one]),
+        lambda _: [*load_rows("rows.jsonl")],
+    ):
+        with pytest.raises(DataError, match=told):
+            use(raw)
+    done = convert("rows.jsonl", "out", format="messages", validation=0)
+    assert [*done.codes] == ["PART_UNKNOWN"]
+    if "turn" in case and isinstance(raw["messages"][0]["content"], str):  # type: ignore[index]
+        turn = {"from": "human", "value": "a"} | {k: v for k, v in TWO_THINGS[case].items() if k != "content"}
+        turns = [turn, {"from": "gpt", "value": "b"}]
+        for format in ("sharegpt", "llava"):
+            done = convert([{"conversations": turns}], format, format=format, validation=0)
+            assert [*done.codes] == ["PART_UNKNOWN"], format
+
+
+def test_a_call_in_the_older_form_of_openai_is_named() -> None:
+    call = {"role": "assistant", "content": "Sebentar.", "function_call": {"name": "f", "arguments": "{}"}}
+    done = convert(
+        [{"messages": [{"role": "user", "content": "a"}, call]}], "out", format="openai", validation=0
+    )
+    assert done.codes["TOOL_UNKNOWN"]["first"]["reason"] == "a call in OpenAI's older form"
+
+
+def test_the_system_text_beside_turns_of_swift_comes_first() -> None:
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    convert([{"system": "Singkat.", "messages": turns}], "out", format="swift", validation=0)
+    (row_,) = load_rows("out/train.jsonl")
+    assert [turn["role"] for turn in row_["messages"]] == ["system", "user", "assistant"]
+
+
 def test_rows_without_files_in_parts_are_the_same_object() -> None:
     bare = row(None, ["b"], ["b.png"])
     assert with_part_files(bare) is bare
