@@ -52,13 +52,16 @@ def _decades(low: float, high: float, most: int) -> list[float]:
 
 
 def short(value: float) -> str:
-    """Return a number with at most four digits: 1200, 0.25, 2e-05.
+    """Return a number with at most four digits: 1200, 0.25, 2.5e-4.
 
     Example:
         >>> from dfkdata.pages.axes import short
-        >>> short(1200.0), short(0.25), short(0.00002)
-        ('1200', '0.25', '2e-05')
+        >>> short(1200.0), short(0.25), short(0.00025)
+        ('1200', '0.25', '2.5e-4')
     """
     if value == int(value) and abs(value) < 1e5:
         return str(int(value))
+    if abs(value) < 1e-3:
+        digits, _, power = f"{value:.3e}".partition("e")
+        return f"{digits.rstrip('0').rstrip('.')}e{int(power)}"
     return f"{value:.4g}"

@@ -14,7 +14,7 @@ from dfkdata.pages.axes import short, ticks
 Point = tuple[float, float]
 
 WIDTH, HEIGHT = 640, 300
-LEFT, RIGHT, TOP, BOTTOM = 58, 18, 34, 50
+LEFT, RIGHT, TOP, BOTTOM = 68, 18, 34, 50
 SERIES = 6
 """Number of ways in which `style.css` draws a series: colour, dash and marker together."""
 MOST_POINTS = 400
@@ -254,11 +254,16 @@ def _legend(chart: LineChart) -> Markup:
         return Markup("")
     keys = [
         Markup('<span class="key"><svg width="22" height="10" aria-hidden="true">'
-               '<line class="line {kind}" x1="0" y1="5" x2="22" y2="5"/></svg>{name}</span>')
-        .format(kind=_kind(chart, at, name), name=name)
+               '<line class="line {kind}" x1="0" y1="5" x2="22" y2="5"/>{dot}</svg>{name}</span>')
+        .format(kind=_kind(chart, at, name), name=name, dot=_key_dot(chart, at, name))
         for at, name in enumerate(chart.series)
     ]  # fmt: skip
     return Markup('<span class="legend">{}</span>').format(Markup("").join(keys))
+
+
+def _key_dot(chart: LineChart, at: int, name: str) -> Markup:
+    dot = Markup('<circle class="point {}" cx="11" cy="5" r="3.5"/>').format(_kind(chart, at, name))
+    return dot if name in chart.marked else Markup("")
 
 
 def _table(chart: LineChart, series: Mapping[str, Sequence[Point]], title: str) -> Markup:

@@ -16,6 +16,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from dfkdata.common.config import Config, NonEmpty
+from dfkdata.pages.words import Language
 from dfktrain.config.model import HUB, AdapterConfig, ModelConfig
 from dfktrain.config.sections import ModelCard, MonitorConfig
 from dfktrain.config.stage import Stage
@@ -70,6 +71,7 @@ class TrainConfig(Config):
         plugins: Modules outside this repository that rows may name, such as a schema in a row's `meta`.
         on_overlap: "refuse" stops before training if a file or an id is trained on and held out, "warn" says so and
             goes on.
+        lang: Language of the words on training.html, "en" or "id".
         seed: Decides the adapter's start, the order of rows and dropout.
 
     Raises:
@@ -100,6 +102,7 @@ class TrainConfig(Config):
     card: ModelCard = ModelCard()
     plugins: tuple[str, ...] = ()
     on_overlap: Literal["refuse", "warn"] = "refuse"
+    lang: Language = "en"
     seed: int = 42
 
     @field_validator("precision", mode="before")

@@ -161,7 +161,7 @@ def train_on(
     if is_main_process():
         json_files.write_json(out / "run.json", record, floats="repr")
         model_card.write(out)
-        curves.write(out / curves.PAGE, out.name, run.earlier, finished=True)
+        curves.write(out / curves.PAGE, out.name, run.earlier, finished=True, lang=config.lang)
     return TrainResult(adapter, tuple(results), record)
 
 

@@ -107,7 +107,8 @@ def finish_stage(run: RunState, index: int, facts: dict[str, Any], before: str |
     if is_main_process():
         json_files.write_json(folder / "stage.json", asdict(result) | {"adapter": "adapter"}, floats="repr")
         if plot.available():
-            plot.png(curves.from_stage(asdict(result)), folder / "curves.png")
+            for suffix in plot.FORMATS:
+                plot.draw(curves.from_stage(asdict(result)), folder / f"curves{suffix}")
     if gathered is not None and index + 1 < len(run.config.stages):
         raise BackendError(
             f"stage {stage.name} is done and saved. Sharded training takes one stage a launch: give the same "
@@ -217,7 +218,9 @@ def _trainer(run: RunState, inputs: _StageInputs, batcher: Batcher, progress: An
         data_collator=batcher,
         callbacks=[
             progress,
-            CurvesCallback(run.out / curves.PAGE, run.out.name, stage.name, run.earlier, run.clock),
+            CurvesCallback(
+                run.out / curves.PAGE, run.out.name, stage.name, run.earlier, run.clock, run.config.lang
+            ),
             *monitors,
             *stoppers,
             *trackers.callbacks(run.config, stage, folder),

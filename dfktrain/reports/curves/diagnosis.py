@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from dfkdata.pages import Words
+
 Point = tuple[int, float]
 """(step, loss)."""
 
@@ -41,26 +43,33 @@ class Diagnosis:
     since: int | None = None
 
 
-def diagnose(training: Sequence[Point], validation: Sequence[Point] = ()) -> Diagnosis:
+def diagnose(training: Sequence[Point], validation: Sequence[Point] = (), lang: str = "en") -> Diagnosis:
     """Return the diagnosis of a stage.
 
     Args:
         training: Training losses in the order of steps; values that are not finite are ignored.
         validation: Validation losses likewise.
+        lang: Language of the text, "en" or "id".
     """
+    w = Words(lang)
     training = [point for point in training if math.isfinite(point[1])]
     validation = [point for point in validation if math.isfinite(point[1])]
     if len(training) < FEWEST:
-        return Diagnosis(
-            "too short", f"{len(training)} training losses are too few to read a trend ({FEWEST} are)"
-        )
+        return Diagnosis("too short", w("diagnosis.too short", n=len(training), fewest=FEWEST))
     falls = _falls([loss for _, loss in training])
     best = min(validation, key=lambda point: point[1], default=None)
+    losses = {"first": training[0][1], "last": training[-1][1]}
+    if validation:
+        losses |= {"first_validation": validation[0][1], "last_validation": validation[-1][1]}
     if best is not None and falls and _rises(best, validation):
-        return Diagnosis("overfitting", _overfitting(best, validation[-1]), best[0])
+        text = w("diagnosis.overfitting", step=best[0], best=best[1], **losses)
+        return Diagnosis("overfitting", text, best[0])
     if not falls:
-        return Diagnosis("flat", _flat(training, validation))
-    return Diagnosis("learning", _learning(training, validation))
+        return Diagnosis("flat", w("diagnosis.flat_validated" if validation else "diagnosis.flat", **losses))
+    return Diagnosis(
+        "learning",
+        w("diagnosis.learning_validated" if len(validation) > 1 else "diagnosis.learning", **losses),
+    )
 
 
 def _falls(losses: Sequence[float]) -> bool:
@@ -74,25 +83,3 @@ def _falls(losses: Sequence[float]) -> bool:
 
 def _rises(best: Point, validation: Sequence[Point]) -> bool:
     return validation[-1][1] > best[1] * (1 + SMALLEST)
-
-
-def _overfitting(best: Point, last: Point) -> str:
-    return (
-        f"Overfitting since step {best[0]}: the training loss falls while the validation loss rose from "
-        f"{best[1]:.4f} to {last[1]:.4f}. Use the checkpoint of step {best[0]} (best: true keeps it) or "
-        f"train less."
-    )
-
-
-def _flat(training: Sequence[Point], validation: Sequence[Point]) -> str:
-    summary = f"the training loss went from {training[0][1]:.4f} to {training[-1][1]:.4f}"
-    if validation:
-        summary += f", the validation loss from {validation[0][1]:.4f} to {validation[-1][1]:.4f}"
-    return f"Flat: {summary}. Look at the data, its mask (dfktrain check), the learning rate and the rank."
-
-
-def _learning(training: Sequence[Point], validation: Sequence[Point]) -> str:
-    summary = f"Learning: the training loss fell from {training[0][1]:.4f} to {training[-1][1]:.4f}"
-    if len(validation) < 2:
-        return f"{summary}. Without validation rows over several evaluations, overfitting would not be seen."
-    return f"{summary}, the validation loss from {validation[0][1]:.4f} to {validation[-1][1]:.4f}."

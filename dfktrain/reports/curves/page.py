@@ -1,17 +1,16 @@
-"""Write the page of a run: losses, monitored answers, diagnosis, time and memory of each stage.
+"""Write the page of a run: losses, learning rate, gradient norm, monitored answers, diagnosis, time and memory.
 
 While the run trains, the page asks the browser to reload it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from html import escape
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-
-from markupsafe import Markup
+from typing import Any
 
 from dfkdata.common import json_files
-from dfkdata.pages import LineChart, Look, line_chart
+from dfkdata.pages import LineChart, Look, Words, line_chart
+from dfktrain.reports.curves.diagnosis import diagnose
 from dfktrain.reports.curves.stage_curve import StageCurve
 from dfktrain.reports.curves.usage import Usage
 
@@ -21,9 +20,12 @@ PAGE = "training.html"
 REFRESH_S = 10
 
 BADGES = {"learning": "good", "overfitting": "bad", "flat": "bad", "too short": "warn"}
+BANNERS = BADGES | {"too short": "note"}
 
 
-def write(path: str | Path, title: str, stages: Sequence[StageCurve], *, finished: bool) -> Path:
+def write(
+    path: str | Path, title: str, stages: Sequence[StageCurve], *, finished: bool, lang: str = "en"
+) -> Path:
     """Write the page at once, so that a browser never reads half of it.
 
     Args:
@@ -31,54 +33,121 @@ def write(path: str | Path, title: str, stages: Sequence[StageCurve], *, finishe
         title: Title of the page.
         stages: The stages so far.
         finished: Whether the run is finished; else the browser reloads the page.
+        lang: Language of the page's words, "en" or "id".
 
     Returns:
         `path`.
     """
     path = Path(path)
-    json_files.write_bytes(path, html(title, stages, finished=finished).encode())
+    json_files.write_bytes(path, html(title, stages, finished=finished, lang=lang).encode())
     return path
 
 
-def html(title: str, stages: Sequence[StageCurve], *, finished: bool) -> str:
+def html(title: str, stages: Sequence[StageCurve], *, finished: bool, lang: str = "en") -> str:
     """Return the page; arguments as of `write`."""
-    now = "finished" if finished else f"training; this page is read again every {REFRESH_S} seconds"
-    head = f'<header><h1>{escape(title)}</h1><p class="quiet">{now}</p></header>'
-    body = "\n".join([head, *(_section(stage) for stage in stages)])
-    return Look().document(title, Markup(body), refresh_s=None if finished else REFRESH_S)
+    look = Look(lang)
+    w = look.w
+    state = w("train.finished") if finished else w("train.running", s=REFRESH_S)
+    body = look.render(
+        "dfktrain.reports",
+        "training.html",
+        title=title,
+        head=_head(stages, w),
+        facts=[(w("train.state"), state), *(_cost(stages, w) if len(stages) > 1 else [])],
+        stages=[_section(f"s{at + 1}", stage, w) for at, stage in enumerate(stages)],
+    )
+    nav = [(f"s{at + 1}", stage.name) for at, stage in enumerate(stages)]
+    return look.document(title, body, nav=nav, refresh_s=None if finished else REFRESH_S)
 
 
-def _section(stage: StageCurve) -> str:
-    diagnosis = stage.diagnosis
-    done = stage.history[-1]["step"] if stage.history else 0
-    state = f"{stage.steps} steps" if stage.finished else f"step {int(done)} of {stage.steps}"
-    series = {"training": stage.training, "validation": stage.validation}
-    curves = [
-        LineChart("Loss", {name: line for name, line in series.items() if line}, y="loss a scored token"),
-        *(LineChart(f"Answers: {metric}", lines, y=metric) for metric, lines in stage.watched),
-    ]
-    badge = f'<span class="badge {BADGES[diagnosis.kind]}">{escape(diagnosis.kind)}</span>'
-    rows = "".join(f"<tr><th>{escape(name)}</th><td>{escape(text)}</td></tr>" for name, text in _rows(stage))
-    table = f'<div class="panel"><table><tbody>{rows}</tbody></table></div>' if rows else ""
-    return (
-        f'<section><h2>{escape(stage.name)} <span class="quiet">{state}</span></h2>'
-        f'<div class="line">{badge}</div><p>{escape(diagnosis.text)}</p>'
-        f"{''.join(map(str, map(line_chart, curves)))}{table}</section>"
+def _head(stages: Sequence[StageCurve], w: Words) -> list[str]:
+    """Return the newest stage with losses as a sentence: its loss, the first one, validation, steps."""
+    stage = next((stage for stage in reversed(stages) if stage.training), None)
+    if stage is None:
+        return [w("train.waiting"), ""]
+    first, last = stage.training[0][1], stage.training[-1]
+    head = [w("train.head", last=f"{last[1]:.3g}"), w("train.head_was", first=f"{first:.3g}")]
+    if stage.validation:
+        head.append(w("train.head_validation", value=f"{stage.validation[-1][1]:.3g}"))
+    return [*head, w("train.steps", n=last[0])]
+
+
+def _cost(stages: Sequence[StageCurve], w: Words) -> list[tuple[str, str]]:
+    """Return the time of all stages together."""
+    seconds = [stage.usage.seconds for stage in stages if stage.usage]
+    return [(w("train.time"), _time(sum(seconds), w))] if seconds else []
+
+
+def _section(place: str, stage: StageCurve, w: Words) -> dict[str, Any]:
+    diagnosis = diagnose(stage.training, stage.validation, w.lang)
+    done = int(stage.history[-1]["step"]) if stage.history else 0
+    values, step = w("values"), w("train.step")
+    beside = {"learning_rate": stage.learning_rate, "gradient_norm": stage.gradient_norm}
+    return {
+        "place": place,
+        "name": stage.name,
+        "state": w("train.steps", n=stage.steps)
+        if stage.finished
+        else w("train.step_of", step=done, n=stage.steps),
+        "kind": diagnosis.kind,
+        "badge": BADGES[diagnosis.kind],
+        "banner": BANNERS[diagnosis.kind],
+        "text": diagnosis.text,
+        "facts": [*_facts(stage.facts or {}, w), *(described(stage.usage, w) if stage.usage else [])],
+        "loss": line_chart(loss_chart(stage, w), values),
+        "beside": [
+            line_chart(
+                LineChart(w(f"train.{name}"), {w(f"train.{name}"): line}, step, w(f"train.{name}_axis")),
+                values,
+            )
+            for name, line in beside.items()
+            if line
+        ],
+        "watched": [
+            line_chart(
+                LineChart(
+                    w("train.answers", metric=metric), lines, x=step, y=metric, marked=tuple(lines),
+                ),
+                values,
+            )
+            for metric, lines in stage.watched
+        ],
+    }  # fmt: skip
+
+
+def loss_chart(stage: StageCurve, w: Words) -> LineChart:
+    """Return the losses of a stage, with a line at the lowest validation loss if it rose again."""
+    series = {w("train.training"): stage.training, w("train.validation"): stage.validation}
+    since = stage.diagnosis.since
+    return LineChart(
+        w("train.loss"),
+        {name: line for name, line in series.items() if line},
+        w("train.step"),
+        w("train.loss_axis"),
+        marked=(w("train.validation"),),
+        log_y=stage.log_loss,
+        note=None if since is None else (since, w("train.lowest", step=since)),
     )
 
 
-def _rows(stage: StageCurve) -> list[tuple[str, str]]:
-    return [*(stage.facts or {}).items(), *(described(stage.usage) if stage.usage else [])]
+def _facts(facts: Mapping[str, str], w: Words) -> list[tuple[str, str]]:
+    return [(w.known(f"train.{name}", name), text) for name, text in facts.items()]
 
 
-def described(usage: Usage) -> list[tuple[str, str]]:
+def _time(seconds: float, w: Words) -> str:
+    return w("train.minutes" if seconds >= 120 else "train.seconds", s=seconds, m=seconds / 60)
+
+
+def described(usage: Usage, w: Words | None = None) -> list[tuple[str, str]]:
     """Return time and memory as (name, text)."""
-    minutes = f" ({usage.seconds / 60:.1f} minutes)" if usage.seconds >= 120 else ""
-    share = f", {usage.share:.1%} of {usage.total_gib:.1f} GiB" if usage.share is not None else ""
+    w = w or Words()
+    peak = f"{usage.peak_gib:.2f} GiB"
+    if usage.share is not None:
+        peak = w("train.share", peak=usage.peak_gib, share=usage.share, total=usage.total_gib)
     return [
-        ("time", f"{usage.seconds:.1f} s{minutes}"),
-        ("speed", f"{usage.tokens_per_second:,.0f} trained tokens a second"),
-        ("device", usage.device),
-        ("peak memory", f"{usage.peak_gib:.2f} GiB{share}"),
-        ("of it for training", f"{max(0.0, usage.peak_gib - usage.before_gib):.2f} GiB"),
+        (w("train.time"), _time(usage.seconds, w)),
+        (w("train.speed"), w("train.per_second", n=usage.tokens_per_second)),
+        (w("train.device"), usage.device),
+        (w("train.peak"), peak),
+        (w("train.for_training"), f"{max(0.0, usage.peak_gib - usage.before_gib):.2f} GiB"),
     ]

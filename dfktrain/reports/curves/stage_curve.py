@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,9 @@ WATCHED = "watch/"
 PANEL = 4
 """Number of lines in one panel, few enough to tell them apart."""
 
+LOG_FROM = 20
+"""Greatest loss divided by the least from which on the loss axis is logarithmic."""
+
 Panel = tuple[str, dict[str, list[Point]]]
 """(title, name -> points in order of steps)."""
 
@@ -28,7 +32,7 @@ class StageCurve:
 
     Attributes:
         name: Name of the stage.
-        history: Log lines with "step" and "loss", "eval_loss" or "watch/METRIC".
+        history: Log lines with "step" and "loss", "learning_rate", "grad_norm", "eval_loss" or "watch/METRIC".
         steps: Number of planned steps.
         finished: Whether the stage is finished.
         usage: Time and memory; None if they are not known yet.
@@ -51,6 +55,22 @@ class StageCurve:
     def validation(self) -> list[Point]:
         """(step, loss a scored token) on all validation rows."""
         return _points(self.history, "eval_loss")
+
+    @property
+    def learning_rate(self) -> list[Point]:
+        """(step, learning rate) of each log line."""
+        return _points(self.history, "learning_rate")
+
+    @property
+    def gradient_norm(self) -> list[Point]:
+        """(step, norm of the gradient before it is clipped) of each log line."""
+        return _points(self.history, "grad_norm")
+
+    @property
+    def log_loss(self) -> bool:
+        """Whether the losses span so much that only a logarithmic axis shows their end."""
+        losses = [loss for _, loss in (*self.training, *self.validation) if math.isfinite(loss)]
+        return bool(losses) and min(losses) > 0 and max(losses) / min(losses) > LOG_FROM
 
     @property
     def watched(self) -> list[Panel]:
@@ -97,7 +117,8 @@ def from_stage(stage: Mapping[str, Any]) -> StageCurve:
     usage = stage.get("usage")
     facts = {
         "samples": f"{stage['samples']:,}",
-        "tokens": f"{stage['tokens']:,} ({stage['scored_tokens']:,} scored)",
+        "tokens": f"{stage['tokens']:,}",
+        "scored tokens": f"{stage['scored_tokens']:,}",
         "packing": str(stage["packing"]),
     }
     return StageCurve(

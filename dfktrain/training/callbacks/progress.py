@@ -127,11 +127,19 @@ class CurvesCallback(TrainerCallback):
         name: Name of the stage.
         earlier: Curves of the finished stages.
         clock: Returns seconds.
+        lang: Language of the page.
     """
 
     def __init__(
-        self, page: Path, title: str, name: str, earlier: Sequence[StageCurve], clock: Callable[[], float]
+        self,
+        page: Path,
+        title: str,
+        name: str,
+        earlier: Sequence[StageCurve],
+        clock: Callable[[], float],
+        lang: str = "en",
     ) -> None:
+        self.lang = lang
         self.page, self.title, self.name, self.earlier, self.clock = page, title, name, list(earlier), clock
         self.written: float | None = None
 
@@ -146,7 +154,7 @@ class CurvesCallback(TrainerCallback):
         self.written = self.clock()
         lines = [line for line in state.log_history if _is_shown(line)]
         now = StageCurve(self.name, lines, state.max_steps, finished=False)
-        write(self.page, self.title, [*self.earlier, now], finished=False)
+        write(self.page, self.title, [*self.earlier, now], finished=False, lang=self.lang)
 
 
 def _is_shown(line: Mapping[str, float]) -> bool:

@@ -35,7 +35,7 @@ def test_logarithmic_ticks_lie_inside_and_grow(low: float, factor: float) -> Non
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0.0, "0"), (12.0, "12"), (0.1 + 0.2, "0.3"), (1e-5, "1e-05"), (123456.0, "1.235e+05")],
+    [(0.0, "0"), (12.0, "12"), (0.1 + 0.2, "0.3"), (1e-5, "1e-5"), (123456.0, "1.235e+05")],
 )
 def test_a_number_is_written_short(value: float, text: str) -> None:
     assert short(value) == text

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from dfkdata.common.errors import DataError
+from dfkdata.common.errors import ConfigError, DataError
 from dfktrain import TrainConfig
 from dfktrain.cli import app
 from dfktrain.reports import curves
@@ -103,9 +103,9 @@ def test_usage_tells_the_share_of_a_card_and_none_on_a_processor() -> None:
     assert card.share == 0.5
     said = dict(page.described(card))
     assert (
-        said["peak memory"] == "70.00 GiB, 50.0% of 140.0 GiB" and said["of it for training"] == "60.00 GiB"
+        said["Peak memory"] == "70.00 GiB, 50.0% of 140.0 GiB" and said["Of it for training"] == "60.00 GiB"
     )
-    assert said["time"] == "300.0 s (5.0 minutes)"
+    assert said["Time"] == "300.0 s (5.0 minutes)"
     here = UsageMeter().read(2.0, 500)
     assert here.tokens_per_second == 250.0 and here.share is None and 0.01 < here.peak_gib < 200
 
@@ -128,22 +128,27 @@ def finished(base_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 def test_a_run_ends_with_its_page_and_a_picture_a_stage(finished: Path) -> None:
     made = (finished / "training.html").read_text(encoding="utf-8")
-    assert 'http-equiv="refresh"' not in made and made.count("<section>") == 2
-    assert made.count("<polyline") == 3  # training twice, validation once
+    assert 'http-equiv="refresh"' not in made and made.count("<section id=") == 2
+    assert made.count("<polyline") == 3 + 4  # training twice, validation once; learning rate and norm twice
     stages = curves.stage_curves(finished)
     assert [stage.name for stage in stages] == ["one", "two"]
     assert len(stages[0].training) == 8 and [step for step, _ in stages[0].validation] == [4, 8]
     for stage in stages:
-        assert stage.diagnosis.text.replace("'", "&#x27;") in made
+        assert stage.diagnosis.text in made
         assert stage.usage is not None and stage.usage.tokens_per_second > 0
         with Image.open(finished / "stages" / stage.name / "curves.png") as picture:
             assert picture.format == "PNG" and picture.width >= 900
+        vector = (finished / "stages" / stage.name / "curves.svg").read_text(encoding="utf-8")
+        assert "<svg" in vector and "<dc:date>" not in vector
 
 
 def test_equal_curves_are_equal_pictures(finished: Path, tmp_path: Path) -> None:
     stage = curves.stage_curves(finished)[0]
-    one, two = (plot.png(stage, tmp_path / name).read_bytes() for name in ("a.png", "b.png"))
-    assert one == two
+    for suffix in plot.FORMATS:
+        one, two = (plot.draw(stage, tmp_path / f"{name}{suffix}").read_bytes() for name in "ab")
+        assert one == two
+    with pytest.raises(ConfigError, match=r"\.png or \.svg"):
+        plot.draw(stage, tmp_path / "a.pdf")
 
 
 def watched_stage() -> curves.StageCurve:
@@ -180,7 +185,7 @@ def test_watched_answers_are_drawn_on_the_page_and_in_the_picture(tmp_path: Path
     )
     sizes = []
     for name, stage in (("a", plain), ("b", watched_stage())):
-        with Image.open(plot.png(stage, tmp_path / f"{name}.png")) as picture:
+        with Image.open(plot.draw(stage, tmp_path / f"{name}.png")) as picture:
             sizes.append(picture.size)
     assert sizes == [(960, 540), (960, 540 + 3 * 360)]
 
