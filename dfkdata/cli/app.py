@@ -8,7 +8,7 @@ from __future__ import annotations
 import typer
 
 from dfkdata.cli import card, check, convert, preview, schema
-from dfkdata.common.console import keeping_private, run_app
+from dfkdata.common.console import keeping_private, run_app, with_limits, with_media_roots
 
 app = typer.Typer(
     name="dfkdata",
@@ -18,10 +18,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-app.command("convert", epilog=convert.EXAMPLES)(keeping_private(convert.convert_command))
-app.command("check", epilog=check.EXAMPLES)(check.check_command)
-app.command("preview", epilog=preview.EXAMPLES)(preview.preview_command)
-app.command("card", epilog=card.EXAMPLES)(card.card_command)
+app.command("convert", epilog=convert.EXAMPLES)(
+    keeping_private(with_limits(with_media_roots(convert.convert_command)))
+)
+app.command("check", epilog=check.EXAMPLES)(with_limits(with_media_roots(check.check_command)))
+app.command("preview", epilog=preview.EXAMPLES)(with_limits(with_media_roots(preview.preview_command)))
+app.command("card", epilog=card.EXAMPLES)(with_media_roots(card.card_command))
 app.command("schema", epilog=schema.EXAMPLES)(schema.schema_command)
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from dfkdata.common import plugins
+from dfkdata.common import media_roots, plugins
 from dfkdata.common.console import key_value
 from dfkdata.common.errors import ConfigError
 from dfkdata.common.plugins import suggestion
@@ -48,16 +48,17 @@ def load_config(path: str | Path, model: type[C], overrides: Sequence[str] = ())
     for override in overrides:
         apply_override(data, override)
     config = bind(data, model, str(path))
-    _trust_plugins(config)
+    _trust(config, Path(path).resolve().parent)
     return config
 
 
-def _trust_plugins(config: Config) -> None:
-    """Let files name the modules that the user lists under `plugins:`, in every section."""
+def _trust(config: Config, root: Path) -> None:
+    """Let files name what the user lists under `plugins:` and `media_roots:`, in every section."""
     plugins.trust(getattr(config, "plugins", ()))
+    media_roots.allow(root / folder for folder in getattr(config, "media_roots", ()))
     for name in type(config).model_fields:
         if isinstance(section := getattr(config, name), Config):
-            _trust_plugins(section)
+            _trust(section, root)
 
 
 def read_mapping(path: str | Path) -> dict[str, Any]:

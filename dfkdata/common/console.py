@@ -1,4 +1,4 @@
-"""What the three commands share: what they show, exit codes, examples in help texts, trusted plug-ins, and options
+"""What the three commands share: what they show, exit codes, examples in help texts, what files may name, and options
 of two parts.
 
 Guarantees:
@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, ParamSpec, cast, get_type_hints
 
-from dfkdata.common import credentials, plugins
+from dfkdata.common import credentials, limits, media_roots, plugins
 from dfkdata.common.errors import ConfigError, DfkError
 from dfkdata.common.faults import Stopped, is_of_the_machine, stoppable, told
 
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 
 _TRUST = "A module outside dfk that a row, an adapter or a run may name; its code is run. May be repeated."
+_MEDIA = "A folder in which rows may name pictures, besides their own. May be repeated."
+_ALLOW = (
+    "How large data may be: unpacked, ratio (of packed files) or line, such as line=1GB. May be repeated."
+)
 _PRIVATE = "Let nobody but you read what is written (folders 0700, files 0600)."
 _PART = re.compile(r"([1-9]\d*)/([1-9]\d*)", re.ASCII)
 #: Control characters (C0 without tab and line break, C1), signs that reverse the order of letters or are not seen, and
@@ -135,11 +139,28 @@ def _show_usage(error: Any) -> None:
 
 
 def trusting(command: Callable[P, None]) -> Callable[P, None]:
-    """Return the command with the option --trust-plugins, for commands that read files which name members."""
+    """Return the command with --trust-plugins and --media-root, for commands that read files which name members."""
+    return _with_list(with_media_roots(command), "trust_plugins", "MODULE", _TRUST, plugins.trust)
+
+
+def with_media_roots(command: Callable[P, None]) -> Callable[P, None]:
+    """Return the command with the option --media-root, for commands that read files which name media."""
+    return _with_list(command, "media_root", "FOLDER", _MEDIA, media_roots.allow)
+
+
+def with_limits(command: Callable[P, None]) -> Callable[P, None]:
+    """Return the command with the option --allow, for commands that read raw data."""
+    return _with_list(command, "allow", "NAME=VALUE", _ALLOW, limits.change)
+
+
+def _with_list(
+    command: Callable[P, None], name: str, metavar: str, text: str, use: Callable[[list[str]], object]
+) -> Callable[P, None]:
+    """Return a command with one more option that may be repeated."""
     import typer  # importing the packages does not need it
 
-    option = Annotated[list[str] | None, typer.Option(metavar="MODULE", help=_TRUST)]
-    return _with_option(command, "trust_plugins", option, None, plugins.trust)
+    option = Annotated[list[str] | None, typer.Option(metavar=metavar, help=text)]
+    return _with_option(command, name, option, None, use)
 
 
 def keeping_private(command: Callable[P, None]) -> Callable[P, None]:

@@ -10,22 +10,12 @@ from pathlib import Path
 
 import msgspec
 
-from dfkdata.conversion.output_folder import MANIFEST
+from dfkdata.common import manifest
 
 KINDS = {"GROUP_ACROSS": "groups", "TEXT_NEAR_DUPLICATE": "prompts", "IMG_NEAR_DUPLICATE": "pictures"}
 """Code of a rule -> kind of `dfkdata.validation.overlap`."""
 
 _TRAIN = "train.jsonl"
-
-
-class _Output(msgspec.Struct):
-    path: str
-    sha256: str = ""
-
-
-class _Manifest(msgspec.Struct):
-    outputs: list[_Output]
-    overlap: dict[str, int] | None = None
 
 
 class _Warning(msgspec.Struct):
@@ -49,21 +39,20 @@ def known_overlap(file: Path, sha256: str, counts_row: Callable[[int], bool]) ->
         None if nothing is known.
     """
     file = file.resolve()
-    try:
-        manifest = msgspec.json.decode((file.parent / MANIFEST).read_bytes(), type=_Manifest)
-    except (OSError, msgspec.MsgspecError):
-        return None
-    if (file.name, sha256) not in {(output.path, output.sha256) for output in manifest.outputs}:
+    written = manifest.read(file.parent)
+    if written is None or (file.name, sha256) not in {
+        (output.path, output.sha256) for output in written.outputs
+    }:
         return None
     if file.name == _TRAIN:
         with file.open("rb") as lines:
             return {"ids": sum(counts_row(number) for number, _ in enumerate(lines, start=1))}
-    if manifest.overlap is None:
+    if written.overlap is None:
         return None
     found = _warned(file, counts_row)
     if found is None:  # an older release wrote no such file; these are counts over all splits
-        return dict(manifest.overlap)
-    return {kind: len(found.get(kind, ())) for kind in manifest.overlap}
+        return dict(written.overlap)
+    return {kind: len(found.get(kind, ())) for kind in written.overlap}
 
 
 def _warned(file: Path, counts_row: Callable[[int], bool]) -> dict[str, set[int]] | None:

@@ -22,12 +22,14 @@ from typing import Any, Literal
 
 import msgspec
 
-from dfkdata.common import locks
+from dfkdata.common import locks, media_roots
+from dfkdata.common import manifest as manifests
 from dfkdata.common.errors import ConfigError, DataError
 from dfkdata.common.hashing import file_sha256
 from dfkdata.common.json_files import encode
 from dfkdata.common.jsonl import JsonlWriter
 from dfkdata.common.locks import LOCK
+from dfkdata.common.manifest import MANIFEST
 from dfkdata.conversion import splits
 from dfkdata.conversion.counts import RunCounts
 from dfkdata.conversion.duplicates import EVICTS, NEW, DuplicateCheck
@@ -35,7 +37,6 @@ from dfkdata.rows.chat_turns import without_bytes
 from dfkdata.rows.record import Record, Reject
 from dfkdata.validation.rules import RuleWarning
 
-MANIFEST = "manifest.json"
 PARTIAL = ".partial"
 MEDIA = "media"
 MAX_FOLDERS = 64
@@ -84,6 +85,8 @@ class Folder:
         self._check_named()
         (self.partial / MANIFEST).write_bytes(encode(manifest))
         (self.partial / MANIFEST).replace(self.final / MANIFEST)
+        if manifest.get("media_folders"):
+            media_roots.remember(self.final / MANIFEST)
         self.partial.rmdir()
 
     def discard(self) -> None:
@@ -163,25 +166,13 @@ def _is_below(folder: str, top: str) -> bool:
 
 
 def media_folders(file: Path) -> list[Path] | None:
-    """Return the folders in which a file that a conversion wrote may name media, its own first.
+    """Return the folders in which a file that a conversion wrote may name media, its own first (`media_roots`).
 
     None if no conversion wrote it, as the manifest beside it says."""
-    try:
-        manifest = msgspec.json.decode((file.parent / MANIFEST).read_bytes(), type=_Written)
-    except (OSError, msgspec.MsgspecError):
+    written = manifests.read(file.parent)
+    if written is None or file.name not in written.names:
         return None
-    if file.name not in {entry.path for entry in manifest.outputs}:
-        return None
-    return [file.parent, *(file.parent / folder for folder in manifest.media_folders)]
-
-
-class _Output(msgspec.Struct):
-    path: str
-
-
-class _Written(msgspec.Struct):
-    outputs: list[_Output]
-    media_folders: list[str] = []
+    return [file.parent, *media_roots.manifest_roots(file)]
 
 
 def _move(path: Path, target: Path) -> None:

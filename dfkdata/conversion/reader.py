@@ -17,7 +17,7 @@ import msgspec
 from msgspec.structs import replace
 
 from dfkdata import sources
-from dfkdata.common import plugins
+from dfkdata.common import media_roots, plugins
 from dfkdata.common.config import Config, bind
 from dfkdata.common.errors import ConfigError, DataError
 from dfkdata.common.hashing import content_id
@@ -106,9 +106,12 @@ def media_for(part: sources.Part, images: str | Path | None, store: Path | None)
     written = None
     if images is None and part.path is not None and not part.fetched:
         written = output_folder.media_folders(part.path)
+    allowed = tuple(map(Path, media_roots.allowed()))
     if written is not None:
-        return MediaResolver((written[0],), store, also=tuple(written[1:]))
-    return MediaResolver((Path(images),) if images is not None else (part.root, *part.also), store)
+        return MediaResolver((written[0],), store, also=(*written[1:], *allowed))
+    return MediaResolver(
+        (Path(images),) if images is not None else (part.root, *part.also), store, also=allowed
+    )
 
 
 def _named(item: Record | Reject, raw: Any, split: str | None, schema: Schema | None) -> Record | Reject:

@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import difflib
 import os
-import unicodedata
 from functools import lru_cache
 from pathlib import Path
 from urllib.parse import unquote
 
 from dfkdata.common import data_uri
+from dfkdata.common.unicode_forms import normalize
 from dfkdata.media.probe import Picture, audit, inspect
 from dfkdata.rows.record import RowError
 
@@ -139,7 +139,7 @@ class MediaResolver:
 
 
 def _outside(name: str, suggested: str = "") -> RowError:
-    hint = "copy the file under the image root, or name its folder with --images"
+    hint = "copy the file under the image root, name its folder with --images, or allow it with --media-root"
     if suggested.startswith("did you mean"):
         hint = f"{suggested}; else {hint}"
     return RowError(
@@ -272,7 +272,7 @@ def _is_visible_folder(folder: str, name: str) -> bool:
 
 
 def _fold(name: str) -> str:
-    return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+    return " ".join(normalize("NFKC", name).casefold().split())
 
 
 def _listing(folder: str) -> tuple[str, ...]:

@@ -8,8 +8,8 @@ Guarantees:
 - This is the only place that writes prompt text: training, evaluation and prediction all call `prompt`, and
   equal records give equal bytes.
 - `training_row` is pure: equal records give equal bytes.
-- `load_rows` resolves the paths of media files, also of those that parts name themselves, and refuses what is not a
-  row of this layout."""
+- `load_rows` resolves the paths of media files, also of those that parts name themselves, and refuses files that a row
+  may not name (`media_roots`) and what is not a row of this layout."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ from typing import Any, Literal
 
 import msgspec
 
-from dfkdata.common import data_uri
+from dfkdata.common import data_uri, limits
 from dfkdata.common.errors import ConfigError, DataError
+from dfkdata.common.media_roots import MediaRoots
 from dfkdata.common.plugins import suggestion
 from dfkdata.rows.chat_turns import tools as read_tools
 from dfkdata.rows.loss_weight import turn_weight
@@ -190,11 +191,13 @@ def read_text(text: str, form: TextForm) -> dict[str, str] | None:
     return values
 
 
-def load_rows(path: str | Path) -> Iterator[dict[str, Any]]:
+def load_rows(path: str | Path, *, opens_media: bool = True) -> Iterator[dict[str, Any]]:
     """Yield the rows of a `messages` file, with media as absolute paths and `tools` in OpenAI's form.
 
     Args:
         path: A JSONL file that `dfkdata convert` wrote, or one like it. Embedded images stay as they are.
+        opens_media: Whether the caller may open the media, so that only names in allowed folders are taken
+            (`dfkdata.common.media_roots`).
 
     Raises:
         DataError: If the file cannot be read, or a line is not a row of this layout; it names file and line.
@@ -211,14 +214,15 @@ def load_rows(path: str | Path) -> Iterator[dict[str, Any]]:
     """
     path = Path(path)
     root = path.parent.resolve()
+    roots = MediaRoots(path) if opens_media else None
     try:
         lines = path.open("rb")
     except OSError as error:
         raise unreadable(path, error) from error
     with lines:
-        for number, line in enumerate(lines, start=1):
+        for number, line in enumerate(limits.lines(lines, str(path)), start=1):
             if line.strip():
-                yield _row(line, f"{path}:{number}", root)
+                yield _row(line, f"{path}:{number}", root, roots)
 
 
 def unreadable(path: str | Path, error: OSError) -> DataError:
@@ -235,7 +239,7 @@ def unreadable(path: str | Path, error: OSError) -> DataError:
     )
 
 
-def _row(line: bytes, where: str, root: Path) -> dict[str, Any]:
+def _row(line: bytes, where: str, root: Path, roots: MediaRoots | None) -> dict[str, Any]:
     try:
         row = msgspec.json.decode(line)
     except msgspec.DecodeError as error:
@@ -259,7 +263,16 @@ def _row(line: bytes, where: str, root: Path) -> dict[str, Any]:
     if row.get("tools"):
         with suppress(DataError):  # told with the row where it is used
             row["tools"] = shown_tools(row["tools"], where)
+    if roots is not None:
+        _check_places(row, where, roots)
     return row
+
+
+def _check_places(row: dict[str, Any], where: str, roots: MediaRoots) -> None:
+    for key in ("images", "videos", "audios"):
+        for path in row.get(key) or ():
+            if not data_uri.is_data_uri(path) and not roots.permits(path):
+                raise DataError(f"{where}: `{key}`: {roots.refusal(path)}")
 
 
 def shown_tools(value: Any, where: str) -> list[dict[str, Any]] | None:

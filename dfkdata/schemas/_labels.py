@@ -9,6 +9,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import NamedTuple
 
+from dfkdata.common.unicode_forms import normalize
+
 
 class Resolved(NamedTuple):
     """The class that a text names.
@@ -110,7 +112,7 @@ def fold_spelling(text: str) -> str:
         True
     """
     if not text.isascii():
-        text = unicodedata.normalize("NFKC", text)
+        text = normalize("NFKC", text)
         text = "".join(sign for sign in text if unicodedata.category(sign) != "Cf")
     text = text.strip().removesuffix(".").casefold()
     sign = "-" if _NEGATIVE.match(text) else ""

@@ -25,6 +25,7 @@ from dfkdata.rows.record import Reject, Row, RowError
 from dfkdata.sources import _archive, _arrow, _csv, _json, _pictures, _samples
 from dfkdata.sources._dialect import Columns, TableOptions, check_delimiter, check_encoding
 from dfkdata.sources._files import open_unpacked, parquet_rows, plain, seekable
+from dfkdata.sources._folders import data_files
 from dfkdata.sources._part import Part, is_litter
 from dfkdata.sources._rejects import SourcedRow, as_row, check_encodable, unencodable
 from dfkdata.sources._splits import by_name, hub_splits, own_names, own_splits
@@ -127,7 +128,9 @@ def _arranged(input: Input, store: Path | None, files: Sequence[str]) -> list[Pa
         folder, fetched = path, False
     else:
         return None
-    if "splits" in files and any(file.name not in _pictures.METADATA for file in _data_files(folder)):
+    if "splits" in files and any(
+        file.name not in _pictures.METADATA for file in data_files(folder, SUFFIXES)
+    ):
         return by_name([replace(part, fetched=fetched) for part in _folder(folder, folder)], str(input))
     found = [replace(part, fetched=fetched) for part in _pictures.parts(folder, rows)]
     return own_names(found, str(input))
@@ -273,35 +276,15 @@ def _pattern(path: Path) -> tuple[Path, str]:
     return Path(*steps[:first]) if first else Path(), str(Path(*steps[first:]))
 
 
-_OURS = ("quarantine.jsonl", "duplicates.jsonl", "warnings.jsonl", "manifest.json")
-
-
 def _folder(folder: Path, root: Path) -> list[Part]:
     """Return the data files at and below a folder, less what a conversion set aside and finished conversions
     that lie below."""
-    data = _data_files(folder)
+    data = data_files(folder, SUFFIXES)
     if not data:
         raise ConfigError(
             f"{folder}: no data file in this folder; data files end in {', '.join((*KINDS, *SHEETS))}"
         )
     return [Part(file.relative_to(root).as_posix(), root, file) for file in data]
-
-
-def _data_files(folder: Path) -> list[Path]:
-    files = (file for file in folder.rglob("*") if file.name.lower().endswith(SUFFIXES) and file.is_file())
-    data = (file for file in files if not is_litter(file.relative_to(folder).as_posix()))
-    return sorted(file for file in data if not _is_about_rows(file) and not _is_output(file.parent, folder))
-
-
-def _is_about_rows(file: Path) -> bool:
-    """Return whether a file beside rows describes them: ours, and what the `datasets` library writes."""
-    if file.name in _OURS:
-        return True
-    return file.name in _arrow.SAVED and any(True for _ in file.parent.glob("**/*.arrow"))
-
-
-def _is_output(folder: Path, top: Path) -> bool:
-    return folder != top and (folder.name == ".partial" or (folder / "manifest.json").exists())
 
 
 def _unpacked(path: Path, store: Path | None, only: tuple[str, ...]) -> list[Part]:

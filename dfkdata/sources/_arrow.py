@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from dfkdata.common import limits
 from dfkdata.common.errors import DataError, missing_package
 from dfkdata.sources import _features
 from dfkdata.sources._files import plain
@@ -77,8 +78,10 @@ def arrow_rows(path: Path, name: str) -> Iterator[SourcedRow]:
             else:
                 schema = batches.schema
             read = _features.reader(_features.of_schema(schema.metadata))
-            number = 0
+            number, size, most = 0, 0, limits.most_unpacked(path.stat().st_size)
             for batch in batches:
+                size += batch.nbytes
+                limits.check_unpacked(size, most, str(path))
                 for start in range(0, batch.num_rows, 256):
                     for row in batch.slice(start, 256).to_pylist():
                         number += 1

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from dfkdata.common import limits
 from dfkdata.common.errors import DataError
 from dfkdata.rows.record import Reject, Row, RowError
 from dfkdata.sources._dialect import Columns, Dialect, Open, TableOptions, not_text, recognise
@@ -41,7 +42,7 @@ def rows(
         facts["guessed"] = dialect.guessed
     with opened() as file:
         text = io.TextIOWrapper(file, encoding=dialect.encoding, errors="surrogateescape", newline="")
-        table = Table(name, text, dialect, facts)
+        table = Table(name, limits.lines(text, name), dialect, facts)
         try:
             yield from table.rows()
         except UnicodeDecodeError as error:
@@ -57,6 +58,7 @@ class Table:
         self.dialect, self.facts = dialect, facts
         self.line = 0  # physical lines taken so far
         self.taken: list[str] = []  # lines of the row in progress
+        self.length, self.most = 0, limits.current().line  # characters of the row in progress
         self.again: list[str] = []  # lines to be read a second time, last first
         self.header: list[str] = []
         self.unnamed = False  # whether a column has no name
@@ -68,6 +70,11 @@ class Table:
                 return
             self.line += 1
             self.taken.append(line)
+            self.length += len(line)
+            if self.length > self.most:
+                raise csv.Error(
+                    f"the row is longer than {self.most} characters (--allow line={4 * self.most})"
+                )
             yield line
 
     def _reader(self) -> Iterator[list[str]]:
@@ -81,6 +88,7 @@ class Table:
         while True:
             start = self.line + 1
             self.taken.clear()
+            self.length = 0
             try:
                 cells = next(reader, None)
             except csv.Error as error:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
+from dfkdata.common import limits
 from dfkdata.common.errors import DataError, missing_package
 from dfkdata.sources import _features
 from dfkdata.sources._rejects import SourcedRow
@@ -24,12 +25,47 @@ def open_unpacked(path: Path) -> IO[bytes]:
     """
     try:
         if path.suffix.lower() == ".gz":
-            return gzip.open(path, "rb")  # type: ignore[return-value]  # a GzipFile is a binary file
+            return _limited(gzip.open(path, "rb"), path)
         if path.suffix.lower() == ".zst":
-            return _zstd(path)
+            return _limited(_zstd(path), path)
         return path.open("rb")
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+class _Limited(io.RawIOBase):
+    """A stream of unpacked bytes that breaks off when it has unpacked to more than it may."""
+
+    def __init__(self, file: Any, name: str, most: int) -> None:
+        self._file, self._name, self._most, self._read = file, name, most, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return bool(self._file.seekable())
+
+    def readinto(self, buffer: Any) -> int:
+        count: int = self._file.readinto(buffer)
+        self._read += count
+        limits.check_unpacked(self._read, self._most, self._name)
+        return count
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._read = self._file.seek(offset, whence)
+        return self._read
+
+    def tell(self) -> int:
+        return self._read
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+def _limited(file: Any, path: Path) -> IO[bytes]:
+    most = limits.most_unpacked(path.stat().st_size)
+    return io.BufferedReader(_Limited(file, str(path), most), 1 << 17)
 
 
 def _zstd(path: Path) -> IO[bytes]:
@@ -68,8 +104,13 @@ def parquet_rows(path: Path, name: str) -> Iterator[SourcedRow]:
     try:
         file = pyarrow.parquet.ParquetFile(path)
         read = _features.reader(_features.of_schema(file.schema_arrow.metadata))
-        number = 0
+        number, size, most = 0, 0, limits.most_unpacked(path.stat().st_size)
+        groups = range(file.metadata.num_row_groups)
+        largest = max((file.metadata.row_group(group).total_byte_size for group in groups), default=0)
+        limits.check_unpacked(largest, most, str(path))
         for batch in file.iter_batches(batch_size=256):
+            size += batch.nbytes
+            limits.check_unpacked(size, most, str(path))
             for row in batch.to_pylist():
                 number += 1
                 yield plain(read(row) if read is not None else row), f"{name}:{number}"

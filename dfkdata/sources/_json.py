@@ -11,6 +11,7 @@ from typing import IO, Any
 
 import msgspec
 
+from dfkdata.common import limits
 from dfkdata.common.errors import DataError
 from dfkdata.sources import _duplicate_keys
 from dfkdata.sources._json_window import NumberError, Window
@@ -22,7 +23,7 @@ _LINES_CHUNK = 1 << 17
 def lines(file: IO[bytes], name: str) -> Iterator[SourcedRow]:
     """Yield the rows of JSONL; blank lines are not rows."""
     passed = 0
-    for text in _whole_lines(file):
+    for text in _whole_lines(file, name):
         try:
             rows = DECODE_LINES(text)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -37,9 +38,9 @@ def lines(file: IO[bytes], name: str) -> Iterator[SourcedRow]:
             passed += text.count(b"\n")
 
 
-def _whole_lines(file: IO[bytes]) -> Iterator[bytes]:
+def _whole_lines(file: IO[bytes], name: str) -> Iterator[bytes]:
     """Yield the file in pieces of whole lines; a long line is read in steps that double."""
-    rest = b""
+    rest, most = b"", limits.current().line
     start = True
     while data := file.read(max(_LINES_CHUNK, len(rest))):
         if start:
@@ -50,6 +51,8 @@ def _whole_lines(file: IO[bytes]) -> Iterator[bytes]:
             rest = data[cut:]
         else:
             rest += data
+            if len(rest) > most:
+                raise limits.too_long(name)
     if rest:
         yield rest
 
@@ -86,7 +89,10 @@ def document(file: IO[bytes], name: str) -> Iterator[SourcedRow]:
         del data
         yield from large
         return
-    data += file.read()
+    most = limits.current().line
+    data += file.read(most)
+    if len(data) > most:
+        raise limits.too_long(name, "JSON document that is no list and is read whole")
     try:
         whole = DECODE(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable, Iterator
 from typing import IO, Any
 
+from dfkdata.common import limits
 from dfkdata.common.errors import DataError
 from dfkdata.rows.record import Reject, Row
 from dfkdata.sources import _duplicate_keys
@@ -135,6 +136,8 @@ class Window:
         """Read on and drop what was passed; return False at the end."""
         if self.ended:
             return False
+        if len(self.window) - self.place > limits.current().line:
+            raise limits.too_long(f"{self.name}:{self.line}", "JSON value")
         data = self.file.read(max(_CHUNK, len(self.window) - self.place))
         self.ended = not data
         try:

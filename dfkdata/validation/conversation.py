@@ -10,13 +10,13 @@ Guarantees:
 from __future__ import annotations
 
 import re
-import unicodedata
 from functools import lru_cache
 from typing import Any
 
 import msgspec
 
 from dfkdata.common.json_schema import SchemaError, Validator, encoded_document, pointer_steps
+from dfkdata.common.unicode_forms import is_normalized, normalize
 from dfkdata.rows.record import RowError
 from dfkdata.validation.rules import RowReport
 
@@ -252,12 +252,12 @@ def check_control_tokens(turns: bytes, report: RowReport) -> None:
 
 def nfc(text: str) -> str:
     """Return `text` in Unicode normal form C."""
-    return unicodedata.normalize("NFC", text)
+    return normalize("NFC", text)
 
 
 def is_normal(text: str) -> bool:
     """Return whether `normalised` finds nothing to report or to change in a text."""
-    return unicodedata.is_normalized("NFC", text) and not any(sign in text for sign in _ZERO_WIDTH)
+    return is_normalized("NFC", text) and not any(sign in text for sign in _ZERO_WIDTH)
 
 
 def normalised(text: str, report: RowReport) -> str | None:
@@ -274,7 +274,7 @@ def normalised(text: str, report: RowReport) -> str | None:
         report(RowError("ZERO_WIDTH", "invisible characters in the text", path="messages"))
         if report.policy("ZERO_WIDTH") == "fix":
             fixed = text.translate(dict.fromkeys(map(ord, _ZERO_WIDTH)))
-    if not unicodedata.is_normalized("NFC", fixed):
+    if not is_normalized("NFC", fixed):
         report(RowError("TEXT_NFC", "the text is not in Unicode normal form C", path="messages"))
         if report.policy("TEXT_NFC") == "fix":
             fixed = nfc(fixed)

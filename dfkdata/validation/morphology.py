@@ -12,10 +12,11 @@ infixes are not known."""
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import Literal
+
+from dfkdata.common.unicode_forms import normalize
 
 Language = Literal["en", "id"]
 
@@ -94,7 +95,7 @@ _MIN_ROOT = 4
 
 def words(text: str) -> list[str]:
     """Return the lower-case words of `text` in order, less a possessive 's; hyphens separate words."""
-    return [_POSSESSIVE.sub("", word) for word in _WORD.findall(unicodedata.normalize("NFC", text).lower())]
+    return [_POSSESSIVE.sub("", word) for word in _WORD.findall(normalize("NFC", text).lower())]
 
 
 def content_words(text: str) -> list[str]:

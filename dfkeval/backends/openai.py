@@ -146,17 +146,18 @@ class OpenAI:
         faults = []
         for number, url in enumerate(self.urls):
             try:
-                with deadline.within(self.config.timeout):
-                    listed = self.client.get(self._place(number, "models"))
-            except httpx.HTTPError as error:
+                place, began = self._place(number, "models"), time.monotonic()
+                with deadline.within(self.config.timeout), self.client.stream("GET", place) as listed:
+                    content = b"".join(self._parts(listed, began))
+            except (httpx.HTTPError, RequestFailed) as error:
                 faults.append(
                     f"{address(url)}{connection.through(url)}: {type(error).__name__} {error}".strip()
                 )
                 continue
-            refused = errors.of_status(listed.status_code, listed.content, None)
+            refused = errors.of_status(listed.status_code, content, None)
             if listed.status_code >= 400 and refused.ends_run == errors.SET_KEY:
                 raise BackendError(f"{address(url)}: {refused}; {refused.ends_run}")
-            base = parent_of(_answer.read(listed.content), self.config.model)
+            base = parent_of(_answer.read(content), self.config.model)
             if self.adapter_probe is None and base is not None:
                 self.adapter_probe = self._probe_against(base)
             return
@@ -367,7 +368,11 @@ class OpenAI:
     def _parts(self, response: Any, began: float) -> Iterator[bytes]:
         """Yield the body as it comes, unpacked. Raises `RequestFailed` if it is too large or takes too
         long."""
-        size = 0
+        size, packing = 0, response.headers.get("content-encoding", "identity").strip().lower()
+        if packing not in ("", "identity", *connection.PACKINGS):
+            raise RequestFailed(
+                f"the answer is packed as {packing!r:.60}, which was not asked for", retryable=False
+            )
         for part in response.iter_bytes():
             size += len(part)
             if size > _answer.MOST:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import typer
 
-from dfkdata.common.console import keeping_private, run_app, trusting
+from dfkdata.common.console import keeping_private, run_app, trusting, with_limits, with_media_roots
 from dfkeval.cli import compare, init, label, merge_runs, parse, predict, report, run, runs, score, serve
 
 app = typer.Typer(
@@ -18,9 +18,13 @@ app.command("score", epilog=score.EXAMPLES)(trusting(score.score_command))
 app.command("compare", epilog=compare.EXAMPLES)(trusting(compare.compare_command))
 app.command("report", epilog=report.EXAMPLES)(trusting(report.report_command))
 app.command("init", epilog=init.EXAMPLES)(init.init_command)
-app.command("label", epilog=label.EXAMPLES)(keeping_private(label.label_command))
+app.command("label", epilog=label.EXAMPLES)(
+    keeping_private(with_limits(with_media_roots(label.label_command)))
+)
 app.command("serve", epilog=serve.EXAMPLES)(trusting(serve.serve_command))
-app.command("predict", epilog=predict.EXAMPLES)(keeping_private(trusting(predict.predict_command)))
+app.command("predict", epilog=predict.EXAMPLES)(
+    keeping_private(with_limits(trusting(predict.predict_command)))
+)
 app.command("pool", epilog=runs.POOL_EXAMPLES)(trusting(runs.pool_command))
 app.command("samples", epilog=runs.SAMPLES_EXAMPLES)(trusting(runs.samples_command))
 app.command("track", epilog=runs.TRACK_EXAMPLES)(trusting(runs.track_command))

@@ -20,7 +20,7 @@ from typing import Any
 
 from msgspec import structs
 
-from dfkdata.common import json_files
+from dfkdata.common import json_files, media_roots
 from dfkdata.common.errors import DataError
 from dfkdata.pages.words import Language
 from dfkdata.schemas import Schema
@@ -159,12 +159,19 @@ def finish(
     schema: Schema,
     items: Sequence[EvalItem],
     overlap: Mapping[str, int] | None = None,
+    *,
+    shows_media: bool = True,
 ) -> Run:
-    """Grade and score what is answered, and write samples, summary and reports."""
+    """Grade and score what is answered, and write samples, summary and reports.
+
+    `shows_media` tells whether reports may show every picture of the samples, because the rows were allowed to name it.
+    """
     completions = run_dir.completions()
     samples = grade(items, completions, schema, constraints.reading(config.mode))
     samples = likelihood.joined(samples, run_dir.likelihoods())
     run_dir.write_samples(samples)
+    if shows_media and any(sample.images for sample in samples):
+        media_roots.remember(run_dir.path(directory.SAMPLES))
     run = Run(
         folder=run_dir.folder,
         config=config,
@@ -269,6 +276,7 @@ def _scored_again(run_dir: RunDirectory, metrics: Sequence[str] | None) -> Run:
     if metrics:
         config = config.model_copy(update={"metrics": tuple(metrics)})
     likelihood.check_stored(run_dir, config.metrics)
+    shows_media = media_roots.is_remembered(run_dir.path(directory.SAMPLES))
     if not all(path.exists() for path in (config.data, config.scaffold) if path is not None):
         config, schema = configs.resolve(config, {})
         items = [stored_item(sample) for sample in run_dir.samples()]
@@ -278,9 +286,9 @@ def _scored_again(run_dir: RunDirectory, metrics: Sequence[str] | None) -> Run:
                 f"{config.data}{f' or {config.scaffold}' if config.scaffold else ''}: was changed since "
                 f"{run_dir.folder} was run; run it again with --overwrite"
             )
-        rows = read_rows(config)
+        rows = read_rows(config, opens_media=False)
         config, schema = configs.resolve(config, rows[0])
         items = items_of(rows, config, schema)
-    run = finish(run_dir, config, schema, items)
+    run = finish(run_dir, config, schema, items, shows_media=shows_media)
     json_files.write_json(run_dir.path(directory.CONFIG), record | {"config": config.record()})
     return run

@@ -93,9 +93,13 @@ def scaffolded_turns(messages: Sequence[Turn], replacement: Scaffold | None) -> 
     return [{"role": "system", "content": [{"type": "text", "text": replacement.system}]}, *turns]
 
 
-def read_rows(config: EvalConfig) -> list[dict[str, Any]]:
-    """Return the rows to ask. Raises `DataError` if there are none, or if an id stands twice."""
-    everything = list(islice(load_rows(config.data), config.limit))
+def read_rows(config: EvalConfig, *, opens_media: bool = True) -> list[dict[str, Any]]:
+    """Return the rows to ask. Raises `DataError` if there are none, or if an id stands twice.
+
+    Args:
+        config: The configuration.
+        opens_media: As for `load_rows`."""
+    everything = list(islice(load_rows(config.data, opens_media=opens_media), config.limit))
     place, count = config.part
     rows = everything[place - 1 :: count]
     if not rows:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dfkdata.common import json_files
+from dfkdata.common import json_files, media_roots
 from dfkdata.common.errors import ConfigError
 from dfkeval.evaluation.evaluate import finish
 from dfkeval.evaluation.rows import items_of, read_rows
@@ -49,7 +49,8 @@ def merge(folders: Sequence[str | Path], out: str | Path, *, overwrite: bool = F
 
 def _merge_into(run_dir: RunDirectory, whole: EvalConfig, parts: Sequence[RunDirectory]) -> Run:
     completions = {name: completion for part in parts for name, completion in part.completions().items()}
-    rows = read_rows(whole)
+    rows = read_rows(whole, opens_media=False)
+    shows_media = all(media_roots.is_remembered(part.path(directory.SAMPLES)) for part in parts)
     whole, schema = configs.resolve(whole, rows[0])
     items = items_of(rows, whole, schema)
     done = run_dir.completions()
@@ -61,7 +62,7 @@ def _merge_into(run_dir: RunDirectory, whole: EvalConfig, parts: Sequence[RunDir
     for _ in run_dir.append_likelihoods(likelihoods[name] for name in missing):
         pass
     _merge_environments(run_dir, parts)
-    return finish(run_dir, whole, schema, items)
+    return finish(run_dir, whole, schema, items, shows_media=shows_media)
 
 
 def _check_shards(

@@ -6,13 +6,13 @@ plain numbers stay beside them, as the rouge_score package gives them."""
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 
 from dfkdata.common.config import Config
+from dfkdata.common.unicode_forms import normalize
 from dfkeval.metrics import Floats, Measured, Metric, Scoring, column, ratio
 from dfkeval.metrics._prose import COLUMNS, NAMES, means, pairs, table
 from dfkeval.metrics._rouge_l import rouge_l as rouge_l
@@ -32,7 +32,7 @@ def measure(samples: Sequence[Sample], scoring: Scoring) -> Measured:
     values = table(len(samples), places, rouge_l(answers, golds))
     if form is None:
         return Measured(COLUMNS, values, values[:, 0] > 0)
-    normal = [[unicodedata.normalize(form, text) for text in texts] for texts in (answers, golds)]
+    normal = [[normalize(form, text) for text in texts] for texts in (answers, golds)]
     more = table(len(samples), places, rouge_l(*normal))[:, 1:]
     columns = (*COLUMNS, *(f"{form.lower()}_{name}" for name in NAMES))
     return Measured(columns, np.concatenate([values, more], axis=1), values[:, 0] > 0, {"unicode": form})

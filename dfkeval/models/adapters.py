@@ -25,6 +25,7 @@ from dfkdata.common.errors import ConfigError, missing_package
 from dfkdata.common.json_files import read_json
 from dfkeval.models import families
 from dfkeval.models._packages import require_package
+from dfkeval.models.loading import foreign_files
 
 CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
 
@@ -237,10 +238,8 @@ def attach(net: Any, folder: Path, processor: Any, *, verify: bool = True, train
     """
     peft = require_package("peft")
     saved = set(shapes(folder))
-    try:
+    with foreign_files(f"adapter {folder} does not fit this base model", ConfigError):
         adapted = peft.PeftModel.from_pretrained(net, str(folder), is_trainable=trainable)
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise ConfigError(f"adapter {folder} does not fit this base model: {error}") from error
     _check_keys(adapted, folder, saved, peft)
     if not trainable:
         adapted.eval()

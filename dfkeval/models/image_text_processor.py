@@ -41,7 +41,7 @@ class ImageTextProcessor(Qwen3VLProcessor):  # type: ignore[misc] # transformers
         if not is_torchvision_available():
             return
         try:
-            video = AutoVideoProcessor.from_pretrained(source)
+            video = AutoVideoProcessor.from_pretrained(source, trust_remote_code=False)
         except (OSError, ValueError, ImportError):
             return  # the model has none
         if type(video).__name__ == kind:

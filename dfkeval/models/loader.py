@@ -16,13 +16,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dfkdata.common.errors import BackendError, ConfigError
+from dfkdata.common.errors import ConfigError
 from dfkdata.common.hashing import folder_sha256
 from dfkeval.models import adapters, attention, fla_settings
 from dfkeval.models import metadata as metadata_file
 from dfkeval.models._packages import require_package
 from dfkeval.models.fingerprint import kernels, model_shapes_sha256, template_sha256
 from dfkeval.models.light_import import light_transformers
+from dfkeval.models.loading import foreign_files
 from dfkeval.models.metadata import ModelMetadata
 from dfkeval.models.processor import TEMPLATE, load_processor, set_template
 from dfkeval.models.quiet import quiet_loading
@@ -94,13 +95,10 @@ def _load(
     trained = metadata_file.read(folder) if folder is not None else _metadata_of(source)
     place = pick_device(torch, device)
     kind = _dtype(torch, dtype, place)
-    try:
-        with quiet_loading():
-            net = transformers.AutoModelForImageTextToText.from_pretrained(
-                source, dtype=kind, attn_implementation="sdpa"
-            )
-    except (OSError, ValueError, KeyError, require_package("safetensors").SafetensorError) as error:
-        raise BackendError(f"model {model!r} cannot be loaded: {error}") from error
+    with foreign_files(f"model {model!r} cannot be loaded"), quiet_loading():
+        net = transformers.AutoModelForImageTextToText.from_pretrained(
+            source, dtype=kind, attn_implementation="sdpa", trust_remote_code=False
+        )
     net = net.to(place).eval()
     if net.device.type == "cuda":
         attention.leave_out_cudnn()
@@ -138,12 +136,10 @@ def outline(model: str | Path, *, adapter: str | Path | None = None, max_pixels:
     source = model_source(model)
     folder = None if adapter is None else adapters.folder(adapter)
     trained = metadata_file.read(folder) if folder is not None else _metadata_of(source)
-    try:
-        config = transformers.AutoConfig.from_pretrained(source)
+    with foreign_files(f"model {str(model)!r} cannot be loaded"):
+        config = transformers.AutoConfig.from_pretrained(source, trust_remote_code=False)
         with torch.device("meta"):
             net = transformers.AutoModelForImageTextToText.from_config(config)
-    except (OSError, ValueError, KeyError) as error:
-        raise BackendError(f"model {str(model)!r} cannot be loaded: {error}") from error
     shapes = model_shapes_sha256(net)
     _check_base(trained, shapes, folder or source)
     processor = _processor_of(source, trained, folder, max_pixels)
@@ -162,7 +158,7 @@ def _processor_of(
     budget = max_pixels if max_pixels is not None else (trained.max_pixels if trained else None)
     processor = load_processor(source, max_pixels=budget)
     if folder is not None and (folder / TEMPLATE).is_file():
-        set_template(processor, (folder / TEMPLATE).read_text(encoding="utf-8"))
+        set_template(processor, (folder / TEMPLATE).read_text(encoding="utf-8"), str(folder / TEMPLATE))
     if trained is not None:
         requested = {"max_pixels": max_pixels, "template_sha256": template_sha256(processor)}
         metadata_file.check_matches(trained, f"{folder or source}/{metadata_file.NAME}", requested)

@@ -10,6 +10,7 @@ from typing import Any
 from dfkdata.common.errors import BackendError, ConfigError
 from dfkeval.models._packages import require_package
 from dfkeval.models.families import ModelFamily, family_of
+from dfkeval.models.loading import foreign_files
 from dfkeval.models.source import model_source
 
 #: File beside an adapter that was trained with another chat template than the base's.
@@ -35,10 +36,10 @@ def load_processor(path: str | Path, *, max_pixels: int | None = None, min_pixel
     source = model_source(path)
     family = _family(source)
     module, _, name = family.processor.partition(":")
-    try:
-        processor = getattr(importlib.import_module(module), name).from_pretrained(source)
-    except (OSError, ValueError, TypeError) as error:
-        raise BackendError(f"the processor of {str(path)!r} cannot be loaded: {error}") from error
+    kind = getattr(importlib.import_module(module), name)
+    with foreign_files(f"the processor of {str(path)!r} cannot be loaded"):
+        processor = kind.from_pretrained(source, trust_remote_code=False)
+    check_template(processor, str(path))
     processor.add_video(source, family.video_processor_class)
     if max_pixels is not None or min_pixels is not None:
         set_pixels(processor, max_pixels=max_pixels, min_pixels=min_pixels)
@@ -53,7 +54,33 @@ def _family(source: str) -> ModelFamily:
         settings, _ = PretrainedConfig.get_config_dict(source)
     except OSError:
         return family_of("")
+    except (TypeError, ValueError, AttributeError) as error:
+        raise BackendError(f"model {source!r}: its config.json is no object of settings") from error
     return family_of(str(settings.get("model_type", "")))
+
+
+def check_template(processor: Any, where: str) -> None:
+    """Check that a chat template can be read at all, with one short question.
+
+    Args:
+        processor: A processor or a tokenizer; one without a template is left alone.
+        where: What it comes from, for the message.
+
+    Raises:
+        BackendError: The template's syntax is broken. What it says about single rows is told of these.
+    """
+    from jinja2.exceptions import TemplateSyntaxError
+
+    if not getattr(processor, "chat_template", None):
+        return
+    try:
+        with foreign_files(f"{where}: the chat template"):
+            processor.apply_chat_template([{"role": "user", "content": "?"}], tokenize=False)
+    except BackendError as error:
+        cause = error.__cause__  # whatever else a template raises concerns this question alone
+        if isinstance(cause, TemplateSyntaxError):
+            fault = f"{where}: the chat template is broken in line {cause.lineno} ({cause.message})"
+            raise BackendError(fault) from cause
 
 
 def set_pixels(processor: Any, *, max_pixels: int | None = None, min_pixels: int | None = None) -> None:
@@ -72,7 +99,12 @@ def set_pixels(processor: Any, *, max_pixels: int | None = None, min_pixels: int
     images.size = size
 
 
-def set_template(processor: Any, template: str) -> None:
-    """Render prompts with `template` from now on; a processor and its tokenizer hold one each."""
+def set_template(processor: Any, template: str, where: str) -> None:
+    """Render prompts with `template` from now on; a processor and its tokenizer hold one each.
+
+    Raises:
+        BackendError: Its syntax is broken; `where` tells what it comes from.
+    """
     processor.chat_template = template
     getattr(processor, "tokenizer", processor).chat_template = template
+    check_template(processor, where)

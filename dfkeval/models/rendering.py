@@ -20,6 +20,7 @@ from dfkdata.rows.filled_nulls import without_filled_nulls
 from dfkdata.rows.messages import shown_tools
 from dfkdata.rows.reasoning import KEY, SPELLINGS, holds_reasoning, split_reasoning, think_block
 from dfkdata.rows.record import RowError
+from dfkeval.models.loading import foreign_files
 from dfkeval.parsing.tags import IM_END, THINK_CLOSE, THINK_OPEN
 
 _EMPTY_THINK = re.compile(rf"(?:{THINK_OPEN})?\s*{THINK_CLOSE}\s*")
@@ -213,9 +214,7 @@ def render(
         options.setdefault(THINKING, thinks(row))
     tools = shown_tools(row.get("tools"), f"row {row['id']}")
     turns, _ = without_filled_nulls(_with_reasoning(messages, row, template), tools)
-    from jinja2.exceptions import TemplateError
-
-    try:
+    with foreign_files(f"row {row['id']}: the chat template refuses it", DataError):
         text: str = processor.apply_chat_template(
             [_plain(turn) if tokenizer_only else _without_none(turn) for turn in turns],
             tools=tools,
@@ -223,8 +222,6 @@ def render(
             add_generation_prompt=generation_prompt,
             **options,
         )
-    except TemplateError as error:
-        raise DataError(f"row {row['id']}: the chat template refuses it ({error})") from error
     return text
 
 

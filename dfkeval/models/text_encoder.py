@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dfkdata.common.errors import BackendError, ConfigError, missing_package
+from dfkdata.common.errors import ConfigError, missing_package
+from dfkeval.models.loading import foreign_files
 from dfkeval.models.quiet import quiet_loading
 from dfkeval.models.text_windows import cut_windows
 
@@ -54,10 +55,8 @@ class TokenEmbeddings:
 def check_obtainable(model: str) -> None:
     """Raise `BackendError` if the configuration of a model is not on this machine and cannot be fetched."""
     _, transformers = _libraries()
-    try:
-        transformers.AutoConfig.from_pretrained(model)
-    except (OSError, ValueError, KeyError) as error:
-        raise BackendError(f"encoder {model!r} cannot be loaded: {error}") from error
+    with foreign_files(f"encoder {model!r} cannot be loaded"):
+        transformers.AutoConfig.from_pretrained(model, trust_remote_code=False)
 
 
 class TextEncoder:
@@ -77,12 +76,9 @@ class TextEncoder:
     def __init__(self, model: str, layer: int | None, dtype: str, device: str = "auto") -> None:
         self.torch, transformers = _libraries()
         place = ("cuda" if self.torch.cuda.is_available() else "cpu") if device == "auto" else device
-        try:
-            self.tokenizer = transformers.AutoTokenizer.from_pretrained(model)
-            with quiet_loading():
-                net = transformers.AutoModel.from_pretrained(model)
-        except (OSError, ValueError, KeyError) as error:
-            raise BackendError(f"encoder {model!r} cannot be loaded: {error}") from error
+        with foreign_files(f"encoder {model!r} cannot be loaded"), quiet_loading():
+            self.tokenizer = transformers.AutoTokenizer.from_pretrained(model, trust_remote_code=False)
+            net = transformers.AutoModel.from_pretrained(model, trust_remote_code=False)
         if hasattr(net, "encoder") and hasattr(net, "decoder"):
             net = net.encoder
         if layer is not None:

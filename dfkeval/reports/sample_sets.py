@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from dfkdata.common.data_uri import is_data_uri
+from dfkdata.common.media_roots import MediaRoots
 from dfkdata.pages import Words
 from dfkdata.pages.pictures import picture_name, small_picture
 from dfkdata.schemas import Label, Schema
@@ -275,8 +277,10 @@ class _PictureBook:
         self._places: dict[str, int] = {}
         self.uris: list[str] = []
 
-    def entry(self, image: str) -> list[Any]:
-        """Return [name, number among the pictures]; the number is -1 for a picture that cannot be read."""
+    def entry(self, image: str, media: MediaRoots) -> list[Any]:
+        """Return [name, number among the pictures]; the number is -1 for a picture that cannot be read or shown."""
+        if not is_data_uri(image) and not media.permits(image):
+            return [f"{picture_name(image)} (outside the media roots; --media-root shows it)", -1]
         if image not in self._places:
             small = small_picture(image, self._side)
             self._places[image] = -1 if small is None else len(self.uris)
@@ -296,12 +300,13 @@ def _row(
     book: _PictureBook,
 ) -> dict[str, Any]:
     first = first_of(row)
+    media = next(run.media for sample, run in zip(row, group.runs, strict=True) if sample is not None)
     return {
         "prompt": cut(first.prompt),
         "source": cut(first.source_text or ""),
         "gold": _short(first.gold),
         "compared": compared(first),
-        "pictures": [book.entry(image) for image in first.images],
+        "pictures": [book.entry(image, media) for image in first.images],
         "answers": [
             None if sample is None else _answer(sample, run, group, missing.get(sample.id, ()))
             for sample, run, missing in zip(row, group.runs, unsupported, strict=True)

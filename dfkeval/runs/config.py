@@ -20,7 +20,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import BeforeValidator, ConfigDict, Field, SerializeAsAny, model_validator
 
 from dfkdata import schemas
-from dfkdata.common import credentials, plugins
+from dfkdata.common import credentials, media_roots, plugins
 from dfkdata.common.config import C, Config, bind, load_config
 from dfkdata.common.console import part_of
 from dfkdata.common.errors import ConfigError
@@ -70,6 +70,8 @@ class EvalConfig(Config):
         shard: "3/16" is every sixteenth row from the third.
         plugins: Modules outside this repository that rows and adapters may name, such as a schema in a row's `meta`;
             those that the configuration names itself need no entry.
+        media_roots: Folders in which rows may name media besides their own (`dfkdata.common.media_roots`); they are
+            not kept in the run.
         max_failures: Largest share of failed requests before the command exits 1, from 0 to 1.
         resamples: Number of bootstrap resamples behind each interval.
         confidence: Coverage of the intervals, such as 0.95.
@@ -107,6 +109,7 @@ class EvalConfig(Config):
     limit: int | None = Field(default=None, ge=1)
     shard: str | None = Field(default=None, pattern=r"^[1-9]\d*/[1-9]\d*$")
     plugins: tuple[str, ...] = ()
+    media_roots: tuple[Path, ...] = Field(default=(), exclude=True)
     max_failures: float = Field(default=0.0, ge=0.0, le=1.0)
     resamples: int = Field(default=10_000, ge=100)
     confidence: float = Field(default=0.95, gt=0.0, lt=1.0)
@@ -119,7 +122,7 @@ class EvalConfig(Config):
     scoring_keys: ClassVar[frozenset[str]] = frozenset(
         {
             "metrics", "metric_options", *SECTIONS, "resamples", "confidence", "seed", "max_failures",
-            "cache", "trackers", "plugins", "lang",
+            "cache", "trackers", "plugins", "media_roots", "lang",
         }
     )  # fmt: skip
 
@@ -216,7 +219,8 @@ def named_members(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def trust_named(config: EvalConfig) -> None:
-    """Let files name the modules that the user's own configuration names (see `plugins.trust`)."""
+    """Let files name the modules and folders that the user's own configuration names (see `plugins`, `media_roots`)."""
+    media_roots.allow(config.media_roots)
     plugins.trust(config.plugins)
     plugins.trust(name for _, name in named_members(config.record()) if "." in name)
 
@@ -246,6 +250,7 @@ def rooted(config: EvalConfig, root: Path) -> EvalConfig:
         name: options.model_copy(update=paths_of(options, root))
         for name, options in config.metric_options.items()
     }
+    own["media_roots"] = tuple(_absolute(folder, root) for folder in config.media_roots)
     own |= {
         name: _absolute(path, root)
         for name in ("cache", "scaffold")

@@ -11,6 +11,7 @@ from typing import Any
 from dfkdata import schemas
 from dfkdata.common import plugins
 from dfkdata.common.config import bind
+from dfkdata.common.media_roots import MediaRoots
 from dfkdata.schemas import Schema
 from dfkeval import metrics
 from dfkeval.runs import directory
@@ -62,6 +63,11 @@ class Run:
     def measured(self) -> dict[str, Scored]:
         """Metric name -> the metric and its sufficient statistics, one row a sample; computed once."""
         return measure(self.samples, self.config, self.schema)
+
+    @cached_property
+    def media(self) -> MediaRoots:
+        """Which pictures of its samples a report may show."""
+        return MediaRoots(self.folder / directory.SAMPLES)
 
     @property
     def name(self) -> str:
@@ -129,6 +135,7 @@ def stored_config(run_dir: RunDirectory) -> EvalConfig:
     """
     record, path = run_dir.config().get("config") or {}, str(run_dir.path(directory.CONFIG))
     if isinstance(record, Mapping):
+        record = {key: value for key, value in record.items() if key != "media_roots"}  # the user's alone
         for place, name in named_members(record):
             plugins.check_source(name, f"{path}, {place},")
     return bind(record, EvalConfig, path)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import typer
 
-from dfkdata.common.console import examples, keeping_private, run_app, trusting
+from dfkdata.common.console import examples, keeping_private, run_app, trusting, with_media_roots
 from dfktrain.cli import check, curves, demo, init, merge, push, rft, run, sweep
 
 app = typer.Typer(
@@ -21,7 +21,7 @@ app.command("check", epilog=check.EXAMPLES)(trusting(check.check_command))
 app.command("demo", epilog=demo.EXAMPLES)(demo.demo_command)
 app.command("init", epilog=init.EXAMPLES)(init.init_command)
 app.command("sweep", epilog=sweep.EXAMPLES)(keeping_private(trusting(sweep.sweep_command)))
-app.command("merge", epilog=merge.EXAMPLES)(merge.merge_command)
+app.command("merge", epilog=merge.EXAMPLES)(with_media_roots(merge.merge_command))
 app.command("rft", epilog=rft.EXAMPLES)(keeping_private(trusting(rft.rft_command)))
 app.command("push", epilog=push.EXAMPLES)(push.push_command)
 app.command("curves", epilog=curves.EXAMPLES)(curves.curves_command)

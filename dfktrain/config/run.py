@@ -69,6 +69,8 @@ class TrainConfig(Config):
         watch: Rows that the model answers while it is trained.
         card: What the README.md beside the weights says.
         plugins: Modules outside this repository that rows may name, such as a schema in a row's `meta`.
+        media_roots: Folders in which rows may name media besides their own (`dfkdata.common.media_roots`); they are
+            not kept in the run.
         on_overlap: "refuse" stops before training if a file or an id is trained on and held out, "warn" says so and
             goes on.
         lang: Language of the words on training.html, "en" or "id".
@@ -101,6 +103,7 @@ class TrainConfig(Config):
     watch: MonitorConfig | None = None
     card: ModelCard = ModelCard()
     plugins: tuple[str, ...] = ()
+    media_roots: Annotated[tuple[NonEmpty, ...], Field(exclude=True)] = ()
     on_overlap: Literal["refuse", "warn"] = "refuse"
     lang: Language = "en"
     seed: int = 42
@@ -168,7 +171,14 @@ class TrainConfig(Config):
             warm = str(root / warm)
         adapter = self.adapter.model_copy(update={"warm_start": warm}) if warm else self.adapter
         out = str(root / self.output) if self.output is not None else None
-        changed: dict[str, object] = {"stages": stages, "model": model, "adapter": adapter, "output": out}
+        roots = tuple(str(root / folder) for folder in self.media_roots)
+        changed: dict[str, object] = {
+            "media_roots": roots,
+            "stages": stages,
+            "model": model,
+            "adapter": adapter,
+            "output": out,
+        }
         if self.evaluate is not None:
             changed["evaluate"] = _rooted(self.evaluate, root)
         if self.watch is not None:

@@ -20,7 +20,7 @@ def replace(processor: Any, name: str) -> None:
     Raises:
         ConfigError: There is no such template and no such file; the message lists the known names.
     """
-    set_template(processor, text(processor, name))
+    set_template(processor, text(processor, name), f"model.chat_template {name}")
 
 
 def text(processor: Any, name: str) -> str:

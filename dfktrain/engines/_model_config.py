@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dfkdata.common.errors import BackendError, ConfigError
+from dfkdata.common.errors import ConfigError
 from dfkeval.models.families import FAMILIES
 from dfktrain.config.run import TrainConfig
 from dfktrain.engines import _chat_template
@@ -18,10 +18,10 @@ def model_config(source: str) -> Any:
     """
     from transformers import AutoConfig
 
-    try:
-        return AutoConfig.from_pretrained(source)
-    except (OSError, ValueError) as error:
-        raise BackendError(f"model {source!r}: its config cannot be read: {error}") from error
+    from dfkeval.models.loading import foreign_files
+
+    with foreign_files(f"model {source!r}: its config cannot be read"):
+        return AutoConfig.from_pretrained(source, trust_remote_code=False)
 
 
 def require_vision_family(source: str) -> str:
@@ -71,6 +71,7 @@ def outline(config: TrainConfig) -> tuple[Any, Any]:
     import torch
 
     from dfkeval.models.light_import import light_transformers
+    from dfkeval.models.loading import foreign_files
     from dfkeval.models.processor import load_processor
     from dfkeval.models.source import model_source
 
@@ -81,11 +82,15 @@ def outline(config: TrainConfig) -> tuple[Any, Any]:
     settings = model_config(source)
     if config.model.kind == "llm":
         check_language_model(source, settings)
-        processor, auto = AutoTokenizer.from_pretrained(source), AutoModelForCausalLM
+        with foreign_files(f"the tokenizer of {source!r} cannot be loaded"):
+            processor, auto = (
+                AutoTokenizer.from_pretrained(source, trust_remote_code=False),
+                AutoModelForCausalLM,
+            )
     else:
         require_vision_family(source)
         processor, auto = load_processor(source), AutoModelForImageTextToText
     if config.model.chat_template is not None:
         _chat_template.replace(processor, config.model.chat_template)
-    with torch.device("meta"):
+    with foreign_files(f"model {source!r}: its config cannot be used"), torch.device("meta"):
         return processor, auto.from_config(settings)

@@ -11,7 +11,7 @@ import importlib
 import importlib.util
 from typing import TYPE_CHECKING, Any
 
-from dfkdata.common.errors import BackendError, ConfigError, missing_package
+from dfkdata.common.errors import ConfigError, missing_package
 from dfktrain.engines._base import LoadedBase
 from dfktrain.engines._kernels import check_kernels
 from dfktrain.engines._model_config import (
@@ -69,6 +69,7 @@ def _load_4bit(config: TrainConfig) -> LoadedBase:
     import torch
     from transformers import AutoModelForImageTextToText, BitsAndBytesConfig
 
+    from dfkeval.models.loading import foreign_files
     from dfkeval.models.processor import load_processor
     from dfkeval.models.source import model_source
 
@@ -79,9 +80,14 @@ def _load_4bit(config: TrainConfig) -> LoadedBase:
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=torch.bfloat16,
     )
-    model = AutoModelForImageTextToText.from_pretrained(
-        source, quantization_config=plan, dtype=torch.bfloat16, attn_implementation=config.model.attention
-    )
+    with foreign_files(f"model {source!r} cannot be loaded"):
+        model = AutoModelForImageTextToText.from_pretrained(
+            source,
+            quantization_config=plan,
+            dtype=torch.bfloat16,
+            attn_implementation=config.model.attention,
+            trust_remote_code=False,
+        )
     model = peft.prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     return LoadedBase(model, load_processor(source), config.model.name, shapes_without_weights(source))
 
@@ -91,17 +97,17 @@ def _load_llm(config: TrainConfig, precision: str) -> LoadedBase:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from dfkeval.models.fingerprint import model_shapes_sha256
+    from dfkeval.models.loading import foreign_files
     from dfkeval.models.source import model_source
 
     source = model_source(config.model.name)
     check_language_model(source, model_config(source))
-    try:
+    kind, attention = getattr(torch, _DTYPES[precision]), config.model.attention
+    with foreign_files(f"model {source!r} cannot be loaded"):
         model = AutoModelForCausalLM.from_pretrained(
-            source, dtype=getattr(torch, _DTYPES[precision]), attn_implementation=config.model.attention
+            source, dtype=kind, attn_implementation=attention, trust_remote_code=False
         )
-        tokenizer = AutoTokenizer.from_pretrained(source)
-    except (OSError, ValueError) as error:
-        raise BackendError(f"model {source!r} cannot be loaded: {error}") from error
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     model = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     _check_plain_head(model, source)
     return LoadedBase(model, tokenizer, config.model.name, model_shapes_sha256(model))

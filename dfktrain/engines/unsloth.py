@@ -72,21 +72,23 @@ def load(config: TrainConfig, precision: str) -> LoadedBase:
     unsloth = _import_first()
     import torch
 
+    from dfkeval.models.loading import foreign_files
     from dfkeval.models.processor import load_processor
     from dfkeval.models.source import model_source
 
     source = model_source(config.model.name)
     require_vision_family(source)
     check_kernels(model_config(source), patched=True)
-    model, _ = unsloth.FastVisionModel.from_pretrained(
-        model_name=source,
-        max_seq_length=max(stage.max_length for stage in config.stages),
-        dtype=torch.bfloat16,
-        load_in_4bit=config.adapter.kind == "qlora",
-        full_finetuning=config.adapter.kind == "full",
-        use_gradient_checkpointing=_checkpointing(config),
-        use_exact_model_name=True,
-    )
+    with foreign_files(f"model {source!r} cannot be loaded"):
+        model, _ = unsloth.FastVisionModel.from_pretrained(
+            model_name=source,
+            max_seq_length=max(stage.max_length for stage in config.stages),
+            dtype=torch.bfloat16,
+            load_in_4bit=config.adapter.kind == "qlora",
+            full_finetuning=config.adapter.kind == "full",
+            use_gradient_checkpointing=_checkpointing(config),
+            use_exact_model_name=True,
+        )
     shapes = shapes_without_weights(source)
     return LoadedBase(model, load_processor(source), config.model.name, shapes, _checkpointing(config))
 

@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dfkdata.common import media_roots
 from dfkdata.common.credentials import public
 from dfkdata.common.data_uri import is_data_uri
 from dfkdata.common.errors import BackendError, ConfigError, DataError
@@ -253,6 +254,7 @@ def _write_data(
     rejected = ({"id": sample.id, "reason": reason, "text": sample.text} for sample, reason in draws.rejected)
     folder.mkdir(parents=True, exist_ok=True)
     write_lines(folder / "accepted.jsonl", (_portable(row, folder) for row in accepted))
+    media_roots.remember(folder / "accepted.jsonl")
     write_lines(folder / "rejected.jsonl", rejected)
     outputs = [
         {"path": name, "sha256": file_sha256(folder / name)} for name in ("accepted.jsonl", "rejected.jsonl")

@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from dfkdata.common import media_roots
 from dfkdata.common.console import key_value
 from dfkdata.common.credentials import public
 from dfkdata.common.errors import BackendError, ConfigError
@@ -217,6 +218,7 @@ def _command(sweep: Sweep, point: SweepPoint, seed: int, out: Path, *, before: b
     changes = [*sweep.changes, *point.changes, f"seed={seed}"]
     if not before:
         changes.append("evaluate.before=false")
+    words += [word for folder in media_roots.allowed() for word in ("--media-root", folder)]
     return words + [word for change in changes for word in ("--set", change)]
 
 

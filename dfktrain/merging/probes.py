@@ -100,4 +100,7 @@ def load_probe_processor(folder: Path) -> Any:
         return load_processor(folder)
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(str(folder))
+    from dfkeval.models.loading import foreign_files
+
+    with foreign_files(f"the tokenizer of {str(folder)!r} cannot be loaded"):
+        return AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)

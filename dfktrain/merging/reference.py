@@ -35,15 +35,16 @@ def load_network(folder: Path, dtype: str, device: str) -> Any:
     """
     import transformers
 
+    from dfkeval.models.loading import foreign_files
     from dfkeval.models.quiet import quiet_loading
 
     vision = is_vision_model(folder)
     auto = transformers.AutoModelForImageTextToText if vision else transformers.AutoModelForCausalLM
-    try:
-        with quiet_loading():
-            net = auto.from_pretrained(str(folder), dtype=getattr(torch, dtype), attn_implementation="sdpa")
-    except (OSError, ValueError, KeyError) as error:
-        raise ConfigError(f"base model {folder.name} cannot be loaded: {error}") from error
+    kind = getattr(torch, dtype)
+    with foreign_files(f"base model {folder.name} cannot be loaded", ConfigError), quiet_loading():
+        net = auto.from_pretrained(
+            str(folder), dtype=kind, attn_implementation="sdpa", trust_remote_code=False
+        )
     return net.to(device).eval()
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from dfkdata.common.errors import DataError
 from dfkdata.common.json_files import read_json, write_bytes
 
 COMPLETE = "complete"
@@ -21,7 +22,11 @@ def mark_complete(checkpoint: Path, tokens: int, scored: int) -> None:
 def token_counts(checkpoint: Path) -> tuple[int, int]:
     """Return the numbers of tokens and of scored tokens that were trained on up to a whole checkpoint."""
     counts = read_json(checkpoint / COMPLETE)
-    return counts["tokens"], counts["scored"]
+    tokens, scored = (counts.get(name) for name in ("tokens", "scored"))
+    if not isinstance(tokens, int) or not isinstance(scored, int):
+        raise DataError(f"{checkpoint / COMPLETE}: does not hold the numbers of tokens; choose another --out")
+    read_json(checkpoint / "trainer_state.json")  # the library's message names neither file nor way out
+    return tokens, scored
 
 
 def last_complete(folder: Path) -> Path | None:

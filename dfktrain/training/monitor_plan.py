@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from dfkdata.common import json_files
+from dfkdata.common import json_files, media_roots
 from dfkdata.rows.messages import load_rows
 from dfkeval.evaluation.rows import read_rows
 from dfkeval.runs import config as configs
@@ -57,4 +57,5 @@ def write_rows(monitor: MonitorConfig, seed: int, folder: Path) -> Path:
     path = folder / "rows.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
     json_files.write_bytes(path, b"".join(msgspec.json.encode(rows[at]) + b"\n" for at in places))
+    media_roots.remember(path)
     return path

@@ -17,7 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from dfkdata.common import json_files, plugins
+from dfkdata.common import json_files, media_roots, plugins
 from dfkdata.common.credentials import public
 from dfkeval.models import metadata
 from dfkeval.models.fingerprint import template_sha256
@@ -85,6 +85,7 @@ def train(config: TrainConfig, out: str | Path, *, progress: OnProgress | None =
         ('adapter', 1)
     """
     plugins.trust(config.plugins)
+    media_roots.allow(config.media_roots)
     monitor_plan.check(config)
     require_engine(config)
     shared = splits.check(config)

@@ -121,7 +121,7 @@ def finish_stage(run: RunState, index: int, facts: dict[str, Any], before: str |
 def _finished(folder: Path, fingerprint: str) -> StageResult | None:
     """Return the stage's result if it was finished before."""
     started = json_files.read_json_or_none(folder / "started.json")
-    if started is not None and started["fingerprint"] != fingerprint:
+    if started is not None and started.get("fingerprint") != fingerprint:
         raise ConfigError(
             f"{folder} holds a stage of another configuration, another base or other data; "
             f"choose another --out or delete that folder"
@@ -129,8 +129,13 @@ def _finished(folder: Path, fingerprint: str) -> StageResult | None:
     record = json_files.read_json_or_none(folder / "stage.json")
     if record is None:
         return None
-    usage = Usage(**record["usage"]) if record.get("usage") else None
-    return StageResult(**(record | {"adapter": folder / "adapter", "usage": usage}))
+    try:
+        usage = Usage(**record["usage"]) if record.get("usage") else None
+        return StageResult(**(record | {"adapter": folder / "adapter", "usage": usage}))
+    except TypeError as error:
+        raise ConfigError(
+            f"{folder / 'stage.json'}: not a stage of this version; choose another --out"
+        ) from error
 
 
 def _train(run: RunState, inputs: _StageInputs) -> tuple[StageResult, dict[str, torch.Tensor] | None]:

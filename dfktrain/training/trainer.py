@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerControl
 
+from dfkeval.models.loading import foreign_files
 from dfktrain.data.masking import IGNORE
 from dfktrain.data.pixels import BYTES, BytePixels
 from dfktrain.data.samplers import LengthGroupedSampler, TokenBudgetSampler
@@ -63,6 +64,18 @@ class AnswerTrainer(Trainer):
         lengths = [len(sample) for sample in samples]
         self.train_sampler = LengthGroupedSampler(lengths, batch, self.args.seed, group=self.group_by_length)
         return self.train_sampler
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        with foreign_files(f"checkpoint {resume_from_checkpoint} cannot be gone on from"):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        with foreign_files(f"checkpoint {checkpoint} cannot be gone on from"):
+            super()._load_optimizer_and_scheduler(checkpoint)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        with foreign_files(f"checkpoint {checkpoint} cannot be gone on from"):
+            super()._load_rng_state(checkpoint)
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Return the library's loader, or one over this process's batches of a token budget."""

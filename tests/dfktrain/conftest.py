@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from dfkdata.common import media_roots
 from tests.fakes.fake_hub import TOKEN, Hub, running
 from tests.helpers.models import (
     build_model,
@@ -27,6 +28,14 @@ def one_thread() -> None:
     import torch
 
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="package", autouse=True)
+def pictures_anywhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Rows of these tests name the pictures of the session, which lie beside each test's own folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(media_roots, "_allowed", [str(tmp_path_factory.getbasetemp().resolve())])
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

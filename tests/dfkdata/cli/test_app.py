@@ -142,6 +142,8 @@ def test_the_options_of_convert_are_the_fields_of_its_options_object() -> None:
         "input",
         "out",
         "images_per_row",
+        "media_root",
+        "allow",
         "private",
     }
     for name, option in options.items():

@@ -6,6 +6,7 @@ import gzip
 import json
 import socket
 import threading
+import tracemalloc
 import zlib
 from collections.abc import Callable, Iterator
 from itertools import product
@@ -63,12 +64,15 @@ class Wire:
             while lengths and len(body) < int(lengths[0].split(b":")[1]):
                 body += taken.recv(65536)
             if head.startswith(b"GET"):
-                taken.sendall(packed(b"{}"))
+                taken.sendall(self.listed)
                 return
             with self.lock:
                 self.count += 1
                 number = self.count
             taken.sendall(self.answer(number))
+
+    #: What the list of models is answered with.
+    listed = b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{}"
 
     def __enter__(self) -> Wire:
         return self
@@ -113,6 +117,35 @@ PACKINGS = {
 @pytest.mark.parametrize("packing", PACKINGS)
 def test_a_body_comes_whole_in_every_packing(packing: str) -> None:
     assert ask(lambda number: PACKINGS[packing](WHOLE))[0].text == "já 😀 ok"
+
+
+def _bomb() -> bytes:
+    """400 MB of zeros in 400 kB."""
+    return gzip.compress(bytes(400_000_000))
+
+
+def test_a_body_that_unpacks_to_too_much_is_an_error_in_little_memory() -> None:
+    bomb = packed(_bomb(), "content-encoding: gzip")
+    tracemalloc.start()
+    try:
+        assert ask(lambda number: bomb)[0].error == "the answer is larger than 32 MiB"
+        assert (
+            tracemalloc.get_traced_memory()[1] < 300_000_000
+        )  # the bomb, 32 MiB, and one piece of it unpacked
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("packing", ["zstd", "br", "gzip, gzip", "compress"])
+def test_a_body_in_a_packing_that_was_not_asked_for_is_not_unpacked(packing: str) -> None:
+    found = ask(lambda number: packed(WHOLE, f"content-encoding: {packing}"))[0]
+    assert found.error is not None and f"packed as '{packing}'" in found.error
+
+
+def test_a_list_of_models_that_unpacks_to_too_much_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Wire, "listed", packed(_bomb(), "content-encoding: gzip"))
+    with pytest.raises(BackendError, match=r"no server answers .*larger than 32 MiB"):
+        ask(lambda number: packed(WHOLE))
 
 
 @pytest.mark.parametrize("packing", PACKINGS)

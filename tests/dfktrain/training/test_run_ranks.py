@@ -15,6 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from dfkdata.common import media_roots
 from tests.helpers import processes
 from tests.helpers.models import image_row, text_row, write_rows
 
@@ -95,7 +96,7 @@ def config(tmp_path: Path, base: Path, data: Path, **changes: Any) -> Path:
     stage = {"name": "s", "data": [str(data)], "group_by_length": False, "learning_rate": 1e-3, "steps": 1}
     stage |= {"optimizer": "sgd", "clip": 0, "scheduler": "constant"}  # the step is then the gradient
     made = {"model": {"name": str(base)}, "adapter": {"rank": 4}, "stages": [stage | changes]}
-    made |= {"checkpointing": changes.get("checkpointing", "none")}
+    made |= {"checkpointing": changes.get("checkpointing", "none"), "media_roots": media_roots.allowed()}
     made["stages"][0].pop("checkpointing", None)
     if "batch_tokens" in changes:
         made["stages"][0].pop("group_by_length")

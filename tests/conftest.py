@@ -1,0 +1,24 @@
+"""What every test keeps to: the user's own state folder is a temporary one, and no folder stays allowed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from dfkdata.common import media_roots
+
+
+@pytest.fixture(scope="session", autouse=True)
+def state_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What dfk remembers of its own files lies in a temporary folder, for this process and those that it starts."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(os.environ, "XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def no_new_media_roots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Folders that a test allows are not allowed to the next one."""
+    monkeypatch.setattr(media_roots, "_allowed", list(media_roots.allowed()))
