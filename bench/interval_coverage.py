@@ -1,6 +1,6 @@
 """How often nominal 95 % intervals hold the true value, by simulation.
 
-    nice -n 10 python bench/interval_coverage.py [--trials 4000] [--only values differences pooled macro]
+    nice -n 10 python bench/interval_coverage.py [--trials 4000] [--only values differences pooled macro hard]
 
 Rows are right with the chance p, alone or in clusters whose chances are of a beta distribution with mean p and the
 intraclass correlation 0.3 (sizes 1 to 9). The lowest cell of each part is what counts: 93 % are asked for."""
@@ -8,7 +8,9 @@ intraclass correlation 0.3 (sizes 1 to 9). The lowest cell of each part is what 
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable, Iterator
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,8 @@ from dfkeval.analysis import intervals, statistics
 from dfkeval.metrics import Measured, labels
 
 SHARES, SIZES = (0.5, 0.9, 0.97, 0.99, 1.0), (3, 20, 30, 85, 300)
+#: How much of a rare class is right in the part "hard".
+HARD = (0.2, 0.35, 0.5)
 CONFIDENCE, ICC = 0.95, 0.3
 #: Methods that were tried and not taken.
 OTHERS = ("before", "wilson")
@@ -185,16 +189,54 @@ def macro(rng: Rng, p: float, rows: int, clustered: bool, trials: int) -> dict[s
     return out
 
 
+def hard_confusions(
+    rng: Rng, rows: int, sizes: Array, share: float, right: float
+) -> tuple[Measured, list[int]]:
+    """Return the cells of answers among which class d is rare and hard, and the classes that occur; the luck of the
+    rows of a group is alike."""
+    classes = rng.choice(4, rows, p=(0.6 - share / 2, 0.25 - share / 2, 0.15, share))
+    luck = np.repeat(rng.normal(size=len(sizes)), sizes) * math.sqrt(ICC if len(sizes) < rows else 0.0)
+    luck += rng.normal(size=rows) * math.sqrt(1 - ICC if len(sizes) < rows else 1.0)
+    cuts = np.array([NormalDist().inv_cdf(each) for each in (0.95, 0.92, 0.9, right)])
+    hit = luck < cuts[classes]
+    wrong = (classes + rng.integers(1, 4, rows)) % 4
+    columns = [f"{a}{labels.SEPARATOR}{b}" for a in CLASSES for b in (*CLASSES, labels.UNPARSED)]
+    table = np.zeros((rows, len(columns) + 2))
+    table[np.arange(rows), classes * 5 + np.where(hit, classes, wrong)] = 1
+    table[:, -2:] = np.stack([np.ones(rows), hit], axis=1)
+    return Measured((*columns, "n", "hit"), table, np.ones(rows, dtype=np.bool_)), sorted(
+        set(classes.tolist())
+    )
+
+
+def hard(rng: Rng, p: float, rows: int, clustered: bool, trials: int) -> dict[str, float]:
+    """Macro-F1 where class d is rare and p of it is right. The truth is that of very many rows, of the classes that
+    occur."""
+    sizes = cluster_sizes(rows, clustered)
+    names, out = groups_of(sizes), {}
+    for share in (0.01, 0.03, 0.05, 0.1):
+        many, _ = hard_confusions(rng, 400_000, np.ones(400_000, dtype=int), share, p)
+        of_many = labels.reduce(many.values.sum(axis=0, keepdims=True), many.columns)
+        truths, inside = [float(of_many[f"f1.{name}"][0]) for name in CLASSES], []
+        for trial in range(max(20, trials // 20)):
+            drawn, present = hard_confusions(rng, rows, sizes, share, p)
+            each = statistics.estimate(labels.METRIC, drawn, names, resamples=200, seed=trial)["macro_f1"]
+            truth = float(np.mean([truths[at] for at in present]))
+            inside.append((each.low or 0) - 1e-9 <= truth <= (each.high or 0) + 1e-9)
+        out[f"share {share}"] = float(np.mean(inside))
+    return out
+
+
 PARTS: dict[str, Callable[[Rng, float, int, bool, int], dict[str, float]]] = {
-    "values": values, "differences": differences, "pooled": pooled, "macro": macro,
+    "values": values, "differences": differences, "pooled": pooled, "macro": macro, "hard": hard,
 }  # fmt: skip
 
 
 def cells(part: str, trials: int, seed: int = 1) -> Iterator[tuple[bool, float, int, dict[str, float]]]:
     """Yield clustered, p, rows and the coverage of each method."""
     for clustered in (False, True):
-        for p in SHARES:
-            for rows in SIZES:
+        for p in HARD if part == "hard" else SHARES:
+            for rows in (30, 85, 300, 1000) if part == "hard" else SIZES:
                 rng = np.random.default_rng((seed, int(1000 * p), rows, clustered))
                 yield clustered, p, rows, PARTS[part](rng, p, rows, clustered, trials)
 

@@ -8,6 +8,8 @@ independent rows as have this variance:
                    groups give the variance: times (t(rows - 1) / t(groups - 1))^2 (Korn and Graubard 1998). It holds
                    at least what a kind of group that none of G showed could change: its share is at most
                    1 - (alpha / 2)^(1 / G), the bound of Clopper and Pearson for none of G
+    a macro average of shares the same, with the variance of each class at least that of two more right and two more
+                   wrong groups (Agresti and Coull 1998): a rare class that is hard shows too little of it
     a difference   as if one more group had got better by 1 and one more worse by 1 (Bonett and Price 2012), with
                    Student's t instead of the normal distribution
     other values   percentiles of the resamples, their distance to the value stretched by
@@ -88,6 +90,28 @@ def evidence(alone: Mapping[str, Floats], sizes: Floats, averages: Mapping[str, 
             groups = min(apart, found[name].groups)  # classes that share groups are not apart
             found[name] = found[name]._replace(groups=groups)
     return found
+
+
+def average_variance(
+    values: Mapping[str, float], variances: Mapping[str, float], known: Mapping[str, Evidence], whole: float
+) -> float:
+    """Return the variance of a plain mean of shares, some of which may rest on few groups.
+
+    Few groups show too little spread where they are nearly alike, and none where all are. So each part has at least the
+    variance of Agresti and Coull (1998), that of two more right and two more wrong groups.
+
+    Args:
+        values: Part -> its value.
+        variances: Part -> its variance over resampled groups.
+        known: Part -> what it rests on.
+        whole: The variance of the mean over resampled groups.
+    """
+    lacking = 0.0
+    for name, value in values.items():
+        groups = known[name].groups + 4
+        middle = (value * known[name].groups + 2) / groups
+        lacking += max(0.0, middle * (1 - middle) / groups - variances[name])
+    return whole + lacking / len(values) ** 2
 
 
 def share_interval(

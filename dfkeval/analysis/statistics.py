@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from fnmatch import fnmatchcase
 
 import numpy as np
 
@@ -117,10 +118,26 @@ def _bounds(
         if name not in shares
     }
     low, high = intervals.share_interval(
-        [values[name] for name in shares], [known[name].variance_of(values[name], drawn[name]) for name in shares],
+        [values[name] for name in shares], [_variance(metric, name, values, drawn, known) for name in shares],
         [known[name].groups for name in shares], [known[name].rows for name in shares], confidence,
     )  # fmt: skip
     return bounds | dict(zip(shares, zip(low.tolist(), high.tolist(), strict=True), strict=True))
+
+
+def _variance(
+    metric: Metric, name: str, values: Mapping[str, float], drawn: Values, known: Mapping[str, Evidence]
+) -> float:
+    """Return the variance of a share."""
+    variance = known[name].variance_of(values[name], drawn[name])
+    parts = {
+        part: value
+        for part, value in values.items()
+        if fnmatchcase(part, metric.averages.get(name, "")) and known[part].rows and 0 <= value <= 1
+    }
+    if not parts:
+        return variance
+    each = {part: known[part].variance_of(value, drawn[part]) for part, value in parts.items()}
+    return intervals.average_variance(parts, each, known, variance)
 
 
 def _counts(metric: Metric, runs: Sequence[Measured], scored_rows: Bools) -> Callable[[str], int]:

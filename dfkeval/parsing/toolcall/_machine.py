@@ -19,7 +19,7 @@ from dfkeval.parsing.tags import FUNCTION_CLOSE, PARAMETER_CLOSE
 from dfkeval.parsing.toolcall._allowance import CLOSER, CODE_SPENT, DEEP, MESSAGE_SPENT, VALUE
 from dfkeval.parsing.toolcall._endings import Ending, cut_tail, ended, wrapper_end
 from dfkeval.parsing.toolcall._frame import Frame, Parameter
-from dfkeval.parsing.toolcall._misspelt import closer_at_end, misspelled_opener
+from dfkeval.parsing.toolcall._misspelt import closer_at_end, opener_at
 from dfkeval.parsing.toolcall._patterns import C_CLOSE, C_OPEN, F_CLOSE, F_OPEN, P_CLOSE, P_OPEN
 from dfkeval.parsing.toolcall._stack import Stack
 from dfkeval.parsing.toolcall._tags import END, TEXT
@@ -223,14 +223,14 @@ class Machine(Stack):
 
     def _bad_opener(self, frame: Frame, parameter: Parameter, i: int) -> None:
         """Note that a parameter which can be the next one is opened behind closer `i` in another way
-        (`<parameter name="city">`): no mode guesses whether that is text."""
-        opener = misspelled_opener(self.text, self.tags.ends[i]) if self._shaped(parameter, i) else None
-        if opener is None:
+        (`<parameter name="city">`, `<arg=city>`): no mode guesses whether that is text."""
+        if not self._shaped(parameter, i):
             return
-        names, span = opener
-        name = next((name for name in names if name in frame.declared and frame.fresh(name)), None)
-        if name is not None or (not names and len(frame.seen) < len(frame.declared)):
-            what = "a parameter" if name is None else repr(name)
+        names, span, sure = opener_at(self.text, self.tags.ends[i])
+        untyped = sure and frame.tool is not None and frame.tool.untyped
+        name = next((each for each in names if (untyped or each in frame.declared) and frame.fresh(each)), "")
+        if name or (sure and not names and (untyped or len(frame.seen) < len(frame.declared))):
+            what = repr(name) if name else "a parameter"
             message = f"{what} is opened inside the value of {parameter.name!r}, in a misspelled tag"
             frame.fault("parameter_in_text", message, *span, "ambiguous")
 

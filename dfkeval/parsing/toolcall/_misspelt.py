@@ -31,6 +31,10 @@ _OPENER: Final = re.compile(
 _OTHER_OPENER: Final = re.compile(
     r"<[ \t]{0,4}+(?i:param)[A-Za-z]{0,8}+(?![\w.-])(?:([^<>]{0,256}+)>[ \t]{0,4}+([^\s<>]{0,256}+)|([^<>\n]{0,256}+))"
 )
+#: A tag of any name, also in other brackets; the group is what stands inside.
+_TAG: Final = re.compile(r"(?:<|&lt;|\[)[ \t|]{0,4}+([^<>\[\]\n&|]{1,256}+)(?:[|]?[>\]]|&gt;|(?=\n|\Z))")
+#: What an attribute says.
+_SAYS: Final = re.compile(r"=[ \t]{0,4}+[\"']?+([^\s\"'=/]++)")
 _WORD: Final = re.compile(r"[^\s\"'=:<>/]++")
 
 
@@ -48,15 +52,20 @@ def closer_at_end(text: str, begin: int, end: int) -> int | None:
     return None if closer is None else begin + closer.start()
 
 
-def misspelled_opener(text: str, at: int) -> tuple[list[str], Span] | None:
-    """Return the names that the misspelled opening tag behind the blanks at `at` can mean, and where the tag
-    stands. Without a name in its place (`<parameter id="n">`, `<parameter>n`) every word can be meant."""
+def opener_at(text: str, at: int) -> tuple[list[str], Span, bool]:
+    """Return the names that a tag behind the blanks at `at` can open, where it stands, and whether it says that it
+    opens a parameter. Without a name in its place (`<parameter id="n">`, `<parameter>n`) every word can be meant; a
+    tag of any other name (`<arg=n>`, `<note>`) opens only a parameter that has one of the names."""
     start = skip_blanks(text, at)
     opener = _OPENER.match(text, start)
     if opener is not None:
-        return [opener.group(1).rstrip(" \t/")], opener.span()
+        return [opener.group(1).rstrip(" \t/")], opener.span(), True
     other = _OTHER_OPENER.match(text, start)
-    if other is None:
-        return None
-    inside, behind, rest = other.groups(default="")
-    return _WORD.findall(inside or rest) or _WORD.findall(behind), other.span()
+    if other is not None:
+        inside, behind, rest = other.groups(default="")
+        return _WORD.findall(inside or rest) or _WORD.findall(behind), other.span(), True
+    tag = _TAG.match(text, start)
+    words = [] if tag is None else _WORD.findall(tag.group(1))
+    if tag is None or (len(words) > 1 and "=" not in tag.group(1)):
+        return [], (start, start), False
+    return [*words[:1], *_SAYS.findall(tag.group(1))], tag.span(), False

@@ -195,6 +195,21 @@ def test_nineteen_of_twenty_intervals_hold_the_truth(p: float, n: int, clustered
                 assert share >= 0.93, (part, method)
 
 
+@pytest.mark.parametrize("clustered", [False, True])
+def test_macro_f1_holds_the_truth_where_a_rare_class_is_hard(clustered: bool) -> None:
+    rng = np.random.default_rng(15)
+    found = interval_coverage.hard(rng, 0.2, 85, clustered, 1200)
+    assert min(found.values()) >= 0.93
+
+
+def test_a_class_that_is_always_wrong_in_few_rows_widens_the_macro_average() -> None:
+    known = {name: intervals.Evidence(5.0, 5.0, 0.0, 0.0) for name in ("a", "b")}
+    widened = intervals.average_variance({"a": 0.0, "b": 1.0}, {"a": 0.0, "b": 0.0}, known, 0.0)
+    middle = 2 / 9
+    assert widened == pytest.approx(2 * middle * (1 - middle) / 9 / 4)
+    assert intervals.average_variance({"a": 0.4, "b": 0.6}, {"a": 0.9, "b": 0.9}, known, 0.3) == 0.3
+
+
 def test_percentiles_of_the_resamples_did_not_hold_it() -> None:
     rng = np.random.default_rng(3)
     assert interval_coverage.values(rng, 0.97, 30, False, 400)["before"] < 0.7

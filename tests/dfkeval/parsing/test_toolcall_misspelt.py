@@ -108,6 +108,41 @@ def test_a_misspelled_opener_behind_a_closer_is_reported_and_not_text(opener):
         assert STRICT.parse(kept).ok
 
 
+@pytest.mark.parametrize(
+    "opener", ["<arg=note>", "<prameter=note>", "<parmeter = 'note'>", "<note>", "<note/>", '<arg name="note">',
+               "[parameter=note]", "<|parameter=note|>", "&lt;parameter=note&gt;", "<field id=note type=text>",
+               '<"note">',
+               "<note", "[note]", "<note>x</note>", "<note lang=en>"],
+)  # fmt: skip
+def test_a_tag_of_any_name_that_opens_what_can_be_next_is_reported(opener):
+    text = f"{HEAD}<parameter=city>\nOslo\n</parameter>\n{opener}\nx\n</parameter>\n{TAIL}"
+    for parser in (STRICT, LENIENT):
+        result = parser.parse(text)
+        assert result.calls == []
+        assert [problem.code for problem in result.problems] == ["parameter_in_text"]
+        start, end = result.problems[0].span
+        assert opener.startswith(text[start:end])
+        for other in ("mode", "city"):
+            kept = parser.parse(text.replace("note", other))
+            assert [call.arguments for call in kept.calls] == [
+                {"city": f"Oslo\n</parameter>\n{opener.replace('note', other)}\nx"}
+            ]
+
+
+@pytest.mark.parametrize("tools", [None, [{"name": "w"}]], ids=["no tools", "no parameters"])
+@pytest.mark.parametrize("mode", ["strict", "lenient"])
+@pytest.mark.parametrize(
+    ("opener", "is_one"),
+    [('<parameter name="n">', True), ("<PARAM n", True), ("<parameter>", True), ("<parameters: n>", True),
+     ("<parameter name='city'>", False), ("<note>", False), ("<arg=n>", False), ("[n]", False), ("n", False)],
+)  # fmt: skip
+def test_without_declared_parameters_a_misspelled_opener_is_reported_too(tools, mode, opener, is_one):
+    text = f"{HEAD}<parameter=city>\nOslo\n</parameter>\n{opener}\nx\n</parameter>\n{TAIL}"
+    result = ToolCallParser(tools, mode=mode).parse(text)
+    assert ("parameter_in_text" in [problem.code for problem in result.problems]) == is_one
+    assert (result.calls == []) == is_one
+
+
 @pytest.mark.parametrize("closer", ["</parameter>", "</Parameter>", "</parameter>\n</parameter>"])
 @pytest.mark.parametrize(
     "opener", ['<parameter id="n">', "<parameter n>", "<parameter key=n>", "<parameter>n", "<parameter> n</x>",
