@@ -53,9 +53,9 @@ embedded bytes); the reader resolves them inside the declared roots. A complete 
 from __future__ import annotations
 
 from dfkdata.formats._fields import group_key, key, label, need, text
-from dfkdata.formats._fields import path_list as path_list
 from dfkdata.formats._likeness import Fit, Likeness
 from dfkdata.formats._likeness import likeness as likeness
+from dfkdata.rows.file_names import path_list as path_list
 from dfkdata.rows.record import Record, Row, RowError
 
 __all__ = ["Fit", "Likeness", "Record", "Row", "RowError", "group_key", "key", "label", "need", "text"]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 from dfkdata.rows.record import Row, RowError
 
 
@@ -138,31 +136,3 @@ def key(row: Row, name: str) -> str:
     """
     value = row.get(name)
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else text(row, name)
-
-
-_ITEM = r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\""""
-_LIST = re.compile(rf"\[\s*(?:(?:{_ITEM})\s*(?:,\s*(?:{_ITEM})\s*)*,?\s*)?\]")
-_BARE = re.compile(r"\[[^\[\]'\"{}()]+\]")
-_ESCAPE = re.compile(r"\\(.)")
-
-
-def path_list(cell: str, column: str) -> tuple[str, ...]:
-    """Return the paths in a cell: one bare path, or a list as Python or JSON prints it.
-
-    Quotes may be missing.
-
-    Raises:
-        RowError: For an empty list, and for anything in brackets that is not a list of strings.
-    """
-    if not cell.startswith("["):
-        return (cell,)
-    if _LIST.fullmatch(cell):
-        paths = [_ESCAPE.sub(r"\1", item[1:-1]).strip() for item in re.findall(_ITEM, cell)]
-    elif _BARE.fullmatch(cell):
-        paths = [item.strip() for item in cell[1:-1].split(",")]
-    else:
-        paths = []
-    if not paths or not all(paths):
-        hint = "write ['images/a.jpg', 'images/b.jpg'] or one path"
-        raise RowError("IMG_LIST", "not a list of image paths", path=column, value=cell, hint=hint)
-    return tuple(paths)

@@ -20,7 +20,7 @@ from dfkdata.formats import Fit, Likeness, Row, group_key, key
 from dfkdata.formats._conversation_row import template_options
 from dfkdata.formats._fields import GROUP_KEYS
 from dfkdata.formats._pairs import reasoning_of
-from dfkdata.rows.chat_turns import file_name
+from dfkdata.rows.file_names import file_names
 from dfkdata.rows.reasoning import SPELLINGS, canonical_reasoning
 from dfkdata.rows.record import Record, RowError
 
@@ -195,8 +195,7 @@ def _images(row: Row) -> tuple[str, ...]:
 
 def _files(row: Row, *names: str) -> tuple[str, ...]:
     """Return the files under the first of these columns that is filled."""
-    value: Any = next((row[name] for name in names if row.get(name)), [])
-    return tuple(file_name(file, names[0]) for file in (value if isinstance(value, list) else [value]))
+    return file_names(next((row[name] for name in names if row.get(name)), None), names[0])
 
 
 def _history(row: Row) -> list[dict[str, Any]]:

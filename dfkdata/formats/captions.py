@@ -16,7 +16,7 @@ import msgspec
 from dfkdata.common.config import Config
 from dfkdata.common.hashing import content_id
 from dfkdata.formats import Fit, Likeness, Row, group_key, key, text
-from dfkdata.rows.chat_turns import file_name
+from dfkdata.rows.file_names import file_name
 from dfkdata.rows.record import Record, RowError
 
 SCHEMA: str | None = "caption"

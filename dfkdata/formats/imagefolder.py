@@ -13,7 +13,7 @@ import re
 from collections.abc import Sequence
 
 from dfkdata.formats import Fit, Likeness, Record, Row, RowError, _seen, text
-from dfkdata.rows.chat_turns import file_name
+from dfkdata.rows.file_names import file_names
 
 SCHEMA: str | None = "answer"
 COLUMNS = ()  # users name the columns of metadata
@@ -81,8 +81,7 @@ def record(row: Row, source: str, options: Options) -> Record:
         hint = "put the picture into a folder of its class"
         raise RowError("FIELD_EMPTY", reason, path=names[0], value=row, hint=hint)
     shown = next((row[name] for name in ("images", "image", "file_name") if row.get(name) is not None), None)
-    files = shown if isinstance(shown, list) else [] if shown is None else [shown]
-    images = tuple(file_name(one, "image") for one in files)
+    images = file_names(shown, "image")
     if not images:
         raise RowError(
             "FIELD_EMPTY", "no picture", path="file_name", value=row, hint="name the file of the picture"

@@ -25,7 +25,8 @@ from msgspec.structs import replace
 from pydantic import field_validator
 
 from dfkdata.formats import Fit, Likeness, Record, Row, RowError, _seen, key, text
-from dfkdata.rows.chat_turns import as_json, file_name
+from dfkdata.rows.chat_turns import as_json
+from dfkdata.rows.file_names import file_names
 
 SCHEMA: str | None = "answer"
 COLUMNS = (frozenset({"annotation_id"}),)
@@ -112,10 +113,8 @@ def _columns(options: Options) -> dict[str, tuple[str, ...]]:
 
 def _files(data: Row, names: tuple[str, ...], options: Options) -> tuple[str, ...]:
     """Return the files under the first of these columns that is filled."""
-    value: Any = next((data[name] for name in names if data.get(name)), [])
-    return tuple(
-        _local(file_name(one, names[0]), options) for one in (value if isinstance(value, list) else [value])
-    )
+    value = next((data[name] for name in names if data.get(name)), None)
+    return tuple(_local(name, options) for name in file_names(value, names[0]))
 
 
 def _no_answer(annotations: list[Any]) -> RowError:

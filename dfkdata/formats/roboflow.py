@@ -14,7 +14,8 @@ from __future__ import annotations
 
 from dfkdata.formats import Fit, Likeness, Record, Row, RowError, _seen, need, text
 from dfkdata.formats._conversation_row import conversation_record
-from dfkdata.rows.chat_turns import conversation, file_name, listed
+from dfkdata.rows.chat_turns import conversation, listed
+from dfkdata.rows.file_names import file_name
 
 SCHEMA: str | None = "answer"
 COLUMNS = ()  # the classes are the columns

@@ -13,7 +13,7 @@ from __future__ import annotations
 from dfkdata.common.config import Config
 from dfkdata.common.hashing import content_id
 from dfkdata.formats import Fit, Likeness, Row, group_key, key, need, text
-from dfkdata.rows.chat_turns import file_name
+from dfkdata.rows.file_names import file_names
 from dfkdata.rows.record import Record
 
 SCHEMA: str | None = "answer"
@@ -97,7 +97,4 @@ def _images(row: Row, options: Options) -> tuple[str, ...]:
 def _files(row: Row, names: tuple[str, ...]) -> tuple[str, ...]:
     """Return the files under the first of these columns that is there."""
     column = next((name for name in names if row.get(name) is not None), None)
-    if column is None:
-        return ()
-    value = row[column]
-    return tuple(file_name(item, column) for item in (value if isinstance(value, list) else [value]))
+    return file_names(row[column], column) if column is not None else ()

@@ -17,6 +17,7 @@ import msgspec
 
 from dfkdata.common import data_uri
 from dfkdata.common.tool_definitions import ARGUMENT_KEYS, DefinitionError, function_definitions
+from dfkdata.rows.file_names import file_names
 from dfkdata.rows.filled_nulls import without_null_keywords
 from dfkdata.rows.loss_weight import FLAGS, canonical_weight
 from dfkdata.rows.part_files import (
@@ -370,26 +371,8 @@ def listed(row: Row) -> dict[str, list[str]]:
     media = {}
     for kind, plural in COLUMNS.items():
         value = row.get(plural) if row.get(plural) is not None else row.get(kind)
-        values = [] if value is None else value if isinstance(value, list) else [value]
-        media[kind] = [file_name(item, plural) for item in values]
+        media[kind] = [*file_names(value, plural)]
     return media
-
-
-def file_name(item: Any, column: str) -> str:
-    """Return a file's path, or the `data:` URI of embedded bytes.
-
-    Raises:
-        RowError: If `item`, from the column `column`, is neither.
-    """
-    if isinstance(item, dict):
-        item = item.get("bytes") or item.get("path") or item.get("url")
-    if isinstance(item, bytes):
-        return data_uri.encode(item)
-    if not isinstance(item, str) or not item:
-        raise RowError(
-            "IMG_LIST", f"{column} holds {type(item).__name__}, not paths", path=column, value=item
-        )
-    return item
 
 
 def system_turn(message: Any) -> Any:

@@ -24,7 +24,7 @@ from dfkdata.common.data_uri import is_data_uri
 from dfkdata.common.errors import ConfigError
 from dfkdata.common.hashing import content_id
 from dfkdata.formats import Row, key, path_list
-from dfkdata.rows.chat_turns import file_name
+from dfkdata.rows.file_names import file_names
 from dfkdata.rows.record import Record, Reject, RowError
 from dfkdata.schemas import Schema
 
@@ -125,8 +125,7 @@ def _as_text(value: object) -> str:
 
 def _files(row: Row, column: str) -> tuple[str, ...]:
     """Return the videos or audio files of a row: a path, or a list of paths."""
-    value = row.get(column) or []
-    return tuple(file_name(one, column) for one in (value if isinstance(value, list) else [value]))
+    return file_names(row.get(column) or None, column)
 
 
 def _images(row: Row, columns: tuple[str, ...]) -> tuple[str, ...]:
