@@ -321,14 +321,27 @@ class Thumbnail(NamedTuple):
     height: int
 
 
-def thumbnail(image: ImageSource, box: tuple[int, int], *, quality: int) -> Thumbnail:
+def thumbnail(
+    image: ImageSource, box: tuple[int, int], *, quality: int, coarse: int | None = None
+) -> Thumbnail:
     """Return a picture scaled down to fit into `box` (width, height in pixels), for an HTML page.
+
+    Args:
+        image: The picture.
+        box: Its greatest width and height.
+        quality: Of the JPEG.
+        coarse: Pixels of the longer side that the picture is scaled down to and up again, so that nobody is known by
+            it; None keeps it sharp.
 
     Raises:
         UnreadableImageError: If the picture is missing or broken.
     """
     small = open_image(image)
     small.thumbnail(box)
+    if coarse is not None:
+        size = small.size
+        small.thumbnail((coarse, coarse))
+        small = small.resize(size)
     buffer = io.BytesIO()
     small.save(buffer, "JPEG", quality=quality)
     uri = data_uri.encode(buffer.getvalue(), "image/jpeg")

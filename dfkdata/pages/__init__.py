@@ -17,8 +17,10 @@ A template is Jinja with autoescape; a missing variable is an error. It finds th
     ui.table(columns, rows, caption, kind, label)   columns are names, "#name" is right-aligned numbers, "*name" may
                              wrap; a row's first cell is its header; cells are text, or Markup of another element
     ui.fold(title, open)     a folded part: {% call ui.fold("More") %} ... {% endcall %}
-    ui.picture(path)         a thumbnail that enlarges on a click
+    picture(path, redact=…)  a thumbnail that enlarges on a click, or a blurred one
     line_chart(chart), bars(title, names, series), histogram(title, values, unit), interval_bar, difference_bar
+
+Text of people goes through `mask` (or `masked`, for values) where `--redact` is given.
 
 The same elements are methods of `look.ui`, for code without a template; they return `Markup`, which is not
 escaped again. What stands in `style.css` is all the CSS: classes `panel`, `chips`, `quiet`, `columns` (that
@@ -41,6 +43,7 @@ from dfkdata.pages.bar_charts import bars, difference_bar, histogram, interval_b
 from dfkdata.pages.charts import LineChart, line_chart
 from dfkdata.pages.look import Look
 from dfkdata.pages.pictures import picture
+from dfkdata.pages.redaction import mask, masked
 from dfkdata.pages.words import LANGUAGES, Language, Words
 
 __all__ = [
@@ -54,6 +57,8 @@ __all__ = [
     "histogram",
     "interval_bar",
     "line_chart",
+    "mask",
+    "masked",
     "picture",
     "ticks",
 ]

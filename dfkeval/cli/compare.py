@@ -36,8 +36,14 @@ def compare_command(
         Path | None, typer.Option("--html", help="Write the comparison as a page with every sample.")
     ] = None,
     lang: Annotated[
-        Language | None, typer.Option(help="Language of the words on the page; default: the first run's.")
+        Language | None, typer.Option(help="Language of the words on the page; default: the last run's.")
     ] = None,
+    redact: Annotated[
+        bool,
+        typer.Option(
+            "--redact", help="Mask handles, links, phone numbers and e-mail on the page, and blur pictures."
+        ),
+    ] = False,
     table: Annotated[
         Path | None, typer.Option("--table", help="Write every difference with its interval and p, as CSV.")
     ] = None,
@@ -55,7 +61,7 @@ def compare_command(
     for pair in comparisons:
         write(f"{pair.a} -> {pair.b}, {pair.n} common rows\n\n{reports.comparison_table(pair)}\n\n")
     if html is not None:
-        _write_page(html, runs, comparisons, lang)
+        _write_page(html, runs, comparisons, lang, redact)
     if csv_ is not None:
         _write_changed(csv_, comparisons)
     if table is not None:
@@ -63,7 +69,7 @@ def compare_command(
 
 
 def _write_page(
-    path: Path, groups: Sequence[Path], comparisons: Sequence[Comparison], lang: Language | None
+    path: Path, groups: Sequence[Path], comparisons: Sequence[Comparison], lang: Language | None, redact: bool
 ) -> None:
     from dfkdata.common import json_files
     from dfkeval import reports
@@ -71,7 +77,7 @@ def _write_page(
 
     runs = [run for group in groups for run in runs_of(group)]
     title = " · ".join(dict.fromkeys([comparisons[0].a, *(pair.b for pair in comparisons)]))
-    page = reports.page(title, runs, comparisons, lang=lang or runs[0].config.lang)
+    page = reports.page(title, runs, comparisons, lang=lang, redact=redact or None)
     json_files.write_bytes(path, page.encode())
     write(f"page: {path}\n")
 

@@ -26,6 +26,13 @@ def report_command(
     lang: Annotated[
         Language | None, typer.Option(help="Language of the words on the page; default: the run's.")
     ] = None,
+    redact: Annotated[
+        bool | None,
+        typer.Option(
+            "--redact/--no-redact",
+            help="Mask handles, links, phone numbers and e-mail, and blur pictures; default: the run's.",
+        ),
+    ] = None,
 ) -> None:
     """Write report.md and report.html of a scored run again."""
     from dfkeval.evaluation import evaluate
@@ -36,5 +43,5 @@ def report_command(
     run = load_run(folder)
     others = [load_run(other) for other in against or ()]
     with RunDirectory(folder).alone(else_=""):
-        evaluate.write_reports(run, others, lang)
+        evaluate.write_reports(run, others, lang, redact=redact)
     write(f"report: {folder / 'report.html'}\n")

@@ -190,18 +190,24 @@ def finish(
     return run
 
 
-def write_reports(run: Run, others: Sequence[Run] = (), lang: Language | None = None) -> None:
+def write_reports(
+    run: Run, others: Sequence[Run] = (), lang: Language | None = None, *, redact: bool | None = None
+) -> None:
     """Write report.md and report.html; both begin with a comparison with each of `others`.
 
     Args:
         run: The run.
         others: Runs that it is compared with.
         lang: Language of the words on the page; None takes the run's.
+        redact: Whether personal texts are masked and pictures blurred; None takes the run's.
     """
     pairs = [comparison.compare(other, run) for other in others]
+    hidden = run.config.redact if redact is None else redact
     run_dir = RunDirectory(run.folder)
-    json_files.write_bytes(run_dir.path(directory.REPORT_MD), reports.markdown(run, pairs).encode())
-    page = reports.page(run.name, [*others, run], pairs, lang=lang or run.config.lang)
+    json_files.write_bytes(
+        run_dir.path(directory.REPORT_MD), reports.markdown(run, pairs, redact=hidden).encode()
+    )
+    page = reports.page(run.name, [*others, run], pairs, lang=lang, redact=hidden)
     json_files.write_bytes(run_dir.path(directory.REPORT_HTML), page.encode())
 
 

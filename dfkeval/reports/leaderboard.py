@@ -42,7 +42,8 @@ def sweep_page(
     comparisons: Sequence[Comparison],
     failed: Mapping[str, str],
     *,
-    lang: str = "en",
+    lang: str | None = None,
+    redact: bool | None = None,
 ) -> str:
     """Return the page of a sweep: its points ranked and plotted, then comparisons and runs as in `page`.
 
@@ -52,14 +53,22 @@ def sweep_page(
         runs: All runs.
         comparisons: The first entry with each of the others, in their order.
         failed: Name of a point that failed -> why.
-        lang: Language of the page's words.
+        lang: As in `page`.
+        redact: As in `page`.
     """
-    look = Look(lang)
+    look = Look(lang or runs[-1].config.lang)
     banners = [
         look.ui.banner(look.w("failed_point", name=name, reason=why), "bad") for name, why in failed.items()
     ]
     inner = Markup("").join([*banners, leaderboard(entries, comparisons, runs[-1], look)])
-    return page(title, runs, comparisons, lang=lang, extra={"leaderboard": (look.w("leaderboard"), inner)})
+    return page(
+        title,
+        runs,
+        comparisons,
+        lang=lang,
+        redact=redact,
+        extra={"leaderboard": (look.w("leaderboard"), inner)},
+    )
 
 
 def leaderboard(

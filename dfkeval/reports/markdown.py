@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from dfkdata.pages import mask
 from dfkeval.analysis import server_parser
 from dfkeval.analysis.comparison import Comparison
 from dfkeval.reports.formatting import interval, number, p_value, shown, signed, split, verdict_line
@@ -18,12 +19,13 @@ FAILED_EXAMPLES = 5
 _POWER = ("labels.macro_f1", "fields.f1")
 
 
-def markdown(run: Run, comparisons: Sequence[Comparison] = ()) -> str:
+def markdown(run: Run, comparisons: Sequence[Comparison] = (), *, redact: bool = False) -> str:
     """Return the report of a run as Markdown.
 
     Args:
         run: The run.
         comparisons: Comparisons with it, which are shown after its own numbers.
+        redact: Whether handles, links, phone numbers and e-mail addresses are masked.
 
     Returns:
         Metrics, outcomes, comparisons, and examples of answers that are not valid.
@@ -48,11 +50,12 @@ def markdown(run: Run, comparisons: Sequence[Comparison] = ()) -> str:
     parts += _confusion(run.summary["details"].get("labels", {}).get("confusion"))
     differing = differences(run.summary["details"].get("validity", {}))
     if differing:
-        lines = [f"- {_code(line)}" for line in differing]
+        lines = [f"- {_code(mask(line) if redact else line)}" for line in differing]
         parts += ["## JSON Schema and answer class differ", "", *lines, ""]
     for comparison in comparisons:
         parts += ["", f"## {comparison.a} -> {comparison.b}", "", comparison_table(comparison), ""]
-    return "\n".join([*head, *parts, *_examples(run)]).rstrip() + "\n"
+    examples = [mask(line) if redact else line for line in _examples(run)]
+    return "\n".join([*head, *parts, *examples]).rstrip() + "\n"
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from dfkdata.pages import LineChart, Look, Words, difference_bar, interval_bar, line_chart
+from dfkdata.pages import LineChart, Look, Words, difference_bar, interval_bar, line_chart, mask
 from dfkeval.analysis import server_parser
 from dfkeval.analysis.comparison import HEADLINES, Comparison
 from dfkeval.reports import sample_sets
@@ -35,7 +35,8 @@ def page(
     comparisons: Sequence[Comparison] = (),
     curves: Sequence[LineChart] = (),
     *,
-    lang: str = "en",
+    lang: str | None = None,
+    redact: bool | None = None,
     extra: Mapping[str, tuple[str, Markup]] | None = None,
 ) -> str:
     """Return one self-contained HTML document.
@@ -45,14 +46,17 @@ def page(
         runs: The runs to show.
         comparisons: Comparisons, which come first.
         curves: Line charts of training.
-        lang: Language of the page's words, "en" or "id".
+        lang: Language of the page's words, "en" or "id"; None takes the last run's.
+        redact: Whether handles, links, phone numbers and e-mail addresses are masked and pictures blurred; None
+            takes the last run's.
         extra: Sections in front of all others: id -> (heading, content).
     """
-    look, extra = Look(lang), extra or {}
-    groups = sample_sets.sets_of(runs)
+    look, extra = Look(lang or (runs[-1].config.lang if runs else "en")), extra or {}
+    redact = any(run.config.redact for run in runs[-1:]) if redact is None else redact
+    groups = sample_sets.sets_of(runs, redact=redact)
     folded = _folded(runs, comparisons)
-    shown = [_run(run, place, look) for place, run in enumerate(runs) if not folded[place]]
-    others = [_run(run, place, look) for place, run in enumerate(runs) if folded[place]]
+    shown = [_run(run, place, look, redact) for place, run in enumerate(runs) if not folded[place]]
+    others = [_run(run, place, look, redact) for place, run in enumerate(runs) if folded[place]]
     pairs = [_pair(f"c{at + 1}", pair, runs, look) for at, pair in enumerate(comparisons)]
     body = look.render(
         "dfkeval.reports",
@@ -257,7 +261,7 @@ def _named(code: str, run: Run, w: Words) -> Markup | str:
 # --- one run -----------------------------------------------------------------------------------------------
 
 
-def _run(run: Run, place: int, look: Look) -> dict[str, Any]:
+def _run(run: Run, place: int, look: Look, redact: bool) -> dict[str, Any]:
     first, rest = split(run.summary["metrics"])
     details = run.summary["details"]
     confusion = details.get("labels", {}).get("confusion")
@@ -275,7 +279,7 @@ def _run(run: Run, place: int, look: Look) -> dict[str, Any]:
             for curve in calibration_curves(details.get("calibration", {}))
         ],
         "unsure": without_probabilities(details.get("calibration", {})),
-        "differing": differences(details.get("validity", {})),
+        "differing": [mask(line) if redact else line for line in differences(details.get("validity", {}))],
     }
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from dfkdata.common.data_uri import is_data_uri
 from dfkdata.common.media_roots import MediaRoots
-from dfkdata.pages import Words
+from dfkdata.pages import Words, mask, masked
 from dfkdata.pages.pictures import picture_name, small_picture
 from dfkdata.schemas import Label, Schema
 from dfkeval import metrics
@@ -43,15 +43,21 @@ class SampleSet:
     Attributes:
         runs: The runs.
         places: The number of each run on the page.
+        redact: Whether texts are masked and pictures blurred.
     """
 
     runs: tuple[Run, ...]
     places: tuple[int, ...]
+    redact: bool = False
 
     @property
     def schema(self) -> Schema:
         """The schema of the answers."""
         return self.runs[0].schema
+
+    def shown(self, text: str) -> str:
+        """Return a text as the page may show it."""
+        return mask(text) if self.redact else text
 
     @cached_property
     def rows(self) -> list[list[Sample | None]]:
@@ -73,7 +79,7 @@ class SampleSet:
         )
 
 
-def sets_of(runs: Sequence[Run]) -> list[SampleSet]:
+def sets_of(runs: Sequence[Run], *, redact: bool = False) -> list[SampleSet]:
     """Return the runs of a page in sets, in the order of their first runs."""
     groups: list[tuple[list[int], set[str]]] = []
     for place, run in enumerate(runs):
@@ -85,7 +91,9 @@ def sets_of(runs: Sequence[Run]) -> list[SampleSet]:
                 break
         else:
             groups.append(([place], ids))
-    return [SampleSet(tuple(runs[place] for place in members), tuple(members)) for members, _ in groups]
+    return [
+        SampleSet(tuple(runs[place] for place in members), tuple(members), redact) for members, _ in groups
+    ]
 
 
 def first_of(row: Sequence[Sample | None]) -> Sample:
@@ -120,11 +128,11 @@ def index(group: SampleSet, w: Words) -> dict[str, Any]:
             }
             for look in looks
         ],
-        "ids": [sample.id for sample in firsts],
-        "heads": _heads(firsts),
+        "ids": _ids(firsts, group),
+        "heads": [group.shown(head) for head in _heads(firsts)],
         "gold": [_place(_class(sample.gold, group.label), classes) for sample in firsts],
         "pictures": [len(sample.images) for sample in firsts],
-        "slices": _slices(firsts),
+        "slices": masked(_slices(firsts)) if group.redact else _slices(firsts),
         "score": _score_name(group.runs[0]),
         "answers": [
             _answers(
@@ -190,6 +198,14 @@ def _class(value: Mapping[str, Any] | None, label: tuple[str, Label] | None) -> 
 
 def _place(name: str | None, classes: Sequence[str]) -> int:
     return classes.index(name) if name in classes else -1
+
+
+def _ids(samples: Sequence[Sample], group: SampleSet) -> list[str]:
+    """Return the ids by which samples are linked; one that points at a person gives way to its row's number."""
+    return [
+        sample.id if group.shown(sample.id) == sample.id else f"row {at + 1}"
+        for at, sample in enumerate(samples)
+    ]
 
 
 def _heads(samples: Sequence[Sample]) -> list[str]:
@@ -265,27 +281,28 @@ def chunks(group: SampleSet) -> Iterator[tuple[list[dict[str, Any]], list[str]]]
     side = _side(len({image for row in group.rows for image in first_of(row).images}))
     unsupported = [run.summary["details"].get("grounding", {}).get("unsupported", {}) for run in group.runs]
     for start in range(0, len(group.rows), CHUNK):
-        book = _PictureBook(side)
+        book = _PictureBook(side, group)
         yield [_row(row, group, unsupported, book) for row in group.rows[start : start + CHUNK]], book.uris
 
 
 class _PictureBook:
     """The pictures of a chunk, each once."""
 
-    def __init__(self, side: int) -> None:
-        self._side = side
+    def __init__(self, side: int, group: SampleSet) -> None:
+        self._side, self._group = side, group
         self._places: dict[str, int] = {}
         self.uris: list[str] = []
 
     def entry(self, image: str, media: MediaRoots) -> list[Any]:
         """Return [name, number among the pictures]; the number is -1 for a picture that cannot be read or shown."""
         if not is_data_uri(image) and not media.permits(image):
-            return [f"{picture_name(image)} (outside the media roots; --media-root shows it)", -1]
+            name = self._group.shown(picture_name(image))
+            return [f"{name} (outside the media roots; --media-root shows it)", -1]
         if image not in self._places:
-            small = small_picture(image, self._side)
+            small = small_picture(image, self._side, blurred=self._group.redact)
             self._places[image] = -1 if small is None else len(self.uris)
             self.uris += [] if small is None else [small.uri]
-        return [picture_name(image), self._places[image]]
+        return [self._group.shown(picture_name(image)), self._places[image]]
 
 
 def _side(count: int) -> int:
@@ -301,7 +318,7 @@ def _row(
 ) -> dict[str, Any]:
     first = first_of(row)
     media = next(run.media for sample, run in zip(row, group.runs, strict=True) if sample is not None)
-    return {
+    told = {
         "prompt": cut(first.prompt),
         "source": cut(first.source_text or ""),
         "gold": _short(first.gold),
@@ -311,13 +328,14 @@ def _row(
             None if sample is None else _answer(sample, run, group, missing.get(sample.id, ()))
             for sample, run, missing in zip(row, group.runs, unsupported, strict=True)
         ],
-    }  # fmt: skip
+    }
+    return masked(told) if group.redact else told  # fmt: skip
 
 
 def _answer(sample: Sample, run: Run, group: SampleSet, missing: Sequence[str]) -> dict[str, Any]:
-    text, problems = cut(sample.text), list[str]()
+    text, problems = group.shown(cut(sample.text)), list[str]()
     found: list[Any] = [text]
-    if sample.answered and text == sample.text:
+    if sample.answered and len(sample.text) <= LONGEST:
         found, problems = pieces(
             text,
             group.schema,

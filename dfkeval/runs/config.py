@@ -77,6 +77,8 @@ class EvalConfig(Config):
         confidence: Coverage of the intervals, such as 0.95.
         seed: Seed of the resamples.
         lang: Language of the words on report.html, "en" or "id".
+        redact: Whether report.md and report.html mask handles, links, phone numbers and e-mail addresses and blur
+            pictures; the other files keep them.
         max_image_side: Pixels that the longer side of an image may have before it is scaled down; None shows
             images as the model's processor takes them.
 
@@ -115,6 +117,7 @@ class EvalConfig(Config):
     confidence: float = Field(default=0.95, gt=0.0, lt=1.0)
     seed: int = 42
     lang: Language = "en"
+    redact: bool = False
     max_image_side: int | None = Field(default=None, ge=1)
 
     #: Keys that only change how answers are graded, scored and kept; a run goes on, and is scored again, with
@@ -122,7 +125,7 @@ class EvalConfig(Config):
     scoring_keys: ClassVar[frozenset[str]] = frozenset(
         {
             "metrics", "metric_options", *SECTIONS, "resamples", "confidence", "seed", "max_failures",
-            "cache", "trackers", "plugins", "media_roots", "lang",
+            "cache", "trackers", "plugins", "media_roots", "lang", "redact",
         }
     )  # fmt: skip
 

@@ -123,10 +123,8 @@ def _write(base: Run | None, tuned: Run, folder: Path) -> TrainingScores:
     compared = comparison.compare(base, tuned) if base is not None else None
     runs, pairs = [run for run in (base, tuned) if run is not None], [compared] if compared else []
     page = folder / "report.html"
-    page.write_text(
-        reports.page("Base against tuned" if pairs else "Tuned", runs, pairs, lang=tuned.config.lang),
-        encoding="utf-8",
-    )
+    title = "Base against tuned" if pairs else "Tuned"
+    page.write_text(reports.page(title, runs, pairs), encoding="utf-8")
     scores = TrainingScores(tuned, base, compared, page)
     (folder / "comparison.md").write_text(scores.table() + "\n", encoding="utf-8")
     return scores

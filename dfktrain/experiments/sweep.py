@@ -254,7 +254,7 @@ def _compared(sweep: Sweep, out: Path, failed: dict[str, str]) -> SweepResult:
     runs = [run for _, group in groups for run in group]
     values = {point.name: dict(change.split("=", 1) for change in point.changes) for point in whole}
     entries = [reports.LeaderboardEntry(name, values.get(name, {}), pooled) for name, pooled in result.pools]
-    page = reports.sweep_page(f"Sweep {out.name}", entries, runs, pairs, failed, lang=runs[0].config.lang)
+    page = reports.sweep_page(f"Sweep {out.name}", entries, runs, pairs, failed)
     (out / "report.html").write_text(page, encoding="utf-8")
     (out / "comparison.md").write_text(table(result) + "\n", encoding="utf-8")
     return result

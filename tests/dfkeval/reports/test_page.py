@@ -298,3 +298,49 @@ def test_prose_alone_is_called_neither_right_nor_wrong() -> None:
     assert (
         judged({"label": "fitnah", "analisis": "x" * 60}, {"label": "netral", "analisis": "x" * 60}) is False
     )
+
+
+# --- redaction ---------------------------------------------------------------------------------------------
+
+SECRETS = ("@budi_s", "https://contoh.id/budi", "0812-3456-7890", "budi@contoh.co.id")
+
+
+def test_a_redacted_page_and_its_markdown_hold_nothing_that_points_at_a_person(tmp_path: Path) -> None:
+    said = "Kata " + " dan ".join(SECRETS)
+    Image.effect_noise((300, 200), 90).convert("RGB").save(tmp_path / "@budi_s.png")
+    rows = [row_of(at, DFK) | {"images": ["@budi_s.png"]} for at in range(4)]
+    for at, row in enumerate(rows):
+        row["id"] = f"{SECRETS[at]} {at}"
+        row["meta"]["gold"]["analisis"] = said
+        row["meta"]["akun"] = SECRETS[at]
+        row["messages"][0]["content"].append({"type": "text", "text": said})
+    (tmp_path / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    texts = [
+        f"Label: netral\n\nAnalisis: {said}",
+        said,
+        f"Label: {said}\n\nAnalisis: a",
+        f"<think>{said}</think>{said}",
+    ]
+    answers = write_answers(tmp_path / "a.jsonl", zip([row["id"] for row in rows], texts, strict=True))
+    run = evaluate(
+        config_of(tmp_path / "test.jsonl", answers, ["validity", "labels"], redact=True), tmp_path / "run"
+    )
+    html = (run.folder / "report.html").read_text(encoding="utf-8")
+    told = [
+        html,
+        json.dumps(block(html, "rows-0-0"), ensure_ascii=False),
+        json.dumps(block(html, "report"), ensure_ascii=False),
+    ]
+    told.append((run.folder / "report.md").read_text(encoding="utf-8"))
+    assert not [(secret, at) for secret in SECRETS for at, text in enumerate(told) if secret in text]
+    assert "[handle]" in told[1] and block(html, "report")["sets"][0]["ids"] == [
+        "row 1",
+        "row 2",
+        "row 3",
+        "row 4",
+    ]
+    sharp = reports.page("t", [run], redact=False)
+    assert all(secret in json.dumps(block(sharp, "rows-0-0")) for secret in SECRETS)
+    assert run.samples[0].text == texts[0]  # what is stored stays
+    sizes = [len(block(page, "pictures-0-0")[0]) for page in (sharp, html)]
+    assert sizes[0] > 5 * sizes[1]  # noise is gone

@@ -27,7 +27,7 @@ CHANGES: dict[str, Any] = {
     "scaffold": "task.jsonl", "confidences": True, "metric_options": {"calibration": {}}, "limit": 3,
     "trackers": ["wandb"], "shard": "1/2", "max_failures": 0.5, "resamples": 200, "confidence": 0.9, "seed": 7,
     "bertscore": {"layer": 3}, "fields": {"threshold": 0.5}, "sita": {"evaluator": "text_gen"},
-    "max_image_side": 9, "lang": "id", "plugins": ["shop"], "media_roots": ["pictures"],
+    "max_image_side": 9, "lang": "id", "redact": True, "plugins": ["shop"], "media_roots": ["pictures"],
 }  # fmt: skip
 #: Another value for every key of the sampling.
 SAMPLING: dict[str, Any] = {
