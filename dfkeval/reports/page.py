@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import resources
 from typing import Any
@@ -150,20 +150,25 @@ def _date(run: Run) -> str:
 
 
 def _banners(runs: Sequence[Run], w: Words) -> list[tuple[str, str]]:
-    """Return what a reader must know before any number, as (kind, sentence)."""
-    banners = []
+    """Return what a reader must know before any number, as (kind, sentence); runs that share one are named together."""
+    named: dict[tuple[str, str], list[str]] = {}
     for run in runs:
-        name = f"{run.name}: " if len(runs) > 1 else ""
-        counts, total = run.summary["outcomes"], run.summary["n"]
-        failed = sum(counts.get(outcome, 0) for outcome in NOT_ANSWERED)
-        if failed:
-            banners.append(("bad", name + w("banner_failed", n=failed, total=total)))
-        without = sum(sample.gold is None for sample in run.samples)
-        if without:
-            banners.append(("warn", name + w("banner_gold", n=without, total=total)))
-        banners += [("warn", f"{name}{sentence}.") for sentence in notices(run.summary)]
-        banners += [("note", name + line) for line in server_parser.lines(run.summary["details"])]
-    return banners
+        for banner in _banners_of(run, w):
+            named.setdefault(banner, []).append(run.name)
+    alone = len(runs) == 1
+    return [(kind, text if alone else f"{', '.join(names)}: {text}") for (kind, text), names in named.items()]
+
+
+def _banners_of(run: Run, w: Words) -> Iterator[tuple[str, str]]:
+    counts, total = run.summary["outcomes"], run.summary["n"]
+    failed = sum(counts.get(outcome, 0) for outcome in NOT_ANSWERED)
+    without = sum(sample.gold is None for sample in run.samples)
+    if failed:
+        yield "bad", w("banner_failed", n=failed, total=total)
+    if without:
+        yield "warn", w("banner_gold", n=without, total=total)
+    yield from (("warn", f"{sentence}.") for sentence in notices(run.summary))
+    yield from (("note", line) for line in server_parser.lines(run.summary["details"]))
 
 
 # --- comparisons -------------------------------------------------------------------------------------------
