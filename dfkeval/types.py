@@ -102,6 +102,10 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         max_image_side: Pixels that the longer side of an image may have before it is scaled down
             (`open_image(path, max_side=...)`); None shows images as they are. Set only for backends whose
             capabilities say that they obey it.
+        max_prompt_tokens: Tokens of the prompt at most, images included; a longer one is refused unasked. None for
+            any.
+        deadline: The reading of `time.monotonic` at which the answer is given up, written or not; None for never.
+            This one and the one before are obeyed by backends whose capabilities say so.
 
     Example:
         >>> from dfkeval.backends import Request
@@ -120,6 +124,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     videos: tuple[str, ...] = ()
     max_image_side: int | None = None
     template_options: dict[str, Any] = {}
+    max_prompt_tokens: int | None = None
+    deadline: float | None = None
 
 
 def media_of(turns: Iterable[Mapping[str, Any]], videos: Sequence[Any] = ()) -> list[str]:
@@ -216,6 +222,8 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True):
         error: Why there is no answer, if finish_reason is "error".
         seconds: Wall time of the request, or of its batch.
         timed_out: Whether the error was a time limit.
+        refused: Whether the error lies in the question (a picture that cannot be read, too many tokens): it will not
+            be answered next time either, and others are.
         restored_stop: The stop string that the server dropped and that was put back.
         server_parsed: Whether the server returned a parsed call, which the text repeats.
         label_probs: Canonical label -> its probability over the closed set
@@ -244,6 +252,7 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True):
     error: str | None = None
     seconds: float | None = None
     timed_out: bool = False
+    refused: bool = False
     restored_stop: str | None = None
     server_parsed: bool = False
     label_probs: dict[str, float] | None = None

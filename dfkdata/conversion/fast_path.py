@@ -21,6 +21,7 @@ import msgspec
 from dfkdata.conversion import selection
 from dfkdata.conversion.output_folder import SplitWriter
 from dfkdata.conversion.splits import CODE, SPLITS, Splitter
+from dfkdata.rows.control_tokens import may_hold_control_token
 from dfkdata.rows.messages import PlainMeta, PlainRow
 from dfkdata.rows.record import Record, Reject, RowError
 from dfkdata.validation import conversation, damaged_answers
@@ -83,9 +84,7 @@ class PlainTextBatcher:
             self._encode((item.source, item.id, group))
         except UnicodeEncodeError:
             return False
-        if conversation.may_hold_control_token(turns) or not (
-            turns.isascii() or conversation.is_normal(turns.decode())
-        ):
+        if may_hold_control_token(turns) or not (turns.isascii() or conversation.is_normal(turns.decode())):
             return False
         split = fixed or item.split or ""
         self._waiting.append((raw, item.source, item.id, item.keyed, turns, question, group, split))

@@ -23,6 +23,7 @@ class Capabilities:
         videos: Reads `Request.videos` if the model's processor does (`video_fault(config)` of the member
             says why it does not).
         scales_images: Obeys `Request.max_image_side`.
+        limits_requests: Obeys `Request.deadline` and `Request.max_prompt_tokens`.
 
     Example:
         >>> from dfkeval.backends import Capabilities
@@ -37,6 +38,7 @@ class Capabilities:
     cacheable: bool = False
     videos: bool = False
     scales_images: bool = False
+    limits_requests: bool = False
 
 
 class Backend(Protocol):

@@ -37,7 +37,7 @@ from dfkeval.backends._openai import response as _answer
 from dfkeval.backends._openai import stream as _stream
 from dfkeval.backends._openai.adapter_probe import AdapterProbe, ProbeSettings, parent_of
 from dfkeval.backends._openai.protocol import Dialect, body, completion, label_probs
-from dfkeval.backends._openai.retry import RequestFailed, Retry, Servers, spent, wait_of
+from dfkeval.backends._openai.retry import RequestFailed, Retry, Servers, late, spent, wait_of
 from dfkeval.backends._openai.stream import Reply
 from dfkeval.models.identity import AnswerIdentity
 from dfkeval.parsing.tags import TOOL_CALL_OPEN
@@ -47,7 +47,9 @@ __all__ = ["Config", "OpenAI", "body", "check", "completion", "label_probs", "st
 
 #: Seconds that the requests under way get when the run ends.
 LAST_SECONDS = 5.0
-CAPABILITIES = Capabilities(constrained=True, remote=True, parallel=True, cacheable=True, scales_images=True)
+CAPABILITIES = Capabilities(
+    constrained=True, remote=True, parallel=True, cacheable=True, scales_images=True, limits_requests=True
+)
 
 
 class Config(config.Config):
@@ -134,21 +136,16 @@ class OpenAI:
         self.identity = AnswerIdentity.of({**self.info, "server": config.server})
         self.adapter_probe = None if config.probe.base is None else self._probe_against(config.probe.base)
 
-    def _place(self, server: int, path: str) -> str:
-        """Return the address of one of a server's paths; a query of the server's address stays behind it."""
-        url, mark, query = self.urls[server].partition("?")
-        return f"{url.rstrip('/')}/{path}{mark}{query}"
-
     def check(self) -> None:
         """Raise `BackendError` if no server answers at all, or if one refuses the key."""
         import httpx
 
         faults = []
-        for number, url in enumerate(self.urls):
+        for url in self.urls:
             try:
-                place, began = self._place(number, "models"), time.monotonic()
-                with deadline.within(self.config.timeout), self.client.stream("GET", place) as listed:
-                    content = b"".join(self._parts(listed, began))
+                place, began, most = connection.place(url, "models"), time.monotonic(), self.config.timeout
+                with deadline.within(most), self.client.stream("GET", place) as listed:
+                    content = b"".join(self._parts(listed, began, most))
             except (httpx.HTTPError, RequestFailed) as error:
                 faults.append(
                     f"{address(url)}{connection.through(url)}: {type(error).__name__} {error}".strip()
@@ -279,24 +276,30 @@ class OpenAI:
         try:
             payload = body(request, sampling, self.config.model, self.config.server)
             compared = self.config.tool_parsing == "compare" and bool(request.tools)
-            reply = self._tried(protocol.parsed_too(payload) if compared else payload, ended)
+            reply = self._tried(
+                protocol.parsed_too(payload) if compared else payload, ended, request.deadline
+            )
             if compared:
                 return self._both(request, sampling, payload, reply, started, ended)
         except DataError as error:
-            return _failed(request.id, str(error), started)
+            return _failed(request.id, str(error), started, refused=True)
         except RequestFailed as failure:
             if failure.ends_run:
                 raise BackendError(f"{failure}; {failure.ends_run}") from failure
             if failure.filtered:
                 seconds = time.monotonic() - started
                 return Completion(id=request.id, text="", finish_reason="content_filter", seconds=seconds)
-            return _failed(request.id, str(failure), started, timed_out=failure.timed_out)
+            return _failed(
+                request.id, str(failure), started, timed_out=failure.timed_out, refused=failure.of_question
+            )
         answer = self._completion(request, sampling, reply, started)
         return replace(answer, label_probs=label_probs(reply.answer, request))
 
-    def _tried(self, payload: dict[str, Any], ended: threading.Event) -> Reply:
+    def _tried(self, payload: dict[str, Any], ended: threading.Event, until: float | None) -> Reply:
         sent = payload | _stream.STREAM_OPTIONS if self.config.stream else payload
-        reply: Reply = self.retry.run(lambda server: self._attempt(sent, server), self.servers, ended)
+        reply: Reply = self.retry.run(
+            lambda server: self._attempt(sent, server, until), self.servers, ended, until
+        )
         return reply
 
     def _completion(self, request: Request, sampling: Sampling, reply: Reply, started: float) -> Completion:
@@ -319,39 +322,44 @@ class OpenAI:
             bare = reply.answer | {"choices": [choice | {"message": message | {"tool_calls": None}}]}
             answer = self._completion(request, sampling, reply._replace(answer=bare), started)
             return replace(answer, server_calls=calls, server_source="same answer")
-        second = self._tried(payload | {"tool_choice": "none"}, ended)
+        second = self._tried(payload | {"tool_choice": "none"}, ended, request.deadline)
         raw = self._completion(request, sampling, second, started)
         answer = self._completion(request, sampling, reply, started)
         if raw.n_prompt_tokens != answer.n_prompt_tokens or raw.server_parsed:
             return replace(answer, server_calls=calls, server_source="no raw text")
         return replace(raw, server_calls=calls, server_source="two greedy requests")
 
-    def _attempt(self, payload: dict[str, Any], server: int) -> Reply:
+    def _attempt(self, payload: dict[str, Any], server: int, until: float | None = None) -> Reply:
         """Return one server's answer. Raises `RequestFailed`."""
         import httpx
 
         began = time.monotonic()
+        seconds = self.config.timeout if until is None else min(self.config.timeout, until - began)
+        if seconds <= 0:
+            raise RequestFailed("the time was up before it was asked", retryable=False, timed_out=True)
         try:
             with (
-                deadline.within(self.config.timeout),
-                self.client.stream("POST", self._place(server, "chat/completions"), json=payload) as response,
+                deadline.within(seconds),
+                self.client.stream(
+                    "POST", connection.place(self.urls[server], "chat/completions"), json=payload
+                ) as response,
             ):
-                reply = self._reply(response, began)
+                reply = self._reply(response, began, seconds)
         except httpx.TimeoutException as error:
-            raise self._late() from error
+            raise late(seconds) from error
         except httpx.ConnectError as error:
             reason = f"{address(self.urls[server])}: {type(error).__name__}: {error}"
             raise RequestFailed(reason, retryable=True, refused=True) from error
         except httpx.HTTPError as error:
             raise RequestFailed(f"{type(error).__name__}: {error}", retryable=True) from error
-        seconds = spent(response.headers)
-        if seconds is not None:
-            self.servers.pause(server, seconds)
+        pause = spent(response.headers)
+        if pause is not None:
+            self.servers.pause(server, pause)
         return reply
 
-    def _reply(self, response: Any, began: float) -> Reply:
+    def _reply(self, response: Any, began: float, seconds: float) -> Reply:
         """Read a response, streamed or whole. Raises `RequestFailed`."""
-        parts = self._parts(response, began)
+        parts = self._parts(response, began, seconds)
         if response.is_redirect:
             where = response.headers.get("location")
             raise RequestFailed(
@@ -365,7 +373,7 @@ class OpenAI:
             return _stream.read(parts, lambda: time.monotonic() - began)
         return Reply(_answer.checked(b"".join(parts)))
 
-    def _parts(self, response: Any, began: float) -> Iterator[bytes]:
+    def _parts(self, response: Any, began: float, seconds: float) -> Iterator[bytes]:
         """Yield the body as it comes, unpacked. Raises `RequestFailed` if it is too large or takes too
         long."""
         size, packing = 0, response.headers.get("content-encoding", "identity").strip().lower()
@@ -377,16 +385,16 @@ class OpenAI:
             size += len(part)
             if size > _answer.MOST:
                 raise RequestFailed(f"the answer is larger than {_answer.MOST >> 20} MiB", retryable=False)
-            if time.monotonic() - began > self.config.timeout:
-                raise self._late()
+            if time.monotonic() - began > seconds:
+                raise late(seconds)
             yield part
 
-    def _late(self) -> RequestFailed:
-        return RequestFailed(f"no answer in {self.config.timeout:g} s", retryable=True, timed_out=True)
 
-
-def _failed(name: str, reason: str, started: float, *, timed_out: bool = False) -> Completion:
+def _failed(
+    name: str, reason: str, started: float, *, timed_out: bool = False, refused: bool = False
+) -> Completion:
     seconds = time.monotonic() - started
     return Completion(
-        id=name, text="", finish_reason="error", error=reason, timed_out=timed_out, seconds=seconds
-    )
+        id=name, text="", finish_reason="error", error=reason, timed_out=timed_out, refused=refused,
+        seconds=seconds,
+    )  # fmt: skip

@@ -51,7 +51,7 @@ from dfkeval.types import Completion, Constraint, GoldAnswer, Likelihood, Reques
 
 Batching = Literal["auto", "continuous", "static"]
 CAPABILITIES = Capabilities(
-    constrained=True, likelihoods=True, cacheable=True, videos=True, scales_images=True
+    constrained=True, likelihoods=True, cacheable=True, videos=True, scales_images=True, limits_requests=True
 )
 
 
@@ -232,7 +232,7 @@ class Transformers:
         failures: list[Completion] = []
         for prompt, decoded in zip(prompts, decoders.map(_images, prompts), strict=True):
             if isinstance(decoded, DataError):
-                failures.append(failed(prompt.request, str(decoded)))
+                failures.append(failed(prompt.request, str(decoded), refused=True))
             else:
                 readable.append(prompt)
                 images.append(decoded)
@@ -243,7 +243,8 @@ class Transformers:
             inputs = self._inputs(readable, images)
             draws = [self._draw(*pair, sampling) for pair in zip(readable, images, strict=True) if drawn]
         except DataError as error:  # a video that changed since it was measured
-            return Batch([], [*failures, *(failed(prompt.request, str(error)) for prompt in readable)])
+            refused = [failed(prompt.request, str(error), refused=True) for prompt in readable]
+            return Batch([], [*failures, *refused])
         return Batch(readable, failures, inputs, tuple(draws))
 
     def _inputs(self, batch: Sequence[RenderedPrompt], images: Sequence[list[Any]]) -> Any:

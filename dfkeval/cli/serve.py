@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import Annotated
 
 import typer
@@ -30,10 +29,17 @@ def serve_command(
     threshold: model_options.ThresholdText = None,
     limit: Annotated[
         list[str] | None,
-        typer.Option(help="body, pixels, images, characters, timeout, upload, queue, batch, workers."),
+        typer.Option(
+            help="As name=value: body, pixels, images, characters, tokens, batch_pixels, timeout, upload, "
+            "connections, queue, batch, workers."
+        ),
     ] = None,
     token: Annotated[
         str | None, typer.Option(help="Environment variable with the bearer token that callers must send.")
+    ] = None,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(help="A name that the Host header may say; others are refused. May be repeated."),
     ] = None,
     scaffold: model_options.ScaffoldFile = None,
     url: model_options.Url = None,
@@ -47,8 +53,6 @@ def serve_command(
 
     quiet_libraries()
     try:
-        import uvicorn
-
         from dfkeval.inference.serving import server
         from dfkeval.inference.serving.app import application
     except ModuleNotFoundError as error:
@@ -69,7 +73,5 @@ def serve_command(
     if limits.workers > 1 and not predictor.backend.capabilities.parallel:
         raise ConfigError("--limit workers: a local model answers one batch at a time; raise batch instead")
     say(f"dfkeval: http://{host}:{port}/predict answers in {predictor.schema.name}")
-    app = application(predictor, limits, secret)
-    running = uvicorn.Server(server.config(app, limits, host=host, port=port, log_level="warning"))
-    with contextlib.suppress(KeyboardInterrupt):
-        running.run()
+    app = application(predictor, limits, secret, allow_host or ())
+    server.run(app, limits, host, port)

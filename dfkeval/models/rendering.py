@@ -14,14 +14,16 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from dfkdata.common.errors import DataError
+from dfkdata.rows.control_tokens import plain
 from dfkdata.rows.filled_nulls import without_filled_nulls
 from dfkdata.rows.messages import shown_tools
 from dfkdata.rows.reasoning import KEY, SPELLINGS, holds_reasoning, split_reasoning, think_block
 from dfkdata.rows.record import RowError
 from dfkeval.models.loading import foreign_files
-from dfkeval.parsing.tags import IM_END, THINK_CLOSE, THINK_OPEN
+from dfkeval.parsing.tags import ANSWER_TAGS, IM_END, THINK_CLOSE, THINK_OPEN
 
 _EMPTY_THINK = re.compile(rf"(?:{THINK_OPEN})?\s*{THINK_CLOSE}\s*")
 _OPEN_THINK = re.compile(rf"{THINK_OPEN}\s*$")
@@ -214,6 +216,11 @@ def render(
         options.setdefault(THINKING, thinks(row))
     tools = shown_tools(row.get("tools"), f"row {row['id']}")
     turns, _ = without_filled_nulls(_with_reasoning(messages, row, template), tools)
+    special = _special_tokens(getattr(processor, "tokenizer", processor))
+    turns = [
+        plain(turn, special - ANSWER_TAGS if turn.get("role") == "assistant" else special) for turn in turns
+    ]
+    tools, options = plain(tools, special), plain(options, special)
     with foreign_files(f"row {row['id']}: the chat template refuses it", DataError):
         text: str = processor.apply_chat_template(
             [_plain(turn) if tokenizer_only else _without_none(turn) for turn in turns],
@@ -223,6 +230,17 @@ def render(
             **options,
         )
     return text
+
+
+_known: WeakKeyDictionary[Any, frozenset[str]] = WeakKeyDictionary()
+
+
+def _special_tokens(tokenizer: Any) -> frozenset[str]:
+    """Return the tokens that a tokenizer obeys wherever they stand in a text."""
+    if tokenizer not in _known:
+        added = tokenizer.added_tokens_decoder.values()
+        _known[tokenizer] = frozenset(token.content for token in added if token.special)
+    return _known[tokenizer]
 
 
 def _with_reasoning(

@@ -19,6 +19,8 @@ PARAMETER_START: Final = "<parameter="
 PARAMETER_CLOSE: Final = "</parameter>"
 THINK_OPEN: Final = "<think>"
 THINK_CLOSE: Final = "</think>"
+#: Tags that stand in answers, and that some tokenizers mark as special.
+ANSWER_TAGS: Final = frozenset({TOOL_CALL_OPEN, TOOL_CALL_CLOSE, THINK_OPEN, THINK_CLOSE})
 IM_END: Final = "<|im_end|>"
 END_OF_TEXT: Final = "<|endoftext|>"
 #: Special tokens that end a turn; they stand behind the answer if a decoder does not skip special tokens.

@@ -21,8 +21,8 @@ import msgspec
 
 from dfkdata.common.errors import DataError
 from dfkdata.common.hashing import file_sha256
+from dfkdata.rows.control_tokens import control_token
 from dfkdata.rows.messages import check_row, load_rows, unreadable
-from dfkdata.validation.conversation import control_token
 from dfkeval.models.rendering import template_options, thinks
 from dfktrain.config.stage import LabelWeights, Resample, Stage
 from dfktrain.data import masking

@@ -252,7 +252,7 @@ def _control_notes(tokens: dict[str, str]) -> list[str]:
     row, token = next(iter(tokens.items()))
     return [
         f"{len(tokens)} rows say a control token in their text, such as {row}: {token}; "
-        f"the tokenizer obeys it (`dfkdata convert` quarantines such rows)"
+        f"it is shown as text, with a blank in it (`dfkdata convert` quarantines such rows)"
     ]
 
 

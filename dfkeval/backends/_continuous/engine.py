@@ -25,7 +25,7 @@ from dfkeval.backends._continuous.rows import Row, Rules
 from dfkeval.backends._continuous.sampler import FREE
 from dfkeval.backends._continuous.weights import AttentionLayer, base_of, read
 from dfkeval.backends._local.generate import Generator
-from dfkeval.backends._local.prompts import RenderedPrompt, failed
+from dfkeval.backends._local.prompts import RenderedPrompt, failed, is_late, late
 from dfkeval.types import Completion, Sampling
 
 ROUND = 256
@@ -166,6 +166,8 @@ class _Call:
                 return False
             if isinstance(item, list):
                 self.failures.extend(item)
+            elif all(map(is_late, item.requests)):
+                self.failures.extend(map(late, item.requests))
             else:
                 self.waiting.append(item)
                 tokens += self._new(item)
@@ -277,7 +279,7 @@ class _Call:
         while self.coming:
             rows, tokens = self.coming.popleft()
             for row, token in zip(rows, tokens.wait(), strict=True):
-                if not row.done and row.observe(token):
+                if not row.done and (row.observe(token) or row.give_up_late()):
                     ended.append(row)
         if ended:
             self.rows = [row for row in self.rows if not row.done]

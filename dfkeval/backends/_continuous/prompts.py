@@ -89,7 +89,7 @@ class Preparer:
         try:
             images = open_images(prompt.request)
         except DataError as error:
-            return [failed(request, str(error)) for request in requests]
+            return [failed(request, str(error), refused=True) for request in requests]
         words: tuple[tuple[int, int], ...] = ((0, 0),) * len(requests)
         if sampling.temperature > 0:
             shown = decoded_sha256(images)

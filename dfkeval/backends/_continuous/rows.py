@@ -13,7 +13,7 @@ from typing import Any
 from dfkeval.backends._continuous.prompts import PreparedPrompt
 from dfkeval.backends._continuous.sampler import FREE
 from dfkeval.backends._local.generate import Generator
-from dfkeval.backends._local.prompts import opens_think
+from dfkeval.backends._local.prompts import is_late, late, opens_think
 from dfkeval.types import Completion, Request, Sampling
 
 
@@ -77,7 +77,7 @@ class Row:
     first: float | None = None
 
     def __post_init__(self) -> None:
-        self.cut = self.closed = self.begun = False
+        self.cut = self.closed = self.begun = self.late = False
         self.forced = 0
         self.waiting = opens_think(self.prepared.prompt.text)
         self.due: list[int] = []
@@ -99,6 +99,11 @@ class Row:
             or (bool(self.rules.stops) and self.rules.ends_stop(self.ids))
         )
         return self.done
+
+    def give_up_late(self) -> bool:
+        """Return whether the time is up; the answer then ends where it is."""
+        self.late = self.done = is_late(self.request)
+        return self.late
 
     def next(self) -> tuple[int, bool]:
         """Return (the token that must come next or `FREE`, whether the grammar's mask binds it)."""
@@ -133,7 +138,9 @@ class Row:
         return token
 
     def completion(self) -> Completion:
-        """Return the finished answer."""
+        """Return the finished answer, or why there is none."""
+        if self.late:
+            return late(self.request)
         seconds = time.monotonic() - self.started
         return self.rules.generator.completion(
             self.prepared.prompt, self.request.id, self.ids, len(self.prepared.ids), self.rules.sampling,

@@ -15,8 +15,8 @@ from typing import Any
 
 from dfkdata.common.errors import ConfigError
 from dfkeval.backends._local.grammar import Compiler, Constrained
-from dfkeval.backends._local.logits import Draw, FirstToken, Thinking
-from dfkeval.backends._local.prompts import RenderedPrompt, opens_think
+from dfkeval.backends._local.logits import Deadlines, Draw, FirstToken, Thinking
+from dfkeval.backends._local.prompts import RenderedPrompt, late, opens_think
 from dfkeval.parsing import reasoning
 from dfkeval.parsing.tags import THINK_CLOSE
 from dfkeval.types import Completion, Constraint, Sampling
@@ -66,11 +66,19 @@ class Generator:
         processors = [clock, *([thinking] if thinking else []), *self._constrained(batch, sampling)]
         if sampling.temperature > 0:
             processors.append(Draw(sampling, batch.draws, self.model.device))
+        deadlines = Deadlines(
+            [prompt.request for prompt in batch.prompts], self.stop_ids(sampling), self._pad()
+        )
+        if any(prompt.request.deadline is not None for prompt in batch.prompts):
+            processors.append(deadlines)
+        settings = self._settings(
+            sampling, thinking
+        )  # before the model's own are taken away, which name its ends
         moved = {key: value.to(self.model.device) for key, value in batch.inputs.items()}
         with torch.inference_mode(), self._no_defaults():
             made = self.model.generate(
                 **moved,
-                generation_config=self._settings(sampling, thinking),
+                generation_config=settings,
                 logits_processor=_listed(processors),
                 **self._stop_strings(sampling),
             )
@@ -79,26 +87,35 @@ class Generator:
         counts = batch.inputs["attention_mask"].sum(dim=1).tolist()
         cut = thinking.cut if thinking else [False] * len(new)
         return [
-            self.completion(
+            late(prompt.request)
+            if is_late
+            else self.completion(
                 prompt, prompt.request.id, ids, int(count), sampling, (seconds, clock.seconds), was_cut
             )
-            for prompt, ids, count, was_cut in zip(batch.prompts, new, counts, cut, strict=True)
+            for prompt, ids, count, was_cut, is_late in zip(
+                batch.prompts, new, counts, cut, deadlines.late, strict=True
+            )
         ]
 
     def _settings(self, sampling: Sampling, thinking: Thinking | None) -> Any:
         """Return settings that take the largest logit; drawing is done by our own processor."""
         from transformers import GenerationConfig
 
-        tokenizer = self.processor.tokenizer
-        pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
         return GenerationConfig(
             max_new_tokens=sampling.limit + (len(thinking.closer) if thinking else 0),
             repetition_penalty=sampling.repetition_penalty,
             eos_token_id=self.stop_ids(sampling),
-            pad_token_id=pad,
+            pad_token_id=self._pad(),
             use_cache=True,
             do_sample=False,
         )
+
+    def _pad(self) -> int | None:
+        tokenizer = self.processor.tokenizer
+        pad: int | None = (
+            tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+        )
+        return pad
 
     def _stop_strings(self, sampling: Sampling) -> dict[str, Any]:
         """Return the arguments for stop strings of several tokens."""

@@ -16,7 +16,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from dfkeval.backends._local.noise import gumbel, words_of
-from dfkeval.types import Sampling
+from dfkeval.backends._local.prompts import is_late
+from dfkeval.types import Request, Sampling
 
 Step = Any  # (ids (B, T), logits (B, V)) -> logits (B, V)
 
@@ -114,3 +115,29 @@ def warpers(sampling: Sampling) -> list[Step]:
     if sampling.min_p:
         filters.append(library.MinPLogitsWarper(sampling.min_p))
     return filters
+
+
+class Deadlines:
+    """End the answers whose time is up: their next token is one that ends a turn.
+
+    Args:
+        requests: The requests of the batch.
+        ends: The tokens that end a turn.
+        pad: The token that stands behind the end.
+
+    Attributes:
+        late: For each row, whether it was ended.
+    """
+
+    def __init__(self, requests: Sequence[Request], ends: Sequence[int], pad: int | None) -> None:
+        self.requests, self.end, self.ended = requests, ends[0], {*ends, pad}
+        self.late = [False] * len(requests)
+
+    def __call__(self, ids: Any, logits: Any) -> Any:
+        last = ids[:, -1].tolist()
+        for at, request in enumerate(self.requests):
+            if last[at] not in self.ended and is_late(request):
+                self.late[at] = True
+                logits[at] = float("-inf")
+                logits[at, self.end] = 0.0
+        return logits

@@ -8,6 +8,7 @@ Guarantees:
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -74,14 +75,27 @@ def measured(
             text = render(processor, request, sampling, videos=videos)
             rendered.append((request, text, _image_tokens(processor, request)))
         except DataError as error:
-            failures.append(failed(request, str(error)))
+            failures.append(failed(request, str(error), refused=True))
     texts = [text for _, text, _ in rendered]
     rows = processor.tokenizer(texts)["input_ids"] if texts else []  # all at once, on several cores
     prompts = [
         RenderedPrompt(request, text, len(ids) + images, tuple(ids))
         for (request, text, images), ids in zip(rendered, rows, strict=True)
     ]
-    return sorted(prompts, key=lambda prompt: -prompt.tokens), failures
+    failures += [_too_long(prompt) for prompt in prompts if _is_too_long(prompt)]
+    asked = [prompt for prompt in prompts if not _is_too_long(prompt)]
+    return sorted(asked, key=lambda prompt: -prompt.tokens), failures
+
+
+def _is_too_long(prompt: RenderedPrompt) -> bool:
+    most = prompt.request.max_prompt_tokens
+    return most is not None and prompt.tokens > most
+
+
+def _too_long(prompt: RenderedPrompt) -> Completion:
+    most = prompt.request.max_prompt_tokens
+    reason = f"the prompt has {prompt.tokens} tokens, pictures included, and the limit is {most}"
+    return failed(prompt.request, reason, refused=True)
 
 
 def _image_tokens(processor: Any, request: Request) -> int:
@@ -105,9 +119,20 @@ def open_images(request: Request) -> list[Any]:
     return [open_image(path, max_side=request.max_image_side) for path in request.images]
 
 
-def failed(request: Request, reason: str) -> Completion:
-    """Return a failed request with its reason."""
-    return Completion(id=request.id, text="", finish_reason="error", error=reason)
+def failed(request: Request, reason: str, *, refused: bool = False) -> Completion:
+    """Return a failed request with its reason; `refused` says that it lies in the question."""
+    return Completion(id=request.id, text="", finish_reason="error", error=reason, refused=refused)
+
+
+def is_late(request: Request) -> bool:
+    """Return whether the time of a request is up."""
+    return request.deadline is not None and time.monotonic() >= request.deadline
+
+
+def late(request: Request) -> Completion:
+    """Return a request whose time was up before its answer ended."""
+    reason = "the time was up before the answer ended"
+    return Completion(id=request.id, text="", finish_reason="error", error=reason, timed_out=True)
 
 
 def opens_think(text: str) -> bool:

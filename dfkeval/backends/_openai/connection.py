@@ -71,3 +71,9 @@ def through(url: str) -> str:
         return ""
     behind = proxy.rpartition("@")[2]  # without its password
     return f" (through the proxy {behind} of the environment; NO_PROXY={parts.hostname} goes there directly)"
+
+
+def place(url: str, path: str) -> str:
+    """Return the address of one of a server's paths; a query of the server's address stays behind it."""
+    start, mark, query = url.partition("?")
+    return f"{start.rstrip('/')}/{path}{mark}{query}"

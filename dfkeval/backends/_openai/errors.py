@@ -83,6 +83,13 @@ _FILTERED = frozenset(
         "data_inspection_failed", "moderation_blocked",
     }
 )  # fmt: skip
+#: What says that one question has more tokens than the server takes.
+_TOO_LONG = frozenset({"context_length_exceeded", "string_above_max_length", "request_too_large"})
+_TOO_LONG_TEXT = re.compile(
+    r"\b(maximum|max) (context|model|input|prompt|sequence) length|\bmax_model_len\b|\bcontext (length|window|size)\b"
+    r"|\b(prompt|input|request)( \w+)? is too long|\btoo many (input |prompt )?tokens|\blonger than the",
+    re.IGNORECASE,
+)
 #: Characters of a message that are read; further on, some servers repeat the question.
 _SAID = 160
 #: What to do about an error that every other request would meet.
@@ -145,7 +152,12 @@ def _failure(message: str, fault: Any, status: int | None, wait: float | None) -
     elif status in (404, 405) or names & _UNKNOWN_MODEL or _names_model(fault, status, said):
         ends_run = NAME_MODEL
     retryable = not ends_run and (passing or status is None or status in RETRYABLE_STATUSES)
-    return RequestFailed(message, retryable=retryable, wait=wait, ends_run=ends_run)
+    too_long = status in (400, 413, 422) and (
+        status == 413 or bool(names & _TOO_LONG or _TOO_LONG_TEXT.search(said))
+    )
+    return RequestFailed(
+        message, retryable=retryable, wait=wait, ends_run=ends_run, of_question=too_long and not ends_run
+    )
 
 
 def _passes(fault: Any, text: str, wait: float | None) -> bool:

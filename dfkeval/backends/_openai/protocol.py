@@ -14,10 +14,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
+from msgspec.structs import replace
+
 from dfkdata.common import data_uri
 from dfkdata.common.errors import ConfigError, DataError
 from dfkdata.common.files import open_regular
 from dfkdata.media.images import image_traits, png_bytes
+from dfkdata.rows.control_tokens import plain
 from dfkdata.rows.messages import shown_tools
 from dfkdata.rows.reasoning import KEY as REASONING
 from dfkdata.rows.reasoning import holds_reasoning, split_reasoning
@@ -120,6 +123,10 @@ def body(request: Request, sampling: Sampling, model: str, dialect: Dialect = "o
     Raises `DataError` for an image or a tool definition that cannot be read and for a video, `ConfigError` if
     the dialect has no parameter for what is asked."""
     refuse_unseen(request)
+    request = replace(
+        request, messages=plain(request.messages), tools=plain(request.tools),
+        template_options=plain(request.template_options),
+    )  # fmt: skip
     images = (_address(image, request.max_image_side) for image in request.images)
     payload: dict[str, Any] = {
         "model": model,

@@ -37,16 +37,23 @@ class RequestFailed(Exception):
         wait: Seconds that the server asks to wait; None if it says nothing.
         refused: Whether no connection was taken.
         filtered: Whether a content filter held the answer back.
+        of_question: Whether the server says that the question is too long for it.
         ends_run: If every other request would fail alike, what to do about it; else empty.
     """
 
     def __init__(
         self, message: str, *, retryable: bool, timed_out: bool = False, wait: float | None = None,
-        refused: bool = False, filtered: bool = False, ends_run: str = "",
+        refused: bool = False, filtered: bool = False, of_question: bool = False, ends_run: str = "",
     ) -> None:  # fmt: skip
         super().__init__(without_keys(message))  # a server may repeat what it was sent
         self.retryable, self.timed_out, self.wait = retryable, timed_out, wait
-        self.refused, self.filtered, self.ends_run = refused, filtered, ends_run
+        self.refused, self.filtered, self.of_question = refused, filtered, of_question
+        self.ends_run = ends_run
+
+
+def late(seconds: float) -> RequestFailed:
+    """Return the failure of an attempt that had so many seconds."""
+    return RequestFailed(f"no answer in {seconds:.3g} s", retryable=True, timed_out=True)
 
 
 @dataclass
@@ -164,9 +171,11 @@ class Retry:
     rng: random.Random = field(default_factory=lambda: random.Random(0))
 
     def run(
-        self, attempt: Callable[[int], Any], servers: Servers, ended: threading.Event | None = None
-    ) -> Any:
-        """Return the result of `attempt(server)`, tried until it works. Raises the last `RequestFailed`."""
+        self, attempt: Callable[[int], Any], servers: Servers, ended: threading.Event | None = None,
+        deadline: float | None = None,
+    ) -> Any:  # fmt: skip
+        """Return the result of `attempt(server)`, tried until it works. Raises the last `RequestFailed`; none waits
+        beyond `deadline` on the monotonic clock."""
         last: int | None = None
         ended = ended or threading.Event()
         for number in range(self.attempts):
@@ -186,6 +195,8 @@ class Retry:
                 if not failure.retryable or failure.ends_run or at_end:
                     raise
                 pause = self._pause(number, failure)
+                if deadline is not None and time.monotonic() + pause >= deadline:
+                    raise
             finally:
                 servers.leave(server, ok)
             (self.sleep or ended.wait)(pause)

@@ -3,7 +3,8 @@
     limits        what a caller may ask for, and the refusals
     request_body  the bytes of a request as a `Record`, or a `Refusal`; nothing outside the request is opened
     batching      a bounded queue, batches in threads, a time limit
-    server        the socket, by uvicorn, which closes connections that do not ask
+    server        the socket, by uvicorn, which closes connections that do not ask, and too many
+    openapi       the document that describes it
     app           the ASGI application: routes, statuses, health and metrics
 
 Guarantees:

@@ -2,31 +2,46 @@
 
 How it works: callers put their record into a bounded queue and wait for their own future. What waits when the
 backend is free goes to it together, in a thread, so that a batch costs one generation; each answer is handed
-over as it comes.
+over as it comes. Every question carries the moment at which its caller stops waiting, and the backend gives it up then.
 
 Guarantees:
-- At most `queue` requests are held; the others are refused at once.
-- A caller waits at most `timeout` seconds; the question of a caller who has given up is not asked.
-- A backend that fails loses its batch and no other, and the next batch finds a worker."""
+- At most `queue` requests are held; the others are refused at once. A batch has at most `batch` requests and
+  `batch_pixels` pixels.
+- A caller waits at most `timeout` seconds; the question of a caller who has given up is not asked, and one that is
+  being answered ends.
+- A backend that fails loses its batch and no other, and the next batch finds a worker. A question that makes the
+  backend stumble is asked alone, so that its neighbours are answered.
+- A backend that does not come back is told apart from one that is busy (`stuck`), and nothing more waits for it."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
+from queue import SimpleQueue
 
+from msgspec import structs
+
+from dfkdata.common.errors import DfkError
 from dfkdata.rows.record import Record
-from dfkeval.evaluation.grading import grade
+from dfkeval.evaluation.grading import EvalItem, grade
 from dfkeval.inference.predictor import Predictor
 from dfkeval.inference.serving.limits import Limits, Refusal
-from dfkeval.types import Sample
+from dfkeval.types import Completion, Sample
+
+#: Seconds that a backend has beyond a caller's time before it counts as stuck.
+GRACE = 10.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Waiting:
     record: Record
+    pixels: int
+    deadline: float
     future: asyncio.Future[Sample]
 
 
@@ -45,16 +60,30 @@ class Batcher:
         self.batches = 0
         self.trouble: str | None = None
         self.queue: asyncio.Queue[_Waiting] = asyncio.Queue()
+        self.left: _Waiting | None = None
         self.free = asyncio.Semaphore(limits.workers)
-        self.pool = ThreadPoolExecutor(max_workers=limits.workers, thread_name_prefix="engine")
         self.running: set[asyncio.Task[None]] = set()
+        self.heard: dict[int, float] = {}
+        self.workers = _Workers(limits.workers)
 
-    async def answer(self, record: Record) -> Sample:
+    @property
+    def stuck(self) -> str | None:
+        """Return for how long the backend has said nothing, if no worker will come back in a caller's time."""
+        now, most = time.monotonic(), self.limits.timeout + GRACE
+        silent = [now - heard for heard in list(self.heard.values())]
+        if len(silent) < self.limits.workers or min(silent) <= most:
+            return None
+        return f"the engine has given no answer for {min(silent):.0f} s"
+
+    async def answer(self, record: Record, pixels: int = 0) -> Sample:
         """Return the graded answer. Raises `Refusal` if the queue is full, the time is up or the backend
         fails."""
+        if (stuck := self.stuck) is not None:
+            raise Refusal(503, "stuck", f"{stuck}; try again later", retry=10)
         if self.held >= self.limits.queue:
             raise Refusal(503, "busy", f"{self.held} requests wait already; try again", retry=1)
-        waiting = _Waiting(record, asyncio.get_running_loop().create_future())
+        deadline = time.monotonic() + self.limits.timeout
+        waiting = _Waiting(record, pixels, deadline, asyncio.get_running_loop().create_future())
         self.held += 1
         self.queue.put_nowait(waiting)
         try:
@@ -68,33 +97,92 @@ class Batcher:
         """Give batches to the backend until cancelled."""
         while True:
             await self.free.acquire()
-            batch = [await self.queue.get()]
-            while len(batch) < self.limits.batch and not self.queue.empty():
-                batch.append(self.queue.get_nowait())
+            batch = await self._gathered()
             waiting = [call for call in batch if not call.future.done()]
             task = asyncio.create_task(self._work(waiting))
             self.running.add(task)
             task.add_done_callback(partial(self._done, waiting))
 
+    async def _gathered(self) -> list[_Waiting]:
+        """Wait for a request, and take what waits with it and fits into its batch."""
+        first = self.left if self.left is not None else await self.queue.get()
+        self.left, batch, pixels = None, [first], first.pixels
+        while len(batch) < self.limits.batch and not self.queue.empty():
+            call = self.queue.get_nowait()
+            pixels += call.pixels
+            if pixels > self.limits.batch_pixels:
+                self.left = call
+                break
+            batch.append(call)
+        return batch
+
     async def _work(self, batch: Sequence[_Waiting]) -> None:
         if not batch:
             return
         self.batches += 1
-        loop = asyncio.get_running_loop()
-        self.trouble = await loop.run_in_executor(self.pool, self._ask, loop, batch)
+        number = self.batches
+        self.heard[number] = time.monotonic()
+        try:
+            self.trouble = await self.workers.run(
+                partial(self._ask, asyncio.get_running_loop(), batch, number)
+            )
+        finally:
+            self.heard.pop(number, None)
 
-    def _ask(self, loop: asyncio.AbstractEventLoop, batch: Sequence[_Waiting]) -> str | None:
-        """Ask and grade in a thread, and hand each answer over as it comes.
+    def _ask(self, loop: asyncio.AbstractEventLoop, batch: Sequence[_Waiting], number: int) -> str | None:
+        """Ask a batch; if a question makes the backend stumble, ask what is left of it one by one.
 
-        Returns why every request failed; None if one was answered."""
+        Returns why every request failed by the backend's fault; None if one was answered or refused."""
+        done: set[str] = set()
+        try:
+            return self._answers(loop, batch, number, done)
+        except DfkError:
+            raise  # the engine itself
+        except Exception:  # one caller's question must not take the others' answers
+            left = [call for call in batch if call.record.id not in done]
+            if len(batch) == 1:
+                raise
+        faults: list[str | None] = []
+        for call in left:
+            try:
+                faults.append(self._answers(loop, [call], number, done))
+            except DfkError:
+                raise
+            except Exception as error:  # noqa: BLE001 (as above)
+                reason = f"{type(error).__name__}: {error}"
+                faults.append(reason)
+                loop.call_soon_threadsafe(_refuse, call.future, _failed(reason))
+        return faults[0] if faults and all(faults) else None
+
+    def _answers(
+        self, loop: asyncio.AbstractEventLoop, batch: Sequence[_Waiting], number: int, done: set[str]
+    ) -> str | None:
+        """Ask and grade in a thread, and hand each answer over as it comes; returns as `_ask`."""
         faults: list[str] = []
         waiting = {call.record.id: call for call in batch}
-        items = {name: self.predictor.item(call.record) for name, call in waiting.items()}
+        items = {name: self._item(call) for name, call in waiting.items()}
         for completion in self.predictor.answers(items.values()):
-            sample = grade([items[completion.id]], {completion.id: completion}, self.predictor.schema)[0]
+            self.heard[number] = time.monotonic()
+            done.add(completion.id)
+            call = waiting[completion.id]
+            if completion.refused:
+                refusal = Refusal(
+                    422, "cannot_be_asked", completion.error or "the model cannot be asked this"
+                )
+                loop.call_soon_threadsafe(_refuse, call.future, refusal)
+                continue
+            sample = self._graded(items[completion.id], completion)
             faults += [] if sample.answered else sample.problems[:1]
-            loop.call_soon_threadsafe(_give, waiting[completion.id].future, sample)
+            loop.call_soon_threadsafe(_give, call.future, sample)
         return faults[0] if len(faults) == len(batch) else None
+
+    def _item(self, call: _Waiting) -> EvalItem:
+        item = self.predictor.item(call.record)
+        request = structs.replace(item.request, deadline=call.deadline, max_prompt_tokens=self.limits.tokens)
+        return replace(item, request=request)
+
+    def _graded(self, item: EvalItem, completion: Completion) -> Sample:
+        return grade([item], {completion.id: completion}, self.predictor.schema)[0]
 
     def _done(self, batch: Sequence[_Waiting], task: asyncio.Task[None]) -> None:
         """Free the worker, and tell every caller without an answer why there is none."""
@@ -105,15 +193,63 @@ class Batcher:
             self.trouble = f"{type(error).__name__}: {error}"
         reason = self.trouble or "the engine gave no answer"
         for call in batch:
-            if not call.future.done():
-                call.future.set_exception(Refusal(502, "engine_failed", reason))
+            _refuse(call.future, _failed(reason))
 
     def close(self) -> None:
-        """Stop taking batches and free the model."""
-        self.pool.shutdown(wait=False, cancel_futures=True)
-        self.predictor.close()
+        """Free the model, unless the backend is still busy with it."""
+        if not self.running:
+            self.predictor.close()
+
+
+class _Workers:
+    """Threads that do one piece of work after the other, and that do not keep the process alive as a pool's would."""
+
+    def __init__(self, count: int) -> None:
+        self.jobs: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        for _ in range(count):
+            threading.Thread(target=self._serve, name="engine", daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            self.jobs.get()()
+
+    async def run(self, work: Callable[[], str | None]) -> str | None:
+        """Return what a piece of work returns, or raise what it raises."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[str | None] = loop.create_future()
+
+        def job() -> None:
+            result: str | None = None
+            error: BaseException | None = None
+            try:
+                result = work()
+            except BaseException as raised:  # noqa: BLE001 (it is raised where the work is awaited)
+                error = raised
+            with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+                loop.call_soon_threadsafe(_settle, future, result, error)
+
+        self.jobs.put(job)
+        return await future
+
+
+def _settle(future: asyncio.Future[str | None], result: str | None, error: BaseException | None) -> None:
+    if future.done():
+        return
+    if error is not None:
+        future.set_exception(error)
+    else:
+        future.set_result(result)
+
+
+def _failed(reason: str) -> Refusal:
+    return Refusal(502, "engine_failed", reason)
 
 
 def _give(future: asyncio.Future[Sample], sample: Sample) -> None:
     if not future.done():
         future.set_result(sample)
+
+
+def _refuse(future: asyncio.Future[Sample], refusal: Refusal) -> None:
+    if not future.done():
+        future.set_exception(refusal)

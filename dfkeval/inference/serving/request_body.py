@@ -5,7 +5,8 @@
 Guarantees:
 - An image is what the request itself holds; a path or an address is never followed.
 - The size of an image is read from its header and checked before anything is decoded.
-- Only JPEG, PNG, WebP and GIF are accepted."""
+- Only JPEG, PNG, WebP and GIF are accepted.
+- A text that holds a control token of a tokenizer is refused."""
 
 from __future__ import annotations
 
@@ -15,8 +16,10 @@ from itertools import count
 import msgspec
 
 from dfkdata.common import data_uri
-from dfkdata.common.errors import ConfigError
+from dfkdata.common.errors import ConfigError, DataError
 from dfkdata.media import probe
+from dfkdata.media.images import open_image
+from dfkdata.rows import control_tokens
 from dfkdata.rows.record import Record, RowError
 from dfkeval.inference.predictor import Predictor
 from dfkeval.inference.serving.limits import Limits, Refusal
@@ -40,8 +43,8 @@ class RequestReader:
         self.decoder = msgspec.json.Decoder(RequestBody)
         self.numbers = count(1)
 
-    def record(self, body: bytes) -> Record:
-        """Return the record that is request. Raises `Refusal`."""
+    def record(self, body: bytes) -> tuple[Record, int]:
+        """Return the record that is requested, and the pixels of its pictures. Raises `Refusal`."""
         try:
             request = self.decoder.decode(body)
         except msgspec.ValidationError as error:
@@ -51,10 +54,15 @@ class RequestReader:
         images = [*([request.image] if request.image is not None else []), *request.images]
         self._check(request.fields, images)
         number = str(next(self.numbers))
-        uris = tuple(self._picture(image, place) for place, image in enumerate(images))
+        pictures = [self._picture(image, place) for place, image in enumerate(images)]
+        uris, pixels = tuple(uri for uri, _ in pictures), sum(size for _, size in pictures)
+        if pixels > self.limits.batch_pixels:
+            reason = f"{pixels} pixels in {len(uris)} images, the limit is {self.limits.batch_pixels}"
+            raise Refusal(422, "img_bomb", reason)
         caption = request.fields.get("caption")
         meta = {"text": caption} if caption else {}
-        return Record(id=number, group=number, source="", fields=request.fields, images=uris, meta=meta)
+        record = Record(id=number, group=number, source="", fields=request.fields, images=uris, meta=meta)
+        return record, pixels
 
     def _check(self, fields: Mapping[str, str], images: list[str]) -> None:
         try:
@@ -68,9 +76,14 @@ class RequestReader:
         size = sum(map(len, fields.values()))
         if size > self.limits.characters:
             raise Refusal(422, "too_long", f"{size} characters, the limit is {self.limits.characters}")
+        for name, text in fields.items():
+            token = control_tokens.found(text)
+            if token is not None:
+                reason = f"field {name!r} says {token}, which a tokenizer obeys; write it in another way"
+                raise Refusal(422, "control_token", reason)
 
-    def _picture(self, text: str, place: int) -> str:
-        """Return the image as a data URI that names its real kind. Raises `Refusal`."""
+    def _picture(self, text: str, place: int) -> tuple[str, int]:
+        """Return the image as a data URI that names its real kind, and its pixels. Raises `Refusal`."""
         where = f"image {place + 1}"
         try:
             data = data_uri.decode(text) if data_uri.is_data_uri(text) else data_uri.decode_base64(text)
@@ -86,4 +99,18 @@ class RequestReader:
         if image.width * image.height > self.limits.pixels:
             size = f"{image.width} x {image.height} pixels"
             raise Refusal(422, "img_bomb", f"{where}: {size}, the limit is {self.limits.pixels}")
-        return data_uri.encode(data, f"image/{image.kind}")
+        if max(image.width, image.height) > probe.MAX_ASPECT * min(image.width, image.height):
+            size = f"{image.width} x {image.height} pixels"
+            reason = f"{where}: {size}; one side is more than {probe.MAX_ASPECT} times the other"
+            raise Refusal(422, "img_shape", reason)
+        self._decode(data, where)
+        return data_uri.encode(data, f"image/{image.kind}"), image.width * image.height
+
+    def _decode(self, data: bytes, where: str) -> None:
+        """Raise `Refusal` for a picture that does not decode, where a server would decode it."""
+        if not self.predictor.backend.capabilities.remote:
+            return  # the backend decodes it, and says so
+        try:
+            open_image(data)
+        except DataError as error:
+            raise Refusal(422, "img_unreadable", f"{where}: {error}") from error
