@@ -23,7 +23,7 @@ EXAMPLES = examples(
 _FIELDS = [name for name in ConvertOptions.model_fields if name != "progress"]
 
 
-@leaves("what {out} held stays until the new files are moved there; the same command converts again")
+@leaves("what {out} held stays until the new files are whole; the same command converts again")
 @takes_options(_FIELDS, required=("to",))
 def convert_command(
     input: Input,

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, ParamSpec, cast, get
 
 from dfkdata.common import credentials, limits, media_roots, plugins
 from dfkdata.common.errors import ConfigError, DfkError
-from dfkdata.common.faults import Stopped, is_of_the_machine, stoppable, told
+from dfkdata.common.faults import Stopped, is_of_the_machine, naming, stoppable, told
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -56,7 +56,8 @@ def _escaped(match: re.Match[str]) -> str:
 
 def write(text: object) -> None:
     """Write a result to stdout, escaped (`shown`); line breaks are the caller's."""
-    sys.stdout.write(shown(text))
+    with naming("standard output"):
+        sys.stdout.write(shown(text))
 
 
 def say(line: object) -> None:
@@ -94,7 +95,8 @@ def run_app(app: Callable[..., object], name: str) -> None:
     try:
         with stoppable():
             code = app(standalone_mode=False)
-            sys.stdout.flush()
+            with naming("standard output"):
+                sys.stdout.flush()
     except DfkError as error:
         _end(name, str(error), error, 2)
     except Stopped as error:

@@ -11,12 +11,14 @@ from collections.abc import Iterable, Sequence
 from itertools import chain
 from pathlib import Path
 
+from dfkdata.common.faults import naming
+
 _FORMULA = tuple("=+-@\t\r＝＋－＠")
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Write a table. Raises `OSError` if the file cannot be written."""
-    with path.open("w", encoding="utf-8", newline="", errors="backslashreplace") as file:
+    with naming(path), path.open("w", encoding="utf-8", newline="", errors="backslashreplace") as file:
         csv.writer(file).writerows([cell(value) for value in row] for row in chain([header], rows))
 
 

@@ -93,6 +93,17 @@ def told(error: OSError) -> str:
     return f"{where}{what[:1].lower()}{what[1:]}{'; ' + way_out if way_out else ''}"
 
 
+@contextmanager
+def naming(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Name the file of a write that fails in the `with` block; the system names it only where a file is opened."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = os.fspath(path)
+        raise
+
+
 def leaves(message: str, *, when: str | None = None) -> Callable[[Callable[P, None]], Callable[P, None]]:
     """Say what stays, and which command goes on, when the machine or a signal stops a command.
 

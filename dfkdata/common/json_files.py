@@ -15,6 +15,7 @@ from typing import Any, Literal
 import msgspec
 
 from dfkdata.common.errors import DataError
+from dfkdata.common.faults import naming
 
 #: How floats are written: "short" as msgspec does (6.25e-6, NaN as null), "repr" as Python (6.25e-06, NaN).
 Floats = Literal["short", "repr"]
@@ -52,7 +53,8 @@ def write_bytes(path: Path, data: bytes, *, shared: bool = False) -> None:
     own = f".{os.getpid()}.{os.urandom(4).hex()}" if shared else ""
     part = path.with_name(f"{path.name}{own}.part")
     try:
-        part.write_bytes(data)
+        with naming(path):
+            part.write_bytes(data)
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)

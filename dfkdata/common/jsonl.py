@@ -15,6 +15,7 @@ from typing import Any, Self, TypeVar
 import msgspec
 
 from dfkdata.common.errors import DataError
+from dfkdata.common.faults import naming
 
 T = TypeVar("T")
 _BUFFER_BYTES = 1 << 18  # hashed and written while it is still in the processor's cache
@@ -80,7 +81,8 @@ class JsonlWriter:
         self._hash.update(self._buffer)
         rest = memoryview(self._buffer)
         while rest:
-            written = self._file.write(rest)
+            with naming(self.path):
+                written = self._file.write(rest)
             shorter = rest[written:]
             rest.release()
             rest = shorter
@@ -93,13 +95,15 @@ class JsonlAppender:
 
     def __init__(self, path: Path) -> None:
         self._encoder = msgspec.json.Encoder()
+        self._path = path
         self._file = path.open("ab")
         self._file.truncate(_finished_bytes(path))
 
     def put(self, value: Any) -> None:
         """Append one line. Lone surrogates, which no file can hold, become question marks."""
-        self._file.write(_line(self._encoder, value))
-        self._file.flush()
+        with naming(self._path):
+            self._file.write(_line(self._encoder, value))
+            self._file.flush()
 
     def __enter__(self) -> Self:
         return self
@@ -113,7 +117,7 @@ def write_lines(path: Path, values: Iterable[Any]) -> None:
     """Replace `path` by one line a value, whole or not at all; lone surrogates become question marks."""
     encoder = msgspec.json.Encoder()
     part = path.with_name(path.name + ".part")
-    with part.open("wb") as file:
+    with naming(path), part.open("wb") as file:
         file.writelines(_line(encoder, value) for value in values)
     part.replace(path)
 
@@ -145,7 +149,7 @@ def read_finished(path: Path, kind: type[T], what: str) -> Iterator[tuple[bytes,
 def rewrite(path: Path, kind: type[T], what: str, keep: Callable[[T], bool]) -> None:
     """Leave only the finished lines for whose value `keep` is true; arguments as in `read_finished`."""
     part = path.with_name(path.name + ".part")
-    with part.open("wb") as file:
+    with naming(path), part.open("wb") as file:
         file.writelines(line for line, value in read_finished(path, kind, what) if keep(value))
     part.replace(path)
 

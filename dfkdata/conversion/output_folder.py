@@ -49,6 +49,7 @@ class Folder:
     def __init__(self, final: Path) -> None:
         self.final = final
         self.partial = final / PARTIAL
+        self._moving = False
         self._named: dict[str, str] = {}
 
     @contextmanager
@@ -76,7 +77,7 @@ class Folder:
         Raises:
             DataError: A folder of media files that rows name is gone.
         """
-        old = self.manifest() or {}
+        old, self._moving = self.manifest() or {}, True
         (self.final / MANIFEST).unlink(missing_ok=True)
         for entry in old.get("outputs", []):
             (self.final / Path(entry["path"]).name).unlink(missing_ok=True)
@@ -90,7 +91,11 @@ class Folder:
         self.partial.rmdir()
 
     def discard(self) -> None:
-        """Remove the partial folder."""
+        """Remove the partial folder.
+
+        If files are being moved it stays: it says that those in their place are of a conversion that was stopped."""
+        if self._moving:
+            return
         shutil.rmtree(self.partial, ignore_errors=True)
 
     def manifest(self) -> dict[str, Any] | None:

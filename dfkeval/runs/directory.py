@@ -58,6 +58,8 @@ class RunDirectory:
         if self.folder.exists() and not self.folder.is_dir():
             raise ConfigError(f"{self.folder}: is a file; give another --out")
         with locks.alone(self.path(locks.LOCK), else_=else_):
+            for left in self.folder.glob("*.part"):  # of a process that was killed
+                left.unlink()
             yield
 
     def begin(self, config: dict[str, Any], data_sha256: str, *, overwrite: bool = False) -> None:

@@ -244,7 +244,9 @@ async def _other(request: Request, error: Exception) -> Response:
     """Refuse unknown paths and methods."""
     assert isinstance(error, HTTPException)
     where = "POST /predict, GET /schema, /healthz, /metrics, /openapi.json"
-    return refused(Refusal(error.status_code, "no_such_place", f"{error.detail}: there are {where}"))
+    response = refused(Refusal(error.status_code, "no_such_place", f"{error.detail}: there are {where}"))
+    response.headers.update(error.headers or {})  # Allow, of a method that is not there
+    return response
 
 
 def _json(value: dict[str, Any], status: int = 200, headers: dict[str, str] | None = None) -> Response:

@@ -145,9 +145,11 @@ def test_more_placeholders_than_images_are_refused(processor: Any, pictures: lis
         Collator(processor)([row])
 
 
-def test_an_image_token_written_in_a_text_is_refused(processor: Any) -> None:
-    with pytest.raises(DataError, match="1 image placeholders in the prompt, 0 images"):
-        Collator(processor)([text_row("sly", "look: <|image_pad|>", "y")])
+def test_an_image_token_written_in_a_text_is_text(processor: Any) -> None:
+    collator = Collator(processor)
+    batch = collator([text_row("sly", "look: <|image_pad|>", "y")])
+    assert collator.image_id not in batch["input_ids"].tolist()[0]
+    assert "look: < |image_pad|>" in processor.tokenizer.decode(batch["input_ids"][0])
 
 
 def test_a_missing_image_is_refused_by_name(processor: Any) -> None:
