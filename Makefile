@@ -2,6 +2,7 @@
 # make test   lint, types, import contracts, tests
 # make venv   the environment that the tests need
 # make servers  real inference servers on a CPU, in environments of their own; with TORCH_INDEX=URL
+# make audit  known faults of the pins (pip-audit) and of our code (bandit), in an environment of its own
 #
 # TORCH_INDEX=URL   index that offers CPU builds of torch (without it, the plain index may bring a CUDA build of several GB)
 # PYTHON=python3.12 the interpreter to make .venv with (>= 3.11)
@@ -12,12 +13,13 @@ OUT ?= dfk-demo
 TORCH_INDEX ?=
 SERVERS ?= .venv-servers
 LITELLM ?= .venv-litellm
+AUDIT ?= .venv-audit
 
 RUN := $(VENV)/bin
 PIP := $(RUN)/python -m pip --disable-pip-version-check
 PINS := constraints/cpu.txt constraints/demo-weights.txt pyproject.toml
 
-.PHONY: demo venv test lint types contracts tests gpu servers clean
+.PHONY: demo venv test lint types contracts tests gpu servers audit clean
 
 demo: $(VENV)/.demo
 	$(RUN)/dfktrain demo --out $(OUT)
@@ -46,8 +48,15 @@ servers: $(SERVERS)/.servers $(LITELLM)/.litellm
 	DFK_LITELLM=$(CURDIR)/$(LITELLM)/bin/litellm OMP_NUM_THREADS=1 $(SERVERS)/bin/python -m pytest -q -m "" \
 		tests/integration/test_transformers_serve.py tests/integration/test_vllm_on_the_cpu.py
 
+# Without an index to install the two programs from, there is nothing to run.
+audit:
+	@test -x $(AUDIT)/bin/bandit || { $(PYTHON) -m venv $(AUDIT) && \
+		$(AUDIT)/bin/python -m pip --disable-pip-version-check install --quiet 'pip-audit>=2.9' 'bandit>=1.8'; } || \
+		{ rm -rf $(AUDIT); echo "audit: skipped: pip-audit and bandit cannot be installed here"; exit 0; }; \
+	test ! -x $(AUDIT)/bin/bandit || $(AUDIT)/bin/python tools/audit.py
+
 clean:
-	rm -rf $(VENV) $(SERVERS) $(LITELLM) $(OUT) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(SERVERS) $(LITELLM) $(AUDIT) $(OUT) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(VENV)/.torch: constraints/cpu.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "dfk needs Python >= 3.11; name one: make PYTHON=python3.12 ...")'

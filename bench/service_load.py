@@ -1,11 +1,12 @@
 """The service under load: answers a second, times, errors, memory over many requests, and what its end loses.
 
     python bench/service_load.py [--engine fake|tiny] [--requests 2000] [--memory 10000]
-    python bench/service_load.py --serve 8080          only the service, for a fuzzer or another client
+    python bench/service_load.py --serve 8080          only the service, for a fuzzer or another client:
+    schemathesis run http://127.0.0.1:8080/openapi.json -n 5000 --exclude-checks positive_data_acceptance
 
 A real process serves over sockets; the callers are in this one, each with a connection of its own that it keeps. The
-fake engine sleeps 20 ms a batch, so that what is measured is the service; `tiny` is the built-in model with answers of
-8 tokens. Both processes share the machine's cores."""
+fake engine sleeps 20 ms a batch (--seconds), so that what is measured is the service; `tiny` is the built-in model with
+answers of 8 tokens. Both processes share the machine's cores."""
 
 from __future__ import annotations
 
@@ -29,7 +30,6 @@ from dfkeval.inference.serving.app import application
 from dfkeval.inference.serving.limits import Limits
 from dfkeval.types import Completion, Request, Sampling
 
-SECONDS = 0.02
 BODY = json.dumps({"fields": {"title": "Judul berita", "text": "Isi berita yang singkat. " * 20}}).encode()
 ASK = (
     b"POST /predict HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
@@ -42,21 +42,22 @@ class Fake:
 
     capabilities = Capabilities()
 
-    def __init__(self) -> None:
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
         self.info: dict[str, Any] = {"kind": "fake"}
 
     def generate(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[Completion]:
         asked = list(requests)
-        time.sleep(SECONDS)
+        time.sleep(self.seconds)
         for request in asked:
             yield Completion(id=request.id, text="Label: netral\n\nAnalisis: jelas", n_output_tokens=5)
 
     def close(self) -> None: ...
 
 
-def serve(engine: str, port: int) -> None:
+def serve(engine: str, port: int, seconds: float) -> None:
     if engine == "fake":
-        predictor = Predictor(schema="dfk_label", backend=Fake())
+        predictor = Predictor(schema="dfk_label", backend=Fake(seconds))
     else:
         import torch
 
@@ -199,10 +200,11 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=2000)
     parser.add_argument("--memory", type=int, default=10_000)
     parser.add_argument("--port", type=int, default=18_081)
+    parser.add_argument("--seconds", type=float, default=0.02, help="Of a batch of the fake engine.")
     parser.add_argument("--serve", type=int, metavar="PORT", help="Only serve.")
     given = parser.parse_args()
     if given.serve is not None:
-        serve(given.engine, given.serve)
+        serve(given.engine, given.serve, given.seconds)
         return
     words = [sys.executable, __file__, "--engine", given.engine, "--serve", str(given.port)]
     process = subprocess.Popen(words)

@@ -30,7 +30,7 @@ def parse_texts(text: str, where: str) -> Any:
 
 def _load(text: str, where: str, loader: type[_Loader]) -> Any:
     try:
-        return yaml.load(text, Loader=loader)  # a SafeLoader: builds plain values only
+        return yaml.load(text, Loader=loader)  # nosec B506: a SafeLoader, builds plain values only
     except yaml.YAMLError as error:
         raise ConfigError(f"{where}: not YAML: {error}") from error
     except ConfigError as error:

@@ -225,7 +225,7 @@ def _command(sweep: Sweep, point: SweepPoint, seed: int, out: Path, *, before: b
 def _process(command: list[str], log: Path) -> int:
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as file:
-        return subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, check=False).returncode
+        return subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, check=False).returncode  # nosec B603
 
 
 def _last_line(log: Path) -> str:

@@ -43,7 +43,7 @@ _USED = frozenset(
 _REASONS = {
     "fan_in_fan_out": "its layers keep their weights transposed",
     "alora_invocation_tokens": "an activated LoRA is on for a part of the text only",
-    "trainable_token_indices": "it changes rows of the embedding, which the head shares",
+    "trainable_token_indices": "it changes rows of the embedding, which the head shares",  # nosec B105
     "target_parameters": "it changes bare parameters (mixtures of experts)",
     "layer_replication": "the adapted model has more layers than the base",
     "use_qalora": "its A matrix works on pooled inputs",
