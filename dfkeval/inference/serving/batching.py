@@ -16,13 +16,11 @@ Guarantees:
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from queue import SimpleQueue
 
 from msgspec import structs
 
@@ -64,7 +62,7 @@ class Batcher:
         self.free = asyncio.Semaphore(limits.workers)
         self.running: set[asyncio.Task[None]] = set()
         self.heard: dict[int, float] = {}
-        self.workers = _Workers(limits.workers)
+        self.pool = ThreadPoolExecutor(max_workers=limits.workers, thread_name_prefix="engine")
 
     @property
     def stuck(self) -> str | None:
@@ -117,53 +115,47 @@ class Batcher:
         return batch
 
     async def _work(self, batch: Sequence[_Waiting]) -> None:
+        """Ask a batch; if a question makes the backend stumble, ask what is left of it one by one."""
         if not batch:
             return
-        self.batches += 1
-        number = self.batches
-        self.heard[number] = time.monotonic()
-        try:
-            self.trouble = await self.workers.run(
-                partial(self._ask, asyncio.get_running_loop(), batch, number)
-            )
-        finally:
-            self.heard.pop(number, None)
+        result = await self._asked(batch)
+        if isinstance(result, BaseException):
+            if len(batch) == 1 or isinstance(result, DfkError):  # the question alone, or the engine itself
+                raise result
+            left = [call for call in batch if not call.future.done()]
+            results = [await self._alone(call) for call in left]
+            result = results[0] if results and all(results) else None
+        self.trouble = result
 
-    def _ask(self, loop: asyncio.AbstractEventLoop, batch: Sequence[_Waiting], number: int) -> str | None:
-        """Ask a batch; if a question makes the backend stumble, ask what is left of it one by one.
+    async def _alone(self, call: _Waiting) -> str | None:
+        """Ask one question; returns as `_answers`, also why the backend stumbled over it."""
+        result = await self._asked([call])
+        if isinstance(result, DfkError):
+            raise result
+        if isinstance(result, BaseException):
+            result = f"{type(result).__name__}: {result}"
+            _refuse(call.future, _failed(result))
+        return result
+
+    async def _asked(self, batch: Sequence[_Waiting]) -> str | BaseException | None:
+        """Ask in a thread; return what `_answers` returns, or raises."""
+        self.batches += 1
+        number, loop = self.batches, asyncio.get_running_loop()
+        self.heard[number] = time.monotonic()
+        asking = loop.run_in_executor(self.pool, self._answers, loop, batch, number)
+        (result,) = await asyncio.gather(asking, return_exceptions=True)
+        del self.heard[number]
+        return result
+
+    def _answers(self, loop: asyncio.AbstractEventLoop, batch: Sequence[_Waiting], number: int) -> str | None:
+        """Ask and grade, and hand each answer over as it comes.
 
         Returns why every request failed by the backend's fault; None if one was answered or refused."""
-        done: set[str] = set()
-        try:
-            return self._answers(loop, batch, number, done)
-        except DfkError:
-            raise  # the engine itself
-        except Exception:  # one caller's question must not take the others' answers
-            left = [call for call in batch if call.record.id not in done]
-            if len(batch) == 1:
-                raise
-        faults: list[str | None] = []
-        for call in left:
-            try:
-                faults.append(self._answers(loop, [call], number, done))
-            except DfkError:
-                raise
-            except Exception as error:  # noqa: BLE001 (as above)
-                reason = f"{type(error).__name__}: {error}"
-                faults.append(reason)
-                loop.call_soon_threadsafe(_refuse, call.future, _failed(reason))
-        return faults[0] if faults and all(faults) else None
-
-    def _answers(
-        self, loop: asyncio.AbstractEventLoop, batch: Sequence[_Waiting], number: int, done: set[str]
-    ) -> str | None:
-        """Ask and grade in a thread, and hand each answer over as it comes; returns as `_ask`."""
         faults: list[str] = []
         waiting = {call.record.id: call for call in batch}
         items = {name: self._item(call) for name, call in waiting.items()}
         for completion in self.predictor.answers(items.values()):
             self.heard[number] = time.monotonic()
-            done.add(completion.id)
             call = waiting[completion.id]
             if completion.refused:
                 refusal = Refusal(
@@ -197,48 +189,9 @@ class Batcher:
 
     def close(self) -> None:
         """Free the model, unless the backend is still busy with it."""
+        self.pool.shutdown(wait=False, cancel_futures=True)
         if not self.running:
             self.predictor.close()
-
-
-class _Workers:
-    """Threads that do one piece of work after the other, and that do not keep the process alive as a pool's would."""
-
-    def __init__(self, count: int) -> None:
-        self.jobs: SimpleQueue[Callable[[], None]] = SimpleQueue()
-        for _ in range(count):
-            threading.Thread(target=self._serve, name="engine", daemon=True).start()
-
-    def _serve(self) -> None:
-        while True:
-            self.jobs.get()()
-
-    async def run(self, work: Callable[[], str | None]) -> str | None:
-        """Return what a piece of work returns, or raise what it raises."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[str | None] = loop.create_future()
-
-        def job() -> None:
-            result: str | None = None
-            error: BaseException | None = None
-            try:
-                result = work()
-            except BaseException as raised:  # noqa: BLE001 (it is raised where the work is awaited)
-                error = raised
-            with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
-                loop.call_soon_threadsafe(_settle, future, result, error)
-
-        self.jobs.put(job)
-        return await future
-
-
-def _settle(future: asyncio.Future[str | None], result: str | None, error: BaseException | None) -> None:
-    if future.done():
-        return
-    if error is not None:
-        future.set_exception(error)
-    else:
-        future.set_result(result)
 
 
 def _failed(reason: str) -> Refusal:

@@ -13,6 +13,7 @@ Guarantees:
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import socket
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ import uvicorn
 from starlette.applications import Starlette
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from dfkdata.common.console import say
 from dfkdata.common.errors import ConfigError
 from dfkeval.inference.serving.limits import Limits
 
@@ -54,8 +56,13 @@ def run(app: Starlette, limits: Limits, host: str, port: int) -> None:
     """
     listening = _listening(host, port, limits.connections)
     server = uvicorn.Server(config(app, limits, log_level="warning"))
-    with listening, _ended_by_hangup(server):
-        server.run(sockets=[listening])
+    try:
+        with listening, _ended_by_hangup(server):
+            server.run(sockets=[listening])
+    finally:
+        if app.state.service.batcher.running:  # Python would wait for its thread without end
+            say("the engine is stuck; it is left as it is")
+            os._exit(1)
 
 
 def _listening(host: str, port: int, backlog: int) -> socket.socket:

@@ -140,9 +140,9 @@ def test_a_picture_is_refused_before_a_server_stumbles_over_it() -> None:
 
 
 def test_only_the_named_hosts_are_answered() -> None:
-    app = application(Predictor(schema="dfk_label", backend=Engine()), hosts=["api.example.org", "localhost"])
-
     async def asked(host: str) -> list[int]:
+        names = ["api.example.org", "localhost"]
+        app = application(Predictor(schema="dfk_label", backend=Engine()), hosts=names)
         transport = httpx.ASGITransport(app)
         async with (
             app.router.lifespan_context(app),
