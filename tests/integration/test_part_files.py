@@ -224,3 +224,25 @@ def test_a_part_that_holds_something_else_is_named(value: Any, processor: Any) -
             use(raw)
     done = convert("rows.jsonl", "out", format="messages", validation=0)
     assert done.rows["out"] == 0
+
+
+@pytest.mark.parametrize("way", ["image", "path", "url", "image_url"])
+def test_a_file_of_a_part_obeys_the_folders_that_files_of_a_list_obey(way: str, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    answer = {"role": "assistant", "content": [{"type": "text", "text": "b"}]}
+    part = json.loads(json.dumps(PARTS[way]("a")).replace("a.png", "../a.png"))
+    rows = {
+        "part": {"id": "r", "messages": [{"role": "user", "content": [part]}, answer]},
+        "list": {
+            "id": "r",
+            "messages": [{"role": "user", "content": [{"type": "image"}]}, answer],
+            "images": ["../a.png"],
+        },
+    }
+    told = []
+    for raw in rows.values():
+        Path("data/rows.jsonl").write_text(json.dumps(raw) + "\n")
+        with pytest.raises(DataError) as caught:
+            list(load_rows("data/rows.jsonl", opens_media=True))
+        told.append(str(caught.value))
+    assert told[0] == told[1] and "a.png" in told[0]
