@@ -10,13 +10,14 @@ import json
 import re
 from typing import Any, Final, NamedTuple
 
-_THINK: Final = re.compile(r"<think>.*?</think>", re.DOTALL)
+from dfkeval.parsing.tags import THINK_CLOSE, THINK_OPEN
+
 _LABEL: Final = re.compile(r"Label\s*:\s*(.+?)(?:\n|$)", re.IGNORECASE)
 _ANALYSIS: Final = re.compile(r"Analisis\s*:\s*(.+)", re.IGNORECASE | re.DOTALL)
 _LABEL_V3: Final = re.compile(r"Label:\s*(.+?)(?:\n|$|\.)", re.IGNORECASE)
-_SPLIT: Final = re.compile(r"\s+penjelasan:\s*", re.IGNORECASE)
+_SPLIT: Final = re.compile(r"(?<!\s)\s++penjelasan:\s*", re.IGNORECASE)
 _BOLD: Final = re.compile(r"\*{2}(.+?)\.?\*{2,4}")
-_FENCE: Final = re.compile(r"```(?:json)?\s*(.*?)```", re.DOTALL)
+_FENCE: Final = re.compile(r"```(?:json)?+\s*+")
 
 _MERGED: Final = {
     "non-dfk": "netral", "non_dfk": "netral", "nondfk": "netral", "fakta": "netral",
@@ -37,7 +38,12 @@ class LabelAndExplanation(NamedTuple):
 
 
 def _visible(text: str) -> str:
-    return _THINK.sub("", text.strip()).strip()
+    """Return the text without the think blocks that are closed; a pattern would look for each end up to the end."""
+    kept, at = [], 0
+    while (start := text.find(THINK_OPEN, at)) >= 0 and (end := text.find(THINK_CLOSE, start)) >= 0:
+        kept.append(text[at:start])
+        at = end + len(THINK_CLOSE)
+    return "".join([*kept, text[at:]]).strip()
 
 
 def _folded(label: str, table: dict[str, str]) -> str | None:
@@ -168,8 +174,9 @@ def qwen_test_runner(text: str) -> Extracted:
 
     Known mistakes: a native tool call yields the first object inside a parameter; a fence inside a string
     breaks the reading. Its check against the caption class (lax, extras ignored) is the caller's."""
-    fenced = _FENCE.search(text)
-    braced = _balanced(fenced.group(1) if fenced else text)
+    fence = _FENCE.search(text)
+    close = -1 if fence is None else text.find("```", fence.end())
+    braced = _balanced(text if fence is None or close < 0 else text[fence.end() : close])
     if braced is None:
         return Extracted(None, "no JSON object found")
     try:
