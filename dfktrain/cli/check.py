@@ -9,6 +9,7 @@ import typer
 
 from dfkdata.common.console import examples, write
 from dfkdata.common.errors import ConfigError, DataError
+from dfkdata.common.progress import Progress
 from dfktrain.cli._common import (
     Changes,
     ConfigPath,
@@ -37,6 +38,12 @@ def check_command(
         Path | None,
         typer.Option(help="HTML file to write: the page of dfkdata card, with rows as the model sees them."),
     ] = None,
+    all_rows: Annotated[
+        bool,
+        typer.Option(
+            help="Tokenise every row; of files over 10,000 rows some stand for the others otherwise."
+        ),
+    ] = False,
     set_: Changes = None,
     override: OverrideFiles = None,
 ) -> None:
@@ -51,7 +58,8 @@ def check_command(
     from dfktrain.training import evaluation_plan, monitor_plan
     from dfktrain.training.preflight import preflight
 
-    report = preflight(settings)
+    with Progress("rows") as progress:
+        report = preflight(settings, progress, all_rows=all_rows)
     for section, verify in (("evaluate", evaluation_plan.check), ("watch", monitor_plan.check)):
         try:
             verify(settings)

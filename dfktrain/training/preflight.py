@@ -11,6 +11,7 @@ Guarantees:
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +24,7 @@ from dfktrain.config.run import TrainConfig
 from dfktrain.config.stage import Stage
 from dfktrain.data.collator import Collator
 from dfktrain.data.masking import EncodedSample
+from dfktrain.data.sampled_collator import SampledCollator
 from dfktrain.data.stage_data import StageData, read_stage, read_validation
 from dfktrain.engines import (
     Kernel,
@@ -116,8 +118,16 @@ class Preflight:
     notes: list[str] = field(default_factory=list)
 
 
-def preflight(config: TrainConfig) -> Preflight:
+def preflight(
+    config: TrainConfig, progress: Callable[[int], None] | None = None, *, all_rows: bool = False
+) -> Preflight:
     """Return what a run of `config` would do; what would stop it is in `faults`.
+
+    Args:
+        config: The configuration.
+        progress: Called with the number of rows of a stage that were read.
+        all_rows: Whether every row is tokenised; of large files some rows stand for the others otherwise
+            (`dfktrain.data.sampled_collator`).
 
     Raises:
         ConfigError: The model's type is not supported.
@@ -134,7 +144,8 @@ def preflight(config: TrainConfig) -> Preflight:
     report.size = _size(network, config.adapter, report.faults)
     for index, stage in enumerate(config.stages):
         report.collator = Collator(processor, max_length=stage.max_length, max_pixels=stage.max_pixels)
-        report.stages.append(_stage(stage, report.collator, config.seed, index, report.faults))
+        reader = SampledCollator(report.collator, progress, everything=all_rows)
+        report.stages.append(_stage(stage, reader, config.seed, index, report.faults))
     _estimate(report, config, network)
     report.notes = _serving_notes(report.size)
     if config.adapter.kind == "full" and (patterns := extra_tensors.ignored_patterns(network)):
@@ -189,7 +200,9 @@ def _size(network: Any, adapter: AdapterConfig, faults: list[str]) -> Size | Non
     return Size(base, adapter.rank * ends, modules)
 
 
-def _stage(stage: Stage, collator: Collator, seed: int, index: int, faults: list[str]) -> StagePreflight:
+def _stage(
+    stage: Stage, collator: SampledCollator, seed: int, index: int, faults: list[str]
+) -> StagePreflight:
     report = StagePreflight(stage.name)
     data = StageData()
     try:
@@ -211,7 +224,8 @@ def _stage(stage: Stage, collator: Collator, seed: int, index: int, faults: list
     report.pixels = [count * _pixels_per_token(collator) for count in report.image_tokens if count]
     report.steps = steps(stage, report.lengths, seed=seed + index)
     report.micro_tokens = micro_tokens(stage, report.lengths)
-    report.notes = _notes(stage, report) + _control_notes(data.controls)
+    estimated = collator.note(sum(report.lengths))
+    report.notes = _notes(stage, report) + _control_notes(data.controls) + ([estimated] if estimated else [])
     return report
 
 
