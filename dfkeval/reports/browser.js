@@ -37,8 +37,7 @@
     return others.find((run) => String(run.place) === state.against) || others[0] || null;
   };
   const fromAddress = () => {
-    const text = decodeURI(location.hash.slice(1));
-    if (!text.includes("=")) return false;
+    if (!location.hash.includes("=")) return false;
     const given = Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
     state = { ...initial(), ...given };
     if (!SORTS.includes(state.sort)) state.sort = "wrong";

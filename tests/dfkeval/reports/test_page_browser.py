@@ -183,6 +183,25 @@ def test_the_search_looks_into_prompts_and_answers(browser: Browser, page: Path)
     assert listed(browser) == 0 and "No sample" in browser.text(".nothing")
 
 
+@pytest.mark.parametrize(
+    "address",
+    [
+        "#%E0%A4%A=1",
+        "#run=99&id=none",
+        "#run=1&gold=<b>&sort=x",
+        "#sort=constructor",
+        "#=&&=",
+        "#run=1&changed=%00",
+    ],
+)
+def test_an_address_that_nobody_wrote_breaks_nothing(browser: Browser, page: Path, address: str) -> None:
+    ready(browser, page, address)
+    assert 0 <= listed(browser) <= N
+    assert browser.errors == []
+    browser.click(".controls .button")
+    assert listed(browser) == N
+
+
 def test_keys_walk_through_the_samples(browser: Browser, page: Path) -> None:
     ready(browser, page)
     first = chosen(browser)
