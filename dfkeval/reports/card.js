@@ -182,15 +182,15 @@ const dfkCard = (() => {
     const made = el("details", { open: open ? "" : null }, el("summary", {}, title), ...inside);
     return made;
   };
-  const picture = ([name, at], uris) => {
-    if (at < 0 || !uris[at]) return el("span", { class: "badge warn" }, `picture not readable: ${name}`);
+  const picture = ([name, at], uris, w) => {
+    if (at < 0 || !uris[at]) return el("span", { class: "badge warn" }, `${w.unreadable}: ${name}`);
     return el("button", { class: "thumb", type: "button" }, el("img", { src: uris[at], alt: name }));
   };
 
   // Everything of one row. `order`: the runs' places in the set, the one in focus first.
   const draw = (row, uris, set, number, order) => {
     const w = set.words, focus = order[0], answer = row.answers[focus], made = [];
-    if (row.pictures.length) made.push(el("div", { class: "thumbs" }, ...row.pictures.map((each) => picture(each, uris))));
+    if (row.pictures.length) made.push(el("div", { class: "thumbs" }, ...row.pictures.map((each) => picture(each, uris, w))));
     if (row.prompt) made.push(folded(w.prompt, true, el("div", { class: "text prompt", tabindex: "0" }, row.prompt)));
     if (row.source && !row.prompt.includes(row.source)) {
       made.push(folded(w.source, false, el("div", { class: "text", tabindex: "0" }, row.source)));
