@@ -1,29 +1,27 @@
 """Speed and memory of `dfkdata convert`: CPU seconds in one process, ratios within one run.
 
     python bench/convert.py [--rows 200000] [--out FILE.json] [--skip datasets,images]
+    python bench/convert.py --against FOLDER [--only messages] [--share 0.1] [--instructions]
 
 Three ways turn the same Alpaca rows (about 650 bytes each) into messages, each in a process of its own:
   leanest   orjson (msgspec where it is not installed): decode, build a dict, encode; no checks at all
   datasets  load_dataset + map + to_json, no checks
   dfkdata   convert(): checks, duplicates, split, quarantine, manifest
-Peak RSS is what the operating system says of the finished process. A fourth part audits JPEG files."""
+Peak RSS is what the operating system says of the finished process. A fourth part audits JPEG files.
+
+`--against` compares this tree with that of another commit (`git worktree add FOLDER COMMIT`) on inputs of every
+kind, each conversion in a process of its own, in turn, and says which files of rows differ."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import random
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
-TEXT = """pemerintah akan membangun jalan baru di kota besar tahun ini karena banjir sering terjadi dan warga
-meminta bantuan segera menurut laporan media nasional yang belum dapat dipastikan kebenarannya
-oleh pihak berwenang"""
-WORDS = TEXT.split()
+from convert_kinds import KINDS, compare, large_pictures, measure
 
 LEANEST = """
 import sys
@@ -77,47 +75,11 @@ print(5 * len(paths) / (time.process_time() - start))
 """
 
 
-def write_rows(path: Path, count: int) -> None:
-    """Seeded Indonesian-like rows: 40 % with input, 25 % with line breaks and quotes, 10 % with accents."""
-    pick = random.Random(7)
-    with path.open("w", encoding="utf-8") as file:
-        for number in range(count):
-            row = {
-                "instruction": f"{number}. " + " ".join(pick.choices(WORDS, k=24)),
-                "input": " ".join(pick.choices(WORDS, k=24)) if pick.random() < 0.4 else "",
-                "output": " ".join(pick.choices(WORDS, k=50)),
-            }
-            if pick.random() < 0.25:
-                row["output"] = row["output"].replace(" warga ", '\n"warga" ')
-            if pick.random() < 0.1:
-                row["output"] += " é “kata” – ñ"
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
-
-
-def measure(code: str, source: Path, target: Path) -> dict[str, float]:
-    """CPU seconds (user + system, children of this call only) and peak RSS in MB of one process."""
-    command = [sys.executable, "-c", code, str(source), str(target)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "ARROW_NUM_THREADS": "1", "HF_DATASETS_OFFLINE": "1"}
-    start = time.perf_counter()
-    child = subprocess.Popen(command, env=environment)
-    _, status, used = os.wait4(child.pid, 0)
-    if status:
-        raise SystemExit(f"a measured process failed: {status}")
-    return {
-        "cpu_s": round(used.ru_utime + used.ru_stime, 3),
-        "wall_s": round(time.perf_counter() - start, 3),
-        "rss_mb": round(used.ru_maxrss * 1024 / 1e6, 1),
-    }
-
-
-def write_images(folder: Path, count: int) -> None:
-    from PIL import Image
-
-    folder.mkdir()
-    noise = Image.effect_noise((1080, 1350), 30).convert("RGB")
-    for number in range(count):
-        noise.paste((number % 255, 90, 60), (0, 0, 300, 300))
-        noise.save(folder / f"{number}.jpg", quality=30)
+def measured(code: str, source: Path, target: Path) -> dict[str, float]:
+    """Return CPU seconds (user and system) and peak RSS in MB of one process."""
+    environment = {"OMP_NUM_THREADS": "1", "ARROW_NUM_THREADS": "1", "HF_DATASETS_OFFLINE": "1"}
+    cpu, peak = measure([sys.executable, "-c", code, str(source), str(target)], environment)
+    return {"cpu_s": round(cpu, 3), "rss_mb": round(peak, 1)}
 
 
 def main() -> None:
@@ -126,21 +88,38 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--skip", default="")
+    parser.add_argument(
+        "--against", type=Path, help="folder of another tree, which this one is compared with"
+    )
+    parser.add_argument("--only", default="", help="a part of the names of the kinds to compare")
+    parser.add_argument("--share", type=float, default=1.0, help="of the rows of each kind to compare")
+    parser.add_argument("--instructions", action="store_true", help="count instructions with valgrind")
     asked = parser.parse_args()
+    if asked.against is None:
+        found = contenders(asked.rows, asked.repeat, asked.skip.split(","))
+    else:
+        trees = {"here": Path(__file__).parents[1].resolve(), "there": asked.against.resolve()}
+        found = compare(trees, asked.only, asked.share, asked.repeat, asked.instructions)
+    if asked.out:
+        asked.out.write_text(json.dumps({"rows": asked.rows, "found": found}, indent=2) + "\n")
+
+
+def contenders(rows: int, repeat: int, skipped: list[str]) -> dict[str, dict[str, float]]:
+    """Print and return what each way takes for the same rows."""
     ways = {"leanest": LEANEST, "datasets": DATASETS, "dfkdata": DFKDATA}
-    ways = {name: code for name, code in ways.items() if name not in asked.skip.split(",")}
+    ways = {name: code for name, code in ways.items() if name not in skipped}
     found: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        source = Path(folder) / "rows.jsonl"
-        write_rows(source, asked.rows)
-        print(f"{asked.rows} rows, {source.stat().st_size / 1e6:.1f} MB; best CPU of {asked.repeat}")
-        for turn in range(asked.repeat):
+        source = KINDS["alpaca"].write(Path(folder) / "input", rows)
+        print(f"{rows} rows, {source.stat().st_size / 1e6:.1f} MB; best CPU of {repeat}")
+        for turn in range(repeat):
             for name, code in ways.items():
-                one = measure(code, source, Path(folder) / f"{name}{turn}")
+                one = measured(code, source, Path(folder) / f"{name}{turn}")
                 if name not in found or one["cpu_s"] < found[name]["cpu_s"]:
                     found[name] = one
-        if "images" not in asked.skip.split(","):
-            write_images(Path(folder) / "images", 100)
+        if "images" not in skipped:
+            (Path(folder) / "images").mkdir()
+            large_pictures(Path(folder) / "images", 100)
             command = [sys.executable, "-c", IMAGES, str(Path(folder) / "images")]
             speed = float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
             size = (Path(folder) / "images" / "0.jpg").stat().st_size
@@ -150,8 +129,7 @@ def main() -> None:
     for name in ("leanest", "datasets"):
         if name in found:
             print(f"dfkdata / {name}: {found['dfkdata']['cpu_s'] / found[name]['cpu_s']:.2f} x CPU")
-    if asked.out:
-        asked.out.write_text(json.dumps({"rows": asked.rows, "found": found}, indent=2) + "\n")
+    return found
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ from typing import Annotated, Any, TypeVar, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dfkdata.common import media_roots, plugins
-from dfkdata.common.console import key_value
 from dfkdata.common.errors import ConfigError
 from dfkdata.common.plugins import suggestion
 
@@ -141,6 +140,8 @@ def apply_override(data: dict[str, Any], override: str) -> None:
     Raises:
         ConfigError: The override is not written like that, or its place does not exist.
     """
+    from dfkdata.common.console import key_value
+
     place, value = key_value(override, "--set", "key=value, for example stages.0.learning_rate=1e-4")
     *path, last = place.split(".")
     target: Any = data

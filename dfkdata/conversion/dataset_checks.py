@@ -15,7 +15,7 @@ from dfkdata.conversion.options import ConvertOptions
 from dfkdata.rows.messages import before_answer
 from dfkdata.rows.record import Record, RowError
 from dfkdata.schemas import Schema
-from dfkdata.validation import grounding, token_count
+from dfkdata.validation import token_count
 from dfkdata.validation.rules import RULES, RowReport, RuleReporter, load_row_rule
 
 _RECOMMENDED = range(100, 100_001)
@@ -101,6 +101,8 @@ class DatasetChecks:
     def _check_grounding(self, record: Record, gold: dict[str, Any], least: float, report: RowReport) -> None:
         if self._schema is None:
             return
+        from dfkdata.validation import grounding  # most conversions ground nothing
+
         source = str(record.meta.get("text") or "\n".join(record.fields.values()))
         support = grounding.rate(gold, source, self._schema, self._options.grounding_language)
         if support.value is None:
@@ -131,18 +133,17 @@ class DatasetChecks:
         posts = {"asks the same": b"".join((prompt, *(pictures or ())))}
         if record.group and record.group != record.id:
             posts["is of the same post"] = b"\x1f" + record.group.encode("utf-8", "surrogatepass")
-        keys = {how: sha256(post).digest() for how, post in posts.items()}
-        contradicted = [how for how, post in keys.items() if self._contradicts(post, labels)]
+        new, contradicted, first = list[int](), "", 0
+        for how, post in posts.items():
+            digest = sha256(post).digest()
+            key, labelled = int.from_bytes(digest[:8]), int.from_bytes(sha256(digest + labels).digest()[:8])
+            is_new = self._labelled.put(labelled, 0) is None
+            if self._posts.put(key, 0) is None:
+                new.append(key)
+            elif is_new and not contradicted:
+                contradicted, first = how, key
+        self._first.add(record.source, *new)
         if contradicted:
-            reason = f"an earlier row {contradicted[0]} and has another label"
-            partner = self._first.find(int.from_bytes(keys[contradicted[0]][:8]))
+            reason, partner = f"an earlier row {contradicted} and has another label", self._first.find(first)
             hint = "decide which label is right"
             report(RowError("TWO_LABELS", reason, path=names[0], hint=hint, partner=partner))
-        for key in keys.values():
-            self._first.add(int.from_bytes(key[:8]), record.source)
-
-    def _contradicts(self, post: bytes, labels: bytes) -> bool:
-        """Return whether the post was seen, and never with these labels."""
-        labelled = sha256(post + labels).digest()
-        known = self._posts.put(int.from_bytes(post[:8]), 0) is not None
-        return self._labelled.put(int.from_bytes(labelled[:8]), 0) is None and known

@@ -81,7 +81,8 @@ class PlainTextBatcher:
             return False
         try:
             turns = self._encode(item.messages)
-            self._encode((item.source, item.id, group))
+            if item.id or group or not item.source.isascii():
+                self._encode((item.source, item.id, group))
         except UnicodeEncodeError:
             return False
         if may_hold_control_token(turns) or not (turns.isascii() or conversation.is_normal(turns.decode())):

@@ -11,7 +11,6 @@ from typing import Any
 
 import msgspec
 
-from dfkdata.common import yaml_loader
 from dfkdata.common.errors import ConfigError
 from dfkdata.common.plugins import suggestion
 from dfkdata.rows.messages import Message, Nulls, answer_turn, text_part, training_row, write_text
@@ -64,6 +63,8 @@ def _file(path: Path) -> Any:
     except (OSError, UnicodeDecodeError) as error:
         hint = "give a YAML file of `spelling: class` lines, or the word raw"
         raise ConfigError(f"--labels {path}: cannot be read ({error}); {hint}") from error
+    from dfkdata.common import yaml_loader  # its library is loaded when there is YAML to read
+
     return yaml_loader.parse_texts(text, str(path))
 
 

@@ -134,18 +134,16 @@ def group_of(item: Record) -> str:
     return item.group or item.id or record_digest(item).hex()
 
 
-def turns_digest(turns: bytes, tools: Any, template_options: Any = None) -> bytes:
-    """Return 8 bytes over the encoded turns of a row, its tools and its options of the chat template."""
-    for more in (tools, template_options):
-        if more:
-            turns += msgspec.json.encode(more)
-    return sha256(turns).digest()[:8]
+def turns_digest(turns: bytes, beside: bytes) -> bytes:
+    """Return 8 bytes over the turns of a row and what stands beside them, its tools and its options of the chat
+    template; all encoded, and nothing for what it has not."""
+    return sha256(turns + beside).digest()[:8]
 
 
 def record_digest(record: Record) -> bytes:
     """Return the digest of a record's turns."""
-    turns = msgspec.json.encode(record.messages)
-    return turns_digest(turns, record.tools, record.chat_template_kwargs)
+    beside = [more for more in (record.tools, record.chat_template_kwargs) if more]
+    return turns_digest(msgspec.json.encode(record.messages), b"".join(map(msgspec.json.encode, beside)))
 
 
 def pairs(part: sources.Part, module: ModuleType, options: Config, media: MediaResolver) -> Iterator[Pair]:

@@ -78,16 +78,19 @@ class RowBuilder:
         if self._checks.needs_rows:
             self._checks.check_row(row, record, files, report)
         turns: bytes = self._encode(row["messages"])
-        conversation.check_control_tokens(
-            turns + self._encode(row["tools"]) if "tools" in row else turns, report
-        )
-        digest = reader.turns_digest(turns, row.get("tools"), row.get("chat_template_kwargs"))
+        tools = self._encode(row["tools"]) if "tools" in row else b""
+        conversation.check_control_tokens(turns + tools, report)
+        if tools and self._identity:
+            row["tools"] = msgspec.Raw(tools)
+        options = row.get("chat_template_kwargs")
+        beside = tools + self._encode(options) if options else tools
+        digest = reader.turns_digest(turns, beside)
         if not record.id:
             row["id"] = digest.hex()
         group = record.group or row["id"] if self._group_by is None else _group(raw, self._group_by)
         row["meta"]["group"] = group
         if not turns.isascii():
-            turns, digest = self._normal(row, turns, digest, report)
+            turns, digest = self._normal(row, turns, beside, digest, report)
         if files:
             digest = sha256(b"".join((digest, *files))).digest()[:8]
         return BuiltRow(record, row, turns, digest, group, pictures)
@@ -139,7 +142,7 @@ class RowBuilder:
         return files
 
     def _normal(
-        self, row: dict[str, Any], turns: bytes, digest: bytes, report: RowReport
+        self, row: dict[str, Any], turns: bytes, beside: bytes, digest: bytes, report: RowReport
     ) -> tuple[bytes, bytes]:
         """Return the turns in Unicode normal form C and their digest; the row changes with them."""
         text = conversation.normalised(turns.decode(), report)
@@ -147,9 +150,7 @@ class RowBuilder:
             return turns, digest
         row["messages"] = msgspec.json.decode(text)
         row["meta"] = msgspec.json.decode(conversation.nfc(self._encode(row["meta"]).decode()))
-        return text.encode(), reader.turns_digest(
-            text.encode(), row.get("tools"), row.get("chat_template_kwargs")
-        )
+        return text.encode(), reader.turns_digest(text.encode(), beside)
 
 
 def _embedded(path: str) -> str:

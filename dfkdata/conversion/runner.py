@@ -192,7 +192,7 @@ class ConversionRun:
         for picture in built.pictures:
             self.counts.images.add(picture)
         if self.leakage is not None:
-            pictures = [*zip(record.images, (one.digest for one in built.pictures), strict=True)]
+            pictures = [*zip(record.images, built.pictures, strict=True)] if built.pictures else ()
             self.leakage.add(
                 splits.CODE[split],
                 record,

@@ -12,7 +12,6 @@ from typing import Any
 
 import msgspec
 
-from dfkdata.common.console import key_value
 from dfkdata.common.errors import ConfigError
 
 
@@ -54,6 +53,8 @@ def condition(text: str) -> Condition:
     Raises:
         ConfigError: `text` has no "=", or no field before it.
     """
+    from dfkdata.common.console import key_value
+
     form = "FIELD=VALUE or FIELD!=VALUE, for example meta.grounded=true"
     path, value = key_value(text, "--where", form)
     if not path.strip("!"):

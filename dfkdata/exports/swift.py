@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import msgspec
 
-from dfkdata.exports._plain_text import call_text, check_tag_counts, media, tagged
+from dfkdata.exports._plain_text import TAGS, call_text, check_tag_counts, media, tagged
 from dfkdata.rows.call_turns import joined_calls
 from dfkdata.rows.chat_turns import conversation, listed, tools
 from dfkdata.rows.record import Row, RowError
 
+TURNS_ONLY = True
 _ROLES = ("system", "user", "assistant", "tool_call", "tool_response")
 
 
@@ -66,12 +67,9 @@ def check(row: Row) -> None:
         if turn["role"] not in _ROLES or not isinstance(turn["content"], str):
             raise RowError("LAYOUT_CANNOT", "a turn of another kind", path=f"messages.{number}", value=turn)
         if turn["role"] not in ("user", "tool_response") and any(
-            f"<{kind}>" in turn["content"] for kind in _MEDIA
+            tag in turn["content"] for tag in TAGS.values()
         ):
             raise RowError(
                 "IMG_POSITION", "a media tag outside a user turn", path=f"messages.{number}", value=turn
             )
     check_tag_counts([turn["content"] for turn in row["messages"]], row)
-
-
-_MEDIA = ("image", "video", "audio")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from dfkdata.formats import Row, group_key, key
+from dfkdata.formats._fields import GROUP_KEYS
 from dfkdata.rows.chat_turns import Conversation, as_json, conversation, listed, tools
 from dfkdata.rows.filled_nulls import without_filled_nulls
 from dfkdata.rows.record import Record, RowError
@@ -20,28 +23,43 @@ def conversation_record(row: Row, source: str, turns: Conversation, *, keep: tup
     Raises:
         RowError: If tools or meta cannot be read.
     """
-    definitions = tools(row.get("tools"))
-    messages, dropped = without_filled_nulls(turns.messages, definitions)
-    name = key(row, "id")
-    meta = _object(row, "meta")
-    facts = {name: value for name, value in (meta or {}).items() if name not in ("group", "source", "gold")}
-    facts |= {name: row[name] for name in keep if row.get(name) is not None}
-    gold = (meta or {}).get("gold")
-    return Record(
-        id=name,
-        keyed=bool(name),
-        group=str((meta or {}).get("group") or group_key(row if meta is None else row | {"meta": meta})),
+    definitions = tools(row["tools"]) if "tools" in row else None
+    messages, dropped = turns.messages, list[RowError]()
+    if not turns.is_text:
+        messages, dropped = without_filled_nulls(messages, definitions)
+    record = Record(
+        id="",
+        group="",
         source=source,
         messages=messages,
         images=tuple(turns.media["image"]),
         videos=tuple(turns.media["video"]),
         audios=tuple(turns.media["audio"]),
         tools=definitions,
+        warnings=(*turns.warnings, *dropped),
+    )
+    return record if _BESIDE.isdisjoint(row) and row.keys().isdisjoint(keep) else _named(row, record, keep)
+
+
+def _named(row: Row, record: Record, keep: tuple[str, ...]) -> Record:
+    """Return the record with what other columns than turns, files and tools say."""
+    name = key(row, "id")
+    meta = _object(row, "meta")
+    facts = {name: value for name, value in (meta or {}).items() if name not in ("group", "source", "gold")}
+    facts |= {name: row[name] for name in keep if row.get(name) is not None}
+    gold = (meta or {}).get("gold")
+    return replace(
+        record,
+        id=name,
+        keyed=bool(name),
+        group=str((meta or {}).get("group") or group_key(row if meta is None else row | {"meta": meta})),
         chat_template_kwargs=template_options(row),
         gold=gold if isinstance(gold, dict) else None,
         meta=facts,
-        warnings=(*turns.warnings, *dropped),
     )
+
+
+_BESIDE = frozenset(("id", "meta", "chat_template_kwargs", *GROUP_KEYS))
 
 
 def template_options(row: Row) -> Row | None:

@@ -362,5 +362,5 @@ def _file(image: Any) -> BinaryIO:
     if not isinstance(image, str | Path):
         raise TypeError("a picture is a path, a data: URI, bytes or a Pillow image")
     if not data_uri.is_data_uri(str(image)):
-        return open_regular(Path(image))
+        return open_regular(image)
     return io.BytesIO(data_uri.decode(str(image)))

@@ -10,10 +10,12 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from itertools import compress
+from operator import lt
 from typing import TYPE_CHECKING, NamedTuple
 
 from dfkdata.media.images import UnreadableImageError, opened, pixels
+from dfkdata.media.probe import Picture
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -31,12 +33,13 @@ class DecodedPicture(NamedTuple):
     dhash: int
 
 
-def decode(path: str, *, whole: bool = True) -> DecodedPicture:
+def decode(path: str, *, whole: bool = True, as_stored: bool = False) -> DecodedPicture:
     """Decode a picture and hash it.
 
     Args:
         path: The picture.
         whole: Whether all pixels are decoded; else only as much as the hash needs.
+        as_stored: Whether it is known that opening the picture changes nothing (`Picture.changes`).
     """
     from PIL.Image import Resampling
 
@@ -44,16 +47,16 @@ def decode(path: str, *, whole: bool = True) -> DecodedPicture:
         with opened(path, first_frame=True) as image:
             if not whole:
                 image.draft("L", (72, 64))
-            small = pixels(image, "L").resize((9, 8), Resampling.BILINEAR)
+            grey = image.convert("L") if as_stored else pixels(image, "L")
+            small = grey.resize((9, 8), Resampling.BILINEAR)
     except UnreadableImageError as error:
         return DecodedPicture(error.problem, 0)
-    cells = small.tobytes()
-    rises = (cells[9 * y + x] < cells[9 * y + x + 1] for y in range(8) for x in range(8))
-    return DecodedPicture("", sum(1 << at for at, rise in enumerate(rises) if rise))
+    cells, neighbours = bytearray(small.tobytes()), bytearray(small.tobytes())
+    del cells[8::9], neighbours[::9]
+    return DecodedPicture("", sum(compress(_BITS, map(lt, cells, neighbours))))
 
 
-def _hash_only(path: str) -> DecodedPicture:
-    return decode(path, whole=False)
+_BITS = tuple(1 << at for at in range(64))
 
 
 RowPlace = tuple[int, str]
@@ -66,7 +69,7 @@ class PerceptualHasher:
     A picture with a digest that was met before is not decoded again.
 
     Args:
-        report: Called with the row, the file name and the decoded picture.
+        report: Called with the row, the path and the decoded picture.
     """
 
     def __init__(self, report: Callable[[RowPlace, str, DecodedPicture], None]) -> None:
@@ -77,20 +80,20 @@ class PerceptualHasher:
         self._waiting: deque[tuple[RowPlace, str, Future[DecodedPicture]]] = deque()
         self._known: dict[bytes, Future[DecodedPicture]] = {}
 
-    def add(self, row: RowPlace, path: str, digest: bytes) -> None:
+    def add(self, row: RowPlace, path: str, picture: Picture) -> None:
         """Hand in a picture of a row."""
-        job = self._known.get(digest)
+        job = self._known.get(picture.digest)
         if job is None:
-            job = self._pool.submit(_hash_only, path)
+            job = self._pool.submit(decode, path, whole=False, as_stored=not picture.changes)
             if len(self._known) < _KNOWN:
-                self._known[digest] = job
+                self._known[picture.digest] = job
         self._waiting.append((row, path, job))
         while len(self._waiting) > _WAITING:
             self._next()
 
     def _next(self) -> None:
         row, path, job = self._waiting.popleft()
-        self._report(row, Path(path).name, job.result())
+        self._report(row, path, job.result())
 
     def finish(self) -> None:
         """Report all pictures that are still waiting."""

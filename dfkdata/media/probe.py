@@ -4,8 +4,9 @@ How it works. Pixels are not decoded: a header names the size in a few microseco
 end, which decoders' own `verify` does not notice for JPEG. A PNG's chunks carry check sums, so damage in what
 decoders read of it is found; a JPEG's coded data carries none, so samples of it are searched for markers that
 cannot stand there: a long stretch of foreign bytes is found, a few changed bits are not. Formats without a
-parser here go to Pillow. A header also says whether the picture is seen just as it is stored; only if it may
-not be (turned, transparent, 16-bit, CMYK, several frames) `dfkdata.media.images` is asked.
+parser here go to Pillow. A header also says whether the picture is seen just as it is stored, or turned as the
+Exif of a JPEG says; only if there may be more to it (transparent, 16-bit, CMYK, several frames, notes that are no
+plain Exif) `dfkdata.media.images` is asked.
 
 Guarantees:
 - The file is read once.
@@ -17,7 +18,7 @@ import os
 import re
 import stat
 from hashlib import sha256
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 from zlib import crc32
 
 from dfkdata.common.files import MAX_BYTES
@@ -91,7 +92,7 @@ def inspect(data: bytes, name: str = "") -> Picture:
     """
     kind = _kind(data)
     try:
-        width, height, whole, plain = _read_header(data, kind)
+        width, height, whole, plain, orientation = _read_header(data, kind)
     except (IndexError, ValueError) as error:
         reason = "empty file" if not data else f"no readable picture header ({kind or 'unknown kind'})"
         reason = str(error) if isinstance(error, DamagedImageError) else reason
@@ -109,6 +110,9 @@ def inspect(data: bytes, name: str = "") -> Picture:
     changes: tuple[str, ...] = ()
     if not plain:
         width, height, changes = _traits(data, name)
+    elif orientation > 1:
+        width, height = (height, width) if orientation >= 5 else (width, height)
+        changes = ("turned",)
     return Picture(kind or "other", width, height, len(data), sha256(data).digest(), changes)
 
 
@@ -154,13 +158,16 @@ class _Header(NamedTuple):
         width: As stored, in pixels.
         height: As stored, in pixels.
         whole: Whether the file reaches its end marker.
-        plain: Whether the picture is certainly seen as it is stored: upright, opaque, 8-bit, one frame.
+        plain: Whether the picture is certainly seen as it is stored, but for its orientation: opaque, 8-bit, one
+            frame.
+        orientation: From 1 (upright) to 8, as in Exif.
     """
 
     width: int
     height: int
     whole: bool
     plain: bool = True
+    orientation: int = 1
 
 
 class DamagedImageError(ValueError):
@@ -182,7 +189,7 @@ def _jpeg(data: bytes) -> _Header:
     """Walk the segments to the first scan, past stray bytes between them as decoders do.
 
     The end is the EOI marker that closes the picture, not that of a thumbnail."""
-    at, size, code, plain = 2, (0, 0), 0, True
+    at, size, code, plain, turn = 2, (0, 0), 0, True, 1
     while at + 1 < len(data):
         code = data[at + 1]
         if data[at] != 0xFF or code in _ALONE:
@@ -194,12 +201,14 @@ def _jpeg(data: bytes) -> _Header:
         if code in _FRAME:
             size = (int.from_bytes(data[at + 7 : at + 9]), int.from_bytes(data[at + 5 : at + 7]))
             plain = plain and data[at + 9] != 4  # components: CMYK
-        plain = plain and (code != 0xE1 or _is_upright(data, at))
+        elif code == 0xE1:
+            turned = _orientation(data, at)
+            plain, turn = plain and turned > 0, max(turn, turned)
         at += 2 + int.from_bytes(data[at + 2 : at + 4])
     else:
         code = 0
     width, height, whole = _scans(data, at, size, code)
-    return _Header(width, height, whole, plain)
+    return _Header(width, height, whole, plain, turn)
 
 
 _ORIENTATION = {
@@ -209,17 +218,47 @@ _ORIENTATION = {
 """Byte order of Exif -> its tag of the orientation, and what follows the tag of an upright picture."""
 
 
-def _is_upright(data: bytes, at: int) -> bool:
-    """Return whether the APP1 segment at offset `at` certainly turns no picture; Pillow reads the others.
+def _orientation(data: bytes, at: int) -> int:
+    """Return the orientation that the APP1 segment at offset `at` certainly gives; 0 if Pillow has to read it.
 
     No orientation is missed, because its tag, or its name in XMP, has to stand somewhere in the segment."""
     notes = data[at + 4 : at + 2 + int.from_bytes(data[at + 2 : at + 4])]
     if not notes.startswith(b"Exif\0\0"):
-        return b"rientation" not in notes and b"Exif" not in notes
+        return 0 if b"rientation" in notes or b"Exif" in notes else 1
     tag, upright = _ORIENTATION.get(notes[6:8], (b"", b""))
     if not tag or b"rientation" in notes or b"Exif\0\0" in data[:at]:  # Pillow joins several segments of Exif
-        return False
-    return all(part.startswith(upright) for part in notes.split(tag)[1:])
+        return 0
+    if all(part.startswith(upright) for part in notes.split(tag)[1:]):
+        return 1
+    return _in_first_directory(notes[6:], "little" if notes[6:7] == b"I" else "big")
+
+
+_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8}
+"""Type of an entry in Exif -> bytes of one value."""
+
+
+def _in_first_directory(exif: bytes, order: Literal["little", "big"]) -> int:
+    """Return the orientation in the first directory of Exif, which Pillow reads to its end or to the first entry
+    that points out of it; 0 if it is spelled in an unusual way."""
+
+    def number(start: int, size: int) -> int:
+        return int.from_bytes(exif[start : start + size], order)
+
+    first = number(4, 4)
+    end, room = first + 2 + 12 * number(first, 2), len(exif)
+    if number(2, 2) != 42 or end > room:
+        return 0
+    for entry in range(first + 2, end, 12):
+        kind, values = number(entry + 2, 2), number(entry + 4, 4)
+        if number(entry, 2) == 0x0112:
+            value = number(entry + 8, 2)
+            return value if (kind, values) == (3, 1) and 1 <= value <= 8 else 0
+        size = values * _SIZES.get(kind, 0)
+        if size > 4:
+            room -= size
+            if room < 0 or number(entry + 8, 4) + size > len(exif):
+                return 0
+    return 1
 
 
 def _scans(data: bytes, at: int, size: tuple[int, int], code: int) -> tuple[int, int, bool]:

@@ -6,12 +6,13 @@ Guarantees:
 - Remote images are never fetched."""
 
 # Paths stay strings here: building a Path costs more than the check it is for.
-# ruff: noqa: PTH100, PTH112, PTH113, PTH114, PTH118, PTH119, PTH120, PTH202
+# ruff: noqa: PTH100, PTH112, PTH113, PTH118, PTH119, PTH120, PTH202
 
 from __future__ import annotations
 
 import difflib
 import os
+import stat
 from functools import lru_cache
 from pathlib import Path
 from urllib.parse import unquote
@@ -67,7 +68,7 @@ class MediaResolver:
         inside = [path for path in paths if self._below(os.path.normpath(path))]
         if not inside:
             raise _outside(name, self._suggester.hint(name) if name.startswith("/") else "")
-        existing = [path for path in inside if os.path.lexists(path)]
+        existing = {path: mode for path in inside if (mode := _mode(path))}
         if not existing:
             hint = self._suggester.hint(name)
             reason = "no such file under the image root"
@@ -76,7 +77,8 @@ class MediaResolver:
             hint = f"it lies under {len(existing)} roots; give one of them"
             reason = "more than one file of that name"
             raise RowError("IMG_AMBIGUOUS", reason, path="images", value=name, hint=hint)
-        return self._really_inside(existing[0], name)
+        path, mode = next(iter(existing.items()))
+        return self._really_inside(path, name, stat.S_ISLNK(mode))
 
     def other(self, name: str, kind: str) -> str:
         """Return the absolute path of a video or an audio file.
@@ -111,10 +113,10 @@ class MediaResolver:
             fault.value = os.path.relpath(path, self.roots[0])
             raise
 
-    def _really_inside(self, path: str, name: str) -> str:
+    def _really_inside(self, path: str, name: str, is_link: bool) -> str:
         """Return `path`, unless symbolic links lead out of the roots."""
         folder, file = os.path.split(path)
-        plain = file not in (".", "..") and not os.path.islink(path)
+        plain = file not in (".", "..") and not is_link
         real = os.path.join(self._real_folder(folder), file) if plain else os.path.realpath(path)
         if not self._below(real):
             raise _outside(name)
@@ -136,6 +138,14 @@ class MediaResolver:
             hint = "embed the whole file as data:image/png;base64,..."
             raise RowError("IMG_UNREADABLE", str(error), path="images", value=uri[:64], hint=hint) from error
         return str(store_picture(data, self.store))
+
+
+def _mode(path: str) -> int:
+    """Return the mode of a file, or of the link that is there; 0 if there is none."""
+    try:
+        return os.lstat(path).st_mode
+    except (OSError, ValueError):
+        return 0
 
 
 def _outside(name: str, suggested: str = "") -> RowError:

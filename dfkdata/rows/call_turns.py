@@ -22,6 +22,8 @@ def joined_calls(messages: list[Any], *, call: str, answers: tuple[str, ...]) ->
     Raises:
         RowError: If a call is not JSON.
     """
+    if not any(isinstance(turn, dict) and turn.get("role") in (call, *answers) for turn in messages):
+        return messages
     turns: list[Any] = []
     for number, message in enumerate(messages):
         role = message.get("role") if isinstance(message, dict) else None
@@ -52,7 +54,10 @@ def loss_flags(message: Row) -> Row:
 
 def turn_marks(message: Row) -> Row:
     """Return the keys of a raw turn that go with it whatever its shape: its loss flags and its reasoning."""
-    return {key: message[key] for key in (FLAGS | SPELLINGS).intersection(message)}
+    return {key: message[key] for key in _MARKS.intersection(message)}
+
+
+_MARKS = FLAGS | SPELLINGS
 
 
 def held_files(message: Row) -> Row:

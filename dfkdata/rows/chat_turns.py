@@ -19,20 +19,20 @@ from dfkdata.common import data_uri
 from dfkdata.common.tool_definitions import ARGUMENT_KEYS, DefinitionError, function_definitions
 from dfkdata.rows.file_names import file_names
 from dfkdata.rows.filled_nulls import without_null_keywords
-from dfkdata.rows.loss_weight import FLAGS, canonical_weight
+from dfkdata.rows.loss_weight import FLAGS, canonical_weight, unscored
 from dfkdata.rows.part_files import (
     COLUMNS,
     PART_HINT,
     PART_KINDS,
-    TURN_HINT,
+    check_turn,
     own_file,
     part_fault,
     part_kind,
-    turn_files,
 )
 from dfkdata.rows.reasoning import canonical_reasoning, holds_reasoning
 from dfkdata.rows.record import Row, RowError
 
+_MEDIA_COLUMNS = frozenset((*COLUMNS, *COLUMNS.values()))
 _TAG = re.compile(r"<(image|video|audio)>")
 
 SPEAKERS = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
@@ -47,11 +47,13 @@ class Conversation(NamedTuple):
         messages: The turns.
         media: The files that the placeholders stand for, in order, by kind ("image", "video", "audio").
         warnings: What is wrong with turns that can be used all the same.
+        is_text: Whether each turn is one text without any mark, so that nothing else has to be looked for.
     """
 
     messages: list[dict[str, Any]]
     media: dict[str, list[str]]
     warnings: tuple[RowError, ...] = ()
+    is_text: bool = False
 
 
 def conversation(messages: Any, listed_media: dict[str, list[str]], *, tags: bool) -> Conversation:
@@ -71,42 +73,52 @@ def conversation(messages: Any, listed_media: dict[str, list[str]], *, tags: boo
         messages = as_json(messages, "NO_TURNS", "messages")
     if not isinstance(messages, list) or not messages:
         raise RowError("NO_TURNS", "the row has no list of turns", path="messages", value=messages)
-    waiting = {kind: iter(files) for kind, files in listed_media.items()}
-    media: dict[str, list[str]] = {kind: [] for kind in COLUMNS}
-    if not tags:
+    waiting = {kind: iter(files) for kind, files in listed_media.items() if files}
+    media: dict[str, list[str]] = {"image": [], "video": [], "audio": []}
+    if waiting and not tags:
         messages = _placed(messages, listed_media)
-    turns = [_turn(message, number, waiting, media, tags) for number, message in enumerate(messages)]
-    flagged = [number for number, turn in enumerate(turns) if not FLAGS.isdisjoint(turn)]
-    errors = [canonical_weight(turns[number], f"messages.{number}") for number in flagged]
+    turns, marked = [], []
+    for number, message in enumerate(messages):
+        turn = _text_turn(message)
+        if turn is None:
+            turn = _turn(message, number, waiting, media, tags)
+            marked.append((number, turn))
+        turns.append(turn)
+    if not marked and not waiting:
+        return Conversation(turns, media, is_text=True)
+    flagged = [(number, turn) for number, turn in marked if not FLAGS.isdisjoint(turn)]
+    errors = [canonical_weight(turn, f"messages.{number}") for number, turn in flagged]
     warnings = [error for error in errors if error is not None]
-    warnings += _unscored(turns) if flagged else []
+    warnings += unscored(turns) if flagged else []
     for kind, left in waiting.items():
         rest = [*left]
-        if rest and not (
-            rest == media[kind] == listed_media[kind]
-        ):  # a list that repeats the parts' own files
-            media[kind] += rest  # the counting rule reports files without a placeholder
-    return Conversation(turns, media, (*warnings, *(_misplaced(turns) if tags else ())))
+        repeats = rest == media[kind] == listed_media[kind]  # a list that repeats the parts' own files
+        media[kind] += [] if repeats else rest  # the counting rule reports files without a placeholder
+    return Conversation(turns, media, (*warnings, *(_misplaced(marked) if tags else ())))
 
 
-def _unscored(turns: list[dict[str, Any]]) -> Iterator[RowError]:
-    """Yield an error if the last answer has the weight 0, so that training has no target, or another one."""
-    answers = [number for number, turn in enumerate(turns) if turn["role"] == "assistant"]
-    if answers and turns[answers[-1]].get("weight") == 0:
-        others = any(turns[number].get("weight") != 0 for number in answers)
-        way = (
-            "train with turns: all, end the row with an answer that counts" if others else "give it a weight"
-        )
-        hint = f"{way}, or leave the row out; training with turns: last leaves it out and counts it"
-        path = f"messages.{answers[-1]}.weight"
-        yield RowError("LOSS_LAST", "the last answer has the loss weight 0", path=path, value=0, hint=hint)
+def _text_turn(message: Any) -> dict[str, Any] | None:
+    """Return the turn of a message that is nothing but a role and one text in which no tag begins; else None.
+
+    Most turns are so, and `_turn` takes six times as long."""
+    if type(message) is not dict or len(message) != 2:
+        return None
+    role, text = message.get("role"), message.get("content")
+    if type(text) is list and len(text) == 1 and type(text[0]) is dict:
+        text = text[0].get("text") if len(text[0]) == 2 and text[0].get("type") == "text" else None
+    elif not text:
+        return None
+    if type(role) is not str or type(text) is not str or "<" in text:
+        return None
+    turn = {"role": role, "content": [{"type": "text", "text": text}]}
+    return turn if next(iter(message)) == "role" else dict(reversed(turn.items()))
 
 
-def _misplaced(turns: list[dict[str, Any]]) -> Iterator[RowError]:
+def _misplaced(turns: list[tuple[int, dict[str, Any]]]) -> Iterator[RowError]:
     """Yield an error for each turn whose text holds a media tag that cannot be a placeholder there."""
-    for number, turn in enumerate(turns):
+    for number, turn in turns:
         for part in turn["content"]:
-            if part["type"] == "text" and (tag := _TAG.search(part["text"])):
+            if part["type"] == "text" and "<" in part["text"] and (tag := _TAG.search(part["text"])):
                 reason = f"{tag.group()} in a turn of the role {turn['role']!r}"
                 path, hint = f"messages.{number}.content", "reword it, or let it stay text: IMG_POSITION=warn"
                 yield RowError("IMG_POSITION", reason, path=path, value=part["text"], hint=hint)
@@ -118,7 +130,7 @@ def _placed(messages: list[Any], listed_media: dict[str, list[str]]) -> list[Any
         isinstance(message, dict) and not isinstance(message.get("content"), list) for message in messages
     )
     users = [number for number, message in enumerate(messages) if strings and message.get("role") == "user"]
-    if not users or not any(listed_media.values()):
+    if not users:
         return messages
     first = messages[users[0]]
     bare = [{"type": kind} for kind, files in listed_media.items() for _ in files]
@@ -136,7 +148,7 @@ def _turn(
         raise RowError(
             "ROLE_UNKNOWN", "a turn without a role", path=f"messages.{number}", value=message, hint=hint
         )
-    _check_turn(message, number)
+    check_turn(message, number)
     turn = {key: value for key, value in message.items() if value is not None}
     parts = _parts(message.get("content"), number)
     if tags and turn["role"] in ("user", "tool"):
@@ -144,7 +156,8 @@ def _turn(
     turn["content"] = [_part(part, number, waiting, media) for part in parts]
     if turn["role"] == "assistant" and holds_reasoning(turn):
         canonical_reasoning(turn, f"messages.{number}")
-    _check_call_id(turn.get("tool_call_id", ""), f"messages.{number}.tool_call_id")
+    if "tool_call_id" in turn:
+        _check_call_id(turn["tool_call_id"], f"messages.{number}.tool_call_id")
     calls = turn.pop("tool_calls", None)
     if calls is not None and not isinstance(calls, list):
         path, hint = f"messages.{number}.tool_calls", "write a list of calls"
@@ -154,23 +167,6 @@ def _turn(
             _call(call, f"messages.{number}.tool_calls.{at}") for at, call in enumerate(calls)
         ]
     return turn
-
-
-def _check_turn(message: dict[str, Any], number: int) -> None:
-    """Refuse what a turn holds beside its content and its calls, and would lose."""
-    if not _LOST.isdisjoint(message):
-        if key := turn_files(message):
-            reason = f"a turn that holds files itself, under {key!r}"
-            raise RowError(
-                "PART_UNKNOWN", reason, path=f"messages.{number}.{key}", value=message[key], hint=TURN_HINT
-            )
-        if (call := message.get("function_call")) is not None:
-            hint = 'write "tool_calls": [{"type": "function", "function": {"name", "arguments"}}], and tools'
-            path = f"messages.{number}.function_call"
-            raise RowError("TOOL_UNKNOWN", "a call in OpenAI's older form", path=path, value=call, hint=hint)
-
-
-_LOST = frozenset((*COLUMNS, *COLUMNS.values(), "function_call"))
 
 
 def _parts(content: Any, number: int) -> list[dict[str, Any]]:
@@ -272,9 +268,11 @@ def _call(call: Any, path: str) -> dict[str, Any]:
     if not isinstance(arguments, dict):
         path = f"{path}.function.arguments"
         raise RowError("TOOL_ARGS_NOT_OBJECT", "tool arguments are no object", path=path, value=arguments)
-    own_id = {key: call[key] for key in ("id",) if call.get(key) is not None}
-    _check_call_id(own_id.get("id", ""), f"{path}.id")
-    return own_id | {"type": "function", "function": {"name": function["name"], "arguments": arguments}}
+    canonical = {"type": "function", "function": {"name": function["name"], "arguments": arguments}}
+    if call.get("id") is None:
+        return canonical
+    _check_call_id(call["id"], f"{path}.id")
+    return {"id": call["id"], **canonical}
 
 
 def _check_no_other_arguments(function: dict[str, Any], path: str) -> None:
@@ -368,7 +366,9 @@ def listed(row: Row) -> dict[str, list[str]]:
     Raises:
         RowError: If a value is neither a path nor embedded bytes.
     """
-    media = {}
+    media: dict[str, list[str]] = {"image": [], "video": [], "audio": []}
+    if _MEDIA_COLUMNS.isdisjoint(row):
+        return media
     for kind, plural in COLUMNS.items():
         value = row.get(plural) if row.get(plural) is not None else row.get(kind)
         media[kind] = [*file_names(value, plural)]

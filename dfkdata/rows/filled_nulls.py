@@ -88,9 +88,11 @@ def _arguments(call: Any) -> Any:
 
 
 def _holds_null(value: Any) -> bool:
-    if isinstance(value, dict):
-        return any(item is None or _holds_null(item) for item in value.values())
-    return isinstance(value, list) and any(map(_holds_null, value))
+    if not isinstance(value, dict | list):
+        return False
+    items = value.values() if isinstance(value, dict) else value
+    nested = [item for item in items if isinstance(item, dict | list)]
+    return (isinstance(value, dict) and None in items) or any(map(_holds_null, nested))
 
 
 def _cleaned_call(call: Any, tools: Sequence[Any]) -> tuple[Any, list[str]]:

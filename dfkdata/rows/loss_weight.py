@@ -14,7 +14,7 @@ Guarantees:
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from dfkdata.rows.record import RowError
@@ -70,6 +70,19 @@ def canonical_weight(turn: dict[str, Any], path: str) -> RowError | None:
         hint = "only assistant turns are trained on; leave the flag out, or let it pass with LOSS_FLAG=warn"
         return _error(f"a turn of the role {turn['role']!r} that asks to be trained on", path, weight, hint)
     return None
+
+
+def unscored(turns: list[dict[str, Any]]) -> Iterator[RowError]:
+    """Yield an error if the last answer has the weight 0, so that training has no target, or another one."""
+    answers = [number for number, turn in enumerate(turns) if turn["role"] == "assistant"]
+    if answers and turns[answers[-1]].get("weight") == 0:
+        others = any(turns[number].get("weight") != 0 for number in answers)
+        way = (
+            "train with turns: all, end the row with an answer that counts" if others else "give it a weight"
+        )
+        hint = f"{way}, or leave the row out; training with turns: last leaves it out and counts it"
+        path = f"messages.{answers[-1]}.weight"
+        yield RowError("LOSS_LAST", "the last answer has the loss weight 0", path=path, value=0, hint=hint)
 
 
 def _switch(value: Any, path: str) -> bool:

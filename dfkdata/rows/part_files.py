@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from dfkdata.common.errors import DataError
+from dfkdata.rows.record import RowError
 
 PART_KINDS = {
     **{kind: kind for kind in ("image", "video", "audio")},
@@ -73,6 +74,23 @@ def turn_files(turn: Mapping[str, Any]) -> str | None:
 
 
 TURN_HINT = "name the files in parts of the turn, or in the row's own list"
+
+
+def check_turn(message: dict[str, Any], number: int) -> None:
+    """Refuse what a turn holds beside its content and its calls, and would lose. Raises `RowError`."""
+    if not _LOST.isdisjoint(message):
+        if key := turn_files(message):
+            reason = f"a turn that holds files itself, under {key!r}"
+            raise RowError(
+                "PART_UNKNOWN", reason, path=f"messages.{number}.{key}", value=message[key], hint=TURN_HINT
+            )
+        if (call := message.get("function_call")) is not None:
+            hint = 'write "tool_calls": [{"type": "function", "function": {"name", "arguments"}}], and tools'
+            path = f"messages.{number}.function_call"
+            raise RowError("TOOL_UNKNOWN", "a call in OpenAI's older form", path=path, value=call, hint=hint)
+
+
+_LOST = frozenset((*COLUMNS, *COLUMNS.values(), "function_call"))
 
 
 def with_part_files(row: dict[str, Any]) -> dict[str, Any]:

@@ -30,7 +30,9 @@ def holds_reasoning(turn: Mapping[str, Any]) -> bool:
     content = turn.get("content")
     if isinstance(content, str):
         return "think>" in content
-    return any("think>" in (part.get("text") or "") for part in content or () if isinstance(part, dict))
+    if not content:
+        return False
+    return any("think>" in (part.get("text") or "") for part in content if isinstance(part, dict))
 
 
 def split_reasoning(turn: Mapping[str, Any], path: str) -> tuple[str, str]:

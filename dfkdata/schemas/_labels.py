@@ -6,7 +6,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 from dfkdata.common.unicode_forms import normalize
@@ -101,6 +101,7 @@ def own_key(spelling: str) -> str:
     return folded.removesuffix(".0") if _WHOLE.fullmatch(folded) else folded
 
 
+@lru_cache(maxsize=1024)  # a data set has few spellings
 def fold_spelling(text: str) -> str:
     """Return a spelling without what does not count: case, hyphens, blanks, invisible signs, a full stop.
 

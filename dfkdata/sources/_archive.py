@@ -6,15 +6,16 @@ Guarantees:
 
 from __future__ import annotations
 
-import tarfile
-import zipfile
 import zlib
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from dfkdata.common.errors import DataError
+
+if TYPE_CHECKING:
+    import tarfile
 
 MAX_BYTES = 64 << 30
 MAX_RATIO = 200
@@ -22,6 +23,9 @@ MAX_RATIO = 200
 
 def names(path: Path, most: int) -> list[str]:
     """Return the first names of an archive's files. Raises `DataError` if it is broken."""
+    import tarfile
+    import zipfile
+
     try:
         return [name for name, file in islice(_members(path), most) if file.close() is None]
     except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, RuntimeError, OSError) as error:
@@ -49,6 +53,9 @@ def extract(path: Path, target: Path, only: tuple[str, ...] = ("",)) -> None:
     Raises:
         DataError: If the archive is broken, holds unsafe names, or unpacks to too much.
     """
+    import tarfile
+    import zipfile
+
     target.mkdir(parents=True, exist_ok=True)
     most, written, places = limit(path), 0, set[Path]()
     try:
@@ -74,13 +81,18 @@ def extract(path: Path, target: Path, only: tuple[str, ...] = ("",)) -> None:
 
 def check_end(tar: tarfile.TarFile) -> None:
     """Raise `EOFError` if a tar that was read to its end lacks its end mark: then it may have been cut off."""
+    from tarfile import BLOCKSIZE
+
     if tar.fileobj is not None:
         tar.fileobj.seek(tar.offset)
-        if len(tar.fileobj.read(tarfile.BLOCKSIZE)) < tarfile.BLOCKSIZE:
+        if len(tar.fileobj.read(BLOCKSIZE)) < BLOCKSIZE:
             raise EOFError("the end mark is missing")
 
 
 def _members(path: Path) -> Iterator[tuple[str, IO[bytes]]]:
+    import tarfile
+    import zipfile
+
     if path.suffix.lower() == ".zip":
         with zipfile.ZipFile(path) as archive:
             for info in archive.infolist():

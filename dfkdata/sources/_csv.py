@@ -105,7 +105,8 @@ class Table:
             elif not self.header:
                 self.set_header(cells)
             else:
-                yield self.row(cells, start), f"{self.name}:{start}"
+                source = f"{self.name}:{start}"
+                yield self.row(cells, source), source
 
     def is_above(self, line: int) -> bool:
         """Return whether a line stands above the one that the user says is the header."""
@@ -146,11 +147,13 @@ class Table:
         )
         return fault.reject(f"{self.name}:{start}", first)
 
-    def row(self, cells: list[str], start: int) -> Row | Reject:
+    def row(self, cells: list[str], source: str) -> Row | Reject:
         """Return the row of these cells, or its reject if there are too few, too many or damaged ones."""
-        source, header = f"{self.name}:{start}", self.header
+        header = self.header
         if len(cells) != len(header):
             self._trim(cells)
+        if len(cells) == len(header) and not self.unnamed and "".join(cells).isascii():
+            return dict(zip(header, cells, strict=True))
         if len(cells) != len(header):
             code = "CSV_SHORT" if len(cells) < len(header) else "CSV_LONG"
             reason = f"{len(cells)} cells under a header of {len(header)}"
@@ -202,11 +205,8 @@ def _padded(header: list[str], cells: list[str]) -> Row:
 
 
 def _is_text(cells: list[str]) -> bool:
-    text = "".join(cells)
-    if text.isascii():
-        return True
     try:
-        text.encode("utf-8")
+        "".join(cells).encode("utf-8")
     except UnicodeEncodeError:
         return False
     return True

@@ -197,7 +197,7 @@ def _encoding(opened: Open) -> tuple[str, bool]:
             if start.startswith(mark):
                 return encoding, True
         for place, encoding in ((1, "utf-16-le"), (0, "utf-16-be")):
-            units = len(start) // 2
+            units = len(start) // 2 if 0 in start else 0
             if units and start[place::2].count(0) > units * 0.4 and start[1 - place :: 2].count(0) == 0:
                 return encoding, False
         return ("utf-8-sig", True) if _is_utf8(start, file) else ("windows-1252", False)
@@ -212,6 +212,8 @@ def _is_utf8(chunk: bytes, file: IO[bytes]) -> bool:
         if not chunk.isascii() or utf8.getstate()[0]:
             text = utf8.decode(chunk)
             if not text.isascii():
+                if _encodes(text):  # so every sign beyond ASCII was UTF-8
+                    return True
                 high = [sign for sign in text if sign > "\x7f"]
                 wrong = [sign for sign in high if "\udc80" <= sign <= "\udcff"]
                 valid = valid and not wrong
@@ -221,6 +223,14 @@ def _is_utf8(chunk: bytes, file: IO[bytes]) -> bool:
         chunk = file.read(_CHUNK)
     tail = utf8.decode(b"", final=True)
     return (valid and not tail) or bool({*tail} & _UNDEFINED)
+
+
+def _encodes(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 _UNDEFINED = {chr(0xDC00 + byte) for byte in (0x81, 0x8D, 0x8F, 0x90, 0x9D, 0xFF)}

@@ -10,11 +10,10 @@ fields of a sample (links, hidden files, other kinds) are counted."""
 from __future__ import annotations
 
 import re
-import tarfile
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -25,6 +24,9 @@ from dfkdata.sources import _archive
 from dfkdata.sources._part import Part, is_litter
 from dfkdata.sources._pictures import PICTURES
 from dfkdata.sources._rejects import DECODE, SourcedRow
+
+if TYPE_CHECKING:
+    import tarfile
 
 TARS = (".tar", ".tar.gz", ".tgz")
 _MEMBER_BYTES = 1 << 28
@@ -41,6 +43,8 @@ def parts(tars: Iterable[Path], base: Path) -> list[Part]:
 
 
 def _rows(part: Part) -> Iterator[SourcedRow]:
+    import tarfile
+
     assert part.path is not None
     most, read, other = _archive.limit(part.path), 0, 0
     sample: Row = {}

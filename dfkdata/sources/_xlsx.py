@@ -206,8 +206,8 @@ def _row(table: Table, number: int, texts: list[str], formulas: dict[int, Any]) 
     """Return the row of these cells, or its reject; `formulas` are those without a value, by place."""
     width = len(table.header)
     texts += [""] * (width - len(texts))
-    row = table.row(texts, number)
     source = f"{table.name}:{number}"
+    row = table.row(texts, source)
     if isinstance(row, Reject) and row.code == "CSV_LONG" and len(texts) > width:
         at = next(at for at in range(width, len(texts)) if texts[at].strip())
         reason, hint = (

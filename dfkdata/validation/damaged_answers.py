@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator
+from functools import lru_cache
 from typing import Any
 
 from dfkdata.rows.record import Record, Row, RowError
@@ -61,7 +62,7 @@ _ERROR = re.compile(
     rf"|(?:^|:)[^\S\n]*(?P<alone>#(?:{_any_of(_TRANSLATED)}))\.?[^\S\n]*$",
     re.IGNORECASE | re.MULTILINE,
 )
-_LONGEST_SIGN = max(map(len, _SIGNS))
+_SHORT = max(map(len, _SIGNS)) + 8  # characters of an answer that may be a sign, with blanks around it
 
 
 def missing_value(text: str, *, is_argument: bool = False) -> str | None:
@@ -72,13 +73,20 @@ def missing_value(text: str, *, is_argument: bool = False) -> str | None:
         is_argument: Whether it is an argument of a tool, which may well be "none" or "-".
 
     Example: "nan" that pandas wrote for an empty cell, a lone "-", or "#VALUE!", in any language of the program."""
-    if len(text) < _LONGEST_SIGN + 8 and (word := text.strip()):
-        bare = word.rstrip(".").strip().casefold()
-        if bare in _SIGNS or (not is_argument and (bare in _WORDS or _MARKS.issuperset(word))):
-            return word
-    may_hold = "#" in text or (len(text) < _LONGEST_SIGN + 8 and "Err:" in text)
+    if len(text) < _SHORT and (word := _lone_sign(text, is_argument)):
+        return word
+    may_hold = "#" in text or (len(text) < _SHORT and "Err:" in text)
     match = _ERROR.search(text) if may_hold else None
     return (match["alone"] or match.group()) if match is not None else None
+
+
+@lru_cache(maxsize=1024)  # turns hold the same short texts again and again: roles, names, types
+def _lone_sign(text: str, is_argument: bool) -> str:
+    """Return the sign of a missing value that a short text is, without blanks around it; empty for none."""
+    word = text.strip()
+    bare = word.rstrip(".").strip().casefold()
+    is_sign = bare in _SIGNS or (not is_argument and (bare in _WORDS or _MARKS.issuperset(word)))
+    return word if is_sign else ""
 
 
 def broken_sign(text: str) -> str | None:
@@ -89,8 +97,10 @@ def broken_sign(text: str) -> str | None:
 
 
 def may_be_damaged(text: str) -> bool:
-    """Return whether `check_answers` would find something in an answer."""
-    return missing_value(text) is not None or broken_sign(text) is not None
+    """Return whether `check_answers` would find something in an answer; most answers need no closer look."""
+    if (len(text) < _SHORT or "#" in text) and missing_value(text) is not None:
+        return True
+    return "\0" in text or (not text.isascii() and "\ufffd" in text)
 
 
 def check_answers(record: Record, turns: list[Row], report: RowReport, classes: Collection[str] = ()) -> None:

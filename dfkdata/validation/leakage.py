@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from dfkdata.common.hashing import number_of
 from dfkdata.media.perceptual_hash import DecodedPicture, PerceptualHasher, near_pairs
+from dfkdata.media.probe import Picture
 from dfkdata.rows.record import Record, RowError
 from dfkdata.validation.places import PlaceList, written_sources
 from dfkdata.validation.rules import RuleReporter, WarnedRow
@@ -70,7 +71,7 @@ class LeakageCheck:
         record: Record,
         group: str,
         chance: int,
-        pictures: Sequence[tuple[str, bytes]],
+        pictures: Sequence[tuple[str, Picture]],
         hashes: Sequence[int] | None,
         *,
         keeps_source: bool,
@@ -82,7 +83,7 @@ class LeakageCheck:
             record: The record behind it.
             group: Its group.
             chance: A byte that its content decides; multiples of 16 are sampled.
-            pictures: (path, digest) of each picture.
+            pictures: The path of each picture, and what it is.
             hashes: Perceptual hashes of the pictures if they are known already, else None.
             keeps_source: Whether the written row says where it came from; all rows of a layout do, or none.
         """
@@ -208,10 +209,10 @@ class LeakageCheck:
         return numpy.frombuffer(bytes(self._splits), numpy.uint8)
 
     def _shared_groups(self) -> Shared:
-        import numpy
-
         if self._groups is None:
             return Shared(0)
+        import numpy
+
         groups, codes = numpy.frombuffer(self._groups, numpy.uint64), self._codes()
         members = [numpy.unique(groups[codes == split]) for split in range(len(_SPLITS))]
         distinct, counts = numpy.unique(numpy.concatenate(members), return_counts=True)
@@ -320,7 +321,7 @@ class _PictureHashes:
         self._hashes, self._rows = array("Q"), array("Q")
 
     def add(
-        self, row: int, source: str, pictures: Sequence[tuple[str, bytes]], hashes: Sequence[int] | None
+        self, row: int, source: str, pictures: Sequence[tuple[str, Picture]], hashes: Sequence[int] | None
     ) -> None:
         """Take the pictures of a row; those without a known hash are decoded in threads."""
         if hashes is not None:
@@ -329,8 +330,8 @@ class _PictureHashes:
             return
         if self._hasher is None:
             self._hasher = PerceptualHasher(self._decoded)
-        for path, digest in pictures:
-            self._hasher.add((row, source), path, digest)
+        for path, picture in pictures:
+            self._hasher.add((row, source), path, picture)
 
     def hashes(self) -> list[tuple[int, int]]:
         """Return (hash, row) of every picture."""
@@ -344,11 +345,11 @@ class _PictureHashes:
         if self._hasher is not None:
             self._hasher.close()
 
-    def _decoded(self, whose: tuple[int, str], name: str, picture: DecodedPicture) -> None:
+    def _decoded(self, whose: tuple[int, str], path: str, picture: DecodedPicture) -> None:
         row, source = whose
         if picture.problem:
             reason, hint = f"it does not decode: {picture.problem}", "--deep quarantines such rows"
-            error = RowError("IMG_UNDECODED", reason, path="images", value=name, hint=hint)
+            error = RowError("IMG_UNDECODED", reason, path="images", value=Path(path).name, hint=hint)
             self._rules.report(error, source)
         else:
             self._hashes.append(picture.dhash)

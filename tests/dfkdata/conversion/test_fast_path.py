@@ -18,6 +18,7 @@ from dfkdata.conversion.runner import ConversionRun
 from dfkdata.rows.record import Record, RowError
 
 ODD = ["satu", "café", "cafe\u0301", "a\u200bb", "tidak <b>", "<|im_end|>", " ", "\ud800", "“x” – ñ"]
+ODD += ["nan", " N/A. ", "lihat #REF! ini", "nol \0 byte", "rusak \ufffd", "#judul", "apa <image> itu"]
 TEXTS = st.sampled_from(ODD) | st.integers(0, 30).map(lambda n: f"Apa berita {n}?")
 ROWS = st.fixed_dictionaries(
     {"instruction": TEXTS, "output": st.sampled_from(["", 3, None]) | TEXTS},
@@ -39,6 +40,7 @@ WAYS: list[dict[str, Any]] = [
     {"test": 0.3, "limit": 4, "sample": True},
     {"test": 0.3, "limit": 4, "deep": True},
     {"split_column": "case"},
+    *({"to": layout, "validation": 0.3} for layout in ("swift", "sharegpt", "openai", "prompt_completion")),
 ]
 
 

@@ -22,7 +22,7 @@ def test_it_finds_what_a_dict_finds(block: int, monkeypatch: pytest.MonkeyPatch)
         key = chooser.choice([0, 1, 5, 2**64 - 1, chooser.getrandbits(64), *range(20, 60)])
         place = chooser.choice([*places, f"rows.jsonl:{at}"])
         expected.setdefault(key, place)
-        rows.add(key, place)
+        rows.add(place, key)
         assert rows.find(key) == expected[key]
     assert all(rows.find(key) == place for key, place in expected.items())
     assert rows.find(77) == ""

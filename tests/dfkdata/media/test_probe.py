@@ -12,6 +12,7 @@ from zlib import crc32
 import pytest
 from PIL import Image
 
+from dfkdata.media.images import image_traits
 from dfkdata.media.probe import MAX_PIXELS, audit, inspect
 from dfkdata.rows.record import RowError
 from tests.helpers.pictures import KINDS, picture
@@ -211,3 +212,56 @@ def test_a_png_without_pixels_is_damaged(pixels: bytes) -> None:
     with pytest.raises(RowError, match="holds no pixels") as fault:
         inspect(KINDS["png"][:33] + pixels + KINDS["png"][-12:])
     assert code(fault) == "IMG_UNREADABLE"
+
+
+def exif_entries(order: Any, entries: list[tuple[int, int, int, bytes]], more: bytes = b"") -> bytes:
+    """Return Exif with one directory of (tag, type, number of values, four bytes), and what follows it."""
+    mark = b"II" if order == "little" else b"MM"
+    head = b"Exif\0\0" + mark + (42).to_bytes(2, order) + (8).to_bytes(4, order)
+    body = b"".join(
+        tag.to_bytes(2, order) + kind.to_bytes(2, order) + count.to_bytes(4, order) + value
+        for tag, kind, count, value in entries
+    )
+    return head + len(entries).to_bytes(2, order) + body + bytes(4) + more
+
+
+def with_exif(exif: bytes, size: tuple[int, int] = (12, 7)) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", size, (200, 90, 10)).save(buffer, "JPEG")
+    data = buffer.getvalue()
+    return data[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2) + exif + data[2:]
+
+
+@pytest.mark.filterwarnings("ignore")  # Pillow's, about Exif that points nowhere
+@pytest.mark.parametrize("order", ["little", "big"])
+def test_every_orientation_is_what_the_opener_sees(order: Any) -> None:
+    """The header's own reader and Pillow agree on all Exif, in order or not."""
+    chance = Random(order)
+    files: list[bytes] = []
+    for turn in range(10):
+        value = turn.to_bytes(2, order) + bytes(2)
+        inside, outside = (at.to_bytes(4, order) for at in (60, 60_000))
+        for before in (
+            [],
+            [(0x010F, 2, 9, inside)],
+            [(0x010F, 2, 9, outside)],
+            [(0x0100, 99, 2**31, outside)],
+        ):
+            for kind, count in ((3, 1), (3, 2), (4, 1), (3, 0)):
+                entries = [*before, (0x0112, kind, count, value), (0x0128, 3, 1, value)]
+                files.append(exif_entries(order, entries, b"maker of it\0" * 4))
+        thumbnail = exif_entries(order, [(0x0112, 3, 1, value)])[6:]
+        files.append(exif_entries(order, [(0x0128, 3, 1, value)], thumbnail))
+        files.append(exif_entries(order, [(0x0112, 3, 1, value), (0x0112, 3, 1, bytes(4))]))
+    for exif in [*files]:
+        changed = bytearray(exif)
+        for _ in range(chance.randint(1, 3)):
+            changed[chance.randrange(6, len(exif))] = chance.choice((0, 1, 6, 255, chance.randrange(256)))
+        files += [bytes(changed), exif[: chance.randrange(6, len(exif))]]
+    turned = 0
+    for exif in files:
+        data = with_exif(exif)
+        picture, opened = inspect(data), image_traits(data)
+        assert (picture.width, picture.height, picture.changes) == opened, exif
+        turned += "turned" in opened.changes
+    assert turned > 50
