@@ -92,7 +92,7 @@ def _unsloth(config: TrainConfig, precision: str) -> Iterator[str]:
         "precision": (precision != "bf16", f"engine unsloth trains in bf16, not in {precision}"),
         "adapter.kind": (adapter.kind == "peft", "peft methods are not supported by engine unsloth"),
         "fused_layers": (config.fused_layers is True, "engine unsloth has kernels of its own"),
-        "cuda_graphs": (config.cuda_graphs, "engine unsloth has layers of its own"),
+        "cuda_graphs": (config.cuda_graphs is True, "engine unsloth has layers of its own"),
         "adapter.dora": (adapter.dora, "is not supported by engine unsloth"),
         "adapter.loftq": (adapter.loftq, "is not supported by engine unsloth"),
     }

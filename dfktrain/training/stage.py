@@ -12,7 +12,7 @@ from dfkdata.common import json_files
 from dfkdata.common.errors import BackendError, ConfigError
 from dfkeval.models import metadata
 from dfkeval.models.families import is_packable
-from dfktrain.config.launch import is_main_process
+from dfktrain.config.launch import is_main_process, process_count
 from dfktrain.config.stage import Stage
 from dfktrain.data.collator import Collator
 from dfktrain.data.masking import EncodedSample
@@ -35,6 +35,9 @@ from dfktrain.weights import checkpoint
 
 if TYPE_CHECKING:  # it imports transformers, and Unsloth has to be imported before
     from dfktrain.training.trainer import AnswerTrainer
+
+ROOM = 64 * 1024**3
+"""Bytes of a GPU on which layers are recorded without being asked for."""
 
 _LOGGED = (
     "step",
@@ -146,7 +149,7 @@ def _train(run: RunState, inputs: _StageInputs) -> tuple[StageResult, dict[str, 
     progress, meter = ProgressCallback(stage.name, run.on_progress, run.clock), UsageMeter()
     resume = last_complete(folder / "checkpoints")
     batcher, packing = _batcher(run, inputs)
-    if run.config.cuda_graphs and not isinstance(batcher, Packer):
+    if _records(run) and not isinstance(batcher, Packer):
         inputs.collator.multiple = WIDTHS
     if _numbers_on_device() and not inputs.text_only and is_packable(bare(run.model).config.model_type):
         inputs.collator.byte_pixels = byte_pixels(inputs.collator.image_processor)
@@ -164,7 +167,7 @@ def _train(run: RunState, inputs: _StageInputs) -> tuple[StageResult, dict[str, 
             kl=_kl_to_base(run, stage),
             vision_on_all_ranks=checkpoint.sharded(trainer) and not inputs.text_only,
             fused=_fuses(run) and not checkpoint.sharded(trainer),
-            graphs=run.config.cuda_graphs and not checkpoint.sharded(trainer),
+            graphs=_records(run) and not checkpoint.sharded(trainer),
         ) as fused:
             trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     gathered = checkpoint.gathered(trainer)
@@ -184,6 +187,17 @@ def _fuses(run: RunState) -> bool:
     if run.config.fused_layers is not None:
         return run.config.fused_layers
     return run.engine == "transformers" and next(run.model.parameters()).device.type == "cuda"
+
+
+def _records(run: RunState) -> bool:
+    """Return whether layers are replayed from CUDA graphs where they can be: by default where a GPU has memory to
+    spare, since each shape of batches keeps some."""
+    if run.config.cuda_graphs is not None:
+        return run.config.cuda_graphs
+    if not _fuses(run) or process_count() > 1 or next(run.model.parameters()).device.type != "cuda":
+        return False
+    memory: int = torch.cuda.get_device_properties(next(run.model.parameters()).device).total_memory
+    return memory >= ROOM
 
 
 def _numbers_on_device() -> bool:

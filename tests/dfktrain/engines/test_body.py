@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -26,8 +27,10 @@ from dfktrain.engines import (
     trainable,
 )
 from dfktrain.engines._adapter_products import fused_products
+from dfktrain.engines._body import difference
 from dfktrain.losses.attach import score_answers
 from dfktrain.losses.kl_to_base import AdapterDisabledTeacher, KLToBase, kl_to_base
+from dfktrain.training import stage
 from tests.helpers.models import image_row, text_row
 
 
@@ -241,6 +244,43 @@ def test_layers_that_cannot_be_recorded_run_as_they_are(
     with recorded_layers(tuned, True, found):
         assert bool(tuned(**batches[0]).loss > 0)
     assert found == {"CUDA graphs": reason}
+
+
+def test_a_recording_may_differ_as_much_as_the_layers_do_from_themselves() -> None:
+    first, exact = torch.ones(8), torch.ones(8)
+    near, far = first * 1.03, first * 1.2
+    assert difference([first, None, exact], [first, None, exact], [first, None, exact]) is None
+    assert difference([first, exact], [first * 1.02, exact], [near, exact]) is None
+    assert "the gradient of the inputs differ" in str(
+        difference([exact, first], [exact, first], [exact, near])
+    )
+    assert "by 2.0e-01, the layers' from themselves by 3.0e-02" in str(difference([first], [near], [far]))
+    assert difference([first], [first], [first * float("nan")])
+
+
+@pytest.mark.parametrize(
+    ("asked", "memory", "processes", "records"),
+    [
+        (None, 80, 1, True),
+        (None, 24, 1, False),
+        (None, 80, 2, False),
+        (True, 24, 2, True),
+        (False, 80, 1, False),
+    ],
+)
+def test_layers_are_recorded_by_default_where_there_is_room(
+    asked: bool | None, memory: int, processes: int, records: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = SimpleNamespace(device=torch.device("cuda"))
+    run = SimpleNamespace(
+        config=SimpleNamespace(cuda_graphs=asked, fused_layers=None),
+        engine="transformers",
+        model=SimpleNamespace(parameters=lambda: iter([place])),
+    )
+    card = SimpleNamespace(total_memory=memory * 1024**3)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: card)
+    monkeypatch.setattr(stage, "process_count", lambda: processes)
+    assert stage._records(run) is records
 
 
 def test_without_a_gpu_the_reason_is_told(tuned: Any, monkeypatch: pytest.MonkeyPatch) -> None:
