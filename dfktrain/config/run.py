@@ -58,8 +58,9 @@ class TrainConfig(Config):
             with engine transformers on a GPU.
         cuda_graphs: Whether the layers of the language model are replayed from CUDA graphs on a GPU: a shape of batches
             that comes a second time is recorded and compared with the layers. Padded batches are then as wide as a
-            multiple of 64. What cannot be recorded runs as it is; run.json says why. None records with engine
-            transformers and fused layers in one process on a GPU of at least 64 GiB: a shape keeps memory of its own.
+            multiple of 64. What cannot be recorded runs as it is; run.json says why. None records stages of
+            text with engine transformers and fused layers in one process on a GPU of at least 64 GiB: a shape keeps
+            memory of its own.
         workers: Processes that make batches ahead of the steps: open and resize pictures, pad, pack. None takes up
             to 8 for a stage with pictures on a GPU, 2 for text, and none without a GPU. The order of the batches
             does not depend on it.

@@ -149,7 +149,7 @@ def _train(run: RunState, inputs: _StageInputs) -> tuple[StageResult, dict[str, 
     progress, meter = ProgressCallback(stage.name, run.on_progress, run.clock), UsageMeter()
     resume = last_complete(folder / "checkpoints")
     batcher, packing = _batcher(run, inputs)
-    if _records(run) and not isinstance(batcher, Packer):
+    if _records(run, inputs.text_only) and not isinstance(batcher, Packer):
         inputs.collator.multiple = WIDTHS
     if _numbers_on_device() and not inputs.text_only and is_packable(bare(run.model).config.model_type):
         inputs.collator.byte_pixels = byte_pixels(inputs.collator.image_processor)
@@ -167,7 +167,7 @@ def _train(run: RunState, inputs: _StageInputs) -> tuple[StageResult, dict[str, 
             kl=_kl_to_base(run, stage),
             vision_on_all_ranks=checkpoint.sharded(trainer) and not inputs.text_only,
             fused=_fuses(run) and not checkpoint.sharded(trainer),
-            graphs=_records(run) and not checkpoint.sharded(trainer),
+            graphs=_records(run, inputs.text_only) and not checkpoint.sharded(trainer),
         ) as fused:
             trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     gathered = checkpoint.gathered(trainer)
@@ -189,12 +189,17 @@ def _fuses(run: RunState) -> bool:
     return run.engine == "transformers" and next(run.model.parameters()).device.type == "cuda"
 
 
-def _records(run: RunState) -> bool:
-    """Return whether layers are replayed from CUDA graphs where they can be: by default where a GPU has memory to
-    spare, since each shape of batches keeps some."""
+def _records(run: RunState, text_only: bool) -> bool:
+    """Return whether layers are replayed from CUDA graphs where they can be: by default on text, which has few shapes
+    of batches, where a GPU has memory to spare, since each shape keeps some."""
     if run.config.cuda_graphs is not None:
         return run.config.cuda_graphs
-    if not _fuses(run) or process_count() > 1 or next(run.model.parameters()).device.type != "cuda":
+    if (
+        not text_only
+        or not _fuses(run)
+        or process_count() > 1
+        or next(run.model.parameters()).device.type != "cuda"
+    ):
         return False
     memory: int = torch.cuda.get_device_properties(next(run.model.parameters()).device).total_memory
     return memory >= ROOM

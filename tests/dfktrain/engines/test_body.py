@@ -280,7 +280,8 @@ def test_layers_are_recorded_by_default_where_there_is_room(
     card = SimpleNamespace(total_memory=memory * 1024**3)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: card)
     monkeypatch.setattr(stage, "process_count", lambda: processes)
-    assert stage._records(run) is records
+    assert stage._records(run, text_only=True) is records
+    assert stage._records(run, text_only=False) is bool(asked)
 
 
 def test_without_a_gpu_the_reason_is_told(tuned: Any, monkeypatch: pytest.MonkeyPatch) -> None:
