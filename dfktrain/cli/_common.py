@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import logging
 import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -90,3 +94,20 @@ def progress_bar() -> OnProgress | None:
         bar(at.step, at.steps, f"{at.stage}{loss}")
 
     return show
+
+
+@contextmanager
+def writing_weights(folder: Path) -> Iterator[None]:
+    """Raise `OSError` for what safetensors and torch make of a full disk or a limit while they write weights."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (SafetensorError, RuntimeError) as error:
+        number = re.search(r"\(os error (\d+)\)", str(error))
+        if number is not None:
+            raise OSError(int(number[1]), os.strerror(int(number[1])), str(folder)) from error
+        if "inline_container" in str(error) or "PytorchStreamWriter" in str(error):
+            reason = "weights cannot be written: the disk is full, or a file may not be that large"
+            raise OSError(errno.ENOSPC, reason, str(folder)) from error
+        raise

@@ -10,7 +10,7 @@ import typer
 from dfkdata.common.console import examples, write
 from dfkdata.common.errors import ConfigError
 from dfkdata.common.faults import leaves
-from dfktrain.cli._common import quiet, require_packages, say_indented
+from dfktrain.cli._common import quiet, require_packages, say_indented, writing_weights
 
 if TYPE_CHECKING:
     from dfktrain.merging.merge import MergeReport
@@ -72,9 +72,10 @@ def merge_command(
         raise ConfigError("--weights, --grid, --rank and --eval belong to --slerp")
     from dfktrain.merging.merge import merge_adapter
 
-    report = merge_adapter(
-        base, adapter, out, probes=probes, chat_template=chat_template, device=device, say=say_indented
-    )
+    with writing_weights(out):
+        report = merge_adapter(
+            base, adapter, out, probes=probes, chat_template=chat_template, device=device, say=say_indented
+        )
     write(_merged(report))
 
 
@@ -122,7 +123,8 @@ def _blend(
     else:
         chosen = [_numbers(weights) if weights is not None else (1.0,) * len(adapters)]
     score = slerp.scorer(evaluation) if evaluation is not None else None
-    points = slerp.slerp_adapters(adapters, out, chosen, rank=rank, score=score, say=say_indented)
+    with writing_weights(out):
+        points = slerp.slerp_adapters(adapters, out, chosen, rank=rank, score=score, say=say_indented)
     write("\n".join([*map(_line, points), f"report: {out / slerp.REPORT}", ""]))
 
 

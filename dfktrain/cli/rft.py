@@ -9,7 +9,7 @@ import typer
 
 from dfkdata.common.console import examples, say, write
 from dfkdata.common.faults import leaves
-from dfktrain.cli._common import progress_bar, quiet, require_packages, say_indented
+from dfktrain.cli._common import progress_bar, quiet, require_packages, say_indented, writing_weights
 
 EXAMPLES = examples(
     "dfktrain rft rft.yaml --out runs/rft",
@@ -46,5 +46,8 @@ def rft_command(
     require_packages()
     from dfktrain.experiments import rft
 
-    result = rft.rft(settings, out, on_answer=Progress("answers"), on_step=progress_bar(), say=say_indented)
+    with writing_weights(out):
+        result = rft.rft(
+            settings, out, on_answer=Progress("answers"), on_step=progress_bar(), say=say_indented
+        )
     write(rft.table(result))

@@ -20,6 +20,7 @@ from dfktrain.cli._common import (
     progress_bar,
     quiet,
     require_packages,
+    writing_weights,
 )
 from dfktrain.config.launch import is_main_process
 
@@ -70,7 +71,8 @@ def run_command(
         from dfktrain.training.hub_resume import restore
 
         say(f"resume: {folder} continues after {restore(resume, folder)}")
-    result = train(settings, folder, progress=progress_bar())
+    with writing_weights(folder):
+        result = train(settings, folder, progress=progress_bar())
     if not is_main_process():
         return
     _print_stages(result, folder)

@@ -144,3 +144,27 @@ def test_the_console_command_starts_without_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize(
+    ("says", "named"),
+    [
+        ("Error while serializing: I/O error: File too large (os error 27)", "File too large"),
+        (
+            "Error while serializing: I/O error: No space left on device (os error 28)",
+            "No space left on device",
+        ),
+        ("[enforce fail at inline_container.cc:664] . unexpected pos 64 vs 0", "the disk is full"),
+        ("PytorchStreamWriter failed writing file data/3: file write failed", "the disk is full"),
+    ],
+)
+def test_weights_that_cannot_be_written_are_a_fault_of_the_machine(
+    tmp_path: Path, says: str, named: str
+) -> None:
+    from dfktrain.cli._common import writing_weights
+
+    with pytest.raises(OSError, match=named) as full, writing_weights(tmp_path):
+        raise RuntimeError(says)
+    assert full.value.filename == str(tmp_path)
+    with pytest.raises(RuntimeError, match="ours"), writing_weights(tmp_path):
+        raise RuntimeError("a fault of ours")
