@@ -7,9 +7,11 @@ from typing import Annotated
 
 import typer
 
+from dfkdata.cli.options import Redact
 from dfkdata.common.console import examples, write
+from dfkdata.pages.words import Language
 
-EXAMPLES = examples("dfkdata card data/dfk", "dfkdata card data/dfk --samples 24 --out card.html")
+EXAMPLES = examples("dfkdata card data/dfk", "dfkdata card data/dfk --samples 24 --out card.html --redact")
 
 
 def card_command(
@@ -19,9 +21,11 @@ def card_command(
     ] = None,
     samples: Annotated[
         int, typer.Option("--samples", help="How many rows to show with their pictures.")
-    ] = 12,
+    ] = 96,
+    lang: Annotated[Language, typer.Option(help="Language of the words on the page.")] = "en",
+    redact: Redact = False,
 ) -> None:
     """Write a page about a converted data set: counts, labels, lengths, rules and rows with pictures."""
     from dfkdata.reports.dataset_card import write_card
 
-    write(f"{write_card(folder, out or folder / 'card.html', samples=samples)}\n")
+    write(f"{write_card(folder, out or folder / 'card.html', samples=samples, lang=lang, redact=redact)}\n")

@@ -15,6 +15,10 @@ from dfkdata.conversion.options import ConvertOptions
 
 Input = Annotated[str, typer.Argument(help="File, folder, pattern, zip, tar or hf://datasets/ORG/NAME@REV.")]
 
+Redact = Annotated[
+    bool, typer.Option("--redact", help="Mask e-mail, links, handles and phone numbers, and blur pictures.")
+]
+
 _FLAGS = {
     "format": ("--from",),
     "schema_name": ("--schema",),

@@ -29,6 +29,9 @@ values to charts, enlarges pictures, marks the section in the navigation and unf
 a script of its own passes its text (`scripts=[...]`) and its values (`data={"name": value}`, read with
 `JSON.parse(document.getElementById("data-name").textContent)`).
 
+`Look(redact=True)` masks personal data in a whole page and blurs its pictures (`redaction`); text that is cut into
+pieces before it reaches the page has to be masked before it is cut.
+
 Guarantees:
 
 - Everything that is not `Markup` is escaped.

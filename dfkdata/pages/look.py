@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 from markupsafe import Markup
 
-from dfkdata.pages import bar_charts, charts, pictures
+from dfkdata.pages import bar_charts, charts, pictures, redaction
 from dfkdata.pages.words import Words
 
 PLAIN = 500_000
@@ -27,6 +27,7 @@ class Look:
 
     Args:
         lang: Language of its words, "en" or "id".
+        redact: Whether personal data is masked and pictures are blurred, see `dfkdata.pages.redaction`.
 
     Raises:
         ConfigError: There are no words of this language.
@@ -40,9 +41,10 @@ class Look:
         True
     """
 
-    def __init__(self, lang: str = "en") -> None:
+    def __init__(self, lang: str = "en", *, redact: bool = False) -> None:
         self.w = Words(lang)
         self.lang = lang
+        self.redact = redact
 
     @property
     def ui(self) -> Any:
@@ -83,6 +85,11 @@ class Look:
             served: Whether a server shows the page, which then may load pictures and data from that server.
         """
         style, every = asset("style.css"), [asset("page.js"), *scripts]
+        if self.redact:
+            note = self.ui.banner(self.w("redacted"), "note")
+            title, body = redaction.mask(title), Markup(redaction.mask_html(note + body))
+            nav = [(place, redaction.mask(text)) for place, text in nav]
+            data = {name: redaction.masked(value) for name, value in (data or {}).items()}
         policy = {
             "default-src": "'none'",
             "img-src": "'self' data:" if served else "data:",

@@ -31,7 +31,7 @@ def picture(image: str, side: int = SIDE, *, redact: bool = False) -> Markup:
     if small is None:
         return Markup('<span class="badge warn">picture not readable: {}</span>').format(name)
     return Markup(
-        '<button class="thumb" type="button"><img width="{}" height="{}" alt="{}" loading="lazy" src="{}"></button>'
+        '<button class="thumb" type="button"><img width="{}" height="{}" alt="{}" decoding="async" src="{}"></button>'
     ).format(small.width, small.height, name, small.uri)
 
 

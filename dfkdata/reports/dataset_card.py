@@ -1,73 +1,37 @@
-"""Write a page about a converted data set: counts, labels, lengths, broken rules, rows with pictures.
+"""Write a page about a converted data set: labels, lengths, rejects, near duplicates, overlap, rows with pictures.
 
-One HTML file without scripts and without anything loaded from elsewhere. Every text of the data is escaped,
-and a Content-Security-Policy forbids all but the styles and pictures inside the file."""
+Guarantees:
+    - One file that loads nothing; every text of the data is escaped.
+    - A row is shown sign for sign: what all rows begin with, once, and what stands behind it."""
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from hashlib import sha256
-from html import escape
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
-from dfkdata.common.errors import ConfigError, DataError
+from dfkdata.common.errors import ConfigError
 from dfkdata.conversion.output_folder import Folder
 from dfkdata.conversion.splits import SPLITS
-from dfkdata.media.images import UnreadableImageError, thumbnail
-from dfkdata.rows.messages import load_rows
+from dfkdata.pages import Look, Words
+from dfkdata.reports import survey as surveys
+from dfkdata.reports.row_part import PAGE, rows_part, script
+from dfkdata.reports.row_text import ModelView, row_texts
+from dfkdata.reports.survey import Row, Survey
 
-_THUMB = (240, 240)
-_SHOWN = (
-    "Tools, turns and answer as they are written, sign for sign, with a mark where a picture stands. The model's chat "
-    "template puts its control tokens around them: dfktrain check --card writes this page with rows as the model of a "
-    "run sees them, and the card of a trained model holds the prompt."
-)
-_SEEN = (
-    "Rows as {name} sees them, prompt and answer, byte for byte, by its chat template (sha256 {sha256}); a placeholder"
-    " of a picture is repeated as often as the picture has tokens."
-)
+ROWS = 96
+"""Rows that a page shows unless told otherwise."""
 
 
-@dataclass(frozen=True)
-class ModelView:
-    """How a model sees rows.
-
-    Attributes:
-        name: What the page calls the model.
-        template: Its chat template.
-        sha256: The hash by which records of runs know the template.
-        render: Returns a row as the text that the model sees; raises `DataError` for a row that it cannot read.
-    """
-
-    name: str
-    template: str
-    sha256: str
-    render: Callable[[dict[str, Any]], str]
-
-
-_HEAD = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{title}</title>
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src
-'unsafe-inline'"> <style>
-body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; color:
-#1b1f24; }} table {{ border-collapse: collapse; margin: .5rem 0 1.5rem; }} td, th {{ padding: .2rem .8rem;
-text-align: left; }} tr {{ border-bottom: 1px solid #d8dee4; }} td.n {{ text-align: right;
-font-variant-numeric: tabular-nums; }} .bar {{ background: #2f6f9f; height: .8rem; }} .rows {{ display: grid;
-gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(20rem, 1fr)); }} article {{ border: 1px solid
-#d8dee4; padding: .8rem; border-radius: 6px; overflow-wrap: anywhere; }} article img {{ max-width: 100%; }}
-pre {{ white-space: pre-wrap; margin: .3rem 0; font: inherit; }} .role {{ color: #57606a; font-size: .85em; }}
-pre.raw {{ font: 13px/1.45 ui-monospace, monospace; }}
-mark {{ background: #d8e8f4; border-radius: 3px; padding: 0 .3em; }}
-</style></head><body>
-"""
-
-
-def write_card(folder: Path, path: Path, *, samples: int = 12, view: ModelView | None = None) -> Path:
+def write_card(
+    folder: Path,
+    path: Path,
+    *,
+    samples: int = ROWS,
+    view: ModelView | None = None,
+    lang: str = "en",
+    redact: bool = False,
+) -> Path:
     """Write the page about a finished conversion to the messages layout.
 
     Args:
@@ -75,6 +39,8 @@ def write_card(folder: Path, path: Path, *, samples: int = 12, view: ModelView |
         path: HTML file to write.
         samples: How many rows to show with their pictures, chosen by the hash of their ids.
         view: The model that the rows are for; None shows them as they are written.
+        lang: Language of the page's words, "en" or "id".
+        redact: Whether personal data is masked and pictures are blurred.
 
     Returns:
         `path`.
@@ -87,131 +53,163 @@ def write_card(folder: Path, path: Path, *, samples: int = 12, view: ModelView |
         raise ConfigError(
             f"{folder}: no finished conversion to the messages layout; dfkdata convert writes one"
         )
+    look = Look(lang, redact=redact)
     splits = [name for name in SPLITS if (folder / f"{name}.jsonl").exists()]
-    lengths, chosen = _survey([folder / f"{name}.jsonl" for name in splits], samples)
-    title = f"Data set {folder.resolve().name}"
-    page = [_HEAD.format(title=escape(title)), f"<h1>{escape(title)}</h1>"]
-    page += [
-        _table("Rows", manifest["rows"]),
-        _table("Splits", {split: _rows(manifest, split) for split in splits}),
-    ]
-    for name, counts in manifest["labels"].items():
-        page += [_bars(f"{name}: {split}", counts[split]) for split in ("raw", *splits) if counts.get(split)]
-    page.append(_table("Length of rows in characters of text", lengths))
-    for heading, entries in (("Quarantined", manifest["codes"]), ("Warnings", manifest["warnings"])):
-        page.append(_broken(heading, entries))
-    page.append(_prompt(view))
-    page += ["<div class=rows>", *(_sample(row, view) for row in chosen), "</div></body></html>\n"]
-    path.write_text("\n".join(page), encoding="utf-8")
+    warnings = surveys.lines_of(folder / "warnings.jsonl")
+    pairs = surveys.near_pairs(warnings)
+    shown = pairs[: surveys.MOST_PAIRS]
+    found = surveys.survey(folder, splits, samples, {place for pair in shown for place in pair[:2]})
+    title = look.w("data.title", name=folder.resolve().name)
+    body = look.render(
+        "dfkdata.reports",
+        "card.html",
+        title=title,
+        head=_head(manifest, splits, look.w),
+        facts=_facts(manifest, look.w),
+        banners=_banners(manifest, look.w),
+        splits=_splits(manifest, splits, look.w),
+        labels=_labels(manifest, splits),
+        histograms=_histograms(found, look.w),
+        problems=_problems(manifest, folder, warnings, look.w),
+        near=_near(shown, found),
+        n_near=len(pairs),
+        overlap=_overlap(manifest, look.w),
+        rows=rows_part(
+            found.chosen, row_texts([row for _, row in found.chosen], view), [*manifest["labels"]]
+        ),
+        n_rows=manifest["rows"]["out"],
+        view=view,
+        page=PAGE,
+    )
+    names = ("splits", "sizes", "problems", "near", "rows")
+    nav = [(name, look.w(f"data.{name}")) for name in names if name != "near" or pairs]
+    path.write_text(look.document(title, body, nav=nav, scripts=[script()]), encoding="utf-8")
     return path
 
 
-def _rows(manifest: dict[str, Any], split: str) -> int:
+def _written(manifest: Mapping[str, Any], split: str) -> int:
     return next((int(entry["rows"]) for entry in manifest["outputs"] if entry["path"] == f"{split}.jsonl"), 0)
 
 
-def _survey(paths: list[Path], samples: int) -> tuple[dict[str, int], list[dict[str, Any]]]:
-    """Return quantiles of the rows' text lengths, and the rows with the smallest hashes."""
-    lengths: list[int] = []
-    best: list[tuple[str, int, dict[str, Any]]] = []
-    for number, row in enumerate(row for path in paths for row in load_rows(path)):
-        lengths.append(sum(len(text) for text in _texts(row)))
-        name = sha256(str(row["id"]).encode()).hexdigest()
-        best = heapq.nsmallest(samples, [*best, (name, number, row)]) if _joins(best, name, samples) else best
-    lengths.sort()
-    marks = {"least": 0.0, "a quarter": 0.25, "half": 0.5, "three quarters": 0.75, "95 %": 0.95, "most": 1.0}
-    quantiles = {
-        name: lengths[min(int(mark * len(lengths)), len(lengths) - 1)]
-        for name, mark in marks.items()
-        if lengths
+def _head(manifest: Mapping[str, Any], splits: Sequence[str], w: Words) -> list[str]:
+    """Return the rows as a sentence: written, what became of the others, and each split."""
+    rows = manifest["rows"]
+    lost = [
+        w(f"data.{name}", n=rows[key])
+        for name, key in (("rejected", "quarantined"), ("duplicates", "duplicates"), ("left_out", "left_out"))
+        if rows.get(key)
+    ]
+    read = ", ".join([w("data.head_read", n=rows["in"]), *lost])
+    return [w("data.head", n=rows["out"]), read, *(f"{_written(manifest, name):,} {name}" for name in splits)]
+
+
+def _facts(manifest: Mapping[str, Any], w: Words) -> list[tuple[str, str]]:
+    config, images = manifest["config"], manifest.get("images") or {}
+    facts = {
+        "format": config["format"],
+        "pictures": f"{images['count']:,}" if images.get("count") else "",
+        "inputs": ", ".join(Path(entry["path"]).name for entry in manifest["inputs"][:4]),
+        "seed": str(config["seed"]),
     }
-    return quantiles, [row for _, _, row in best]
+    return [(w(f"data.{name}"), text) for name, text in facts.items() if text]
 
 
-def _joins(best: list[tuple[str, int, dict[str, Any]]], name: str, samples: int) -> bool:
-    return len(best) < samples or (bool(best) and name < best[-1][0])
+def _banners(manifest: Mapping[str, Any], w: Words) -> list[tuple[str, str]]:
+    overlap = manifest.get("overlap")
+    if overlap is None:
+        return []
+    shared = [f"{n:,} {w(f'data.{_word(kind)}')}" for kind, n in overlap.items() if n]
+    if shared:
+        return [("warn", w("data.overlap_some", what=", ".join(shared)))]
+    held_out = any(_written(manifest, name) for name in SPLITS if name != "train")
+    return [("good", w("data.overlap_none"))] if held_out else []
 
 
-def _texts(row: dict[str, Any]) -> Iterator[str]:
-    return (part["text"] for turn in row["messages"] for part in turn["content"] if part["type"] == "text")
+def _word(kind: str) -> str:
+    return "pictures_shared" if kind == "pictures" else kind
 
 
-def _table(heading: str, counts: dict[str, int]) -> str:
-    lines = (f"<tr><th>{escape(name)}</th><td class=n>{number}</td></tr>" for name, number in counts.items())
-    return f"<h2>{escape(heading)}</h2><table>{''.join(lines)}</table>"
+def _overlap(manifest: Mapping[str, Any], w: Words) -> list[tuple[str, str]]:
+    return [(w(f"data.{_word(kind)}"), f"{n:,}") for kind, n in (manifest.get("overlap") or {}).items()]
 
 
-def _bars(heading: str, counts: dict[str, int]) -> str:
-    most = max(counts.values())
-    lines = (
-        f"<tr><th>{escape(name)}</th><td class=n>{number}</td>"
-        f'<td><div class=bar style="width:{round(240 * number / most)}px"></div></td></tr>'
-        for name, number in counts.items()
+def _splits(
+    manifest: Mapping[str, Any], splits: Sequence[str], w: Words
+) -> tuple[list[str], dict[str, list[int]]]:
+    return list(splits), {w("data.rows_unit"): [_written(manifest, name) for name in splits]}
+
+
+def _labels(
+    manifest: Mapping[str, Any], splits: Sequence[str]
+) -> list[tuple[str, list[str], dict[str, list[int]]]]:
+    """Return (field, labels, split -> counts), the most frequent label first."""
+    charts = []
+    for name, counts in manifest["labels"].items():
+        known = [split for split in splits if counts.get(split)]
+        totals: dict[str, int] = {}
+        for split in known:
+            for label, number in counts[split].items():
+                totals[label] = totals.get(label, 0) + number
+        labels = sorted(totals, key=lambda label: -totals[label])
+        if labels:
+            series = {split: [counts[split].get(label, 0) for label in labels] for split in known}
+            charts.append((name, labels, series))
+    return charts
+
+
+def _histograms(found: Survey, w: Words) -> list[tuple[str, list[float], str]]:
+    sides = [float(max(size)) for size in found.sizes]
+    shapes = [width / height for width, height in found.sizes if height]
+    charts = [
+        (w("data.prompt_length"), found.prompts, w("data.characters")),
+        (w("data.answer_length"), found.answers, w("data.characters")),
+        (w("data.side"), sides, w("data.pixels")),
+        (w("data.shape"), shapes, w("data.ratio")),
+    ]
+    return [chart for chart in charts if chart[1]]
+
+
+def _problems(
+    manifest: Mapping[str, Any], folder: Path, warnings: Sequence[Row], w: Words
+) -> list[tuple[str, list[list[str]], list[tuple[str, list[Row]]]]]:
+    """Return (heading, rows of a table of rules, rule -> examples) of rejects and of warnings."""
+    parts = []
+    sources = (
+        ("quarantined", "codes", surveys.lines_of(folder / "quarantine.jsonl")),
+        ("warnings",) * 2 + (warnings,),
     )
-    return f"<h2>{escape(heading)}</h2><table>{''.join(lines)}</table>"
+    for heading, key, lines in sources:
+        entries = sorted(manifest[key].items(), key=lambda entry: -entry[1]["count"])
+        table = [
+            [code, f"{entry['count']:,}", f"{entry['first']['source']}: {entry['first']['reason']}",
+             entry["first"].get("hint", "")]
+            for code, entry in entries
+        ]  # fmt: skip
+        examples = [
+            (code, [line for line in lines if line["code"] == code][: surveys.MOST_EXAMPLES])
+            for code, _ in entries
+        ]
+        parts.append((w(f"data.{heading}"), table, [entry for entry in examples if entry[1]]))
+    return parts
 
 
-def _broken(heading: str, entries: dict[str, Any]) -> str:
-    lines = (
-        f"<tr><th>{escape(code)}</th><td class=n>{entry['count']}</td>"
-        f"<td>{escape(entry['first']['source'])}: {escape(entry['first']['reason'])}</td></tr>"
-        for code, entry in entries.items()
-    )
-    return f"<h2>{escape(heading)}</h2><table>{''.join(lines) or '<tr><td>none</td></tr>'}</table>"
+def _near(pairs: Sequence[tuple[str, str, list[str]]], found: Survey) -> list[dict[str, Any]]:
+    """Return pairs of rows with their places and the last question of each."""
+    shown = []
+    for row, partner, codes in pairs:
+        sides = [(place, found.wanted[place]) for place in (row, partner) if place in found.wanted]
+        if len(sides) == 2:
+            shown.append(
+                {
+                    "codes": codes,
+                    "sides": [(place, side["images"], _question(side)) for place, side in sides],
+                }
+            )
+    return shown
 
 
-def _prompt(view: ModelView | None) -> str:
-    if view is None:
-        return f"<h2>Rows</h2><p>{_SHOWN}</p>"
-    says = _SEEN.format(name=escape(view.name), sha256=escape(view.sha256))
-    template = (
-        f"<details><summary>Chat template</summary><pre class=raw>\n{escape(view.template)}</pre></details>"
-    )
-    return f"<h2>Rows</h2><p>{says}</p>{template}"
-
-
-def _seen(row: dict[str, Any], view: ModelView) -> str:
-    try:
-        return f"<div class=role>as the model sees it</div><pre class=raw>\n{escape(view.render(row))}</pre>"
-    except DataError as error:
-        return f"<p>cannot be trained on: {escape(str(error))}</p>"
-
-
-def _sample(row: dict[str, Any], view: ModelView | None) -> str:
-    pictures = "".join(_picture(image) for image in row["images"])
-    shown = _turns(row) if view is None else _seen(row, view)
-    return f"<article>{pictures}{shown}<div class=role>{escape(str(row['id']))}</div></article>"
-
-
-def _turns(row: dict[str, Any]) -> str:
-    turns = [_block("tools", escape(_json(row["tools"])))] if row.get("tools") else []
-    for turn in row["messages"]:
-        shown = "".join(map(_part, turn["content"] or ()))
-        calls = [_block("call", escape(_json(call["function"]))) for call in turn.get("tool_calls", ())]
-        turns += [_block(turn["role"], shown), *calls]
-    return "".join(turns)
-
-
-def _block(role: str, shown: str) -> str:
-    return f"<div class=role>{escape(role)}</div><pre>\n{shown}</pre>"
-
-
-def _part(part: dict[str, Any]) -> str:
-    """Return a part of a turn: its text, sign for sign, or a mark where the model sees a picture or a video."""
-    return escape(part["text"]) if part["type"] == "text" else f"<mark>{escape(part['type'])}</mark>"
-
-
-def _json(value: Any) -> str:
-    return msgspec.json.encode(value).decode()
-
-
-def _picture(path: str) -> str:
-    return f'<img alt="" src="{_thumb(path)}">'
-
-
-def _thumb(path: str) -> str:
-    """Return a small JPEG of the picture as a `data:` URI, empty if the file is gone."""
-    try:
-        return thumbnail(path, _THUMB, quality=70).uri
-    except UnreadableImageError:
-        return ""
+def _question(row: Row) -> str:
+    """Return the last question, less its first part if that is the instruction of the schema."""
+    asked = next((turn for turn in reversed(row["messages"]) if turn["role"] == "user"), None)
+    texts = [part["text"] for part in (asked or {}).get("content") or () if part["type"] == "text"]
+    return "\n".join(texts[1:] if len(texts) > 1 and row.get("meta", {}).get("schema") else texts)

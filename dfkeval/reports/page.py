@@ -51,8 +51,8 @@ def page(
             takes the last run's.
         extra: Sections in front of all others: id -> (heading, content).
     """
-    look, extra = Look(lang or (runs[-1].config.lang if runs else "en")), extra or {}
     redact = any(run.config.redact for run in runs[-1:]) if redact is None else redact
+    look, extra = Look(lang or (runs[-1].config.lang if runs else "en"), redact=redact), extra or {}
     groups = sample_sets.sets_of(runs, redact=redact)
     folded = _folded(runs, comparisons)
     shown = [_run(run, place, look, redact) for place, run in enumerate(runs) if not folded[place]]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dfkdata.cli.options import Redact
 from dfkdata.common.console import examples, write
 from dfkdata.common.errors import ConfigError, DataError
 from dfkdata.common.progress import Progress
@@ -44,6 +45,7 @@ def check_command(
             help="Tokenise every row; of files over 10,000 rows some stand for the others otherwise."
         ),
     ] = False,
+    redact: Redact = False,
     set_: Changes = None,
     override: OverrideFiles = None,
 ) -> None:
@@ -70,7 +72,7 @@ def check_command(
     if card is not None and report.collator is not None:
         from dfktrain.reports import data_card
 
-        write(f"{data_card.write(settings, report.collator.processor, card)}\n")
+        write(f"{data_card.write(settings, report.collator.processor, card, redact=redact)}\n")
     if report.faults:
         raise typer.Exit(2)
 

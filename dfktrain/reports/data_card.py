@@ -6,19 +6,21 @@ from pathlib import Path
 from typing import Any
 
 from dfkdata.common.errors import ConfigError
-from dfkdata.reports.dataset_card import ModelView, write_card
+from dfkdata.reports.dataset_card import write_card
+from dfkdata.reports.row_text import ModelView
 from dfkeval.models.fingerprint import template_sha256
 from dfkeval.models.rendering import chat_template, render, render_sample
 from dfktrain.config.run import TrainConfig
 
 
-def write(config: TrainConfig, processor: Any, path: Path) -> Path:
+def write(config: TrainConfig, processor: Any, path: Path, *, redact: bool = False) -> Path:
     """Write the page about the folder that all data of a run lies in.
 
     Args:
         config: The run's configuration.
         processor: The processor or tokenizer of its model.
         path: HTML file to write.
+        redact: Whether personal data is masked and pictures are blurred.
 
     Returns:
         `path`.
@@ -39,7 +41,7 @@ def write(config: TrainConfig, processor: Any, path: Path) -> Path:
         sha256=template_sha256(processor),
         render=lambda row: _seen(row, processor),
     )
-    return write_card(folders[0], path, view=view)
+    return write_card(folders[0], path, view=view, lang=config.lang, redact=redact)
 
 
 def _seen(row: dict[str, Any], processor: Any) -> str:

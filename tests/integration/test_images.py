@@ -11,7 +11,6 @@ import torch
 
 from dfkdata import convert, load_rows, pages
 from dfkdata.media import perceptual_hash
-from dfkdata.reports import dataset_card
 from dfktrain import Collator
 from tests.helpers.models import build_processor, image_row, released_template
 from tests.helpers.rows import write
@@ -59,11 +58,7 @@ def by_page(image: str, processor: Any) -> Any:
     return pages.picture(image).partition("src=")[2]
 
 
-def by_dataset_card(image: str, processor: Any) -> Any:
-    return dataset_card._picture(image)
-
-
-@pytest.mark.parametrize("read", [by_collator, by_token_count, by_bound, by_hash, by_page, by_dataset_card])
+@pytest.mark.parametrize("read", [by_collator, by_token_count, by_bound, by_hash, by_page])
 def test_an_embedded_picture_equals_its_file(read: Any, picture: str, processor: Any) -> None:
     assert read(uri_of(picture), processor) == read(picture, processor)
 
