@@ -28,6 +28,7 @@ from dfktrain.config.model import HUB
 from dfktrain.config.run import TrainConfig
 from dfktrain.config.sections import ModelCard
 from dfktrain.reports import model_card
+from dfktrain.reports.card_usage import HEADING
 
 _BESIDE = (
     "adapter_config.json", "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json",
@@ -102,7 +103,9 @@ def _with_curves(files: list[File], run: Path) -> list[File]:
     changed = []
     for file in files:
         if file.name == model_card.NAME and curves and isinstance(file.content, bytes):
-            file = File(file.name, file.content + f"\n## Curves\n{links}".encode())
+            text = file.content.decode()
+            before = next((at for part in (HEADING, "<details>") if (at := text.find(part)) >= 0), len(text))
+            file = File(file.name, f"{text[:before]}## Curves\n{links}\n{text[before:]}".encode())
         changed.append(file)
     return [*changed, *curves]
 

@@ -4,6 +4,7 @@ How it works: the text is a function of run.json, dfk.json, the run's own evalua
 its configuration.
 
 Guarantees:
+    - What a reader came for stands first: at most five metrics and how to ask the model; the rest is folded.
     - What a run cannot know and nobody wrote down is called unknown.
     - Files are named without their folders, so that no path of a machine is printed.
     - Equal runs give equal text."""
@@ -19,11 +20,14 @@ import yaml
 
 from dfkdata.common import json_files
 from dfkdata.validation.overlap import KINDS, SAYS
+from dfkeval.analysis.comparison import HEADLINES
 from dfkeval.models import metadata
 from dfkeval.reports import notices
 from dfktrain.config.sections import ModelCard
+from dfktrain.reports import card_usage
 
 NAME = "README.md"
+HEADLINE_ROWS = 5
 UNKNOWN = "Unknown: not written down with the run."
 _SEEN = (
     "What the model sees before it answers, with names in braces where rows differ; a placeholder of an image is "
@@ -95,19 +99,53 @@ def text(
         _header(section, base, whole, report),
         f"# {section.title or name}",
         section.summary
-        or f"{'A model' if whole else 'An adapter'} for {_base_text(report, base)}, trained with dfk.",
-        _details(section, report, base, whole),
+        or f"{'A model' if whole else 'An adapter'} for {_short_name(report, base)}, trained with dfk.",
+        _headline(scores),
+        card_usage.snippet(card, _short_name(report, base, code=False), whole=whole),
+        *(_folded(title, part) for title, part in _folds(section, report, base, whole, card, scores)),
+    ]
+    return "\n\n".join(part.strip() for part in parts if part) + "\n"
+
+
+def _folds(
+    section: ModelCard,
+    report: Mapping[str, Any],
+    base: str | None,
+    whole: bool,
+    card: metadata.ModelMetadata | None,
+    scores: Mapping[str, Mapping[str, Any]],
+) -> list[tuple[str, str]]:
+    """Return what stands folded below the results, as (summary, Markdown)."""
+    uses = [
         "## Uses\n\n### Intended uses\n\n" + (section.uses or UNKNOWN),
         "### Out of scope\n\n" + (section.out_of_scope or UNKNOWN),
         "### Limitations\n\n" + (section.limitations or UNKNOWN),
-        _data(report, section),
-        _prompt(card, report["stages"]),
-        _procedure(report),
-        _scores(scores),
-        _usage(report["stages"]),
-        "## Versions\n\n" + _table(("package", "version"), report["versions"].items()),
     ]
-    return "\n\n".join(part.strip() for part in parts if part) + "\n"
+    return [
+        ("All metrics", _scores(scores)),
+        ("Uses and limitations", "\n\n".join(uses)),
+        ("Model details", _details(section, report, base, whole)),
+        ("Prompt", _prompt(card, report["stages"])),
+        ("Training data", _data(report, section)),
+        ("Training procedure", _procedure(report)),
+        ("Time and memory", _usage(report["stages"])),
+        ("Versions", "## Versions\n\n" + _table(("package", "version"), report["versions"].items())),
+    ]
+
+
+def _folded(title: str, part: str) -> str:
+    return f"<details><summary>{title}</summary>\n\n{part.strip()}\n\n</details>"
+
+
+def _headline(scores: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return the most telling metrics, base beside tuned; nothing without an evaluation."""
+    if "tuned" not in scores:
+        return ""
+    metrics = scores["tuned"]["metrics"]
+    known = [name for name in metrics if metrics[name]["value"] is not None]
+    names = [name for name in HEADLINES if name in known]
+    names = [*names, *(name for name in known if name not in names)][:HEADLINE_ROWS]
+    return f"## Results\n\n{scores['tuned']['n']} held-out rows.\n\n" + _score_table(scores, names)
 
 
 def base_model(report: Mapping[str, Any], section: ModelCard) -> str | None:
@@ -127,6 +165,14 @@ def _base_text(report: Mapping[str, Any], base: str | None) -> str:
     if base is not None:
         return base
     return f"`{Path(str(report['base']['name'])).name}` (a local model; its name on the Hub is unknown)"
+
+
+def _short_name(report: Mapping[str, Any], base: str | None, *, code: bool = True) -> str:
+    """Return the base's name on the Hub, or the name of its folder."""
+    if base is not None:
+        return base
+    name = Path(str(report["base"]["name"])).name
+    return f"`{name}`" if code else name
 
 
 def _header(section: ModelCard, base: str | None, whole: bool, report: Mapping[str, Any]) -> str:
@@ -286,13 +332,16 @@ def _address(warm: str) -> str:
 def _scores(scores: Mapping[str, Mapping[str, Any]]) -> str:
     if "tuned" not in scores:
         return "## Evaluation\n\nUnknown: the run had no `evaluate:` section."
-    models = [name for name in ("base", "tuned") if name in scores]
-    names = scores["tuned"]["metrics"]
-    rows = [(name, *(_estimate(scores[model]["metrics"].get(name)) for model in models)) for name in names]
     level = f"{scores['tuned'].get('confidence', 0.95):.0%}"
     head = f"## Evaluation\n\n{scores['tuned']['n']} rows; in brackets the {level} interval.\n\n"
     head += "".join(f"**Note:** {notice}.\n\n" for notice in notices(scores["tuned"]))
-    return head + _table(("metric", *models), rows)
+    return head + _score_table(scores, scores["tuned"]["metrics"])
+
+
+def _score_table(scores: Mapping[str, Mapping[str, Any]], names: Iterable[str]) -> str:
+    models = [name for name in ("base", "tuned") if name in scores]
+    rows = [(name, *(_estimate(scores[model]["metrics"].get(name)) for model in models)) for name in names]
+    return _table(("metric", *models), rows)
 
 
 def _estimate(estimate: Mapping[str, Any] | None) -> str:

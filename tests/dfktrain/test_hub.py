@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import re
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +13,10 @@ import pytest
 import yaml
 
 from dfkdata.common.errors import BackendError, ConfigError
+from dfkeval.models import metadata
 from dfktrain import TrainConfig, hub, train
 from dfktrain.config.sections import ModelCard
-from dfktrain.reports import model_card
+from dfktrain.reports import card_usage, model_card
 from tests.fakes.fake_hub import TOKEN, Hub
 from tests.helpers.commands import called
 from tests.helpers.models import text_row, write_rows
@@ -103,6 +107,35 @@ def test_the_scores_of_the_run_stand_in_its_card(run: Path) -> None:
     assert "| metric | base | tuned |" in made
     assert "| a.x | 0.250 [0.100, 0.500] | 1.000 [0.100, 0.500] |" in made
     assert "| a.y | undefined | undefined |" in made and "9 rows" in made
+
+
+def test_a_card_begins_with_five_metrics_and_how_to_ask_and_folds_the_rest(run: Path) -> None:
+    report = json.loads((run / "run.json").read_text())
+    report["config"]["card"] = {}  # nothing was written down
+    metric = {"value": 0.5, "low": 0.4, "high": 0.6, "n": 9}
+    names = ["a.x", "labels.macro_f1", "a.y", "validity.schema_valid", "rouge.f1", "labels.accuracy", "a.z"]
+    values = dict.fromkeys(names, metric) | {"fields.f1": metric | {"value": None}}
+    scores = {name: {"n": 9, "metrics": values} for name in ("base", "tuned")}
+    known = metadata.ModelMetadata(schema="dfk_label")
+    for tuned, whole in product((scores, {}), (False, True)):
+        made = model_card.text("r", report, known, tuned, merged=whole)
+        first, *folds = made.split("<details>")
+        assert "unknown" not in first.lower() and made.count("</details>") == len(folds) >= 8
+        rows = re.findall(r"^\| (\S+) \| 0\.500", first, re.MULTILINE)
+        headline = ["validity.schema_valid", "labels.accuracy", "labels.macro_f1", "rouge.f1", "a.x"]
+        assert rows == (headline if tuned else [])
+        assert "Predictor(" in first and ("adapter=" in first) is not whole
+        assert first.index("## How to use") > (first.index("## Results") if tuned else 0)
+    assert "## How to use" not in model_card.text("r", report, None, {})
+
+
+def test_the_usage_of_a_card_runs_as_printed_for_every_schema() -> None:
+    for name in ("dfk_label", "caption", "summary", "keywords", "answer"):
+        said = card_usage.snippet(metadata.ModelMetadata(schema=name), "org/base", whole=False)
+        code = said.split("```python\n")[1].split("```")[0]
+        call = ast.parse(code).body[-1]
+        assert isinstance(call, ast.Expr) and isinstance(call.value, ast.Call) and call.value.keywords
+        assert "\ndfkeval predict --model org/base --adapter " in said
 
 
 def test_a_base_that_is_a_folder_is_called_unknown_and_its_path_is_not_told(run: Path) -> None:
