@@ -9,6 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from multiprocessing.context import ForkServerContext
 from multiprocessing.context import ForkServerProcess as Process
@@ -50,6 +51,33 @@ def start(code: str, arguments: Sequence[object], log: Path, env: Mapping[str, s
     process = context().Process(target=_run, args=(code, words, str(log), environment, media_roots.allowed()))
     process.start()
     return process
+
+
+COMMAND = """
+import importlib, os, sys
+os.chdir(sys.argv[1])
+sys.path.insert(0, ".")
+sys.argv = sys.argv[2:]
+importlib.import_module(sys.argv[0] + ".cli.app").main()
+"""
+
+
+def command(words: Sequence[object], folder: Path, env: Mapping[str, str] | None = None) -> tuple[int, str]:
+    """Run one of our commands in `folder`, from which it also imports.
+
+    Args:
+        words: "dfkdata", "dfkeval" or "dfktrain" and its arguments.
+        folder: Where it runs.
+        env: Variables that are set on top of this process's environment.
+
+    Returns:
+        Its exit code and what it printed.
+    """
+    with tempfile.TemporaryDirectory() as place:
+        log = Path(place) / "log"
+        process = start(COMMAND, [folder, *words], log, env)
+        process.join()
+        return int(process.exitcode or 0), log.read_text(encoding="utf-8")
 
 
 def _run(

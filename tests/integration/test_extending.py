@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
-import shutil
-import subprocess
-import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from dfkeval.models import families
+from tests.helpers import processes
+from tests.helpers.commands import called
 from tests.helpers.places import DOCS, ROOT
 
 BLOCK = re.compile(r"^```(\w+)(?: file=(\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -51,22 +50,20 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(command: str, folder: Path, code: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    """Run one command of the page in `folder` with the packages of `code`."""
-    path = os.pathsep.join([sysconfig.get_path("scripts"), os.environ["PATH"]])
-    env = os.environ | {"PATH": path, "PYTHONPATH": f".{os.pathsep}{code}", "COLUMNS": "200"}
-    return subprocess.run(
-        shlex.split(command), cwd=folder, env=env, capture_output=True, text=True, check=False
-    )
+def run(command: str, folder: Path) -> tuple[int, str]:
+    """Run one command of the page in `folder`; return its exit code and what it printed."""
+    program, *words = shlex.split(command)
+    if program == "cat":
+        return 0, "".join((folder / word).read_text(encoding="utf-8") for word in words)
+    return processes.command([program, *words], folder, {"COLUMNS": "200"})
 
 
 def test_every_command_of_the_page_does_what_the_page_says(project: Path) -> None:
     steps = page()[1]
     assert len(steps) >= 9
     for step in steps:
-        done = run(step.command, project)
-        printed = done.stdout + done.stderr
-        assert done.returncode == 0, f"{step.command}\n{printed}"
+        code, printed = run(step.command, project)
+        assert code == 0, f"{step.command}\n{printed}"
         for line in step.output:
             assert line in printed, f"{step.command}\n{line!r} is not in\n{printed}"
 
@@ -81,27 +78,23 @@ def test_each_family_has_a_block() -> None:
 TRAIN = """
 model: {name: tiny}
 adapter: {rank: 2}
-stages: [{name: s, data: [ROWS], steps: 1}]
+stages: [{name: s, data: [rows.jsonl], steps: 1}]
 """
+ROW = '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}], "id": "1"}\n'
 ENTRY = re.compile(r'^    "qwen3_5": ModelFamily\(.*?^    \),\n', re.MULTILINE | re.DOTALL)
 
 
-def test_a_model_family_is_one_entry_of_one_file(tmp_path: Path) -> None:
+def test_a_model_family_is_one_entry_of_one_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Without the entry the built-in model's family is unknown; the entry alone makes it trainable again."""
-    code = tmp_path / "code"
-    for package in ("dfkdata", "dfkeval", "dfktrain"):
-        shutil.copytree(ROOT / package, code / package)
-    rows = (
-        '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}], "id": "1"}\n'
-    )
-    (tmp_path / "rows.jsonl").write_text(rows * 1)
-    (tmp_path / "train.yaml").write_text(TRAIN.replace("ROWS", "rows.jsonl"))
-    families = code / "dfkeval" / "models" / "families.py"
-    entry = families.read_text(encoding="utf-8")
-    assert len(ENTRY.findall(entry)) == 1
-    families.write_text(ENTRY.sub("", entry), encoding="utf-8")
-    without = run("python -m dfktrain check train.yaml", tmp_path, code)
-    assert without.returncode == 2 and "qwen3_5" in without.stderr and "Traceback" not in without.stderr
-    families.write_text(entry, encoding="utf-8")
-    done = run("python -m dfktrain check train.yaml", tmp_path, code)
-    assert done.returncode == 0, done.stdout + done.stderr
+    source = (ROOT / "dfkeval" / "models" / "families.py").read_text(encoding="utf-8")
+    assert len(ENTRY.findall(source)) == 1
+    (tmp_path / "rows.jsonl").write_text(ROW)
+    (tmp_path / "train.yaml").write_text(TRAIN)
+    with monkeypatch.context() as patched:
+        patched.delitem(families.FAMILIES, "qwen3_5")
+        code, _, err = called(patched, capsys, "check", tmp_path / "train.yaml")
+        assert code == 2 and "qwen3_5" in err and "Traceback" not in err
+    code, out, err = called(monkeypatch, capsys, "check", tmp_path / "train.yaml")
+    assert code == 0, out + err

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, ClassVar
@@ -78,14 +78,32 @@ def test_raw_labels_reproduce_sita_s_training_targets(loader: str, format: str, 
 PICTURES = json.loads((GOLDEN / "sita" / "pictures.json").read_text(encoding="utf-8"))
 
 
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, tuple[int, int]], Path]:
+    """Return the file of a picture; each is drawn and packed once."""
+    folder = tmp_path_factory.mktemp("drawn")
+
+    def of(mode: str, size: tuple[int, int]) -> Path:
+        path = folder / f"{mode}-{size[0]}-{size[1]}.png"
+        if not path.exists():
+            sita_golden.picture(mode, size).save(path, compress_level=1)
+        return path
+
+    return of
+
+
 @pytest.mark.parametrize("case", PICTURES, ids=lambda case: f"{case['mode']}-{case['size']}-{case['cap']}")
-def test_max_side_gives_the_pixels_of_sita_s_evaluation(case: dict[str, Any], tmp_path: Path) -> None:
-    path = tmp_path / "one.png"
-    sita_golden.picture(case["mode"], tuple(case["size"])).save(path)
+def test_max_side_gives_the_pixels_of_sita_s_evaluation(
+    case: dict[str, Any], drawn: Callable[[str, tuple[int, int]], Path]
+) -> None:
+    path = drawn(case["mode"], tuple(case["size"]))
     found = open_image(path, max_side=case["cap"])
     assert (found.mode, list(found.size)) == ("RGB", case["resized"])
     assert sha256(found.tobytes()).hexdigest() == case["sha256"]
-    assert open_image(path, max_side=5000).size == tuple(case["size"])
+
+
+def test_a_picture_below_the_cap_keeps_its_size(drawn: Callable[[str, tuple[int, int]], Path]) -> None:
+    assert open_image(drawn("RGB", (640, 480)), max_side=5000).size == (640, 480)
 
 
 class Recording:
