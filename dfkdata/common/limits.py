@@ -4,7 +4,11 @@ The user changes them for the rest of the process: `--allow NAME=VALUE` of a com
 
 from __future__ import annotations
 
+import io
+import math
+import os
 import re
+import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields, replace
 from typing import IO, TypeVar
@@ -95,6 +99,9 @@ def too_long(name: str, what: str = "line") -> DataError:
 
 def lines(file: IO[T], name: str) -> Iterator[T]:
     """Yield the lines of a file of bytes or text with their ends; one that is too long raises `DataError`."""
+    if _size(file) <= _current.line:
+        yield from file  # no line can be longer than the file
+        return
     most = _current.line + 1
     for number, line in enumerate(iter(lambda: file.readline(most), None), start=1):
         if not line:
@@ -102,3 +109,12 @@ def lines(file: IO[T], name: str) -> Iterator[T]:
         if len(line) == most:
             raise too_long(f"{name}:{number}")
         yield line
+
+
+def _size(file: IO[T]) -> float:
+    """Return the bytes of a plain file, and infinity where something is unpacked or comes from elsewhere."""
+    raw = getattr(getattr(file, "buffer", file), "raw", None)
+    if not isinstance(raw, io.FileIO):
+        return math.inf
+    status = os.fstat(raw.fileno())
+    return status.st_size if stat.S_ISREG(status.st_mode) else math.inf
