@@ -96,11 +96,12 @@ def _data_set(path: Path) -> object:
 
 
 def _card(path: Path) -> object:
-    config = {"to": "messages"}
-    facts: dict[str, Any] = {"rows": {}, "labels": {}, "codes": {}, "warnings": {}, "config": config}
-    facts["outputs"] = [{"path": "train.jsonl", "rows": 1}]
+    turns = [{"role": "user", "content": "What?"}, {"role": "assistant", "content": "Noise."}]
+    plain = write(path.parents[1] / "plain.jsonl", [{"id": "a", "messages": turns}])
+    made = path.parents[1] / "plain"
+    convert(plain, made, format="messages", validation=0, overwrite=True)
+    shutil.copy(made / "manifest.json", path.parent)
     shutil.copy(path, path.with_name("train.jsonl"))
-    (path.parent / "manifest.json").write_text(json.dumps(facts))
     return write_card(path.parent, path.parents[1] / "card.html")
 
 
