@@ -6,12 +6,14 @@ can forget it. Rows and runs on disk stay as they are."""
 
 from __future__ import annotations
 
-import base64
 import html
 import io
 import re
 from functools import lru_cache
 from typing import Any
+
+from dfkdata.common import data_uri
+from dfkdata.common.errors import DataError
 
 EMAIL, LINK, HANDLE, PHONE = "[e-mail]", "[link]", "[handle]", "[phone]"
 
@@ -57,7 +59,7 @@ def _phone(match: re.Match[str]) -> str:
 def masked(value: Any) -> Any:
     """Return plain data with all its texts masked and its embedded pictures blurred; keys stay as they are."""
     if isinstance(value, str):
-        return blurred(value) if value.startswith("data:image/") else mask(value)
+        return blurred(value) if _DATA_IMAGE.fullmatch(value) else mask(value)
     if isinstance(value, dict):
         return {key: masked(inner) for key, inner in value.items()}
     return [masked(inner) for inner in value] if isinstance(value, list | tuple) else value
@@ -85,10 +87,14 @@ def blurred(uri: str) -> str:
     """Return an embedded picture of the same size that shows a few colours and nothing else."""
     from PIL import Image
 
-    with Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))) as opened:
-        small = opened.convert("RGB")
+    from dfkdata.media.images import open_image
+
+    try:
+        small = open_image(uri, first_frame=True)
+    except DataError:
+        return "data:,"  # a text in the form of a picture shows nothing
     size = small.size
     small.thumbnail((BLUR, BLUR))
     buffer = io.BytesIO()
     small.resize(size, Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=60)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return data_uri.encode(buffer.getvalue(), "image/jpeg")

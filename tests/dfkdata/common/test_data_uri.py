@@ -74,9 +74,11 @@ def by_dataset(uri: str, folder: Path) -> bytes:
 
 
 def by_service(uri: str, _: Path) -> bytes:
-    reader = RequestReader(SimpleNamespace(check_fields=lambda fields: None), Limits())  # type: ignore[arg-type]
+    local = SimpleNamespace(capabilities=SimpleNamespace(remote=False))
+    predictor = SimpleNamespace(check_fields=lambda fields: None, backend=local)
+    reader = RequestReader(predictor, Limits())  # type: ignore[arg-type]
     try:
-        record = reader.record(json.dumps({"images": [uri]}).encode())
+        record, _pixels = reader.record(json.dumps({"images": [uri]}).encode())
     except Refusal as error:
         assert error.code == "image_not_embedded"
         raise DataError(str(error)) from error

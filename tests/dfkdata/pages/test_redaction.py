@@ -43,3 +43,8 @@ def test_other_texts_stay(text: str) -> None:
 def test_values_keep_their_shape_and_keys() -> None:
     value = {"@a": ["@budi", 1, None, True], "b": {"c": "a@b.org"}}
     assert masked(value) == {"@a": ["[handle]", 1, None, True], "b": {"c": "[e-mail]"}}
+
+
+def test_a_text_in_the_form_of_a_picture_is_shown_as_nothing() -> None:
+    assert masked({"answer": "data:image/png;base64,QUJD"}) == {"answer": "data:,"}
+    assert masked("data: a@b.co said so") == mask("data: a@b.co said so")

@@ -106,7 +106,7 @@ def no_numbers(rows: torch.Tensor) -> float:
     from dfkeval.types import Sampling
 
     logits = torch.randn(COUNT, 600)
-    logits[1], logits[2, 300:], logits[3, ::2] = float("nan"), float("nan"), float("nan")
+    logits[1], logits[2, 300:], logits[0, ::2] = float("nan"), float("nan"), float("nan")
     best = logits.nan_to_num(nan=float("-inf")).argmax(-1)
     best[1] = 0
     chosen = Sampler(Sampling(), 600, COUNT, "cpu", choice_kernels.pick).choose(

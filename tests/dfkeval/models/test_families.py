@@ -33,7 +33,8 @@ class Processor:
         self.source, self.video = source, ""
 
     @classmethod
-    def from_pretrained(cls, source: str) -> Processor:
+    def from_pretrained(cls, source: str, *, trust_remote_code: bool) -> Processor:
+        assert not trust_remote_code
         return cls(source)
 
     def add_video(self, source: str, kind: str) -> None:
