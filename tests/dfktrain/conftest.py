@@ -30,9 +30,11 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
-@pytest.fixture(scope="package", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def pictures_anywhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Rows of these tests name the pictures of the session, which lie beside each test's own folder."""
+    """Rows of these tests name the pictures of the session, which lie beside each test's own folder.
+
+    Undone at the end of each module: a worker may go on with tests of another folder."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(media_roots, "_allowed", [str(tmp_path_factory.getbasetemp().resolve())])
         yield
