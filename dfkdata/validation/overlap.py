@@ -131,11 +131,11 @@ class RowIndex:
         waiting: list[str] = []
         for row in _rows(file):
             name, text = str(row["id"]), _text(row)
-            group = str(_meta(row).get("group") or "")
+            group = str(_meta(row).get("group") or "")  # a row that stands alone is its own group
             asks = "" if _files_of(row) else _user_text(row).strip()
             number = len(self._ids)
             self._ids.append(number_of(name))
-            self._groups.append(number_of(group) if group not in ("", name) else 0)
+            self._groups.append(number_of(group) if group else 0)
             self._prompts.append(number_of(asks) if asks else 0)
             for picture in row["images"]:
                 self._pictures.add(number, picture)

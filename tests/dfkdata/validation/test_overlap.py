@@ -80,6 +80,20 @@ def test_each_kind_is_counted(
     assert shared([OTHER, train], [row("other", "who was that"), held], tmp_path).counts == counts
 
 
+@pytest.mark.parametrize("trains_itself", [True, False])
+@pytest.mark.parametrize("is_held_itself", [True, False])
+def test_a_group_that_is_named_like_a_row_is_found(
+    trains_itself: bool, is_held_itself: bool, tmp_path: Path
+) -> None:
+    """The first row of a group may give it its name, as the first frame of a post does."""
+    train = row("g" if trains_itself else "a", group="g")
+    held = row("g" if is_held_itself else "b", group="g")
+    kind = "ids" if trains_itself and is_held_itself else "groups"
+    assert shared([OTHER | {"meta": {"group": "x"}}, train], [row("other"), held], tmp_path).counts == {
+        kind: 1
+    }
+
+
 def test_a_text_is_the_same_as_a_string_and_as_parts(tmp_path: Path) -> None:
     plain = row("b", "hello there") | {"messages": [{"role": "user", "content": "hello there"}]}
     assert shared([row("a", "hello there")], [plain], tmp_path).counts == {"prompts": 1}
