@@ -164,8 +164,8 @@ class Stepper:
             if bounds.mask is not None:
                 static["mask"][:count].copy_(self._sent(bounds.mask))
             forces = any(token != FREE for token in bounds.forced)
-            if forces or bucket in self._forcing:
-                static["forced"][:count].copy_(self._sent(bounds.forced))
+            if forces or bucket in self._forcing:  # also where rows have left: others come there
+                static["forced"].copy_(self._sent([*bounds.forced, *[FREE] * (bucket - count)]))
                 self._forcing = self._forcing | {bucket} if forces else self._forcing - {bucket}
             return Arriving(self.recorder.run(key, work), count)
 
