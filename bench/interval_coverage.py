@@ -1,6 +1,7 @@
 """How often nominal 95 % intervals hold the true value, by simulation.
 
     nice -n 10 python bench/interval_coverage.py [--trials 4000] [--only values differences pooled macro hard]
+        [--groups alone clusters]
 
 Rows are right with the chance p, alone or in clusters whose chances are of a beta distribution with mean p and the
 intraclass correlation 0.3 (sizes 1 to 9). The lowest cell of each part is what counts: 93 % are asked for."""
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from statistics import NormalDist
 from typing import Any
 
@@ -22,6 +23,7 @@ SHARES, SIZES = (0.5, 0.9, 0.97, 0.99, 1.0), (3, 20, 30, 85, 300)
 #: How much of a rare class is right in the part "hard".
 HARD = (0.2, 0.35, 0.5)
 CONFIDENCE, ICC = 0.95, 0.3
+GROUPS = ("alone", "clusters")
 #: Methods that were tried and not taken.
 OTHERS = ("before", "wilson")
 CLASSES = ("a", "b", "c", "d")
@@ -232,9 +234,11 @@ PARTS: dict[str, Callable[[Rng, float, int, bool, int], dict[str, float]]] = {
 }  # fmt: skip
 
 
-def cells(part: str, trials: int, seed: int = 1) -> Iterator[tuple[bool, float, int, dict[str, float]]]:
+def cells(
+    part: str, trials: int, seed: int = 1, groups: Sequence[str] = GROUPS
+) -> Iterator[tuple[bool, float, int, dict[str, float]]]:
     """Yield clustered, p, rows and the coverage of each method."""
-    for clustered in (False, True):
+    for clustered in (group == "clusters" for group in groups):
         for p in HARD if part == "hard" else SHARES:
             for rows in (30, 85, 300, 1000) if part == "hard" else SIZES:
                 rng = np.random.default_rng((seed, int(1000 * p), rows, clustered))
@@ -245,10 +249,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trials", type=int, default=4000)
     parser.add_argument("--only", nargs="*", default=list(PARTS), choices=list(PARTS))
+    parser.add_argument("--groups", nargs="*", default=list(GROUPS), choices=list(GROUPS))
     chosen = parser.parse_args()
     for part in chosen.only:
         lowest: dict[tuple[bool, str], tuple[float, float, int]] = {}
-        for clustered, p, rows, found in cells(part, chosen.trials):
+        for clustered, p, rows, found in cells(part, chosen.trials, groups=chosen.groups):
             print(f"{part:12} {'clusters' if clustered else 'alone':9} p {p:4} n {rows:3}  ", end="")
             print("  ".join(f"{name} {100 * share:.1f}" for name, share in found.items()), flush=True)
             for name, share in found.items():
