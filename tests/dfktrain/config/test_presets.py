@@ -25,9 +25,9 @@ from tests.helpers.commands import called
 from tests.helpers.models import text_row, write_rows
 from tests.helpers.places import ROOT
 
-PRESETS = [
-    name for name in training_presets.names() if "dfktrain rft" not in training_presets.find(name).read_text()
-]
+#: The presets that repeat a published system; `starter` repeats none.
+PUBLISHED = [name for name in training_presets.names() if name != "starter"]
+PRESETS = [name for name in PUBLISHED if "dfktrain rft" not in training_presets.find(name).read_text()]
 
 #: What each source gives, typed in from it and from nothing else: preset -> place -> value.
 SOURCES: dict[str, dict[str, Any]] = {
@@ -144,8 +144,8 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, str) and re.fullmatch(r"\d+e-\d+", value) is not None
 
 
-def test_every_preset_stands_in_the_manual_and_names_its_place_there() -> None:
-    for name in training_presets.names():
+def test_every_published_preset_stands_in_the_manual_and_names_its_place_there() -> None:
+    for name in PUBLISHED:
         assert name in sections()
         assert f"docs/recipes.md#{name}" in training_presets.find(name).read_text(encoding="utf-8")
 
