@@ -35,6 +35,9 @@ WIDTHS = 64
 MOST = 48
 """Shapes that are recorded."""
 TRAIN, TEACHER = "train", "teacher"
+TWICE = (
+    "recorded layers ran forward again before the backward pass, which would read what the second run left"
+)
 UNMASKED = {"full_attention": None, "linear_attention": None}
 Run = Callable[[Tensor, Tensor | None], Tensor]
 """Takes embeddings (B, T, H) and positions, and returns the last hidden states (B, T, H)."""
@@ -376,15 +379,20 @@ def _stream() -> Any:
 class _Replay(torch.autograd.Function):
     """The passes as one node of autograd, so that hooks on parameters see their gradients."""
 
+    calls = 0
+
     @staticmethod
     def forward(
         ctx: Any, passes: Passes, states: Tensor, positions: Tensor | None, *parameters: Tensor
     ) -> Tensor:
+        _Replay.calls = ctx.call = _Replay.calls + 1
         ctx.passes, ctx.shapes = passes, [parameter.shape for parameter in parameters]
         return passes.forward(states, positions)
 
     @staticmethod
     def backward(ctx: Any, above: Tensor) -> tuple[Tensor | None, ...]:
+        if ctx.call != _Replay.calls:  # all shapes share their memory
+            raise RuntimeError(f"{TWICE}; train with `cuda_graphs: false`")
         d_states, flat = ctx.passes.backward(above)
         parts = flat.split(ctx.passes.sizes)
         return (

@@ -146,6 +146,19 @@ def test_recorded_passes_have_the_loss_and_gradient_of_the_layers(
     assert_near(gradients(tuned, batches, accumulate), right)
 
 
+def test_a_second_forward_pass_before_the_backward_pass_is_refused(
+    tuned: Any, batches: list[dict[str, Tensor]]
+) -> None:
+    """Recordings share their memory: the first pass would get the gradient of the second."""
+    with recorded_layers(tuned, True, {}):
+        for _ in range(2):
+            gradients(tuned, batches[:2])
+        first, second = (tuned(**batch).loss for batch in batches[:2])
+        with pytest.raises(RuntimeError, match="cuda_graphs: false"):
+            first.backward()
+        second.backward()
+
+
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, tuple[int, ...]]]:
     """Return a list that gets every recording."""
     made: list[tuple[str, tuple[int, ...]]] = []
