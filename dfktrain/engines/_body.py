@@ -189,12 +189,8 @@ class _Shapes:
             with torch.autocast(kind, **half, cache_enabled=False):
                 if rounded is not None:
                     rounded.refresh()
-                out = self.plain(
-                    inputs_embeds=states,
-                    position_ids=positions,
-                    attention_mask=dict(UNMASKED),
-                    use_cache=False,
-                )
+                given = {"inputs_embeds": states, "position_ids": positions, "use_cache": False}
+                out = self.plain(attention_mask=dict(UNMASKED), **given)
             hidden: Tensor = out.last_hidden_state
             return hidden
 
