@@ -3,20 +3,18 @@ labels, classes and splits that are too small."""
 
 from __future__ import annotations
 
-from hashlib import sha256
-from typing import Any
-
-import msgspec
+from typing import TYPE_CHECKING, Any
 
 from dfkdata.conversion.counts import LabelCounts
-from dfkdata.conversion.duplicates import DigestSet
-from dfkdata.conversion.first_rows import FirstRows
 from dfkdata.conversion.options import ConvertOptions
-from dfkdata.rows.messages import before_answer
+from dfkdata.conversion.post_labels import Contradictions, PostKeys, PostLabels, post_keys
 from dfkdata.rows.record import Record, RowError
 from dfkdata.schemas import Schema
 from dfkdata.validation import token_count
 from dfkdata.validation.rules import RULES, RowReport, RuleReporter, load_row_rule
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _RECOMMENDED = range(100, 100_001)
 
@@ -26,6 +24,8 @@ class DatasetChecks:
 
     Attributes:
         needs_rows: Whether any rule of this conversion looks at single rows.
+        rejects_two_labels: Whether rows of a post with two labels are rejected, not told at the end.
+        contradictions: These posts, once a first pass has found them.
     """
 
     def __init__(
@@ -33,17 +33,19 @@ class DatasetChecks:
     ) -> None:
         self._options, self._labels, self._rules, self._schema = options, labels, rules, schema
         self._tokens = token_count.counter(options.tokenizer) if options.tokenizer else None
-        self._posts, self._labelled = DigestSet(), DigestSet()
-        self._first = FirstRows()
+        self._posts = PostLabels()
+        self.contradictions: Contradictions | None = None
         self._own = [load_row_rule(code).check for code in options.rules or {} if code not in RULES]
+        self._watches_posts = bool(labels.names) and rules.policy("TWO_LABELS") != "off"
+        self.rejects_two_labels = self._watches_posts and rules.policy("TWO_LABELS") == "quarantine"
         self.needs_rows = bool(
-            labels.names or options.tokenizer or options.grounding is not None or self._own
+            self._watches_posts or options.tokenizer or options.grounding is not None or self._own
         )
 
     def check_row(
         self, row: dict[str, Any], record: Record, pictures: list[bytes] | None, report: RowReport
-    ) -> None:
-        """Check a finished row.
+    ) -> PostKeys | None:
+        """Check a finished row, and return what tells its post and its labels, if it has any.
 
         Args:
             row: The row in the messages layout.
@@ -58,13 +60,19 @@ class DatasetChecks:
             self._check_length(self._tokens(row), report)
         if record.gold is not None and self._options.grounding is not None:
             self._check_grounding(record, record.gold, self._options.grounding, report)
-        if record.gold is not None and self._labels.names:
-            self._check_labels(row, record, pictures, report)
         for check in self._own:
             try:
                 check(row)
             except RowError as error:
                 report(error)
+        if not self._watches_posts or record.gold is None:
+            return None
+        keys = post_keys(row, record, pictures, self._labels.names)
+        if keys is not None and self.contradictions is not None:
+            contradiction = self.contradictions.error(keys, self._labels.names[0])
+            if contradiction is not None:
+                raise contradiction
+        return keys
 
     def check_all(self, written: dict[str, int], out: int, fixed_splits: set[str]) -> None:
         """Check all rows together.
@@ -120,30 +128,24 @@ class DatasetChecks:
             hint = f"not in the source: {', '.join(support.missing[:5])}"
             report(RowError("NOT_GROUNDED", reason, path="gold", value=source, hint=hint))
 
-    def _check_labels(
-        self, row: dict[str, Any], record: Record, pictures: list[bytes] | None, report: RowReport
-    ) -> None:
-        """Report a post that an earlier row has with another label: the same prompt, or the same link."""
-        gold = record.gold or {}
-        names = [name for name in self._labels.names if name in gold]
-        if not names:
+    def add_row(self, number: int, record: Record, keys: PostKeys | None) -> None:
+        """Take a row that was written.
+
+        Args:
+            number: Its number among the rows that are written.
+            record: The record behind it.
+            keys: What `check_row` returned.
+        """
+        if keys is not None and not self.rejects_two_labels:
+            self._posts.add(number, record.source, keys)
+
+    def check_posts(self, gone: NDArray[Any] | None) -> None:
+        """Report every row whose post has two labels among the rows that are still there.
+
+        Args:
+            gone: Of each row that was written, whether it left its file again; None if none did.
+        """
+        if not self._watches_posts or self.rejects_two_labels:
             return
-        prompt = msgspec.json.encode(before_answer(row["messages"]))
-        labels = msgspec.json.encode([gold[name] for name in names])
-        posts = {"asks the same": b"".join((prompt, *(pictures or ())))}
-        if record.group and record.group != record.id:
-            posts["is of the same post"] = b"\x1f" + record.group.encode("utf-8", "surrogatepass")
-        new, contradicted, first = list[int](), "", 0
-        for how, post in posts.items():
-            digest = sha256(post).digest()
-            key, labelled = int.from_bytes(digest[:8]), int.from_bytes(sha256(digest + labels).digest()[:8])
-            is_new = self._labelled.put(labelled, 0) is None
-            if self._posts.put(key, 0) is None:
-                new.append(key)
-            elif is_new and not contradicted:
-                contradicted, first = how, key
-        self._first.add(record.source, *new)
-        if contradicted:
-            reason, partner = f"an earlier row {contradicted} and has another label", self._first.find(first)
-            hint = "decide which label is right"
-            report(RowError("TWO_LABELS", reason, path=names[0], hint=hint, partner=partner))
+        for source, error in self._posts.contradicted(self._labels.names[0], gone):
+            self._rules.report(error, source)

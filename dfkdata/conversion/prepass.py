@@ -1,15 +1,17 @@
-"""Look at all rows before the first is written, for a random sample and for a stratified split."""
+"""Look at all rows before the first is written: for a random sample, a stratified split, and posts with two labels
+that are to be rejected."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from dfkdata import sources
 from dfkdata.common.errors import ConfigError
 from dfkdata.conversion import reader, selection, splits
 from dfkdata.conversion.options import ConvertOptions
-from dfkdata.rows.record import Record, Reject
+from dfkdata.conversion.post_labels import Contradictions, PostKeys, PostLabels
+from dfkdata.rows.record import Record, Reject, RowError
 from dfkdata.schemas import Label, Schema
 
 
@@ -52,8 +54,7 @@ def look(
     if not options.sample and options.stratify is None:
         return Prepass(first, splitter)
     parts = list(parts)
-    if any(iter(part.memory) is part.memory for part in parts if part.path is None):
-        raise ConfigError("a sample or a stratified split reads the rows twice; give a list, not an iterator")
+    require_second_reading(parts, "a sample or a stratified split")
     rows = (pair for part in parts for pair in pairs(part) if matches(pair[0]))
     strata = [_group_and_stratum(options, schema, raw, item) for raw, item in rows]
     chosen: Container[int] | None = first
@@ -67,6 +68,45 @@ def look(
     return Prepass(
         chosen, splits.StratifiedSplit(splitter, grouped, options.validation, options.test), len(strata)
     )
+
+
+def require_second_reading(parts: Iterable[sources.Part], what: str) -> None:
+    """Raise `ConfigError` if rows can be read only once, though `what` reads them twice."""
+    if any(iter(part.memory) is part.memory for part in parts if part.path is None):
+        raise ConfigError(f"{what} reads the rows twice; give a list, not an iterator")
+
+
+def contradictions(
+    parts: Sequence[sources.Part],
+    pairs: Callable[[sources.Part], Iterator[reader.Pair]],
+    takes: Callable[[Any], bool],
+    post_of: Callable[[sources.Part, Any, Record], PostKeys | None],
+) -> Contradictions:
+    """Return the posts to which the rows that can be used give two labels.
+
+    Args:
+        parts: What to read.
+        pairs: Reads a part.
+        takes: Whether a raw row takes part.
+        post_of: What tells the post and the labels of a row; raises `RowError` for one that cannot be used.
+
+    Raises:
+        ConfigError: The rows can be read only once.
+    """
+    require_second_reading(parts, "--rule TWO_LABELS=quarantine")
+    posts, number = PostLabels(), 0
+    for part in parts:
+        for raw, item in pairs(part):
+            if not takes(raw) or isinstance(item, Reject):
+                continue
+            try:
+                keys = post_of(part, raw, item)
+            except (RowError, UnicodeEncodeError):
+                continue
+            if keys is not None:
+                posts.add(number, item.source, keys)
+                number += 1
+    return posts.contradictions()
 
 
 def _group_and_stratum(

@@ -14,6 +14,7 @@ from dfkdata.conversion import output_folder, reader, selection
 from dfkdata.conversion.dataset_checks import DatasetChecks
 from dfkdata.conversion.job import ConversionJob
 from dfkdata.conversion.label_map import TargetWriter
+from dfkdata.conversion.post_labels import PostKeys
 from dfkdata.media.images import png_bytes
 from dfkdata.media.probe import MAX_ASPECT, Picture, inspect
 from dfkdata.media.resolver import MediaResolver, store_picture
@@ -34,6 +35,7 @@ class BuiltRow(msgspec.Struct, frozen=True, gc=False):
         digest: 8 bytes over its turns, tools and media.
         group: Rows of one group go to one split.
         pictures: What the pictures of the input are, one for each of the record's images.
+        post: What tells its post and its labels; None for a row without labels.
     """
 
     record: Record
@@ -42,6 +44,7 @@ class BuiltRow(msgspec.Struct, frozen=True, gc=False):
     digest: bytes
     group: str
     pictures: list[Picture]
+    post: PostKeys | None
 
 
 class RowBuilder:
@@ -75,8 +78,7 @@ class RowBuilder:
         files = self._files(record, row, pictures) if pictures or record.videos or record.audios else None
         conversation.check_conversation(row, report)
         damaged_answers.check_answers(record, row["messages"], report, self._classes)
-        if self._checks.needs_rows:
-            self._checks.check_row(row, record, files, report)
+        post = self._checks.check_row(row, record, files, report) if self._checks.needs_rows else None
         turns: bytes = self._encode(row["messages"])
         tools = self._encode(row["tools"]) if "tools" in row else b""
         conversation.check_control_tokens(turns + tools, report)
@@ -93,7 +95,7 @@ class RowBuilder:
             turns, digest = self._normal(row, turns, beside, digest, report)
         if files:
             digest = sha256(b"".join((digest, *files))).digest()[:8]
-        return BuiltRow(record, row, turns, digest, group, pictures)
+        return BuiltRow(record, row, turns, digest, group, pictures, post)
 
     def export(self, built: BuiltRow) -> dict[str, Any]:
         """Return the row in the training layout. Raises `RowError` if the layout cannot hold it."""

@@ -21,6 +21,7 @@ from dfkdata.conversion.fast_path import PlainTextBatcher
 from dfkdata.conversion.job import ConversionJob
 from dfkdata.conversion.label_map import unsettled
 from dfkdata.conversion.output_folder import SplitWriter
+from dfkdata.conversion.post_labels import Contradictions, PostKeys
 from dfkdata.conversion.row_builder import BuiltRow, RowBuilder
 from dfkdata.conversion.selection import RowFilter, lookup
 from dfkdata.conversion.sita_split import SitaSplit
@@ -30,6 +31,7 @@ from dfkdata.rows.record import Record, Reject, RowError
 from dfkdata.sources import unencodable
 from dfkdata.validation.leakage import LeakageCheck
 from dfkdata.validation.rules import RuleReporter
+from dfkdata.validation.written_rows import WrittenRows
 
 
 class ConversionRun:
@@ -54,7 +56,8 @@ class ConversionRun:
         self.splitter: splits.Splitter = (
             job.splitter if self.sita is None else splits.HashSplit(job.options.seed, 0.0, 0.0)
         )
-        self.leakage = _leakage_check(job, self.rules)
+        self.rows = WrittenRows()
+        self.leakage = _leakage_check(job, self.rules, self.rows)
         self.writes_extra = hasattr(job.export, "extra_files")
         self.columns: dict[str, set[str]] = {split: set() for split in splits.SPLITS}
         self._rejected: list[Any] = []  # the first raw rows that were rejected
@@ -141,7 +144,26 @@ class ConversionRun:
         chooser.chosen = result.chosen
         if self.sita is None:
             self.splitter = result.splitter
+        if self.checks.rejects_two_labels:
+            look = RowFilter(self.job.conditions)
+            look.chosen = chooser.chosen
+            self.checks.contradictions = self._contradictions([part for part, _ in parts], look)
+            return look.matching
         return result.matching
+
+    def _contradictions(self, parts: list[sources.Part], chooser: RowFilter) -> Contradictions:
+        """Return the posts with two labels, after a pass over all rows that writes and reports nothing."""
+        job, silent = self.job, RuleReporter(self.job.options.rules)
+        media = {id(part): self._media(part) for part in parts}
+
+        def post_of(part: sources.Part, raw: Any, record: Record) -> PostKeys | None:
+            report = silent.for_row(record.source, unsettled(record, job.schema))
+            return self.builder.build(raw, record, report, media[id(part)]).post
+
+        def pairs(part: sources.Part) -> Iterator[reader.Pair]:
+            return reader.pairs(part, job.format, job.format_options, media[id(part)])
+
+        return prepass.contradictions(parts, pairs, chooser.takes, post_of)
 
     def _media(self, part: sources.Part) -> MediaResolver:
         return reader.media_for(part, self.job.options.images, self.job.folder.partial / output_folder.MEDIA)
@@ -202,6 +224,8 @@ class ConversionRun:
                 hashes,
                 keeps_source="meta" in written,
             )
+        self.checks.add_row(len(self.rows), record, built.post)
+        self.rows.add(splits.CODE[split])
         return True
 
     def _own_split(self, raw: Any) -> str | None:
@@ -220,16 +244,16 @@ class ConversionRun:
         self.writer.put_all(rows, digests, codes)
         if self.leakage is not None:
             self.leakage.add_texts(codes, questions, groups, digests)
+        self.rows.extend(codes)
 
     def _close(self) -> dict[str, Any]:
         places = self.writer.close()
-        if places and self.leakage is not None:
-            self.leakage.remove(places)
+        if places:
+            self.rows.remove(places)
         files, rows = self.writer.files, self.counts.rows
         if self.sita is not None:
             rows["left_out"] += self.sita.divide(self.job.folder, files, self.counts.labels)
-            if self.leakage is not None:
-                self.leakage.reorder(self.sita.order)
+            self.rows.reorder(self.sita.order)
             rows["out"] = files["train"].rows + files["validation"].rows
         self.writer.duplicates.close()
         if self.writes_extra:
@@ -250,6 +274,7 @@ class ConversionRun:
         files = self.writer.files
         written = {name: file.rows for name, file in files.items()}
         self._check_format()
+        self.checks.check_posts(self.rows.gone())
         self.checks.check_all(written, self.counts.rows["out"], self.job.fixed_splits)
         facts: dict[str, Any] = {}
         if self.job.options.balance:
@@ -297,11 +322,11 @@ def _decoded(
     return zip(pairs, repeat(None), strict=False) if pool is None else pool.decode(pairs)
 
 
-def _leakage_check(job: ConversionJob, rules: RuleReporter) -> LeakageCheck | None:
+def _leakage_check(job: ConversionJob, rules: RuleReporter, rows: WrittenRows) -> LeakageCheck | None:
     """Return None if every row is a training row."""
     options = job.options
     fixed = options.split_column is not None or bool(job.fixed_splits)
     if not (fixed or options.validation or options.test):
         return None
     by_row = fixed or options.split == "sita"
-    return LeakageCheck(job.folder.partial, rules, compares_groups=by_row, deep=options.deep)
+    return LeakageCheck(job.folder.partial, rules, rows, compares_groups=by_row, deep=options.deep)

@@ -24,14 +24,12 @@ from dfkdata.rows.record import Record, RowError
 from dfkdata.validation.places import PlaceList, written_sources
 from dfkdata.validation.rules import RuleReporter, WarnedRow
 from dfkdata.validation.text_sketch import Shared, common_shingles, near, sketches
+from dfkdata.validation.written_rows import GONE, WrittenRows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FREE_ROWS = 10_000
-GONE = 255
-"""In the place of a split: the row left its file again."""
-
 _SPLITS = ("train", "validation", "test")
 _MAX_CHARS = 4096  # of a text: enough to know it by, and what bounds the memory of a block
 _BLOCK_ROWS = 512
@@ -44,19 +42,21 @@ QUESTION = frozenset({"question"})
 class LeakageCheck:
     """Take each row when it is written, and compare the splits at the end."""
 
-    def __init__(self, folder: Path, rules: RuleReporter, *, compares_groups: bool, deep: bool) -> None:
+    def __init__(
+        self, folder: Path, rules: RuleReporter, rows: WrittenRows, *, compares_groups: bool, deep: bool
+    ) -> None:
         """Open what the rules that are on need.
 
         Args:
             folder: Where sketches lie meanwhile.
             rules: The policies; hears of shared rows.
+            rows: Where each row lies; whoever writes a row adds it there after it was taken here.
             compares_groups: Whether the source, or a shuffle of rows, divides the rows, so that a group can
                 have rows in two splits.
             deep: Whether every text leaves a sketch.
         """
         self._rules, self._compares_groups = rules, compares_groups
-        self._splits = bytearray()
-        self._order: tuple[list[int], list[int]] | None = None
+        self._rows = rows
         self._folder, self._sources = folder, PlaceList()
         self._texts = _TextSketches(folder / "sketches", deep) if self._is_on("prompts") else None
         self._groups: array[int] | None = array("Q") if compares_groups and self._is_on("groups") else None
@@ -87,10 +87,9 @@ class LeakageCheck:
             hashes: Perceptual hashes of the pictures if they are known already, else None.
             keeps_source: Whether the written row says where it came from; all rows of a layout do, or none.
         """
-        number = len(self._splits)
+        number = len(self._rows)
         if self._texts is not None and self._texts.samples(split, chance):
             self._texts.add(prompt_text(record), number)
-        self._splits.append(split)
         if not keeps_source:
             self._sources.append(record.source)
         if self._groups is not None:
@@ -105,25 +104,9 @@ class LeakageCheck:
         if self._texts is not None:
             for place, (split, digest) in enumerate(zip(splits, digests, strict=True)):
                 if self._texts.samples(split, digest[0]):
-                    self._texts.add(texts[place], len(self._splits) + place)
-        self._splits += bytes(splits)
+                    self._texts.add(texts[place], len(self._rows) + place)
         if self._groups is not None:
             self._groups.extend(map(number_of, groups))
-
-    def remove(self, places: Sequence[int]) -> None:
-        """Forget the rows at these places (from 0) of the training file, which left it again."""
-        import numpy
-
-        for row in numpy.flatnonzero(self._codes() == 0)[list(places)]:
-            self._splits[row] = GONE
-
-    def reorder(self, order: tuple[list[int], list[int]]) -> None:
-        """Take the final order: numbers of the rows, as they were written, in training and in validation."""
-        self._splits = bytearray([GONE]) * len(self._splits)
-        self._order = order
-        for split, rows in enumerate(order):
-            for row in rows:
-                self._splits[row] = split
 
     def finish(self) -> None:
         """Wait for the pictures that are being decoded."""
@@ -157,7 +140,7 @@ class LeakageCheck:
         if not any(rows.number for rows in shared.values()):
             return
         pairs = {kind: [*dict.fromkeys(rows.pairs)] for kind, rows in shared.items()}
-        place = self._places()
+        place = self._rows.places()
         source = self._source_of({row for kind in pairs.values() for pair in kind for row in pair}, place)
         for kind, rows in shared.items():
             if not rows.number:
@@ -185,35 +168,12 @@ class LeakageCheck:
         found = {file: written_sources(self._folder / file, of.values()) for file, of in lines.items()}
         return {row: found[file][line] for file, of in lines.items() for row, line in of.items()}
 
-    def _places(self) -> Callable[[int], str]:
-        """Return a function: row -> where it stands, such as "train.jsonl:7"."""
-        import numpy
-
-        codes = self._codes()
-        lines = numpy.zeros(len(codes), numpy.int64)
-        for split in range(len(_SPLITS)):
-            rows = numpy.flatnonzero(codes == split)
-            if self._order is not None and len(rows):
-                rows = numpy.array(self._order[split])
-            lines[rows] = numpy.arange(1, len(rows) + 1)
-
-        def place(row: int) -> str:
-            split = self._splits[row]
-            return "a row that was left out" if split == GONE else f"{_SPLITS[split]}.jsonl:{lines[row]}"
-
-        return place
-
-    def _codes(self) -> NDArray[Any]:
-        import numpy
-
-        return numpy.frombuffer(bytes(self._splits), numpy.uint8)
-
     def _shared_groups(self) -> Shared:
         if self._groups is None:
             return Shared(0)
         import numpy
 
-        groups, codes = numpy.frombuffer(self._groups, numpy.uint64), self._codes()
+        groups, codes = numpy.frombuffer(self._groups, numpy.uint64), self._rows.codes()
         members = [numpy.unique(groups[codes == split]) for split in range(len(_SPLITS))]
         distinct, counts = numpy.unique(numpy.concatenate(members), return_counts=True)
         shared = distinct[counts > 1]
@@ -234,8 +194,8 @@ class LeakageCheck:
         train: list[tuple[int, int]] = []
         held: list[tuple[int, int]] = []
         for dhash, row in self._pictures.hashes():
-            if self._splits[row] != GONE:
-                (held if self._splits[row] else train).append((dhash, row))
+            if self._rows[row] != GONE:
+                (held if self._rows[row] else train).append((dhash, row))
         pairs = near_pairs(held, train)
         return Shared(len(pairs), pairs)
 
@@ -243,9 +203,9 @@ class LeakageCheck:
         if self._texts is None:
             return Shared(0)
         with self._texts as texts:
-            if len(set(self._splits) - {GONE}) <= 1:
+            if not self._rows.is_divided():
                 return Shared(0)
-            return texts.near(self._codes())
+            return texts.near(self._rows.codes())
 
 
 class _TextSketches:

@@ -17,22 +17,30 @@ class PlaceList:
     def __init__(self) -> None:
         self._codes = array("Q")
         self._names: dict[str, int] = {}
+        self._listed: list[str] = []
 
     def append(self, place: str) -> None:
         """Add a place."""
         name, _, number = place.rpartition(":")
         if name and number.isdigit() and number.isascii() and number[0] != "0" and len(number) < 13:
-            code = self._names.setdefault(name, len(self._names)) * _FILE + int(number) + 1
+            code = self._number(name) * _FILE + int(number) + 1
         else:
-            code = self._names.setdefault(place, len(self._names)) * _FILE
+            code = self._number(place) * _FILE
         self._codes.append(code)
+
+    def _number(self, name: str) -> int:
+        number = self._names.get(name)
+        if number is None:
+            number = self._names[name] = len(self._listed)
+            self._listed.append(name)
+        return number
 
     def __len__(self) -> int:
         return len(self._codes)
 
     def __getitem__(self, at: int) -> str:
         file, number = divmod(self._codes[at], _FILE)
-        name = [*self._names][file]
+        name = self._listed[file]
         return f"{name}:{number - 1}" if number else name
 
 

