@@ -9,9 +9,9 @@ import re
 from typing import Any, Final
 
 from dfkeval.parsing.coercion import Dialect, Refused, Slot, read
-from dfkeval.parsing.json_text import BLANKS, LiteralError, scan_json, skip_blanks
+from dfkeval.parsing.json_text import LiteralError, scan_json, skip_blanks
 from dfkeval.parsing.tags import FUNCTION_CLOSE, PARAMETER_CLOSE, TOOL_CALL_CLOSE, TOOL_CALL_OPEN
-from dfkeval.parsing.toolcall._patterns import TOKEN
+from dfkeval.parsing.toolcall._patterns import C_CLOSE, DRIFT, F_CLOSE, P_CLOSE, TOKEN
 from dfkeval.parsing.toolcall._tools import Tool
 from dfkeval.parsing.toolcall._types import Span, ToolCall
 
@@ -19,6 +19,9 @@ from dfkeval.parsing.toolcall._types import Span, ToolCall
 _HEAD: Final = re.compile(r"<tool_call>[ \t\r\n]*+<function=([^<>\n]{1,256}+)>[ \t\r\n]*+")
 _TAIL: Final = f"{FUNCTION_CLOSE}\n{TOOL_CALL_CLOSE}"
 _ANY_TAIL: Final = re.compile(r"</function>[ \t\r\n]*+</tool_call>")
+#: An opening tag of a parameter; the name is the group. The machine reads longer names.
+_OPENER: Final = re.compile(r"<parameter=([^<>\n]{1,256}+)>")
+_CLOSERS: Final = (P_CLOSE, F_CLOSE, C_CLOSE, DRIFT)
 #: What stands behind a value on lines of its own.
 _FRAMED: Final = f"\n{PARAMETER_CLOSE}"
 _N_FRAMED, _N_CLOSER, _N_TAIL = len(_FRAMED), len(PARAMETER_CLOSE), len(_TAIL)
@@ -30,13 +33,18 @@ _IN_TAGS: Final = ("param", "tool", "func")
 
 
 class Canonical:
-    """Reads usual calls of one text and remembers the last closer, so that searches never overlap."""
+    """Reads usual calls of one text and remembers the last closer, so that searches never overlap.
 
-    __slots__ = ("_closer", "_dialect", "_framed", "_text", "_tools")
+    Attributes:
+        unfit: the last call that was not read is a problem in every mode, however its tags are read."""
 
-    def __init__(self, text: str, tools: dict[str, Tool], dialect: Dialect) -> None:
+    __slots__ = ("_anything", "_closer", "_dialect", "_framed", "_text", "_tools", "unfit")
+
+    def __init__(self, text: str, tools: dict[str, Tool], anything: Tool | None, dialect: Dialect) -> None:
         self._text = text
         self._tools = tools
+        self._anything = anything
+        self.unfit = False
         self._dialect: Dialect = dialect
         #: Where the last closer was found, behind a value on lines of its own and behind another.
         self._framed = -1
@@ -46,14 +54,22 @@ class Canonical:
         """Return the valid call at `start`, and whether its last value is free text; None if anything is
         unusual."""
         text = self._text
+        self.unfit = False
         head = _HEAD.match(text, start)
-        tool = None if head is None else self._tools.get(head[1])
-        if head is None or tool is None:
+        if head is None:
+            return None
+        tool = self._tools.get(head[1], self._anything)
+        if tool is None:
+            self.unfit = not head[1].endswith(("/", " "))
             return None
         at = head.end()
         arguments: dict[str, Any] = {}
         spans: dict[str, Span] = {}
         slot: Slot | None = None
+        if tool.untyped:
+            at, slot = self._untyped(tool, at, arguments, spans)
+            if at < 0 or head[1].endswith(("/", " ")):
+                return None
         for tag, length, key, declared in tool.usual:
             if text.startswith(tag, at):
                 slot = declared
@@ -61,11 +77,27 @@ class Canonical:
                 if at < 0:
                     return None
         stop = at + _N_TAIL if text.startswith(_TAIL, at) else _tail_end(text, at)
-        if stop < 0 or not (tool.required <= arguments.keys() and _ends(text, stop)):
+        if stop < 0 or not _ends(text, stop):
             return None
-        if not tool.covered and not tool.validator.is_valid(arguments):
+        if not tool.required <= arguments.keys() or not (tool.covered or tool.validator.is_valid(arguments)):
+            self.unfit = not tool.several
             return None
         return ToolCall(head[1], arguments, (start, stop), (), spans), slot is not None and slot.textual
+
+    def _untyped(
+        self, tool: Tool, at: int, arguments: dict[str, Any], spans: dict[str, Span]
+    ) -> tuple[int, Slot | None]:
+        """Read the parameters at `at` of a tool that declares none, as `_value` does.
+
+        Returns:
+            The offset of the next tag, or -1 if anything is unusual, and what the last value can be."""
+        slot: Slot | None = None
+        while at >= 0 and (opener := _OPENER.match(self._text, at)) is not None:
+            key = opener[1]
+            if key in spans or key.endswith(("/", " ")) or (slot := tool.slot(key)) is None:
+                return -1, slot
+            at = self._value(opener.end(), slot, arguments, spans, key)
+        return at, slot
 
     def _value(
         self, begin: int, slot: Slot, arguments: dict[str, Any], spans: dict[str, Span], key: str
@@ -106,8 +138,17 @@ class Canonical:
         try:
             arguments[key] = read(slot, raw, self._dialect)[0]
         except Refused:
+            self.unfit = bool(raw) and self._never(slot, raw)
             return False
         return True
+
+    def _never(self, slot: Slot, raw: str) -> bool:
+        """Return whether no repair makes a value of `raw`."""
+        try:
+            read(slot, raw, self._dialect, lenient=True)
+        except Refused:
+            return True
+        return False
 
 
 def _tail_end(text: str, at: int) -> int:
@@ -135,10 +176,8 @@ def _container(raw: str, slot: Slot, arguments: dict[str, Any], key: str) -> boo
 
 
 def _ends(text: str, at: int) -> bool:
-    """Return whether no closing tag follows the call directly."""
+    """Return whether no closing tag, however it is spelled, follows the call directly."""
     if at == len(text) or text.startswith(f"\n{TOOL_CALL_OPEN}", at):
         return True
-    near = text[at : at + 64].lstrip(BLANKS)
-    if not near:
-        return at + 64 >= len(text)
-    return not near.startswith("</") and near != "<"
+    following = TOKEN.match(text, skip_blanks(text, at))
+    return following is None or following.lastindex not in _CLOSERS

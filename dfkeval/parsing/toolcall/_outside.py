@@ -15,7 +15,7 @@ from dfkeval.parsing.tags import (
     TOOL_CALL_CLOSE,
     TOOL_CALL_OPEN,
 )
-from dfkeval.parsing.toolcall._allowance import CODE
+from dfkeval.parsing.toolcall._allowance import CODE, Allowance
 from dfkeval.parsing.toolcall._result import Block
 from dfkeval.parsing.toolcall._source import SourceText
 from dfkeval.parsing.toolcall._tools import Tool
@@ -37,6 +37,8 @@ class OutsideReader(SourceText):
     ) -> None:
         super().__init__(text, tools, anything, dialect, finished)
         self.lenient = lenient
+        #: What is left for calls that will be problems when they are typed, as `build_result` counts it.
+        self.unfit = Allowance(len(text))
         self.blocks: list[Block] = []
         self.reopenable: list[int] = []
         self.thought = False

@@ -89,7 +89,7 @@ class ToolCallParser:
     def _parse(self, text: str, begins: bool) -> ParseResult:
         """Parse `text`; `begins`: the answer begins with it, so that `prefill` applies."""
         if self._plain and text.startswith(TOOL_CALL_OPEN):
-            done = Canonical(text, self._tools, self.dialect).call(0)
+            done = Canonical(text, self._tools, self._anything, self.dialect).call(0)
             if done is not None and done[0].span[1] == len(text):
                 return ParseResult(text, [done[0]], [], None)
         reader = Reader(

@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import Final
 
 from dfkeval.parsing.tags import FUNCTION_START, TOOL_CALL_OPEN
-from dfkeval.parsing.toolcall._allowance import CALL, CODE_SPENT, MARK, MESSAGE_SPENT
+from dfkeval.parsing.toolcall._allowance import CALL, CODE_SPENT, INVALID, MARK, MESSAGE_SPENT
 from dfkeval.parsing.toolcall._frame import Frame, NoNotes
 from dfkeval.parsing.toolcall._hermes import read_json_call
 from dfkeval.parsing.toolcall._outside import OutsideReader
@@ -87,17 +87,27 @@ class Reader(OutsideReader):
         kind = opening(self.text, start)
         if kind == "prose":
             return start + len(TOOL_CALL_OPEN)
-        done = self.canonical.call(start) if kind == "call" and self._usual else None
-        if done is not None:
-            block = self._mark("call", start, done[0].span[1])
-            block.call, block.reopenable = done
-            self._remember(block)
-            return block.end
+        if kind == "call" and self._usual:
+            done = self.canonical.call(start)
+            if done is not None:
+                block = self._mark("call", start, done[0].span[1])
+                block.call, block.reopenable = done
+                self._remember(block)
+                return block.end
+            if self.canonical.unfit:
+                self._charge_unfit()
         if kind == "json" and self.dialect == "hermes":
             return self._json_call(start)
         if kind == "call" and self.dialect != "hermes":
             return self._frames(*self.machine.run(self.tags.at(start), wrapped=True))
         return self._broken(kind, start)
+
+    def _charge_unfit(self) -> None:
+        """Charge a call that will be a problem when it is typed; behind the last one that is reported, nothing is
+        read."""
+        self.unfit.left -= INVALID
+        if self.unfit.left < 0:
+            self.allowance.left = min(self.allowance.left, 0)
 
     @property
     def _usual(self) -> bool:
@@ -201,6 +211,7 @@ class Reader(OutsideReader):
             end = tags.ends[i]
             i += 1
         if end > frame.end:
+            self.allowance.left -= CALL
             frame.repair("orphan_closer", frame.end, end)
             frame.end = block.end = end
         return None

@@ -33,7 +33,7 @@ class SourceText:
 
     @cached_property
     def canonical(self) -> Canonical:
-        return Canonical(self.text, self.tools, self.dialect)
+        return Canonical(self.text, self.tools, self.anything, self.dialect)
 
     @cached_property
     def machine(self) -> Machine:
