@@ -1,6 +1,6 @@
 """Search for texts that the tool-call parser reads slowly: all pairs, or a sample of triples, of tag fragments.
 
-    python bench/slow_texts.py [--parts 2] [--size 200000] [--seconds 300] [--seed 0]
+    python bench/slow_texts.py [--parts 2] [--size 200000] [--seconds 300] [--seed 0] [--with-calls]
 
 Every text is read by six parsers (strict, lenient, JSON calls, no tools) whole, and by one of them, drawn, in pieces of
 four characters. The limit is in units of the machine: LIMIT times a plain scan, which is one pass of a pattern
@@ -31,6 +31,9 @@ FRAGMENTS = (
     "</parameter1>", OPENED, CLOSED, "<tool_call>\n<function=f>\n", "\n</parameter>\n", "</function>\n</tool_call>",
     "<tool_call><function=f>", "</function></tool_call>", "<function=f></function>", '{"name": "f", "arguments": {',
     "}}", "<tool_call>{", "}</tool_call>", "Label: ", "None",
+    f"{OPENED}x{CLOSED}\n", f"{OPENED}x{CLOSED}\n".replace("=a", "=i"), f"{OPENED}[1]{CLOSED}\n".replace("=a", "=t"),
+    f"{OPENED}x{CLOSED}\n".replace("=f", "=h"), "<function=f>\n<parameter=a>\nx\n</parameter>\n</function>\n",
+    '<tool_call>\n{"name": "f", "arguments": {"a": "x"}}\n</tool_call>\n', "</parameter>\n", "</param\n",
 )  # fmt: skip
 #: The limit, in plain scans.
 LIMIT = 21.0
@@ -102,6 +105,7 @@ def slow(
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     arguments.add_argument("--parts", type=int, default=2, help="fragments in a unit")
+    arguments.add_argument("--with-calls", action="store_true", help="only units that hold a whole call")
     arguments.add_argument("--size", type=int, default=200_000, help="characters of a text")
     arguments.add_argument(
         "--seconds", type=float, default=300.0, help="CPU time after which the search ends"
@@ -109,6 +113,10 @@ def main() -> None:
     arguments.add_argument("--seed", type=int, default=0)
     chosen: Any = arguments.parse_args()
     tuples = list(itertools.product(FRAGMENTS, repeat=chosen.parts))
+    if chosen.with_calls:
+        tuples = [
+            parts for parts in tuples if any(part.endswith(("call>\n", "function>\n")) for part in parts)
+        ]
     rng = random.Random(chosen.seed)
     rng.shuffle(tuples)
     made, start, found, tried = parsers(), time.process_time(), 0, 0

@@ -183,8 +183,6 @@ class Reader(OutsideReader):
     def _store(self, frame: Frame) -> None:
         block = self._mark("call", frame.start, frame.end)
         block.frame = frame
-        if not isinstance(frame.notes, NoNotes):
-            self.allowance.left -= CALL
         last = frame.parameters[-1] if frame.parameters else None
         block.reopenable = not frame.poison and frame.open is None and last is not None and last.textual
         if self.pending is not None:
@@ -193,6 +191,8 @@ class Reader(OutsideReader):
             if name == "unclosed_fence":
                 frame.doubt("call_in_fence", *span)
             self.pending = None
+        if not isinstance(frame.notes, NoNotes):
+            self.allowance.left -= CALL
         self._remember(block)
 
     def _remember(self, block: Block) -> None:

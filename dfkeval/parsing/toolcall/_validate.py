@@ -11,7 +11,7 @@ Guarantees:
 from __future__ import annotations
 
 from collections.abc import Iterable
-from itertools import islice, product
+from itertools import islice, pairwise, product, starmap
 from typing import Any, Final
 
 from dfkdata.common.json_schema import Issue, pointer_step
@@ -69,7 +69,7 @@ def finish(frame: Frame, text: str, dialect: Dialect, lenient: bool, poisoned: b
         lenient: whether repairs are allowed.
         poisoned: strict reading cannot trust where this call begins."""
     notes = frame.notes
-    problems = [*notes.faults, *(_duplicate(name, span) for name, span in notes.twice.items())]
+    problems = [*notes.faults, *starmap(_duplicate, notes.twice.items())]
     arguments, spans = _arguments(frame, text, dialect, lenient, problems)
     if frame.tool is None:
         problems.append(_unknown_function(frame))
@@ -87,7 +87,7 @@ def finish(frame: Frame, text: str, dialect: Dialect, lenient: bool, poisoned: b
 
 
 def _strict(frame: Frame, poisoned: bool) -> list[Problem]:
-    problems = [*(_ambiguous(doubt) for doubt in frame.notes.doubts), *_embedded(frame)]
+    problems = [*map(_ambiguous, frame.notes.doubts), *_embedded(frame)]
     for name, span in frame.notes.repairs.items():
         status: Status = "truncated" if name in _CUT else "malformed"
         problems.append(Problem(status, name, REPAIRS[name], span))
@@ -106,7 +106,7 @@ def _embedded(frame: Frame) -> list[Problem]:
     """Doubts about parameters whose value holds a closer as text: such a parameter may itself be text of the
     value before it, if no rule requires it."""
     problems = []
-    for before, parameter in zip(frame.parameters, frame.parameters[1:], strict=False):
+    for before, parameter in pairwise(frame.parameters):
         free = before.textual and before.framed and not (before.slot is not None and before.slot.enumerated)
         needed = frame.tool is not None and parameter.name in frame.tool.required
         if parameter.closer_inside and free and not needed:

@@ -15,9 +15,15 @@ from typing import Any
 import pytest
 
 from dfkeval.parsing.toolcall import ToolCallParser, write_tool_call
+from dfkeval.parsing.toolcall._fast_path import Canonical
 
 TOOLS = [
-    {"name": "f", "parameters": {"properties": {"a": {"type": "string"}, "t": {"type": "array"}}}},
+    {
+        "name": "f",
+        "parameters": {
+            "properties": {"a": {"type": "string"}, "t": {"type": "array"}, "n": {"type": "integer"}}
+        },
+    },
     {"name": "g"},
 ]
 PROBLEM = "too_many_problems"
@@ -115,6 +121,8 @@ def test_work_grows_with_the_text_for_all_pairs(part: str) -> None:
         "<tool_call>\n<function=f>\n<parameter=t>\n[[[</parameter>\n</function>\n</tool_call>\n",
         "<tool_call>\n</tool_call>\n", "<tool_call>\n<function=f>\n<parameter=a>\n", "<tool_call>{}</tool_call>",
         write_tool_call("f", {"t": "no list"}) + "\n", write_tool_call("nobody", {}),
+        write_tool_call("f", {"n": "no number"}) + "\n", write_tool_call("f", {"a": "x"}) + "\n</param\n",
+        "```" + write_tool_call("f", {"a": "x"}) + "\n",
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("dialect", ["auto", "hermes"])
@@ -125,7 +133,7 @@ def test_the_rest_of_a_text_with_thousands_of_problems_is_one_problem(broken: st
         result = ToolCallParser(TOOLS, mode=mode, dialect=dialect).parse(text)
         assert result.calls == [] or result.calls[0].name == "g"
         assert "".join(segment.source for segment in result.segments) == text
-        assert len(result.problems) < 1200
+        assert len(result.problems) < 2000  # two of one call at most
         assert result.problems[-1].code == PROBLEM
     stream = ToolCallParser(TOOLS, mode="lenient", dialect=dialect).stream()
     for at in range(0, len(text), 5000):
@@ -147,6 +155,23 @@ def test_valid_calls_cost_nothing_however_many(written: str) -> None:
     text = (write_tool_call("f", {"a": "x"}).replace("\n", written) + "\n") * 5000
     result = ToolCallParser(TOOLS).parse(text)
     assert (len(result.calls), result.ok) == (5000, True)
+
+
+@pytest.mark.parametrize("arguments", [{"t": "['x']"}, {"n": "1e2"}, {"n": ""}])
+def test_calls_that_lenient_reading_mends_are_not_counted_as_problems(arguments: dict[str, Any]) -> None:
+    text = (write_tool_call("f", arguments) + "\n") * 1500
+    result = ToolCallParser(TOOLS, mode="lenient").parse(text)
+    assert (len(result.calls), result.ok) == (1500, True)
+
+
+@pytest.mark.parametrize("wrong", [("nobody", {}), ("f", {"n": "x"}), ("f", {"t": "x"})])
+def test_what_is_read_ends_where_what_is_reported_ends(wrong: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "\n".join([*[write_tool_call(*wrong)] * 1500, write_tool_call("f", {"a": "x"})])
+    parser = ToolCallParser(TOOLS)
+    result = parser.parse(text)
+    monkeypatch.setattr(Canonical, "call", lambda self, start: None)
+    assert parser.parse(text) == result
+    assert len(result.problems) > 500
 
 
 def test_a_few_hundred_problems_are_all_reported() -> None:

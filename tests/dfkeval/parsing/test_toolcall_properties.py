@@ -141,6 +141,51 @@ def test_the_fast_path_gives_what_the_machine_gives_on_texts_built_from_tags(mon
         assert LENIENT.parse(text) == _slowly(LENIENT, text, monkeypatch)
 
 
+#: Parsers that take the fast path, of tools with and without declared parameters and of none.
+FAST = [
+    *VARIANTS[:5],
+    ToolCallParser(None),
+    ToolCallParser([{"name": "g"}, {"name": "h", "parameters": {"minProperties": 2}}]),
+    ToolCallParser(
+        [{"name": "g", "parameters": {"patternProperties": {"^n": {"type": "integer"}}}}], mode="lenient"
+    ),
+]
+#: What stands behind a usual call: closers in every spelling, beginnings of them, thinking, code, and text.
+BEHIND = [
+    "", "\n", "\n", " " * 80, "</parameter>", "\n</parameter>\n", "<\\/parameter>", "< /param\n", "</tool_call>",
+    "<\\/tool_call>\n", "</FUNCTION>", "</think>\n", "\n</think>", "</div>", "</p", "</", "<", "<tool", "```\n", "`a`",
+    "text\n", "\n</param", "<parameter=n>\n1\n</parameter>\n</function>\n</tool_call>\n", "<|im_end|>",
+]  # fmt: skip
+
+
+def _near_usual(rng: random.Random) -> str:
+    """Return a few calls that are usual or nearly so, with something behind each."""
+    parts = []
+    for _ in range(rng.randint(1, 4)):
+        name = rng.choice(["file_note", "file_note", "g", "g", "h", "h", "g/", "nobody"])
+        keys = rng.choices(["title", "n", "n/", "body", "a b", "n "], k=rng.randint(0, 3))
+        arguments = {key: rng.choice(["x", "5", "x", "[1]", "", "</div>", "<b>", "\n"]) for key in keys}
+        call = write_tool_call(name, arguments)
+        if rng.random() < 0.3:
+            call = call.replace("\n", rng.choice(["", " ", "\r\n"]))
+        if keys and rng.random() < 0.1:
+            twice = f"<parameter={keys[0]}>\ny\n</parameter>\n</function>"
+            call = call.replace("</function>", twice)
+        parts.append(call + rng.choice(BEHIND))
+    return "".join(parts)
+
+
+def test_the_fast_path_gives_what_the_machine_gives_whatever_stands_behind_a_call(monkeypatch):
+    rng = random.Random(17)
+    fast = 0
+    for _ in range(400):
+        text = _near_usual(rng)
+        for parser in FAST:
+            assert parser.parse(text) == _slowly(parser, text, monkeypatch), text
+            fast += Canonical(text, parser._tools, parser._anything, "auto").call(0) is not None
+    assert fast > 250
+
+
 def test_a_changed_byte_never_raises():
     rng = random.Random(11)
     for _ in range(1500):
