@@ -141,7 +141,10 @@ def turns_digest(turns: bytes, beside: bytes) -> bytes:
 
 
 def record_digest(record: Record) -> bytes:
-    """Return the digest of a record's turns."""
+    """Return the digest of a record's turns, or of its fields and gold if it has none."""
+    if record.messages is None:
+        said = msgspec.json.encode((record.fields, record.gold), order="sorted")
+        return turns_digest(said, b"")
     beside = [more for more in (record.tools, record.chat_template_kwargs) if more]
     return turns_digest(msgspec.json.encode(record.messages), b"".join(map(msgspec.json.encode, beside)))
 
@@ -172,7 +175,7 @@ def pairs(part: sources.Part, module: ModuleType, options: Config, media: MediaR
                 part.lost[:] = watch.lost
             if not _FILE_COLUMNS.isdisjoint(row):
                 record = watch.checked(row, record)
-            if record.images or record.videos or record.audios:
+            if record.messages is None or record.images or record.videos or record.audios:
                 record = _located(record, media)
         except RowError as error:
             if (
@@ -210,31 +213,25 @@ def files_of(module: ModuleType) -> tuple[str, ...]:
 
 
 def _located(record: Record, media: MediaResolver) -> Record:
-    """Return `record` with absolute media paths, and with a group made of its media if the row names none.
+    """Return `record` with absolute media paths, and with an id and a group made of its media if the row names none.
 
-    File names stay part of an identity that the turns give. Raises `RowError`."""
+    Names of files tell no two rows apart: other folders hold other files of the same name. Raises `RowError`."""
+    if not (record.images or record.videos or record.audios):
+        return record if record.id else replace(record, id=record_digest(record).hex())
     changed = replace(
         record,
         images=tuple(media.locate(name) for name in record.images),
         videos=tuple(media.other(name, "video") for name in record.videos),
         audios=tuple(media.other(name, "audio") for name in record.audios),
     )
-    if not record.group:
-        changed = replace(changed, group=_media_group(changed.images, record, media))
-    if record.id:
+    if record.id and record.group:
         return changed
-    turns = record_digest(record).hex()
-    name = content_id(turns, *record.images, *record.videos, *record.audios)
-    return replace(changed, id=name)
-
-
-def _media_group(paths: tuple[str, ...], record: Record, media: MediaResolver) -> str:
-    """Return the group of rows with one first picture, whatever its name, or one video or audio name.
-
-    Raises `RowError` for a picture that cannot be read."""
-    if paths:
-        return media.picture(paths[0]).digest.hex()[:16]
-    return content_id(*(record.videos or record.audios)[:1])
+    digests = media.digests(changed.images, changed.videos, changed.audios)
+    return replace(
+        changed,
+        id=record.id or content_id(record_digest(record).hex(), *(digest.hex() for digest in digests)),
+        group=record.group or digests[0].hex()[:16],
+    )
 
 
 def _check_columns(row: Any, module: ModuleType, part: sources.Part) -> None:

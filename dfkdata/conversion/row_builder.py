@@ -75,7 +75,9 @@ class RowBuilder:
         if record.images:
             record, pictures = self._pictures(record, report, media)
         row = self._target.row(record, spelt)
-        files = self._files(record, row, pictures) if pictures or record.videos or record.audios else None
+        files = (
+            self._files(record, row, pictures, media) if pictures or record.videos or record.audios else None
+        )
         conversation.check_conversation(row, report)
         damaged_answers.check_answers(record, row["messages"], report, self._classes)
         post = self._checks.check_row(row, record, files, report) if self._checks.needs_rows else None
@@ -126,7 +128,9 @@ class RowBuilder:
                 report(RowError("IMG_SHAPE", reason, path=f"images.{at}", value=value, hint=hint))
         return replace(record, images=tuple(paths)), pictures
 
-    def _files(self, record: Record, row: dict[str, Any], pictures: list[Picture]) -> list[bytes]:
+    def _files(
+        self, record: Record, row: dict[str, Any], pictures: list[Picture], media: MediaResolver
+    ) -> list[bytes]:
         """Write all paths as rows name them; return what identifies the files."""
         files = [picture.digest for picture in pictures]
         match self._job.options.materialize:
@@ -138,9 +142,9 @@ class RowBuilder:
             case "embed":
                 row["images"] = [_embedded(path) for path in record.images]
         for kind, paths in (("videos", record.videos), ("audios", record.audios)):
-            if paths:  # these are not opened, so their names stand for them
+            if paths:
                 row[kind] = [self._name(path) for path in paths]
-                files += [name.encode() for name in row[kind]]
+                files += media.digests((), paths)
         return files
 
     def _normal(

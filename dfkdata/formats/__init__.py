@@ -24,9 +24,11 @@ format that does not fit.
 
 Files, encodings and image paths are not its business, and `record` does no I/O. The record's group is what
 the row itself says (`group_key`: link, post id, case id) or another key of the source that the format knows.
-If it stays empty, the reader takes the hash of the row's first picture, else the name of its first video or
-audio, else the row's id. Image names go into `Record.images` as the row has them (or as a `data:` URI for
-embedded bytes); the reader resolves them inside the declared roots. A complete member:
+If it stays empty, the reader takes the hash of the row's first picture, else that of its first video or audio,
+else the row's id. A row without a key of its own leaves its id empty, and the reader makes one of the content: of
+what files hold, not of their names, since two folders may hold different files of one name. Image names go into
+`Record.images` as the row has them (or as a `data:` URI for embedded bytes); the reader resolves them inside the
+declared roots. A complete member:
 
     from dfkdata.common.config import Config
     from dfkdata.formats import Record, Row, group_key, key, need

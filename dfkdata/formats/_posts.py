@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Literal
 
 from dfkdata.common.config import Config
-from dfkdata.common.hashing import content_id
 from dfkdata.formats import Row, label, need, text
 from dfkdata.rows.record import Record, RowError
 
@@ -24,9 +23,8 @@ def post(row: Row, source: str, images: tuple[str, ...], options: Options) -> Re
     analysis = text(row, "analisis")
     link = text(row, "link")
     fields = {name: text(row, name) for name in CLAIMS}
-    name = content_id(link, *fields.values(), *images, name_of_class, analysis)
     return Record(
-        id=name,
+        id="",
         group=link,
         source=source,
         fields=fields,

@@ -55,9 +55,8 @@ def seen(
     if not files and not asked:
         hint = "name the column of the picture or of the text"
         raise RowError("EMPTY_USER", "neither a picture nor a text", path="image", hint=hint)
-    name = key or content_id(asked, answer, *files)
     return Record(
-        id=name,
+        id=key or ("" if files else content_id(asked, answer)),
         keyed=bool(key),
         group=group or ("" if files else content_id(asked)),
         source=source,

@@ -48,9 +48,9 @@ def record(row: Row, source: str, options: Options) -> Record:
         )
     gold = _gold(row, options.gold)
     name, picture = key(row, "id"), key(row, "image_id")
-    content = content_id(caption, image, msgspec.json.encode(gold, order="sorted").decode())
+    content = content_id(caption, "", msgspec.json.encode(gold, order="sorted").decode())
     return Record(
-        id=name or content,
+        id=name or ("" if image else content),
         keyed=bool(name),
         group=picture or group_key(row) or ("" if image or name else content_id(caption)),
         source=source,

@@ -5,7 +5,6 @@ The answer is the summary; a label is kept in `meta` for stratified sampling."""
 from __future__ import annotations
 
 from dfkdata.common.config import Config
-from dfkdata.common.hashing import content_id
 from dfkdata.formats import Row, _posts, need, text
 from dfkdata.rows.record import Record
 
@@ -21,6 +20,5 @@ def record(row: Row, source: str, options: Options) -> Record:
     """Return one frame; an empty path or summary raises `RowError`."""
     image, summary = _posts.frame(row), need(row, "ringkasan", hint="write the summary")
     link, label = text(row, "link"), text(row, "label")
-    name = content_id(link, image, summary)
     meta = {key: value for key, value in (("link", link), ("raw_label", label)) if value}
-    return Record(id=name, group=link, source=source, images=(image,), gold={"ringkasan": summary}, meta=meta)
+    return Record(id="", group=link, source=source, images=(image,), gold={"ringkasan": summary}, meta=meta)

@@ -13,7 +13,6 @@ from __future__ import annotations
 from typing import Literal
 
 from dfkdata.common.config import Config
-from dfkdata.common.hashing import content_id
 from dfkdata.formats import Row, label, need, path_list, text
 from dfkdata.formats._posts import no_analysis
 from dfkdata.rows.record import Record
@@ -38,10 +37,9 @@ def record(row: Row, source: str, options: Options) -> Record:
     name_of_class = label(row, "label")
     analysis = text(row, "analisis") or text(row, "analisis_pelanggaran")
     link, title, post = text(row, "link"), text(row, "title"), text(row, "text")
-    name = content_id(link, title, post, *images, name_of_class, analysis)
     meta = {"raw_label": name_of_class} | ({"link": link} if link else {})
     return Record(
-        id=name,
+        id="",
         group=link,
         source=source,
         fields={"title": title, "text": post},

@@ -103,7 +103,7 @@ def record(row: Row, source: str, options: Options) -> Record:
         meta={"annotators": len(answers)} if len(answers) > 1 else {},
         warnings=warnings,
     )
-    return replace(made, gold=gold)
+    return replace(made, gold=gold, id=made.id if made.keyed else "")
 
 
 def _columns(options: Options) -> dict[str, tuple[str, ...]]:

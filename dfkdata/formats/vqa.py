@@ -69,11 +69,11 @@ def record(row: Row, source: str, options: Options) -> Record:
     videos, audios = _files(row, ("videos", "video")), _files(row, ("audios", "audio"))
     group = key(row, options.group) or group_key(row)
     name = key(row, "id")
-    content = content_id(question, answer, *images, *videos, *audios)
+    has_files = bool(images or videos or audios)
     return Record(
-        id=name or content,
+        id=name or ("" if has_files else content_id(question, answer)),
         keyed=bool(name),
-        group=group or ("" if images or videos or audios else content_id(question)),
+        group=group or ("" if has_files else content_id(question)),
         source=source,
         fields={"question": question},
         images=images,

@@ -13,11 +13,13 @@ from __future__ import annotations
 import difflib
 import os
 import stat
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 from urllib.parse import unquote
 
 from dfkdata.common import data_uri
+from dfkdata.common.hashing import sampled_sha256
 from dfkdata.common.unicode_forms import normalize
 from dfkdata.media.probe import Picture, audit, inspect
 from dfkdata.rows.record import RowError
@@ -42,6 +44,7 @@ class MediaResolver:
         self.store = store
         self._real_folder = lru_cache(maxsize=1024)(os.path.realpath)
         self._audited = lru_cache(maxsize=4096)(audit)
+        self._digested = lru_cache(maxsize=4096)(_file_digest)
         self._suggester = _Suggester(self.real_roots)
 
     def locate(self, name: str) -> str:
@@ -113,6 +116,21 @@ class MediaResolver:
             fault.value = os.path.relpath(path, self.roots[0])
             raise
 
+    def digests(self, images: Iterable[str], *others: Iterable[str]) -> list[bytes]:
+        """Return what identifies files by what they hold, in order: pictures, then videos and audio.
+
+        Args:
+            images: Paths of pictures.
+            others: Paths of videos and audio, whose digests are samples of large files (`sampled_sha256`).
+
+        Raises:
+            RowError: If a file cannot be read, or is not one whole picture.
+        """
+        return [
+            *(self.picture(path).digest for path in images),
+            *(self._digested(path) for paths in others for path in paths),
+        ]
+
     def _really_inside(self, path: str, name: str, is_link: bool) -> str:
         """Return `path`, unless symbolic links lead out of the roots."""
         folder, file = os.path.split(path)
@@ -146,6 +164,15 @@ def _mode(path: str) -> int:
         return os.lstat(path).st_mode
     except (OSError, ValueError):
         return 0
+
+
+def _file_digest(path: str) -> bytes:
+    """Return `sampled_sha256` of a file. Raises `RowError` if it cannot be read."""
+    try:
+        return sampled_sha256(path)
+    except OSError as error:
+        reason = f"cannot be read ({error.strerror})"
+        raise RowError("MEDIA_MISSING", reason, path="videos", value=os.path.basename(path)) from error
 
 
 def _outside(name: str, suggested: str = "") -> RowError:

@@ -19,8 +19,9 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Hold one usable raw row.
 
     Attributes:
-        id: A stable name, made of the source's own key or of the content, never of the row number. A format
-            may leave it (and the group) empty for a row with its own turns: then it is made of those.
+        id: A stable name, made of the source's own key or of the content, never of the row number or of names of
+            files. A format may leave it (and the group) empty: then it is made of the turns, or of fields and
+            gold, and of what the files hold.
         group: Rows that must stay in one split share it (link, post id, case id, picture); empty for a row
             that stands alone, which goes by its id.
         source: "file:line" of the raw row.
