@@ -27,6 +27,16 @@ def signals_end() -> None:
             signal.signal(number, handler)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_waiting_for_the_disk() -> Iterator[None]:
+    """A file is durable at once: no test cuts the power, and a disk takes milliseconds for each file.
+
+    `tests/dfkdata/common/test_jsonl.py` shows that files are made durable."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda number: None)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def no_new_media_roots(monkeypatch: pytest.MonkeyPatch) -> None:
     """Folders that a test allows are not allowed to the next one."""

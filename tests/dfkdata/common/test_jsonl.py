@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 
 import msgspec
@@ -31,6 +32,29 @@ def test_an_appended_line_is_in_the_file_at_once(tmp_path: Path) -> None:
     with JsonlAppender(path) as file:
         file.put({"id": "a"})
         assert path.read_bytes() == b'{"id":"a"}\n'
+
+
+def test_a_file_is_made_durable_before_it_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The suite waits for no disk (`tests/conftest.py`); this is where it is seen that a user does."""
+    durable: list[bytes] = []
+    paths = (tmp_path / "a.jsonl", tmp_path / "b.jsonl")
+
+    def noted(number: int) -> None:
+        (path,) = (path for path in paths if path.exists() and os.path.sameopenfile(number, opened[path]))
+        durable.append(path.read_bytes())
+
+    monkeypatch.setattr(os, "fsync", noted)
+    opened: dict[Path, int] = {}
+    with JsonlAppender(paths[0]) as file:
+        opened[paths[0]] = os.open(paths[0], os.O_RDONLY)
+        file.put({"n": 1})
+    writer = JsonlWriter(paths[1])
+    opened[paths[1]] = os.open(paths[1], os.O_RDONLY)
+    writer.put({"n": 2})
+    writer.close()
+    for number in opened.values():
+        os.close(number)
+    assert durable == [b'{"n":1}\n', b'{"n":2}\n']
 
 
 def test_lone_surrogates_become_question_marks_when_appended_and_when_replaced(tmp_path: Path) -> None:

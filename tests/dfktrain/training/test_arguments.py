@@ -15,8 +15,14 @@ from dfktrain.training.arguments import loader_workers
 
 @pytest.mark.parametrize("budget", [{"batch_size": 4}, {"batch_tokens": 400}])
 def test_workers_and_fused_layers_leave_the_weights_as_they_are(
-    base_folder: Path, train_file: Path, tmp_path: Path, budget: dict[str, int]
+    base_folder: Path,
+    train_file: Path,
+    tmp_path: Path,
+    budget: dict[str, int],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # how long torch waits for each worker of a finished epoch, which in a process of tests does not end by itself
+    monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.2)
     stage = {"name": "s", "data": [str(train_file)], "epochs": 1, "learning_rate": 1e-3, **budget}
     weights = []
     for number, speed in enumerate(({}, {"workers": 2}, {"fused_layers": True, "cuda_graphs": True})):

@@ -16,6 +16,8 @@ import torch
 from safetensors.torch import load_file
 
 from dfkdata.common import media_roots
+from dfkdata.common.config import load_config
+from dfktrain import TrainConfig, train
 from tests.helpers import processes
 from tests.helpers.models import image_row, text_row, write_rows
 
@@ -27,6 +29,14 @@ from dfktrain import TrainConfig, train
 train(load_config(sys.argv[1], TrainConfig), sys.argv[2])
 """
 
+COMMAND = """
+import sys, torch
+torch.set_num_threads(1)
+from dfktrain.cli.app import main
+sys.argv = ["dfktrain", "run", sys.argv[1], "--out", sys.argv[2]]
+main()
+"""
+"""What torchrun starts on every rank."""
 
 SHARDED = """
 import accelerate.state as state
@@ -57,11 +67,13 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def run(config: Path, out: Path, ranks: int, sharded: bool = False, fails: str = "") -> None:
+def run(
+    config: Path, out: Path, ranks: int, sharded: bool = False, fails: str = "", code: str = WORKER
+) -> list[str]:
     """Train in `ranks` processes, started as torchrun starts them; fails loudly after 240 s. fails: what all
-    ranks must say when they stop."""
+    ranks must say when they stop. Returns what each rank printed."""
     port = str(free_port())
-    code = SHARDED + WORKER if sharded else WORKER
+    code = SHARDED + code if sharded else code
     workers, logs = [], []
     for rank in range(ranks):
         env = {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"} | (FSDP2 if sharded else {})
@@ -80,6 +92,7 @@ def run(config: Path, out: Path, ranks: int, sharded: bool = False, fails: str =
     expected = [1 if fails else 0] * ranks
     assert [worker.exitcode for worker in workers] == expected, "\n".join(printed)[-3000:]
     assert all(fails in text for text in printed)
+    return printed
 
 
 def torchrun(config: Path, out: Path, ranks: int) -> None:
@@ -109,13 +122,19 @@ def adapter(out: Path) -> dict[str, torch.Tensor]:
     return load_file(out / "adapter/adapter_model.safetensors")
 
 
-def test_two_ranks_take_the_same_step_as_one(base_folder: Path, train_file: Path, tmp_path: Path) -> None:
-    run(config(tmp_path, base_folder, train_file, batch_size=8, learning_rate=100), tmp_path / "one", 1)
-    torchrun(
-        config(tmp_path, base_folder, train_file, batch_size=2, accumulation=2, learning_rate=100),
-        tmp_path / "two",
-        2,
-    )
+@pytest.mark.parametrize("how", ["forks", pytest.param("torchrun", marks=pytest.mark.slow)])
+def test_two_ranks_take_the_same_step_as_one(
+    base_folder: Path, train_file: Path, tmp_path: Path, how: str
+) -> None:
+    """The command in both; torchrun brings three interpreters that import torch, and is slow."""
+    whole = config(tmp_path, base_folder, train_file, batch_size=8, learning_rate=100)
+    train(load_config(whole, TrainConfig), tmp_path / "one")
+    halves = config(tmp_path, base_folder, train_file, batch_size=2, accumulation=2, learning_rate=100)
+    if how == "torchrun":
+        torchrun(halves, tmp_path / "two", 2)
+    else:
+        printed = run(halves, tmp_path / "two", 2, code=COMMAND)
+        assert sum(text.count("adapter: ") for text in printed) == 1  # rank 0 alone speaks
     one, two = adapter(tmp_path / "one"), adapter(tmp_path / "two")
     keys = [key for key in one if "lora_B" in key]  # they start at zero: the gradient times the rate
     left, right = (torch.cat([side[key].flatten().double() for key in keys]) for side in (one, two))
@@ -197,7 +216,7 @@ def test_sharded_weights_take_the_same_steps_also_beside_a_rank_with_text_only(
         path.write_text(json.dumps(made))
         return path
 
-    run(written(2), tmp_path / "one", 1)
+    train(load_config(written(2), TrainConfig), tmp_path / "one")
     if stages == 2:
         run(written(1), tmp_path / "two", 2, sharded=True, fails="goes on with stage more")
     run(written(1), tmp_path / "two", 2, sharded=True)

@@ -53,7 +53,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "adapter" / "adapter_model.safetensors")
 
 
-@pytest.mark.parametrize("how", [{}, {"checkpointing": "torch"}, {"precision": "bf16"}])
+@pytest.mark.parametrize("how", [{"checkpointing": "torch"}, {"precision": "bf16"}])
 def test_a_watched_run_ends_with_the_weights_of_one_that_is_not(
     files: dict[str, Path], tmp_path: Path, how: dict[str, Any]
 ) -> None:
