@@ -1,13 +1,14 @@
 """The `dfkdata` command line: each command is a file of this room and one line here.
 
 Data goes to stdout, progress and errors to stderr. The exit status is 0 if the command did its work, 1 if
-more rows were rejected than --max-rejects allows (all files are written), 2 for wrong usage or an error."""
+more rows were rejected than --max-rejects allows (all files are written), 2 for wrong usage or an error. `diff` exits
+as the program of that name: 0 if nothing differs, 1 if something does."""
 
 from __future__ import annotations
 
 import typer
 
-from dfkdata.cli import card, check, convert, preview, schema
+from dfkdata.cli import card, check, convert, diff, preview, schema
 from dfkdata.common.console import keeping_private, run_app, with_limits, with_media_roots
 
 app = typer.Typer(
@@ -24,6 +25,7 @@ app.command("convert", epilog=convert.EXAMPLES)(
 app.command("check", epilog=check.EXAMPLES)(with_limits(with_media_roots(check.check_command)))
 app.command("preview", epilog=preview.EXAMPLES)(with_limits(with_media_roots(preview.preview_command)))
 app.command("card", epilog=card.EXAMPLES)(with_media_roots(card.card_command))
+app.command("diff", epilog=diff.EXAMPLES)(with_limits(with_media_roots(diff.diff_command)))
 app.command("schema", epilog=schema.EXAMPLES)(schema.schema_command)
 
 

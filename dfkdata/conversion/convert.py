@@ -9,7 +9,7 @@ Guarantees:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import wraps
 from inspect import Signature, signature
 from pathlib import Path
@@ -18,13 +18,12 @@ from typing import Any, ParamSpec, Protocol
 from dfkdata import sources
 from dfkdata.common.config import bind
 from dfkdata.common.errors import ConfigError
-from dfkdata.conversion import detection, output_folder, reader
+from dfkdata.conversion import detection, output_folder, reader, settings
 from dfkdata.conversion import job as jobs
 from dfkdata.conversion.job import ConversionJob
 from dfkdata.conversion.options import ConvertOptions, Summary, reject_limit
 from dfkdata.conversion.runner import ConversionRun
 from dfkdata.conversion.splits import SPLITS
-from dfkdata.rows.record import shorten
 from dfkdata.validation.rules import RULES
 
 P = ParamSpec("P")
@@ -202,28 +201,13 @@ def _other(job: ConversionJob, old: dict[str, Any], new: dict[str, Any]) -> Conf
     keys = ("config", "inputs", "images", "rows", "outputs")
     changed = [key for key in keys if key in new and old.get(key) != new[key]]
     named = " and ".join(changed) or "version"
-    facts = [*_settings(old.get("config"), new["config"])] if "config" in changed else []
+    differing = settings.differences(old.get("config"), new["config"])
+    facts = [
+        f"{name} was {settings.shown(before)}, is {settings.shown(now)}" for name, before, now in differing
+    ]
     facts += _files(old.get("inputs"), new["inputs"]) if "inputs" in changed else []
     what = f"{job.folder.final}: holds another conversion ({named} differ{': ' if facts else ''}{'; '.join(facts)})"
     return ConfigError(f"{what}; give another --out or use --overwrite")
-
-
-def _settings(old: Any, new: dict[str, Any]) -> Iterator[str]:
-    """Yield a clause for each setting that differs, named as its option."""
-    old = old if isinstance(old, dict) else {}
-    for key in sorted(old.keys() | new.keys()):
-        before, now = old.get(key), new.get(key)
-        if before == now:
-            continue
-        if key == "options" and isinstance(before, dict) and isinstance(now, dict):
-            yield from _settings(before, now)
-            continue
-        name = {"format": "from", "schema_name": "schema"}.get(key, key.replace("_", "-"))
-        yield f"{name} was {_shown(before)}, is {_shown(now)}"
-
-
-def _shown(value: Any) -> str:
-    return "not given" if value is None else shorten(value)
 
 
 def _files(old: Any, new: list[dict[str, Any]]) -> list[str]:

@@ -111,10 +111,10 @@ def test_an_overwriting_conversion_without_a_row_keeps_the_earlier_result() -> N
     [
         ({"seed": 7}, "seed was 42, is 7"),
         ({"to": "swift"}, "to was messages, is swift"),
-        ({"options": {"join": "newline"}}, "join was .*, is newline"),
+        ({"options": {"join": "newline"}}, "option join was .*, is newline"),
         ({"delimiter": ";"}, "delimiter was not given, is ;"),
         ({"limit": 1}, "limit was not given, is 1"),
-        ({"rules": {"TEXT_NFC": "off"}}, "rules was not given, is .*TEXT_NFC"),
+        ({"rules": {"TEXT_NFC": "off"}}, "rule TEXT_NFC was not given, is off"),
     ],
 )
 def test_a_refusal_names_each_setting_that_differs(options: dict[str, Any], message: str) -> None:

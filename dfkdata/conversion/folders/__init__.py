@@ -1,0 +1,1 @@
+"""Finished conversions as a whole: compare two of them, merge several."""
