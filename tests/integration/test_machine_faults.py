@@ -46,6 +46,7 @@ READING = {
     "check": "dfkdata check {i}/alpaca.jsonl --from alpaca",
     "preview": "dfkdata preview {i}/alpaca.jsonl --from alpaca",
     "schema": "dfkdata schema caption",
+    "diff": "dfkdata diff {i}/data {i}/data",
     "pool": "dfkeval pool {i}/run-eval",
     "history": "dfkeval history {i}",
     "check config": "dfktrain check {i}/train.yaml --config-only",

@@ -68,6 +68,8 @@ def test_no_command_shows_what_a_terminal_obeys(
         ["dfkdata", "check", planted / "raw.jsonl", "--from", "alpaca"],
         ["dfkdata", "preview", planted / "raw.jsonl", "--from", "alpaca", "--rows", "3"],
         ["dfkdata", "card", out],
+        ["dfkdata", "diff", out, planted / "test.jsonl"],
+        ["dfkdata", "diff", out, planted / "gone"],
         ["dfkdata", "convert", planted / "gone.jsonl", "--from", "alpaca", "--to", EVIL, "--out", out],
         ["dfkdata", "check", planted / "raw.jsonl", "--from", f"a{EVIL}"],
         ["dfkeval", "run", planted / "a.yaml", "--out", runs / f"a{EVIL}"],

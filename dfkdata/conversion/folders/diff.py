@@ -22,7 +22,7 @@ from dfkdata.conversion import settings
 from dfkdata.conversion.folders.comparison import ASPECTS, NOWHERE, Pair, TableDifference
 from dfkdata.conversion.folders.reading import WHOLE, opened
 from dfkdata.conversion.folders.row_table import parts_for
-from dfkdata.conversion.folders.side import NAMES, LabelNames, Reading, Side
+from dfkdata.conversion.folders.side import NAMES, CompareOptions, LabelNames, Side
 from dfkdata.rows.messages import before_answer
 from dfkdata.rows.record import Record, shorten
 
@@ -149,7 +149,7 @@ def diff_folders(
         raise ConfigError(f"examples: {examples} is below 0; give a number of rows to show")
     one, two = opened(first), opened(second)
     fields = {name for folder in (one, two) if folder.manifest is not None for name in folder.manifest.labels}
-    reading = Reading(
+    reading = CompareOptions(
         by_id=one.is_named and two.is_named,
         by_split=WHOLE not in one.files and WHOLE not in two.files,
         labels=LabelNames(fields),
@@ -166,7 +166,7 @@ def diff_folders(
     return _result(sides, found, reading)
 
 
-def _result(sides: tuple[Side, Side], found: TableDifference, reading: Reading) -> FolderDiff:
+def _result(sides: tuple[Side, Side], found: TableDifference, reading: CompareOptions) -> FolderDiff:
     names = [name for number, name in enumerate(NAMES) if any(number in side.splits for side in sides)]
     one, two = (side.folder for side in sides)
     known = one.manifest is not None and two.manifest is not None
@@ -192,7 +192,7 @@ def _result(sides: tuple[Side, Side], found: TableDifference, reading: Reading) 
     )
 
 
-def _notes(sides: tuple[Side, Side], reading: Reading) -> list[str]:
+def _notes(sides: tuple[Side, Side], reading: CompareOptions) -> list[str]:
     notes = list(dict.fromkeys(side.folder.note for side in sides if side.folder.note))
     if not reading.by_id:
         nameless = next(side.folder for side in sides if not side.folder.is_named)
@@ -207,7 +207,7 @@ def _notes(sides: tuple[Side, Side], reading: Reading) -> list[str]:
     return notes
 
 
-def _labels(sides: tuple[Side, Side], reading: Reading, splits: list[str]) -> LabelTable:
+def _labels(sides: tuple[Side, Side], reading: CompareOptions, splits: list[str]) -> LabelTable:
     """Return the labels of both sides next to each other, in alphabetical order."""
     counts: Counter[tuple[str, str, str, int]] = Counter()
     for number, side in enumerate(sides):
@@ -221,7 +221,7 @@ def _labels(sides: tuple[Side, Side], reading: Reading, splits: list[str]) -> La
     return table
 
 
-def _label_rows(side: Side, reading: Reading) -> list[tuple[str, str, str, int]]:
+def _label_rows(side: Side, reading: CompareOptions) -> list[tuple[str, str, str, int]]:
     """Return (field, label, split, rows) of a side, as its rows say, or its manifest where they keep no labels."""
     if side.folder.is_named:
         names = reading.labels.labels()
@@ -237,7 +237,7 @@ def _label_rows(side: Side, reading: Reading) -> list[tuple[str, str, str, int]]
     ]
 
 
-def _label_changes(found: TableDifference, reading: Reading) -> dict[tuple[str, str, str], int]:
+def _label_changes(found: TableDifference, reading: CompareOptions) -> dict[tuple[str, str, str], int]:
     names, changes = reading.labels.labels(), Counter[tuple[str, str, str]]()
     for (before, after), rows in found.labels.items():
         old, new = dict(names[before]), dict(names[after])
@@ -248,7 +248,7 @@ def _label_changes(found: TableDifference, reading: Reading) -> dict[tuple[str, 
 
 
 def _examples(
-    sides: tuple[Side, Side], found: TableDifference, reading: Reading
+    sides: tuple[Side, Side], found: TableDifference, reading: CompareOptions
 ) -> dict[str, tuple[DiffExample, ...]]:
     pairs = [pair for kind in found.examples.values() for pair in kind]
     records = [
@@ -263,7 +263,7 @@ def _examples(
 
 
 def _example(
-    pair: Pair, sides: tuple[Side, Side], records: list[dict[int, Record]], reading: Reading
+    pair: Pair, sides: tuple[Side, Side], records: list[dict[int, Record]], reading: CompareOptions
 ) -> DiffExample:
     first, second = records[0].get(pair.first), records[1].get(pair.second)
     record = first or second
@@ -278,7 +278,7 @@ def _example(
     )
 
 
-def _excerpt(record: Record | None, aspect: str, reading: Reading) -> str:
+def _excerpt(record: Record | None, aspect: str, reading: CompareOptions) -> str:
     """Return the beginning of one aspect of a row."""
     if record is None:
         return ""

@@ -90,7 +90,7 @@ def _fields_of(name: str, variant: str | None) -> frozenset[str]:
     return _known[name, variant]
 
 
-class Reading(NamedTuple):
+class CompareOptions(NamedTuple):
     """How rows of both sides are read.
 
     Attributes:
@@ -119,7 +119,7 @@ class Side:
         first_missing: The first of them.
     """
 
-    def __init__(self, folder: RowFolder, parts: int, reading: Reading) -> None:
+    def __init__(self, folder: RowFolder, parts: int, reading: CompareOptions) -> None:
         self.folder, self.table, self._reading = folder, RowTable(parts), reading
         self._files = [*folder.files.items()]
         self.splits = [
