@@ -8,6 +8,7 @@ from dfkdata.formats import Row, group_key, key
 from dfkdata.formats._fields import GROUP_KEYS
 from dfkdata.rows.chat_turns import Conversation, as_json, conversation, listed, tools
 from dfkdata.rows.filled_nulls import without_filled_nulls
+from dfkdata.rows.loss_weight import ROW_FLAGS, row_flags
 from dfkdata.rows.record import Record, RowError
 
 
@@ -27,6 +28,8 @@ def conversation_record(row: Row, source: str, turns: Conversation, *, keep: tup
     messages, dropped = turns.messages, list[RowError]()
     if not turns.is_text:
         messages, dropped = without_filled_nulls(messages, definitions)
+    if not ROW_FLAGS.isdisjoint(row):
+        dropped = [*dropped, *row_flags(row)]
     record = Record(
         id="",
         group="",

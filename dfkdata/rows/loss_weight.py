@@ -6,10 +6,12 @@
 | `loss`, `loss_scale` | ms-swift | trained or not; the weight |
 | `loss_weight` | LLaMA-Factory | the weight |
 | `train`, `training` | axolotl | trained or not |
+| `trainable` | home-made sets | trained or not |
 
 Guarantees:
 - Canonical turns have one key, `weight`, and only on assistant turns; a turn without it counts once.
-- A flag that cannot be honoured raises `RowError`."""
+- A flag that cannot be honoured is a `RowError`, and so is one of a whole row, which does not say which turn it
+  is about."""
 
 from __future__ import annotations
 
@@ -19,11 +21,13 @@ from typing import Any
 
 from dfkdata.rows.record import RowError
 
-SWITCHES = ("loss", "train", "training")
+SWITCHES = ("loss", "train", "training", "trainable")
 SCALES = ("weight", "loss_scale", "loss_weight")
-_UNREAD = ("train_detail", "masked")
+_UNREAD = ("train_detail", "masked", "loss_mask")
 FLAGS = frozenset((*SWITCHES, *SCALES, *_UNREAD))
 """Keys of a turn that say how much its loss counts."""
+ROW_FLAGS = frozenset(("loss", "trainable", "loss_mask", *SCALES))
+"""Keys of a whole row that look like such a flag; `train` and `training` would rather name a split."""
 
 
 def turn_weight(turn: Mapping[str, Any], path: str) -> float | None:
@@ -48,6 +52,19 @@ def turn_weight(turn: Mapping[str, Any], path: str) -> float | None:
         flags = {key: turn[key] for key in (*SWITCHES, *SCALES) if turn.get(key) is not None}
         raise _error("the turn's loss flags contradict one another", path, flags, "keep one of them")
     return next(iter(scales), None) if scales else (1 if switches.pop() else 0) if switches else None
+
+
+def row_flags(row: Mapping[str, Any]) -> Iterator[RowError]:
+    """Yield an error for each flag of a whole row that asks for another weight than 1.
+
+    Args:
+        row: The row; columns of texts and lists are no flags.
+    """
+    for key in sorted(ROW_FLAGS.intersection(row)):
+        value = row[key]
+        if isinstance(value, bool | int | float) and value not in (True, 1) and not math.isnan(value):
+            hint = "write it at the turns that it is about, or rename the column if it is no flag"
+            yield _error(f"{key} of the whole row names no turn", key, value, hint)
 
 
 def canonical_weight(turn: dict[str, Any], path: str) -> RowError | None:

@@ -25,7 +25,7 @@ from dfkdata.common.errors import ConfigError, DataError
 from dfkdata.common.media_roots import MediaRoots
 from dfkdata.common.plugins import suggestion
 from dfkdata.rows.chat_turns import tools as read_tools
-from dfkdata.rows.loss_weight import turn_weight
+from dfkdata.rows.loss_weight import row_flags, turn_weight
 from dfkdata.rows.part_files import with_part_files
 from dfkdata.rows.record import Record, RowError
 from dfkdata.schemas import Images, JsonForm, Lines, Part, Schema, Text, TextForm, ToolForm, Value
@@ -328,7 +328,12 @@ def check_row(row: Any) -> None:
         raise DataError(
             f"row that begins {_beginning(row)}: {reason}; give each row a text of its own as `id`"
         )
-    for fault in (_media(row), _options(row), *(_turn(at, turn) for at, turn in enumerate(row["messages"]))):
+    for fault in (
+        _media(row),
+        _options(row),
+        _flag(row),
+        *(_turn(at, turn) for at, turn in enumerate(row["messages"])),
+    ):
         if fault is not None:
             raise DataError(f"row {row['id']}: {fault}")
 
@@ -354,6 +359,10 @@ def _options(row: dict[str, Any]) -> str | None:
         if not isinstance(row.get(key) or {}, dict):
             return f"{key} is not an object"
     return None if _objects(row.get("tools")) else "tools is not a list of objects"
+
+
+def _flag(row: dict[str, Any]) -> str | None:
+    return next((f"{error.reason} ({error.value!r}); {error.hint}" for error in row_flags(row)), None)
 
 
 def _objects(value: Any) -> bool:

@@ -10,7 +10,9 @@ import pytest
 
 from dfkdata import convert
 from dfkdata.common import plugins
+from dfkdata.common.errors import DataError
 from dfkdata.rows.loss_weight import turn_weight
+from dfkdata.rows.messages import check_row
 from dfkdata.rows.record import RowError
 
 SPELLINGS: list[tuple[dict[str, Any], float]] = [
@@ -30,6 +32,8 @@ SPELLINGS: list[tuple[dict[str, Any], float]] = [
     ({"train": False}, 0),
     ({"train": True}, 1),
     ({"training": False}, 0),
+    ({"trainable": False}, 0),
+    ({"trainable": True, "loss_scale": 0.5}, 0.5),
     ({"train": False, "weight": None}, 0),
 ]
 WRONG: list[dict[str, Any]] = [
@@ -43,6 +47,10 @@ WRONG: list[dict[str, Any]] = [
     {"train": "no"},
     {"train_detail": [{"begin_offset": 0, "end_offset": 1, "train": False}]},
     {"masked": True},
+    {"loss_mask": 0},
+    {"loss_mask": [0, 1]},
+    {"trainable": "no"},
+    {"trainable": True, "weight": 0},
     {"loss": True, "weight": 0},
     {"loss": False, "loss_scale": 2.0},
     {"loss": False, "train": True},
@@ -93,6 +101,36 @@ def test_a_flag_that_cannot_be_honoured_is_refused_by_name(
     _, rejects = converted([row(flag, layout)], tmp_path / "o", layout, "messages")
     assert [reject["code"] for reject in rejects] == ["LOSS_FLAG"]
     assert rejects[0]["path"].startswith("messages.1")
+
+
+ROW_FLAGS = [
+    ({"weight": 0}, True),
+    ({"weight": 0.5, "loss": False}, True),
+    ({"loss": 0.73}, True),
+    ({"loss_mask": 0}, True),
+    ({"trainable": False}, True),
+    ({"loss_scale": float("nan"), "loss": True, "weight": 1}, False),
+    ({"weight": "3 kg", "loss": None, "train": False}, False),
+]
+
+
+@pytest.mark.parametrize("layout", ["messages", "swift", "openai", "sharegpt"])
+@pytest.mark.parametrize(("flags", "is_refused"), ROW_FLAGS, ids=str)
+def test_a_flag_of_a_whole_row_is_refused_by_name(
+    flags: dict[str, Any], is_refused: bool, layout: str, tmp_path: Path
+) -> None:
+    rows, rejects = converted([row({}, layout) | flags], tmp_path / "o", layout, "messages")
+    assert len(rows) == (not is_refused)
+    assert all(reject["code"] == "LOSS_FLAG" and reject["path"] in flags for reject in rejects)
+    how: dict[str, Any] = {"rules": {"LOSS_FLAG": "warn"}, "validation": 0}
+    passed = convert([row({}, layout) | flags], tmp_path / "w", format=layout, **how)
+    assert passed.rows["out"] == 1 and ("LOSS_FLAG" in passed.warnings) == is_refused
+    hand_made = {"id": "r", "messages": row({}, "messages")["messages"]} | flags
+    if is_refused:
+        with pytest.raises(DataError, match=r"row r: .* of the whole row names no turn"):
+            check_row(hand_made)
+    else:
+        check_row(hand_made)
 
 
 @pytest.mark.parametrize("to", LAYOUTS)
