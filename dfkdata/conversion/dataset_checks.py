@@ -95,8 +95,8 @@ class DatasetChecks:
                 hint = "few groups: give a larger share, another --seed, or --stratify"
                 self._warn("SPLIT_EMPTY", f"no row fell into {name}", hint)
             if name in fixed_splits and not written.get(name):
-                hint = "see the counts: its file is empty, or its rows were left out or rejected"
-                self._warn("SPLIT_EMPTY", f"no row of the {name} file is there", hint)
+                hint = "see the counts: its input is empty, or its rows were left out or rejected"
+                self._warn("SPLIT_EMPTY", f"no row of the input for {name} was written", hint)
 
     def _warn(self, code: str, reason: str, hint: str = "") -> None:
         self._rules.report(RowError(code, reason, hint=hint), "all rows")

@@ -13,12 +13,14 @@ Guarantees:
 from __future__ import annotations
 
 import os
+import re
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import compress
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
@@ -31,11 +33,14 @@ from dfkdata.common.jsonl import JsonlWriter
 from dfkdata.common.locks import LOCK
 from dfkdata.common.manifest import MANIFEST
 from dfkdata.conversion import splits
-from dfkdata.conversion.counts import RunCounts
+from dfkdata.conversion.counts import RuleCounts, RunCounts
 from dfkdata.conversion.duplicates import EVICTS, NEW, DuplicateCheck
 from dfkdata.rows.chat_turns import without_bytes
 from dfkdata.rows.record import Record, Reject
 from dfkdata.validation.rules import RuleWarning
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 PARTIAL = ".partial"
 MEDIA = "media"
@@ -156,6 +161,34 @@ class Folder:
             tops = [os.path.commonpath(tops)]
         return [os.path.relpath(folder, final).replace(os.sep, "/") for folder in tops]
 
+    def drop_unnamed_media(self, files: Iterable[Path]) -> None:
+        """Remove embedded and unpacked media that no written row names: of rejected rows, or because rows hold them.
+
+        Args:
+            files: All files of written rows.
+        """
+        media = self.partial / MEDIA
+        if not media.is_dir():
+            return
+        named = set[str]()
+        for file in files:
+            with file.open("rb") as lines:
+                for path in (path for line in lines for path in _MEDIA_PATH.findall(line)):
+                    steps = msgspec.json.decode(b'"media/' + path + b'"').split("media/")
+                    named.update("media/".join(steps[at:]) for at in range(1, len(steps)))
+        for path in sorted(media.rglob("*"), reverse=True):
+            if path.is_dir():
+                _remove_if_empty(path)
+            elif path.relative_to(media).as_posix() not in named:
+                path.unlink()
+        if _remove_if_empty(media):
+            real = os.path.realpath(media)
+            self._named = {
+                folder: name
+                for folder, name in self._named.items()
+                if not _is_below(os.path.realpath(folder), real)
+            }
+
     def _check_named(self) -> None:
         """Raise `DataError` if rows name a folder that is not where they say."""
         for folder, name in self._named.items():
@@ -164,6 +197,17 @@ class Folder:
                     f"{self.final}: rows name files in {name!r}, which is gone ({folder} when they were read);"
                     " keep the files in place and convert again"
                 )
+
+
+_MEDIA_PATH = re.compile(rb'media/((?:[^"\\]|\\.){1,8192})"')
+
+
+def _remove_if_empty(folder: Path) -> bool:
+    """Remove a folder without files, and return whether it was one."""
+    if any(folder.iterdir()):
+        return False
+    folder.rmdir()
+    return True
 
 
 def _is_below(folder: str, top: str) -> bool:
@@ -223,6 +267,7 @@ class SplitWriter:
         self.quarantine = folder.lines("quarantine.jsonl")
         self.warnings = folder.lines("warnings.jsonl")
         self._digests = (folder.partial / _DIGESTS).open("wb", buffering=1 << 20)
+        self._warned = array("q")
         self._copies = DuplicateCheck()
 
     def reject(self, reject: Reject) -> None:
@@ -237,6 +282,26 @@ class SplitWriter:
         self._counts.warnings.add(warning, len(lines))
         for line in lines:
             self.warnings.put(line)
+            self._warned.append(warning.number)
+
+    def drop_warnings(self, gone: NDArray[Any]) -> None:
+        """Take back the warnings about rows that left their file again.
+
+        Args:
+            gone: Of each row that was written, whether it left.
+        """
+        if not any(number >= 0 and gone[number] for number in self._warned):
+            return
+        self.warnings.close()
+        old = self.warnings.path.rename(self.warnings.path.with_suffix(".before"))
+        self.warnings, self._counts.warnings = self._folder.lines("warnings.jsonl"), RuleCounts()
+        with old.open("rb") as lines:
+            for line, number in zip(lines, self._warned, strict=True):
+                if number < 0 or not gone[number]:
+                    self.warnings.put_line(line)
+                    self._counts.warnings.add(msgspec.json.decode(line, type=Reject))
+        old.unlink()
+        self._warned = array("q", (number for number in self._warned if number < 0 or not gone[number]))
 
     def takes(self, raw: Any, record: Record, row: dict[str, Any], digest: bytes, split: str) -> bool:
         """Return whether a row is to be written; a copy of an earlier one goes to the duplicates instead.

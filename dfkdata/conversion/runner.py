@@ -182,7 +182,7 @@ class ConversionRun:
                 report = self.rules.for_row(item.source, unsettled(item, self.job.schema))
                 built = self.builder.build(raw, item, report, media)
                 if self._write(raw, built, fixed, hashes):
-                    report.settle()
+                    report.settle(len(self.rows) - 1)
             else:
                 self.reject(item)
         except RowError as error:
@@ -255,6 +255,9 @@ class ConversionRun:
             rows["left_out"] += self.sita.divide(self.job.folder, files, self.counts.labels)
             self.rows.reorder(self.sita.order)
             rows["out"] = files["train"].rows + files["validation"].rows
+        gone = self.rows.gone()
+        if gone is not None:
+            self.writer.drop_warnings(gone)
         self.writer.duplicates.close()
         if self.writes_extra:
             self._write_extra(moved=bool(places) or self.sita is not None)
@@ -273,6 +276,7 @@ class ConversionRun:
     def _facts(self) -> dict[str, Any]:
         files = self.writer.files
         written = {name: file.rows for name, file in files.items()}
+        self.job.folder.drop_unnamed_media(file.path for file in files.values())
         self._check_format()
         self.checks.check_posts(self.rows.gone())
         self.checks.check_all(written, self.counts.rows["out"], self.job.fixed_splits)

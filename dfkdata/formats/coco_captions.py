@@ -19,7 +19,7 @@ from dfkdata.formats import Fit, Likeness, Record, Row, RowError, _seen, key, ne
 SCHEMA: str | None = "answer"
 COLUMNS = (frozenset({"caption", "file_name"}),)
 FILES = ("splits",)
-_NAME = re.compile(r"_([^_/]+)\.json(?:\.\w+)?:\d+$")
+_NAME = re.compile(r"_([^_/]+)\.json(?:\.\w+)?:\d+(?:\[\d+\])?$")
 
 
 class Options(_seen.Options):

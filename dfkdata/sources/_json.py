@@ -255,8 +255,10 @@ def _unwrap(whole: Any, name: str) -> Iterable[Any]:
 
 
 def _items(file: IO[bytes], name: str) -> Iterator[SourcedRow]:
-    """Yield the items of a JSON list with the line on which each begins."""
-    text = Window(file, name)
+    """Yield the items of a JSON list with the line on which each begins, and a number if others began there before."""
+    text, last, number = Window(file, name), 0, 1
     for line in text.items():
-        yield text.row(f"{name}:{line}"), f"{name}:{line}"
+        number, last = number + 1 if line == last else 1, line
+        source = f"{name}:{line}" if number == 1 else f"{name}:{line}[{number}]"
+        yield text.row(source), source
     text.finish()

@@ -310,7 +310,7 @@ class _PictureHashes:
         if picture.problem:
             reason, hint = f"it does not decode: {picture.problem}", "--deep quarantines such rows"
             error = RowError("IMG_UNDECODED", reason, path="images", value=Path(path).name, hint=hint)
-            self._rules.report(error, source)
+            self._rules.report(error, source, number=row)
         else:
             self._hashes.append(picture.dhash)
             self._rows.append(row)

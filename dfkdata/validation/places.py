@@ -12,7 +12,7 @@ _FILE = 1 << 44  # a place is its file times this, and the line in it plus 1
 
 
 class PlaceList:
-    """Hold places such as "posts.csv:7", each under its number from 0."""
+    """Hold places such as "posts.csv:7" and "posts.json:1[3]", each under its number from 0."""
 
     def __init__(self) -> None:
         self._codes = array("Q")
@@ -21,9 +21,11 @@ class PlaceList:
 
     def append(self, place: str) -> None:
         """Add a place."""
-        name, _, number = place.rpartition(":")
+        name, sign, number = place.rpartition(":")
+        if place.endswith("]") and "[" in number:
+            name, sign, number = place[:-1].rpartition("[")
         if name and number.isdigit() and number.isascii() and number[0] != "0" and len(number) < 13:
-            code = self._number(name) * _FILE + int(number) + 1
+            code = self._number(name + sign) * _FILE + int(number) + 1
         else:
             code = self._number(place) * _FILE
         self._codes.append(code)
@@ -41,7 +43,9 @@ class PlaceList:
     def __getitem__(self, at: int) -> str:
         file, number = divmod(self._codes[at], _FILE)
         name = self._listed[file]
-        return f"{name}:{number - 1}" if number else name
+        if not number:
+            return name
+        return f"{name}{number - 1}{']' if name.endswith('[') else ''}"
 
 
 class _Meta(msgspec.Struct):

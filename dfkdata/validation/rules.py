@@ -214,10 +214,12 @@ class RuleWarning(Reject, frozen=True, kw_only=True, gc=False):
     Attributes:
         partner: "file:line" of another row that the reason is about.
         rows: Each row if it is about several; empty if `source` is the only place.
+        number: The number of its row among those that were written; -1 if it is about none or several.
     """
 
     partner: str = ""
     rows: tuple[WarnedRow, ...] = ()
+    number: int = -1
 
     def lines(self) -> list[dict[str, str]]:
         """Return one object a row: code, place, partner, reason and what else is known."""
@@ -248,18 +250,21 @@ class RuleReporter:
         """Return the policy of a rule."""
         return self._policies.get(code) or rule_of(code).default
 
-    def report(self, error: RowError, source: str, rows: Sequence[WarnedRow] = ()) -> None:
+    def report(
+        self, error: RowError, source: str, rows: Sequence[WarnedRow] = (), *, number: int = -1
+    ) -> None:
         """Raise `error`, count it, or let it pass, by its rule's policy; a fix counts as a warning.
 
         Args:
             error: The broken rule.
             source: "file:line" of the row, or "all rows".
             rows: Each row if it is about several.
+            number: The number of the row among those that were written, if it is about one.
 
         Raises:
             RowError: The policy is "quarantine".
         """
-        self.warn(self.judge(error, source, rows))
+        self.warn(self.judge(error, source, rows), number)
 
     def judge(self, error: RowError, source: str, rows: Sequence[WarnedRow] = ()) -> RuleWarning | None:
         """Return the warning that a broken rule is; None if it passes. Arguments and error as `report`."""
@@ -271,10 +276,10 @@ class RuleReporter:
         facts = msgspec.structs.asdict(error.reject(source, None))
         return RuleWarning(**facts, partner=error.partner, rows=tuple(rows))
 
-    def warn(self, warning: RuleWarning | None) -> None:
-        """Count a warning, if it is one."""
+    def warn(self, warning: RuleWarning | None, number: int = -1) -> None:
+        """Count a warning, if it is one, about the row of this number among those that were written."""
         if warning is not None and self._warn is not None:
-            self._warn(warning)
+            self._warn(warning if number < 0 else msgspec.structs.replace(warning, number=number))
 
     def for_row(self, source: str, warnings: tuple[RowError, ...] = ()) -> RowReport:
         """Return the report of one row, which begins with what the format found wrong with it (`warnings`).
@@ -320,7 +325,11 @@ class RowReport(msgspec.Struct, frozen=True, gc=False):
         if warning is not None:
             self.held.append(warning)
 
-    def settle(self) -> None:
-        """Count the warnings: the row was written. A row that was rejected, or is a copy, counts as that alone."""
+    def settle(self, number: int) -> None:
+        """Count the warnings: the row was written. A row that was rejected, or is a copy, counts as that alone.
+
+        Args:
+            number: Its number among the rows that were written.
+        """
         for warning in self.held:
-            self.reporter.warn(warning)
+            self.reporter.warn(warning, number)

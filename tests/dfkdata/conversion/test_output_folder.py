@@ -11,7 +11,9 @@ from typer.testing import CliRunner
 
 from dfkdata import convert
 from dfkdata.cli import app
+from dfkdata.common import data_uri
 from dfkdata.common.errors import ConfigError
+from dfkdata.validation.places import PlaceList
 from tests.helpers.pictures import KINDS
 from tests.helpers.rows import rows_of, write
 
@@ -143,3 +145,67 @@ def test_the_library_leaves_no_folder_without_a_row_either(
     assert not (tmp_path / "out").exists()
     convert(rows, tmp_path / "out", format="alpaca", keep_empty=True)
     assert (tmp_path / "out" / "manifest.json").exists()
+
+
+def test_rows_that_left_their_file_leave_no_warning() -> None:
+    copy = alpaca(0, output="nan")
+    rows = [copy | {"split": "train"}, alpaca(1, output="nan", split="train"), copy | {"split": "test"}]
+    done = convert(rows, "out", format="alpaca", split_column="split", validation=0)
+    lines = [line for line in check_counts("out", done.warnings) if line["code"] == "ANSWER_MISSING_VALUE"]
+    assert [line["source"] for line in lines] == ["memory:2", "memory:3"]
+    assert done.warnings["ANSWER_MISSING_VALUE"]["first"]["source"] == "memory:2"
+    claims = [
+        {"input": f"klaim {n}", "output": "Label: **Fitnah.** penjelasan: #REF!", "_label": "Fitnah"}
+        for n in range(40)
+    ]
+    done = convert(
+        claims, "sita", format="dfk_text", split="sita", subsample=0.25, rules={"CLASS_RARE": "off"}
+    )
+    lines = [line for line in check_counts("sita", done.warnings) if line["code"] == "ANSWER_MISSING_VALUE"]
+    left = {
+        row["meta"]["source"] for split in ("train", "validation") for row in rows_of(Path("sita"), split)
+    }
+    assert 0 < len(left) < 40 and {line["source"] for line in lines} == left
+
+
+def embedded(kind: str, n: int, **more: Any) -> dict[str, Any]:
+    return {"question": f"Apa {n}?", "answer": "Garis.", "image": data_uri.encode(KINDS[kind])} | more
+
+
+@pytest.mark.parametrize("paths", ["relative", "absolute"])
+@pytest.mark.parametrize("to", ["messages", "swift", "sharegpt", "openai", "prompt_completion"])
+def test_media_holds_what_written_rows_name_and_no_more(to: Any, paths: Any) -> None:
+    Path("media").mkdir()
+    rows = [
+        embedded("png", 0),
+        embedded("png", 1),
+        embedded("jpeg", 3),
+        embedded("gif", 2, answer="<|im_end|>"),
+    ]
+    done = convert(rows, "media/out", format="vqa", to=to, paths=paths, validation=0, max_rejects=9)
+    assert done.rows["out"] == 3
+    assert {path.suffix for path in Path("media/out/media").iterdir()} == {".png", ".jpg"}
+
+
+def test_media_that_only_rejected_rows_name_leave_no_folder() -> None:
+    rows = [embedded("png", 0, answer="<|im_end|>"), {"question": "Apa?", "answer": "Ya.", "image": None}]
+    done = convert(rows, "out", format="vqa", validation=0, max_rejects=9)
+    assert done.rows["out"] == 1 and not Path("out/media").exists()
+    done = convert([embedded("png", 0)], "embed", format="vqa", validation=0, materialize="embed")
+    assert done.rows["out"] == 1 and not Path("embed/media").exists()
+
+
+def test_rows_on_one_line_have_places_of_their_own() -> None:
+    rows = [alpaca(n, output="nan" if n else "Ya.") for n in range(3)]
+    Path("a.json").write_text(json.dumps(rows[:2]) + "\n")
+    Path("b.json").write_text("[\n" + json.dumps(rows[0]) + ",\n" + json.dumps(rows[2]) + "\n]\n")
+    done = convert("*.json", "out", format="alpaca", validation=0)
+    lines = check_counts("out", done.warnings)
+    assert [line["source"] for line in lines if line["path"]] == ["a.json:1[2]", "b.json:3"]
+    places, names = (
+        PlaceList(),
+        ["a.json:1", "a.json:1[2]", "a.json:1[3]", "x[1]", "x[", "[7]:2", "a:2[0]", "a]"],
+    )
+    for name in names:
+        places.append(name)
+    assert [places[at] for at in range(len(names))] == names

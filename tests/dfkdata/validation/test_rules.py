@@ -417,8 +417,8 @@ def test_a_broken_rule_is_reported_with_its_own_source() -> None:
         report(RowError("TEXT_NFC", "x"))
         report(RowError("ZERO_WIDTH", "x"))
     assert not warnings, "a row may still be rejected"
-    second.settle()
-    first.settle()
+    second.settle(0)
+    first.settle(1)
     assert warnings == [
         ("a:2", "TEXT_NFC"),
         ("a:2", "ZERO_WIDTH"),
