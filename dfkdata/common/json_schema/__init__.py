@@ -17,9 +17,10 @@ from __future__ import annotations
 from dfkdata.common.json_schema._document import SchemaDocument, Validator, encoded_document, schema_validator
 from dfkdata.common.json_schema._issues import Issue, type_of
 from dfkdata.common.json_schema._preparation import SchemaError, pointer_step, pointer_steps
-from dfkdata.common.json_schema._spellings import TYPE_ALIASES
+from dfkdata.common.json_schema._spellings import TYPE_ALIASES, TYPES
 
 __all__ = [
+    "TYPES",
     "TYPE_ALIASES",
     "Issue",
     "SchemaDocument",

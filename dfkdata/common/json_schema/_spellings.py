@@ -1,7 +1,8 @@
 """Put spellings of other languages and dialects into JSON Schema's: type names and `nullable`.
 
 Type names are compared in small letters. Besides the names of TYPE_ALIASES, `list[int]`, `Array<string>`,
-`int[]`, `float[3]`, `Optional[str]`, `int | None`, `Union[int, str]` and `str, optional` are read."""
+`int[]`, `[]int`, `float[3]`, `Optional[str]`, `int?`, `int | None`, `int or null`, `Union[int, str]` and
+`str, optional` are read."""
 
 from __future__ import annotations
 
@@ -11,24 +12,41 @@ from typing import Any, Final
 TYPES: Final = frozenset(("string", "integer", "number", "boolean", "null", "object", "array"))
 #: Type names, in small letters, that tool catalogues use and JSON Schema does not know.
 TYPE_ALIASES: Final = {
-    **dict.fromkeys(("str", "char", "character", "text", "date", "datetime", "time", "uuid"), "string"),
     **dict.fromkeys(
-        ("int", "long", "short", "byte", "bigint", "biginteger", "int32", "int64", "uint"), "integer"
+        (
+            "str", "char", "character", "text", "varchar", "nvarchar", "date", "datetime", "time", "uuid", "guid",
+            "date-time", "duration", "email", "hostname", "ipv4", "ipv6", "password", "regex", "uri", "url",
+        ),
+        "string",
     ),
-    **dict.fromkeys(("float", "double", "decimal", "bigdecimal", "numeric", "float32", "float64"), "number"),
+    **dict.fromkeys(
+        (
+            "int", "long", "short", "byte", "bigint", "smallint", "tinyint", "biginteger", "int8", "int16", "int32",
+            "int64", "uint", "uint8", "uint16", "uint32", "uint64", "unsigned int", "long long",
+        ),
+        "integer",
+    ),
+    **dict.fromkeys(
+        (
+            "float", "double", "decimal", "bigdecimal", "numeric", "real", "float16", "float32", "float64",
+            "double precision",
+        ),
+        "number",
+    ),
     "bool": "boolean",
     **dict.fromkeys(("none", "nonetype", "nil"), "null"),
     **dict.fromkeys(("dict", "dictionary", "map", "mapping", "hashmap", "hashtable", "struct"), "object"),
     **dict.fromkeys(
-        ("list", "tuple", "set", "frozenset", "sequence", "iterable", "arraylist", "vector", "collection"),
+        ("list", "tuple", "set", "frozenset", "sequence", "iterable", "arraylist", "vector", "collection",
+         "ndarray"),
         "array",
     ),
-}
+}  # fmt: skip
 #: Names that assert nothing.
 _ANY: Final = ("any", "anytype", "mixed", "unknown")
 #: A name with what it holds: `List[int]`, `Array<string>`.
 _HOLDS: Final = re.compile(r"([a-z_.]++)[ ]*+[\[<(](.*)[\])>]", re.DOTALL)
-#: An array as Java, C# and TypeScript write it: `int[]`, and `float[3]` of C.
+#: An array as Java, C# and TypeScript write it: `int[]`, and `float[3]` of C; Go puts the brackets in front.
 _ARRAY_OF: Final = re.compile(r"(.*[^ ])[ ]*+\[[ ]*+[0-9]*+[ ]*+\]", re.DOTALL)
 _OPTIONAL: Final = re.compile(r"[ ]*+,[ ]*+optional\Z")
 
@@ -45,22 +63,33 @@ def type_names(name: str) -> tuple[list[str], str | None]:
         UnknownType: if the name is not known."""
     if name in TYPES:
         return [name], None
-    plain = _OPTIONAL.sub("", name.strip().lower())
+    plain = _OPTIONAL.sub("", name.strip().lower()).replace(" or ", " | ")
     if plain in _ANY:
         return [], None
     if plain in TYPES:
         return [plain], None
     if plain in TYPE_ALIASES:
         return [TYPE_ALIASES[plain]], None
-    if len(plain) <= 200 and (parts := _split(plain, "|")) and len(parts) > 1:
-        return _union(parts), None
-    array = _ARRAY_OF.fullmatch(plain) if len(plain) <= 200 else None
-    if array is not None:
-        return _array_of(array.group(1))
-    held = _HOLDS.fullmatch(plain) if len(plain) <= 200 else None
-    if held is None:
+    if len(plain) > 200:
         raise UnknownType(name)
-    return _generic(held.group(1).rpartition(".")[2], held.group(2))
+    return _composed(plain, name)
+
+
+def _composed(plain: str, name: str) -> tuple[list[str], str | None]:
+    """Return what a name made of other names means."""
+    if len(parts := _split(plain, "|")) > 1:
+        return _union(parts), None
+    if plain.endswith("?"):
+        return _union([plain.rstrip("? "), "null"]), None
+    array = _ARRAY_OF.fullmatch(plain)
+    if array is not None or plain.startswith("[]"):
+        return _array_of(plain[2:].strip() if array is None else array.group(1))
+    held = _HOLDS.fullmatch(plain)
+    if held is not None:
+        return _generic(held.group(1).rpartition(".")[2], held.group(2))
+    if "." in plain:
+        return type_names(plain.rpartition(".")[2])  # the module or package that a type is of
+    raise UnknownType(name)
 
 
 def _array_of(item: str) -> tuple[list[str], str | None]:
@@ -122,6 +151,9 @@ def is_nullable(schema: dict[str, Any]) -> bool:
 def rewrite_type(schema: dict[str, Any]) -> str | None:
     """Put the type names in `schema` into JSON Schema's. A `type` that holds "any" or an unknown name asserts
     nothing and goes; the unknown name is returned."""
+    if str(schema["type"]).lower() == "enum" and "enum" in schema:
+        del schema["type"]  # `enum` says it all
+        return None
     names = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
     if not all(isinstance(name, str) for name in names):
         return None  # the engine refuses it

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterable
 from typing import Any, Final, Literal, get_args
 
+from dfkdata.common.json_schema import TYPES, SchemaError
 from dfkeval.parsing.coercion import Dialect
 from dfkeval.parsing.tags import TOOL_CALL_OPEN
 from dfkeval.parsing.toolcall._fast_path import Canonical
@@ -16,7 +17,13 @@ from dfkeval.parsing.toolcall._types import ParseResult, ToolCallError
 
 Mode = Literal["strict", "lenient"]
 Prefill = Literal["none", "think"]
-_CHOICES: Final = {"mode": get_args(Mode), "dialect": get_args(Dialect), "prefill": get_args(Prefill)}
+OnUnknownType = Literal["text", "refuse"]
+_CHOICES: Final = {
+    "mode": get_args(Mode),
+    "dialect": get_args(Dialect),
+    "prefill": get_args(Prefill),
+    "on_unknown_type": get_args(OnUnknownType),
+}
 
 
 class ToolCallParser:
@@ -31,10 +38,12 @@ class ToolCallParser:
             calls instead.
         prefill: "think" if the prompt ended inside a think block.
         finished: False if generation stopped at its token limit; a call that was cut is never returned then.
+        on_unknown_type: what to do with a `type` that names no type of JSON Schema or of any language that is
+            read. "refuse" raises `SchemaError`; with "text" it asserts nothing, so that bare text stays text there,
+            and a warning says so.
 
     Attributes:
-        unknown_types: (tool, JSON pointer) of a `type` that names no type -> that name. It asserts nothing,
-            so that bare text stays text there, and a warning says so.
+        unknown_types: (tool, JSON pointer) of a `type` that names no type -> that name.
 
     Raises:
         SchemaError: if a tool definition cannot be used.
@@ -57,8 +66,10 @@ class ToolCallParser:
         dialect: Dialect = "auto",
         prefill: Prefill = "none",
         finished: bool = True,
+        on_unknown_type: OnUnknownType = "text",
     ) -> None:
-        for option, value in (("mode", mode), ("dialect", dialect), ("prefill", prefill)):
+        chosen = {"mode": mode, "dialect": dialect, "prefill": prefill, "on_unknown_type": on_unknown_type}
+        for option, value in chosen.items():
             if value not in _CHOICES[option]:
                 raise ValueError(f"{option}={value!r}: use one of {', '.join(_CHOICES[option])}")
         self._tools: dict[str, Tool] = compile_tools(tools)
@@ -68,8 +79,10 @@ class ToolCallParser:
             for pointer, unknown in tool.unknown_types.items()
         }
         for (name, pointer), unknown in self.unknown_types.items():
-            message = f"tool {name!r}: {pointer}: {unknown!r} is no type of JSON Schema; a bare text stays text there"
-            warnings.warn(message, stacklevel=2)
+            message = f"tool {name!r}: {pointer}: {unknown!r} is no type of JSON Schema"
+            if on_unknown_type == "refuse":
+                raise SchemaError(f"{message}; use one of {', '.join(sorted(TYPES))}, or any")
+            warnings.warn(f"{message}; a bare text stays text there", stacklevel=2)
         self._anything: Tool | None = None if self._tools else AnyTool()
         self.mode = mode
         self.dialect: Dialect = dialect

@@ -154,7 +154,20 @@ def test_the_names_of_types_in_other_languages_are_read_and_unknown_ones_are_tol
         ("Any", {}),
         (["int", "None"], {"type": ["integer", "null"]}),
         (["int", "any"], {}),
+        ("int?", {"type": ["integer", "null"]}),
+        ("string or null", {"type": ["string", "null"]}),
+        ("int or float", {"type": ["integer", "number"]}),
+        ("[]uint8", {"type": "array", "items": {"type": "integer"}}),
+        ("np.ndarray", {"type": "array"}),
+        ("datetime.date", {"type": "string"}),
+        ("varchar(255)", {"type": "string"}),
+        ("any?", {}),
         ("", None),
+        ("?", None),
+        (".", None),
+        ("a.mystery", None),
+        ("mystery?", None),
+        ("enum", None),
         ("mystery", None),
         ("mystery[int]", None),
         ("mystery[]", None),
@@ -170,6 +183,11 @@ def test_type_names_of_other_languages_are_read_or_told(name: Any, schema: Any) 
     document = SchemaDocument({"properties": {"a": {"type": name}}})
     assert document.root["properties"]["a"] == (schema or {})
     assert document.unknown_types == ({"/properties/a/type": name} if schema is None else {})
+
+
+def test_a_type_enum_says_no_more_than_the_keyword_enum() -> None:
+    document = SchemaDocument({"type": "Enum", "enum": ["a", 1]})
+    assert (document.root, document.unknown_types) == ({"enum": ["a", 1]}, {})
 
 
 @pytest.mark.parametrize("brackets", ["[]", " []", "[ ]", "[4]"])

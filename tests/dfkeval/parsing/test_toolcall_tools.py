@@ -177,3 +177,20 @@ def test_a_type_of_no_such_name_is_told_once_and_asserts_nothing() -> None:
             "n": 1.5,
         }
         ToolCallParser([{"name": "f", "parameters": {"properties": {"d": {"type": "List[int]"}}}}])
+
+
+@pytest.mark.parametrize(
+    "written", [{"type": "mystery"}, {"items": {"type": "mystery[]"}}, {"$ref": "#/$defs/d"}]
+)
+def test_a_type_of_no_such_name_is_refused_by_name_where_that_is_asked_for(written: Any) -> None:
+    tool = {
+        "name": "f",
+        "parameters": {"properties": {"d": written}, "$defs": {"d": {"type": "int | mystery"}}},
+    }
+    with pytest.raises(
+        SchemaError, match=r"tool 'f': /.*/type: '.*mystery.*' is no type of JSON Schema; use one of"
+    ):
+        ToolCallParser([tool], on_unknown_type="refuse")
+    known = {"name": "f", "parameters": {"properties": {"d": {"type": "uint8?"}}}}
+    parser = ToolCallParser([known], on_unknown_type="refuse")
+    assert parser.parse(write_tool_call("f", {"d": 7})).calls[0].arguments == {"d": 7}
