@@ -1,4 +1,5 @@
-"""Write what a reader must know before any number of a run: shared rows, and metrics without a number."""
+"""Write what a reader must know before any number of a run: shared rows, metrics without a number, and classes that
+no row has."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from dfkdata.validation.overlap import KINDS, SAYS
 
 def notices(summary: Mapping[str, Any]) -> list[str]:
     """Return sentences about a run, from its summary; empty if there is nothing to say."""
-    return [*unscored(summary), *overlap(summary.get("overlap"))]
+    return [*unscored(summary), *absent_classes(summary), *overlap(summary.get("overlap"))]
 
 
 def unscored(summary: Mapping[str, Any]) -> list[str]:
@@ -18,6 +19,19 @@ def unscored(summary: Mapping[str, Any]) -> list[str]:
     return [
         f"metric {name} has no number: {reason} for it"
         for name, reason in summary.get("unscored", {}).items()
+    ]
+
+
+def absent_classes(summary: Mapping[str, Any]) -> list[str]:
+    """Return a sentence if classes of the labels are the gold of no row that was scored."""
+    confusion = summary.get("details", {}).get("labels", {}).get("confusion", {"labels": [], "matrix": []})
+    rows = list(zip(confusion["labels"], confusion["matrix"], strict=False))  # the last label has no row
+    absent = [name for name, counts in rows if not any(counts)]
+    if not absent or len(absent) == len(rows):
+        return []
+    return [
+        f"no row has the gold {', '.join(absent)}: macro averages are over the other {len(rows) - len(absent)} classes,"
+        " and their intervals say nothing about an average over all"
     ]
 
 

@@ -15,7 +15,7 @@ _PRICE: Final = 16
 #: Prices: a mark outside of calls, a misspelled closer, a piece of code, a value without closer or that stands
 #: again, JSON that cannot be read, a call with something wrong, and a call with a problem when it is typed.
 MARK: Final = 1
-CLOSER: Final = 2
+CLOSER: Final = 3
 CODE: Final = 3
 VALUE: Final = 6
 JSON: Final = 4

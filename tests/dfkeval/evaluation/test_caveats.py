@@ -17,6 +17,7 @@ from dfkeval.cli.app import app
 from dfkeval.evaluation import evaluate as evaluation
 from dfkeval.evaluation import shards
 from dfkeval.runs.config import EvalConfig
+from tests.helpers.runs import DFK
 
 WORDS = [f"kata{n}" for n in range(500)]
 
@@ -240,3 +241,19 @@ def test_a_shard_without_gold_says_so_and_is_no_failure(tmp_path: Path) -> None:
         assert code == 0 and ("has no number" in said) == (part.name == "1")
     assert called("merge-runs", *parts, "--out", tmp_path / "whole")[0] == 0
     assert load_run(tmp_path / "whole").summary["unscored"] == {}
+
+
+# --------------------------------------------------------------------------------------- classes without rows
+
+
+def test_classes_that_no_row_has_are_named_and_full_data_is_not_spoken_of(tmp_path: Path) -> None:
+    role: Any = DFK.roles["label"]
+    labels = role.labels.canonical
+    golds: list[Any] = [{"label": name, "analisis": "benar"} for name in labels]
+    code, said = called("run", ungraded(tmp_path, golds, ["labels"]), "--out", tmp_path / "all")
+    assert code == 0 and "no row has the gold" not in said
+    code, said = called("run", ungraded(tmp_path, golds[:2], ["labels"]), "--out", tmp_path / "two")
+    wanted = f"no row has the gold {', '.join(labels[2:])}: macro averages are over the other 2 classes"
+    assert code == 0 and wanted in " ".join(said.split())
+    for name in ("report.md", "report.html"):
+        assert wanted in (tmp_path / "two" / name).read_text()
