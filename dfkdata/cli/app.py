@@ -6,18 +6,11 @@ as the program of that name: 0 if nothing differs, 1 if something does."""
 
 from __future__ import annotations
 
-import typer
-
 from dfkdata.cli import card, check, convert, diff, preview, schema
-from dfkdata.common.console import keeping_private, run_app, with_limits, with_media_roots
+from dfkdata.common.console import application, keeping_private, run_app, with_limits, with_media_roots
 
-app = typer.Typer(
-    name="dfkdata",
-    help="Convert raw data into training rows; every row is written, or rejected with a reason.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
+app = application(
+    "dfkdata", "Convert raw data into training rows; every row is written, or rejected with a reason."
 )
 app.command("convert", epilog=convert.EXAMPLES)(
     keeping_private(with_limits(with_media_roots(convert.convert_command)))

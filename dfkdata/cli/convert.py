@@ -39,6 +39,6 @@ def convert_command(
 
     with Progress("rows") as progress:
         summary = convert(input, out, progress=progress, **options)
-    write_summary(summary)
+    write_summary(summary, card=options["to"] == "messages")
     if summary.too_many or not summary.rows["out"]:
         raise typer.Exit(1)

@@ -5,63 +5,65 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from rich.table import Table
-
-from dfkdata.common.console import styled, terminal
+from dfkdata.common.console import next_command, write
+from dfkdata.common.tables import Table, write_tables
 from dfkdata.conversion.options import Summary
 
 
-def write_summary(summary: Summary, *, files: bool = True) -> None:
+def write_summary(summary: Summary, *, files: bool = True, card: bool = False) -> None:
     """Print the summary: rows, files, and each rule that rows broke with its first example.
 
     Args:
         summary: The result of a conversion.
         files: Whether files were written; without them only the rows are counted.
+        card: Whether `dfkdata card` reads what was written.
     """
-
-    console = terminal()
-    for says in _notes(summary):
-        console.print(styled(says))
+    if not summary.fresh:
+        rows = ", ".join(f"{count} {name}" for name, count in summary.splits.items())
+        write(f"{summary.folder} holds exactly this conversion ({rows}); nothing to do\n")
+        return
+    for note in _notes(summary):
+        write(f"{note}\n")
     counts = summary.rows | (summary.splits if files else {})
-    table = Table(title="rows", title_justify="left")
-    for name in counts:
-        table.add_column(styled(name), justify="right")
-    table.add_row(*(str(number) for number in counts.values()))
-    console.print(table)
-    for title, entries in (("quarantined", summary.codes), ("warnings", summary.warnings)):
-        if entries:
-            console.print(_table(title, entries))
-    if files and not (summary.folder / "manifest.json").exists():
+    names = [name.replace("_", " ") for name in counts]
+    write_tables(
+        [
+            Table(names, [[*map(str, counts.values())]], "rows"),
+            _rules("quarantined", summary.codes),
+            _rules("warnings", summary.warnings),
+        ]
+    )
+    if not files:
+        return
+    if not (summary.folder / "manifest.json").exists():
         says = f"no row could be used, so nothing was left in {summary.folder}"
-        console.print(styled(f"{says}; --keep-empty leaves the rejected rows"))
-    elif files:
-        for count, what, name in (
-            (summary.rows["quarantined"], "rejected rows, whole", "quarantine"),
-            (len(summary.warnings), "rows with warnings", "warnings"),
-        ):
-            if count:
-                console.print(styled(f"{what}: {summary.folder / name}.jsonl"))
+        write(f"\n{says}; --keep-empty leaves the rejected rows\n")
+        return
+    write("\n")
+    for count, what, name in (
+        (summary.rows["quarantined"], "rejected rows, whole", "quarantine"),
+        (len(summary.warnings), "rows with warnings", "warnings"),
+    ):
+        if count:
+            write(f"{what}: {summary.folder / name}.jsonl\n")
+    if card and summary.rows["out"]:
+        next_command("dfkdata", "card", summary.folder)
 
 
 def _notes(summary: Summary) -> Iterator[str]:
     if summary.detected:
         yield f"read as {summary.detected}"
-    if not summary.fresh:
-        yield f"{summary.folder} holds exactly this conversion; nothing to do"
     if summary.unread:
         yield f"columns that nothing reads: {', '.join(summary.unread)}"
 
 
-def _table(title: str, entries: dict[str, dict[str, Any]]) -> Table:
-
-    table = Table(title=title, title_justify="left")
-    for name in ("rule", "rows", "first example"):
-        table.add_column(name, justify="right" if name == "rows" else "left", overflow="fold")
+def _rules(title: str, entries: dict[str, dict[str, Any]]) -> Table:
+    rows = []
     for code, entry in entries.items():
         first = entry["first"]
         example = f"{first['source']}: {first['reason']}"
         example += f" [{first['excerpt']}]" if first.get("excerpt") else ""
         example += f"\n→ {first['hint']}" if first.get("hint") else ""
         about_all = first["source"] == "all rows" and entry["count"] == 1
-        table.add_row(styled(code), "all" if about_all else str(entry["count"]), styled(example))
-    return table
+        rows.append((code, "all" if about_all else str(entry["count"]), example))
+    return Table((title, "rows", "first example"), rows)

@@ -5,9 +5,10 @@ there is YAML to read."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args
+from typing import Annotated, Any, ParamSpec, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -26,6 +27,10 @@ NonEmpty = Annotated[str, Field(min_length=1)]
 """A name or path; an empty one is a mistake, and would mean that nothing was named."""
 
 C = TypeVar("C", bound=Config)
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_LISTS = ("list_type", "tuple_type", "set_type", "frozen_set_type")
 
 
 MOST_FAULTS = 50
@@ -44,9 +49,15 @@ def load_config(path: str | Path, model: type[C], overrides: Sequence[str] = ())
         ConfigError: Lists every fault with its place and, for an unknown key, the nearest known one.
     """
     data = read_mapping(path)
+    faults: list[str] = []
     for override in overrides:
-        apply_override(data, override)
-    config = bind(data, model, str(path))
+        try:
+            apply_override(data, override)
+        except ConfigError as error:
+            faults.append(str(error))
+    if faults:
+        raise ConfigError("\n".join([*faults, *_faults_of(data, model, str(path), overrides)]))
+    config = bind(data, model, str(path), overrides)
     _trust(config, Path(path).resolve().parent)
     return config
 
@@ -84,32 +95,113 @@ def parse_yaml(text: str, where: str) -> Any:
     return yaml_loader.parse(text, where)
 
 
-def bind(data: dict[str, Any], model: type[C], where: str = "config") -> C:
-    """Return `data` as a `model`. Raises `ConfigError` with all faults at once; each begins with `where`."""
+def bind(data: dict[str, Any], model: type[C], where: str = "config", overrides: Sequence[str] = ()) -> C:
+    """Return `data` as a `model`.
+
+    Args:
+        data: The values.
+        model: The configuration's class.
+        where: Begins every message, such as the name of the file.
+        overrides: Changes that were applied to `data`, to name the one that emptied a place.
+
+    Raises:
+        ConfigError: Lists every fault.
+    """
     try:
         return model.model_validate(data)
-    except ValidationError as error:
-        faults = error.errors(include_url=False)
-        holding = {tuple(fault["loc"][:length]) for fault in faults for length in range(len(fault["loc"]))}
-        own = [
-            fault for fault in faults if fault["type"] != "too_short" or tuple(fault["loc"]) not in holding
-        ]  # a list is also called too short if its entries have faults of their own
-        lines = [
-            _fault(model, fault["loc"], fault["type"], fault["msg"].removeprefix("Value error, "))
-            for fault in own[:MOST_FAULTS]
-        ]
-        if len(own) > MOST_FAULTS:
-            lines.append(f"and {len(own) - MOST_FAULTS} more faults")
+    except (ConfigError, ValidationError) as error:
+        found = error if isinstance(error, ValidationError) else error.__cause__
+        lines = (
+            faults_of(found, model, overrides)
+            if isinstance(found, ValidationError)
+            else str(error).splitlines()
+        )
         raise ConfigError("\n".join(f"{where}: {line}" for line in lines)) from error
 
 
-def _fault(model: type[BaseModel], loc: tuple[int | str, ...], kind: str, message: str) -> str:
+def _faults_of(data: dict[str, Any], model: type[Config], where: str, overrides: Sequence[str]) -> list[str]:
+    try:
+        bind(data, model, where, overrides)
+    except ConfigError as error:
+        return str(error).splitlines()
+    return []
+
+
+class NestedFaults(ValueError):
+    """Faults of a part that another class has bound; each line names its place from the top."""
+
+
+def gathered(make: Callable[P, T]) -> Callable[P, T]:
+    """Return a function for pydantic's validators whose `ConfigError` stands beside the faults of other keys.
+
+    Args:
+        make: Raises `ConfigError` with one fault a line.
+    """
+
+    @functools.wraps(make)
+    def run(*args: P.args, **options: P.kwargs) -> T:
+        try:
+            return make(*args, **options)
+        except ConfigError as error:
+            raise NestedFaults(str(error)) from error
+
+    return run
+
+
+def raise_all(*checks: tuple[Any, ...]) -> None:
+    """Call every check and raise one `ConfigError` with the messages of all that fail.
+
+    Args:
+        *checks: A function and its arguments; it raises `ConfigError`.
+    """
+    faults = []
+    for check, *arguments in checks:
+        try:
+            check(*arguments)
+        except ConfigError as error:
+            faults.append(str(error))
+    if faults:
+        raise ConfigError("\n".join(faults))
+
+
+def faults_of(error: ValidationError, model: type[BaseModel], overrides: Sequence[str] = ()) -> list[str]:
+    """Return the faults that pydantic found, one a line; see `bind`."""
+    faults = error.errors(include_url=False)
+    holding = {tuple(fault["loc"][:length]) for fault in faults for length in range(len(fault["loc"]))}
+    own = [
+        fault for fault in faults if fault["type"] != "too_short" or tuple(fault["loc"]) not in holding
+    ]  # a list is also called too short if its entries have faults of their own
+    lines = [line for fault in own for line in _fault(model, fault, overrides)]
+    more = [f"and {len(lines) - MOST_FAULTS} more faults"] if len(lines) > MOST_FAULTS else []
+    return lines[:MOST_FAULTS] + more
+
+
+def _fault(model: type[BaseModel], fault: Any, overrides: Sequence[str]) -> list[str]:
+    """Return one fault as lines."""
+    loc, kind, message = fault["loc"], fault["type"], fault["msg"].removeprefix("Value error, ")
+    if isinstance(nested := fault.get("ctx", {}).get("error"), NestedFaults):
+        return str(nested).splitlines()
     place = ".".join(str(step) for step in loc)
-    if kind != "extra_forbidden":
-        return f"{place}: {message}" if place else message
-    known = _known_keys(model, loc[:-1])
-    key = str(loc[-1])
-    return f"{place}: unknown key{suggestion(key, known)} (known: {', '.join(known)})"
+    if kind == "extra_forbidden":
+        known = _known_keys(model, loc[:-1])
+        near = suggestion(str(loc[-1]), known)
+        return [f"{place}: unknown key{near} (known: {', '.join(known)})"]
+    if kind in _LISTS and isinstance(fault["input"], str):
+        message = f"a list is needed, and this is one text; write [{fault['input']}]"
+    elif kind == "missing":
+        message = "is missing"
+    elif fault["input"] is None and (emptied := _emptied_by(place, overrides)):
+        message = f"nothing is left here after --set {emptied}; leave that change out, or give a whole value"
+    return [f"{place}: {message}" if place else message]
+
+
+def _emptied_by(place: str, overrides: Sequence[str]) -> str:
+    """Return the change that set a place, or what holds it, to nothing; empty if there is none."""
+    for override in overrides:
+        key, _, value = override.partition("=")
+        if (place == key or place.startswith(f"{key}.")) and value.strip() in ("", "null", "~"):
+            return override
+    return ""
 
 
 def _known_keys(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
@@ -145,20 +237,36 @@ def apply_override(data: dict[str, Any], override: str) -> None:
     place, value = key_value(override, "--set", "key=value, for example stages.0.learning_rate=1e-4")
     *path, last = place.split(".")
     target: Any = data
-    for step in path:
-        target = _step(target, step, override)
+    for at, step in enumerate(path):
+        target = _step(target, step, override, ".".join(path[: at + 1]))
+    parsed = parse_yaml(value, f"--set {override}")
     if isinstance(target, list):
-        target[_index(target, last, override)] = parse_yaml(value, f"--set {override}")
+        target[_index(target, last, override)] = parsed
+    elif isinstance(target, dict):
+        target[last] = parsed
     else:
-        target[last] = parse_yaml(value, f"--set {override}")
+        raise ConfigError(_below_a_value(override, last, ".".join(path)))
 
 
-def _step(target: Any, step: str, override: str) -> Any:
+def _step(target: Any, step: str, override: str, place: str) -> Any:
+    """Return what lies at a step; a section that is not there, or is written without keys, is begun."""
     if isinstance(target, list):
-        return target[_index(target, step, override)]
+        at = _index(target, step, override)
+        if target[at] is None:
+            raise ConfigError(
+                f"--set {override!r}: {place} is empty; an earlier change removed it: leave that one out, or give the "
+                "whole section"
+            )
+        return target[at]
     if isinstance(target, dict):
-        return target.setdefault(step, {})
-    raise ConfigError(f"--set {override!r}: {step!r} lies below a plain value")
+        if target.get(step) is None:
+            target[step] = {}
+        return target[step]
+    raise ConfigError(_below_a_value(override, step, place.rpartition(".")[0]))
+
+
+def _below_a_value(override: str, step: str, place: str) -> str:
+    return f"--set {override!r}: {step!r} lies below a plain value; {place} has no keys"
 
 
 def _index(target: list[Any], step: str, override: str) -> int:

@@ -12,6 +12,7 @@ import functools
 import inspect
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, ParamSpec, cast, get_type_hints
@@ -19,10 +20,13 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, ParamSpec, cast, get
 from dfkdata.common import credentials, limits, media_roots, plugins
 from dfkdata.common.errors import ConfigError, DfkError
 from dfkdata.common.faults import Stopped, is_of_the_machine, naming, stoppable, told
+from dfkdata.common.status_line import STATUS
+from dfkdata.common.versions import installed_version
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
+    from typer import Typer
 
 P = ParamSpec("P")
 
@@ -56,14 +60,26 @@ def _escaped(match: re.Match[str]) -> str:
 
 def write(text: object) -> None:
     """Write a result to stdout, escaped (`shown`); line breaks are the caller's."""
+    STATUS.clear()
     with naming("standard output"):
         sys.stdout.write(shown(text))
 
 
 def say(line: object) -> None:
     """Write one line to stderr at once, escaped (`shown`)."""
+    STATUS.clear()
     sys.stderr.write(f"{shown(line)}\n")
     sys.stderr.flush()
+
+
+def next_command(program: str, *words: object) -> None:
+    """Write the command that comes next to stdout, such that a shell runs the line as it is printed.
+
+    Args:
+        program: Name of the command.
+        *words: Its words; paths and names are quoted where a shell needs that.
+    """
+    write(f"next: {shlex.join([program, *map(str, words)])}\n")
 
 
 def styled(value: object, style: str = "") -> Text:
@@ -77,7 +93,38 @@ def terminal(*, soft_wrap: bool = False, width: int | None = None) -> Console:
     """Return rich's console on stdout. What it prints is escaped by `styled`, or is the program's own."""
     from rich.console import Console
 
+    STATUS.clear()
     return Console(file=sys.stdout, highlight=False, soft_wrap=soft_wrap, width=width)
+
+
+def application(program: str, about: str, epilog: str | None = None) -> Typer:
+    """Return the typer application of a console command, which also understands --version.
+
+    Args:
+        program: Name of the command.
+        about: What it is for, for the help text.
+        epilog: End of the help text.
+    """
+    import typer
+
+    def show_version(wanted: bool) -> None:
+        if wanted:
+            write(f"{program} {installed_version('dfk') or '(not installed)'}\n")
+            raise typer.Exit
+
+    def options(version: bool = False) -> None:
+        pass
+
+    option = typer.Option(
+        "--version", help="Print the version and end.", callback=show_version, is_eager=True
+    )
+    options.__annotations__ = {"version": Annotated[bool, option], "return": None}
+    app = typer.Typer(
+        name=program, help=about, epilog=epilog, no_args_is_help=True, add_completion=False,
+        pretty_exceptions_enable=False, rich_markup_mode="rich",
+    )  # fmt: skip
+    app.callback()(options)
+    return app
 
 
 def run_app(app: Callable[..., object], name: str) -> None:
@@ -93,7 +140,7 @@ def run_app(app: Callable[..., object], name: str) -> None:
     mask = os.umask(0o077)
     os.umask(mask)
     try:
-        with stoppable():
+        with stoppable(), STATUS.running("starts"):
             code = app(standalone_mode=False)
             with naming("standard output"):
                 sys.stdout.flush()

@@ -14,10 +14,12 @@ import difflib
 import importlib
 import importlib.util
 import pkgutil
+import traceback
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from types import ModuleType
 
-from dfkdata.common.errors import ConfigError
+from dfkdata.common.errors import ConfigError, DfkError
 
 _trusted: set[str] = set()
 
@@ -79,6 +81,12 @@ def load(family: str, name: str, *, source: str | None = None) -> ModuleType:
     module = load_outside(family, name)
     if module is None:
         raise ConfigError(f"{name!r} is not one of {family}: {', '.join(known)}{suggestion(name, known)}")
+    required = getattr(importlib.import_module(family), "REQUIRED", ())
+    if missing := [each for each in required if not hasattr(module, each)]:
+        raise ConfigError(
+            f"{name!r} defines no {' and no '.join(missing)}; a member of {family} needs {', '.join(required)} "
+            "(docs/extending.md)"
+        )
     return module
 
 
@@ -90,14 +98,44 @@ def load_outside(what: str, name: str) -> ModuleType | None:
         name: Dotted path such as "my_company.posts".
 
     Raises:
-        ConfigError: The package is there, and the module is not or imports something that is not.
+        ConfigError: The name is a path, its package is not on Python's path, or the module is not there or raises.
     """
-    if "." not in name or importlib.util.find_spec(name.split(".", maxsplit=1)[0]) is None:
+    if "/" in name or name.endswith(".py"):
+        raise ConfigError(_is_path(what, name))
+    package = name.split(".", maxsplit=1)[0]
+    if "." not in name or not all(part.isidentifier() for part in name.split(".")):
         return None
+    if importlib.util.find_spec(package) is None:
+        here = (Path.cwd() / package).is_dir() or (Path.cwd() / f"{package}.py").is_file()
+        way_out = (
+            f"it lies in the current folder; {_on_path()}"
+            if here
+            else _on_path("FOLDER, the one that holds it")
+        )
+        raise ConfigError(f"{what} {name!r}: there is no package {package!r} on Python's path; {way_out}")
     try:
         return importlib.import_module(name)
+    except DfkError:
+        raise
     except ModuleNotFoundError as error:
         raise ConfigError(f"{what} {name!r}: {error}; give an importable dotted path") from error
+    except (Exception, SystemExit) as error:  # its code is not ours, and may raise anything
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        says = f"{type(error).__name__}: {error}".removesuffix(": ")
+        raise ConfigError(
+            f"{what} {name!r}: importing it raises {says} ({place.filename}:{place.lineno}); mend that module, or "
+            "leave it out"
+        ) from error
+
+
+def _is_path(what: str, name: str) -> str:
+    dotted = ".".join(part for part in Path(name).with_suffix("").parts if part.isidentifier())
+    return f"{what} {name!r} is a path; write the module's dotted name, such as {dotted}, and {_on_path()}"
+
+
+def _on_path(folder: str = "") -> str:
+    """Return how a folder comes onto Python's path; the current one if none is named."""
+    return f"start the command with PYTHONPATH={folder or Path.cwd()}"
 
 
 def suggestion(word: str, known: Sequence[str]) -> str:

@@ -35,4 +35,7 @@ from __future__ import annotations
 from dfkdata.exports._plain_text import bare
 from dfkdata.rows.record import Row, RowError
 
+#: Names that every member defines.
+REQUIRED = ("row", "inverse", "check")
+
 __all__ = ["Row", "RowError", "bare"]

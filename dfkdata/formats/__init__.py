@@ -60,4 +60,7 @@ from dfkdata.formats._likeness import likeness as likeness
 from dfkdata.rows.file_names import path_list as path_list
 from dfkdata.rows.record import Record, Row, RowError
 
+#: Names that every member defines.
+REQUIRED = ("SCHEMA", "COLUMNS", "Options", "record")
+
 __all__ = ["Fit", "Likeness", "Record", "Row", "RowError", "group_key", "key", "label", "need", "text"]

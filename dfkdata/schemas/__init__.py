@@ -45,6 +45,9 @@ from dfkdata.schemas._schema import Schema as Schema
 from dfkdata.schemas._schema import load
 
 # For authors of schemas; the other names are for the rooms above.
+#: Names that every member defines.
+REQUIRED = ("Answer", "VARIANTS")
+
 __all__ = [
     "BaseAnswer",
     "Choice",

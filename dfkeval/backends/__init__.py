@@ -44,6 +44,7 @@ from __future__ import annotations
 from dfkdata.common import plugins
 from dfkdata.common.config import Config
 from dfkdata.common.errors import ConfigError
+from dfkdata.common.status_line import now
 from dfkeval.backends._contract import Backend, Capabilities, Scorer
 from dfkeval.backends._contract import Cacheable as Cacheable
 from dfkeval.backends._xgrammar import load_xgrammar as load_xgrammar
@@ -52,6 +53,8 @@ from dfkeval.types import Completion, Constraint, Request, Sampling
 __all__ = ["Backend", "Capabilities", "Completion", "Request", "Sampling", "Scorer"]
 
 FAMILY = "dfkeval.backends"
+#: Names that every member defines.
+REQUIRED = ("Config", "start")
 
 
 def kind_of(config: Config) -> str:
@@ -70,7 +73,9 @@ def start(config: Config) -> Backend:
         ConfigError: There is no such member, or its configuration does not fit together.
         BackendError: The engine cannot be loaded.
     """
+    now(f"loads {getattr(config, 'model', None) or kind_of(config)}")
     backend: Backend = plugins.load(FAMILY, kind_of(config)).start(config)
+    now("asks")
     return backend
 
 

@@ -20,6 +20,8 @@ FailIf = Annotated[
     typer.Option("--fail-if", help="Exit 1 when this holds: 'labels.macro_f1.low < 0.8'. May be repeated."),
 ]
 
+All = Annotated[bool, typer.Option("--all", help="Print all values, not only the headline ones.")]
+
 
 def write_notices(run: Run) -> None:
     """Write on stderr what limits the numbers of a run."""

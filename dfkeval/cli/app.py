@@ -5,14 +5,17 @@ failed than allowed, a condition holds or an answer is not valid, and 2 for wron
 
 from __future__ import annotations
 
-import typer
-
-from dfkdata.common.console import keeping_private, run_app, trusting, with_limits, with_media_roots
+from dfkdata.common.console import (
+    application,
+    keeping_private,
+    run_app,
+    trusting,
+    with_limits,
+    with_media_roots,
+)
 from dfkeval.cli import compare, init, label, merge_runs, parse, predict, report, run, runs, score, serve
 
-app = typer.Typer(
-    add_completion=False, no_args_is_help=True, help="Ask a model, read its answers, and score them."
-)
+app = application("dfkeval", "Ask a model, read its answers, and score them.")
 app.command("run", epilog=run.EXAMPLES)(keeping_private(trusting(run.run_command)))
 app.command("score", epilog=score.EXAMPLES)(trusting(score.score_command))
 app.command("compare", epilog=compare.EXAMPLES)(trusting(compare.compare_command))

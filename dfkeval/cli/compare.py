@@ -11,6 +11,7 @@ import typer
 from dfkdata.common.console import examples, write
 from dfkdata.common.csv_files import write_csv
 from dfkdata.pages.words import Language
+from dfkeval.cli._output import All
 from dfkeval.models.quiet import quiet_libraries
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ def compare_command(
     table: Annotated[
         Path | None, typer.Option("--table", help="Write every difference with its interval and p, as CSV.")
     ] = None,
+    all_: All = False,
 ) -> None:
     """Print paired differences on the rows that the runs have in common.
 
@@ -59,7 +61,7 @@ def compare_command(
     quiet_libraries()
     comparisons = comparison.compare_all(runs[0], runs[1:])
     for pair in comparisons:
-        write(f"{pair.a} -> {pair.b}, {pair.n} common rows\n\n{reports.comparison_table(pair)}\n\n")
+        reports.write_comparison(pair, every=all_)
     if html is not None:
         _write_page(html, runs, comparisons, lang, redact)
     if csv_ is not None:

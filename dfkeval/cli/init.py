@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from dfkdata.common.console import examples, write
+from dfkdata.common.console import examples, next_command, write
+from dfkdata.common.tables import Table, write_table
 
 EXAMPLES = examples("dfkeval init json_captioner", "dfkeval init sita_vlm_gen --out eval.yaml")
 
@@ -22,7 +23,8 @@ def init_command(
     from dfkeval.runs import presets
 
     if preset is None:
-        write("".join(f"{name}  {presets.about(name)}\n" for name in presets.names()))
+        write_table(Table(("preset", "about"), [(name, presets.about(name)) for name in presets.names()]))
         return
     path = presets.write(preset, out)
-    write(f"{path}\nname your rows and your model in it, then: dfkeval run {path} --out runs/{preset}\n")
+    write(f"{path}\nname your rows and your model in it, then\n")
+    next_command("dfkeval", "run", path, "--out", f"runs/{preset}")

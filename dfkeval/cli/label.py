@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from dfkdata.common.console import examples, say, write
+from dfkdata.common.console import examples, next_command, say, write
 from dfkdata.common.errors import ConfigError
 from dfkdata.common.faults import leaves
 from dfkdata.common.progress import Progress
@@ -145,5 +145,7 @@ def _write_totals(counts: Totals, out: Path, schema: str) -> None:
         f"rejected: {counts.rejected + counts.failed}{f' ({reasons})' if reasons else ''}\n"
         f"tokens: {counts.prompt_tokens} prompt, {counts.output_tokens} answer; {_money(counts.cost)}\n"
         f"rows: {out / KEPT}\nrejects: {out / REJECTED}\n"
-        f"next: dfkdata convert {out / KEPT} --from task_1 --schema {schema} --out data\n"
     )
+    if counts.kept:
+        rows = ("--from", "task_1", "--schema", schema, "--to", "messages", "--out", out / "data")
+        next_command("dfkdata", "convert", out / KEPT, *rows)

@@ -9,7 +9,7 @@ import typer
 
 from dfkdata.common.console import examples, write
 from dfkdata.common.faults import leaves
-from dfkeval.cli._output import exit_if_unscored, write_notices
+from dfkeval.cli._output import All, exit_if_unscored, write_notices
 from dfkeval.models.quiet import quiet_libraries
 
 EXAMPLES = examples(
@@ -23,6 +23,7 @@ def merge_runs_command(
     runs: Annotated[list[Path], typer.Argument(help="All the shards of one run.", metavar="RUN_DIR...")],
     out: Annotated[Path, typer.Option("--out", help="Folder of the whole run.")],
     overwrite: Annotated[bool, typer.Option(help="Throw away another run in that folder.")] = False,
+    all_: All = False,
 ) -> None:
     """Put the shards of one run together and score them as a whole."""
     from dfkeval import reports
@@ -30,6 +31,7 @@ def merge_runs_command(
 
     quiet_libraries()
     run = shards.merge(runs, out, overwrite=overwrite)
-    write("\n".join(reports.metric_rows(run)) + f"\n\nreport: {out / 'report.html'}\n")
+    reports.write_metrics(run, every=all_)
+    write(f"\nreport: {out / 'report.html'}\n")
     write_notices(run)
     exit_if_unscored([run])

@@ -11,7 +11,13 @@ import typer
 from dfkdata.common.console import examples, say, write
 from dfkdata.common.faults import leaves
 from dfkdata.common.progress import Progress
-from dfkeval.cli._output import FailIf, exit_if_gates_fail, exit_if_unscored, write_notices
+from dfkeval.cli._output import (
+    All,
+    FailIf,
+    exit_if_gates_fail,
+    exit_if_unscored,
+    write_notices,
+)
 from dfkeval.models.quiet import quiet_libraries
 
 if TYPE_CHECKING:
@@ -40,23 +46,32 @@ def run_command(
         Path | None,
         typer.Option(help="A task_1 file whose system text and tools replace the rows' own."),
     ] = None,
+    all_: All = False,
 ) -> None:
     """Ask every row, score the answers, and write the run directory with its report."""
     from dfkeval import reports
-    from dfkeval.analysis import gates
+    from dfkeval.analysis import comparison, gates
     from dfkeval.evaluation import modes
 
     quiet_libraries()
     conditions = [gates.gate(text) for text in fail_if or ()]
     changes = [*(set_ or ()), *([f"shard={shard}"] if shard else [])]
     changes += [f"scaffold={scaffold.resolve()}"] if scaffold else []
-    runs = modes.evaluate_modes(
-        config, out, overwrite=overwrite, overrides=changes, progress=lambda mode: Progress(f"{mode} answers")
-    )
+    bars: list[Progress] = []
+
+    def bar(mode: str) -> Progress:
+        bars.append(Progress("answers" if mode == "free" else f"{mode} answers"))
+        return bars[-1]
+
+    runs = modes.evaluate_modes(config, out, overwrite=overwrite, overrides=changes, progress=bar)
+    if not any(bar.first for bar in bars):
+        say(f"dfkeval: {out} holds every answer of this run; nothing to ask")
     if len(runs) == 1:
-        write("\n".join(reports.metric_rows(runs[0])) + "\n\n")
+        reports.write_metrics(runs[0], every=all_)
+        write("\n")
     else:
-        write((out / modes.COMPARISON_MD).read_text(encoding="utf-8") + "\n")
+        for other in runs[1:]:
+            reports.write_comparison(comparison.compare(runs[0], other), every=all_)
         write(f"comparison: {out / modes.COMPARISON_HTML}\n")
     write("".join(f"report: {run.folder / 'report.html'}\n" for run in runs))
     for run in runs:

@@ -9,6 +9,8 @@ import typer
 
 from dfkdata.common.console import examples, write
 from dfkdata.common.csv_files import write_csv
+from dfkdata.common.tables import Table, write_table
+from dfkeval.cli._output import All
 
 POOL_EXAMPLES = examples(
     "dfkeval pool runs/tuned-seed1 runs/tuned-seed2 runs/tuned-seed3",
@@ -36,9 +38,9 @@ def pool_command(
     metric: Annotated[
         list[str] | None, typer.Option("--metric", help="Values to show. May be repeated.")
     ] = None,
+    all_: All = False,
 ) -> None:
     """Pool several runs of one model (other seeds): print the mean, its interval, and the runs' spread."""
-    from dfkeval import reports
     from dfkeval.analysis.history import check_names
     from dfkeval.analysis.pooling import pool
     from dfkeval.reports import formatting
@@ -47,19 +49,18 @@ def pool_command(
     first, rest = formatting.split(pooled.values)
     check_names(metric or (), pooled.values)
     rows = []
-    for name in metric or [*first, *rest]:
+    for name in metric or (first + rest if all_ else first or rest):
         value = pooled.values[name]
         by_run = " ".join(formatting.number(number) for number in value.by_run)
         interval = formatting.interval(value.low, value.high)
         rows.append((name, formatting.number(value.value), interval, formatting.number(value.spread), by_run))
     header = ("metric", "mean", "interval", "spread", "by run")
     left_out = "".join(f"; {count} left out: {reason}" for reason, count in pooled.left_out.items())
-    notes = "".join(f"- {note}\n" for note in pooled.notes)
-    write(
-        f"{', '.join(pooled.runs)}: {pooled.n} common rows{left_out}\n\n"
-        + "\n".join(reports.table(header, rows))
-        + f"\n{notes}"
-    )
+    write(f"{', '.join(pooled.runs)}: {pooled.n} common rows{left_out}\n\n")
+    write_table(Table(header, rows))
+    write("".join(f"{note}\n" for note in pooled.notes))
+    if not metric and (more := len(pooled.values) - len(rows)):
+        write(f"{more} more values with --all\n")
 
 
 def samples_command(
@@ -110,12 +111,11 @@ def history_command(
     ] = None,
 ) -> None:
     """Print the trend of a folder of runs, oldest first."""
-    from dfkeval import reports
     from dfkeval.analysis import history
 
     header, rows, broken = history.history(folder, metric or ())
-    notes = "".join(f"- {error}\n" for error in broken)
-    write("\n".join(reports.table(header, rows)) + f"\n{notes}")
+    write_table(Table(header, rows, spare=header[:2:-1]))
+    write("".join(f"{error}\n" for error in broken))
 
 
 def suspects_command(
@@ -139,4 +139,5 @@ def suspects_command(
     ]
     if csv_ is not None:
         write_csv(csv_, header, rows)
-    write("\n".join(reports.table(header[:5], [row[:5] for row in rows])) + f"\n\n{len(rows)} rows\n")
+    write_table(Table(header[:5], [row[:5] for row in rows]))
+    write(f"\n{len(rows)} rows\n")

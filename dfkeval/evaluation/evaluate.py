@@ -22,6 +22,7 @@ from msgspec import structs
 
 from dfkdata.common import json_files, media_roots
 from dfkdata.common.errors import DataError
+from dfkdata.common.status_line import now
 from dfkdata.pages.words import Language
 from dfkdata.schemas import Schema
 from dfkeval import reports
@@ -166,6 +167,7 @@ def finish(
 
     `shows_media` tells whether reports may show every picture of the samples, because the rows were allowed to name it.
     """
+    now("scores the answers")
     completions = run_dir.completions()
     samples = grade(items, completions, schema, constraints.reading(config.mode))
     samples = likelihood.joined(samples, run_dir.likelihoods())

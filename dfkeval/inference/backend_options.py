@@ -16,6 +16,7 @@ from dfkdata.common.config import C, Config, apply_override, bind, parse_yaml
 from dfkdata.common.console import say
 from dfkdata.common.errors import ConfigError
 from dfkeval.backends import Backend
+from dfkeval.models import adapters
 from dfkeval.runs import config as run_config
 from dfkeval.types import Sampling
 
@@ -65,7 +66,8 @@ def configured(
         return _bound({"kind": "openai", "base_urls": list(urls), "model": model, "key": key}, Path.cwd())
     if key is not None:
         raise ConfigError("--key is for servers; give --url too")
-    return _bound({"kind": "transformers", "model": model, "adapter": adapter}, Path.cwd())
+    folder = None if adapter is None else adapters.folder(adapter)
+    return _bound({"kind": "transformers", "model": model, "adapter": folder}, Path.cwd())
 
 
 def adapter_verdict(backend: Backend) -> str | None:

@@ -118,10 +118,16 @@ def folder(adapter: str | Path) -> Path:
     """Return the adapter's folder. Raises `ConfigError` if it holds no adapter."""
     path = Path(adapter)
     if not (path / CONFIG_FILE).is_file():
-        raise ConfigError(
-            f"adapter {str(adapter)!r}: no {CONFIG_FILE} there; give the folder that PEFT saved"
-        )
+        raise ConfigError(f"adapter {str(adapter)!r}: {_no_adapter(path)}")
     return path
+
+
+def _no_adapter(path: Path) -> str:
+    if not path.is_dir():
+        return "no such folder; name the folder that PEFT saved, such as runs/first/adapter"
+    if (path / "adapter" / CONFIG_FILE).is_file():
+        return f"this is the folder of a run; its adapter is {path / 'adapter'}"
+    return f"no {CONFIG_FILE} there; give the folder that PEFT saved"
 
 
 def read_config(adapter: Path) -> dict[str, Any]:

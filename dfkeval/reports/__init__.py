@@ -10,18 +10,30 @@ from __future__ import annotations
 
 from dfkeval.reports.formatting import number
 from dfkeval.reports.leaderboard import LeaderboardEntry, sweep_page
-from dfkeval.reports.markdown import comparison_table, markdown, metric_rows, table
+from dfkeval.reports.markdown import (
+    comparison_notes,
+    comparison_table,
+    difference_table,
+    markdown,
+    metric_rows,
+    metric_table,
+)
 from dfkeval.reports.notices import notices
 from dfkeval.reports.page import page
+from dfkeval.reports.terminal import write_comparison, write_metrics
 
 __all__ = [
     "LeaderboardEntry",
+    "comparison_notes",
     "comparison_table",
+    "difference_table",
     "markdown",
     "metric_rows",
+    "metric_table",
     "notices",
     "number",
     "page",
     "sweep_page",
-    "table",
+    "write_comparison",
+    "write_metrics",
 ]

@@ -1,10 +1,11 @@
-"""Write runs and comparisons as Markdown tables."""
+"""Write runs and comparisons as tables, for Markdown files and for the terminal."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
+from dfkdata.common.tables import Table
 from dfkdata.pages import mask
 from dfkeval.analysis import server_parser
 from dfkeval.analysis.comparison import Comparison
@@ -58,24 +59,26 @@ def markdown(run: Run, comparisons: Sequence[Comparison] = (), *, redact: bool =
     return "\n".join([*head, *parts, *examples]).rstrip() + "\n"
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """Return a Markdown table as lines; cells are escaped."""
-    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
-    return lines + [
-        "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in row) + " |" for row in rows
-    ]
-
-
 def metric_rows(run: Run) -> list[str]:
-    """Return the table of a run's values, headline values first."""
+    """Return the Markdown table of all values of a run, headline values first."""
+    return metric_table(run, every=True).markdown()
+
+
+def metric_table(run: Run, *, every: bool) -> Table:
+    """Return the table of a run's values, headline values first.
+
+    Args:
+        run: The run.
+        every: Whether all values are in it, or only the headline values if the run has any.
+    """
     metrics = run.summary["metrics"]
-    names = [name for part in split(metrics) for name in part]
+    first, rest = split(metrics)
     rows = [
         (name, number(m["value"]), interval(m["low"], m["high"]), str(m["n"]))
-        for name in names
+        for name in (first + rest if every else first or rest)
         for m in [metrics[name]]
     ]
-    return table(("metric", "value", f"{run.summary.get('confidence', 0.95):.0%} interval", "n"), rows)
+    return Table(("metric", "value", f"{run.summary.get('confidence', 0.95):.0%} interval", "n"), rows)
 
 
 def outcome_rows(run: Run) -> list[str]:
@@ -85,19 +88,29 @@ def outcome_rows(run: Run) -> list[str]:
         (name, str(count), f"{count / total:.1%}", OUTCOMES[name])
         for name, count in run.summary["outcomes"].items()
     ]
-    return table(("outcome", "samples", "share", "meaning"), rows)
+    return Table(("outcome", "samples", "share", "meaning"), rows).markdown()
 
 
 def comparison_table(comparison: Comparison, names: Sequence[str] | None = None) -> str:
-    """Return the table of paired differences.
+    """Return the table of paired differences in Markdown, with notes below it.
 
     Args:
         comparison: The comparison.
         names: The values to show; None for the headline values.
     """
-    chosen = names if names is not None else split(comparison.differences)[0]
+    notes = [verdict_line(comparison), *(f"- {note}" for note in comparison_notes(comparison, names))]
+    return "\n".join([*difference_table(comparison, names).markdown(), "", *notes])
+
+
+def difference_table(comparison: Comparison, names: Sequence[str] | None = None) -> Table:
+    """Return the table of paired differences.
+
+    Args:
+        comparison: The comparison.
+        names: The values to show; None for the headline values, or all if there are none.
+    """
     rows = []
-    for name in chosen:
+    for name in _chosen(comparison, names):
         change = comparison.differences[name]
         rows.append(
             (name, number(change.a), number(change.b), signed(change.value),
@@ -105,12 +118,22 @@ def comparison_table(comparison: Comparison, names: Sequence[str] | None = None)
              comparison.verdict(name))
         )  # fmt: skip
     header = ("metric", comparison.a, comparison.b, "difference", "interval", "p (Holm)", "n", "verdict")
-    notes = [f"- {note}" for note in comparison.notes]
+    return Table(header, rows, spare=("n", "p (Holm)"))
+
+
+def comparison_notes(comparison: Comparison, names: Sequence[str] | None = None) -> list[str]:
+    """Return what a reader should know of a comparison: its notes, what changed, and what it could find."""
+    notes = list(comparison.notes)
     if comparison.changed:
-        notes.append(f"- {len(comparison.changed)} answers changed")
+        notes.append(f"{len(comparison.changed)} answers changed")
+    chosen = _chosen(comparison, names)
     shown = [(name, comparison.detectable(name)) for name in chosen if name in _POWER]
-    notes += [f"- {_power(name, least)} would show in 4 of 5 such runs" for name, least in shown if least]
-    return "\n".join([*table(header, rows), "", verdict_line(comparison), *notes])
+    return notes + [f"{_power(name, least)} would show in 4 of 5 such runs" for name, least in shown if least]
+
+
+def _chosen(comparison: Comparison, names: Sequence[str] | None) -> Sequence[str]:
+    first, rest = split(comparison.differences)
+    return names if names is not None else first or rest
 
 
 def _power(name: str, least: float) -> str:
@@ -126,7 +149,7 @@ def _confusion(matrix: dict[str, Any] | None) -> list[str]:
     return [
         "## Confusion matrix",
         "",
-        *table(("gold \\ answer", *(name.strip("<>") for name in names)), rows),
+        *Table(("gold \\ answer", *(name.strip("<>") for name in names)), rows).markdown(),
         "",
     ]
 

@@ -14,14 +14,23 @@ names, unknown keys, and whether each metric finds a field that it can score."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-from pydantic import BeforeValidator, ConfigDict, Field, SerializeAsAny, model_validator
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    SerializeAsAny,
+    ValidationError,
+    model_validator,
+)
 
 from dfkdata import schemas
 from dfkdata.common import credentials, media_roots, plugins
-from dfkdata.common.config import C, Config, bind, load_config
+from dfkdata.common.config import C, Config, NestedFaults, bind, faults_of, gathered, load_config, raise_all
 from dfkdata.common.console import part_of
 from dfkdata.common.errors import ConfigError
 from dfkdata.pages.words import Language
@@ -45,6 +54,47 @@ def backend_of(value: Any) -> Any:
         raise ConfigError(f"backend.kind is missing; it is one of {known}")
     module = plugins.load(backends.FAMILY, value["kind"])
     return bind(dict(value), module.Config, "backend")
+
+
+@dataclass(frozen=True)
+class _Options:
+    """Options of metrics as they are written.
+
+    Attributes:
+        under: What stands under `metric_options:`.
+        sections: What stands at the top, for the names in `SECTIONS`.
+        metrics: The metrics that are asked for.
+    """
+
+    under: Any
+    sections: Mapping[str, Any]
+    metrics: Sequence[str]
+
+
+def _bound_options(written: Any) -> Any:
+    """Return the options of metrics, each bound by its member. Raises `ConfigError` with every fault."""
+    if not isinstance(written, _Options):
+        return written
+    options = written.under or {}
+    if not isinstance(options, Mapping):
+        raise ConfigError("metric_options: not a mapping of metric names to their options")
+    places = {name: f"metric_options.{name}" for name in [*SECTIONS, *options]}
+    by_name: dict[str, Any] = {name: {} for name in SECTIONS} | dict(options)
+    for name, values in written.sections.items():
+        if values is None:
+            continue
+        both = isinstance(values, Mapping) and isinstance(options.get(name), Mapping)
+        by_name[name], places[name] = {**options[name], **values} if both else values, name
+    listed = {name.rsplit(".", 1)[-1]: name for name in written.metrics}
+    bound, faults = {}, []
+    for name, values in by_name.items():
+        try:
+            bound[name.rsplit(".", 1)[-1]] = _options(listed.get(name, name), values, places[name])
+        except ConfigError as error:
+            faults.append(str(error))
+    if faults:
+        raise ConfigError("\n".join(faults))
+    return bound
 
 
 class EvalConfig(Config):
@@ -99,14 +149,16 @@ class EvalConfig(Config):
     data: Path
     schema_name: str | None = Field(default=None, alias="schema")
     variant: str | None = None
-    backend: Annotated[SerializeAsAny[Config], BeforeValidator(backend_of)]
+    backend: Annotated[SerializeAsAny[Config], BeforeValidator(gathered(backend_of))]
     metrics: tuple[str, ...] = ("validity",)
     sampling: Sampling = Sampling()
     modes: tuple[Mode, ...] = Field(default=("free",), min_length=1)
     cache: Path | None = None
     scaffold: Path | None = None
     confidences: bool = False
-    metric_options: dict[str, SerializeAsAny[Config]] = Field(default_factory=dict)
+    metric_options: Annotated[
+        dict[str, SerializeAsAny[Config]], BeforeValidator(gathered(_bound_options))
+    ] = Field(default_factory=dict)
     trackers: tuple[str, ...] = ()
     limit: int | None = Field(default=None, ge=1)
     shard: str | None = Field(default=None, pattern=r"^[1-9]\d*/[1-9]\d*$")
@@ -131,26 +183,27 @@ class EvalConfig(Config):
 
     @model_validator(mode="before")
     @classmethod
-    def _bind_metric_options(cls, data: Any) -> Any:
-        """Gather the options of metrics, wherever they stand, and bind each by its member."""
+    def _gather_metric_options(cls, data: Any) -> Any:
+        """Gather the options of metrics, wherever they stand; `_bound_options` binds them."""
         if not isinstance(data, Mapping):
             return data
         data = dict(data)
-        options = data.pop("metric_options", None) or {}
-        if not isinstance(options, Mapping):
-            raise ConfigError("metric_options: not a mapping of metric names to their options")
-        places = {name: f"metric_options.{name}" for name in [*SECTIONS, *options]}
-        by_name: dict[str, Any] = {name: {} for name in SECTIONS} | dict(options)
-        for name in (name for name in SECTIONS if data.get(name) is not None):
-            values = data.pop(name)
-            both = isinstance(values, Mapping) and isinstance(options.get(name), Mapping)
-            by_name[name], places[name] = {**options[name], **values} if both else values, name
-        listed = {str(name).rsplit(".", 1)[-1]: str(name) for name in data.get("metrics") or ()}
-        data["metric_options"] = {
-            name.rsplit(".", 1)[-1]: _options(listed.get(name, name), values, places[name])
-            for name, values in by_name.items()
-        }
+        listed = data.get("metrics")
+        metrics = [str(name) for name in listed] if isinstance(listed, list | tuple) else []
+        sections = {name: data.pop(name) for name in SECTIONS if name in data}
+        data["metric_options"] = _Options(data.pop("metric_options", None), sections, metrics)
         return data
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _raise_all(cls, data: Any, handler: ModelWrapValidatorHandler[EvalConfig]) -> EvalConfig:
+        """Raise `ConfigError` with all faults, if a part that a member binds has one."""
+        try:
+            return handler(data)
+        except ValidationError as error:
+            if any(isinstance(fault.get("ctx", {}).get("error"), NestedFaults) for fault in error.errors()):
+                raise ConfigError("\n".join(faults_of(error, cls))) from error
+            raise
 
     def options_of(self, metric: str, kind: type[C]) -> C:
         """Return the options of a metric, its defaults if none are configured.
@@ -302,21 +355,32 @@ def resolve(config: EvalConfig, first: Mapping[str, Any]) -> tuple[EvalConfig, S
         variant = meta.get("variant")
     source = None if config.schema_name else f"{config.data}, meta.schema of its first row,"
     schema = schemas.load(name, variant, source=source)
-    for metric in config.metrics:
-        metrics.check(metric, metrics.load(metric), schema)
-    if config.confidences:
-        require_slot(schema)
-    if len(set(config.modes)) < len(config.modes):
-        raise ConfigError(f"modes: one is written twice: {', '.join(config.modes)}")
-    if config.part[0] > config.part[1]:
-        raise ConfigError(f"shard {config.shard}: there are only {config.part[1]} shards, counted from 1")
-    if len({metric.rsplit(".", 1)[-1] for metric in config.metrics}) < len(config.metrics):
-        raise ConfigError(f"metrics: a name is written twice: {', '.join(config.metrics)}")
+    raise_all(
+        *((_check_metric, metric, schema) for metric in config.metrics),
+        *([(require_slot, schema)] if config.confidences else []),
+        (part_of, config.shard, "shard"),
+        (_check_lists, config),
+    )
     sampling = config.sampling
     if "stop" not in sampling.model_fields_set and isinstance(schema.form, ToolForm):
         sampling = sampling.model_copy(update={"stop": (TOOL_CALL_CLOSE,)})
     filled = {"schema_name": schema.name, "variant": schema.variant, "sampling": sampling}
     return config.model_copy(update=filled), schema
+
+
+def _check_metric(name: str, schema: Schema) -> None:
+    metrics.check(name, metrics.load(name), schema)
+
+
+def _check_lists(config: EvalConfig) -> None:
+    """Raise `ConfigError` for a mode or a metric that is written twice."""
+    faults = []
+    if len(set(config.modes)) < len(config.modes):
+        faults.append(f"modes: one is written twice: {', '.join(config.modes)}")
+    if len({metric.rsplit(".", 1)[-1] for metric in config.metrics}) < len(config.metrics):
+        faults.append(f"metrics: a name is written twice: {', '.join(config.metrics)}")
+    if faults:
+        raise ConfigError("\n".join(faults))
 
 
 def _schemas() -> str:

@@ -37,6 +37,8 @@ from dfkeval.types import Sample
 __all__ = ["Validator", "build"]
 
 FAMILY = "dfkeval.validators"
+#: Names that every member defines.
+REQUIRED = ("Options", "start")
 
 Validator = Callable[[Sample], str | None]
 

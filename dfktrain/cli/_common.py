@@ -89,7 +89,7 @@ def progress_bar() -> OnProgress | None:
     bars: dict[str, Progress] = {}
 
     def show(at: TrainingProgress) -> None:
-        bar = bars.setdefault(at.stage, Progress("steps", before=at.step))
+        bar = bars.setdefault(at.stage, Progress("steps"))
         loss = "" if at.loss is None else f"  loss {at.loss:.4f}"
         bar(at.step, at.steps, f"{at.stage}{loss}")
 

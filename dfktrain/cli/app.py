@@ -5,16 +5,13 @@ usage or configuration."""
 
 from __future__ import annotations
 
-import typer
-
-from dfkdata.common.console import examples, keeping_private, run_app, trusting, with_media_roots
+from dfkdata.common.console import application, examples, keeping_private, run_app, trusting, with_media_roots
 from dfktrain.cli import check, curves, demo, init, merge, push, rft, run, sweep
 
-app = typer.Typer(
-    add_completion=False,
-    no_args_is_help=True,
-    help="Fine-tune a small vision-language model.",
-    epilog=examples("dfktrain init", "dfktrain run train.yaml --out runs/first"),
+app = application(
+    "dfktrain",
+    "Fine-tune a small vision-language model.",
+    examples("dfktrain init", "dfktrain run train.yaml --out runs/first"),
 )
 app.command("run", epilog=run.EXAMPLES)(keeping_private(trusting(run.run_command)))
 app.command("check", epilog=check.EXAMPLES)(trusting(check.check_command))

@@ -10,6 +10,7 @@ import typer
 from dfkdata.common.console import examples, write
 from dfkdata.common.errors import ConfigError
 from dfkdata.common.faults import leaves
+from dfkdata.common.tables import Table, write_table
 from dfktrain.cli._common import quiet, require_packages, say_indented, writing_weights
 
 if TYPE_CHECKING:
@@ -76,11 +77,11 @@ def merge_command(
         report = merge_adapter(
             base, adapter, out, probes=probes, chat_template=chat_template, device=device, say=say_indented
         )
-    write(_merged(report))
+    _write_merged(report)
 
 
-def _merged(report: MergeReport) -> str:
-    """Return the verification as a table, and where the model is."""
+def _write_merged(report: MergeReport) -> None:
+    """Write the verification as a table, and where the model is."""
     figures = report.verification
     rows = {
         "noise floor (bf16, unmerged)": "floor",
@@ -89,21 +90,14 @@ def _merged(report: MergeReport) -> str:
         "merged, served in bf16": "served",
         "effect of the adapter": "effect",
     }
-    lines = [f"{len(report.changed)} tensors changed, {report.kept} kept byte for byte"]
-    lines.append(f"{'against base + adapter, fp32':<30} {'max |logit|':>11} {'mean KL':>10} {'greedy':>7}")
-    for title, key in rows.items():
-        distance = figures[key]
-        logit, kl, greedy = distance["max_logit"], distance["mean_kl"], distance["greedy"]
-        lines.append(f"{title:<30} {logit:>11.3g} {kl:>10.2e} {greedy:>7.1%}")
-    lines += [f"note: {note}" for note in report.notes]
-    return "\n".join(
-        [
-            *lines,
-            f"verified on {figures['probes']} prompts, {figures['positions']} positions",
-            f"model: {report.out}",
-            "",
-        ]
-    )
+    write(f"{len(report.changed)} tensors changed, {report.kept} kept byte for byte\n\n")
+    cells = [
+        (title, f"{figures[key]['max_logit']:.3g}", f"{figures[key]['mean_kl']:.2e}", f"{figures[key]['greedy']:.1%}")
+        for title, key in rows.items()
+    ]  # fmt: skip
+    write_table(Table(("against base + adapter, fp32", "max |logit|", "mean KL", "greedy"), cells))
+    write("".join(f"\nnote: {note}" for note in report.notes) + "\n")
+    write(f"verified on {figures['probes']} prompts, {figures['positions']} positions\nmodel: {report.out}\n")
 
 
 def _blend(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from dfkdata.common.console import shown, styled, terminal
+from dfkdata.common.tables import Table, write_table
 from dfktrain.data.collator import Collator
 from dfktrain.data.masking import IGNORE, EncodedSample
 from dfktrain.data.stage_data import SHOWN
@@ -38,13 +38,12 @@ def _stage(out: Console, stage: StagePreflight, collator: Collator | None) -> No
     tokens, scored = sum(stage.lengths), sum(stage.scored)
     out.print(f"  samples {len(stage.samples)}, steps {stage.steps}, validation {stage.validation}")
     out.print(f"  tokens {tokens:,}, of which carry loss {scored:,} ({scored / tokens:.1%})")
-    out.print(f"  tokens a sample        {spread(stage.lengths)}")
-    out.print(f"  scored tokens a sample {spread(stage.scored)}")
+    rows = [_spread("tokens", stage.lengths), _spread("scored tokens", stage.scored)]
     if any(stage.video_tokens):
-        out.print(f"  video tokens a sample  {spread(stage.video_tokens)}")
+        rows.append(_spread("video tokens", stage.video_tokens))
     if any(stage.image_tokens):
-        out.print(f"  image tokens a sample  {spread(stage.image_tokens)}")
-        out.print(f"  pixels a sample        {spread(stage.pixels)}")
+        rows += [_spread("image tokens", stage.image_tokens), _spread("pixels", stage.pixels)]
+    write_table(Table(("  of a sample", "min", "median", "p95", "max", "from min to max"), rows))
     out.print(f"  largest micro-batch    {stage.micro_tokens:,} tokens")
     for note in stage.notes:
         out.print(styled(f"  note: {note}", "yellow"))
@@ -67,29 +66,33 @@ def _machine(out: Console, plan: Preflight) -> None:
         out.print(styled(f"  {kernel.part}: {kernel.choice} - {kernel.why}"))
         if kernel.cost:
             out.print(styled(f"    slow on a GPU: {kernel.cost}", "yellow"))
-    table = Table(box=None, pad_edge=False, show_header=False)
-    for version in plan.versions:
-        table.add_row(
-            styled("  " + version.package), styled(version.version), styled(version.fault or "", "red")
-        )
-    out.print(table)
+    faults = [version for version in plan.versions if version.fault]
+    used = ", ".join(f"{version.package} {version.version}" for version in plan.versions)
+    out.print(styled(f"  versions: {used}"), soft_wrap=not out.is_terminal)
+    for version in faults:
+        out.print(styled(f"  {version.package} {version.version}: {version.fault}", "red"))
 
 
 def _time(seconds: float) -> str:
     return f"{seconds:.0f} seconds" if seconds < 120 else f"{seconds / 60:.1f} minutes"
 
 
-def spread(values: list[int], bins: int = 12) -> str:
-    """Return minimum, median, 95th percentile and maximum, with a histogram of blocks between the ends."""
+def _spread(name: str, values: list[int]) -> tuple[str, ...]:
     ordered = sorted(values)
-    low, high = ordered[0], ordered[-1]
     middle, most = (ordered[round(share * (len(ordered) - 1))] for share in (0.5, 0.95))
+    numbers = (f"{number:,}" for number in (ordered[0], middle, most, ordered[-1]))
+    return (f"  {name}", *numbers, histogram(values))
+
+
+def histogram(values: list[int], bins: int = 12) -> str:
+    """Return a histogram of blocks between the smallest and the largest value; a bin without values is blank."""
+    low, high = min(values), max(values)
     counts = [0] * bins
     for value in values:
         counts[min(bins - 1, (value - low) * bins // max(1, high - low))] += 1
     top = max(counts)
     bars = "".join(BLOCKS[-(-count * (len(BLOCKS) - 1) // top)] if count else " " for count in counts)
-    return f"min {low}  median {middle}  p95 {most}  max {high}  |{bars}|"
+    return f"|{bars}|"
 
 
 def coloured(sample: EncodedSample, collator: Collator, *, marked: bool = False) -> str:

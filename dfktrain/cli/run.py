@@ -26,7 +26,7 @@ from dfktrain.config.launch import is_main_process
 
 if TYPE_CHECKING:
     from dfktrain.config.run import TrainConfig
-    from dfktrain.training.state import TrainResult
+    from dfktrain.training.state import TrainingProgress, TrainResult
 
 EXAMPLES = examples(
     "dfktrain run train.yaml --out runs/first",
@@ -71,11 +71,23 @@ def run_command(
         from dfktrain.training.hub_resume import restore
 
         say(f"resume: {folder} continues after {restore(resume, folder)}")
+    steps: list[int] = []
+    bar = progress_bar()
+
+    def progress(at: TrainingProgress) -> None:
+        steps.append(at.step)
+        if bar is not None:
+            bar(at)
+
     with writing_weights(folder):
-        result = train(settings, folder, progress=progress_bar())
+        result = train(settings, folder, progress=progress)
     if not is_main_process():
         return
-    _print_stages(result, folder)
+    if steps:
+        _print_stages(result, folder)
+    else:
+        stages = ", ".join(f"{stage.name} {stage.steps} steps" for stage in result.stages)
+        write(f"{folder} holds this run, finished ({stages}); nothing to train\n")
     if settings.evaluate is not None:
         _evaluate(settings, folder, result.adapter)
 
@@ -148,8 +160,10 @@ def _evaluate(settings: TrainConfig, out: Path, trained: Path) -> None:
         )
         raise
     model_card.write(out)  # a second time, now with the table
-    write(f"\n{scores.table()}\n\nreport: {scores.report}\n")
+    write("\n")
+    scores.write()
+    write(f"report: {scores.report}\n")
+    for notice in scores.notices():
+        say(f"dfktrain: {notice}")
     if scores.is_unscored:
-        for notice in scores.notices():
-            say(f"dfktrain: {notice}")
         raise typer.Exit(1)

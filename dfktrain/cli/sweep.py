@@ -10,6 +10,7 @@ import typer
 from dfkdata.common.console import examples, say, write
 from dfkdata.common.errors import ConfigError
 from dfkdata.common.faults import leaves
+from dfkdata.common.tables import write_table
 from dfktrain.cli._common import ConfigPath
 
 EXAMPLES = examples(
@@ -41,7 +42,8 @@ def sweep_command(
         config, sweep.points(vary or ()), _seeds(seeds), tuple(override or ()), tuple(set_ or ())
     )
     result = sweep.run(plan, out, say)
-    write(f"{sweep.table(result)}\n\nreport: {out / 'report.html'}\n")
+    write_table(sweep.table(result))
+    write(f"\nreport: {out / 'report.html'}\n")
     if result.failed:
         names = "\n  ".join(f"{name}: {reason}" for name, reason in result.failed.items())
         say(f"dfktrain: {len(result.failed)} runs failed; the same command tries them again\n  {names}")

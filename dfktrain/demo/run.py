@@ -114,13 +114,16 @@ def demo(out: Path, minutes: int = 3) -> None:
         raise ConfigError(
             f"--minutes {minutes}: choose one of {', '.join(map(str, STEPS))}; each fixes a number of steps"
         )
+    from dfkeval import reports
+
     encoder = encoder_folder()
     out = _fresh(out)
     began = time.monotonic()
     results = [_task(task, STEPS[minutes][index], out, encoder) for index, task in enumerate(TASKS)]
     _report(out, results)
     for task, (_, _, comparison, _) in zip(TASKS, results, strict=True):
-        _say("\n" + _table(task, comparison))
+        _say(f"\n{task.name} ({task.schema})")
+        reports.write_comparison(comparison, task.shown, option=False)
     _say(f"\nreport: {out / 'report.html'}\nconfigurations of every step: {out / 'configs'}")
     _say(f"{time.monotonic() - began:.0f} seconds")
 
@@ -255,15 +258,6 @@ def _report(out: Path, results: list[Result]) -> None:
         "dfk demo: before and after fine-tuning", runs, [result[2] for result in results], curves
     )
     (out / "report.html").write_text(text, encoding="utf-8")
-
-
-def _table(task: Task, comparison: Comparison) -> str:
-    """Return the before/after table of one task in Markdown."""
-    from dfkeval import reports
-
-    return f"{task.name} ({task.schema}, {comparison.n} test rows)\n" + reports.comparison_table(
-        comparison, task.shown
-    )
 
 
 def _say(text: str) -> None:

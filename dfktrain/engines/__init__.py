@@ -29,6 +29,9 @@ from dfktrain.engines._support import unsupported
 from dfktrain.engines._targets import target_modules
 from dfktrain.engines._versions import PackageVersion, check_versions, package_versions
 
+#: Names that every member defines.
+REQUIRED = ("available", "load", "adapt")
+
 __all__ = [
     "CROSS_ENTROPY", "GDN_LIMIT", "KL_TO_BASE", "WIDTHS", "Kernel", "LoadedBase", "PackageVersion",
     "TrainingEngine", "adapt",

@@ -13,6 +13,7 @@ import torch
 
 from dfkdata.common import plugins
 from dfkdata.common.errors import ConfigError
+from dfkdata.common.status_line import now
 from dfktrain.config.model import AdapterConfig
 from dfktrain.config.run import TrainConfig
 from dfktrain.engines import _chat_template
@@ -79,7 +80,9 @@ def load_base(config: TrainConfig) -> tuple[LoadedBase, str, str]:
     """
     _use_own_gpu()
     name, engine, precision = require_engine(config)
+    now(f"loads the model {config.model.name}")
     base = engine.load(config, precision)
+    now("prepares the rows")
     if config.model.chat_template is not None:
         _chat_template.replace(base.processor, config.model.chat_template)
         base.own_template = True

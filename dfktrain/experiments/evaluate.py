@@ -18,7 +18,7 @@ from dfkdata.common import json_files
 from dfkdata.common.errors import ConfigError
 from dfkeval import reports
 from dfkeval.analysis import comparison
-from dfkeval.analysis.comparison import HEADLINES, Comparison
+from dfkeval.analysis.comparison import Comparison
 from dfkeval.evaluation import evaluate
 from dfkeval.runs.run import Run
 from dfktrain.config.run import Evaluate, TrainConfig
@@ -53,9 +53,15 @@ class TrainingScores:
         noted = "".join(f"\n- {notice}" for notice in self.notices())
         if self.comparison is None:
             return "\n".join(reports.metric_rows(self.tuned)) + noted
-        headlines = [name for name in HEADLINES if name in self.comparison.differences]
-        rows = reports.comparison_table(self.comparison, headlines or list(self.comparison.differences))
+        rows = reports.comparison_table(self.comparison)
         return f"{self.comparison.n} rows, base against tuned\n\n{rows}{noted}"
+
+    def write(self) -> None:
+        """Write base against tuned to stdout; without a base the headline values of the tuned model."""
+        if self.comparison is None:
+            reports.write_metrics(self.tuned, option=False)
+        else:
+            reports.write_comparison(self.comparison, option=False)
 
     def notices(self) -> list[str]:
         """Return what limits the numbers, of the tuned model and of the base."""

@@ -23,6 +23,7 @@ from dfkdata.common.console import key_value
 from dfkdata.common.credentials import public
 from dfkdata.common.errors import BackendError, ConfigError
 from dfkdata.common.json_files import read_json_or_none, write_json
+from dfkdata.common.tables import Table
 from dfkeval import reports
 from dfkeval.analysis import comparison
 from dfkeval.analysis.comparison import HEADLINES, Comparison
@@ -256,7 +257,7 @@ def _compared(sweep: Sweep, out: Path, failed: dict[str, str]) -> SweepResult:
     entries = [reports.LeaderboardEntry(name, values.get(name, {}), pooled) for name, pooled in result.pools]
     page = reports.sweep_page(f"Sweep {out.name}", entries, runs, pairs, failed)
     (out / "report.html").write_text(page, encoding="utf-8")
-    (out / "comparison.md").write_text(table(result) + "\n", encoding="utf-8")
+    (out / "comparison.md").write_text("\n".join(table(result).markdown()) + "\n", encoding="utf-8")
     return result
 
 
@@ -266,8 +267,8 @@ def _tuned(out: Path, point: SweepPoint, seed: int, seeds: Sequence[int]) -> Run
     return run
 
 
-def table(result: SweepResult) -> str:
-    """Return a Markdown table with one row a point: the mean of each headline metric over the seeds, and its
+def table(result: SweepResult) -> Table:
+    """Return a table with one row a point: the mean of each headline metric over the seeds, and its
     difference from the first row with its interval."""
     name, first = result.pools[0]
     metrics = [value for value in HEADLINES if value in first.values] or list(first.values)
@@ -275,7 +276,7 @@ def table(result: SweepResult) -> str:
     for (other, values), pair in zip(result.pools[1:], result.comparisons, strict=True):
         cells = (f"{_number(values, value)} ({_difference(pair, value)})" for value in metrics)
         rows.append((other, *cells))
-    return "\n".join(reports.table((f"against {name}", *metrics), rows))
+    return Table((f"against {name}", *metrics), rows, spare=metrics[:0:-1])
 
 
 def _number(values: Pool, name: str) -> str:

@@ -18,6 +18,7 @@ from itertools import combinations
 from pathlib import Path
 
 from dfkdata.common.errors import ConfigError, DataError
+from dfkdata.common.status_line import now
 from dfkdata.rows.messages import load_rows
 from dfkdata.validation.overlap import KINDS, LOOKED, SAYS, Overlap, RowFile, RowIndex
 from dfktrain.config.run import TrainConfig
@@ -112,6 +113,7 @@ def compare(config: TrainConfig) -> SplitReport:
     files = list(dict.fromkeys(file for side in sides.values() for file in side))
     if not any(sides[name] for name in (VALIDATION, EVALUATION, WATCH)):
         return report
+    now("compares training rows with held-out rows")
     number = {file: at for at, file in enumerate(files)}
     train = [number[file] for file in sides["data"]]
     with RowIndex(files) as index:

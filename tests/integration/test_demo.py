@@ -120,7 +120,7 @@ def test_the_demo_goes_the_whole_way_and_leaves_every_file(
     assert "<polyline" in page
     printed = capsys.readouterr().out
     assert "LABEL_UNKNOWN" in printed
-    assert "| labels.accuracy |" in printed
+    assert "\nlabels.accuracy " in printed
 
 
 def test_the_demo_refuses_a_folder_with_something_else_in_it(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from dfkeval.analysis import comparison, pooling, statistics
 from dfkeval.cli import app
 from dfkeval.metrics import Measured, Metric, column, ratio
 from dfkeval.runs.run import Run
+from tests.helpers.lines import joined
 from tests.helpers.runs import CAPTION, DFK, config_of, gold_answers, write_answers, write_rows
 
 MEAN = Metric(
@@ -193,7 +194,7 @@ def test_the_commands_take_folders_of_repeats(repeats: Path) -> None:
     pooled = runner.invoke(app.app, ["pool", str(repeats / "base"), "--metric", "validity.schema_valid"])
     assert pooled.exit_code == 0, pooled.output
     assert "seed0, seed1, seed2: 24 common rows" in pooled.stdout
-    assert "| validity.schema_valid | 0.500 |" in pooled.stdout
+    assert any(line.startswith("validity.schema_valid 0.500 ") for line in joined(pooled.stdout))
     path = repeats / "differences.csv"
     called = runner.invoke(
         app.app, ["compare", str(repeats / "base"), str(repeats / "tuned"), "--table", str(path)]

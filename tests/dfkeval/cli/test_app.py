@@ -15,6 +15,7 @@ from typer.testing import CliRunner, Result
 
 from dfkdata.common.errors import ConfigError, DataError
 from dfkeval.cli import app
+from tests.helpers.lines import joined
 from tests.helpers.runs import DFK, gold_answers, write_answers, write_rows
 
 ROWS = 12
@@ -49,11 +50,11 @@ def run_command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 def test_run_prints_its_numbers_and_score_takes_other_metrics(config: Path, tmp_path: Path) -> None:
     done = call("run", config, "--out", tmp_path / "run")
     assert done.exit_code == 0, done.output
-    assert "| validity.schema_valid | 1.000 | [0.541, 1.000] | 12 |" in done.stdout
+    assert "validity.schema_valid 1.000 [0.541, 1.000] 12" in joined(done.stdout)
     assert f"report: {tmp_path / 'run' / 'report.html'}" in done.stdout
     score = call("score", tmp_path / "run", "--metric", "rouge")
     assert score.exit_code == 0
-    assert "| rouge.f1 | 1.000 |" in score.stdout
+    assert "rouge.f1 1.000 [0.541, 1.000] 12" in joined(score.stdout)
     assert "validity" not in score.stdout
 
 
@@ -94,7 +95,7 @@ def test_failed_requests_exit_1_and_are_asked_again(tmp_path: Path) -> None:
     assert first.returncode == 1, first.stderr
     assert "25.0% of the requests failed (allowed: 0.0%)" in first.stderr
     assert "Traceback" not in first.stderr
-    assert "validity.schema_valid | 1.000" in first.stdout
+    assert "validity.schema_valid 1.000 [0.461, 1.000] 9" in joined(first.stdout)
     assert json.loads((out / "summary.json").read_text())["outcomes"] == {"ok": 9, "request_failed": 3}
     write_answers(tmp_path / "answers.jsonl", answers)
     assert run_command("run", config, "--out", out).returncode == 0

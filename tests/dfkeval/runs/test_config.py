@@ -18,6 +18,7 @@ from dfkeval.evaluation.evaluate import evaluate
 from dfkeval.metrics import bertscore, fields, sita
 from dfkeval.runs.config import SECTIONS, EvalConfig, answer_identity
 from dfkeval.types import Sampling
+from tests.helpers.lines import joined
 from tests.helpers.runs import DFK, config_of, gold_answers, write_answers, write_rows
 
 #: Another value for every key of the configuration; a new key must be added here.
@@ -161,13 +162,16 @@ def test_a_metric_with_options_is_one_file(tmp_path: Path, monkeypatch: pytest.M
         "metrics: [mine.long_answers]\nmetric_options:\n  long_answers: {least: 1000}\n"
     )
     run = ["run", str(tmp_path / "eval.yaml"), "--out", str(tmp_path / "run")]
-    assert "long_answers.rate | 0.000" in CliRunner().invoke(app.app, run, catch_exceptions=False).stdout
+    assert "long_answers.rate 0.000 [0.000, 0.842] 4" in joined(
+        CliRunner().invoke(app.app, run, catch_exceptions=False).stdout
+    )
     changed = [*run, "--set", "metric_options.long_answers.least=1"]
-    assert "long_answers.rate | 1.000" in CliRunner().invoke(app.app, changed, catch_exceptions=False).stdout
+    again = CliRunner().invoke(app.app, changed, catch_exceptions=False)
+    assert "long_answers.rate 1.000 [0.158, 1.000] 4" in joined(again.stdout)
     written = json.loads((tmp_path / "run/config.json").read_text())["config"]["metric_options"]
     assert written == {"long_answers": {"least": 1}}
     assert load_run(tmp_path / "run").measured["long_answers"][1].details == {"least": 1}
     scored = CliRunner().invoke(app.app, ["score", str(tmp_path / "run")], catch_exceptions=False)
-    assert "long_answers.rate | 1.000" in scored.stdout
+    assert "long_answers.rate 1.000 [0.158, 1.000] 4" in joined(scored.stdout)
     for name in ("mine", "mine.long_answers"):
         sys.modules.pop(name, None)

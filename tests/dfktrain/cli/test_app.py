@@ -118,7 +118,7 @@ def test_a_log_gets_a_line_for_each_stage_with_rate_loss_and_time_left(monkeypat
     from dfkdata.common import progress
     from dfktrain.training.state import TrainingProgress
 
-    monkeypatch.setattr(progress, "FIRST", 0.0)
+    monkeypatch.setattr(progress, "FIRST_LOG", 0.0)
     monkeypatch.setattr(progress, "LOG", 0.0)
     tell = _common.progress_bar()
     assert tell is not None

@@ -254,7 +254,7 @@ def test_init_writes_the_file_as_it_is_and_overwrites_nothing(
 
 def test_init_names_the_presets_and_the_nearest_one(monkeypatch: Any, capsys: Any) -> None:
     _, out, _ = called(monkeypatch, capsys, "init")
-    assert [line.split()[0] for line in out.splitlines()][
+    assert [line.split()[0] for line in out.splitlines()[1:]][
         : len(training_presets.names())
     ] == training_presets.names()
     code, _, err = called(monkeypatch, capsys, "init", "json_captioner_v3")

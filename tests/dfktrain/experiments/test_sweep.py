@@ -56,11 +56,9 @@ def test_a_sweep_trains_each_point_and_ends_in_one_comparison(
     words = ["sweep", project / "train.yaml", "--out", out, "--vary", "stages.0.learning_rate=1e-9,5e-3"]
     code, said, err = called(monkeypatch, capsys, *words)
     assert code == 0, err
-    said = said[said.index("| against") :]  # runs in this process speak first
-    lines = [line.split(" | ") for line in said.splitlines() if line.startswith("| ")]
-    assert [line[0].strip("| ") for line in lines] == ["against base", "base", *(
-        f"learning_rate-{rate}" for rate in ("1e-9", "5e-3")
-    )]  # fmt: skip
+    said = said[said.index("against base") :]  # runs in this process speak first
+    names = [line.split("  ")[0] for line in said.partition("\n\n")[0].splitlines()]
+    assert names == ["against base", "base", *(f"learning_rate-{rate}" for rate in ("1e-9", "5e-3"))]
     assert not (out / "learning_rate-5e-3/seed-42/evaluation/base").exists()  # the base is asked once
     code, again, err = called(monkeypatch, capsys, *words)
     assert code == 0 and again == said
@@ -123,7 +121,7 @@ def test_a_failed_point_stops_no_other_and_is_done_on_the_next_call(project: Pat
     change = found.comparisons[1].differences["answers.exact"]
     assert (change.value, found.comparisons[1].n) == (pytest.approx(0.5), 4)
     assert found.comparisons[1].b == "rank-8" and found.pools[2][1].runs == ("rank-8 seed 1", "rank-8 seed 2")
-    assert sweep.table(found).splitlines()[-1].startswith("| rank-16 | ")
+    assert sweep.table(found).rows[-1][0] == "rank-16"
 
 
 def test_the_base_is_asked_by_the_next_point_where_the_first_one_fails(project: Path) -> None:

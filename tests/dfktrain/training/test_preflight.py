@@ -130,7 +130,7 @@ def test_steps_follow_epochs_batches_accumulation_and_ranks() -> None:
 
 
 def test_a_spread_shows_the_ends_and_where_values_lie() -> None:
-    assert preflight_view.spread([1, 1, 1, 5], bins=4) == "min 1  median 1  p95 5  max 5  |█  ▄|"
+    assert preflight_view.histogram([1, 1, 1, 5], bins=4) == "|█  ▄|"
 
 
 def test_the_plan_is_json_free_of_surprises(base_folder: Path, train_file: Path) -> None:
