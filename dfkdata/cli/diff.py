@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dfkdata.common.console import examples as _examples
-from dfkdata.common.console import styled, terminal, write
+from dfkdata.common.console import write
 from dfkdata.common.progress import Progress
+from dfkdata.common.tables import Table, write_tables
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from dfkdata.conversion.folders.diff import DiffExample, FolderDiff
 
 EXAMPLES = _examples(
@@ -59,29 +58,30 @@ def diff_command(
 
 
 def _show(found: FolderDiff) -> None:
-    console = terminal()
     for name, folder in zip("AB", found.folders, strict=True):
-        console.print(styled(f"{name}: {folder}"))
+        write(f"{name}: {folder}\n")
     for note in found.notes:
-        console.print(styled(f"note: {note}"))
-    console.print(
-        _table("rows", ("split", "A", "B"), ((name, *map(str, n)) for name, n in found.rows.items()))
-    )
-    kinds = list(_kinds(found))
-    if kinds:
-        console.print(_table("differences", ("what", "rows", "examples"), kinds))
+        write(f"note: {note}\n")
+    write_tables(_tables(found))
+    write(f"\n{_last_line(found)}\n")
+
+
+def _tables(found: FolderDiff) -> Iterator[Table]:
+    rows = [(name, *map(str, counts)) for name, counts in found.rows.items()]
+    yield Table(("split", "A", "B"), rows, "rows")
+    yield Table(("what", "rows", "examples"), list(_kinds(found)), "differences")
     for field, labels in found.labels.items():
-        console.print(_label_table(field, labels, [*found.rows]))
-    if found.label_changes:
-        rows = [(field, before or "none", after or "none", str(n)) for (field, before, after), n in
-                found.label_changes.items()]  # fmt: skip
-        console.print(_table("changed labels", ("field", "A", "B", "rows"), rows))
+        yield _label_table(field, labels, [*found.rows])
+    changes = [
+        (field, before or "none", after or "none", str(n))
+        for (field, before, after), n in found.label_changes.items()
+    ]
+    yield Table(("field", "A", "B", "rows"), changes, "changed labels")
     if found.settings:
         from dfkdata.conversion.settings import shown
 
         settings = [(name, shown(before), shown(after)) for name, before, after in found.settings]
-        console.print(_table("settings", ("setting", "A", "B"), settings))
-    console.print(styled(_last_line(found)))
+        yield Table(("setting", "A", "B"), settings, "settings")
 
 
 def _last_line(found: FolderDiff) -> str:
@@ -129,17 +129,4 @@ def _label_table(field: str, labels: dict[str, dict[str, tuple[int, int]]], spli
     for label, counts in labels.items():
         cells = [counts.get(split, (0, 0)) for split in splits]
         rows.append((label, *(f"{a} → {b}" if a != b else str(a) for a, b in cells)))
-    return _table(f"rows by {field}, A → B", ("label", *splits), rows)
-
-
-def _table(title: str, columns: tuple[str, ...], rows: Any) -> Table:
-    from rich.table import Table
-
-    table = Table(title=styled(title), title_justify="left")
-    rows = list(rows)
-    for at, name in enumerate(columns):
-        numbers = at and all(row[at].isdecimal() for row in rows)
-        table.add_column(styled(name), justify="right" if numbers else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*map(styled, row))
-    return table
+    return Table(("label", *splits), rows, f"rows by {field}, A → B")
