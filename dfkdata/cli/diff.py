@@ -11,7 +11,7 @@ import typer
 from dfkdata.common.console import examples as _examples
 from dfkdata.common.console import write
 from dfkdata.common.progress import Progress
-from dfkdata.common.tables import Table, write_tables
+from dfkdata.common.tables import TextTable, write_tables
 
 if TYPE_CHECKING:
     from dfkdata.conversion.folders.diff import DiffExample, FolderDiff
@@ -66,22 +66,22 @@ def _show(found: FolderDiff) -> None:
     write(f"\n{_last_line(found)}\n")
 
 
-def _tables(found: FolderDiff) -> Iterator[Table]:
+def _tables(found: FolderDiff) -> Iterator[TextTable]:
     rows = [(name, *map(str, counts)) for name, counts in found.rows.items()]
-    yield Table(("split", "A", "B"), rows, "rows")
-    yield Table(("what", "rows", "examples"), list(_kinds(found)), "differences")
+    yield TextTable(("split", "A", "B"), rows, "rows")
+    yield TextTable(("what", "rows", "examples"), list(_kinds(found)), "differences")
     for field, labels in found.labels.items():
         yield _label_table(field, labels, [*found.rows])
     changes = [
         (field, before or "none", after or "none", str(n))
         for (field, before, after), n in found.label_changes.items()
     ]
-    yield Table(("field", "A", "B", "rows"), changes, "changed labels")
+    yield TextTable(("field", "A", "B", "rows"), changes, "changed labels")
     if found.settings:
         from dfkdata.conversion.settings import shown
 
         settings = [(name, shown(before), shown(after)) for name, before, after in found.settings]
-        yield Table(("setting", "A", "B"), settings, "settings")
+        yield TextTable(("setting", "A", "B"), settings, "settings")
 
 
 def _last_line(found: FolderDiff) -> str:
@@ -124,9 +124,9 @@ def _shown(row: DiffExample, kind: str) -> str:
     return f"{where}: {_ASPECTS[row.changed[0]]}: {row.before or 'none'} → {row.after or 'none'}"
 
 
-def _label_table(field: str, labels: dict[str, dict[str, tuple[int, int]]], splits: list[str]) -> Table:
+def _label_table(field: str, labels: dict[str, dict[str, tuple[int, int]]], splits: list[str]) -> TextTable:
     rows = []
     for label, counts in labels.items():
         cells = [counts.get(split, (0, 0)) for split in splits]
         rows.append((label, *(f"{a} → {b}" if a != b else str(a) for a, b in cells)))
-    return Table(("label", *splits), rows, f"rows by {field}, A → B")
+    return TextTable(("label", *splits), rows, f"rows by {field}, A → B")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from dfkdata.common.console import next_command, write
-from dfkdata.common.tables import Table, write_tables
+from dfkdata.common.tables import TextTable, write_tables
 from dfkdata.conversion.options import Summary
 
 
@@ -28,7 +28,7 @@ def write_summary(summary: Summary, *, files: bool = True, card: bool = False) -
     names = [name.replace("_", " ") for name in counts]
     write_tables(
         [
-            Table(names, [[*map(str, counts.values())]], "rows"),
+            TextTable(names, [[*map(str, counts.values())]], "rows"),
             _rules("quarantined", summary.codes),
             _rules("warnings", summary.warnings),
         ]
@@ -57,7 +57,7 @@ def _notes(summary: Summary) -> Iterator[str]:
         yield f"columns that nothing reads: {', '.join(summary.unread)}"
 
 
-def _rules(title: str, entries: dict[str, dict[str, Any]]) -> Table:
+def _rules(title: str, entries: dict[str, dict[str, Any]]) -> TextTable:
     rows = []
     for code, entry in entries.items():
         first = entry["first"]
@@ -66,4 +66,4 @@ def _rules(title: str, entries: dict[str, dict[str, Any]]) -> Table:
         example += f"\n→ {first['hint']}" if first.get("hint") else ""
         about_all = first["source"] == "all rows" and entry["count"] == 1
         rows.append((code, "all" if about_all else str(entry["count"]), example))
-    return Table((title, "rows", "first example"), rows)
+    return TextTable((title, "rows", "first example"), rows)

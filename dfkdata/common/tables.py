@@ -29,7 +29,7 @@ _AIR = 4
 
 
 @dataclass(frozen=True)
-class Table:
+class TextTable:
     """Rows of text under a header.
 
     Attributes:
@@ -49,14 +49,16 @@ class Table:
         lines = ["| " + " | ".join(self.header) + " |", "|" + "---|" * len(self.header)]
         return lines + ["| " + " | ".join(map(_cell, row)) + " |" for row in self.rows]
 
-    def without(self, name: str) -> Table:
+    def without(self, name: str) -> TextTable:
         """Return the table without a column."""
         keep = [at for at, column in enumerate(self.header) if column != name]
         rows = [[row[at] for at in keep] for row in self.rows]
-        return Table([self.header[at] for at in keep], rows, self.title, [n for n in self.spare if n != name])
+        return TextTable(
+            [self.header[at] for at in keep], rows, self.title, [n for n in self.spare if n != name]
+        )
 
 
-def write_table(table: Table) -> None:
+def write_table(table: TextTable) -> None:
     """Write a table to stdout, within the width of the terminal."""
     on_terminal = sys.stdout.isatty()
     if table.title:
@@ -86,14 +88,14 @@ def _widths(console: Console, drawn: RichTable) -> Measurement:
     return Measurement.get(console, console.options.update(max_width=_WHOLE), drawn)
 
 
-def write_tables(tables: Iterable[Table]) -> None:
+def write_tables(tables: Iterable[TextTable]) -> None:
     """Write several tables with an empty line between them; one without rows is left out."""
     for at, table in enumerate(table for table in tables if table.rows):
         write("\n" if at else "")
         write_table(table)
 
 
-def _drawn(table: Table, *, lines: bool) -> RichTable:
+def _drawn(table: TextTable, *, lines: bool) -> RichTable:
     from rich import box
     from rich.table import Table as RichTable
 

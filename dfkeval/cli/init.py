@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from dfkdata.common.console import examples, next_command, write
-from dfkdata.common.tables import Table, write_table
+from dfkdata.common.tables import TextTable, write_table
 
 EXAMPLES = examples("dfkeval init json_captioner", "dfkeval init sita_vlm_gen --out eval.yaml")
 
@@ -23,7 +23,7 @@ def init_command(
     from dfkeval.runs import presets
 
     if preset is None:
-        write_table(Table(("preset", "about"), [(name, presets.about(name)) for name in presets.names()]))
+        write_table(TextTable(("preset", "about"), [(name, presets.about(name)) for name in presets.names()]))
         return
     path = presets.write(preset, out)
     write(f"{path}\nname your rows and your model in it, then\n")

@@ -9,7 +9,7 @@ import typer
 
 from dfkdata.common.console import examples, write
 from dfkdata.common.csv_files import write_csv
-from dfkdata.common.tables import Table, write_table
+from dfkdata.common.tables import TextTable, write_table
 from dfkeval.cli._output import All
 
 POOL_EXAMPLES = examples(
@@ -57,7 +57,7 @@ def pool_command(
     header = ("metric", "mean", "interval", "spread", "by run")
     left_out = "".join(f"; {count} left out: {reason}" for reason, count in pooled.left_out.items())
     write(f"{', '.join(pooled.runs)}: {pooled.n} common rows{left_out}\n\n")
-    write_table(Table(header, rows))
+    write_table(TextTable(header, rows))
     write("".join(f"{note}\n" for note in pooled.notes))
     if not metric and (more := len(pooled.values) - len(rows)):
         write(f"{more} more values with --all\n")
@@ -114,7 +114,7 @@ def history_command(
     from dfkeval.analysis import history
 
     header, rows, broken = history.history(folder, metric or ())
-    write_table(Table(header, rows, spare=header[:2:-1]))
+    write_table(TextTable(header, rows, spare=header[:2:-1]))
     write("".join(f"{error}\n" for error in broken))
 
 
@@ -139,5 +139,5 @@ def suspects_command(
     ]
     if csv_ is not None:
         write_csv(csv_, header, rows)
-    write_table(Table(header[:5], [row[:5] for row in rows]))
+    write_table(TextTable(header[:5], [row[:5] for row in rows]))
     write(f"\n{len(rows)} rows\n")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from dfkdata.common.tables import Table
+from dfkdata.common.tables import TextTable
 from dfkdata.pages import mask
 from dfkeval.analysis import server_parser
 from dfkeval.analysis.comparison import Comparison
@@ -64,7 +64,7 @@ def metric_rows(run: Run) -> list[str]:
     return metric_table(run, every=True).markdown()
 
 
-def metric_table(run: Run, *, every: bool) -> Table:
+def metric_table(run: Run, *, every: bool) -> TextTable:
     """Return the table of a run's values, headline values first.
 
     Args:
@@ -78,7 +78,7 @@ def metric_table(run: Run, *, every: bool) -> Table:
         for name in (first + rest if every else first or rest)
         for m in [metrics[name]]
     ]
-    return Table(("metric", "value", f"{run.summary.get('confidence', 0.95):.0%} interval", "n"), rows)
+    return TextTable(("metric", "value", f"{run.summary.get('confidence', 0.95):.0%} interval", "n"), rows)
 
 
 def outcome_rows(run: Run) -> list[str]:
@@ -88,7 +88,7 @@ def outcome_rows(run: Run) -> list[str]:
         (name, str(count), f"{count / total:.1%}", OUTCOMES[name])
         for name, count in run.summary["outcomes"].items()
     ]
-    return Table(("outcome", "samples", "share", "meaning"), rows).markdown()
+    return TextTable(("outcome", "samples", "share", "meaning"), rows).markdown()
 
 
 def comparison_table(comparison: Comparison, names: Sequence[str] | None = None) -> str:
@@ -102,7 +102,7 @@ def comparison_table(comparison: Comparison, names: Sequence[str] | None = None)
     return "\n".join([*difference_table(comparison, names).markdown(), "", *notes])
 
 
-def difference_table(comparison: Comparison, names: Sequence[str] | None = None) -> Table:
+def difference_table(comparison: Comparison, names: Sequence[str] | None = None) -> TextTable:
     """Return the table of paired differences.
 
     Args:
@@ -118,7 +118,7 @@ def difference_table(comparison: Comparison, names: Sequence[str] | None = None)
              comparison.verdict(name))
         )  # fmt: skip
     header = ("metric", comparison.a, comparison.b, "difference", "interval", "p (Holm)", "n", "verdict")
-    return Table(header, rows, spare=("n", "p (Holm)"))
+    return TextTable(header, rows, spare=("n", "p (Holm)"))
 
 
 def comparison_notes(comparison: Comparison, names: Sequence[str] | None = None) -> list[str]:
@@ -149,7 +149,7 @@ def _confusion(matrix: dict[str, Any] | None) -> list[str]:
     return [
         "## Confusion matrix",
         "",
-        *Table(("gold \\ answer", *(name.strip("<>") for name in names)), rows).markdown(),
+        *TextTable(("gold \\ answer", *(name.strip("<>") for name in names)), rows).markdown(),
         "",
     ]
 

@@ -9,7 +9,7 @@ import typer
 
 from dfkdata.common.console import examples, write
 from dfkdata.common.errors import ConfigError
-from dfkdata.common.tables import Table, write_table
+from dfkdata.common.tables import TextTable, write_table
 
 EXAMPLES = examples(
     "dfktrain init starter --example posts", "dfktrain init json_captioner_v2 --out train.yaml"
@@ -37,7 +37,9 @@ def init_command(
     if preset is None:
         if example is not None:
             raise ConfigError("--example goes with a preset: dfktrain init starter --example DIR")
-        write_table(Table(("preset", "about"), [(name, presets.headline(name)) for name in presets.names()]))
+        write_table(
+            TextTable(("preset", "about"), [(name, presets.headline(name)) for name in presets.names()])
+        )
         return
     if example is not None and example.exists():
         raise ConfigError(f"--example {example}: is there already; name a new folder")

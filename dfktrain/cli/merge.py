@@ -10,7 +10,7 @@ import typer
 from dfkdata.common.console import examples, write
 from dfkdata.common.errors import ConfigError
 from dfkdata.common.faults import leaves
-from dfkdata.common.tables import Table, write_table
+from dfkdata.common.tables import TextTable, write_table
 from dfktrain.cli._common import quiet, require_packages, say_indented, writing_weights
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def _write_merged(report: MergeReport) -> None:
         (title, f"{figures[key]['max_logit']:.3g}", f"{figures[key]['mean_kl']:.2e}", f"{figures[key]['greedy']:.1%}")
         for title, key in rows.items()
     ]  # fmt: skip
-    write_table(Table(("against base + adapter, fp32", "max |logit|", "mean KL", "greedy"), cells))
+    write_table(TextTable(("against base + adapter, fp32", "max |logit|", "mean KL", "greedy"), cells))
     write("".join(f"\nnote: {note}" for note in report.notes) + "\n")
     write(f"verified on {figures['probes']} prompts, {figures['positions']} positions\nmodel: {report.out}\n")
 

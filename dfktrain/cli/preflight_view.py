@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from dfkdata.common.console import shown, styled, terminal
-from dfkdata.common.tables import Table, write_table
+from dfkdata.common.tables import TextTable, write_table
 from dfktrain.data.collator import Collator
 from dfktrain.data.masking import IGNORE, EncodedSample
 from dfktrain.data.stage_data import SHOWN
@@ -43,7 +43,7 @@ def _stage(out: Console, stage: StagePreflight, collator: Collator | None) -> No
         rows.append(_spread("video tokens", stage.video_tokens))
     if any(stage.image_tokens):
         rows += [_spread("image tokens", stage.image_tokens), _spread("pixels", stage.pixels)]
-    write_table(Table(("  of a sample", "min", "median", "p95", "max", "from min to max"), rows))
+    write_table(TextTable(("  of a sample", "min", "median", "p95", "max", "from min to max"), rows))
     out.print(f"  largest micro-batch    {stage.micro_tokens:,} tokens")
     for note in stage.notes:
         out.print(styled(f"  note: {note}", "yellow"))

@@ -9,7 +9,7 @@ import typer
 
 from dfkdata.common.console import examples, write
 from dfkdata.common.faults import leaves
-from dfkdata.common.tables import Table, write_table
+from dfkdata.common.tables import TextTable, write_table
 from dfktrain.cli._common import quiet
 
 EXAMPLES = examples(
@@ -49,7 +49,7 @@ def push_command(
     quiet()
     hub.check_name(to)
     files = hub_resume.plan(run) if checkpoint else hub.plan(run)
-    write_table(Table(("file", "bytes"), [(file.name, f"{file.size:,}") for file in files]))
+    write_table(TextTable(("file", "bytes"), [(file.name, f"{file.size:,}") for file in files]))
     write(f"\n{sum(file.size for file in files):,} bytes in {len(files)} files\n")
     if dry_run and not checkpoint:
         card = next((file.content for file in files if file.name == "README.md"), None)

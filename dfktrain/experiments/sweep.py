@@ -23,7 +23,7 @@ from dfkdata.common.console import key_value
 from dfkdata.common.credentials import public
 from dfkdata.common.errors import BackendError, ConfigError
 from dfkdata.common.json_files import read_json_or_none, write_json
-from dfkdata.common.tables import Table
+from dfkdata.common.tables import TextTable
 from dfkeval import reports
 from dfkeval.analysis import comparison
 from dfkeval.analysis.comparison import HEADLINES, Comparison
@@ -267,7 +267,7 @@ def _tuned(out: Path, point: SweepPoint, seed: int, seeds: Sequence[int]) -> Run
     return run
 
 
-def table(result: SweepResult) -> Table:
+def table(result: SweepResult) -> TextTable:
     """Return a table with one row a point: the mean of each headline metric over the seeds, and its
     difference from the first row with its interval."""
     name, first = result.pools[0]
@@ -276,7 +276,7 @@ def table(result: SweepResult) -> Table:
     for (other, values), pair in zip(result.pools[1:], result.comparisons, strict=True):
         cells = (f"{_number(values, value)} ({_difference(pair, value)})" for value in metrics)
         rows.append((other, *cells))
-    return Table((f"against {name}", *metrics), rows, spare=metrics[:0:-1])
+    return TextTable((f"against {name}", *metrics), rows, spare=metrics[:0:-1])
 
 
 def _number(values: Pool, name: str) -> str:

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from dfkdata.common.tables import Table, write_table, write_tables
+from dfkdata.common.tables import TextTable, write_table, write_tables
 
 HEADER = ("metric", "base", "tuned", "difference", "interval", "p (Holm)", "n", "verdict")
 ROWS = [
@@ -23,7 +23,7 @@ class Terminal(io.StringIO):
         return True
 
 
-def drawn(table: Table, monkeypatch: pytest.MonkeyPatch, width: int | None) -> list[str]:
+def drawn(table: TextTable, monkeypatch: pytest.MonkeyPatch, width: int | None) -> list[str]:
     """Return the lines of a table on a terminal of a width; None is a pipe."""
     stream = io.StringIO() if width is None else Terminal()
     monkeypatch.setattr(sys, "stdout", stream)
@@ -36,7 +36,7 @@ def drawn(table: Table, monkeypatch: pytest.MonkeyPatch, width: int | None) -> l
 
 @pytest.mark.parametrize("width", [60, 80, 100, 120])
 def test_a_table_fits_the_terminal_and_breaks_no_number(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
-    lines = drawn(Table(HEADER, ROWS, spare=("n", "p (Holm)")), monkeypatch, width)
+    lines = drawn(TextTable(HEADER, ROWS, spare=("n", "p (Holm)")), monkeypatch, width)
     text = "\n".join(lines)
     assert all(number in text for row in ROWS for number in row[1:5])
     if width >= 80:
@@ -50,16 +50,20 @@ def test_a_pipe_gets_one_row_a_line_without_lines_and_blanks_at_the_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     long = "word " * 60
-    lines = drawn(Table((*HEADER, "text"), [(*row, long.strip()) for row in ROWS]), monkeypatch, None)
+    lines = drawn(TextTable((*HEADER, "text"), [(*row, long.strip()) for row in ROWS]), monkeypatch, None)
     assert len(lines) == 1 + len(ROWS) and all(line == line.rstrip() for line in lines)
     assert lines[1].endswith(long.strip()) and "─" not in "".join(lines)
     assert [line.index("0.123") for line in lines[1:]] == [lines[1].index("0.123")] * 2
 
 
 def test_tables_without_rows_are_left_out(capsys: pytest.CaptureFixture[str]) -> None:
-    write_tables([Table(("a",), []), Table(("b",), [("1",)], "title"), Table(("c",), [("2",)])])
+    write_tables([TextTable(("a",), []), TextTable(("b",), [("1",)], "title"), TextTable(("c",), [("2",)])])
     assert capsys.readouterr().out.split() == ["title", "b", "1", "c", "2"]
 
 
 def test_markdown_escapes_cells() -> None:
-    assert Table(("a", "b"), [("x|y", "1\n2")]).markdown() == ["| a | b |", "|---|---|", "| x\\|y | 1 2 |"]
+    assert TextTable(("a", "b"), [("x|y", "1\n2")]).markdown() == [
+        "| a | b |",
+        "|---|---|",
+        "| x\\|y | 1 2 |",
+    ]
