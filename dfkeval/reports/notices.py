@@ -29,9 +29,10 @@ def absent_classes(summary: Mapping[str, Any]) -> list[str]:
     absent = [name for name, counts in rows if not any(counts)]
     if not absent or len(absent) == len(rows):
         return []
+    others = [name for name, _ in rows if name not in absent]
     return [
-        f"no row has the gold {', '.join(absent)}: macro averages are over the other {len(rows) - len(absent)} classes,"
-        " and their intervals say nothing about an average over all"
+        f"no row has the gold {', '.join(absent)}: macro averages are those of {', '.join(others)},"
+        " and their intervals say nothing of an average over all classes"
     ]
 
 
