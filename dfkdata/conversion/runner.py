@@ -158,7 +158,9 @@ class ConversionRun:
 
         def post_of(part: sources.Part, raw: Any, record: Record) -> PostKeys | None:
             report = silent.for_row(record.source, unsettled(record, job.schema))
-            return self.builder.build(raw, record, report, media[id(part)]).post
+            built = self.builder.build(raw, record, report, media[id(part)])
+            self.builder.export(built)
+            return built.post
 
         def pairs(part: sources.Part) -> Iterator[reader.Pair]:
             return reader.pairs(part, job.format, job.format_options, media[id(part)])
