@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -34,6 +35,22 @@ def no_waiting_for_the_disk() -> Iterator[None]:
     `tests/dfkdata/common/test_jsonl.py` shows that files are made durable."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda number: None)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_certificate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """HTTP clients read one certificate and not all of the world's, which takes 20 ms for each client."""
+    try:
+        import certifi
+    except ImportError:
+        yield
+        return
+    end = "-----END CERTIFICATE-----\n"
+    path = tmp_path_factory.mktemp("certificates") / "one.pem"
+    path.write_text(Path(certifi.where()).read_text(encoding="utf-8").partition(end)[0] + end)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(os.environ, "SSL_CERT_FILE", str(path))
         yield
 
 

@@ -17,14 +17,7 @@ from pathlib import Path
 
 from dfkdata.common import media_roots
 
-PRELOADED = [
-    "torch",
-    "transformers.trainer",
-    "peft",
-    "accelerate",
-    "safetensors.torch",
-    "dfktrain.training.run",
-]
+PRELOADED = ["tests.helpers.preloaded"]
 
 
 def context() -> ForkServerContext:

@@ -130,21 +130,24 @@ def _cross_entropies() -> Iterator[tuple[str, float]]:
 
 
 def _convolutions() -> Iterator[tuple[str, float]]:
-    for channels, taps in ((70, 4), (130, 4), (8, 2), (8, 1)):
-        weight = _normal(channels, taps)
-        for bias in (None, _normal(channels)):
-            if channels == 130 and bias is None:
-                continue  # a third block of channels needs to be shown once: the interpreter is slow
-            for batch, length in ((2, 41), (1, 1), (1, 16), (3, 17)) if channels < 130 else ((2, 17),):
-                name = f"convolution {batch} x {length} x {channels}, {taps} taps, bias {bias is not None}"
-                yield (
-                    name,
-                    relative_difference(
-                        _convolved(weight, bias),
-                        lambda x, w=weight, b=bias: ops.causal_conv_silu(x, w, b, None),
-                        [_normal(batch, length, channels)],
-                    ),
-                )
+    # Every shape with every number of taps, and a bias with each of them; three blocks of channels are shown once, for
+    # the interpreter is slow.
+    shapes, kernels = ((2, 41), (1, 1), (1, 16), (3, 17)), ((70, 4), (8, 2), (8, 1))
+    drawn = [
+        (*shape, *kernel, (at + row) % 2)
+        for at, shape in enumerate(shapes)
+        for row, kernel in enumerate(kernels)
+    ]
+    for batch, length, channels, taps, biased in (*drawn, (2, 17, 130, 4, 1)):
+        weight, bias = _normal(channels, taps), _normal(channels) if biased else None
+        yield (
+            f"convolution {batch} x {length} x {channels}, {taps} taps, bias {bool(biased)}",
+            relative_difference(
+                _convolved(weight, bias),
+                lambda x, w=weight, b=bias: ops.causal_conv_silu(x, w, b, None),
+                [_normal(batch, length, channels)],
+            ),
+        )
     weight = _normal(70, 4)
     for lengths in ((41,), (1, 1, 1, 38), (1, 2, 20, 3, 15), (16, 16, 9)):
         numbers = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths)).unsqueeze(0)

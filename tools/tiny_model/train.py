@@ -243,9 +243,9 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=14)
     parser.add_argument("--trial", action="store_true", help="a few small steps on a CPU, as a test")
     options = parser.parse_args(arguments)
-    options.shrink = 12 if options.trial else 1
+    options.shrink = 40 if options.trial else 1
     if options.trial:
-        options.steps, options.workers = 3, 0
+        options.steps, options.workers = 2, 0
     return options
 
 
@@ -268,7 +268,7 @@ def main(arguments: list[str] | None = None) -> None:
     history = train(model.to(device).train(), tools, options)
     build.save(tokenizer, model.cpu(), options.out)
     saved = model.to(device).float().eval()
-    rates = exact_match(saved, tools, options.seed, 4 if options.trial else 128)
+    rates = exact_match(saved, tools, options.seed, 1 if options.trial else 128)
     _say(
         json.dumps(
             {"exact_match": rates, "steps": history[-1][0] + 1, "loss": history[-1][1], "seed": options.seed}

@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
 
+from dfkdata.cli import app
 from tests.helpers.rows import caption, write
 
 
-def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+def process(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run the command as a shell does; a new interpreter takes half a second to import it."""
     command = [sys.executable, "-c", "from dfkdata.cli.app import main; main()", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run the command in this process."""
+    words, out, err = ["dfkdata", *map(str, arguments)], io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.setattr(sys, "argv", words)
+        with pytest.raises(SystemExit) as ended:
+            app.main()
+    return subprocess.CompletedProcess(words, int(ended.value.code or 0), out.getvalue(), err.getvalue())
 
 
 @pytest.fixture
@@ -25,7 +39,7 @@ def source(tmp_path: Path) -> Path:
 
 
 def test_rejects_over_the_limit_exit_1_and_are_shown_with_their_place(source: Path, tmp_path: Path) -> None:
-    done = run("convert", source, "--from", "captions", "--to", "messages", "--out", tmp_path / "out")
+    done = process("convert", source, "--from", "captions", "--to", "messages", "--out", tmp_path / "out")
     assert done.returncode == 1, done.stderr
     assert "TOOL_ARGS_INVALID" in done.stdout
     assert "in.jsonl:21" in done.stdout

@@ -374,7 +374,7 @@ JSON: Any = st.recursive(
 
 
 @pytest.mark.parametrize("schema", SCHEMAS, ids=repr)
-@settings(derandomize=True, deadline=None, max_examples=120)
+@settings(derandomize=True, deadline=None, max_examples=50)
 @given(data=st.data())
 def test_the_verdict_is_that_of_the_reference_validator(schema: Any, data: Any) -> None:
     value = data.draw(JSON)

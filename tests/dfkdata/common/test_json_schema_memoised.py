@@ -68,7 +68,7 @@ def test_the_work_grows_with_the_parts_and_not_with_the_ways_to_them(
 
 
 @pytest.mark.parametrize("keyword", ["allOf", "anyOf", "oneOf"])
-@pytest.mark.parametrize("depth", [1, 2, 5, 9, 60, 200])
+@pytest.mark.parametrize("depth", [1, 2, 5, 9, 100])
 def test_the_verdicts_of_a_ladder_are_those_of_the_engine(keyword: str, depth: int) -> None:
     values: dict[bool, Any] = {
         False: ["", "a", "ab", "abcdefghij", "a" * 20, 5, None, {}],

@@ -55,7 +55,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("plain")
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
     st.lists(ROWS, max_size=30), st.lists(ROWS, max_size=6), st.sampled_from(WAYS), st.sampled_from([1, 600])
 )

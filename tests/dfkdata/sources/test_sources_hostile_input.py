@@ -240,7 +240,7 @@ TREE = st.recursive(
 
 
 @pytest.mark.parametrize("format", plugins.names("dfkdata.formats"))
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=st.lists(st.dictionaries(st.sampled_from(KEYS), TREE, max_size=6) | TREE, max_size=6))
 def test_no_row_of_any_shape_is_lost_or_stops_a_conversion(
     format: str, rows: list[Any], tmp_path: Path

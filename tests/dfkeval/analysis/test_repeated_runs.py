@@ -81,7 +81,7 @@ def test_the_interval_over_seeds_covers_what_it_says(runs: int, hard: float, spr
     assert inside / 200 >= 0.92
 
 
-TRIALS = 300
+TRIALS = 150
 
 
 @pytest.mark.parametrize(

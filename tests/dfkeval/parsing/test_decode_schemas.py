@@ -25,9 +25,7 @@ SHIPPED = [
     for name in plugins.names(schemas.FAMILY)
     for variant in plugins.load(schemas.FAMILY, name).VARIANTS
 ]
-EVERY = settings(
-    derandomize=True, deadline=None, max_examples=300, suppress_health_check=[HealthCheck.filter_too_much]
-)
+EVERY = settings(derandomize=True, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
 
 
 def prose(schema: Schema) -> st.SearchStrategy[str]:
@@ -83,11 +81,12 @@ def excluded(text: str, value: dict, schema: Schema) -> str | None:
     return "marker inside" if any(marker in part for marker in markers for part in long) else None
 
 
+@pytest.mark.parametrize("examples", [80, pytest.param(300, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("schema", SHIPPED, ids=lambda schema: f"{schema.name}/{schema.variant}")
-def test_what_training_writes_is_decoded_to_the_same_value(schema):
+def test_what_training_writes_is_decoded_to_the_same_value(schema, examples):
     counts: Counter[str] = Counter()
 
-    @EVERY
+    @settings(EVERY, max_examples=examples)
     @given(answers(schema), st.sampled_from(["omit", "keep"]))
     def prove(value, nulls):
         text, wanted = written(value, schema, nulls)

@@ -241,18 +241,20 @@ def test_after_the_context_the_model_is_as_before(
     assert again == first and torch.equal(gradient, same)
 
 
-@pytest.mark.parametrize("wrong", ["value", "gradient", "nan", "error"])
+KERNELS = [
+    ("rms_norm", "norms"), ("gated_rms_norm", "gated norms"), ("swiglu", "SwiGLU"),
+    ("causal_conv_silu", "convolution"), ("unit_length", "gated delta rule"), ("cross_entropy_", "cross entropy"),
+    ("kl_to_base_", "KL to the base"), ("attend", "picture attention"),
+]  # fmt: skip
+WRONG = ["value", "gradient", "nan", "error"]
+
+
 @pytest.mark.parametrize(
-    ("name", "part"),
-    [
-        ("rms_norm", "norms"),
-        ("gated_rms_norm", "gated norms"),
-        ("swiglu", "SwiGLU"),
-        ("causal_conv_silu", "convolution"),
-        ("unit_length", "gated delta rule"),
-        ("cross_entropy_", "cross entropy"),
-        ("kl_to_base_", "KL to the base"),
-        ("attend", "picture attention"),
+    ("name", "part", "wrong"),
+    [  # a wrong gradient of each, and one other fault; all of them are slow
+        pytest.param(*kernel, wrong, marks=() if wrong in ("gradient", other) else pytest.mark.slow)
+        for kernel, other in zip(KERNELS, ["value", "nan", "error"] * 3, strict=False)
+        for wrong in WRONG
     ],
 )
 def test_a_kernel_that_is_wrong_keeps_the_librarys_layer_and_says_why(

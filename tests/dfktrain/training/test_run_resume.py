@@ -11,6 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from dfkdata.common.config import load_config
+from dfktrain import TrainConfig, train
 from tests.helpers import processes
 
 WORKER = """
@@ -35,7 +37,7 @@ def run(config: Path, out: Path, die_at: tuple[str, int] = ("", 0)) -> int | Non
 
 @pytest.fixture
 def config(base_folder: Path, train_file: Path, tmp_path: Path) -> Path:
-    stage: dict[str, Any] = {"data": [str(train_file)], "epochs": 3, "learning_rate": 5e-3}
+    stage: dict[str, Any] = {"data": [str(train_file)], "epochs": 2, "learning_rate": 5e-3}
     stage |= {"save_steps": 1, "warmup_ratio": 0.2}
     a = stage | {"name": "a", "batch_size": 3}
     b = stage | {"name": "b", "batch_tokens": 400, "optimizer": "adafactor"}
@@ -50,11 +52,11 @@ def config(base_folder: Path, train_file: Path, tmp_path: Path) -> Path:
 
 
 def test_a_run_killed_in_each_stage_ends_like_an_undisturbed_one(config: Path, tmp_path: Path) -> None:
-    assert run(config, tmp_path / "calm") == 0
+    train(load_config(config, TrainConfig), tmp_path / "calm")
     assert run(config, tmp_path / "killed", ("a", 2)) == -signal.SIGKILL
     assert not (tmp_path / "killed/stages/a/adapter").exists()
     assert run(config, tmp_path / "killed", ("a", 5)) == -signal.SIGKILL
-    assert run(config, tmp_path / "killed", ("b", 8)) == -signal.SIGKILL
+    assert run(config, tmp_path / "killed", ("b", 3)) == -signal.SIGKILL
     assert (tmp_path / "killed/stages/a/adapter").exists()
     assert run(config, tmp_path / "killed") == 0
     calm, killed = (json.loads((tmp_path / name / "run.json").read_text()) for name in ("calm", "killed"))
