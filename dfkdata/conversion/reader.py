@@ -218,20 +218,15 @@ def _located(record: Record, media: MediaResolver) -> Record:
     Names of files tell no two rows apart: other folders hold other files of the same name. Raises `RowError`."""
     if not (record.images or record.videos or record.audios):
         return record if record.id else replace(record, id=record_digest(record).hex())
-    changed = replace(
-        record,
-        images=tuple(media.locate(name) for name in record.images),
-        videos=tuple(media.other(name, "video") for name in record.videos),
-        audios=tuple(media.other(name, "audio") for name in record.audios),
-    )
-    if record.id and record.group:
-        return changed
-    digests = media.digests(changed.images, changed.videos, changed.audios)
-    return replace(
-        changed,
-        id=record.id or content_id(record_digest(record).hex(), *(digest.hex() for digest in digests)),
-        group=record.group or digests[0].hex()[:16],
-    )
+    images = tuple(map(media.locate, record.images))
+    videos = tuple(media.other(name, "video") for name in record.videos) if record.videos else ()
+    audios = tuple(media.other(name, "audio") for name in record.audios) if record.audios else ()
+    name, group = record.id, record.group
+    if not (name and group):
+        digests = [digest.hex() for digest in media.digests(images, videos, audios)]
+        name = name or content_id(record_digest(record).hex(), *digests)
+        group = group or digests[0][:16]
+    return replace(record, id=name, group=group, images=images, videos=videos, audios=audios)
 
 
 def _check_columns(row: Any, module: ModuleType, part: sources.Part) -> None:
