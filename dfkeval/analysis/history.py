@@ -22,10 +22,10 @@ def runs_in(folder: Path) -> list[Path]:
     ]
     if not runs:
         raise ConfigError(f"{folder}: holds no scored runs")
-    return sorted(runs, key=lambda path: (_answered_at(path), path.name))
+    return sorted(runs, key=lambda path: (answered_at(path), path.name))
 
 
-def _answered_at(run: Path) -> int:
+def answered_at(run: Path) -> int:
     """Return when the last answer was written; of a run without its answers, when it was scored."""
     path = run / directory.COMPLETIONS
     return (path if path.is_file() else run / directory.SUMMARY).stat().st_mtime_ns

@@ -13,7 +13,20 @@ from dfkdata.common.console import (
     with_limits,
     with_media_roots,
 )
-from dfkeval.cli import compare, init, label, merge_runs, parse, predict, report, run, runs, score, serve
+from dfkeval.cli import (
+    compare,
+    init,
+    label,
+    merge_runs,
+    parse,
+    predict,
+    report,
+    run,
+    runs,
+    score,
+    serve,
+    view,
+)
 
 app = application("dfkeval", "Ask a model, read its answers, and score them.")
 app.command("run", epilog=run.EXAMPLES)(keeping_private(trusting(run.run_command)))
@@ -25,6 +38,7 @@ app.command("label", epilog=label.EXAMPLES)(
     keeping_private(with_limits(with_media_roots(label.label_command)))
 )
 app.command("serve", epilog=serve.EXAMPLES)(trusting(serve.serve_command))
+app.command("view", epilog=view.EXAMPLES)(trusting(view.view_command))
 app.command("predict", epilog=predict.EXAMPLES)(
     keeping_private(with_limits(trusting(predict.predict_command)))
 )

@@ -74,4 +74,4 @@ def serve_command(
         raise ConfigError("--limit workers: a local model answers one batch at a time; raise batch instead")
     say(f"dfkeval: http://{host}:{port}/predict answers in {predictor.schema.name}")
     app = application(predictor, limits, secret, allow_host or ())
-    server.run(app, limits, host, port)
+    server.run(app, limits, host, port, is_stuck=lambda: app.state.service.batcher.running)

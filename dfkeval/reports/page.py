@@ -38,6 +38,7 @@ def page(
     lang: str | None = None,
     redact: bool | None = None,
     extra: Mapping[str, tuple[str, Markup]] | None = None,
+    links: Sequence[tuple[str, str]] = (),
 ) -> str:
     """Return one self-contained HTML document.
 
@@ -50,6 +51,7 @@ def page(
         redact: Whether handles, links, phone numbers and e-mail addresses are masked and pictures blurred; None
             takes the last run's.
         extra: Sections in front of all others: id -> (heading, content).
+        links: Other pages, (address, text), with which the navigation begins.
     """
     redact = any(run.config.redact for run in runs[-1:]) if redact is None else redact
     look, extra = Look(lang or (runs[-1].config.lang if runs else "en"), redact=redact), extra or {}
@@ -75,7 +77,7 @@ def page(
         setup=[(", ".join(run.name for run in group.runs), _setup(group, look)) for group in groups],
         n=sum(len(group.rows) for group in groups),
     )
-    nav = [(place, heading) for place, (heading, _) in extra.items()]
+    nav = [*links, *((place, heading) for place, (heading, _) in extra.items())]
     if len(pairs) > OPEN:
         nav.append(("comparisons", look.w("comparisons")))
     else:

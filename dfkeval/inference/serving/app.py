@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -37,6 +36,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from dfkdata.common.hosts import host_of
 from dfkdata.rows.record import Record
 from dfkeval.inference.backend_options import adapter_verdict
 from dfkeval.inference.batch import Prediction, prediction_of
@@ -46,7 +46,6 @@ from dfkeval.inference.serving.batching import Batcher
 from dfkeval.inference.serving.limits import Limits, Refusal
 from dfkeval.inference.serving.request_body import RequestReader
 
-_HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::\d+)?", re.ASCII)
 #: Bytes of a body that is read in a thread, so that it holds up nobody.
 LARGE = 1 << 16
 
@@ -113,8 +112,7 @@ class Service:
 
     def check_host(self, request: Request) -> None:
         """Raise `Refusal` if the Host header names another place, as a page does whose name was turned to this one."""
-        said = _HOST.fullmatch(request.headers.get("host", "").lower())
-        if self.hosts and (said is None or said[1] not in self.hosts):
+        if self.hosts and host_of(request.headers.get("host", "")) not in self.hosts:
             raise Refusal(400, "wrong_host", f"the Host header names none of {', '.join(sorted(self.hosts))}")
 
     def _authorise(self, request: Request) -> None:

@@ -16,7 +16,7 @@ import asyncio
 import os
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from math import ceil
 from typing import Any
@@ -48,19 +48,36 @@ def config(app: Starlette, limits: Limits, **options: Any) -> uvicorn.Config:
     )  # fmt: skip
 
 
-def run(app: Starlette, limits: Limits, host: str, port: int) -> None:
+def run(
+    app: Starlette,
+    limits: Limits,
+    host: str,
+    port: int,
+    *,
+    ready: Callable[[int], None] = lambda _: None,
+    is_stuck: Callable[[], bool] = lambda: False,
+) -> None:
     """Serve until a signal comes: SIGINT and SIGTERM by uvicorn, SIGHUP alike.
+
+    Args:
+        app: The application.
+        limits: Its limits.
+        host: The address to listen on.
+        port: The port; 0 takes a free one.
+        ready: Called with the port when it is listened on.
+        is_stuck: Whether a thread of the application still runs at the end, which Python would wait for.
 
     Raises:
         ConfigError: The address cannot be listened on.
     """
     listening = _listening(host, port, limits.connections)
     server = uvicorn.Server(config(app, limits, log_level="warning"))
+    ready(listening.getsockname()[1])
     try:
         with listening, _ended_by_hangup(server):
             server.run(sockets=[listening])
     finally:
-        if app.state.service.batcher.running:  # Python would wait for its thread without end
+        if is_stuck():
             say("the engine is stuck; it is left as it is")
             os._exit(1)
 
