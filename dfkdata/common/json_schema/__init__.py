@@ -16,7 +16,8 @@ from __future__ import annotations
 
 from dfkdata.common.json_schema._document import SchemaDocument, Validator, encoded_document, schema_validator
 from dfkdata.common.json_schema._issues import Issue, type_of
-from dfkdata.common.json_schema._preparation import SchemaError, pointer_step, pointer_steps
+from dfkdata.common.json_schema._preparation import pointer_step, pointer_steps
+from dfkdata.common.json_schema._rewriting import SchemaError
 from dfkdata.common.json_schema._spellings import TYPE_ALIASES, TYPES
 
 __all__ = [

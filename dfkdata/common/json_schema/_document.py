@@ -10,7 +10,8 @@ from urllib.parse import quote
 from dfkdata.common.json_schema._effort import takes_long
 from dfkdata.common.json_schema._issues import Issue, cut, foreign_issue, issues_of
 from dfkdata.common.json_schema._memoised import Memoised
-from dfkdata.common.json_schema._preparation import DRAFT_URIS, SchemaError, encodable, prepare
+from dfkdata.common.json_schema._preparation import DRAFT_URIS, encodable, prepare
+from dfkdata.common.json_schema._rewriting import SchemaError
 
 
 class Validator:

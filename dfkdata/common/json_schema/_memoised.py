@@ -11,7 +11,8 @@ from functools import cached_property
 from typing import Any, Final, NamedTuple
 
 from dfkdata.common.json_schema._issues import Issue, deepest, issues_of, shown
-from dfkdata.common.json_schema._preparation import DRAFT_URIS, Prepared, SchemaError, pointer_step
+from dfkdata.common.json_schema._preparation import DRAFT_URIS, Prepared, pointer_step
+from dfkdata.common.json_schema._rewriting import SchemaError
 from dfkdata.common.recursion import Steps, run
 
 #: Keywords that are followed here -> the first draft that has them, and the last.

@@ -1,16 +1,15 @@
 """Copy a schema, put other spellings into the terms of its draft, and follow its references.
 
-How it works: one walk visits every subschema that a keyword or a reference reaches. It rewrites
-`nullable`, the type names of other languages, tuples written as a list of `items`, and boolean
-`exclusiveMinimum`; it registers `$id` and anchors; references are followed when all resources are known."""
+How it works: one walk visits every subschema that a keyword or a reference reaches. It has other spellings
+rewritten (`_rewriting`) and registers `$id` and anchors; references are followed when all resources are known. A
+reference into a part that rewriting moved is written anew."""
 
 from __future__ import annotations
 
 from typing import Any, Final, NamedTuple
-from urllib.parse import unquote, urljoin
+from urllib.parse import quote, unquote, urljoin
 
-from dfkdata.common.json_schema._patterns import PatternError, needs_looks, translated
-from dfkdata.common.json_schema._spellings import is_nullable, rewrite_type
+from dfkdata.common.json_schema._rewriting import COMBINATIONS, REFERENCES, Rewriting, SchemaError, has_looks
 from dfkdata.common.recursion import Steps, run
 
 #: The base of references in a schema without an absolute `$id`.
@@ -41,15 +40,7 @@ _TABLES: Final = (
 )  # fmt: skip
 #: Keywords whose subschemas see the same value as the schema that holds them.
 _IN_PLACE_ONE: Final = ("not", "if", "then", "else")
-_IN_PLACE_LISTS: Final = ("allOf", "anyOf", "oneOf")
 _IN_PLACE_TABLES: Final = ("dependentSchemas", "dependencies")
-_REFERENCES: Final = ("$ref", "$dynamicRef", "$recursiveRef")
-#: What drafts up to 7 read beside `$ref`.
-_BESIDE_REF: Final = frozenset(("$ref", "$schema", "$defs", "definitions", "title", "description"))
-
-
-class SchemaError(ValueError):
-    """A JSON Schema cannot be used; the message says which part of it and why."""
 
 
 class Prepared(NamedTuple):
@@ -128,14 +119,16 @@ class _Preparation:
     def __init__(self, root: Any) -> None:
         self.root = root
         self.draft = _draft(root)
-        self.looks = _has_looks(root, self.draft)
+        self.looks = has_looks(root, self.draft)
+        self._rewriting = Rewriting(self.draft, self.looks)
         self.places: dict[int, str] = {}
         self.targets: dict[int, Any] = {}
-        self.unknown_types: dict[str, str] = {}
         self._visited: list[dict[str, Any]] = []
         self._resources: dict[str, Any] = {}
         self._anchors: dict[str, Any] = {}
         self._references: list[tuple[dict[str, Any], str, str]] = []
+        #: Each reference: the schema that holds it, under which keyword, and its base.
+        self._followed: list[tuple[dict[str, Any], str, str]] = []
 
     def prepared(self) -> Prepared:
         """Walk, follow, and refuse circles."""
@@ -144,8 +137,11 @@ class _Preparation:
         self._resources[base] = self.root
         self._visit(self.root, "", base, 0)
         while self._references:
-            schema, reference, at = self._references.pop()
-            self.targets[id(schema)] = self._target(reference, at)
+            self._followed.append(self._references.pop())
+            schema, keyword, at = self._followed[-1]
+            self.targets[id(schema)] = self._target(schema[keyword], at)
+        for schema, keyword, at in self._followed:  # now that nothing moves any more
+            schema[keyword] = self._walk(schema[keyword], at)[2]
         ways = _most_ways(self._visited, self.targets, self.places)
         return Prepared(
             self.root,
@@ -156,7 +152,7 @@ class _Preparation:
             self._visited,
             ways > _ALWAYS + _AGAIN * len(self._visited),
             self.looks,
-            self.unknown_types,
+            self._rewriting.unknown_types,
         )
 
     def _visit(self, schema: Any, pointer: str, base: str, depth: int) -> None:
@@ -170,16 +166,14 @@ class _Preparation:
             raise SchemaError(f"the schema is nested deeper than {MAX_DEPTH} levels")
         self.places[id(schema)] = pointer
         self._visited.append(schema)
-        _rewrite_around_ref(schema, pointer, self.draft)
+        self._rewriting.around_ref(schema, pointer)
         base = self._register(schema, base)
-        if "type" in schema and (unknown := rewrite_type(schema)) is not None:
-            self.unknown_types[f"{pointer}/type"] = unknown
-        _rewrite(schema, pointer, self.draft, self.looks)
+        self._rewriting.rewrite(schema, pointer)
         for step, part in _parts(schema):
             self._visit(part, pointer + step, base, depth + 1)
-        for keyword in _REFERENCES:
+        for keyword in REFERENCES:
             if isinstance(schema.get(keyword), str):
-                self._references.append((schema, schema[keyword], base))
+                self._references.append((schema, keyword, base))
 
     def _register(self, schema: dict[str, Any], base: str) -> str:
         """Note the names of `schema` and return the base of its references."""
@@ -195,6 +189,12 @@ class _Preparation:
 
     def _target(self, reference: str, base: str) -> Any:
         """Return the schema that `reference` names; it is prepared too if no keyword leads to it."""
+        found, place, _ = self._walk(reference, base)
+        self._visit(found, place, _joined(base, reference).partition("#")[0], 0)
+        return found
+
+    def _walk(self, reference: str, base: str) -> tuple[Any, str, str]:
+        """Return the schema that `reference` names, where it stands, and the reference that names this place."""
         uri, _, fragment = _joined(base, reference).partition("#")
         if uri not in self._resources:
             raise SchemaError(f"$ref {reference!r}: only references inside the same schema can be resolved")
@@ -203,17 +203,23 @@ class _Preparation:
         if fragment and not fragment.startswith("/"):
             if f"{uri}#{fragment}" not in self._anchors:
                 raise SchemaError(f"$ref {reference!r} points to nothing: no anchor {fragment!r}")
-            return self._anchors[f"{uri}#{fragment}"]
-        for key in pointer_steps(unquote(fragment)):
-            if isinstance(found, dict) and key in found:
-                found = found[key]
-            elif isinstance(found, list) and key.isdecimal() and int(key) < len(found):
-                found = found[int(key)]
-            else:
-                raise SchemaError(f"$ref {reference!r} points to nothing: no {key!r}")
-            place += pointer_step(key)
-        self._visit(found, place, uri, 0)
-        return found
+            found = self._anchors[f"{uri}#{fragment}"]
+            return found, self.places[id(found)], reference
+        written = pointer_steps(unquote(fragment))
+        steps: list[str] = []
+        for key in written:
+            for step in self._rewriting.now_at(found, key):
+                if isinstance(found, dict) and step in found:
+                    found = found[step]
+                elif isinstance(found, list) and step.isdecimal() and int(step) < len(found):
+                    found = found[int(step)]
+                else:
+                    raise SchemaError(f"$ref {reference!r} points to nothing: no {key!r}")
+                steps.append(step)
+        pointer = "".join(map(pointer_step, steps))
+        if steps != written:
+            reference = f"{reference.partition('#')[0]}#{quote(pointer, safe='/~')}"
+        return found, place + pointer, reference
 
 
 def _draft(root: Any) -> int:
@@ -266,97 +272,6 @@ def _is_tuple(schema: dict[str, Any], word: str) -> bool:
     return word == "items" and isinstance(schema["items"], list)
 
 
-def _rewrite_around_ref(schema: dict[str, Any], pointer: str, draft: int) -> None:
-    """Read `nullable: true`, also beside a reference, and drop what the draft does not read there."""
-    try:
-        nullable = is_nullable(schema)
-    except ValueError as bad:
-        raise SchemaError(f"{pointer}/nullable: {bad}") from None
-    if nullable:
-        _allow_null(schema)
-    if draft <= 7 and "$ref" in schema:
-        for key in schema.keys() - _BESIDE_REF:
-            del schema[key]
-
-
-def _allow_null(schema: dict[str, Any]) -> None:
-    """Let `nullable: true` allow null whatever stands beside it; `rewrite_type` does the same for `type`."""
-    if isinstance(schema.get("enum"), list) and None not in schema["enum"]:
-        schema["enum"] = [*schema["enum"], None]
-    refusing = {word: schema.pop(word) for word in _REFUSES_NULL if word in schema}
-    if refusing:
-        schema["anyOf"] = [refusing, {"type": "null"}]
-
-
-#: Keywords beside `type` and `enum` that can refuse null.
-_REFUSES_NULL: Final = ("const", "not", "if", "then", "else", *_IN_PLACE_LISTS, *_REFERENCES)
-
-
-def _rewrite(schema: dict[str, Any], pointer: str, draft: int, looks: bool) -> None:
-    """Put other spellings in `schema` into the terms of `draft`."""
-    if draft >= 2020 and isinstance(schema.get("items"), list) and "prefixItems" not in schema:
-        schema["prefixItems"] = schema.pop("items")
-        if "additionalItems" in schema:
-            schema["items"] = schema.pop("additionalItems")
-    if draft > 4:
-        for exclusive, inclusive in (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")):
-            if isinstance(schema.get(exclusive), bool):
-                _rewrite_bound(schema, exclusive, inclusive, pointer)
-    _rewrite_patterns(schema, pointer, looks)
-    if schema.get("additionalProperties") is False:
-        schema.setdefault("properties", {})  # so that the engine names the keys that are not allowed
-
-
-def _rewrite_patterns(schema: dict[str, Any], pointer: str, looks: bool) -> None:
-    """Write the patterns of `schema` as the engine reads them."""
-
-    def written(pattern: str, place: str) -> str:
-        try:
-            return translated(pattern, looks=looks)
-        except PatternError as bad:
-            raise SchemaError(
-                f"{pointer}/{place}: the pattern {pattern!r:.200} cannot be read: {bad}"
-            ) from None
-
-    if isinstance(schema.get("pattern"), str):
-        schema["pattern"] = written(schema["pattern"], "pattern")
-    if isinstance(schema.get("patternProperties"), dict):
-        table: dict[str, Any] = {}
-        for key, part in schema["patternProperties"].items():
-            pattern = written(key, "patternProperties")
-            while pattern in table:  # two patterns of one meaning
-                pattern += "(?:)"
-            table[pattern] = part
-        schema["patternProperties"] = table
-
-
-def _has_looks(schema: Any, draft: int) -> bool:
-    """Return whether any pattern in `schema` needs the engine that looks around."""
-    waiting = [schema]
-    while waiting:
-        part = waiting.pop()
-        if isinstance(part, dict):
-            tables = part.get("patternProperties")
-            patterns = [part.get("pattern"), *(tables if isinstance(tables, dict) else ())]
-            if any(isinstance(pattern, str) and needs_looks(pattern, draft) for pattern in patterns):
-                return True
-            waiting += part.values()
-        elif isinstance(part, list):
-            waiting += part
-    return False
-
-
-def _rewrite_bound(schema: dict[str, Any], exclusive: str, inclusive: str, pointer: str) -> None:
-    """Read `minimum: 5, exclusiveMinimum: true` of draft 4."""
-    if not schema.pop(exclusive):
-        return
-    if inclusive not in schema:
-        raise SchemaError(
-            f"{pointer}/{exclusive}: true needs {inclusive!r} beside it; write the number itself"
-        )
-    schema[exclusive] = schema.pop(inclusive)
-
-
 def _most_ways(parts: list[dict[str, Any]], targets: dict[int, Any], places: dict[int, str]) -> int:
     """Return how many schemas the engine may apply to one value of one of `parts`.
 
@@ -389,7 +304,7 @@ def _most_ways(parts: list[dict[str, Any]], targets: dict[int, Any], places: dic
 def in_place(schema: dict[str, Any]) -> list[Any]:
     """Return the subschemas of `schema` that see the same value as it does."""
     parts = [schema[word] for word in _IN_PLACE_ONE if word in schema]
-    for word in _IN_PLACE_LISTS:
+    for word in COMBINATIONS:
         parts += schema[word] if isinstance(schema.get(word), list) else []
     for word in _IN_PLACE_TABLES:
         parts += schema[word].values() if isinstance(schema.get(word), dict) else []

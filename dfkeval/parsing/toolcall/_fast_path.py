@@ -27,6 +27,8 @@ _FRAMED: Final = f"\n{PARAMETER_CLOSE}"
 _N_FRAMED, _N_CLOSER, _N_TAIL = len(_FRAMED), len(PARAMETER_CLOSE), len(_TAIL)
 #: An offset behind every text; -1 modulo this is behind it too.
 _NEVER: Final = 1 << 60
+#: Only in longer texts are there more calls than can be reported, so that it matters which of them cannot fit.
+_LONG: Final = 20_000
 _EDGES: Final = ("\r", "\n")
 #: What every tag holds, in small letters.
 _IN_TAGS: Final = ("param", "tool", "func")
@@ -36,7 +38,8 @@ class Canonical:
     """Reads usual calls of one text and remembers the last closer, so that searches never overlap.
 
     Attributes:
-        unfit: the last call that was not read is a problem in every mode, however its tags are read."""
+        unfit: the last call that was not read is a problem in every mode, however its tags are read; in short texts,
+            values are not looked at for that."""
 
     __slots__ = ("_anything", "_closer", "_dialect", "_framed", "_text", "_tools", "unfit")
 
@@ -138,7 +141,7 @@ class Canonical:
         try:
             arguments[key] = read(slot, raw, self._dialect)[0]
         except Refused:
-            self.unfit = bool(raw) and self._never(slot, raw)
+            self.unfit = bool(raw) and len(self._text) > _LONG and self._never(slot, raw)
             return False
         return True
 

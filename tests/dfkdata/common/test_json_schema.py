@@ -185,6 +185,40 @@ def test_type_names_of_other_languages_are_read_or_told(name: Any, schema: Any) 
     assert document.unknown_types == ({"/properties/a/type": name} if schema is None else {})
 
 
+TUPLE = {"items": [{"type": "integer"}, False], "additionalItems": {"type": "string"}}
+KEYED = {"patternProperties": {r"^\w.$": {"type": "integer"}}}
+NULLABLE = {"nullable": True, "anyOf": [{"const": 2}, {"const": 1}]}
+
+
+@pytest.mark.parametrize(
+    ("part", "reference", "good", "bad"),
+    [
+        (TUPLE, "/items/0", 1, "a"),
+        (TUPLE, "/items/1", ..., 1),
+        (TUPLE, "/additionalItems", "a", 1),
+        (KEYED, "/patternProperties/%5E%5Cw.%24", 1, "a"),
+        (NULLABLE, "/anyOf/1", 1, 2),
+        ({"nullable": True, "not": TUPLE}, "/not/items/0", 1, "a"),
+        ({"nullable": True, "$ref": "#/$defs/n"}, "", None, "a"),
+    ],
+)
+@pytest.mark.parametrize("place", ["$defs", "others", "resource"])
+def test_a_reference_finds_a_part_that_reading_moved(
+    place: str, part: Any, reference: str, good: Any, bad: Any
+) -> None:
+    named: dict[str, Any] = {
+        "$defs": {"n": {"type": "integer"}},
+        "properties": {"a": {"$ref": f"#/{place}/x{reference}"}},
+    }
+    named.setdefault(place, {})["x"] = part
+    if place == "resource":
+        named["$defs"] |= {"r": {"$id": "http://e/x", **part, "$defs": {"n": {"type": "integer"}}}}
+        named["properties"]["a"]["$ref"] = f"http://e/x#{reference}"
+    validator = schema_validator(named)
+    assert good is ... or validator.is_valid({"a": good})
+    assert not validator.is_valid({"a": bad})
+
+
 def test_a_type_enum_says_no_more_than_the_keyword_enum() -> None:
     document = SchemaDocument({"type": "Enum", "enum": ["a", 1]})
     assert (document.root, document.unknown_types) == ({"enum": ["a", 1]}, {})
