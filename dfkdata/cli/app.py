@@ -6,7 +6,7 @@ as the program of that name: 0 if nothing differs, 1 if something does."""
 
 from __future__ import annotations
 
-from dfkdata.cli import card, check, convert, diff, preview, schema
+from dfkdata.cli import card, check, convert, diff, merge, preview, schema
 from dfkdata.common.console import application, keeping_private, run_app, with_limits, with_media_roots
 
 app = application(
@@ -19,6 +19,9 @@ app.command("check", epilog=check.EXAMPLES)(with_limits(with_media_roots(check.c
 app.command("preview", epilog=preview.EXAMPLES)(with_limits(with_media_roots(preview.preview_command)))
 app.command("card", epilog=card.EXAMPLES)(with_media_roots(card.card_command))
 app.command("diff", epilog=diff.EXAMPLES)(with_limits(with_media_roots(diff.diff_command)))
+app.command("merge", epilog=merge.EXAMPLES)(
+    keeping_private(with_limits(with_media_roots(merge.merge_command)))
+)
 app.command("schema", epilog=schema.EXAMPLES)(schema.schema_command)
 
 

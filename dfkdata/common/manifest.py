@@ -9,6 +9,8 @@ import msgspec
 MANIFEST = "manifest.json"
 EXTRA = "dataset_info.json"
 """A file that some layouts want beside their rows; manifests do not list it."""
+LEFT_OUT = "left_out.jsonl"
+"""Rows that a merge of folders left out, each with the reason and its place."""
 
 
 class Output(msgspec.Struct):

@@ -101,7 +101,8 @@ def _manifest(job: ConversionJob) -> tuple[dict[str, Any], bool]:
     with job.folder.alone():
         old = None if overwrite else _earlier(job, head)  # another run may have finished meanwhile
         if old is None:
-            _check_strangers(job)
+            paths = [Path(source) for source, _ in job.inputs if isinstance(source, str | Path)]
+            job.folder.check_strangers(paths, overwrite=overwrite)
         job.folder.start()
         try:
             manifest = head | ConversionRun(job).run()
@@ -139,19 +140,6 @@ def _earlier(job: ConversionJob, head: dict[str, Any]) -> dict[str, Any] | None:
     if old is not None and any(old.get(key) != value for key, value in head.items()):
         raise _other(job, old, head)
     return old
-
-
-def _check_strangers(job: ConversionJob) -> None:
-    """Raise `ConfigError` if a file to be written is an input, or is there without a manifest."""
-    names = [f"{name}.jsonl" for name in (*SPLITS, "quarantine", "duplicates", "warnings")]
-    files = [path for name in names if (path := job.folder.final / name).exists()]
-    inputs = [Path(source).resolve() for source, _ in job.inputs if isinstance(source, str | Path)]
-    if read := [path for path in files if path.resolve() in inputs]:
-        raise ConfigError(f"{read[0]}: is an input and would be written over; give another --out")
-    killed = job.folder.partial.exists() or job.folder.manifest_exists()
-    if files and not killed and not job.options.overwrite:
-        reason = "not written by a conversion"
-        raise ConfigError(f"{files[0]}: {reason}; give another --out or use --overwrite")
 
 
 def _is_settled(old: dict[str, Any]) -> bool:

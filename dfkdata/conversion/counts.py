@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
@@ -42,14 +43,19 @@ class RuleCounts:
         return {code: {"count": one.count, "first": one.first} for code, one in sorted(self._counts.items())}
 
 
+def label_fields(schema: Schema | None) -> tuple[str, ...]:
+    """Return the fields of a schema that hold labels; none without a schema."""
+    return tuple(name for name, role in schema.roles.items() if isinstance(role, Label)) if schema else ()
+
+
 class LabelCounts:
     """Count the classes of every label field, in each split and as they were spelt.
 
     The manifest's part is field -> {"raw": spellings of all written rows, "train": classes, ...}."""
 
-    def __init__(self, schema: Schema | None) -> None:
-        names = [name for name, role in schema.roles.items() if isinstance(role, Label)] if schema else []
-        self.names = tuple(names)
+    def __init__(self, names: Iterable[str]) -> None:
+        """Take the names of the label fields."""
+        self.names = names = tuple(names)
         self._counts = {name: {split: Counter[str]() for split in ("raw", *SPLITS)} for name in names}
 
     def of(self, record: Record) -> Labels:
@@ -144,7 +150,7 @@ class RunCounts:
     def __init__(self, schema: Schema | None) -> None:
         self.rows = {"in": 0, "out": 0, "quarantined": 0, "duplicates": 0, "left_out": 0}
         self.rejects, self.warnings = RuleCounts(), RuleCounts()
-        self.labels, self.images = LabelCounts(schema), ImageCounts()
+        self.labels, self.images = LabelCounts(label_fields(schema)), ImageCounts()
         self.tables: dict[str, dict[str, Any]] = {}
         self.unread: dict[str, None] = {}
 

@@ -6,7 +6,7 @@ Guarantee: one `Record` or `Reject` for every raw row, in file order."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -138,6 +138,12 @@ def turns_digest(turns: bytes, beside: bytes) -> bytes:
     """Return 8 bytes over the turns of a row and what stands beside them, its tools and its options of the chat
     template; all encoded, and nothing for what it has not."""
     return sha256(turns + beside).digest()[:8]
+
+
+def row_digest(turns: bytes, files: Iterable[bytes]) -> bytes:
+    """Return 8 bytes over a row: the digest of its turns, and what identifies its files (`MediaResolver.digests`)."""
+    whole = b"".join((turns, *files))
+    return turns if len(whole) == len(turns) else sha256(whole).digest()[:8]
 
 
 def record_digest(record: Record) -> bytes:

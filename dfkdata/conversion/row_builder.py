@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +95,7 @@ class RowBuilder:
         if not turns.isascii():
             turns, digest = self._normal(row, turns, beside, digest, report)
         if files:
-            digest = sha256(b"".join((digest, *files))).digest()[:8]
+            digest = reader.row_digest(digest, files)
         return BuiltRow(record, row, turns, digest, group, pictures, post)
 
     def export(self, built: BuiltRow) -> dict[str, Any]:

@@ -106,10 +106,10 @@ def _head(manifest: Mapping[str, Any], splits: Sequence[str], w: Words) -> list[
 def _facts(manifest: Mapping[str, Any], w: Words) -> list[tuple[str, str]]:
     config, images = manifest["config"], manifest.get("images") or {}
     facts = {
-        "format": config["format"],
+        "format": config.get("format", ""),
         "pictures": f"{images['count']:,}" if images.get("count") else "",
         "inputs": ", ".join(Path(entry["path"]).name for entry in manifest["inputs"][:4]),
-        "seed": str(config["seed"]),
+        "seed": str(config.get("seed", "")),
     }
     return [(w(f"data.{name}"), text) for name, text in facts.items() if text]
 

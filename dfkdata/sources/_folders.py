@@ -31,7 +31,14 @@ def data_files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
 
 
 _SET_ASIDE = frozenset(
-    ("quarantine.jsonl", "duplicates.jsonl", "warnings.jsonl", manifest.MANIFEST, manifest.EXTRA)
+    (
+        "quarantine.jsonl",
+        "duplicates.jsonl",
+        "warnings.jsonl",
+        manifest.LEFT_OUT,
+        manifest.MANIFEST,
+        manifest.EXTRA,
+    )
 )
 
 

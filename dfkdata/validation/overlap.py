@@ -12,7 +12,7 @@ Guarantees:
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -61,10 +61,12 @@ class RowFile:
     Attributes:
         path: A file of the messages layout.
         limit: Only so many of its rows, from the first; None for all.
+        read: Yields its rows, with absolute paths, where they are not simply the rows of `path`.
     """
 
     path: str
     limit: int | None = None
+    read: Callable[[], Iterator[dict[str, Any]]] | None = None
 
 
 @dataclass(frozen=True)
@@ -155,6 +157,21 @@ class RowIndex:
             held: Numbers of the held-out files.
             train: Numbers of the training files.
         """
+        pairs, looked = self.pairs(held, train)
+        counts = {kind: len(pairs[kind]) for kind in KINDS if pairs[kind]}
+        examples = {kind: self._example(*min(pairs[kind].items())) for kind in counts}
+        return Overlap(counts, examples, looked)
+
+    def pairs(self, held: Iterable[int], train: Iterable[int]) -> tuple[dict[str, dict[int, int]], bool]:
+        """Return which rows are alike, and whether pictures were compared by their looks, too.
+
+        Args:
+            held: Numbers of the files whose rows are looked up.
+            train: Numbers of the files among whose rows they are looked up.
+
+        Returns:
+            One of `KINDS` -> row of the first files -> row of the others; rows are numbered through all files, from 0.
+        """
         import numpy
 
         is_held, is_train = self._mask(held), self._mask(train)
@@ -168,9 +185,7 @@ class RowIndex:
         looks, looked = self._pictures.alike(is_held, is_train)
         pairs["pictures"] = looks | self._pictures.equal(is_held, is_train)
         pairs["media"] = self._media.equal(is_held, is_train)
-        counts = {kind: len(pairs[kind]) for kind in KINDS if pairs[kind]}
-        examples = {kind: self._example(*min(pairs[kind].items())) for kind in counts}
-        return Overlap(counts, examples, looked)
+        return pairs, looked
 
     def _mask(self, files: Iterable[int]) -> NDArray[Any]:
         import numpy
@@ -299,7 +314,7 @@ def _equal(numbers: NDArray[Any], held: NDArray[Any], train: NDArray[Any]) -> di
 
 
 def _rows(file: RowFile) -> Iterator[dict[str, Any]]:
-    return islice(load_rows(file.path), file.limit)
+    return islice(file.read() if file.read is not None else load_rows(file.path), file.limit)
 
 
 def _texts(rows: Iterable[dict[str, Any]], count: int) -> list[str]:

@@ -29,6 +29,7 @@ CONFIG = "data: test.jsonl\nschema: dfk_label\nbackend: {kind: scripted, complet
 #: Command -> its words; {i} stands for the inputs and {o} for the folder that it writes into.
 WRITING = {
     "convert": "dfkdata convert {i}/alpaca.jsonl --from alpaca --to messages --out {o}/data",
+    "merge": "dfkdata merge {i}/data {i}/more --out {o}/merged --on-overlap drop-train",
     "card": "dfkdata card {i}/data --out {o}/card.html",
     "run": "dfkeval run {i}/eval.yaml --out {o}/run",
     "score": "dfkeval score {o}/scored",
@@ -54,6 +55,7 @@ READING = {
 #: Commands whose work may be stopped, and what they say of it.
 GOING_ON = {
     "convert": "the same command converts again",
+    "merge": "the same command merges again",
     "run": "keeps every answer that came; the same command goes on there",
     "score": "keeps its answers; the same command scores them again",
     "report": "the same command writes the pages again",
@@ -82,7 +84,8 @@ def home() -> Iterator[Path]:
     (inputs / "backend.yaml").write_text("{kind: scripted, completions: answers.jsonl}\n")
     (inputs / "train.yaml").write_text("model: {name: tiny}\nstages: [{name: a, data: [data/train.jsonl]}]\n")
     runs = [f"dfkeval run {{i}}/{name}.yaml --out {{i}}/run-{name}" for name in ("eval", "s1", "s2")]
-    for words in (WRITING["convert"].replace("{o}", "{i}"), *runs):
+    more = "dfkdata convert {i}/alpaca.jsonl --from alpaca --to messages --out {i}/more --seed 7"
+    for words in (WRITING["convert"].replace("{o}", "{i}"), more, *runs):
         assert called(words, folder).status == 0
     yield folder
     shutil.rmtree(folder)
@@ -200,18 +203,19 @@ def test_a_signal_ends_a_command_which_then_goes_on(home: Path, name: str, sent:
 
 
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGKILL])
-def test_a_conversion_that_is_stopped_while_it_moves_its_files_goes_on(
-    home: Path, sent: signal.Signals
+@pytest.mark.parametrize(("name", "moves"), [("convert", (15, 19, 21, 23)), ("merge", (14, 17, 20))])
+def test_a_folder_whose_files_were_being_moved_is_written_again(
+    home: Path, sent: signal.Signals, name: str, moves: tuple[int, ...]
 ) -> None:
     out = fresh(home)
-    called(WRITING["convert"], home)
-    whole = content(out / "data")
-    for at in (15, 19, 21, 23):
+    called(WRITING[name], home)
+    whole = content(out)
+    for at in moves:
         out = fresh(home)
-        stopped = called(WRITING["convert"], home, faults.at_change(out, at, sent))
+        stopped = called(WRITING[name], home, faults.at_change(out, at, sent))
         assert stopped.status == (128 + sent if sent == signal.SIGTERM else -sent), stopped.said
-        check(called(WRITING["convert"], home), 0)
-        assert content(out / "data") == whole, at
+        check(called(WRITING[name], home), 0)
+        assert content(out) == whole, at
 
 
 @pytest.mark.slow

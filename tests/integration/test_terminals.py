@@ -70,6 +70,8 @@ def test_no_command_shows_what_a_terminal_obeys(
         ["dfkdata", "card", out],
         ["dfkdata", "diff", out, planted / "test.jsonl"],
         ["dfkdata", "diff", out, planted / "gone"],
+        ["dfkdata", "merge", out, out, "--out", tmp_path / EVIL[1:]],
+        ["dfkdata", "merge", out, planted, "--out", tmp_path / "merged"],
         ["dfkdata", "convert", planted / "gone.jsonl", "--from", "alpaca", "--to", EVIL, "--out", out],
         ["dfkdata", "check", planted / "raw.jsonl", "--from", f"a{EVIL}"],
         ["dfkeval", "run", planted / "a.yaml", "--out", runs / f"a{EVIL}"],

@@ -86,36 +86,39 @@ class RowFolder:
         Raises:
             DataError: A line is not a row of the layout, or has no id where the layout keeps ids.
         """
-        record = self._reader(split)
-        for line, row in _lines(self.files[split]):
-            yield line, row, record(line, row)
+        file, record = self.files[split], record_reader(self.layout)
+        for line, row in _lines(file):
+            yield line, row, record(row, f"{file}:{line}")
 
     def records_at(self, split: str, lines: Collection[int]) -> dict[int, Record]:
         """Return line -> record of some rows of a split. Raises `DataError`, as `rows`."""
-        last, found, record = max(lines, default=0), dict[int, Record](), self._reader(split)
-        for line, row in _lines(self.files[split]) if lines else ():
+        file, record = self.files[split], record_reader(self.layout)
+        last, found = max(lines, default=0), dict[int, Record]()
+        for line, row in _lines(file) if lines else ():
             if line in lines:
-                found[line] = record(line, row)
+                found[line] = record(row, f"{file}:{line}")
             if line >= last:
                 break
         return found
 
-    def _reader(self, split: str) -> Callable[[int, dict[str, Any]], Record]:
-        module, file, named = plugins.load(FAMILY, self.layout), self.files[split], self.is_named
-        options = module.Options()
 
-        def read(line: int, row: dict[str, Any]) -> Record:
-            try:
-                record: Record = module.record(row, f"{file}:{line}", options)
-            except RowError as error:
-                reason = f"not a row of the layout {self.layout!r}: {error.reason}"
-                raise DataError(f"{file}:{line}: {reason}") from error
-            if named and not record.id:
-                hint = "give each row one of its own, or convert it again"
-                raise DataError(f"{file}:{line}: the row has no id; {hint}")
-            return record
+def record_reader(layout: str) -> Callable[[dict[str, Any], str], Record]:
+    """Return a function: a row of a layout, its "file:line" -> its record.
 
-        return read
+    It raises `DataError` for a row that is not of the layout, or has no id where the layout keeps ids."""
+    module, named = plugins.load(FAMILY, layout), layout in NAMED
+    options = module.Options()
+
+    def read(row: dict[str, Any], place: str) -> Record:
+        try:
+            record: Record = module.record(row, place, options)
+        except RowError as error:
+            raise DataError(f"{place}: not a row of the layout {layout!r}: {error.reason}") from error
+        if named and not record.id:
+            raise DataError(f"{place}: the row has no id; give each row one of its own, or convert it again")
+        return record
+
+    return read
 
 
 def opened(path: str | Path) -> RowFolder:
@@ -134,7 +137,7 @@ def opened(path: str | Path) -> RowFolder:
     files = _files(path)
     if manifest is not None:
         _check_listed(path, manifest, files)
-        layout = _named_layout(manifest.config.get("to"), path)
+        layout = known_layout(manifest.config.get("to"), path)
         return RowFolder(path, files, layout, manifest, note)
     if (path / PARTIAL).is_dir():
         raise ConfigError(f"{path}: a conversion was stopped here; run it again")
@@ -176,7 +179,8 @@ def _check_listed(folder: Path, manifest: WrittenManifest, files: dict[str, Path
             raise DataError(f"{folder}: its manifest lists {output.path!r}, which is gone; convert again")
 
 
-def _named_layout(name: Any, folder: Path) -> str:
+def known_layout(name: Any, folder: Path) -> str:
+    """Return a layout whose rows can be read back. Raises `ConfigError` for another name."""
     known = [one for one in plugins.names(EXPORTS) if one in plugins.names(FAMILY)]
     if name not in known:
         raise ConfigError(

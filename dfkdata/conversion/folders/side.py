@@ -12,6 +12,7 @@ import msgspec
 from dfkdata import schemas
 from dfkdata.common.errors import ConfigError
 from dfkdata.common.hashing import number_of
+from dfkdata.conversion.counts import label_fields
 from dfkdata.conversion.folders.media_hashes import MediaHashes
 from dfkdata.conversion.folders.reading import WHOLE, RowFolder
 from dfkdata.conversion.folders.row_table import RowNumbers, RowTable, place_of, split_and_line
@@ -81,12 +82,10 @@ def _fields_of(name: str, variant: str | None) -> frozenset[str]:
         if len(_known) > 64:
             _known.clear()
         try:
-            roles = schemas.load(name, variant).roles
+            schema = schemas.load(name, variant)
         except ConfigError:
-            roles = {}
-        _known[name, variant] = frozenset(
-            name for name, role in roles.items() if isinstance(role, schemas.Label)
-        )
+            schema = None
+        _known[name, variant] = frozenset(label_fields(schema))
     return _known[name, variant]
 
 
