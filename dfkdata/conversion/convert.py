@@ -24,6 +24,7 @@ from dfkdata.conversion.job import ConversionJob
 from dfkdata.conversion.options import ConvertOptions, Summary, reject_limit
 from dfkdata.conversion.runner import ConversionRun
 from dfkdata.conversion.splits import SPLITS
+from dfkdata.conversion.strangers import check_strangers
 from dfkdata.validation.rules import RULES
 
 P = ParamSpec("P")
@@ -102,7 +103,7 @@ def _manifest(job: ConversionJob) -> tuple[dict[str, Any], bool]:
         old = None if overwrite else _earlier(job, head)  # another run may have finished meanwhile
         if old is None:
             paths = [Path(source) for source, _ in job.inputs if isinstance(source, str | Path)]
-            job.folder.check_strangers(paths, overwrite=overwrite)
+            check_strangers(job.folder, paths, overwrite=overwrite)
         job.folder.start()
         try:
             manifest = head | ConversionRun(job).run()

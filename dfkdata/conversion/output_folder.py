@@ -31,7 +31,7 @@ from dfkdata.common.hashing import file_sha256
 from dfkdata.common.json_files import encode
 from dfkdata.common.jsonl import JsonlWriter
 from dfkdata.common.locks import LOCK
-from dfkdata.common.manifest import LEFT_OUT, MANIFEST
+from dfkdata.common.manifest import MANIFEST
 from dfkdata.conversion import splits
 from dfkdata.conversion.counts import RuleCounts, RunCounts
 from dfkdata.conversion.duplicates import EVICTS, NEW, DuplicateCheck
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
 
 PARTIAL = ".partial"
 MEDIA = "media"
-WRITTEN = (*(f"{name}.jsonl" for name in (*splits.SPLITS, "quarantine", "duplicates", "warnings")), LEFT_OUT)
 MAX_FOLDERS = 64
 """Folders of media that a manifest lists; of more, it names the one above them all."""
 
@@ -67,25 +66,6 @@ class Folder:
         """
         with locks.alone(self.final / LOCK, "conversion"):
             yield
-
-    def check_strangers(self, inputs: Iterable[Path], *, overwrite: bool) -> None:
-        """Check that nothing is written over that no conversion wrote.
-
-        Args:
-            inputs: Files that are read.
-            overwrite: Whether other files may be replaced.
-
-        Raises:
-            ConfigError: A file to be written is an input, or is there without a manifest.
-        """
-        files = [path for name in WRITTEN if (path := self.final / name).exists()]
-        read = {path.resolve() for path in inputs}
-        if own := [path for path in files if path.resolve() in read]:
-            raise ConfigError(f"{own[0]}: is an input and would be written over; give another --out")
-        killed = self.partial.exists() or self.manifest_exists()
-        if files and not killed and not overwrite:
-            reason = "not written by a conversion"
-            raise ConfigError(f"{files[0]}: {reason}; give another --out or use --overwrite")
 
     def start(self) -> None:
         """Make an empty partial folder."""

@@ -44,6 +44,7 @@ from dfkdata.conversion.folders.same_settings import check_same
 from dfkdata.conversion.job import EXPORTS
 from dfkdata.conversion.output_folder import MEDIA, Folder
 from dfkdata.conversion.splits import SPLITS
+from dfkdata.conversion.strangers import check_strangers
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,7 @@ def merge_folders(
     if old is not None:
         return _summary(folder, old, fresh=False)
     with folder.alone():
-        folder.check_strangers([], overwrite=overwrite)
+        check_strangers(folder, [], overwrite=overwrite)
         folder.start()
         try:
             rows = [ParentRows(parent, layout) for parent in parents]
