@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -49,12 +50,20 @@ def write_bytes(path: Path, data: bytes, *, shared: bool = False) -> None:
         data: Its new content.
         shared: Whether other processes may write the same file at the same time; the last one wins.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     own = f".{os.getpid()}.{os.urandom(4).hex()}" if shared else ""
-    part = path.with_name(f"{path.name}{own}.part")
+    _write(path, path.with_name(f"{path.name}{own}.part"), [data])
+
+
+def write_parts(path: Path, parts: Iterable[str]) -> None:
+    """Replace `path` by the texts of `parts` in UTF-8, one behind the other, whole or not at all."""
+    _write(path, path.with_name(f"{path.name}.part"), (part.encode() for part in parts))
+
+
+def _write(path: Path, part: Path, blocks: Iterable[bytes]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with naming(path):
-            part.write_bytes(data)
+        with naming(path), part.open("wb") as file:
+            file.writelines(blocks)
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -84,12 +84,35 @@ class Look:
             refresh_s: Seconds after which a browser reads the page again; None for never.
             served: Whether a server shows the page, which then may load pictures and data from that server.
         """
+        blocks = (data or {}).items()
+        parts = self.document_parts(
+            title, body, nav=nav, scripts=scripts, data=blocks, refresh_s=refresh_s, served=served
+        )
+        return "".join(parts)
+
+    def document_parts(
+        self,
+        title: str,
+        body: Markup,
+        *,
+        nav: Sequence[tuple[str, str]] = (),
+        scripts: Sequence[str] = (),
+        data: Iterable[tuple[str, Any]] = (),
+        refresh_s: int | None = None,
+        served: bool = False,
+    ) -> Iterator[str]:
+        """Yield a page text by text, for pages whose data is large.
+
+        Args:
+            title: As for `document`, like `body`, `nav`, `scripts`, `refresh_s` and `served`.
+            data: Names and values as for `document`; each is read when its turn comes.
+        """
         style, every = asset("style.css"), [asset("page.js"), *scripts]
         if self.redact:
             note = self.ui.banner(self.w("redacted"), "note")
             title, body = redaction.mask(title), Markup(redaction.mask_html(note + body))
             nav = [(place, redaction.mask(text)) for place, text in nav]
-            data = {name: redaction.masked(value) for name, value in (data or {}).items()}
+            data = ((name, redaction.masked(value)) for name, value in data)
         policy = {
             "default-src": "'none'",
             "img-src": "'self' data:" if served else "data:",
@@ -98,16 +121,17 @@ class Look:
             "base-uri": "'none'",
             "form-action": "'none'",
         } | ({"connect-src": "'self'"} if served else {})
-        return str(
+        parts: Iterator[str] = (
             _environment("dfkdata.pages")
             .get_template("pages/page.html")
-            .render(
+            .generate(
                 w=self.w, title=title, body=body, nav=[(_link(place), text) for place, text in nav],
                 policy=Markup("; ".join(f"{name} {value}" for name, value in policy.items())), refresh_s=refresh_s,
                 style=Markup(style), scripts=[Markup(script) for script in every],  # files of this package
-                blocks=[(name, _block(value)) for name, value in (data or {}).items()],
+                blocks=((name, _block(value)) for name, value in data),
             )
         )  # fmt: skip
+        return parts
 
 
 def packed(value: Any) -> str:

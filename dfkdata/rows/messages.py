@@ -222,7 +222,7 @@ def load_rows(path: str | Path, *, opens_media: bool = True) -> Iterator[dict[st
     with lines:
         for number, line in enumerate(limits.lines(lines, str(path)), start=1):
             if line.strip():
-                yield _row(line, f"{path}:{number}", root, roots)
+                yield read_row(line, f"{path}:{number}", root, roots)
 
 
 def unreadable(path: str | Path, error: OSError) -> DataError:
@@ -239,7 +239,9 @@ def unreadable(path: str | Path, error: OSError) -> DataError:
     )
 
 
-def _row(line: bytes, where: str, root: Path, roots: MediaRoots | None) -> dict[str, Any]:
+def read_row(line: bytes, where: str, root: Path, roots: MediaRoots | None) -> dict[str, Any]:
+    """Return the row in a line of the file `where`, with absolute paths; `roots` says where media may lie, None
+    anywhere."""
     try:
         row = msgspec.json.decode(line)
     except msgspec.DecodeError as error:

@@ -25,6 +25,10 @@ from dfkeval.metrics import Floats
 LUMPED = 256
 #: Resamples that are multiplied at once, by number type; few enough for the weights to stay in the cache.
 BLOCKS: dict[np.dtype[Any], int] = {np.dtype(np.float32): 100, np.dtype(np.float64): 25}
+#: Bytes of a block of counts, whose sums are exact however they are cut.
+BLOCK_BYTES = 8 << 20
+#: Chunks of weights that are kept; more would push each other out.
+KEPT = 16
 #: Weights that are kept at once, and that are drawn at once, in numbers.
 CHUNK, DRAWN = 10_000_000, 200_000
 
@@ -45,8 +49,8 @@ def clusters(values: Floats, groups: Sequence[str]) -> Floats:
 def _places(groups: tuple[str, ...]) -> tuple[int, NDArray[np.int64]]:
     """Return the number of groups and the place of each row's group; cached, as all metrics of a run share
     them."""
-    names, places = np.unique(np.array(groups, dtype=object).astype(str), return_inverse=True)
-    return len(names), places.astype(np.int64)
+    order = {name: place for place, name in enumerate(sorted(set(groups)))}
+    return len(order), np.fromiter((order[name] for name in groups), dtype=np.int64, count=len(groups))
 
 
 def resample(sums: Floats, resamples: int, seed: int) -> Floats:
@@ -87,10 +91,12 @@ def _drawn(tables: Sequence[Floats], resamples: int, seed: int) -> list[Floats]:
     out = [np.empty((resamples, table.shape[1])) for table in tables]
     parts = [(at, *part) for at, table in enumerate(tables) for part in _parts(table)]
     step = max(1, CHUNK // groups)
+    draw = weights if resamples <= KEPT * step else weights.__wrapped__
     for number, start in enumerate(range(0, resamples, step)):
-        chosen = weights(min(step, resamples - start), groups, seed, number)
-        for kind, size in BLOCKS.items():
+        chosen = draw(min(step, resamples - start), groups, seed, number)
+        for kind, most in BLOCKS.items():
             some = [part for part in parts if part[2].dtype == kind]
+            size = most if kind == np.float64 else max(1, min(most, BLOCK_BYTES // (groups * kind.itemsize)))
             for first in range(0, len(chosen) if some else 0, size):
                 block: NDArray[Any] = chosen[first : first + size].astype(kind)
                 place = slice(start + first, start + first + len(block))
@@ -120,7 +126,7 @@ def _parts(sums: Floats) -> list[tuple[NDArray[np.int64], NDArray[np.floating[An
     return parts
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=KEPT)
 def weights(rows: int, groups: int, seed: int, chunk: int) -> NDArray[np.uint8]:
     """Return how often each group is drawn in each resample, of shape (rows, groups); rows sum to `groups`.
 

@@ -9,15 +9,18 @@ metric with other settings is left out with a note. Each of the two may be a gro
 from __future__ import annotations
 
 import dataclasses
+from array import array
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from msgspec.structs import replace
 
 from dfkdata.common.errors import ConfigError
+from dfkdata.common.stored_lines import MadeSequence
 from dfkeval.analysis import bootstrap, statistics
 from dfkeval.analysis.statistics import Difference
 from dfkeval.metrics import Measured, Metric
@@ -70,7 +73,7 @@ class Comparison:
     differences: dict[str, Difference]
     left_out: dict[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
-    changed: tuple[Change, ...] = ()
+    changed: Sequence[Change] = ()
 
     def detectable(self, name: str) -> float | None:
         """Return the smallest true difference that these rows would show with 80 % power; None if unknown."""
@@ -190,13 +193,25 @@ def _compare(
     )
 
 
-def _changed(a: Run, b: Run, places: Sequence[list[int]]) -> tuple[Change, ...]:
-    pairs = [(a.samples[x], b.samples[y]) for x, y in zip(*places, strict=True)]
-    both = [(x, y) for x, y in pairs if x.answered and y.answered]
-    return tuple(Change(x.id, x, y) for x, y in both if x.value != y.value or x.outcome != y.outcome)
+def _changed(a: Run, b: Run, places: Sequence[Sequence[int]]) -> Sequence[Change]:
+    """Return the answers that changed; their samples are read when they are asked for."""
+
+    first, second, (befores, afters) = a.samples, b.samples, places  # not the runs, which hold their metrics
+
+    def change(at: int) -> Change:
+        before, after = first[befores[at]], second[afters[at]]
+        return Change(before.id, before, after)
+
+    changes = MadeSequence(change, range(len(places[0])))
+    return MadeSequence(change, array("Q", (at for at, pair in enumerate(changes) if _differ(pair))))
 
 
-def _unanswered(runs: Sequence[Run], places: Sequence[list[int]]) -> list[str]:
+def _differ(pair: Change) -> bool:
+    x, y = pair.before, pair.after
+    return x.answered and y.answered and (x.value != y.value or x.outcome != y.outcome)
+
+
+def _unanswered(runs: Sequence[Run], places: Sequence[Sequence[int]]) -> list[str]:
     """Return a note on the common rows that count in no value because a request failed; none without any."""
     rows = zip(*places, strict=True)
     lost = sum(not all(run.samples[at].answered for run, at in zip(runs, row, strict=True)) for row in rows)
@@ -264,7 +279,7 @@ def align(a: Run, b: Run) -> tuple[list[tuple[int, int]], dict[str, int]]:
     return list(zip(*places, strict=True)), left_out
 
 
-def align_all(runs: Sequence[Run]) -> tuple[list[list[int]], dict[str, int]]:
+def align_all(runs: Sequence[Run]) -> tuple[Sequence[Sequence[int]], dict[str, int]]:
     """Align the rows of several runs.
 
     Returns:
@@ -278,7 +293,7 @@ def align_all(runs: Sequence[Run]) -> tuple[list[list[int]], dict[str, int]]:
     for run, table in zip(others, tables, strict=True):
         left_out[f"only in {run.name}"] += len(table.keys() - known)
     settings = [_other_setting(first, run) for run in others]
-    places: list[list[int]] = [[] for _ in runs]
+    places = [array("Q") for _ in runs]
     for index, sample in enumerate(first.samples):
         reason, aligned = "", [index]
         for run, table, setting in zip(others, tables, settings, strict=True):
@@ -322,9 +337,12 @@ def _short(facts: dict[str, Any]) -> str:
     return shown or "the defaults"
 
 
-def rows_of(measured: Measured, places: list[int]) -> Measured:
+def rows_of(measured: Measured, places: Sequence[int]) -> Measured:
     """Return the chosen rows of a metric's table."""
-    return Measured(measured.columns, measured.values[places], measured.scored[places], measured.details)
+    rows = np.asarray(places, dtype=np.int64)
+    if np.array_equal(rows, np.arange(len(measured.scored))):
+        return measured
+    return Measured(measured.columns, measured.values[rows], measured.scored[rows], measured.details)
 
 
 def _corrected(pairs: Sequence[Comparison]) -> list[Comparison]:

@@ -12,7 +12,7 @@ Guarantees:
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from dfkdata.schemas import Schema, ToolForm
@@ -67,7 +67,7 @@ def compare(
 
 
 def details(
-    samples: Iterable[Sample], completions: Mapping[str, Completion], schema: Schema
+    samples: Sequence[Sample], completions: Mapping[str, Completion], schema: Schema
 ) -> dict[str, Any]:
     """Return what a run's details say about its server's parser; empty if it did nothing.
 
@@ -79,9 +79,7 @@ def details(
     Returns:
         The result of `compare`, and the number of answers that came as parsed calls alone.
     """
-    samples = list(samples)
-    asked = [completions[sample.id] for sample in samples if sample.id in completions]
-    parsed = sum(completion.server_parsed for completion in asked)
+    parsed = sum(completions[sample.id].server_parsed for sample in samples if sample.id in completions)
     compared = compare(samples, completions, schema)
     found = {} if compared is None else {DETAIL: compared}
     return found | ({ONLY_PARSED: parsed} if parsed else {})

@@ -6,7 +6,7 @@ Guarantees:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +14,7 @@ import msgspec
 
 from dfkdata.common import config
 from dfkdata.common.errors import DataError
+from dfkdata.common.stored_lines import StoredById, StoredLines
 from dfkeval.backends._contract import Backend, Capabilities
 from dfkeval.types import Completion, Request, Sampling
 
@@ -36,28 +37,30 @@ def start(config: Config) -> Backend:
     return Scripted(read(config.completions), source=str(config.completions))
 
 
-def read(path: Path) -> dict[str, Completion]:
-    """Return the completions of a JSONL file by id. Raises `DataError` for a file that is not one."""
-    completions: dict[str, Completion] = {}
-    try:
-        lines = path.read_bytes().splitlines()
-    except OSError as error:
-        raise DataError(
-            f"{path}: cannot be read ({error.strerror}); give a JSONL file of id and text"
-        ) from error
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
+def read(path: Path) -> Mapping[str, Completion]:
+    """Return the completions of a JSONL file by id, which stay in it. Raises `DataError` for a file that is not one."""
+    decoder, places = msgspec.json.Decoder(Completion), dict[str, int]()
+
+    def completion(line: bytes, number: int) -> Completion:
         try:
-            completion = msgspec.json.decode(line, type=Completion)
+            return decoder.decode(line)
         except msgspec.MsgspecError as error:
             raise DataError(
                 f'{path}:{number}: not a completion ({error}); write {{"id": …, "text": …}}'
             ) from error
-        if completion.id in completions:
-            raise DataError(f"{path}:{number}: the id {completion.id!r} is written twice")
-        completions[completion.id] = completion
-    return completions
+
+    try:
+        completions = StoredLines(path, completion)
+        for place, (number, line) in enumerate(completions.scan()):
+            name = completion(line, number).id
+            if name in places:
+                raise DataError(f"{path}:{number}: the id {name!r} is written twice")
+            places[name] = place
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be read ({error.strerror}); give a JSONL file of id and text"
+        ) from error
+    return StoredById(completions, places)
 
 
 class Scripted:
@@ -65,7 +68,7 @@ class Scripted:
 
     capabilities = CAPABILITIES
 
-    def __init__(self, completions: dict[str, Completion], source: str = "memory") -> None:
+    def __init__(self, completions: Mapping[str, Completion], source: str = "memory") -> None:
         self.completions = completions
         self.info: dict[str, Any] = {"kind": "scripted", "source": source, "completions": len(completions)}
 

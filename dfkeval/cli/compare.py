@@ -79,17 +79,17 @@ def _write_page(
 
     runs = [run for group in groups for run in runs_of(group)]
     title = " · ".join(dict.fromkeys([comparisons[0].a, *(pair.b for pair in comparisons)]))
-    page = reports.page(title, runs, comparisons, lang=lang, redact=redact or None)
-    json_files.write_bytes(path, page.encode())
+    parts = reports.page_parts(title, runs, comparisons, lang=lang, redact=redact or None)
+    json_files.write_parts(path, parts)
     write(f"page: {path}\n")
 
 
 def _write_changed(path: Path, comparisons: Sequence[Comparison]) -> None:
     header = ("run", "against", "id", "outcome_before", "outcome_after", "text_before", "text_after")
-    rows = [
+    rows = (
         (pair.b, pair.a, change.id, change.before.outcome, change.after.outcome, change.before.text,
          change.after.text)
         for pair in comparisons
         for change in pair.changed
-    ]  # fmt: skip
+    )  # fmt: skip
     write_csv(path, header, rows)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dfkdata.common import json_files
@@ -68,7 +68,7 @@ def unscored(run: Run) -> dict[str, str]:
     }
 
 
-def _reason(samples: list[Sample]) -> str:
+def _reason(samples: Sequence[Sample]) -> str:
     if not any(sample.answered for sample in samples):
         return "no request was answered"
     if not any(sample.gold for sample in samples):

@@ -13,8 +13,9 @@ Guarantees:
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from msgspec import structs
 from dfkdata.common import json_files, media_roots
 from dfkdata.common.errors import DataError
 from dfkdata.common.status_line import now
+from dfkdata.common.stored_lines import MadeSequence
 from dfkdata.pages.words import Language
 from dfkdata.schemas import Schema
 from dfkeval import reports
@@ -30,9 +32,9 @@ from dfkeval.analysis import bootstrap, comparison, server_parser, statistics
 from dfkeval.backends import Backend
 from dfkeval.evaluation import caveats, constraints, generation, likelihood, preflight
 from dfkeval.evaluation.generation import LazyBackend, Progress
-from dfkeval.evaluation.grading import EvalItem, grade
+from dfkeval.evaluation.grading import EvalItem, graded
 from dfkeval.evaluation.response_cache import CachedBackend
-from dfkeval.evaluation.rows import inputs_sha256, items_of, read_rows, stored_item
+from dfkeval.evaluation.rows import EvalItems, inputs_sha256, items_of, read_rows, stored_item
 from dfkeval.parsing.label_confidence import with_slot
 from dfkeval.reports import trackers
 from dfkeval.runs import config as configs
@@ -142,23 +144,28 @@ def evaluate_rooted(
 
 def _pending(
     run_dir: RunDirectory,
-    items: Sequence[EvalItem],
+    items: EvalItems,
     config: EvalConfig,
     schema: Schema,
     constraint: Constraint | None,
-) -> list[Request]:
+) -> Sequence[Request]:
     """Return the requests that have no answer yet."""
-    done = run_dir.completions()
-    pending = [item.request for item in items if item.request.id not in done or done[item.request.id].error]
-    pending = [structs.replace(request, constraint=constraint) for request in pending]
-    return [with_slot(request, schema) for request in pending] if config.confidences else pending
+    done = run_dir.answered()
+
+    def request(place: int) -> Request:
+        asked = structs.replace(items.request(place), constraint=constraint)
+        return with_slot(asked, schema) if config.confidences else asked
+
+    return MadeSequence(
+        request, array("Q", (place for place, name in enumerate(items.ids()) if name not in done))
+    )
 
 
 def finish(
     run_dir: RunDirectory,
     config: EvalConfig,
     schema: Schema,
-    items: Sequence[EvalItem],
+    items: Iterable[EvalItem],
     overlap: Mapping[str, int] | None = None,
     *,
     shows_media: bool = True,
@@ -169,9 +176,9 @@ def finish(
     """
     now("scores the answers")
     completions = run_dir.completions()
-    samples = grade(items, completions, schema, constraints.reading(config.mode))
-    samples = likelihood.joined(samples, run_dir.likelihoods())
-    run_dir.write_samples(samples)
+    answers = graded(items, completions, schema, constraints.reading(config.mode))
+    run_dir.write_samples(likelihood.joined(answers, run_dir.likelihoods()))
+    samples = run_dir.samples()
     if shows_media and any(sample.images for sample in samples):
         media_roots.remember(run_dir.path(directory.SAMPLES))
     run = Run(
@@ -209,17 +216,20 @@ def write_reports(
     json_files.write_bytes(
         run_dir.path(directory.REPORT_MD), reports.markdown(run, pairs, redact=hidden).encode()
     )
-    page = reports.page(run.name, [*others, run], pairs, lang=lang, redact=hidden)
-    json_files.write_bytes(run_dir.path(directory.REPORT_HTML), page.encode())
+    parts = reports.page_parts(run.name, [*others, run], pairs, lang=lang, redact=hidden)
+    json_files.write_parts(run_dir.path(directory.REPORT_HTML), parts)
 
 
 def summarise(run: Run) -> dict[str, Any]:
     """Return what summary.json holds: {"n", "outcomes", "metrics": {name: {"value", "low", "high", "n"}},
     ...}."""
-    outcomes = Counter(sample.outcome for sample in run.samples)
+    outcomes, groups = Counter[str](), list[str]()
+    for sample in run.samples:
+        outcomes[sample.outcome] += 1
+        groups.append(sample.group)
     estimates = statistics.estimates(
         run.measured,
-        [sample.group for sample in run.samples],
+        groups,
         resamples=run.config.resamples,
         confidence=run.config.confidence,
         seed=bootstrap.stream(run.config.seed, "bootstrap"),
@@ -287,7 +297,7 @@ def _scored_again(run_dir: RunDirectory, metrics: Sequence[str] | None) -> Run:
     shows_media = media_roots.is_remembered(run_dir.path(directory.SAMPLES))
     if not all(path.exists() for path in (config.data, config.scaffold) if path is not None):
         config, schema = configs.resolve(config, {})
-        items = [stored_item(sample) for sample in run_dir.samples()]
+        items: Iterable[EvalItem] = map(stored_item, run_dir.samples())
     else:
         if inputs_sha256(config) != record["data_sha256"]:
             raise DataError(

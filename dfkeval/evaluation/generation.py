@@ -10,7 +10,7 @@ from __future__ import annotations
 import platform
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 from typing import Any
 
@@ -60,7 +60,7 @@ class LazyBackend:
 def generate(
     run_dir: RunDirectory,
     backend: Backend,
-    pending: list[Request],
+    pending: Sequence[Request],
     config: EvalConfig,
     total: int,
     progress: Progress | None,

@@ -61,23 +61,28 @@ class EvalItem:
 def eval_item(row: Mapping[str, Any], schema: Schema, max_image_side: int | None = None) -> EvalItem:
     """Return a row of the messages layout as an item to ask, with images of that many pixels a side at most."""
     meta = row.get("meta") or {}
-    messages, images = before_answer(row["messages"]), tuple(row.get("images") or ())
-    videos = tuple(row.get("videos") or ())
-    request = Request(
-        id=str(row["id"]), messages=messages, images=images, tools=row.get("tools"), videos=videos,
-        max_image_side=max_image_side if images else None, template_options=asked_options(template_options(row)),
-    )  # fmt: skip
+    request = asked(row, max_image_side)
     source = meta.get("text")
     return EvalItem(
         request,
         str(meta.get("group", row["id"])),
         meta["gold"] if isinstance(meta.get("gold"), dict) else gold_of_messages(row["messages"], schema),
         source if isinstance(source, str) else None,
-        prompt_text(messages),
+        prompt_text(request.messages),
         request_key(request),
-        row["messages"][-1] if len(messages) < len(row["messages"]) else None,
+        row["messages"][-1] if len(request.messages) < len(row["messages"]) else None,
         _slices(meta),
     )
+
+
+def asked(row: Mapping[str, Any], max_image_side: int | None = None) -> Request:
+    """Return the question of a row of the messages layout, with images of that many pixels a side at most."""
+    images = tuple(row.get("images") or ())
+    return Request(
+        id=str(row["id"]), messages=before_answer(row["messages"]), images=images, tools=row.get("tools"),
+        videos=tuple(row.get("videos") or ()), max_image_side=max_image_side if images else None,
+        template_options=asked_options(template_options(row)),
+    )  # fmt: skip
 
 
 _NO_SLICE = frozenset({"group", "source", "schema", "variant", "gold", "text", "raw_label", "link"})
@@ -137,15 +142,24 @@ def _bytes_of(image: str) -> bytes:
 
 
 def with_draws(items: Iterable[EvalItem], repeats: int) -> list[EvalItem]:
-    """Return each item once a draw, row by row; draw 2 of row "a" has the id "a#2" and the row's group."""
+    """Return each item once a draw, row by row (see `drawn`)."""
+    return [
+        replace(item, request=drawn(item.request, index, repeats))
+        for item in items
+        for index in range(repeats)
+    ]
+
+
+def drawn(request: Request, index: int, repeats: int) -> Request:
+    """Return one of several draws of a question; draw 2 of row "a" has the id "a#2" and the row's group."""
     if repeats == 1:
-        return list(items)
-    return [_draw(item, index) for item in items for index in range(repeats)]
+        return request
+    return structs.replace(request, id=draw_name(request.id, index, repeats), draw_index=index)
 
 
-def _draw(item: EvalItem, index: int) -> EvalItem:
-    request = structs.replace(item.request, id=f"{item.request.id}#{index + 1}", draw_index=index)
-    return replace(item, request=request)
+def draw_name(name: str, index: int, repeats: int) -> str:
+    """Return the id of one of several draws of a row."""
+    return name if repeats == 1 else f"{name}#{index + 1}"
 
 
 def grade(
@@ -159,26 +173,33 @@ def grade(
         schema: The schema of the answers.
         form: How answers are written, as in `decode`.
     """
-    return [_sample(item, completions.get(item.request.id), schema, form) for item in items]
+    return list(graded(items, completions, schema, form))
+
+
+def graded(
+    items: Iterable[EvalItem], completions: Mapping[str, Completion], schema: Schema, form: Form = "schema"
+) -> Iterator[Sample]:
+    """Yield what `grade` returns."""
+    return (_sample(item, completions.get(item.request.id), schema, form) for item in items)
 
 
 def _sample(item: EvalItem, completion: Completion | None, schema: Schema, form: Form) -> Sample:
     if completion is None:
         completion = Completion(id=item.request.id, text="", finish_reason="error", error="no completion")
-    graded = _grade(completion, schema, form)
+    answer = _grade(completion, schema, form)
     gold_fault = None if item.gold is None else fault(item.gold, schema)
-    if gold_fault is not None and graded.outcome not in NOT_ANSWERED:
-        graded = replace(graded, outcome="no_gold", problems=(f"gold: {gold_fault}", *graded.problems))
+    if gold_fault is not None and answer.outcome not in NOT_ANSWERED:
+        answer = replace(answer, outcome="no_gold", problems=(f"gold: {gold_fault}", *answer.problems))
     return Sample(
         id=item.request.id,
         group=item.group,
-        outcome=graded.outcome,
+        outcome=answer.outcome,
         gold=item.gold if gold_fault is None else None,
-        value=graded.value,
-        lenient=graded.lenient,
+        value=answer.value,
+        lenient=answer.lenient,
         text=completion.text,
-        repairs=graded.repairs,
-        problems=graded.problems,
+        repairs=answer.repairs,
+        problems=answer.problems,
         source_text=item.source_text,
         images=item.request.images,
         prompt=item.prompt,
@@ -187,12 +208,12 @@ def _sample(item: EvalItem, completion: Completion | None, schema: Schema, form:
         n_prompt_tokens=completion.n_prompt_tokens,
         n_output_tokens=completion.n_output_tokens,
         seconds=completion.seconds,
-        label=label_of(graded.lenient, schema),
+        label=label_of(answer.lenient, schema),
         label_probs=completion.label_probs,
         first_token_seconds=completion.first_token_seconds,
         draw_index=item.request.draw_index,
         reasoning=_reasoning(completion),
-        differs=graded.differs,
+        differs=answer.differs,
         slices=item.slices,
     )
 

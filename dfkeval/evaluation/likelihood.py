@@ -7,11 +7,13 @@ without a gold answer have none."""
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from msgspec.structs import replace
 
 from dfkdata.common.errors import BackendError, ConfigError
+from dfkdata.common.stored_lines import MadeSequence
 from dfkeval import metrics
 from dfkeval.backends import Backend, Scorer
 from dfkeval.evaluation.grading import EvalItem
@@ -24,16 +26,22 @@ def needed_by(names: Sequence[str]) -> list[str]:
     return [name for name in names if metrics.load(name).likelihoods]
 
 
-def unasked(run_dir: RunDirectory, items: Sequence[EvalItem]) -> list[GoldAnswer]:
+def unasked(run_dir: RunDirectory, items: Sequence[EvalItem]) -> Sequence[GoldAnswer]:
     """Return the gold answers whose likelihood is not stored yet, once for all draws of a row."""
     known = run_dir.likelihoods()
-    return [
-        GoldAnswer(request=item.request, turn=item.turn)
-        for item in items
+
+    def gold_answer(place: int) -> GoldAnswer:
+        item = items[place]
+        return GoldAnswer(request=item.request, turn=item.turn or {})
+
+    places = (
+        place
+        for place, item in enumerate(items)
         if item.turn is not None
         and item.request.draw_index == 0
         and (item.request.id not in known or known[item.request.id].error is not None)
-    ]
+    )
+    return MadeSequence(gold_answer, array("Q", places))
 
 
 def compute(
@@ -77,9 +85,9 @@ def check_stored(run_dir: RunDirectory, names: Sequence[str]) -> None:
         )
 
 
-def joined(samples: Sequence[Sample], likelihoods: Mapping[str, Likelihood]) -> list[Sample]:
-    """Return the samples with `gold_nll` and `gold_tokens` if they are known."""
-    return [_joined(sample, likelihoods.get(_first_draw(sample))) for sample in samples]
+def joined(samples: Iterable[Sample], likelihoods: Mapping[str, Likelihood]) -> Iterator[Sample]:
+    """Yield the samples with `gold_nll` and `gold_tokens` if they are known."""
+    return (_joined(sample, likelihoods.get(_first_draw(sample))) for sample in samples)
 
 
 def _first_draw(sample: Sample) -> str:

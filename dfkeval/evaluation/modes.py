@@ -110,4 +110,4 @@ def write_comparison(runs: Sequence[Run], out: Path) -> None:
     parts = [f"# {', '.join(run.name for run in runs)}"]
     parts += [f"## {pair.a} -> {pair.b}\n\n{reports.comparison_table(pair)}" for pair in pairs]
     json_files.write_bytes(out / COMPARISON_MD, ("\n\n".join(parts) + "\n").encode())
-    json_files.write_bytes(out / COMPARISON_HTML, reports.page(out.name, list(runs), pairs).encode())
+    json_files.write_parts(out / COMPARISON_HTML, reports.page_parts(out.name, list(runs), pairs))

@@ -14,21 +14,20 @@ Guarantees:
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from dfkdata.common.errors import ConfigError, DataError
 from dfkdata.common.hashing import file_sha256
+from dfkdata.common.stored_lines import MadeSequence
 from dfkdata.common.tool_definitions import DefinitionError, function_definitions
 from dfkdata.formats.task_1 import scaffold
-from dfkdata.rows.messages import load_rows
 from dfkdata.rows.record import Scaffold
+from dfkdata.rows.stored_rows import stored_rows
 from dfkdata.schemas import Schema, ToolForm
-from dfkeval.evaluation.grading import EvalItem, eval_item, with_draws
+from dfkeval.evaluation.grading import EvalItem, asked, draw_name, drawn, eval_item
 from dfkeval.models import metadata
 from dfkeval.runs.config import EvalConfig
 from dfkeval.types import Request, Sample
@@ -93,32 +92,41 @@ def scaffolded_turns(messages: Sequence[Turn], replacement: Scaffold | None) -> 
     return [{"role": "system", "content": [{"type": "text", "text": replacement.system}]}, *turns]
 
 
-def read_rows(config: EvalConfig, *, opens_media: bool = True) -> list[dict[str, Any]]:
-    """Return the rows to ask. Raises `DataError` if there are none, or if an id stands twice.
+def read_rows(config: EvalConfig, *, opens_media: bool = True) -> Sequence[dict[str, Any]]:
+    """Return the rows to ask, which stay in their file. Raises `DataError` if there are none, or if an id stands twice.
 
     Args:
         config: The configuration.
         opens_media: As for `load_rows`."""
-    everything = list(islice(load_rows(config.data, opens_media=opens_media), config.limit))
     place, count = config.part
-    rows = everything[place - 1 :: count]
-    if not rows:
-        part = f" in shard {config.shard}" if config.shard else ""
-        raise DataError(f"{config.data}: no rows to evaluate{part}")
-    for row in rows:
+    names = list[str]()
+
+    def check(at: int, row: dict[str, Any]) -> None:
+        if at % count != place - 1:
+            return
         if not row["messages"] or not all(map(_is_turn, row["messages"])):
             raise DataError(
                 f"{config.data}: row {str(row['id'])!r}: a turn is not {{role, content}} with a list of parts"
                 " (dfkdata convert writes them)"
             )
-    _check_ids(config.data, [str(row["id"]) for row in rows])
-    return rows
+        names.append(str(row["id"]))
+
+    everything = stored_rows(config.data, check, opens_media=opens_media, limit=config.limit)
+    if not names:
+        part = f" in shard {config.shard}" if config.shard else ""
+        raise DataError(f"{config.data}: no rows to evaluate{part}")
+    _check_ids(config.data, names)
+    return everything[place - 1 :: count]
 
 
-def _check_ids(data: Path, names: Sequence[str]) -> None:
-    twice = [name for name, count in Counter(names).items() if count > 1]
+def _check_ids(data: Path, names: Iterable[str]) -> None:
+    seen, twice = set[str](), dict[str, None]()
+    for name in names:
+        if name in seen:
+            twice[name] = None
+        seen.add(name)
     if twice:
-        raise DataError(f"{data}: {len(twice)} ids are written twice, for example {twice[0]!r}")
+        raise DataError(f"{data}: {len(twice)} ids are written twice, for example {next(iter(twice))!r}")
 
 
 def _is_turn(turn: Any) -> bool:
@@ -130,8 +138,47 @@ def _is_turn(turn: Any) -> bool:
     return all(isinstance(part, str | dict) for part in content)
 
 
-def items_of(rows: Sequence[dict[str, Any]], config: EvalConfig, schema: Schema) -> list[EvalItem]:
-    """Return the items to ask: every row, under the scaffold if there is one, once for each draw.
+class EvalItems(MadeSequence[EvalItem]):
+    """The items of an evaluation: every row, under the scaffold if there is one, once for each draw.
+
+    Args:
+        rows: Rows of the messages layout.
+        config: The resolved configuration.
+        schema: The schema of the answers.
+        replacement: The scaffold; None for the rows' own.
+    """
+
+    def __init__(
+        self, rows: Sequence[dict[str, Any]], config: EvalConfig, schema: Schema, replacement: Scaffold | None
+    ) -> None:
+        self._rows, self._schema, self._replacement = rows, schema, replacement
+        self._side, self._repeats = config.max_image_side, config.sampling.repeats
+        self._places = range(len(rows) * self._repeats)
+        self._last: tuple[int, EvalItem] | None = None
+
+    def ids(self) -> Iterator[str]:
+        """Yield the id of each item."""
+        for row in self._rows:
+            yield from (draw_name(str(row["id"]), index, self._repeats) for index in range(self._repeats))
+
+    def request(self, place: int) -> Request:
+        """Return the question of one item; its pictures are not read."""
+        at, index = divmod(place, self._repeats)
+        return drawn(asked(self._row(at), self._side), index, self._repeats)
+
+    def _make(self, place: int) -> EvalItem:
+        at, index = divmod(place, self._repeats)
+        if self._last is None or self._last[0] != at:
+            self._last = at, eval_item(self._row(at), self._schema, self._side)
+        item = self._last[1]
+        return replace(item, request=drawn(item.request, index, self._repeats))
+
+    def _row(self, at: int) -> dict[str, Any]:
+        return scaffolded_row(self._rows[at], self._replacement)
+
+
+def items_of(rows: Sequence[dict[str, Any]], config: EvalConfig, schema: Schema) -> EvalItems:
+    """Return the items to ask.
 
     Args:
         rows: Rows of the messages layout.
@@ -142,12 +189,9 @@ def items_of(rows: Sequence[dict[str, Any]], config: EvalConfig, schema: Schema)
         DataError: Two draws share an id, or the scaffold cannot be read.
         ConfigError: The scaffold's tool is not the one that the schema reads.
     """
-    replacement = config_scaffold(config, schema)
-    items = with_draws(
-        [eval_item(scaffolded_row(row, replacement), schema, config.max_image_side) for row in rows],
-        config.sampling.repeats,
-    )
-    _check_ids(config.data, [item.request.id for item in items])
+    items = EvalItems(rows, config, schema, config_scaffold(config, schema))
+    if config.sampling.repeats > 1:
+        _check_ids(config.data, items.ids())
     return items
 
 

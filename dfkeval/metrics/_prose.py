@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,17 +38,20 @@ def pairs(samples: Sequence[Sample], scoring: Scoring) -> tuple[list[int], list[
     Returns:
         Places of the samples with a gold text, their answers' texts ("" for an invalid answer), and the gold texts.
     """
-    candidates = [
-        (index, prose(sample.value or {}, scoring.schema), prose(sample.gold or {}, scoring.schema))
-        for index, sample in enumerate(samples)
-        if sample.answered
-    ]
-    scored = [(index, answer, gold) for index, answer, gold in candidates if gold]
+    scored = list(each_pair(samples, scoring))
     return (
         [index for index, _, _ in scored],
         [answer for _, answer, _ in scored],
         [gold for _, _, gold in scored],
     )
+
+
+def each_pair(samples: Sequence[Sample], scoring: Scoring) -> Iterator[tuple[int, str, str]]:
+    """Yield what `pairs` returns, one pair at a time: place, the answer's text and the gold text."""
+    for index, sample in enumerate(samples):
+        gold = prose(sample.gold or {}, scoring.schema) if sample.answered else ""
+        if gold:
+            yield index, prose(sample.value or {}, scoring.schema), gold
 
 
 def table(count: int, places: Sequence[int], scores: TextScores) -> Floats:

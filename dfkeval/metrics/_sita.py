@@ -7,7 +7,7 @@ Guarantees:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import model_validator
@@ -80,10 +80,10 @@ def options_of(scoring: Scoring) -> Options:
     return scoring.options_of("sita", Options)
 
 
-def read(samples: Sequence[Sample], scoring: Scoring) -> list[Read | None]:
+def read(samples: Sequence[Sample], scoring: Scoring) -> Iterator[Read | None]:
     """Read each row; None for one without answer, without gold, or without a readable gold label."""
     options = options_of(scoring)
-    return [_read(sample, scoring.schema, options) for sample in samples]
+    return (_read(sample, scoring.schema, options) for sample in samples)
 
 
 def captions(samples: Sequence[Sample], scoring: Scoring) -> tuple[list[int], list[str], list[str]]:
@@ -92,13 +92,18 @@ def captions(samples: Sequence[Sample], scoring: Scoring) -> tuple[list[int], li
     Returns:
         Places of the rows with answer and gold caption, the answers ("<EMPTY>" for nothing), and the gold captions.
     """
+    rows = list(each_caption(samples, scoring))
+    return [index for index, _, _ in rows], [answer for _, answer, _ in rows], [gold for _, _, gold in rows]
+
+
+def each_caption(samples: Sequence[Sample], scoring: Scoring) -> Iterator[tuple[int, str, str]]:
+    """Yield what `captions` returns, one row at a time."""
     field = fields_of(scoring.schema, (Prose,))[0]
-    rows = [
+    return (
         (index, legacy.sita_caption(sample.text) or EMPTY, gold)
         for index, sample in enumerate(samples)
         if sample.answered and isinstance(gold := (sample.gold or {}).get(field), str) and gold.strip()
-    ]
-    return [index for index, _, _ in rows], [answer for _, answer, _ in rows], [gold for _, _, gold in rows]
+    )
 
 
 def bertscore_of(scoring: Scoring) -> _bertscore.Options:

@@ -13,7 +13,7 @@ import numpy as np
 
 from dfkdata.schemas import Prose
 from dfkeval.metrics import Floats, Measured, Metric, Scoring, column, ratio
-from dfkeval.metrics._prose import pairs
+from dfkeval.metrics._prose import each_pair
 from dfkeval.types import Sample
 
 COLUMNS = ("n", "exact", "f1")
@@ -44,7 +44,7 @@ def score_pair(answer: str, gold: str) -> tuple[float, float]:
 def measure(samples: Sequence[Sample], scoring: Scoring) -> Measured:
     """Return (N, 3) statistics for `COLUMNS`."""
     values = np.zeros((len(samples), len(COLUMNS)))
-    for place, answer, gold in zip(*pairs(samples, scoring), strict=True):
+    for place, answer, gold in each_pair(samples, scoring):
         values[place] = (1, *score_pair(answer, gold))
     return Measured(COLUMNS, values, values[:, 0] > 0)
 

@@ -45,22 +45,20 @@ def measure(samples: Sequence[Sample], scoring: Scoring) -> Measured:
     field = fields_of(scoring.schema, (Label,))[0]
     role = scoring.schema.roles[field]
     classes = role.labels.canonical if isinstance(role, Label) else ()
-    golds = [canonical(sample.gold, field, role) if sample.answered else None for sample in samples]
-    known = [_known(sample) if gold is not None else {} for gold, sample in zip(golds, samples, strict=True)]
-    with_probs = np.array([bool(probs_of_row) for probs_of_row in known], dtype=np.bool_)
-    scored = np.array([gold is not None and bool(with_probs.any()) for gold in golds], dtype=np.bool_)
-    answers = [canonical(sample.value, field, role) for sample in samples]
-    hit = np.array([gold is not None and gold == label for gold, label in zip(golds, answers, strict=True)])
-    hit = hit.astype(np.bool_)
-    probs = np.array(
-        [[probs_of_row.get(label, 0.0) for label in classes] for probs_of_row in known], dtype=np.float64
-    )
-    probs = probs.reshape(len(samples), len(classes))
-    sure = np.array(
-        [_sure(label, probs_of_row) for label, probs_of_row in zip(answers, known, strict=True)],
-        dtype=np.float64,
-    )
-    truth = np.array([[gold == c for c in classes] for gold in golds], dtype=np.bool_).reshape(probs.shape)
+    count = len(samples)
+    labelled, with_probs, hit = (np.zeros(count, dtype=np.bool_) for _ in range(3))
+    probs, truth = np.zeros((count, len(classes))), np.zeros((count, len(classes)), dtype=np.bool_)
+    sure = np.zeros(count)
+    for at, sample in enumerate(samples):
+        gold = canonical(sample.gold, field, role) if sample.answered else None
+        if gold is None:
+            continue
+        known, answer = _known(sample), canonical(sample.value, field, role)
+        labelled[at], with_probs[at], hit[at] = True, bool(known), gold == answer
+        probs[at] = [known.get(label, 0.0) for label in classes]
+        sure[at] = _sure(answer, known)
+        truth[at] = [gold == label for label in classes]
+    scored = labelled & with_probs.any()
     parts = [_head(scored, with_probs, hit, sure, probs, truth)]
     reliability = np.minimum((sure * ECE_BINS).astype(int), ECE_BINS - 1)
     parts.append(_bins("ece", reliability, ECE_BINS, with_probs, [hit, sure]))
@@ -131,7 +129,8 @@ def _table(sums: Floats, columns: tuple[str, ...], name: str) -> Floats:
         (index, title.split(SIGN)) for index, title in enumerate(columns) if title.startswith(name + SIGN)
     ]
     kinds = 1 + max((int(parts[1]) for _, parts in matches), default=0)
-    return sums[:, [index for index, _ in matches]].reshape(len(sums), kinds, -1)
+    table: Floats = sums[:, [index for index, _ in matches]]
+    return table.reshape(len(sums), kinds, len(matches) // kinds)
 
 
 def reduce(sums: Floats, columns: tuple[str, ...]) -> dict[str, Floats]:

@@ -11,8 +11,9 @@ All gold leaves count as missed by an answer that is not valid. Leaves are compa
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -31,31 +32,56 @@ Bags = tuple[Counter[Leaf], Counter[Leaf]]  # gold, answer
 
 def measure(samples: Sequence[Sample], scoring: Scoring) -> Measured:
     """Return (N, K) statistics: n, exact, hit/wrong/missed of all leaves and of each kind, cells of each enum."""
-    pairs = [_pair(sample) for sample in samples]
-    bags = [
-        (leaves(gold, scoring.schema), leaves(answer, scoring.schema)) if gold is not None else None
-        for gold, answer in pairs
-    ]
-    kinds = sorted({leaf[0] for bag in bags if bag for side in bag for leaf in side})
-    enums = {name: _seen(pairs, scoring, name) for name in fields_of(scoring.schema, (Choice,))}
-    columns = ["n", "exact", *(f"{part}:{kind}" for kind in (ALL, *kinds) for part in PARTS)]
-    columns += [_cell(name, a, b) for name, seen in enums.items() for a in seen for b in (*seen, "")]
-    place = {name: index for index, name in enumerate(columns)}
     options = scoring.options_of("fields", Options)
-    values = np.zeros((len(samples), len(columns)))
-    for row, sample, (gold, answer), bag in zip(values, samples, pairs, bags, strict=True):
+    enums = {name: set[str]() for name in fields_of(scoring.schema, (Choice,))}
+    kinds, counts, bags = set[str](), _Counts(), list[Bags | None]()
+    for at, sample in enumerate(samples):
+        gold, answer = _pair(sample)
+        bag = None if gold is None else (leaves(gold, scoring.schema), leaves(answer, scoring.schema))
+        if options.model is not None:
+            bags.append(bag)
         if bag is None or gold is None:
             continue
-        row[place["n"]] = 1
-        row[place["exact"]] = sample.value is not None and bag[0] == bag[1]
-        _count(row, place, bag[0], bag[1])
-        for name in enums:
-            predicted = choice(answer, scoring.schema, name) if sample.value is not None else ""
-            row[place[_cell(name, choice(gold, scoring.schema, name), predicted)]] = 1
-    lists = [kind for kind in kinds if kind not in scoring.schema.roles or _is_list(scoring, kind)]
+        kinds.update(leaf[0] for side in bag for leaf in side)
+        row = {"n": 1, "exact": int(sample.value is not None and bag[0] == bag[1])} | _parts(*bag)
+        for name, seen in enums.items():
+            sides = [choice(side, scoring.schema, name) for side in (gold, answer)]
+            seen.update(sides)
+            row[_cell(name, sides[0], sides[1] if sample.value is not None else "")] = 1
+        counts.add(at, row)
+    columns = ["n", "exact", *(f"{part}:{kind}" for kind in (ALL, *sorted(kinds)) for part in PARTS)]
+    columns += [
+        _cell(name, a, b) for name, seen in enums.items() for a in sorted(seen) for b in (*sorted(seen), "")
+    ]
+    values = counts.table(len(samples), columns)
+    lists = [kind for kind in sorted(kinds) if kind not in scoring.schema.roles or _is_list(scoring, kind)]
     names, more = _soft_columns(bags, lists, options)
-    table = np.concatenate([values, more], axis=1)
+    table = np.concatenate([values, more], axis=1) if names else values
     return Measured((*columns, *names), table, values[:, 0] > 0, _soft_match.details(options))
+
+
+class _Counts:
+    """Numbers by row and column, before it is known which columns there are."""
+
+    def __init__(self) -> None:
+        self._rows, self._columns, self._numbers = array("Q"), array("I"), array("d")
+        self._names: dict[str, int] = {}
+
+    def add(self, row: int, numbers: Mapping[str, int]) -> None:
+        for name, number in numbers.items():
+            self._rows.append(row)
+            self._columns.append(self._names.setdefault(name, len(self._names)))
+            self._numbers.append(number)
+
+    def table(self, count: int, columns: Sequence[str]) -> Floats:
+        """Return the numbers as a table of `count` rows; what was not added is 0."""
+        place = {name: index for index, name in enumerate(columns)}
+        values = np.zeros((count, len(columns)))
+        where = np.array([place[name] for name in self._names], dtype=np.int64)
+        values[np.array(self._rows, dtype=np.int64), where[np.array(self._columns, dtype=np.int64)]] = (
+            self._numbers
+        )
+        return values
 
 
 def _is_list(scoring: Scoring, kind: str) -> bool:
@@ -97,22 +123,14 @@ def _pair(sample: Sample) -> tuple[Value | None, Value]:
     return gold, sample.value or {}
 
 
-def _seen(pairs: Iterable[tuple[Value | None, Value]], scoring: Scoring, name: str) -> list[str]:
-    values = {
-        choice(side, scoring.schema, name)
-        for gold, answer in pairs
-        if gold is not None
-        for side in (gold, answer)
-    }
-    return sorted(values)
-
-
-def _count(row: Floats, place: dict[str, int], gold: Counter[Leaf], answer: Counter[Leaf]) -> None:
-    """Add the numbers of leaves in both, in the answer alone, and in the gold alone."""
+def _parts(gold: Counter[Leaf], answer: Counter[Leaf]) -> Counter[str]:
+    """Return the numbers of leaves in both, in the answer alone, and in the gold alone."""
+    counts = Counter[str]()
     for part, bag in zip(PARTS, (gold & answer, answer - gold, gold - answer), strict=True):
         for leaf, number in bag.items():
-            row[place[f"{part}:{leaf[0]}"]] += number
-            row[place[f"{part}:{ALL}"]] += number
+            counts[f"{part}:{leaf[0]}"] += number
+            counts[f"{part}:{ALL}"] += number
+    return counts
 
 
 def reduce(sums: Floats, columns: tuple[str, ...]) -> dict[str, Floats]:

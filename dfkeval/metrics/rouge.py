@@ -14,8 +14,9 @@ import numpy as np
 from dfkdata.common.config import Config
 from dfkdata.common.unicode_forms import normalize
 from dfkeval.metrics import Floats, Measured, Metric, Scoring, column, ratio
-from dfkeval.metrics._prose import COLUMNS, NAMES, means, pairs, table
+from dfkeval.metrics._prose import COLUMNS, NAMES, each_pair, means
 from dfkeval.metrics._rouge_l import rouge_l as rouge_l
+from dfkeval.metrics._rouge_l import score_pair
 from dfkeval.types import Sample
 
 
@@ -28,14 +29,14 @@ class Options(Config):
 def measure(samples: Sequence[Sample], scoring: Scoring) -> Measured:
     """Return (N, 4) statistics: n, precision, recall, f1; with `unicode` three more of the normalised texts."""
     form = scoring.options_of("rouge", Options).unicode
-    places, answers, golds = pairs(samples, scoring)
-    values = table(len(samples), places, rouge_l(answers, golds))
-    if form is None:
-        return Measured(COLUMNS, values, values[:, 0] > 0)
-    normal = [[normalize(form, text) for text in texts] for texts in (answers, golds)]
-    more = table(len(samples), places, rouge_l(*normal))[:, 1:]
-    columns = (*COLUMNS, *(f"{form.lower()}_{name}" for name in NAMES))
-    return Measured(columns, np.concatenate([values, more], axis=1), values[:, 0] > 0, {"unicode": form})
+    more = () if form is None else tuple(f"{form.lower()}_{name}" for name in NAMES)
+    values = np.zeros((len(samples), len(COLUMNS) + len(more)))
+    for place, answer, gold in each_pair(samples, scoring):
+        values[place, : len(COLUMNS)] = (1, *score_pair(answer, gold))
+        if form is not None:
+            values[place, len(COLUMNS) :] = score_pair(normalize(form, answer), normalize(form, gold))
+    details = {} if form is None else {"unicode": form}
+    return Measured((*COLUMNS, *more), values, values[:, 0] > 0, details)
 
 
 def reduce(sums: Floats, columns: tuple[str, ...]) -> dict[str, Floats]:

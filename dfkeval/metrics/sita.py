@@ -9,6 +9,7 @@ there. BERTScore under SITA's names is `sita_bertscore`."""
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -27,23 +28,27 @@ def measure(samples: Sequence[Sample], scoring: Scoring) -> Measured:
     """Return (N, K) statistics: n, `ROUGE`, and for each label the answers with it, the gold rows, and the hits.
 
     An invented label has answers only, so a base model that invents one a row costs one column a row."""
-    read = _sita.read(samples, scoring)
-    pairs = [(pair.gold, pair.predicted) for pair in read if pair is not None]
+    places, pairs, scores = array("Q"), list[tuple[str, str]](), np.zeros((len(samples), len(ROUGE)))
+    seen: dict[tuple[str, str], tuple[str, str]] = {}
+    for at, row_read in enumerate(_sita.read(samples, scoring)):
+        if row_read is None:
+            continue
+        labels = row_read.gold, row_read.predicted
+        places.append(at)
+        pairs.append(seen.setdefault(labels, labels))
+        if row_read.texts:
+            scores[at] = (1, *rouge_l.latin_pair(row_read.explanation, row_read.reference))
     gold, names = {one for one, _ in pairs}, sorted({name for pair in pairs for name in pair})
     counted = [("predicted", name) for name in names]
     counted += [(kind, name) for name in names if name in gold for kind in ("support", "hits")]
     columns = ("n", *ROUGE, *map(_MARK.join, counted))
     place = {name: index for index, name in enumerate(columns)}
     values = np.zeros((len(samples), len(columns)))
-    for row, pair in zip(values, read, strict=True):
-        if pair is None:
-            continue
-        row[0] = row[place[f"predicted{_MARK}{pair.predicted}"]] = row[
-            place[f"support{_MARK}{pair.gold}"]
-        ] = 1
-        row[place[f"hits{_MARK}{pair.gold}"]] = pair.gold == pair.predicted
-        if pair.texts:
-            row[1:5] = (1, *rouge_l.latin_pair(pair.explanation, pair.reference))
+    for at, (right, predicted) in zip(places, pairs, strict=True):
+        row = values[at]
+        row[0] = row[place[f"predicted{_MARK}{predicted}"]] = row[place[f"support{_MARK}{right}"]] = 1
+        row[place[f"hits{_MARK}{right}"]] = right == predicted
+    values[:, 1:5] = scores
     details: dict[str, object] = {"dropped_pairs": int(values[:, 0].sum() - values[:, 1].sum())}
     if _sita.options_of(scoring).evaluator == "vlm_gen":  # the text evaluators give no matrix
         details["confusion_matrix"] = _matrix(pairs, names)

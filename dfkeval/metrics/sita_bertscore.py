@@ -19,7 +19,7 @@ from dfkeval.types import Sample
 def measure(samples: Sequence[Sample], scoring: Scoring) -> Measured:
     """Return (N, 4) statistics: n, precision, recall, f1; dropped pairs have zero rows."""
     options = _sita.bertscore_of(scoring)
-    read = _sita.read(samples, scoring)
+    read = list(_sita.read(samples, scoring))
     places = [index for index, pair in enumerate(read) if pair is not None and pair.texts]
     compared = [pair for pair in read if pair is not None and pair.texts]
     answers, golds = [pair.explanation for pair in compared], [pair.reference for pair in compared]

@@ -20,9 +20,8 @@ from dfkeval.types import Sample
 
 def measure(samples: Sequence[Sample], scoring: Scoring) -> Measured:
     """Return (N, 4) statistics: n, precision, recall, f1."""
-    places, answers, golds = _sita.captions(samples, scoring)
     values = np.zeros((len(samples), len(COLUMNS)))
-    for place, *texts in zip(places, answers, golds, strict=True):
+    for place, *texts in _sita.each_caption(samples, scoring):
         values[place] = (1, *rouge_l.latin_pair(*texts))
     return Measured(COLUMNS, values, values[:, 0] > 0)
 

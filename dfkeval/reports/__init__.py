@@ -19,7 +19,7 @@ from dfkeval.reports.markdown import (
     metric_table,
 )
 from dfkeval.reports.notices import notices
-from dfkeval.reports.page import page
+from dfkeval.reports.page import page, page_parts
 from dfkeval.reports.terminal import write_comparison, write_metrics
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "notices",
     "number",
     "page",
+    "page_parts",
     "sweep_page",
     "write_comparison",
     "write_metrics",

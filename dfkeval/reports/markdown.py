@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any
 
 from dfkdata.common.tables import TextTable
@@ -155,7 +156,7 @@ def _confusion(matrix: dict[str, Any] | None) -> list[str]:
 
 
 def _examples(run: Run) -> list[str]:
-    failed = [sample for sample in run.samples if sample.value is None][:FAILED_EXAMPLES]
+    failed = list(islice((sample for sample in run.samples if sample.value is None), FAILED_EXAMPLES))
     lines = ["## Answers that are not valid", ""] if failed else []
     for sample in failed:
         reason = "; ".join(sample.problems) or "no reason given"

@@ -53,6 +53,22 @@ def page(
         extra: Sections in front of all others: id -> (heading, content).
         links: Other pages, (address, text), with which the navigation begins.
     """
+    parts = page_parts(title, runs, comparisons, curves, lang=lang, redact=redact, extra=extra, links=links)
+    return "".join(parts)
+
+
+def page_parts(
+    title: str,
+    runs: Sequence[Run],
+    comparisons: Sequence[Comparison] = (),
+    curves: Sequence[LineChart] = (),
+    *,
+    lang: str | None = None,
+    redact: bool | None = None,
+    extra: Mapping[str, tuple[str, Markup]] | None = None,
+    links: Sequence[tuple[str, str]] = (),
+) -> Iterator[str]:
+    """Yield the document that `page` returns, text by text, so that a page of many samples needs little memory."""
     redact = any(run.config.redact for run in runs[-1:]) if redact is None else redact
     look, extra = Look(lang or (runs[-1].config.lang if runs else "en"), redact=redact), extra or {}
     groups = sample_sets.sets_of(runs, redact=redact)
@@ -86,7 +102,7 @@ def page(
     rest = {"others": ("other_runs", others), "samples": ("samples", True), "curves": ("training", curves)}
     rest["setup"] = ("setup", groups)
     nav += [(place, look.w(word)) for place, (word, there) in rest.items() if there]
-    return look.document(title, body, nav=nav, scripts=_scripts(), data=_data(groups, look.w))
+    return look.document_parts(title, body, nav=nav, scripts=_scripts(), data=_data(groups, look.w))
 
 
 def _folded(runs: Sequence[Run], comparisons: Sequence[Comparison]) -> list[bool]:
@@ -102,17 +118,14 @@ def _scripts() -> list[str]:
     ]
 
 
-def _data(groups: Sequence[SampleSet], w: Words) -> dict[str, Any]:
-    """Return what the page's browser reads: the index, and chunks of texts and of pictures."""
-    blocks: dict[str, Any] = {
-        "report": {"sets": [sample_sets.index(group, w) for group in groups], "words": _words(w)}
-    }
+def _data(groups: Sequence[SampleSet], w: Words) -> Iterator[tuple[str, Any]]:
+    """Yield what the page's browser reads: the index, and chunks of texts and of pictures."""
+    yield "report", {"sets": [sample_sets.index(group, w) for group in groups], "words": _words(w)}
     for at, group in enumerate(groups):
         for number_of_chunk, (rows, pictures) in enumerate(sample_sets.chunks(group)):
-            blocks[f"rows-{at}-{number_of_chunk}"] = rows
+            yield f"rows-{at}-{number_of_chunk}", rows
             if pictures:
-                blocks[f"pictures-{at}-{number_of_chunk}"] = pictures
-    return blocks
+                yield f"pictures-{at}-{number_of_chunk}", pictures
 
 
 def _words(w: Words) -> dict[str, str]:

@@ -6,32 +6,33 @@ fast whatever its number of rows."""
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from dfkdata.common.data_uri import is_data_uri
 from dfkdata.common.media_roots import MediaRoots
+from dfkdata.common.stored_lines import MadeSequence
 from dfkdata.pages import Words, mask, masked
 from dfkdata.pages.pictures import picture_name, small_picture
 from dfkdata.schemas import Label, Schema
 from dfkeval import metrics
 from dfkeval.reports import outcome_look
 from dfkeval.reports.answer_pieces import pieces
-from dfkeval.reports.formatting import agrees, compared
+from dfkeval.reports.formatting import compared
+from dfkeval.reports.sample_columns import AnswerColumns, FactColumns, class_of, place_of, rounded
 from dfkeval.runs.run import Run, Scored
-from dfkeval.types import NOT_ANSWERED, OUTCOMES, Sample
+from dfkeval.types import OUTCOMES, Sample
 
 CHUNK = 1000
 LONGEST = 12_000
 """Characters of one text that are shown."""
 HEAD = 100
 _MARKS = re.compile(r"<(?:image|video|audio)>|^\[\w+\]$", re.MULTILINE)
-SLICES = 30
-"""Most values of a fact by which rows can be filtered."""
+MANY_PICTURES = 1000
 _SCORES = ("fields.f1", "answers.f1", "keywords.phrase_f1", "rouge.f1")
 """Values that tell good rows from bad ones and need no model, the best first."""
 
@@ -42,12 +43,12 @@ class SampleSet:
 
     Attributes:
         runs: The runs.
-        places: The number of each run on the page.
+        numbers: The number of each run on the page.
         redact: Whether texts are masked and pictures blurred.
     """
 
     runs: tuple[Run, ...]
-    places: tuple[int, ...]
+    numbers: tuple[int, ...]
     redact: bool = False
 
     @property
@@ -60,11 +61,27 @@ class SampleSet:
         return mask(text) if self.redact else text
 
     @cached_property
-    def rows(self) -> list[list[Sample | None]]:
-        """Each row's sample of each run, in the order of the first run that has the row."""
-        tables = [{sample.id: sample for sample in run.samples} for run in self.runs]
+    def places(self) -> list[array[int]]:
+        """The place of each row's sample in each run, -1 for none; in the order of the first run that has the row."""
+        tables = [{sample.id: at for at, sample in enumerate(run.samples)} for run in self.runs]
         names = dict.fromkeys(name for table in tables for name in table)
-        return [[table.get(name) for table in tables] for name in names]
+        return [array("q", (table.get(name, -1) for name in names)) for table in tables]
+
+    @property
+    def rows(self) -> Sequence[Sequence[Sample | None]]:
+        """Each row's sample of each run, read when it is asked for."""
+        return MadeSequence(self._row, range(len(self.places[0])))
+
+    def _row(self, at: int) -> list[Sample | None]:
+        places = [column[at] for column in self.places]
+        return [
+            None if place < 0 else run.samples[place] for run, place in zip(self.runs, places, strict=True)
+        ]
+
+    def firsts(self) -> Iterator[Sample]:
+        """Yield the first sample of each row."""
+        for row in zip(*self.places, strict=True):
+            yield next(run.samples[at] for run, at in zip(self.runs, row, strict=True) if at >= 0)
 
     @cached_property
     def fields(self) -> dict[str, int]:
@@ -106,14 +123,23 @@ def first_of(row: Sequence[Sample | None]) -> Sample:
 
 def index(group: SampleSet, w: Words) -> dict[str, Any]:
     """Return what lists and filters need, column by column."""
-    firsts = [first_of(row) for row in group.rows]
     form = outcome_look.form_of(group.schema, group.runs[0].config.mode)
     classes = list(group.label[1].labels.canonical) if group.label else []
-    kinds_of_rows = [_kinds(row) for row in group.rows]
+    gold, pictures = array("i"), array("i")
+    facts = FactColumns()
+    columns = [AnswerColumns(_scores(run)) for run in group.runs]
+    for at, row in enumerate(group.rows):
+        first = first_of(row)
+        gold.append(place_of(class_of(first.gold, group.label), classes))
+        pictures.append(len(first.images))
+        facts.add(first)
+        for column, places, sample, kind in zip(columns, group.places, row, _kinds(row), strict=True):
+            column.add(sample, places[at], kind, group.label, classes)
+    slices = facts.slices()
     looks = [outcome_look.look_of(code, form, w) for code in OUTCOMES]
     return {
         "runs": [
-            {"name": run.name, "place": place} for run, place in zip(group.runs, group.places, strict=True)
+            {"name": run.name, "place": place} for run, place in zip(group.runs, group.numbers, strict=True)
         ],
         "labels": classes,
         "fields": list(group.fields),
@@ -128,39 +154,15 @@ def index(group: SampleSet, w: Words) -> dict[str, Any]:
             }
             for look in looks
         ],
-        "ids": _ids(firsts, group),
-        "heads": [group.shown(head) for head in _heads(firsts)],
-        "gold": [_place(_class(sample.gold, group.label), classes) for sample in firsts],
-        "pictures": [len(sample.images) for sample in firsts],
-        "slices": masked(_slices(firsts)) if group.redact else _slices(firsts),
+        "ids": _ids(group),
+        "heads": [group.shown(head) for head in _heads(group)],
+        "gold": list(gold),
+        "pictures": list(pictures),
+        "slices": masked(slices) if group.redact else slices,
         "score": _score_name(group.runs[0]),
-        "answers": [
-            _answers(
-                [row[at] for row in group.rows], run, group, classes, [kinds[at] for kinds in kinds_of_rows]
-            )
-            for at, run in enumerate(group.runs)
-        ],
+        "answers": [column.by_name() for column in columns],
         "chunk": CHUNK,
     }
-
-
-def _answers(
-    column: Sequence[Sample | None], run: Run, group: SampleSet, classes: Sequence[str], kinds: Sequence[int]
-) -> dict[str, list[Any]]:
-    codes = list(OUTCOMES)
-    scores = dict(zip((sample.id for sample in run.samples), _scores(run), strict=True))
-    return {
-        "kind": list(kinds),
-        "outcome": [-1 if sample is None else codes.index(sample.outcome) for sample in column],
-        "right": [2 if sample is None else _right(sample) for sample in column],
-        "label": [_answered(sample, group, classes) for sample in column],
-        "sure": [None if sample is None else _rounded(sample.confidence) for sample in column],
-        "score": [None if sample is None else scores[sample.id] for sample in column],
-    }  # fmt: skip
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None or not math.isfinite(value) else round(value, 4)
 
 
 def _kinds(row: Sequence[Sample | None]) -> list[int]:
@@ -175,70 +177,35 @@ def _kinds(row: Sequence[Sample | None]) -> list[int]:
     return kinds
 
 
-def _right(sample: Sample) -> int:
-    """Return 1 for a right answer, 0 for a wrong one, 2 if that cannot be said."""
-    verdict = agrees(sample)
-    return 2 if verdict is None else int(verdict)
-
-
-def _answered(sample: Sample | None, group: SampleSet, classes: Sequence[str]) -> int:
-    """Return the number of the answered class; that of "unparsed" if there is none, -1 for no answer at all."""
-    if sample is None or sample.outcome in NOT_ANSWERED or group.label is None:
-        return -1
-    found = _place(_class(sample.value, group.label), classes)
-    return len(classes) if found < 0 else found
-
-
-def _class(value: Mapping[str, Any] | None, label: tuple[str, Label] | None) -> str | None:
-    if value is None or label is None or not isinstance(value.get(label[0]), str):
-        return None
-    resolved = label[1].labels.resolve(value[label[0]])
-    return None if resolved is None else resolved.label
-
-
-def _place(name: str | None, classes: Sequence[str]) -> int:
-    return classes.index(name) if name in classes else -1
-
-
-def _ids(samples: Sequence[Sample], group: SampleSet) -> list[str]:
+def _ids(group: SampleSet) -> list[str]:
     """Return the ids by which samples are linked; one that points at a person gives way to its row's number."""
     return [
         sample.id if group.shown(sample.id) == sample.id else f"row {at + 1}"
-        for at, sample in enumerate(samples)
+        for at, sample in enumerate(group.firsts())
     ]
 
 
-def _heads(samples: Sequence[Sample]) -> list[str]:
+def _heads(group: SampleSet) -> list[str]:
     """Return the start of each question, behind what all questions begin with."""
-    texts = [
-        " ".join(_MARKS.sub(" ", (sample.source_text or sample.prompt)[:LONGEST]).split())
-        for sample in samples
-    ]
-    shared = _shared(texts) if len(texts) > 1 else ""
+    shared = _shared(map(_question, group.firsts())) if len(group.rows) > 1 else ""
     shared = shared[: shared.rfind(" ") + 1]
+    texts = map(_question, group.firsts())
     return [text[len(shared) :][:HEAD] if text.startswith(shared) else text[:HEAD] for text in texts]
 
 
-def _shared(texts: Sequence[str]) -> str:
-    """Return what all texts begin with."""
-    least, most = min(texts), max(texts)
+def _question(sample: Sample) -> str:
+    return " ".join(_MARKS.sub(" ", (sample.source_text or sample.prompt)[:LONGEST]).split())
+
+
+def _shared(texts: Iterable[str]) -> str:
+    """Return what all texts begin with; there is at least one."""
+    least = most = None
+    for text in texts:
+        least = text if least is None else min(least, text)
+        most = text if most is None else max(most, text)
+    least, most = least or "", most or ""
     length = next((at for at, (a, b) in enumerate(zip(least, most, strict=False)) if a != b), len(least))
     return least[:length]
-
-
-def _slices(samples: Sequence[Sample]) -> dict[str, dict[str, Any]]:
-    """Return the facts of rows that tell them apart: name -> its values, and the value of each row."""
-    facts: dict[str, list[str]] = {}
-    for name in dict.fromkeys(name for sample in samples for name in sample.slices):
-        facts[name] = [sample.slices.get(name, "") for sample in samples]
-    if len({bool(sample.images) for sample in samples}) > 1:
-        facts["pictures"] = [str(len(sample.images)) for sample in samples]
-    slices = {}
-    for name, column in facts.items():
-        values = sorted(set(column))
-        if 2 <= len(values) <= SLICES:
-            slices[name] = {"values": values, "rows": [values.index(value) for value in column]}
-    return slices
 
 
 def _score_name(run: Run) -> str:
@@ -259,7 +226,7 @@ def _scores(run: Run) -> list[float | None]:
     metric, measured = _measured(run, metric_name)
     values = metric.reduce(measured.values, measured.columns)[key]
     return [
-        _rounded(float(value)) if scored else None
+        rounded(float(value)) if scored else None
         for value, scored in zip(values, measured.scored, strict=True)
     ]
 
@@ -278,7 +245,7 @@ def _measured(run: Run, name: str) -> Scored:
 
 def chunks(group: SampleSet) -> Iterator[tuple[list[dict[str, Any]], list[str]]]:
     """Yield the texts of `CHUNK` rows, and the pictures that they show as `data:` URIs."""
-    side = _side(len({image for row in group.rows for image in first_of(row).images}))
+    side = _side(_count_pictures(group))
     unsupported = [run.summary["details"].get("grounding", {}).get("unsupported", {}) for run in group.runs]
     for start in range(0, len(group.rows), CHUNK):
         book = _PictureBook(side, group)
@@ -305,9 +272,19 @@ class _PictureBook:
         return [self._group.shown(picture_name(image)), self._places[image]]
 
 
+def _count_pictures(group: SampleSet) -> int:
+    """Return the number of different pictures, or of the first ones if there are many."""
+    names = set[str]()
+    for sample in group.firsts():
+        names.update(sample.images)
+        if len(names) > MANY_PICTURES:
+            break
+    return len(names)
+
+
 def _side(count: int) -> int:
     """Return the pixels of a picture's longer side: the more pictures, the smaller, so that a page stays light."""
-    return 640 if count <= 120 else 320 if count <= 1000 else 200
+    return 640 if count <= 120 else 320 if count <= MANY_PICTURES else 200
 
 
 def _row(

@@ -17,7 +17,7 @@ Guarantees:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,6 +27,7 @@ import msgspec
 from dfkdata.common import jsonl, locks
 from dfkdata.common.errors import ConfigError, DataError
 from dfkdata.common.json_files import read_json, write_json
+from dfkdata.common.stored_lines import StoredById, StoredLines
 from dfkeval.runs.config import answer_identity
 from dfkeval.types import Completion, Likelihood, Sample
 
@@ -123,18 +124,38 @@ class RunDirectory:
         path = self.path(ENVIRONMENT)
         return read_json(path) if path.exists() else {}
 
-    def completions(self) -> dict[str, Completion]:
+    def completions(self) -> Mapping[str, Completion]:
         """Return the last completion of each id; a half-written last line, which a kill leaves, does not
         count."""
-        return {completion.id: completion for completion in self._lines(COMPLETIONS, Completion)}
+        return self._by_id(COMPLETIONS, Completion)
 
-    def likelihoods(self) -> dict[str, Likelihood]:
+    def answered(self) -> set[str]:
+        """Return the ids whose last completion is an answer."""
+        names = set[str]()
+        for _, completion in jsonl.read_finished(self.path(COMPLETIONS), Completion, "a completion"):
+            (names.discard if completion.error else names.add)(completion.id)
+        return names
+
+    def likelihoods(self) -> Mapping[str, Likelihood]:
         """Return the last likelihood of each id."""
-        return {likelihood.id: likelihood for likelihood in self._lines(LIKELIHOODS, Likelihood)}
+        return self._by_id(LIKELIHOODS, Likelihood)
 
-    def _lines(self, name: str, kind: type[Line]) -> Iterator[Line]:
-        what = f"a {kind.__name__.lower()}"
-        return (record for _, record in jsonl.read_finished(self.path(name), kind, what))
+    def _by_id(self, name: str, kind: type[Line]) -> Mapping[str, Line]:
+        """Return the last value of each id, which stays in its file."""
+        path, decoder = self.path(name), msgspec.json.Decoder(kind)
+        if not path.exists():
+            return {}
+
+        def read(line: bytes, number: int) -> Line:
+            try:
+                return decoder.decode(line)
+            except msgspec.MsgspecError as error:
+                what = f"a {kind.__name__.lower()}"
+                raise DataError(f"{path}:{number}: not {what} ({error}); give another --out") from error
+
+        values = StoredLines(path, read)
+        lines = enumerate(values.scan(finished=True))
+        return StoredById(values, {read(line, number).id: place for place, (number, line) in lines})
 
     def append(self, completions: Iterable[Completion]) -> Iterator[Completion]:
         """Write each completion as it comes and pass it on, after a half-written last line is cut off."""
@@ -154,18 +175,25 @@ class RunDirectory:
         """Replace samples.jsonl."""
         jsonl.write_lines(self.path(SAMPLES), samples)
 
-    def samples(self) -> list[Sample]:
-        """Return the graded samples. Raises `DataError` if the run has not been scored."""
+    def samples(self) -> Sequence[Sample]:
+        """Return the graded samples, which stay in their file. Raises `DataError` if the run has not been scored."""
         path = self.path(SAMPLES)
         if not path.exists():
             raise DataError(f"{self.folder}: has no {SAMPLES}; run `dfkeval score {self.folder}` first")
         decoder = msgspec.json.Decoder(Sample)
-        try:
-            return [decoder.decode(line) for line in path.read_bytes().splitlines() if line]
-        except msgspec.MsgspecError as error:
-            raise DataError(
-                f"{path}: not samples of this version ({error}); run `dfkeval score` again"
-            ) from error
+
+        def read(line: bytes, number: int) -> Sample:
+            try:
+                return decoder.decode(line)
+            except msgspec.MsgspecError as error:
+                raise DataError(
+                    f"{path}:{number}: not samples of this version ({error}); run `dfkeval score` again"
+                ) from error
+
+        samples = StoredLines(path, read)
+        for number, line in samples.scan():
+            read(line, number)
+        return samples
 
 
 def read_summary(folder: Path) -> dict[str, Any]:

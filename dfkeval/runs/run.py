@@ -31,7 +31,7 @@ class Run:
         folder: Its run directory.
         config: The configuration that it was run with.
         schema: The schema of the answers.
-        samples: The graded answers, in the order of the data.
+        samples: The graded answers, in the order of the data; those of a run directory are read when asked for.
         summary: As in summary.json: "n", "outcomes", "metrics" (name -> value, low, high, n), and "details".
         environment: As in environment.json: versions, facts of the backend, tokens and times.
         title: What reports call it; empty for the name of the directory.
@@ -54,7 +54,7 @@ class Run:
     folder: Path
     config: EvalConfig
     schema: Schema
-    samples: list[Sample]
+    samples: Sequence[Sample]
     summary: dict[str, Any]
     environment: dict[str, Any] = field(default_factory=dict)
     title: str = ""

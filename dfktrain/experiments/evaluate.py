@@ -130,7 +130,7 @@ def _write(base: Run | None, tuned: Run, folder: Path) -> TrainingScores:
     runs, pairs = [run for run in (base, tuned) if run is not None], [compared] if compared else []
     page = folder / "report.html"
     title = "Base against tuned" if pairs else "Tuned"
-    page.write_text(reports.page(title, runs, pairs), encoding="utf-8")
+    json_files.write_parts(page, reports.page_parts(title, runs, pairs))
     scores = TrainingScores(tuned, base, compared, page)
     (folder / "comparison.md").write_text(scores.table() + "\n", encoding="utf-8")
     return scores

@@ -50,9 +50,13 @@ def test_a_run_against_itself_shows_no_difference(tmp_path: Path) -> None:
 
 def test_rows_that_are_not_the_same_question_are_counted_and_left_out(tmp_path: Path) -> None:
     before, after = run_of(tmp_path, "before", range(0)), run_of(tmp_path, "after", range(0))
-    after.samples[0] = replace(after.samples[0], key="another picture")
-    after.samples[1] = replace(after.samples[1], gold={"label": "netral", "analisis": "lain"})
-    after.samples[2] = replace(after.samples[2], id="new")
+    first, second, third, *rest = after.samples
+    after.samples = [
+        replace(first, key="another picture"),
+        replace(second, gold={"label": "netral", "analisis": "lain"}),
+        replace(third, id="new"),
+        *rest,
+    ]
     found = compare(before, after)
     assert found.n == 37
     assert found.left_out == {

@@ -79,6 +79,14 @@ def graded(found: dict[str, float]) -> list[str]:
 
 
 @pytest.mark.parametrize(("name", "schema"), cases())
+def test_a_table_without_rows_is_reduced_to_values_without_rows(name: str, schema: str) -> None:
+    """Two runs of which no common row is scored are compared like any others."""
+    metric, measured = measured_of(name, schema, samples_of(schema, [None, "nothing"]))
+    point = metric.reduce(measured.values[:0], measured.columns)
+    assert point and {len(value) for value in point.values()} == {0}
+
+
+@pytest.mark.parametrize(("name", "schema"), cases())
 def test_gold_as_answer_is_best(name: str, schema: str) -> None:
     found = values(name, schema, samples_of(schema, [None] * 12))
     assert found
