@@ -2,6 +2,7 @@
 # make test   lint, types, import contracts, tests
 # make venv   the environment that the tests need
 # make servers  real inference servers on a CPU, in environments of their own; with TORCH_INDEX=URL
+# make docs   the site, into site/, in an environment of its own; then: python3 -m http.server -d site
 # make audit  known faults of the pins (pip-audit) and of our code (bandit), in an environment of its own
 #
 # TORCH_INDEX=URL   index that offers CPU builds of torch (without it, the plain index may bring a CUDA build of several GB)
@@ -14,12 +15,13 @@ TORCH_INDEX ?=
 SERVERS ?= .venv-servers
 LITELLM ?= .venv-litellm
 AUDIT ?= .venv-audit
+SITE ?= .venv-docs
 
 RUN := $(VENV)/bin
 PIP := $(RUN)/python -m pip --disable-pip-version-check
 PINS := constraints/cpu.txt constraints/demo-weights.txt pyproject.toml
 
-.PHONY: demo venv test lint types contracts tests gpu servers audit clean
+.PHONY: demo venv test lint types contracts tests gpu servers docs audit clean
 
 demo: $(VENV)/.demo
 	$(RUN)/dfktrain demo --out $(OUT)
@@ -48,6 +50,9 @@ servers: $(SERVERS)/.servers $(LITELLM)/.litellm
 	DFK_LITELLM=$(CURDIR)/$(LITELLM)/bin/litellm OMP_NUM_THREADS=1 $(SERVERS)/bin/python -m pytest -q -m "" \
 		tests/integration/test_transformers_serve.py tests/integration/test_vllm_on_the_cpu.py
 
+docs: $(SITE)/.docs
+	NO_MKDOCS_2_WARNING=1 $(SITE)/bin/mkdocs build --strict --quiet
+
 # Without an index to install the two programs from, there is nothing to run.
 audit:
 	@test -x $(AUDIT)/bin/bandit || { $(PYTHON) -m venv $(AUDIT) && \
@@ -56,7 +61,7 @@ audit:
 	test ! -x $(AUDIT)/bin/bandit || $(AUDIT)/bin/python tools/audit.py
 
 clean:
-	rm -rf $(VENV) $(SERVERS) $(LITELLM) $(AUDIT) $(OUT) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(SERVERS) $(LITELLM) $(AUDIT) $(SITE) $(OUT) site build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(VENV)/.torch: constraints/cpu.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "dfk needs Python >= 3.11; name one: make PYTHON=python3.12 ...")'
@@ -84,4 +89,9 @@ $(SERVERS)/.servers: pyproject.toml
 $(LITELLM)/.litellm:
 	$(PYTHON) -m venv $(LITELLM)
 	$(LITELLM)/bin/python -m pip install --quiet 'litellm[proxy]==1.108.7' prisma
+	touch $@
+
+$(SITE)/.docs: constraints/docs.txt
+	$(PYTHON) -m venv $(SITE)
+	$(SITE)/bin/python -m pip --disable-pip-version-check install --quiet --requirement constraints/docs.txt
 	touch $@

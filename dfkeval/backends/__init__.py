@@ -13,8 +13,9 @@ A member is a module with two names, and four more that are optional:
                    raises `ConfigError` for what the engine cannot do, before anything is loaded
 
 The returned backend has `info`, `capabilities` (the same as the module's), `generate` and `close`. If its
-capabilities say so it is a `Scorer` or `Cacheable` as well. The engine's package is imported inside `start`,
-so that a configuration can be written and checked where the engine is not installed. A complete member:
+capabilities say so it is a `Scorer` or `Cacheable` as well; one that shows answers while they are written is
+`Streaming`. The engine's package is imported inside `start`, so that a configuration can be written and checked where
+the engine is not installed. A complete member:
 
     from typing import Literal
     from dfkdata.common import config
@@ -47,6 +48,7 @@ from dfkdata.common.errors import ConfigError
 from dfkdata.common.status_line import now
 from dfkeval.backends._contract import Backend, Capabilities, Scorer
 from dfkeval.backends._contract import Cacheable as Cacheable
+from dfkeval.backends._contract import Streaming as Streaming
 from dfkeval.backends._xgrammar import load_xgrammar as load_xgrammar
 from dfkeval.types import Completion, Constraint, Request, Sampling
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -104,6 +104,18 @@ class Scorer(Protocol):
 
     def likelihoods(self, gold_answers: Iterable[GoldAnswer], sampling: Sampling) -> Iterator[Likelihood]:
         """Yield one likelihood for each gold answer, in any order; what cannot be scored has an error."""
+
+
+@runtime_checkable
+class Streaming(Protocol):
+    """A backend that tells what it has written so far of an answer, if it is asked for one at a time.
+
+    Attributes:
+        listen: Gets the whole text so far, each time that it has grown, perhaps in another thread; what it raises
+            ends that answer. None to tell nobody.
+    """
+
+    listen: Callable[[str], None] | None
 
 
 class Cacheable(Backend, Protocol):

@@ -18,7 +18,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from functools import partial
 from itertools import islice
@@ -123,6 +123,7 @@ class OpenAI:
     """
 
     capabilities = CAPABILITIES
+    listen: Callable[[str], None] | None = None
 
     def __init__(self, config: Config, client: Any, sleep: Any = None) -> None:
         self.config, self.client = config, client
@@ -352,8 +353,7 @@ class OpenAI:
             raise RequestFailed(reason, retryable=True, refused=True) from error
         except httpx.HTTPError as error:
             raise RequestFailed(f"{type(error).__name__}: {error}", retryable=True) from error
-        pause = spent(response.headers)
-        if pause is not None:
+        if (pause := spent(response.headers)) is not None:
             self.servers.pause(server, pause)
         return reply
 
@@ -370,7 +370,7 @@ class OpenAI:
         if response.status_code != 200:
             raise errors.of_status(response.status_code, b"".join(parts), wait_of(response.headers))
         if response.headers.get("content-type", "").lower().startswith("text/event-stream"):
-            return _stream.read(parts, lambda: time.monotonic() - began)
+            return _stream.read(parts, lambda: time.monotonic() - began, self.listen)
         return Reply(_answer.checked(b"".join(parts)))
 
     def _parts(self, response: Any, began: float, seconds: float) -> Iterator[bytes]:

@@ -14,7 +14,7 @@ Guarantees:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -147,14 +147,17 @@ class Transformers:
         self.engine: Engine | None = None
         self.identity: AnswerIdentity | None = None
         self.generator = Generator(self.model, self.processor)
+        self.listen: Callable[[str], None] | None = None
 
     def generate(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[Completion]:
         """Yield one completion for each request, longest prompts first."""
         prompts, failures = measured(self.processor, requests, sampling, videos=True)
         self.generator.compile(prompts)
         yield from failures
-        others = [each for each in prompts if each.request.videos or self.refusal is not None]
-        if self.refusal is None:
+        self.generator.listen = self.listen
+        one_by_one = self.refusal is not None or self.listen is not None
+        others = [each for each in prompts if each.request.videos or one_by_one]
+        if not one_by_one:
             yield from self._continuous([each for each in prompts if not each.request.videos], sampling)
         yield from self._static(others, sampling)
 

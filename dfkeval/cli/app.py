@@ -14,6 +14,7 @@ from dfkdata.common.console import (
     with_media_roots,
 )
 from dfkeval.cli import (
+    chat,
     compare,
     init,
     label,
@@ -42,6 +43,7 @@ app.command("view", epilog=view.EXAMPLES)(trusting(view.view_command))
 app.command("predict", epilog=predict.EXAMPLES)(
     keeping_private(with_limits(trusting(predict.predict_command)))
 )
+app.command("chat", epilog=chat.EXAMPLES)(trusting(chat.chat_command))
 app.command("pool", epilog=runs.POOL_EXAMPLES)(trusting(runs.pool_command))
 app.command("samples", epilog=runs.SAMPLES_EXAMPLES)(trusting(runs.samples_command))
 app.command("track", epilog=runs.TRACK_EXAMPLES)(trusting(runs.track_command))

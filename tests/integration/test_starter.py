@@ -55,7 +55,7 @@ def test_an_own_csv_becomes_a_report_from_another_folder(tmp_path: Path, monkeyp
     assert "dfktrain run latih.yaml" in ran("dfktrain", "init", "starter", "--out", "proyek/latih.yaml")
     assert "stage sft" in ran("dfktrain", "check", "proyek/latih.yaml")
     said = ran("dfktrain", "run", "proyek/latih.yaml", "--out", "proyek/runs/starter", *SHORT)
-    assert "2 rows, base against tuned" in said and "labels.accuracy" in said
+    assert "base -> tuned, 2 common rows" in said and "labels.accuracy" in said
     assert "report: proyek/runs/starter/evaluation/report.html" in said
     assert (tmp_path / "proyek/runs/starter/evaluation/report.html").is_file()
 

@@ -8,14 +8,14 @@ Guarantees:
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from dfkdata.common.errors import ConfigError
 from dfkeval.backends._local.grammar import Compiler, Constrained
-from dfkeval.backends._local.logits import Deadlines, Draw, FirstToken, Thinking
+from dfkeval.backends._local.logits import AnswerListener, Deadlines, Draw, FirstToken, Thinking
 from dfkeval.backends._local.prompts import RenderedPrompt, late, opens_think
 from dfkeval.parsing import reasoning
 from dfkeval.parsing.tags import THINK_CLOSE
@@ -45,6 +45,7 @@ class Generator:
     def __init__(self, model: Any, processor: Any) -> None:
         self.model, self.processor = model, processor
         self._compiler: Compiler | None = None
+        self.listen: Callable[[str], None] | None = None
 
     def compile(self, prompts: Sequence[RenderedPrompt]) -> None:
         """Compile every constraint before anything is asked. Raises `ConfigError` for one that cannot be
@@ -71,6 +72,8 @@ class Generator:
         )
         if any(prompt.request.deadline is not None for prompt in batch.prompts):
             processors.append(deadlines)
+        if self.listen is not None and len(batch.prompts) == 1:
+            processors.append(self._told(batch, sampling, self.listen))
         settings = self._settings(
             sampling, thinking
         )  # before the model's own are taken away, which name its ends
@@ -96,6 +99,15 @@ class Generator:
                 batch.prompts, new, counts, cut, deadlines.late, strict=True
             )
         ]
+
+    def _told(self, batch: Batch, sampling: Sampling, listen: Callable[[str], None]) -> AnswerListener:
+        """Return what tells the text of the only row so far."""
+        prompt, width = batch.prompts[0], batch.inputs["input_ids"].shape[1]
+
+        def tell(ids: list[int]) -> None:
+            listen(self.completion(prompt, prompt.request.id, ids, 0, sampling, (0.0, None)).text)
+
+        return AnswerListener(width, tell)
 
     def _settings(self, sampling: Sampling, thinking: Thinking | None) -> Any:
         """Return settings that take the largest logit; drawing is done by our own processor."""

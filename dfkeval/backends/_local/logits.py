@@ -12,7 +12,7 @@ Guarantees:
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from dfkeval.backends._local.noise import gumbel, words_of
@@ -37,6 +37,23 @@ class FirstToken:
 
                 torch.cuda.synchronize(logits.device)
             self.seconds = time.monotonic() - self.started
+        return logits
+
+
+class AnswerListener:
+    """Tell what a row has written so far.
+
+    Args:
+        width: Tokens of the prompt.
+        tell: Gets the ids of the answer so far.
+    """
+
+    def __init__(self, width: int, tell: Callable[[list[int]], None]) -> None:
+        self.width, self.tell = width, tell
+
+    def __call__(self, ids: Any, logits: Any) -> Any:
+        if ids.shape[1] > self.width:
+            self.tell(ids[0, self.width :].tolist())
         return logits
 
 

@@ -37,9 +37,19 @@ class Reply(NamedTuple):
     first: float | None = None
 
 
-def read(parts: Iterable[bytes], clock: Callable[[], float]) -> Reply:
-    """Return the answer in the parts of a body; `clock` gives the seconds since the request. Raises
-    `RequestFailed`."""
+def read(
+    parts: Iterable[bytes], clock: Callable[[], float], listen: Callable[[str], None] | None = None
+) -> Reply:
+    """Return the answer in the parts of a body.
+
+    Args:
+        parts: The parts.
+        clock: Gives the seconds since the request.
+        listen: Gets the text so far, reasoning and calls aside.
+
+    Raises:
+        RequestFailed: The stream is no whole answer.
+    """
     joined, first = Joined(), None
     for data in events(parts):
         if data == DONE:
@@ -47,6 +57,8 @@ def read(parts: Iterable[bytes], clock: Callable[[], float]) -> Reply:
         joined.add(_event(data))
         if first is None and joined.begun:
             first = clock()
+        if listen is not None and "content" in joined.texts:
+            listen(_characters("".join(joined.texts["content"])))
     return Reply(response.shaped(joined.whole()), first)
 
 
