@@ -86,6 +86,12 @@ def merge_command(
             overwrite=overwrite,
             progress=progress,
         )
+    for option, given, used in (
+        ("on-conflict", on_conflict, summary.on_conflict),
+        ("on-overlap", on_overlap, summary.on_overlap),
+    ):
+        if given is None and used != "error":
+            terminal().print(styled(f"--{option} {used}, as a folder was merged before"))
     _show(summary)
     if not summary.rows["out"]:
         raise typer.Exit(1)

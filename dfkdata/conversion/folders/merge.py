@@ -56,6 +56,8 @@ class MergeSummary:
         rows: Number of rows: in, out, quarantined, duplicates, left_out.
         splits: Number of rows in each split's file.
         left_out: "copy", "conflict", "groups", "prompts", "pictures" or "media" -> rows that the merge left out.
+        on_conflict: What became of rows of one id with different contents.
+        on_overlap: What became of training rows like held-out ones.
         looked: Whether pictures were compared by their looks, too.
         fresh: False if the folder held exactly this merge already, so that nothing was to do.
 
@@ -74,6 +76,8 @@ class MergeSummary:
     rows: dict[str, int]
     splits: dict[str, int]
     left_out: dict[str, int]
+    on_conflict: OnConflict
+    on_overlap: OnOverlap
     looked: bool
     fresh: bool
 
@@ -172,6 +176,8 @@ def _summary(folder: Folder, manifest: dict[str, Any], *, fresh: bool) -> MergeS
         rows=manifest["rows"],
         splits={name: written[name] for name in SPLITS if name in written},
         left_out=manifest["merge"]["left_out"],
+        on_conflict=manifest["merge"]["on_conflict"],
+        on_overlap=manifest["merge"]["on_overlap"],
         looked=manifest["merge"]["looked"],
         fresh=fresh,
     )

@@ -17,6 +17,7 @@ from dfkdata import sources
 from dfkdata.common import manifest as manifests
 from dfkdata.common import plugins
 from dfkdata.common.errors import ConfigError, DataError
+from dfkdata.common.files import open_regular
 from dfkdata.conversion.detection import FAMILY
 from dfkdata.conversion.job import EXPORTS
 from dfkdata.conversion.output_folder import PARTIAL
@@ -134,7 +135,7 @@ def opened(path: str | Path) -> RowFolder:
     if not path.is_dir():
         raise ConfigError(f"{path}: no such folder or file; name a folder that dfkdata convert wrote")
     manifest, note = _manifest(path)
-    files = _files(path)
+    files = _files(path, {output.path for output in manifest.outputs} if manifest is not None else set())
     if manifest is not None:
         _check_listed(path, manifest, files)
         layout = known_layout(manifest.config.get("to"), path)
@@ -148,17 +149,20 @@ def _manifest(folder: Path) -> tuple[WrittenManifest | None, str]:
     """Return the manifest of a folder, and what is wrong with the file of that name."""
     path = folder / manifests.MANIFEST
     try:
-        return msgspec.json.decode(path.read_bytes(), type=WrittenManifest), ""
+        with open_regular(path) as file:  # a pipe would never end
+            return msgspec.json.decode(file.read(), type=WrittenManifest), ""
     except FileNotFoundError:
         return None, f"{folder} has no manifest, so its settings are not known"
     except (OSError, msgspec.MsgspecError, ValueError, RecursionError):
         return None, f"{path} is not a manifest of dfkdata, so the settings are not known"
 
 
-def _files(folder: Path) -> dict[str, Path]:
+def _files(folder: Path, listed: Collection[str]) -> dict[str, Path]:
+    """Return the file of each split; those that the manifest lists go before others."""
     files: dict[str, Path] = {}
     for split in SPLITS:
         found = [path for ending in ENDINGS if (path := folder / f"{split}{ending}").is_file()]
+        found = [path for path in found if path.name in listed] or found
         if len(found) > 1:
             raise ConfigError(
                 f"{folder}: {found[0].name} and {found[1].name} are both its {split}; remove one"

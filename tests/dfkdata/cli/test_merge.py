@@ -69,6 +69,18 @@ def test_a_merge_is_an_input_and_a_data_set_like_a_conversion(
     assert called("card all", monkeypatch, capsys)[0] == 0
 
 
+def test_policies_of_an_earlier_merge_are_told(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    write(Path("c.jsonl"), [{"id": "c", "instruction": "Ask c?", "output": "So."}])
+    words = "convert c.jsonl --from alpaca --to messages --out data/c --validation 0"
+    assert called(words, monkeypatch, capsys)[0] == 0
+    assert called("merge data/a data/b --out all --on-conflict first", monkeypatch, capsys)[0] == 0
+    status, out, _ = called("merge all data/c --out more", monkeypatch, capsys)
+    assert (status, "--on-conflict first, as a folder was merged before" in out) == (0, True)
+    assert len(rows_of(Path("more"), "left_out")) == 2
+
+
 def test_wrong_words_are_one_message(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     for words, message in (
         ("merge data/a --out all", "two folders or more"),

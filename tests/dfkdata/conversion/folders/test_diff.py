@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +178,15 @@ def test_packed_files_and_parquet_are_compared_like_plain_ones(tmp_path: Path) -
         assert (found.same, found.is_equal, found.rows) == (4, True, {"rows": (4, 4)})
 
 
+def test_of_two_files_of_a_split_the_manifests_is_read(tmp_path: Path) -> None:
+    first = alpaca(tmp_path / "a", [chat(1)])
+    write(first / "train.parquet", [])
+    assert diff_folders(first, first).is_equal
+    (first / "manifest.json").unlink()
+    with pytest.raises(ConfigError, match=r"train\.jsonl and train\.parquet are both its train"):
+        diff_folders(first, first)
+
+
 def test_ids_that_stand_twice_in_a_folder_are_named(tmp_path: Path) -> None:
     rows = rows_of(alpaca(tmp_path / "a", [chat(number) for number in range(3)]), "train")
     twice = write(tmp_path / "twice.jsonl", [*rows, rows[1]])
@@ -205,6 +215,9 @@ def test_a_manifest_of_somebody_else_is_no_manifest(tmp_path: Path, manifest: st
     found = diff_folders(first, second)
     assert found.is_equal
     assert any("is not a manifest of dfkdata" in note for note in found.notes)
+    (second / "manifest.json").unlink()
+    os.mkfifo(second / "manifest.json")  # nobody writes to it
+    assert diff_folders(first, second).is_equal
 
 
 def test_folders_that_hold_nothing_to_compare_are_refused(tmp_path: Path) -> None:

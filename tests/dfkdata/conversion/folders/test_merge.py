@@ -12,6 +12,7 @@ import pytest
 
 from dfkdata import MergeSummary, convert, diff_folders, load_rows, merge_folders
 from dfkdata.common.errors import ConfigError, DataError
+from dfkdata.common.hashing import file_sha256
 from dfkdata.common.jsonl import JsonlWriter
 from dfkdata.reports.dataset_card import write_card
 from tests.helpers.pictures import KINDS, picture
@@ -72,7 +73,7 @@ def test_a_merge_of_merges_is_one_merge_of_all(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     draw = random.Random(seed)
-    a, b, c = (folder(Path(name), drawn(draw)) for name in "abc")
+    a, b, c = (folder(Path(name), drawn(draw), seed=draw.randrange(2)) for name in "abc")
     settled: dict[str, Any] = {"on_conflict": "first", "on_overlap": "drop-train"}
     whole = merge_folders([a, b, c], "whole", **settled)
     merge_folders([a, b], "ab", **settled)
@@ -168,8 +169,24 @@ def test_what_one_merge_left_out_does_not_come_back_by_another_policy(tmp_path: 
     merge_folders([first, second], tmp_path / "ab", on_overlap="drop-train")
     with pytest.raises(ConfigError, match="was merged with --on-overlap drop-train"):
         merge_folders([tmp_path / "ab", third], tmp_path / "out", on_overlap="error")
-    merge_folders([tmp_path / "ab", third], tmp_path / "out")
+    summary = merge_folders([tmp_path / "ab", third], tmp_path / "out")
+    assert (summary.on_conflict, summary.on_overlap) == ("error", "drop-train")
     assert [one["id"] for one in rows_of(tmp_path / "out", "train")] == ["r2", "r7"]
+
+
+@pytest.mark.parametrize("line", ['{"reason": "copy"}', "[]", "not JSON", '{"split": "dev"}'])
+def test_rows_that_no_merge_left_out_are_refused(tmp_path: Path, line: str) -> None:
+    first = folder(tmp_path / "a", [row("r1", "train", 0)])
+    second = folder(tmp_path / "b", [row("r2", "train", 1)])
+    if line.startswith('{"split"'):
+        line = json.dumps({"reason": "", "like": "", "split": "dev", "before": 0, "row": {}})
+    write(second / "left_out.jsonl", [line])
+    digest = file_sha256(second / "left_out.jsonl")
+    manifest = manifest_of(second)
+    manifest["outputs"].append({"path": "left_out.jsonl", "sha256": digest, "rows": 1})
+    (second / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(DataError, match=r"left_out\.jsonl:1: not a row that a merge left out"):
+        merge_folders([first, second], tmp_path / "out")
 
 
 def test_settings_that_say_what_a_row_is_have_to_agree(tmp_path: Path) -> None:
@@ -333,6 +350,12 @@ def test_folders_that_cannot_be_merged_are_refused_by_name(tmp_path: Path) -> No
         with pytest.raises(DataError, match="which is no file beside it"):
             merge_folders([first, second], tmp_path / "out")
     (second / "manifest.json").write_text(json.dumps(manifest))
+    (second / "warnings.jsonl").unlink()
+    os.mkfifo(second / "warnings.jsonl")
+    with pytest.raises(DataError, match=r"warnings\.jsonl: cannot be read"):
+        merge_folders([first, second], tmp_path / "out")
+    (second / "warnings.jsonl").unlink()
+    (second / "warnings.jsonl").touch()
     with (second / "train.jsonl").open("a") as file:
         file.write("{}\n")
     with pytest.raises(DataError, match=r"train\.jsonl: was changed after its manifest"):
