@@ -1,4 +1,4 @@
-# make demo   the whole way on generated data: about four minutes on two cores, after the installation
+# make demo   the whole way on generated data: four to nine minutes on two idle cores, after the installation
 # make test   lint, types, import contracts, tests
 # make venv   the environment that the tests need
 # make servers  real inference servers on a CPU, in environments of their own; with TORCH_INDEX=URL
