@@ -132,12 +132,15 @@ class Parent:
             return
         decode = msgspec.json.Decoder(LeftOut).decode
         for number, line in self._lines(LEFT_OUT):
+            place = f"{self.path / LEFT_OUT}:{number}"
             try:
                 left_out = decode(line)
-            except msgspec.MsgspecError as error:
+            except (msgspec.MsgspecError, RecursionError) as error:
+                raise DataError(f"{place}: not a row that a merge left out ({error})") from error
+            if left_out.split not in ORDER:
                 raise DataError(
-                    f"{self.path / LEFT_OUT}:{number}: not a row that a merge left out ({error})"
-                ) from error
+                    f"{place}: not a row that a merge left out (its split is {left_out.split!r:.40})"
+                )
             if left_out.split == split:
                 yield left_out.before, ParentRow(f"{LEFT_OUT}:{number}", bytes(left_out.row) + b"\n", True)
 
