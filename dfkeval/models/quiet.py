@@ -18,6 +18,15 @@ def quiet_libraries() -> None:
         os.environ.setdefault(name, value)
 
 
+def wait_passively() -> None:
+    """Let threads that wait for one another sleep, so that a busy machine is shared; call before torch is loaded.
+
+    OpenMP lets them spin by default, which beside other busy processes made a step of the demo eight to twenty times as
+    long. What the user has set stays."""
+    for name, value in (("OMP_WAIT_POLICY", "PASSIVE"), ("GOMP_SPINCOUNT", "0"), ("KMP_BLOCKTIME", "0")):
+        os.environ.setdefault(name, value)
+
+
 @contextmanager
 def quiet_loading() -> Iterator[None]:
     """Turn transformers' progress bars off for a while; afterwards they are as before."""

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from dfkdata.pages import Words
 from dfkeval.analysis.comparison import HEADLINES, Comparison
 from dfkeval.types import NOT_ANSWERED, Sample
 
@@ -46,10 +47,22 @@ def shown(value: Any) -> str:
     return "none" if value is None else json.dumps(value, ensure_ascii=False, indent=2)
 
 
-def verdict_line(comparison: Comparison) -> str:
-    """Return "60 common rows" and what was left out, in one line."""
-    lost = "".join(f"; {count} left out: {reason}" for reason, count in comparison.left_out.items())
-    return f"{comparison.n} common rows{lost}"
+def verdict_line(comparison: Comparison, w: Words | None = None) -> str:
+    """Return "60 common rows" and what was left out, in one line; in English if no words are given."""
+    w = w or Words()
+    lost = (
+        "; " + w("rows_left_out", n=count, reason=_reason(reason, w))
+        for reason, count in comparison.left_out.items()
+    )
+    return w("common_rows", n=comparison.n) + "".join(lost)
+
+
+def _reason(reason: str, w: Words) -> str:
+    """Return why rows were left out of a comparison; a reason that names a run or a fact keeps that name."""
+    before, _, name = reason.partition("only in ")
+    if name and not before:
+        return w("only_in", name=name)
+    return w.known(f"left_out.{reason}", reason)
 
 
 def compared(sample: Sample) -> list[str]:

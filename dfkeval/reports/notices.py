@@ -6,23 +6,30 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from dfkdata.pages import Words
 from dfkdata.validation.overlap import KINDS, SAYS
 
 
-def notices(summary: Mapping[str, Any]) -> list[str]:
-    """Return sentences about a run, from its summary; empty if there is nothing to say."""
-    return [*unscored(summary), *absent_classes(summary), *overlap(summary.get("overlap"))]
+def notices(summary: Mapping[str, Any], w: Words | None = None) -> list[str]:
+    """Return sentences about a run, from its summary; empty if there is nothing to say.
+
+    Args:
+        summary: As in summary.json.
+        w: Words of the page; None for English.
+    """
+    w = w or Words()
+    return [*unscored(summary, w), *absent_classes(summary, w), *overlap(summary.get("overlap"), w)]
 
 
-def unscored(summary: Mapping[str, Any]) -> list[str]:
+def unscored(summary: Mapping[str, Any], w: Words) -> list[str]:
     """Return a sentence for each metric that no row could be scored by."""
     return [
-        f"metric {name} has no number: {reason} for it"
+        w("unscored", name=name, reason=w.known(f"unscored.{reason}", reason))
         for name, reason in summary.get("unscored", {}).items()
     ]
 
 
-def absent_classes(summary: Mapping[str, Any]) -> list[str]:
+def absent_classes(summary: Mapping[str, Any], w: Words) -> list[str]:
     """Return a sentence if classes of the labels are the gold of no row that was scored."""
     confusion = summary.get("details", {}).get("labels", {}).get("confusion", {"labels": [], "matrix": []})
     rows = list(zip(confusion["labels"], confusion["matrix"], strict=False))  # the last label has no row
@@ -30,19 +37,19 @@ def absent_classes(summary: Mapping[str, Any]) -> list[str]:
     if not absent or len(absent) == len(rows):
         return []
     others = [name for name, _ in rows if name not in absent]
-    return [
-        f"no row has the gold {', '.join(absent)}: macro averages are those of {', '.join(others)},"
-        " and their intervals say nothing of an average over all classes"
-    ]
+    return [w("absent_classes", absent=", ".join(absent), others=", ".join(others))]
 
 
-def overlap(counts: Mapping[str, int] | None) -> list[str]:
+def overlap(counts: Mapping[str, int] | None, w: Words) -> list[str]:
     """Return a sentence if rows are shared with training; what is not known is not spoken of.
 
     Args:
         counts: Kind of `dfkdata.validation.overlap` -> number of rows; None if nothing is known.
+        w: Words of the page.
     """
-    shared = [f"{counts[kind]} rows {SAYS[kind]}" for kind in KINDS if counts and counts.get(kind)]
-    if not shared:
-        return []
-    return [f"shared with training: {'; '.join(shared)}. Scores on such rows are too good"]
+    shared = [
+        w("shared_rows", n=counts[kind], what=w.known(f"shared.{kind}", SAYS[kind]))
+        for kind in KINDS
+        if counts and counts.get(kind)
+    ]
+    return [w("shared_with_training", what="; ".join(shared))] if shared else []

@@ -182,7 +182,7 @@ def _banners_of(run: Run, w: Words) -> Iterator[tuple[str, str]]:
         yield "bad", w("banner_failed", n=failed, total=total)
     if without:
         yield "warn", w("banner_gold", n=without, total=total)
-    yield from (("warn", f"{sentence}.") for sentence in notices(run.summary))
+    yield from (("warn", f"{sentence}.") for sentence in notices(run.summary, w))
     yield from (("note", line) for line in server_parser.lines(run.summary["details"]))
 
 
@@ -227,7 +227,7 @@ def _pair(place: str, pair: Comparison, runs: Sequence[Run], look: Look) -> dict
     return {
         "place": place,
         "pair": pair,
-        "line": verdict_line(pair),
+        "line": verdict_line(pair, look.w),
         "table": _differences(pair, first, runs[at], look),
         "rest": _differences(pair, rest, runs[at], look) if rest else "",
         "n_rest": len(rest),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import zlib
+from collections.abc import Iterable
 from html.parser import HTMLParser
 from typing import Any
 
@@ -53,3 +55,43 @@ def block(html: str, name: str) -> Any:
     if text.startswith("z"):
         text = zlib.decompress(base64.b64decode(text[1:]), -zlib.MAX_WBITS).decode()
     return json.loads(text)
+
+
+class _Texts(HTMLParser):
+    """Collects what a reader sees or hears, node by node."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.texts: set[str] = set()
+        self._hidden = 0
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self._hidden += tag in ("style", "script")
+        said = ("title", "aria-label", "alt", "placeholder")
+        self.texts |= {value for name, value in attrs if name in said and value}
+
+    def handle_endtag(self, tag: str) -> None:
+        self._hidden -= tag in ("style", "script")
+
+    def handle_data(self, data: str) -> None:
+        if not self._hidden and data.strip():
+            self.texts.add(" ".join(data.split()))
+
+
+def untranslated(english: str, other: str, data: Iterable[str]) -> list[str]:
+    """Return the texts of two words or more that one page has in two languages and that no data hold.
+
+    Args:
+        english: The page in English.
+        other: The same page in another language.
+        data: Texts that come from people or files, which nobody translates.
+    """
+    pages = []
+    for text in (english, other):
+        parser = _Texts()
+        parser.feed(text)
+        pages.append(parser.texts)
+    known = " ".join(" ".join(data).split())
+    word = re.compile(r"[^\W\d_]{2,}")
+    phrases = {text for text in pages[0] & pages[1] if sum(map(bool, map(word.search, text.split()))) > 1}
+    return sorted(text for text in phrases if text not in known)

@@ -59,6 +59,7 @@ def application(viewer: Viewer, hosts: Sequence[str] = LOCAL) -> Starlette:
             route("/run/{name:path}", _run),
             route("/compare", _compare),
             route("/state", _state),
+            route("/favicon.ico", _no_icon),
         ],
         exception_handlers={HTTPException: _other},
     )
@@ -94,6 +95,10 @@ def _compare(viewer: Viewer, request: Request) -> Response:
 
 def _state(viewer: Viewer, request: Request) -> Response:
     return JSONResponse({"state": viewer.state(request.query_params.getlist("run"))})
+
+
+def _no_icon(_: Viewer, __: Request) -> Response:
+    return Response(status_code=204)  # a browser asks without being told to, and notes a refusal
 
 
 def _found(viewer: Viewer, names: Sequence[str]) -> list[FoundRun]:

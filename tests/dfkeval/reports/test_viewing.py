@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import socket
@@ -14,13 +15,15 @@ import pytest
 import uvicorn
 
 from dfkdata.common.errors import ConfigError
+from dfkdata.validation.overlap import KINDS
 from dfkeval.inference.serving import server as serving
 from dfkeval.inference.serving.limits import Limits
 from dfkeval.reports.viewing.app import application
 from dfkeval.reports.viewing.found import runs_below
 from dfkeval.reports.viewing.pages import NEWEST, Viewer, answers
 from tests.helpers.browser import Browser, opened
-from tests.helpers.runs import evaluated
+from tests.helpers.html import untranslated
+from tests.helpers.runs import DFK, LABELS, evaluated, gold_answers
 
 EVIL = "</td></script><script>document.title='owned'</script><img src=x onerror=alert(2)>"
 
@@ -137,6 +140,29 @@ def test_names_are_those_below_the_folders_that_were_named(home: Path, tmp_path:
         runs_below([tmp_path / "gone"])
 
 
+def test_no_page_keeps_words_of_another_language(home: Path, tmp_path: Path) -> None:
+    """What two languages have alike is data or a technical name; a test of page and catalogue together."""
+    english, indonesian = Viewer([home], "en"), Viewer([home], "id")
+    runs = english.runs()
+    shutil.copytree(home / "a", tmp_path / "one")
+    summary = json.loads((tmp_path / "one/summary.json").read_text())
+    summary |= {
+        "overlap": dict.fromkeys(KINDS, 2),
+        "unscored": {"rouge": "no row has usable gold", "labels": "no request was answered"},
+    }
+    (tmp_path / "one/summary.json").write_text(json.dumps(summary))
+    warned = [Viewer([tmp_path], lang) for lang in ("en", "id")]
+    pages = [(viewer.index(), viewer.run(runs["goes on"]), viewer.run(runs["a"]),
+              viewer.comparison([runs["a"], runs["deep/c"]]), warning.run(warning.runs()["one"]))
+             for viewer, warning in zip((english, indonesian), warned, strict=True)]  # fmt: skip
+    data = [*LABELS, *runs, "a → deep/c", "a · deep/c", "model scripted", "backend scripted"]
+    data += ["dfk_label · test.jsonl", "['validity', 'labels']", *(text for _, text in gold_answers(DFK, 12))]
+    data += [path.read_text() for path in home.rglob("*.json*") if path.is_file()]
+    for one, other in zip(*pages, strict=True):
+        left = untranslated(one, other, data)
+        assert [text for text in left if not text.startswith("broken: DataError")] == []  # as commands say it
+
+
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     yield from opened(tmp_path_factory.mktemp("profile"))
@@ -160,8 +186,11 @@ def test_runs_are_chosen_and_compared_and_a_run_that_ends_becomes_its_report(
     assert EVIL in browser.text("#live tbody tr td") and browser.run("document.title") == "goes on"
     (home / "goes on/samples.jsonl").write_bytes((home / "b/samples.jsonl").read_bytes())
     (home / "goes on/summary.json").write_bytes((home / "b/summary.json").read_bytes())
-    browser.run("new Promise(done => setTimeout(done, 0))")
-    while not browser.run("document.getElementById('data-report') !== null"):
-        browser.settle()
+    for _ in range(2000):
+        with contextlib.suppress(AssertionError):  # the page is being read again
+            if browser.run("document.getElementById('data-report') !== null"):
+                break
+            browser.settle()
+    assert browser.run("document.getElementById('data-report') !== null")
     assert browser.errors == []
     assert all(address.startswith(url) for address in browser.requests)
