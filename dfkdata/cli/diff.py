@@ -12,6 +12,7 @@ from dfkdata.common.console import examples as _examples
 from dfkdata.common.console import write
 from dfkdata.common.progress import Progress
 from dfkdata.common.tables import TextTable, write_tables
+from dfkdata.conversion.folders.comparison import EXAMPLES as MOST_EXAMPLES
 
 if TYPE_CHECKING:
     from dfkdata.conversion.folders.diff import DiffExample, FolderDiff
@@ -37,7 +38,7 @@ def diff_command(
     second: Annotated[Path, typer.Argument(help="What it is compared with.", metavar="DIR_B")],
     examples: Annotated[
         int, typer.Option("--examples", min=0, help="How many rows of each kind of difference to show.")
-    ] = 3,
+    ] = MOST_EXAMPLES,
     json: Annotated[bool, typer.Option("--json", help="Print the comparison as JSON.")] = False,
 ) -> None:
     """Compare two converted folders by the ids of their rows: what was added, removed, changed or moved.

@@ -1,1 +1,1 @@
-"""One conversion from its input to its manifest."""
+"""One conversion from its input to its manifest; `folders` compares and merges finished ones."""

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 ASPECTS = ("labels", "prompt", "answer", "media", "facts")
 """What can differ between two rows of one id."""
 
+EXAMPLES = 3
+"""Examples of each kind of difference that are kept unless told otherwise."""
+
 NOWHERE = -1
 """In the place of a row that one of the tables lacks."""
 

@@ -19,15 +19,12 @@ from typing import Any
 
 from dfkdata.common.errors import ConfigError
 from dfkdata.conversion import settings
-from dfkdata.conversion.folders.comparison import ASPECTS, NOWHERE, Pair, TableDifference
+from dfkdata.conversion.folders.comparison import ASPECTS, EXAMPLES, NOWHERE, Pair, TableDifference
 from dfkdata.conversion.folders.reading import WHOLE, opened
 from dfkdata.conversion.folders.row_table import parts_for
 from dfkdata.conversion.folders.side import NAMES, CompareOptions, LabelNames, Side
 from dfkdata.rows.messages import before_answer
 from dfkdata.rows.record import Record, shorten
-
-EXAMPLES = 3
-"""Examples of each kind of difference that are kept unless told otherwise."""
 
 LabelTable = dict[str, dict[str, dict[str, tuple[int, int]]]]
 """Field -> label -> split -> rows in the first and in the second folder."""
