@@ -40,6 +40,11 @@ class StatusLine:
         """Return whether silence is filled in this process."""
         return self._end is not None and os.getpid() == self._home
 
+    @property
+    def is_held(self) -> bool:
+        """Return whether the line stays away, because another one is open."""
+        return self._held
+
     @contextmanager
     def running(self, text: str, stream: TextIO | None = None) -> Iterator[None]:
         """Fill silence in the `with` block, if the stream is a terminal.

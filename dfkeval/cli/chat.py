@@ -13,6 +13,7 @@ import typer
 from dfkdata.common.console import examples, say, write
 from dfkdata.common.errors import ConfigError, DataError
 from dfkdata.common.faults import Stopped
+from dfkdata.common.status_line import STATUS, now
 from dfkeval.cli import model_options
 from dfkeval.models.quiet import quiet_libraries
 
@@ -123,10 +124,11 @@ class ChatSession:
             nonlocal printed
             whole = text.rstrip("\ufffd")  # the rest of a character is still to come
             if whole.startswith(printed):
-                write(whole[len(printed) :])
-                sys.stdout.flush()
+                _written(whole[len(printed) :])
                 printed = whole
 
+        now("asks")
+        STATUS.clear()
         reply = self.talk.ask(line, self.images, listen)
         self._end(reply, printed)
         if reply.error is None:
@@ -145,6 +147,13 @@ class ChatSession:
             say("dfkeval: cut at its token limit; --set max_new_tokens=1024 allows more")
 
 
+def _written(text: str) -> None:
+    """Write a part of a line that stays open, so that nothing else may be written behind it."""
+    write(text)
+    sys.stdout.flush()
+    STATUS.clear(hold=True)
+
+
 def _piped() -> Iterator[str]:
     for line in sys.stdin:
         yield line.rstrip("\r\n")
@@ -156,8 +165,9 @@ def _typed() -> Iterator[str]:
 
     say(f"{COMMANDS}; Ctrl-C stops an answer")
     while True:
+        STATUS.clear(hold=True)
         try:
-            yield input(PROMPT)
+            line = input(PROMPT)
         except EOFError:
             write("\n")
             return
@@ -165,3 +175,5 @@ def _typed() -> Iterator[str]:
             if isinstance(error, Stopped) and error.number != signal.SIGINT:
                 raise
             write("\n")
+            continue
+        yield line

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import signal
 from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
@@ -13,6 +14,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from dfkdata.common.faults import Stopped
+from dfkdata.common.status_line import STATUS
 from dfkeval import backends
 from dfkeval.backends import Capabilities
 from dfkeval.backends.transformers import Transformers
@@ -39,6 +41,7 @@ class Parrot:
         self.asked: list[Request] = []
         self.fails = False
         self.stops_at: str | None = None
+        self.between: Callable[[], None] = lambda: None
         self.raised: BaseException = Stopped(signal.SIGINT)
 
     def generate(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[Completion]:
@@ -49,6 +52,7 @@ class Parrot:
                 continue
             text = request.messages[-1]["content"][-1]["text"]
             for at, letter in enumerate(text):
+                self.between()
                 if letter == self.stops_at:
                     raise self.raised
                 if self.listen is not None:
@@ -57,6 +61,13 @@ class Parrot:
 
     def close(self) -> None:
         self.info["closed"] = True
+
+
+class Terminal(io.StringIO):
+    """A terminal's stream."""
+
+    def isatty(self) -> bool:
+        return True
 
 
 @pytest.fixture
@@ -175,6 +186,7 @@ def test_a_typed_session_shows_its_commands_and_survives_ctrl_c_at_the_prompt(
     lines: list[Any] = ["halo", Stopped(signal.SIGINT), "lagi", EOFError()]
 
     def typed(prompt: str) -> str:
+        assert STATUS.is_held
         line = lines.pop(0)
         if isinstance(line, BaseException):
             raise line
@@ -183,9 +195,19 @@ def test_a_typed_session_shows_its_commands_and_survives_ctrl_c_at_the_prompt(
     monkeypatch.setattr("builtins.input", typed)
     monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
     session = command.ChatSession(Dialogue(parrot, Sampling()))
-    session.run()
+    with STATUS.running("loads", Terminal()):
+        session.run()
     out, err = capsys.readouterr()
     assert out == "halo\n\nlagi\n\n" and "/image PATH" in err and "/reset" in err and lines == []
+
+
+def test_no_line_about_waiting_is_written_into_an_answer_that_is_open(parrot: Parrot) -> None:
+    held: list[bool] = []
+    parrot.between = lambda: held.append(STATUS.is_held)
+    session = command.ChatSession(Dialogue(parrot, Sampling()))
+    with STATUS.running("loads", Terminal()):
+        session._ask("abc")
+    assert held == [False, True, True]  # before the first letter silence may be filled
 
 
 # ---------------------------------------------------------------------------------------- real engines
