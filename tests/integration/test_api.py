@@ -1,4 +1,6 @@
-"""The public names: all documented, all with an example that runs, and docs/api.md lists exactly them."""
+"""The public names: all documented, all with an example that runs, and docs/api.md lists exactly them.
+
+The other page that is written from the code, and the navigation of the site, are held here too."""
 
 from __future__ import annotations
 
@@ -10,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.helpers import imports
-from tools import api_page
+from tests.helpers.places import DOCS, ROOT
+from tools import api_page, cheatsheet, site_hooks
 
 PUBLIC = [(package, name) for package, name, _ in api_page.public()]
 OBJECTS = {(package, name): value for package, name, value in api_page.public()}
@@ -112,3 +116,22 @@ def test_the_page_lists_what_the_packages_export() -> None:
         elif line.startswith("### "):
             listed[list(listed)[-1]].append(line[4:])
     assert {(package, name) for package, names in listed.items() for name in names} == set(PUBLIC)
+
+
+def test_the_cheat_sheet_is_what_the_commands_say_and_chooses_of_each() -> None:
+    assert cheatsheet.PAGE.read_text(encoding="utf-8") == cheatsheet.page(), "run: python -m tools.cheatsheet"
+    assert set(cheatsheet.OPTIONS) <= set(cheatsheet.commands())
+
+
+def navigation(tree: Any) -> list[str]:
+    """The pages of a navigation, in order."""
+    if isinstance(tree, str):
+        return [tree]
+    return [page for part in (tree.values() if isinstance(tree, dict) else tree) for page in navigation(part)]
+
+
+def test_the_navigation_names_every_page_once_and_no_other() -> None:
+    text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    named = navigation(yaml.safe_load(text)["nav"])
+    pages = {str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md")} | set(site_hooks.ROOT_PAGES)
+    assert sorted(named) == sorted(pages)

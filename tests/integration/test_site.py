@@ -9,7 +9,6 @@ import re
 import shlex
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -68,20 +67,6 @@ def test_the_site_turns_links_across_the_border_of_docs() -> None:
     )
 
 
-def navigation(tree: Any) -> list[str]:
-    """The pages of a navigation, in order."""
-    if isinstance(tree, str):
-        return [tree]
-    return [page for part in (tree.values() if isinstance(tree, dict) else tree) for page in navigation(part)]
-
-
-def test_the_navigation_names_every_page_once_and_no_other() -> None:
-    text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
-    named = navigation(yaml.safe_load(text)["nav"])
-    pages = {str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md")} | set(site_hooks.ROOT_PAGES)
-    assert sorted(named) == sorted(pages)
-
-
 def test_the_site_asks_nothing_of_the_network() -> None:
     config = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
     assert config["theme"]["font"] is False and config["strict"] is True and config["plugins"] == ["search"]
@@ -123,11 +108,6 @@ def test_every_command_of_a_page_is_understood(name: str) -> None:
 
 def test_there_are_commands_on_the_pages() -> None:
     assert len(typed()) > 60
-
-
-def test_the_cheat_sheet_is_what_the_commands_say_and_chooses_of_each() -> None:
-    assert cheatsheet.PAGE.read_text(encoding="utf-8") == cheatsheet.page(), "run: python -m tools.cheatsheet"
-    assert set(cheatsheet.OPTIONS) <= set(cheatsheet.commands())
 
 
 # ---------------------------------------------------------------------------------------- messages
