@@ -176,7 +176,7 @@ def test_a_held_out_copy_brings_its_own_key(tmp_path: Path) -> None:
 def test_a_held_out_file_of_which_no_row_is_left_is_told(tmp_path: Path) -> None:
     rows = [row(str(n), f"Apa {n}?") for n in range(20)]
     summary = convert(rows[:15], tmp_path / "out", format="alpaca", validation_file=rows[15:], limit=10)
-    assert "no row of the validation file" in summary.warnings["SPLIT_EMPTY"]["first"]["reason"]
+    assert "no row of the input for validation" in summary.warnings["SPLIT_EMPTY"]["first"]["reason"]
 
 
 def test_a_control_token_in_a_tool_is_found(tmp_path: Path) -> None:
