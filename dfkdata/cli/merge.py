@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dfkdata.common.console import examples, styled, terminal
+from dfkdata.common.console import examples, write
 from dfkdata.common.faults import leaves
 from dfkdata.common.progress import Progress
+from dfkdata.common.tables import TextTable, write_tables
 
 if TYPE_CHECKING:
     from dfkdata.conversion.folders.merge import MergeSummary
@@ -91,36 +92,28 @@ def merge_command(
         ("on-overlap", on_overlap, summary.on_overlap),
     ):
         if given is None and used != "error":
-            terminal().print(styled(f"--{option} {used}, as a folder was merged before"))
+            write(f"--{option} {used}, as a folder was merged before\n")
     _show(summary)
     if not summary.rows["out"]:
         raise typer.Exit(1)
 
 
 def _show(summary: MergeSummary) -> None:
-    from rich.table import Table
-
-    console = terminal()
     if not summary.fresh:
-        console.print(styled(f"{summary.folder} holds exactly this merge; nothing to do"))
+        splits = ", ".join(f"{count} {name}" for name, count in summary.splits.items())
+        write(f"{summary.folder} holds exactly this merge ({splits}); nothing to do\n")
+        return
     counts = summary.rows | summary.splits
-    table = Table(title="rows", title_justify="left")
-    for name in counts:
-        table.add_column(styled(name), justify="right")
-    table.add_row(*(str(number) for number in counts.values()))
-    console.print(table)
-    if summary.left_out:
-        reasons = Table(title="left out", title_justify="left")
-        reasons.add_column("why")
-        reasons.add_column("rows", justify="right")
-        for name, number in summary.left_out.items():
-            reasons.add_row(styled(_REASONS.get(name, name)), str(number))
-        console.print(reasons)
+    reasons = [(_REASONS.get(name, name), str(number)) for name, number in summary.left_out.items()]
+    write_tables(
+        [
+            TextTable([name.replace("_", " ") for name in counts], [[*map(str, counts.values())]], "rows"),
+            TextTable(("left out", "rows"), reasons),
+        ]
+    )
     if not summary.looked:
-        console.print(
-            styled("there are many pictures: only those with equal bytes were compared across splits")
-        )
+        write("\nthere are many pictures: only those with equal bytes were compared across splits\n")
     if not summary.rows["out"]:
-        console.print(styled(f"the folders hold no row, so nothing was left in {summary.folder}"))
+        write(f"\nthe folders hold no row, so nothing was left in {summary.folder}\n")
     elif summary.left_out:
-        console.print(styled(f"rows that were left out: {summary.folder / 'left_out.jsonl'}"))
+        write(f"\nrows that were left out: {summary.folder / 'left_out.jsonl'}\n")

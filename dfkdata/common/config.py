@@ -191,7 +191,7 @@ def _fault(model: type[BaseModel], fault: Any, overrides: Sequence[str]) -> list
     elif kind == "missing":
         message = "is missing"
     elif fault["input"] is None and (emptied := _emptied_by(place, overrides)):
-        message = f"nothing is left here after --set {emptied}; leave that change out, or give a whole value"
+        message = f"nothing is left here after the change {emptied}; leave it out, or give a whole value"
     return [f"{place}: {message}" if place else message]
 
 

@@ -60,9 +60,11 @@ def _escaped(match: re.Match[str]) -> str:
 
 def write(text: object) -> None:
     """Write a result to stdout, escaped (`shown`); line breaks are the caller's."""
-    STATUS.clear()
+    written = shown(text)
+    if written:
+        STATUS.clear(hold=not written.endswith("\n"))  # the rest of a line is still to come
     with naming("standard output"):
-        sys.stdout.write(shown(text))
+        sys.stdout.write(written)
 
 
 def say(line: object) -> None:

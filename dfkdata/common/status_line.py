@@ -70,7 +70,8 @@ class StatusLine:
             self._end = None
 
     def now(self, text: str) -> None:
-        """Say what is done from now on."""
+        """Say what is done from now on; an empty text says nothing, while a person or a request is waited for."""
+        self.clear(hold=self._held)
         self._text, self._since = text, time.monotonic()
 
     def clear(self, *, hold: bool = False) -> None:
@@ -90,7 +91,7 @@ class StatusLine:
         self._heard = time.monotonic()
         while not end.wait(TICK):
             with self._lock:
-                if not self._held and time.monotonic() - self._heard >= SILENT:
+                if self._text and not self._held and time.monotonic() - self._heard >= SILENT:
                     self._draw()
 
     def _draw(self) -> None:
@@ -107,5 +108,8 @@ STATUS = StatusLine()
 
 
 def now(text: str) -> None:
-    """Say on the status line what is done from now on; nothing is written where there is no such line."""
+    """Say on the status line what is done from now on; nothing is written where there is no such line.
+
+    Args:
+        text: What is done, such as "scores the answers"; empty while the command waits for a person or a request."""
     STATUS.now(text)

@@ -15,6 +15,7 @@ import typer
 from dfkdata import schemas
 from dfkdata.common.console import examples, say, write
 from dfkdata.common.errors import ConfigError
+from dfkdata.common.status_line import now
 from dfkeval.parsing.decode import Decoded, Failure, Form, decode
 from dfkeval.parsing.toolcall import CallFinished, Mode, Problem, ToolCallParser
 
@@ -42,6 +43,7 @@ def parse_command(
     ] = False,
 ) -> None:
     """Read one answer from standard input and print what it says, as JSON."""
+    now("")
     text = _streamed(schema, mode) if stream else _decoded(sys.stdin.buffer.read())
     if not exact and text.endswith("\n"):
         text = text[: -2 if text.endswith("\r\n") else -1]

@@ -9,6 +9,7 @@ import typer
 from dfkdata.common import credentials
 from dfkdata.common.console import examples, say
 from dfkdata.common.errors import ConfigError, missing_package
+from dfkdata.common.status_line import now
 from dfkeval.cli import model_options
 from dfkeval.models.quiet import quiet_libraries
 
@@ -74,4 +75,5 @@ def serve_command(
         raise ConfigError("--limit workers: a local model answers one batch at a time; raise batch instead")
     say(f"dfkeval: http://{host}:{port}/predict answers in {predictor.schema.name}")
     app = application(predictor, limits, secret, allow_host or ())
+    now("")
     server.run(app, limits, host, port, is_stuck=lambda: app.state.service.batcher.running)

@@ -9,6 +9,7 @@ import typer
 
 from dfkdata.common.console import examples, say
 from dfkdata.common.errors import missing_package
+from dfkdata.common.status_line import now
 from dfkdata.pages.words import Language
 from dfkeval.models.quiet import quiet_libraries
 
@@ -45,6 +46,7 @@ def view_command(
     viewer = Viewer(folders, lang, redact=redact)
     runs = viewer.runs()
     say(f"dfkeval: {len(runs)} runs; Ctrl-C ends")
+    now("")
     server.run(
         application(viewer),
         Limits(connections=32),

@@ -178,7 +178,7 @@ def test_all_faults_of_an_evaluation_come_at_once(evaluation: Path) -> None:
         f"{evaluation}: bertscore: lang: ",
         f"{evaluation}: fields: nope: unknown key",
         f"{evaluation}: modes: a list is needed, and this is one text; write [free]",
-        f"{evaluation}: sampling: nothing is left here after --set sampling=; leave that change out",
+        f"{evaluation}: sampling: nothing is left here after the change sampling=; leave it out",
     ):
         assert sum(line.startswith(text) for line in lines) == 1, (text, lines)
     assert len(lines) == 8
@@ -264,3 +264,13 @@ def test_a_plug_in_that_is_not_on_the_path_is_told_how_to_get_there(
         ConfigError, match=r"is a path; write the module's dotted name, such as beside_me\.posts"
     ):
         load("dfkdata.formats", "beside_me/posts.py")
+
+
+def test_tables_are_drawn_in_one_place() -> None:
+    drawn = {
+        str(path.relative_to(ROOT))
+        for package in APPS
+        for path in (ROOT / package).rglob("*.py")
+        if "rich.table" in path.read_text(encoding="utf-8")
+    }
+    assert drawn == {"dfkdata/common/tables.py"}

@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from dfkdata.common import status_line
-from dfkdata.common.console import say
+from dfkdata.common.console import say, write
 from dfkdata.common.progress import Progress
 from dfkdata.common.status_line import STATUS, now
 
@@ -71,3 +71,19 @@ def test_logs_and_pipes_get_no_line_and_no_thread() -> None:
     with STATUS.running("starts", stream):
         assert threading.active_count() == threads and not STATUS.is_running
     assert stream.getvalue() == ""
+
+
+def test_a_line_that_is_begun_and_a_command_that_waits_are_left_alone(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An answer comes word by word, and a person types: nothing is written between."""
+    monkeypatch.setattr(sys, "stdout", terminal)
+    with STATUS.running("starts", terminal):
+        for begin in (lambda: write("half a line"), lambda: (write("a line\n"), now(""))):
+            begin()
+            before = terminal.getvalue()
+            threading.Event().wait(0.05)
+            assert terminal.getvalue() == before
+        now("answers")
+        terminal.wrote.clear()
+        assert terminal.wrote.wait(30)
