@@ -33,6 +33,8 @@ from dfkeval.backends._local.prompts import (
     draw_key,
     failed,
     fitted_size,
+    is_late,
+    late,
     measured,
     open_images,
     opens_think,
@@ -175,8 +177,12 @@ class VLLM:
             yield from self.workers.answer(_spread(jobs, self.config), sampling)
         elif self.engine is not None:
             self._probe_adapter(self.engine, jobs)
+            asked = {prompt.request.id: prompt.request for prompt in prompts}
             for at in range(0, len(jobs), self.config.chunk):
-                yield from self.engine.answer(jobs[at : at + self.config.chunk], sampling)
+                chunk = jobs[at : at + self.config.chunk]
+                yield from (late(asked[job.id]) for job in chunk if is_late(asked[job.id]))
+                due = [job for job in chunk if not is_late(asked[job.id])]
+                yield from self.engine.answer(due, sampling) if due else ()
 
     def _probe_adapter(self, engine: VLLMEngine, jobs: Sequence[PromptJob]) -> None:
         """Record whether the adapter changes the first rows."""

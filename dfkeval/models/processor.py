@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,20 @@ from dfkeval.models.source import model_source
 
 #: File beside an adapter that was trained with another chat template than the base's.
 TEMPLATE = "chat_template.jinja"
+LONGEST_TEMPLATE = 20
+"""Seconds in which a chat template must have written a short question; some take milliseconds, none a second."""
+_PARTS = [{"type": "text", "text": "?"}]
+_QUESTIONS = (
+    ({"role": "user", "content": "?"},),
+    ({"role": "user", "content": _PARTS},),
+    ({"role": "system", "content": "!"}, {"role": "user", "content": "?"}),
+    (
+        {"role": "user", "content": "?"},
+        {"role": "assistant", "content": "!"},
+        {"role": "user", "content": "?"},
+    ),
+)
+"""Turns of which a usable template takes at least one."""
 
 
 def load_processor(path: str | Path, *, max_pixels: int | None = None, min_pixels: int | None = None) -> Any:
@@ -60,27 +75,48 @@ def _family(source: str) -> ModelFamily:
 
 
 def check_template(processor: Any, where: str) -> None:
-    """Check that a chat template can be read at all, with one short question.
+    """Check that a chat template writes at least one of a few short questions, and comes to an end.
 
     Args:
         processor: A processor or a tokenizer; one without a template is left alone.
         where: What it comes from, for the message.
 
     Raises:
-        BackendError: The template's syntax is broken. What it says about single rows is told of these.
+        BackendError: The template's syntax is broken, it refuses every question, or it takes longer than
+            `LONGEST_TEMPLATE` seconds for one. What it says about single rows is told of these.
     """
-    from jinja2.exceptions import TemplateSyntaxError
-
     if not getattr(processor, "chat_template", None):
         return
-    try:
-        with foreign_files(f"{where}: the chat template"):
-            processor.apply_chat_template([{"role": "user", "content": "?"}], tokenize=False)
-    except BackendError as error:
-        cause = error.__cause__  # whatever else a template raises concerns this question alone
-        if isinstance(cause, TemplateSyntaxError):
-            fault = f"{where}: the chat template is broken in line {cause.lineno} ({cause.message})"
-            raise BackendError(fault) from cause
+    faults: list[BackendError | None] = []
+    thread = threading.Thread(target=lambda: faults.append(_template_fault(processor, where)), daemon=True)
+    thread.start()
+    thread.join(LONGEST_TEMPLATE)
+    if thread.is_alive():
+        raise BackendError(
+            f"{where}: the chat template takes longer than {LONGEST_TEMPLATE} seconds for one short question"
+        )
+    if faults and faults[0] is not None:
+        raise faults[0]
+
+
+def _template_fault(processor: Any, where: str) -> BackendError | None:
+    """Return why a chat template writes none of the questions; None if it writes one."""
+    from jinja2.exceptions import TemplateSyntaxError
+
+    fault = None
+    for question in _QUESTIONS:
+        try:
+            with foreign_files(f"{where}: the chat template refuses every question"):
+                processor.apply_chat_template([*question], tokenize=False, add_generation_prompt=True)
+        except BackendError as error:
+            cause, fault = error.__cause__, fault or error
+            if isinstance(cause, TemplateSyntaxError):
+                return BackendError(
+                    f"{where}: the chat template is broken in line {cause.lineno} ({cause.message})"
+                )
+        else:
+            return None
+    return fault
 
 
 def set_pixels(processor: Any, *, max_pixels: int | None = None, min_pixels: int | None = None) -> None:

@@ -6,6 +6,7 @@ import json
 import pickle
 import shutil
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 from dfkdata.common.errors import BackendError, DataError, DfkError
 from dfkeval.cli.app import main as dfkeval_main
 from dfkeval.models import adapters, loader, tiny
+from dfkeval.models import processor as processors
 from dfkeval.models.processor import load_processor
 from dfkeval.models.rendering import render
 from dfktrain.cli.app import main as dfktrain_main
@@ -80,6 +82,7 @@ MODELS: dict[str, Change] = {
     "pickled and zipped": _pickled(zipped=True),
     "template of broken syntax": _file("chat_template.jinja", "{% for %}"),
     "template with an unknown filter": _file("chat_template.jinja", "{{ messages|nosuch }}"),
+    "template that fails": _file("chat_template.jinja", "{{ messages + 1 }}"),
     "tokenizer of another form": _file("tokenizer.json", "{}"),
     "tokenizer that is no JSON": _file("tokenizer.json", "nonsense"),
     "config that is a list": _file("config.json", "[]"),
@@ -154,12 +157,29 @@ def test_code_that_no_class_asks_for_is_not_run(kind: str, model: Path) -> None:
 
 
 @pytest.mark.parametrize("template", TEMPLATES)
-def test_a_template_that_fails_refuses_its_row_and_shows_no_traceback(template: str, model: Path) -> None:
-    (model / "chat_template.jinja").write_text(template)
+def test_a_template_that_fails_is_refused_when_it_is_read_or_refuses_its_row(
+    template: str, model: Path
+) -> None:
+    path = model / "chat_template.jinja"
+    path.write_text(template)
+    with pytest.raises(BackendError, match=r"model: the chat template refuses every question: ") as refused:
+        load_processor(model)
+    path.write_text("{% if 'capital' in messages|string %}" + template + "{% endif %}")
     processor = load_processor(model)
     with pytest.raises(DataError, match="row 1: the chat template refuses it") as caught:
         render(processor, ROW, ROW["messages"][:1], generation_prompt=True)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(caught.value) + str(refused.value)
+
+
+def test_a_template_that_does_not_end_is_refused(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processors, "LONGEST_TEMPLATE", 0.2)
+    stop = threading.Event()
+    monkeypatch.setattr(processors, "_template_fault", lambda *_: stop.wait(60))  # a thread that can be ended
+    try:
+        with pytest.raises(BackendError, match=r"takes longer than 0\.2 seconds for one short question"):
+            load_processor(model)
+    finally:
+        stop.set()
 
 
 def test_an_adapter_that_is_pickled_or_of_another_form_is_refused(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from dfkdata.common import files
 from dfkdata.common.errors import DataError
 from dfkdata.common.files import open_regular
 from dfkdata.media.images import image_size, image_traits, open_image, png_bytes, thumbnail
@@ -97,3 +98,16 @@ def test_a_regular_file_is_opened_up_to_its_limit(tmp_path: Path) -> None:
         assert file.read() == b"abc"
     with pytest.raises(OSError, match="3 bytes, and the limit is 2"):
         open_regular(path, limit=2)
+
+
+def test_a_pipe_that_comes_into_the_place_of_a_checked_file_is_refused_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(b"x")
+    about = os.stat(path)  # noqa: PTH116 (what is replaced below)
+    path.unlink()
+    os.mkfifo(path)
+    monkeypatch.setattr(files.os, "stat", lambda _: about)
+    with pytest.raises(OSError, match="no regular file"):
+        files.open_regular(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -175,6 +176,13 @@ def test_what_cannot_be_asked_is_a_failed_request(fake: Any, tmp_path: Path) -> 
     assert "gone.png" in str(found["r1"].error) and "too slim" in str(found["r2"].error)
     found = {each.id: each for each in started().generate([asked(0)], Sampling(max_new_tokens=899))}
     assert "above max_model_len 900" in str(found["r0"].error)
+
+
+def test_a_request_whose_time_is_up_before_its_chunk_is_not_asked(fake: Any) -> None:
+    backend = started(chunk=1)
+    answers = backend.generate([asked(0), asked(1, deadline=time.monotonic() - 1)], Sampling())
+    found = {each.id: each for each in answers}
+    assert found["r1"].timed_out and not found["r1"].text and facts(found["r0"])
 
 
 def test_several_engines_share_the_rows_on_gpus_of_their_own(
