@@ -21,13 +21,13 @@ from typing import Any
 
 from dfkdata.common.errors import ConfigError, DataError
 from dfkdata.common.hashing import file_sha256
-from dfkdata.rows.record import Reject, Row, RowError
+from dfkdata.rows.record import Reject, Row
 from dfkdata.sources import _archive, _arrow, _csv, _json, _pictures, _samples
 from dfkdata.sources._dialect import Columns, TableOptions, check_delimiter, check_encoding
-from dfkdata.sources._files import open_unpacked, parquet_rows, plain, seekable
+from dfkdata.sources._files import open_section, open_unpacked, parquet_rows, seekable
 from dfkdata.sources._folders import data_files
-from dfkdata.sources._part import Part, is_litter
-from dfkdata.sources._rejects import SourcedRow, as_row, check_encodable, unencodable
+from dfkdata.sources._part import Part, Span, is_litter
+from dfkdata.sources._rejects import SourcedRow, unencodable
 from dfkdata.sources._splits import by_name, hub_splits, own_names, own_splits
 
 HUB = "hf://datasets/"
@@ -39,11 +39,13 @@ __all__ = [
     "Reject",
     "Row",
     "SourcedRow",
+    "Span",
     "TableOptions",
     "exists",
     "names",
     "parts",
     "rows",
+    "spans",
     "unencodable",
 ]
 
@@ -319,7 +321,7 @@ def rows(part: Part, columns: Columns = ()) -> Iterator[SourcedRow]:
     if part.reads is not None:
         return part.reads(part)
     if part.path is None:
-        return _memory(part.memory, part.name)
+        return _arrow.memory_rows(part.memory, part.name)
     kind = _kind(part)
     if kind is None:
         raise DataError(
@@ -345,9 +347,15 @@ def _read(part: Part, path: Path, kind: str, columns: Columns) -> Iterator[Sourc
         yield from _xlsx.rows(path, part.name, part.tables, columns, part.facts)
         return
     try:
+        if part.span is not None:
+            with open_section(path, part.span.start, part.span.stop) as section:
+                if kind in TABLES:
+                    yield from _csv.span_rows(section, part.name, part.span, part.facts)
+                else:
+                    yield from _json.lines(section, part.name, part.span.line)
+            return
         if kind in TABLES:
-            tabs = kind == ".tsv" and part.tables.delimiter is None
-            tables = replace(part.tables, delimiter="tab") if tabs else part.tables
+            tables = _written(part, kind)
             yield from _csv.rows(lambda: open_unpacked(path), part.name, tables, columns, part.facts)
             return
         with open_unpacked(path) as file:
@@ -362,17 +370,26 @@ def _read(part: Part, path: Path, kind: str, columns: Columns) -> Iterator[Sourc
         ) from error
 
 
-def _memory(rows: Iterable[Any], name: str) -> Iterator[SourcedRow]:
-    """Yield rows in memory, such as a `datasets.Dataset`: mappings whose pictures may be Pillow images."""
-    for number, row in enumerate(_arrow.memory_rows(rows), start=1):
-        source = f"{name}:{number}"
-        try:
-            value = plain(row)
-            check_encodable(value)
-        except RecursionError:
-            yield RowError("ROW_NOT_OBJECT", "the row is nested too deeply").reject(source, None), source
-            continue
-        except UnicodeEncodeError as error:
-            yield unencodable(source, value, error), source
-            continue
-        yield as_row(value, source), source
+def _written(part: Part, kind: str) -> TableOptions:
+    """Return how a table is written, as far as the user or the end of its name says it."""
+    tabs = kind == ".tsv" and part.tables.delimiter is None
+    return replace(part.tables, delimiter="tab") if tabs else part.tables
+
+
+def spans(part: Part, columns: Columns, size: int) -> Iterator[tuple[Span, int]]:
+    """Yield spans that together are a part, each of about `size` bytes and with how many rows it has at most.
+
+    Only unpacked CSV and JSONL files are divided; every other part yields nothing.
+
+    Raises:
+        DataError: As `rows`.
+    """
+    kind, path = _kind(part), part.path
+    if path is None or kind is None or part.reads is not None or not path.name.lower().endswith(kind):
+        return
+    if kind in TABLES:
+        tables = _written(part, kind)
+        yield from _csv.spans(lambda: open_unpacked(path), part.name, tables, columns, size)
+    elif kind in (".jsonl", ".ndjson"):
+        with open_unpacked(path) as file:
+            yield from _json.line_spans(file, size)

@@ -9,9 +9,10 @@ from typing import Any
 
 from dfkdata.common import limits
 from dfkdata.common.errors import DataError, missing_package
+from dfkdata.rows.record import RowError
 from dfkdata.sources import _features
 from dfkdata.sources._files import plain
-from dfkdata.sources._rejects import SourcedRow
+from dfkdata.sources._rejects import SourcedRow, as_row, check_encodable, unencodable
 
 SAVED = ("state.json", "dataset_info.json", "dataset_dict.json")
 """Files that `save_to_disk` writes beside the rows."""
@@ -90,7 +91,23 @@ def arrow_rows(path: Path, name: str) -> Iterator[SourcedRow]:
         raise DataError(f"{path}: not a whole Arrow file ({error}); save it again") from error
 
 
-def memory_rows(rows: Iterable[Any]) -> Iterator[Any]:
+def memory_rows(rows: Iterable[Any], name: str) -> Iterator[SourcedRow]:
+    """Yield rows in memory, such as a `datasets.Dataset`: mappings whose pictures may be Pillow images."""
+    for number, row in enumerate(_values(rows), start=1):
+        source = f"{name}:{number}"
+        try:
+            value = plain(row)
+            check_encodable(value)
+        except RecursionError:
+            yield RowError("ROW_NOT_OBJECT", "the row is nested too deeply").reject(source, None), source
+            continue
+        except UnicodeEncodeError as error:
+            yield unencodable(source, value, error), source
+            continue
+        yield as_row(value, source), source
+
+
+def _values(rows: Iterable[Any]) -> Iterator[Any]:
     """Yield rows in memory; those of a `datasets.Dataset` with class names, and pictures as they were stored."""
     features: Any = getattr(rows, "features", None)
     described = features.to_dict() if hasattr(features, "to_dict") else None

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import IO, Any
 
 from dfkdata.common import limits
 from dfkdata.common.errors import DataError
 from dfkdata.rows.record import Reject, Row, RowError
 from dfkdata.sources._dialect import Columns, Dialect, Open, TableOptions, not_text, recognise
+from dfkdata.sources._part import Span
 from dfkdata.sources._rejects import SourcedRow
 
 _FIELD_LIMIT = 2**31 - 1  # the csv module's own limit, 131072 characters, is shorter than real posts
@@ -35,11 +38,7 @@ def rows(
     csv.field_size_limit(_FIELD_LIMIT)
     dialect = recognise(opened, name, options, columns)
     facts.clear()
-    facts |= {"encoding": dialect.encoding.removesuffix("-sig"), "delimiter": dialect.delimiter}
-    if dialect.header_row is not None:
-        facts["header_row"] = dialect.header_row
-    if dialect.guessed:
-        facts["guessed"] = dialect.guessed
+    facts |= _facts(dialect)
     with opened() as file:
         text = io.TextIOWrapper(file, encoding=dialect.encoding, errors="surrogateescape", newline="")
         table = Table(name, limits.lines(text, name), dialect, facts)
@@ -47,6 +46,99 @@ def rows(
             yield from table.rows()
         except UnicodeDecodeError as error:
             raise not_text(name, dialect.encoding, error) from error
+
+
+def span_rows(file: IO[bytes], name: str, span: Span, facts: dict[str, Any]) -> Iterator[SourcedRow]:
+    """Yield the rows of a span.
+
+    Args:
+        file: Its bytes.
+        name: The file's name in sources.
+        span: The span, as `spans` returns it.
+        facts: As for `rows`; blank rows and cells are those of the span.
+
+    Raises:
+        DataError: The file is not text in its encoding.
+    """
+    csv.field_size_limit(_FIELD_LIMIT)
+    dialect = span.dialect
+    if dialect is None:
+        raise ValueError("a span of a table knows its dialect")
+    facts |= _facts(dialect)
+    encoding = dialect.encoding.removesuffix("-sig") if span.start else dialect.encoding
+    text = io.TextIOWrapper(file, encoding=encoding, errors="surrogateescape", newline="")
+    is_short = span.stop - span.start <= limits.current().line
+    table = Table(name, text if is_short else limits.lines(text, name), dialect, facts)
+    if span.header is not None:
+        table.resume(span.header, span.line)
+    try:
+        yield from table.rows()
+    except UnicodeDecodeError as error:
+        raise not_text(name, dialect.encoding, error) from error
+
+
+def spans(
+    opened: Open, name: str, options: TableOptions, columns: Columns, size: int
+) -> Iterator[tuple[Span, int]]:
+    """Yield the spans of a file, of about `size` bytes each, and how many rows each has.
+
+    Every row is read to find out where it ends, as `rows` reads it: a line break in quotes ends none, and what an
+    open quote swallowed is not cut. A file whose encoding is not one of single bytes or UTF-8 yields nothing.
+
+    Raises:
+        DataError: As `rows`.
+    """
+    csv.field_size_limit(_FIELD_LIMIT)
+    dialect = recognise(opened, name, options, columns)
+    if dialect.encoding not in _BYTEWISE:
+        return
+    with opened() as file:
+        mark, whole = file.read(len(codecs.BOM_UTF8)), file.seek(0, io.SEEK_END)
+        file.seek(0)
+        before = len(mark) if dialect.encoding == "utf-8-sig" and mark == codecs.BOM_UTF8 else 0
+        text = io.TextIOWrapper(file, encoding=dialect.encoding, errors="surrogateescape", newline="")
+        lines = _MeasuredLines(limits.lines(text, name), dialect.encoding.removesuffix("-sig"), before)
+        table = Table(name, lines, dialect, _facts(dialect))
+        span, number = Span(0, whole, 0, dialect), 0
+        for _ in table.rows():
+            number += 1
+            if lines.bytes - span.start >= size and table.header and not table.again:
+                yield replace(span, stop=lines.bytes), number
+                span, number = Span(lines.bytes, whole, table.line, dialect, tuple(table.header)), 0
+        yield span, number
+
+
+_BYTEWISE = ("utf-8-sig", "windows-1252", "cp1252", "iso8859-1", "ascii")
+"""Encodings in which a line's bytes follow from its text."""
+
+
+class _MeasuredLines:
+    """Lines of a text, and how many bytes of its file they are."""
+
+    def __init__(self, lines: Iterable[str], encoding: str, before: int) -> None:
+        self._lines, self._encoding, self.bytes = iter(lines), encoding, before
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = next(self._lines)
+        is_plain = line.isascii()
+        self.bytes += len(line) if is_plain else len(line.encode(self._encoding, "surrogateescape"))
+        return line
+
+
+def _facts(dialect: Dialect) -> dict[str, Any]:
+    """Return how a file was read, as manifests say it."""
+    facts: dict[str, Any] = {
+        "encoding": dialect.encoding.removesuffix("-sig"),
+        "delimiter": dialect.delimiter,
+    }
+    if dialect.header_row is not None:
+        facts["header_row"] = dialect.header_row
+    if dialect.guessed:
+        facts["guessed"] = dialect.guessed
+    return facts
 
 
 class Table:
@@ -82,7 +174,7 @@ class Table:
 
     def rows(self) -> Iterator[SourcedRow]:
         """Yield (row, "file:line") for each row under the header."""
-        if self.dialect.skipped:
+        if self.dialect.skipped and not self.line:
             next(self._feed(), None)
         reader = self._reader()
         while True:
@@ -121,6 +213,11 @@ class Table:
         """Add to what was ignored in the file."""
         if number:
             self.facts[what] = self.facts.get(what, 0) + number
+
+    def resume(self, header: Sequence[str], line: int) -> None:
+        """Go on below a header that was read, `line` lines into the file."""
+        self.header, self.line = [*header], line
+        self.unnamed = "" in self.header
 
     def set_header(self, cells: list[str]) -> None:
         """Take the names of the columns. Raises `DataError` if one stands twice."""

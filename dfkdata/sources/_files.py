@@ -33,6 +33,38 @@ def open_unpacked(path: Path) -> IO[bytes]:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
 
 
+class _Section(io.RawIOBase):
+    """Some bytes of a file."""
+
+    def __init__(self, path: Path, start: int, stop: int) -> None:
+        self._file, self._left = path.open("rb", buffering=0), stop - start
+        self._file.seek(start)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        count = self._file.readinto(memoryview(buffer)[: self._left]) or 0
+        self._left -= count
+        return count
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+def open_section(path: Path, start: int, stop: int) -> IO[bytes]:
+    """Open the bytes of a plain file from `start` to `stop`.
+
+    Raises:
+        DataError: If the file cannot be read.
+    """
+    try:
+        return io.BufferedReader(_Section(path, start, stop), 1 << 17)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+
+
 class _Limited(io.RawIOBase):
     """A stream of unpacked bytes that breaks off when it has unpacked to more than it may."""
 

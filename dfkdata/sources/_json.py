@@ -15,15 +15,15 @@ from dfkdata.common import limits
 from dfkdata.common.errors import DataError
 from dfkdata.sources import _duplicate_keys
 from dfkdata.sources._json_window import NumberError, Window
+from dfkdata.sources._part import Span
 from dfkdata.sources._rejects import BOM, DECODE, DECODE_LINES, SourcedRow, as_row, bad_json
 
 _LINES_CHUNK = 1 << 17
 
 
-def lines(file: IO[bytes], name: str) -> Iterator[SourcedRow]:
-    """Yield the rows of JSONL; blank lines are not rows."""
-    passed = 0
-    for text in _whole_lines(file, name):
+def lines(file: IO[bytes], name: str, passed: int = 0) -> Iterator[SourcedRow]:
+    """Yield the rows of JSONL, of which `passed` lines came before; blank lines are not rows."""
+    for text in _whole_lines(file, name, at_start=not passed):
         try:
             rows = DECODE_LINES(text)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -38,10 +38,24 @@ def lines(file: IO[bytes], name: str) -> Iterator[SourcedRow]:
             passed += text.count(b"\n")
 
 
-def _whole_lines(file: IO[bytes], name: str) -> Iterator[bytes]:
+def line_spans(file: IO[bytes], size: int) -> Iterator[tuple[Span, int]]:
+    """Yield the spans of a JSONL file, of about `size` bytes each, and how many lines each has."""
+    start = at = line = before = 0
+    while data := file.read(_LINES_CHUNK):
+        end, passed = at + len(data), 0
+        while start + size <= end and (cut := data.find(b"\n", max(start + size - 1 - at, passed)) + 1):
+            line += data.count(b"\n", passed, cut)
+            yield Span(start, at + cut, before), line - before
+            start, passed, before = at + cut, cut, line
+        line += data.count(b"\n", passed)
+        at = end
+    if at > start:
+        yield Span(start, at, before), line - before
+
+
+def _whole_lines(file: IO[bytes], name: str, *, at_start: bool) -> Iterator[bytes]:
     """Yield the file in pieces of whole lines; a long line is read in steps that double."""
-    rest, most = b"", limits.current().line
-    start = True
+    rest, most, start = b"", limits.current().line, at_start
     while data := file.read(max(_LINES_CHUNK, len(rest))):
         if start:
             data, start = data.removeprefix(BOM), False

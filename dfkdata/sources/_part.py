@@ -7,8 +7,27 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dfkdata.sources._dialect import TableOptions
+from dfkdata.sources._dialect import Dialect, TableOptions
 from dfkdata.sources._rejects import SourcedRow
+
+
+@dataclass(frozen=True)
+class Span:
+    """Whole rows of a file that lie one after another, and what a reader of the file knows where they begin.
+
+    Attributes:
+        start: Their first byte.
+        stop: The byte behind them.
+        line: Lines of the file before them.
+        dialect: How the file is written if it is a table; None for others.
+        header: The names of a table's columns; None before its header was read.
+    """
+
+    start: int
+    stop: int
+    line: int
+    dialect: Dialect | None = None
+    header: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -27,6 +46,7 @@ class Part:
         split: The split that the source itself puts its rows in; None leaves it to the splitter.
         fetched: Whether it comes from an archive or the Hub, and may not name folders outside its own.
         reads: Reads its rows where they are more than the rows of one file.
+        span: The rows that are read; None for all.
     """
 
     name: str
@@ -40,6 +60,7 @@ class Part:
     also: tuple[Path, ...] = ()
     fetched: bool = False
     reads: Callable[[Part], Iterator[SourcedRow]] | None = field(default=None, compare=False)
+    span: Span | None = None
 
 
 def is_litter(name: str) -> bool:
