@@ -128,16 +128,16 @@ class DatasetChecks:
             hint = f"not in the source: {', '.join(support.missing[:5])}"
             report(RowError("NOT_GROUNDED", reason, path="gold", value=source, hint=hint))
 
-    def add_row(self, number: int, record: Record, keys: PostKeys | None) -> None:
+    def add_row(self, number: int, source: str, keys: PostKeys | None) -> None:
         """Take a row that was written.
 
         Args:
             number: Its number among the rows that are written.
-            record: The record behind it.
+            source: "file:line" of its raw row.
             keys: What `check_row` returned.
         """
         if keys is not None and not self.rejects_two_labels:
-            self._posts.add(number, record.source, keys)
+            self._posts.add(number, source, keys)
 
     def check_posts(self, gone: NDArray[Any] | None) -> None:
         """Report every row whose post has two labels among the rows that are still there.

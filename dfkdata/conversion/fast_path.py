@@ -19,7 +19,6 @@ from typing import Any, Protocol
 import msgspec
 
 from dfkdata.conversion import selection
-from dfkdata.conversion.output_folder import SplitWriter
 from dfkdata.conversion.splits import CODE, SPLITS, Splitter
 from dfkdata.rows.control_tokens import may_hold_control_token
 from dfkdata.rows.messages import PlainMeta, PlainRow
@@ -31,11 +30,26 @@ _Waiting = tuple[Any, str, str, bool, bytes, str, str, str]
 """raw row, source, id, keyed, turns, question, group, split; the last two are empty if the turns decide."""
 
 
+class RowWriter(Protocol):
+    """Say of rows whether they are to be written."""
+
+    def takes(self, raw: Any, record: Record, row: dict[str, Any], digest: bytes, split: str) -> bool:
+        """Return whether a row is to be written, and no copy of an earlier one. Raises `RowError`."""
+
+    def all_new(self, digests: Sequence[bytes], codes: Sequence[int]) -> bool:
+        """Return whether all rows are to be written without asking for each."""
+
+
 class RowSink(Protocol):
     """Take the rows that the batcher hands on."""
 
-    writer: SplitWriter
-    splitter: Splitter
+    @property
+    def writer(self) -> RowWriter:
+        """Return what decides which rows are written."""
+
+    @property
+    def splitter(self) -> Splitter:
+        """Return what divides groups."""
 
     def reject(self, reject: Reject) -> None:
         """Quarantine a row."""

@@ -80,9 +80,9 @@ class PerceptualHasher:
         self._waiting: deque[tuple[RowPlace, str, Future[DecodedPicture]]] = deque()
         self._known: dict[bytes, Future[DecodedPicture]] = {}
 
-    def add(self, row: RowPlace, path: str, picture: Picture) -> None:
-        """Hand in a picture of a row."""
-        job = self._known.get(picture.digest)
+    def add(self, row: RowPlace, path: str, picture: Picture, decoded: DecodedPicture | None = None) -> None:
+        """Hand in a picture of a row; if it was decoded elsewhere, it only waits its turn."""
+        job = self._known.get(picture.digest) if decoded is None else _done(decoded)
         if job is None:
             job = self._pool.submit(decode, path, whole=False, as_stored=not picture.changes)
             if len(self._known) < _KNOWN:
@@ -103,6 +103,14 @@ class PerceptualHasher:
     def close(self) -> None:
         """End the threads."""
         self._pool.shutdown(cancel_futures=True)
+
+
+def _done(decoded: DecodedPicture) -> Future[DecodedPicture]:
+    from concurrent.futures import Future
+
+    job: Future[DecodedPicture] = Future()
+    job.set_result(decoded)
+    return job
 
 
 HashedRow = tuple[int, int]

@@ -15,7 +15,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dfkdata.common.hashing import number_of
 from dfkdata.media.perceptual_hash import DecodedPicture, PerceptualHasher, near_pairs
@@ -39,31 +39,54 @@ QUESTION = frozenset({"question"})
 """Fields that are asked of many pictures, so that they tell no two rows apart."""
 
 
+class Compared(NamedTuple):
+    """Say what is compared between the splits.
+
+    Attributes:
+        prompts: Texts that are nearly the same.
+        groups: Whether the rule about groups is on.
+        pictures: Pictures that look the same.
+        divides_groups: Whether something other than its hash divides a group, so that it can be in two splits.
+        deep: Whether all texts and pictures are looked at.
+    """
+
+    prompts: bool
+    groups: bool
+    pictures: bool
+    divides_groups: bool
+    deep: bool
+
+    @classmethod
+    def of(cls, rules: RuleReporter, *, groups: bool, deep: bool) -> Compared:
+        """Return what the policies ask for.
+
+        Args:
+            rules: The policies.
+            groups: Whether the source, or a shuffle of rows, divides the rows.
+            deep: Whether everything is asked for.
+        """
+        on = {kind: rules.policy(code) != "off" for kind, (code, *_) in _RULES.items()}
+        return cls(on["prompts"], groups and on["groups"], deep or on["pictures"], groups, deep)
+
+
 class LeakageCheck:
     """Take each row when it is written, and compare the splits at the end."""
 
-    def __init__(
-        self, folder: Path, rules: RuleReporter, rows: WrittenRows, *, compares_groups: bool, deep: bool
-    ) -> None:
+    def __init__(self, folder: Path, rules: RuleReporter, rows: WrittenRows, compared: Compared) -> None:
         """Open what the rules that are on need.
 
         Args:
             folder: Where sketches lie meanwhile.
             rules: The policies; hears of shared rows.
             rows: Where each row lies; whoever writes a row adds it there after it was taken here.
-            compares_groups: Whether the source, or a shuffle of rows, divides the rows, so that a group can
-                have rows in two splits.
-            deep: Whether every text leaves a sketch.
+            compared: What is compared.
         """
-        self._rules, self._compares_groups = rules, compares_groups
+        self._rules, self._compares_groups = rules, compared.divides_groups
         self._rows = rows
         self._folder, self._sources = folder, PlaceList()
-        self._texts = _TextSketches(folder / "sketches", deep) if self._is_on("prompts") else None
-        self._groups: array[int] | None = array("Q") if compares_groups and self._is_on("groups") else None
-        self._pictures = _PictureHashes(rules) if deep or self._is_on("pictures") else None
-
-    def _is_on(self, kind: str) -> bool:
-        return self._rules.policy(_RULES[kind][0]) != "off"
+        self._texts = _TextSketches(folder / "sketches", compared.deep) if compared.prompts else None
+        self._groups: array[int] | None = array("Q") if compared.groups else None
+        self._pictures = _PictureHashes(rules) if compared.pictures else None
 
     def add(
         self,
@@ -107,6 +130,28 @@ class LeakageCheck:
                     self._texts.add(texts[place], len(self._rows) + place)
         if self._groups is not None:
             self._groups.extend(map(number_of, groups))
+
+    def add_known(
+        self, splits: Sequence[int], texts: Sequence[str], groups: Sequence[int], chances: Sequence[int]
+    ) -> None:
+        """Take rows of which a shard kept what `add` takes from them: the text and the number of the group."""
+        if self._texts is not None:
+            for place, (split, chance) in enumerate(zip(splits, chances, strict=True)):
+                if self._texts.samples(split, chance):
+                    self._texts.add(texts[place], len(self._rows) + place)
+        if self._groups is not None:
+            self._groups.extend(groups)
+
+    def add_source(self, source: str) -> None:
+        """Remember where the row that was taken last came from, in layouts that do not say it."""
+        self._sources.append(source)
+
+    def add_pictures(
+        self, source: str, pictures: Sequence[tuple[str, Picture]], decoded: Sequence[DecodedPicture]
+    ) -> None:
+        """Take the pictures of the row that was taken last, which were decoded elsewhere."""
+        if self._pictures is not None:
+            self._pictures.add(len(self._rows), source, pictures, None, decoded)
 
     def finish(self) -> None:
         """Wait for the pictures that are being decoded."""
@@ -281,17 +326,22 @@ class _PictureHashes:
         self._hashes, self._rows = array("Q"), array("Q")
 
     def add(
-        self, row: int, source: str, pictures: Sequence[tuple[str, Picture]], hashes: Sequence[int] | None
+        self,
+        row: int,
+        source: str,
+        pictures: Sequence[tuple[str, Picture]],
+        hashes: Sequence[int] | None,
+        decoded: Sequence[DecodedPicture] = (),
     ) -> None:
-        """Take the pictures of a row; those without a known hash are decoded in threads."""
+        """Take the pictures of a row; those without a known hash, or not decoded yet, are decoded in threads."""
         if hashes is not None:
             self._hashes.extend(hashes)
             self._rows.extend([row] * len(hashes))
             return
         if self._hasher is None:
             self._hasher = PerceptualHasher(self._decoded)
-        for path, picture in pictures:
-            self._hasher.add((row, source), path, picture)
+        for at, (path, picture) in enumerate(pictures):
+            self._hasher.add((row, source), path, picture, decoded[at] if decoded else None)
 
     def hashes(self) -> list[tuple[int, int]]:
         """Return (hash, row) of every picture."""

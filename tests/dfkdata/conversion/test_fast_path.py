@@ -67,7 +67,7 @@ def test_rows_written_many_at_once_are_those_written_alone(
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(fast_path, "_WAITING_BYTES", waiting)
             if not at_once:
-                patch.setattr(ConversionRun, "_batches", lambda self: False)
+                patch.setattr(ConversionRun, "batcher", lambda self: None)
             convert(rows, folder / str(at_once), format="alpaca", overwrite=True, **way, **more)
     assert list(contents(folder / "True")) == list(contents(folder / "False"))
 

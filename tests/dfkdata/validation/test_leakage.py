@@ -17,7 +17,7 @@ from dfkdata.common.errors import ConfigError
 from dfkdata.conversion.output_folder import Folder
 from dfkdata.media.perceptual_hash import near_pairs
 from dfkdata.validation import leakage
-from dfkdata.validation.leakage import LeakageCheck, prompt_text
+from dfkdata.validation.leakage import Compared, LeakageCheck, prompt_text
 from dfkdata.validation.rules import RuleReporter
 from dfkdata.validation.text_sketch import NEAR_SLOTS, sketches
 from dfkdata.validation.written_rows import WrittenRows
@@ -242,7 +242,7 @@ def test_without_a_held_out_side_nothing_is_compared(tmp_path: Path) -> None:
 
 def test_texts_that_no_rule_looks_at_leave_no_file(tmp_path: Path) -> None:
     rules = RuleReporter({"TEXT_NEAR_DUPLICATE": "off"})
-    LeakageCheck(tmp_path, rules, WrittenRows(), compares_groups=False, deep=False)
+    LeakageCheck(tmp_path, rules, WrittenRows(), Compared.of(rules, groups=False, deep=False))
     assert not list(tmp_path.iterdir())
 
 
