@@ -7,7 +7,7 @@ Guarantees:
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -63,6 +63,13 @@ class JsonlWriter:
         """Add one encoded line with its line break."""
         self._buffer += line
         self.rows += 1
+        if len(self._buffer) > _BUFFER_BYTES:
+            self._flush()
+
+    def put_lines(self, lines: Sequence[bytes]) -> None:
+        """Add encoded lines with their line breaks."""
+        self._buffer += b"".join(lines)
+        self.rows += len(lines)
         if len(self._buffer) > _BUFFER_BYTES:
             self._flush()
 

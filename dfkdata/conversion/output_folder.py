@@ -16,7 +16,7 @@ import os
 import re
 import shutil
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import compress
 from pathlib import Path
@@ -123,6 +123,11 @@ class Folder:
         """Return whether a conversion was finished here, readable or not."""
         return (self.final / MANIFEST).exists()
 
+    @property
+    def named(self) -> dict[str, str]:
+        """Folders of media that rows name -> how they name them."""
+        return self._named
+
     def naming(self, paths: Literal["relative", "absolute"] = "relative") -> Callable[[str], str]:
         """Return a function that writes a path as rows name it, with forward slashes.
 
@@ -189,6 +194,10 @@ class Folder:
                 if not _is_below(os.path.realpath(folder), real)
             }
 
+    def adopt(self, named: Mapping[str, str]) -> None:
+        """Take folders that rows name, and how, from a part of the conversion that another process did."""
+        self._named |= named
+
     def _check_named(self) -> None:
         """Raise `DataError` if rows name a folder that is not where they say."""
         for folder, name in self._named.items():
@@ -247,6 +256,11 @@ def file_facts(path: Path, name: str) -> dict[str, Any]:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
 
 
+def writable_reject(reject: Reject) -> Reject:
+    """Return a reject as the quarantine holds it: its raw row without bytes, which JSON has not."""
+    return msgspec.structs.replace(reject, raw=without_bytes(reject.raw))
+
+
 _DIGESTS = "train.digests"
 
 
@@ -272,7 +286,15 @@ class SplitWriter:
 
     def reject(self, reject: Reject) -> None:
         """Write a row to the quarantine."""
-        self.quarantine.put(msgspec.structs.replace(reject, raw=without_bytes(reject.raw)))
+        self.quarantine.put(writable_reject(reject))
+        self._count(reject)
+
+    def reject_line(self, reject: Reject, line: bytes) -> None:
+        """Write a row to the quarantine of which the line is encoded already; the reject may lack its raw row."""
+        self.quarantine.put_line(line)
+        self._count(reject)
+
+    def _count(self, reject: Reject) -> None:
         self._counts.rows["quarantined"] += 1
         self._counts.rejects.add(reject)
 
@@ -334,6 +356,13 @@ class SplitWriter:
         if split == "train":
             self._digests.write(digest)
         self._counts.rows["out"] += 1
+
+    def put_lines(self, split: str, lines: Sequence[bytes], digests: bytes) -> None:
+        """Write rows that were taken and are encoded already, with the digests of all of them."""
+        self.files[split].put_lines(lines)
+        if split == "train":
+            self._digests.write(digests)
+        self._counts.rows["out"] += len(lines)
 
     def put_all(self, rows: Sequence[Any], digests: Sequence[bytes], codes: Sequence[int]) -> None:
         """Write rows that were taken; arguments as in `all_new`."""

@@ -155,14 +155,34 @@ def record_digest(record: Record) -> bytes:
     return turns_digest(msgspec.json.encode(record.messages), b"".join(map(msgspec.json.encode, beside)))
 
 
-def pairs(part: sources.Part, module: ModuleType, options: Config, media: MediaResolver) -> Iterator[Pair]:
+def watch_of(module: ModuleType, options: Config) -> ColumnWatch:
+    """Return what watches which columns of a part a format reads."""
+    return ColumnWatch(
+        partial(_unsourced, module.record, options), module.__name__.removeprefix(FAMILY + ".")
+    )
+
+
+def pairs(
+    part: sources.Part,
+    module: ModuleType,
+    options: Config,
+    media: MediaResolver,
+    watch: ColumnWatch | None = None,
+) -> Iterator[Pair]:
     """Yield (raw row, `Record` or `Reject`) for each raw row of `part`, image paths absolute.
+
+    Args:
+        part: The part.
+        module: The format.
+        options: Its own options.
+        media: Finds the media of the part.
+        watch: Watches the columns of the part; None begins to.
 
     Raises:
         DataError: A table has none of the format's headers.
     """
     make: Callable[..., Record] = module.record
-    watch = ColumnWatch(partial(_unsourced, make, options), module.__name__.removeprefix(FAMILY + "."))
+    watch = watch_of(module, options) if watch is None else watch
     checked, looks = False, True
     rows: Iterator[Any] = sources.rows(part, module.COLUMNS)
     if hasattr(module, "expand"):

@@ -5,8 +5,9 @@ reading, so it is done for the first rows of a part, and once for each set of fi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from typing import Any, NamedTuple
 
 from msgspec.structs import replace
 
@@ -76,37 +77,62 @@ def unread(row: Row, make: Callable[[Row], Record]) -> list[str]:
     return [name for name, value in row.items() if name not in read and _is_filled(value)]
 
 
+class Look(NamedTuple):
+    """What one row shows about columns.
+
+    Attributes:
+        left: Columns that are filled and were not read.
+        used: Columns that are filled and were read.
+    """
+
+    left: tuple[str, ...]
+    used: tuple[str, ...]
+
+
+def lost_columns(looks: Iterable[Look]) -> list[str]:
+    """Return the columns that were filled in the first `ROWS` looks and read in none, in the order they came."""
+    first = [*islice(looks, ROWS)]
+    used = {name for look in first for name in look.used}
+    return [name for name in dict.fromkeys(name for look in first for name in look.left) if name not in used]
+
+
 class ColumnWatch:
     """Watch the columns of one part.
 
     Attributes:
-        lost: Columns that no looked-at row was read from although they were filled.
+        looks: What the first rows show.
+        files: Filled columns that may name files -> those of them that the format does not read.
     """
 
-    def __init__(self, make: Callable[[Row], Record], format: str) -> None:
+    def __init__(
+        self,
+        make: Callable[[Row], Record],
+        format: str,
+        files: dict[tuple[str, ...], list[str]] | None = None,
+    ) -> None:
+        """Watch what `make` reads of the rows of a format; `files` is what is known of earlier rows of the part."""
         self._make, self._format = make, format
-        self._files: dict[tuple[str, ...], list[str]] = {}
-        self._left, self._seen, self._used = ROWS, dict[str, None](), set[str]()
+        self.looks: list[Look] = []
+        self.files = {} if files is None else files
 
     @property
     def lost(self) -> list[str]:
         """Return the columns that were filled in looked-at rows and read from none, in the order they came."""
-        return [name for name in self._seen if name not in self._used]
+        return lost_columns(self.looks)
 
     def look(self, row: Row) -> bool:
         """Look at one of the first rows, which gave a record; return whether more are to be looked at."""
         left = unread(row, self._make)
-        self._used.update(name for name, value in row.items() if name not in left and _is_filled(value))
-        self._seen.update(dict.fromkeys(left))
-        self._left -= 1
-        return self._left > 0
+        used = tuple(name for name, value in row.items() if name not in left and _is_filled(value))
+        self.looks.append(Look(tuple(left), used))
+        return len(self.looks) < ROWS
 
     def checked(self, row: Row, record: Record) -> Record:
         """Return the record of a row that may name files, with a warning for each column of them that was not read."""
         filled = tuple(name for name in row if name in FILES and _is_filled(row[name]))
-        if filled not in self._files:
-            self._files[filled] = [name for name in unread(row, self._make) if name in FILES]
-        lost = self._files[filled]
+        if filled not in self.files:
+            self.files[filled] = [name for name in unread(row, self._make) if name in FILES]
+        lost = self.files[filled]
         return replace(record, warnings=(*record.warnings, *self._warnings(row, lost))) if lost else record
 
     def _warnings(self, row: Row, lost: list[str]) -> Iterator[RowError]:

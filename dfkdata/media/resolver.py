@@ -20,6 +20,7 @@ from urllib.parse import unquote
 
 from dfkdata.common import data_uri
 from dfkdata.common.hashing import sampled_sha256
+from dfkdata.common.json_files import write_bytes
 from dfkdata.common.unicode_forms import normalize
 from dfkdata.media.probe import Picture, audit, inspect
 from dfkdata.rows.record import RowError
@@ -185,7 +186,7 @@ def _outside(name: str, suggested: str = "") -> RowError:
 
 
 def store_picture(data: bytes, store: Path) -> Path:
-    """Write a picture into a folder, named by its hash and real kind, and return its path.
+    """Write a picture into a folder, whole or not at all, named by its hash and real kind, and return its path.
 
     Args:
         data: The bytes of the picture file.
@@ -197,8 +198,7 @@ def store_picture(data: bytes, store: Path) -> Path:
     picture = inspect(data)
     path = store / f"{picture.digest.hex()[:32]}.{'jpg' if picture.kind == 'jpeg' else picture.kind}"
     if not path.exists():
-        store.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
+        write_bytes(path, data, shared=True)
     return path
 
 
