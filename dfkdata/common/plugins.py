@@ -33,6 +33,11 @@ def trust(modules: Iterable[str]) -> None:
     _trusted.update(modules)
 
 
+def trusted() -> tuple[str, ...]:
+    """Return the modules that files may name."""
+    return tuple(sorted(_trusted))
+
+
 def check_source(name: str, source: str) -> None:
     """Check a name that stands in a file: a shipped member, or a module that the user trusts. Nothing is imported.
 

@@ -43,11 +43,17 @@ class Progress:
         self.shown = clock()
         self.first: tuple[float, int] | None = None
         self.written = False
+        self.total: int | None = None
         self._open = False
+
+    def expect(self, total: int, *, before: int = 0) -> None:
+        """Take the total for calls that do not say it; `before` units of it were done earlier."""
+        self.total, self.first = total, (self.clock(), before)
 
     def __call__(self, done: int, total: int | None = None, note: str = "") -> None:
         """Report that `done` of `total` units are done. The last call shows if anything was shown before."""
         now, terminal = self.clock(), self.stream.isatty()
+        total = self.total if total is None else total
         self.first = self.first or (now, done)
         first = FIRST_TERMINAL if terminal else FIRST_LOG
         pause = (TERMINAL if terminal else LOG) if self.written else first

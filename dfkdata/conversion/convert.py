@@ -10,6 +10,7 @@ Guarantees:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import wraps
 from inspect import Signature, signature
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any, ParamSpec, Protocol
 from dfkdata import sources
 from dfkdata.common.config import bind
 from dfkdata.common.errors import ConfigError
-from dfkdata.conversion import detection, output_folder, reader, settings
+from dfkdata.conversion import detection, output_folder, reader, settings, shard_merge, shard_plan
 from dfkdata.conversion import job as jobs
 from dfkdata.conversion.job import ConversionJob
 from dfkdata.conversion.options import ConvertOptions, Summary, reject_limit
@@ -89,6 +90,8 @@ def convert(input: sources.Input, out: str | Path, options: ConvertOptions) -> S
     """
     allowed = reject_limit(options.max_rejects)
     job = jobs.resolve(input, out, options)
+    if options.workers is not None:
+        shard_plan.check_supported(job.options, job.inputs)
     manifest, fresh = _manifest(job)
     return _summary(job, manifest, allowed, fresh)
 
@@ -98,16 +101,18 @@ def _manifest(job: ConversionJob) -> tuple[dict[str, Any], bool]:
     head, overwrite = _head(job), job.options.overwrite
     old = None if overwrite else _earlier(job, head)
     if old is not None and _is_settled(old):
+        _clear(job)
         return old, False
     with job.folder.alone():
         old = None if overwrite else _earlier(job, head)  # another run may have finished meanwhile
         if old is None:
             paths = [Path(source) for source, _ in job.inputs if isinstance(source, str | Path)]
             check_strangers(job.folder, paths, overwrite=overwrite)
-        job.folder.start()
+        is_done = False
         try:
-            manifest = head | ConversionRun(job).run()
+            manifest = head | _run(job, head)
             if _is_empty(manifest["rows"], job.options):
+                is_done = True
                 return manifest, True
             if old is None:
                 found = (
@@ -116,9 +121,26 @@ def _manifest(job: ConversionJob) -> tuple[dict[str, Any], bool]:
                 job.folder.finish(manifest | found)
             elif old | _TOLD != manifest | _TOLD:
                 raise _other(job, old, manifest)
+            is_done = True
         finally:
-            job.folder.discard()
+            if is_done or job.options.workers is None:  # shards stay for the next run
+                job.folder.discard()
     return manifest, old is None
+
+
+def _clear(job: ConversionJob) -> None:
+    """Remove what a run left that was killed when everything was in its place; another run may be at work here."""
+    if job.folder.partial.exists():
+        with suppress(ConfigError), job.folder.alone():
+            job.folder.discard()
+
+
+def _run(job: ConversionJob, head: dict[str, Any]) -> dict[str, Any]:
+    """Convert all rows in this process, or shard by shard; return the manifest's part about rows and outputs."""
+    if job.options.workers is None:
+        job.folder.start()
+        return ConversionRun(job).run()
+    return shard_merge.run(job, head)
 
 
 _TOLD: dict[str, Any] = {"detected": None, "columns_unread": None}

@@ -125,7 +125,10 @@ def advising(
     except about as error:
         advice = next((found for input in inputs if (found := _advice(input, format))), "")
         if advice and advice not in str(error):
-            raise type(error)(f"{error}{advice}") from error
+            advised = type(error)(f"{error}{advice}")
+            for note in getattr(error, "__notes__", ()):
+                advised.add_note(note)
+            raise advised from error
         raise
 
 

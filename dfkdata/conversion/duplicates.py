@@ -22,7 +22,7 @@ from dfkdata.rows.record import Record, RowError
 SMALL = 250_000
 _SHARDS = 64
 _SPARE = 64  # slots behind the last home, for the cluster at the end
-_KEY = (1 << 64) - 4  # the digest's bits; the low two carry the payload
+KEY_BITS = (1 << 64) - 4  # the digest's bits; the low two carry the payload
 
 NEW = "new"
 """No earlier row is the same."""
@@ -107,7 +107,7 @@ class DigestSet:
 
     def put(self, digest: int, payload: int) -> int | None:
         """Return the payload of a known digest; store a new one and return None."""
-        digest &= _KEY
+        digest &= KEY_BITS
         small = self._small
         if small is None:
             return self._tables[digest >> 58].put(digest, payload)
@@ -120,7 +120,7 @@ class DigestSet:
 
     def put_new(self, digests: Sequence[int], payloads: Sequence[int]) -> bool:
         """Store all digests and return True if each is new and they differ; else store none."""
-        keys = [digest & _KEY for digest in digests]
+        keys = [digest & KEY_BITS for digest in digests]
         if len(set(keys)) < len(keys) or not self._holds_none(keys):
             return False
         if self._small is None:
@@ -140,7 +140,7 @@ class DigestSet:
 
     def change(self, digest: int, payload: int) -> None:
         """Store another payload for a digest that is in the set."""
-        digest &= _KEY
+        digest &= KEY_BITS
         if self._small is None:
             self._tables[digest >> 58].change(digest, payload)
         else:
@@ -186,7 +186,7 @@ class _Table:
         """Return the slot of `digest`, or the empty slot where it belongs."""
         slots = self._slots
         at = (digest & (1 << 58) - 1) * self._homes >> 58
-        while (entry := slots[at]) and entry & _KEY != digest:
+        while (entry := slots[at]) and entry & KEY_BITS != digest:
             at += 1
         return at
 

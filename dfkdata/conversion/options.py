@@ -109,6 +109,12 @@ class ConvertOptions(Config):
     overwrite: bool = Field(
         default=False, exclude=True, description="Replace another conversion in the output folder."
     )
+    workers: int | None = Field(
+        default=None,
+        ge=1,
+        exclude=True,
+        description="Convert shard by shard in so many processes; goes on after a kill, same files.",
+    )
     progress: Annotated[Callable[[int], None] | None, SkipValidation] = Field(
         default=None, exclude=True, description="Called with the number of rows read, from time to time."
     )

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 PARTIAL = ".partial"
 MEDIA = "media"
+SHARDS = "shards"
 MAX_FOLDERS = 64
 """Folders of media that a manifest lists; of more, it names the one above them all."""
 
@@ -72,6 +73,16 @@ class Folder:
         shutil.rmtree(self.partial, ignore_errors=True)
         self.partial.mkdir(parents=True)
 
+    def resume(self) -> None:
+        """Remove what a run that was stopped left in the partial folder, but for its shards and their media."""
+        for path in [*self.partial.iterdir(), *self.partial.rglob("*.part")]:
+            if path.suffix != ".part" and path.name in (SHARDS, MEDIA):
+                continue
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+
     def lines(self, name: str) -> JsonlWriter:
         """Return a new JSONL file in the partial folder."""
         return JsonlWriter(self.partial / name)
@@ -87,13 +98,14 @@ class Folder:
         for entry in old.get("outputs", []):
             (self.final / Path(entry["path"]).name).unlink(missing_ok=True)
         for path in sorted(self.partial.iterdir()):
-            _move(path, self.final / path.name)
+            if path.name != SHARDS:
+                _move(path, self.final / path.name)
         self._check_named()
         (self.partial / MANIFEST).write_bytes(encode(manifest))
         (self.partial / MANIFEST).replace(self.final / MANIFEST)
         if manifest.get("media_folders"):
             media_roots.remember(self.final / MANIFEST)
-        self.partial.rmdir()
+        shutil.rmtree(self.partial)
 
     def discard(self) -> None:
         """Remove the partial folder.

@@ -63,6 +63,7 @@ class RowRun(ABC):
         checks: The rules that look at finished rows.
         builder: Builds rows.
         splitter: The split of a group.
+        progress: Hears of the number of rows, from time to time.
         writer: Hears of rows that the batcher takes.
     """
 
@@ -74,7 +75,7 @@ class RowRun(ABC):
         self.rules = RuleReporter(job.options.rules, self.warn)
         self.checks = DatasetChecks(job.options, self.counts.labels, self.rules, job.schema)
         self.builder = RowBuilder(job, self.checks)
-        self.splitter = job.splitter
+        self.splitter, self.progress = job.splitter, job.options.progress
 
     @abstractmethod
     def warn(self, warning: RuleWarning) -> None:
@@ -131,7 +132,7 @@ class RowRun(ABC):
             batcher: Takes plain rows.
             pool: Decodes every picture.
         """
-        rows, progress, takes_all = self.counts.rows, self.job.options.progress, chooser.takes_all
+        rows, progress, takes_all = self.counts.rows, self.progress, chooser.takes_all
         for (raw, item), hashes in _decoded(pairs, pool):
             rows["in"] += 1
             if progress is not None and not rows["in"] & 1023:

@@ -27,7 +27,7 @@ from dfkdata.sources._dialect import Columns, TableOptions, check_delimiter, che
 from dfkdata.sources._files import open_section, open_unpacked, parquet_rows, seekable
 from dfkdata.sources._folders import data_files
 from dfkdata.sources._part import Part, Span, is_litter
-from dfkdata.sources._rejects import SourcedRow, unencodable
+from dfkdata.sources._rejects import SourcedRow, unencodable, writable
 from dfkdata.sources._splits import by_name, hub_splits, own_names, own_splits
 
 HUB = "hf://datasets/"
@@ -47,6 +47,7 @@ __all__ = [
     "rows",
     "spans",
     "unencodable",
+    "writable",
 ]
 
 TABLES = (".csv", ".tsv")

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 FREE_ROWS = 10_000
 _SPLITS = ("train", "validation", "test")
-_MAX_CHARS = 4096  # of a text: enough to know it by, and what bounds the memory of a block
+MAX_CHARS = 4096  # of a text: enough to know it by, and what bounds the memory of a block
 _BLOCK_ROWS = 512
 _BLOCKS_A_LOOK = 8  # after so many blocks it is looked for a new instruction
 _TEXTS_A_LOOK = 128  # in about so many texts
@@ -147,11 +147,15 @@ class LeakageCheck:
         self._sources.append(source)
 
     def add_pictures(
-        self, source: str, pictures: Sequence[tuple[str, Picture]], decoded: Sequence[DecodedPicture]
+        self,
+        row: int,
+        source: str,
+        pictures: Sequence[tuple[str, Picture]],
+        decoded: Sequence[DecodedPicture],
     ) -> None:
-        """Take the pictures of the row that was taken last, which were decoded elsewhere."""
+        """Take the pictures of a row that was taken, which were decoded elsewhere."""
         if self._pictures is not None:
-            self._pictures.add(len(self._rows), source, pictures, None, decoded)
+            self._pictures.add(row, source, pictures, None, decoded)
 
     def finish(self) -> None:
         """Wait for the pictures that are being decoded."""
@@ -280,7 +284,7 @@ class _TextSketches:
     def add(self, text: str, row: int) -> None:
         if text:
             self._rows.append(row)
-            self._waiting.append(text if len(text) <= _MAX_CHARS else text[:_MAX_CHARS])
+            self._waiting.append(text if len(text) <= MAX_CHARS else text[:MAX_CHARS])
             if len(self._waiting) == _BLOCK_ROWS:
                 self._flush()
 
