@@ -141,6 +141,7 @@ def test_posts_in_shards_are_those_of_one_process(
     folder: Path, rows: list[Any], way: dict[str, Any], size: int, shuffled: int, kind: str
 ) -> None:
     source = folder / f"posts.{kind}"
+    rows += [row | {"split": split} for row, split in zip(rows[::2], ("test", "train") * 9, strict=False)]
     text = io.StringIO(newline="")
     table = csv.DictWriter(text, ["title", "text", "label", "img_path", "link", "split"])
     table.writeheader()
@@ -181,6 +182,7 @@ def test_plain_rows_in_shards_are_those_of_one_process(
     folder: Path, rows: list[Any], held: list[Any], way: dict[str, Any], size: int, shuffled: int
 ) -> None:
     source, more = folder / "plain", dict(way)
+    rows += [row | {"case": "test"} for row in rows[::3]]
     shutil.rmtree(source, ignore_errors=True)
     source.mkdir()
     for number, some in enumerate((rows[::2], rows[1::2])):
@@ -191,6 +193,34 @@ def test_plain_rows_in_shards_are_those_of_one_process(
         more["test_file"] = folder / "held.jsonl"
         (folder / "held.jsonl").write_text("\n".join(map(json.dumps, held)), encoding="utf-8")
     both(folder, source, size, shuffled, format="alpaca", **more)
+
+
+@pytest.mark.parametrize("to", ["messages", "swift"])
+def test_what_becomes_of_a_row_in_another_shard_is_decided_as_in_one_process(tmp_path: Path, to: str) -> None:
+    """A copy, a held-out copy that drives a training row and its warning out, and a key that is taken."""
+
+    def row(asked: str, split: str, **more: str) -> dict[str, str]:
+        return {"instruction": asked, "output": "Itu\u200b saja.", "split": split} | more
+
+    rows = [
+        *(row(f"Apa {n}?", "train") for n in range(4)),
+        row("Apa 1?", "test"),
+        row("Apa 2?", "train"),
+        *(row(f"Siapa {n}?", "train", id="k") for n in range(2)),
+        row("Siapa 0?", "validation", id="k"),
+        row("Siapa 1?", "validation", id="other"),
+        row("Apa 4?", "elsewhere"),
+    ]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    way: dict[str, Any] = {"format": "alpaca", "to": to, "split_column": "split"}
+    files = both(tmp_path, tmp_path / "in.jsonl", 1, 1, **way)
+    manifest = json.loads(files["manifest.json"])
+    assert manifest["rows"] == {"in": 11, "out": 6, "quarantined": 2, "duplicates": 3, "left_out": 0}
+    assert {code: one["count"] for code, one in manifest["codes"].items()} == {
+        "ID_TWICE": 1,
+        "SPLIT_UNKNOWN": 1,
+    }
+    assert manifest["warnings"]["ZERO_WIDTH"]["count"] == 6
 
 
 FORMATS = [
@@ -210,17 +240,34 @@ def test_every_format_is_the_same_in_shards(name: str, path: Path, tmp_path: Pat
     both(tmp_path, source, 60, 1, format=name, validation=0.3, keep_empty=True)
 
 
+ODD_FORMAT = """
+from dfkdata.common.config import Config
+from dfkdata.formats import Record, need
+
+SCHEMA = "answer"
+COLUMNS = (frozenset({"q", "a"}),)
+
+class Options(Config):
+    pass
+
+def record(row, source, options):
+    if row["q"].startswith("Lihat"):
+        row.get("image")
+    return Record(id="", group="", source=source, fields={"question": need(row, "q")}, gold={"answer": need(row, "a")})
+"""
+
+
 def test_which_columns_a_format_reads_is_judged_by_the_first_row_of_the_file(
-    folder: Path, tmp_path: Path
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first row decides for all with the same columns, also for rows of other shards."""
-    rows = [
-        {"query": f"Apa {n}?", "response": "Itu.", "images": [], "image": "images/a.png"} for n in range(12)
-    ]
-    rows[0]["image"] = "x" * 5
-    shutil.copytree(folder / "images", tmp_path / "images")
+    """The first row decides for all with the same filled columns, also for rows of other shards."""
+    (tmp_path / "odds").mkdir()
+    (tmp_path / "odds" / "odd_in_shards.py").write_text(ODD_FORMAT)
+    monkeypatch.syspath_prepend(tmp_path)
+    asked = ["Apa?", *(f"Lihat {n}!" for n in range(8)), *(f"Siapa {n}?" for n in range(4))]
+    rows = [{"q": q, "a": "Itu.", "image": "a.png"} for q in asked]
     (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    both(tmp_path, tmp_path / "in.jsonl", 1, 2, format="query_response", validation=0.3)
+    both(tmp_path, tmp_path / "in.jsonl", 1, 2, format="odds.odd_in_shards", validation=0.3)
 
 
 def test_pictures_in_rows_are_stored_once(folder: Path, tmp_path: Path) -> None:
