@@ -143,7 +143,7 @@ class ShardedRun(ConversionRun):
                 self.leakage.add_pictures(number, row.source, pictures, decoded)
         self.checks.add_row(number, row.source, row.post)
         for warning in row.warnings:
-            self.rules.warn(warning)
+            self.rules.warn(warning, number)
 
     def _is_taken(self, rows: _Rows, row: ToldRow | None) -> bool:
         """Return whether the next row, which may be a copy, is to be written; else it is set aside."""
