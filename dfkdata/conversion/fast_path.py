@@ -36,8 +36,18 @@ class RowWriter(Protocol):
     def takes(self, raw: Any, record: Record, row: dict[str, Any], digest: bytes, split: str) -> bool:
         """Return whether a row is to be written, and no copy of an earlier one. Raises `RowError`."""
 
-    def all_new(self, digests: Sequence[bytes], codes: Sequence[int]) -> bool:
-        """Return whether all rows are to be written without asking for each."""
+    def takes_all(
+        self,
+        raws: Sequence[Any],
+        sources: Sequence[str],
+        names: Sequence[str],
+        keys: Sequence[str] | None,
+        digests: Sequence[bytes],
+        codes: Sequence[int],
+    ) -> bool:
+        """Return whether all of these rows are to be written; if not, nothing is taken and each is asked for.
+
+        `keys` are the source's own, empty for rows without one; None if no row has one."""
 
 
 class RowSink(Protocol):
@@ -113,7 +123,7 @@ class PlainTextBatcher:
         if not self._waiting:
             return
         waiting, self._waiting, self._bytes = self._waiting, [], 0
-        _, sources, ids, keyed, turns, questions, own_groups, fixed = zip(*waiting, strict=True)
+        raws, sources, ids, keyed, turns, questions, own_groups, fixed = zip(*waiting, strict=True)
         digests = [sha256(one).digest()[:8] for one in turns]
         names = [name or digest.hex() for name, digest in zip(ids, digests, strict=True)]
         groups = [group or name for group, name in zip(own_groups, names, strict=True)]
@@ -125,7 +135,8 @@ class PlainTextBatcher:
             for name, one, meta in zip(names, turns, metas, strict=True)
         ]
         columns: tuple[Sequence[Any], ...] = (rows, questions, groups, digests, codes)
-        if any(keyed) or not self._sink.writer.all_new(digests, codes):
+        keys = [key if own else "" for key, own in zip(ids, keyed, strict=True)] if any(keyed) else None
+        if not self._sink.writer.takes_all(raws, sources, names, keys, digests, codes):
             taken = [self._is_taken(*one) for one in zip(waiting, names, digests, codes, strict=True)]
             columns = tuple(list(compress(column, taken)) for column in columns)
         self._sink.write_plain(*columns)

@@ -358,9 +358,17 @@ class SplitWriter:
         )  # its turns, and so its labels, are those of this row
         return True
 
-    def all_new(self, digests: Sequence[bytes], codes: Sequence[int]) -> bool:
-        """Return whether no row was like any of these and they differ; see `DuplicateCheck.all_new`."""
-        return self._copies.all_new(digests, codes)
+    def takes_all(
+        self,
+        raws: Sequence[Any],  # noqa: ARG002  # a copy is asked for alone
+        sources: Sequence[str],  # noqa: ARG002
+        names: Sequence[str],  # noqa: ARG002
+        keys: Sequence[str] | None,
+        digests: Sequence[bytes],
+        codes: Sequence[int],
+    ) -> bool:
+        """Return whether no row was like any of these, they differ, and none has a key that others could have."""
+        return keys is None and self._copies.all_new(digests, codes)
 
     def put(self, row: Any, digest: bytes, split: str) -> None:
         """Write a row that was taken."""
@@ -377,7 +385,7 @@ class SplitWriter:
         self._counts.rows["out"] += len(lines)
 
     def put_all(self, rows: Sequence[Any], digests: Sequence[bytes], codes: Sequence[int]) -> None:
-        """Write rows that were taken; arguments as in `all_new`."""
+        """Write rows that were taken; arguments as in `takes_all`."""
         for code in set(codes):
             chosen = [other == code for other in codes]
             self.files[splits.SPLITS[code]].put_all(list(compress(rows, chosen)))

@@ -13,7 +13,7 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from hashlib import sha256
-from itertools import compress
+from itertools import compress, repeat
 from pathlib import Path
 from typing import IO, Any, Self
 
@@ -160,19 +160,28 @@ class ShardWriter:
     def takes(self, raw: Any, record: Record, row: dict[str, Any], digest: bytes, split: str) -> bool:
         """Note a row that is to be written."""
         key = record.id if record.keyed else ""
-        self._raw.append((record.source, row["id"], key, without_bytes(raw) if self._holds_bytes else raw))
-        if len(self._raw) == _TOGETHER:
-            self._write_raw()
-        write = self._files
-        write["digests"].write(digest)
-        write["codes"].write(CODE[split].to_bytes())
-        write["keys"].write(_key_number(key))
-        self.rows += 1
-        return True
+        return self.takes_all([raw], [record.source], [row["id"]], [key], [digest], [CODE[split]])
 
-    def all_new(self, digests: Sequence[bytes], codes: Sequence[int]) -> bool:  # noqa: ARG002  # the same for all
-        """Return False: each row is asked for."""
-        return False
+    def takes_all(
+        self,
+        raws: Sequence[Any],
+        sources: Sequence[str],
+        names: Sequence[str],
+        keys: Sequence[str] | None,
+        digests: Sequence[bytes],
+        codes: Sequence[int],
+    ) -> bool:
+        """Note rows that are to be written."""
+        held = map(without_bytes, raws) if self._holds_bytes else raws
+        self._raw += zip(sources, names, keys or repeat(""), held, strict=False)
+        if len(self._raw) >= _TOGETHER:
+            self._write_raw()
+        count = len(digests)
+        self._files["digests"].write(b"".join(digests))
+        self._files["codes"].write(bytes(codes))
+        self._files["keys"].write(bytes(8 * count) if keys is None else b"".join(map(_key_number, keys)))
+        self.rows += count
+        return True
 
     def encode(self, row: Any) -> bytes:
         """Return a row as a line. Raises `UnicodeEncodeError`."""

@@ -25,7 +25,7 @@ from dfkdata.conversion.job import ConversionJob
 from dfkdata.conversion.options import ConvertOptions
 from dfkdata.conversion.shard_files import Shard
 
-LEAST, MOST, SHARDS = 1 << 18, 1 << 25, 64
+LEAST, MOST, SHARDS = 1 << 15, 1 << 25, 64
 """Bytes of input that a shard has at least and at most, if there is enough, and how many shards there are between."""
 _PLAN = "plan.json"
 
