@@ -23,7 +23,9 @@ EXAMPLES = examples(
 _FIELDS = [name for name in ConvertOptions.model_fields if name != "progress"]
 
 
-@leaves("what {out} held stays until the new files are whole; the same command converts again")
+@leaves(
+    "what {out} held stays until the new files are whole; the same command converts again (with --workers it goes on)"
+)
 @takes_options(_FIELDS, required=("to",))
 def convert_command(
     input: Input,
@@ -34,7 +36,8 @@ def convert_command(
 
     Writes train.jsonl, validation.jsonl, test.jsonl (if rows are held out for it), quarantine.jsonl (rows
     that cannot be used, whole, each with its reason), duplicates.jsonl, warnings.jsonl and manifest.json. If no
-    row can be used, nothing is left; --keep-empty leaves the rejected rows."""
+    row can be used, nothing is left; --keep-empty leaves the rejected rows. --workers N writes the same files in N
+    processes and goes on where a run that was stopped ended."""
     from dfkdata.conversion.convert import convert
 
     with Progress("rows") as progress:

@@ -19,7 +19,7 @@ from typing import Any, ParamSpec, Protocol
 from dfkdata import sources
 from dfkdata.common.config import bind
 from dfkdata.common.errors import ConfigError
-from dfkdata.conversion import detection, output_folder, reader, settings, shard_merge, shard_plan
+from dfkdata.conversion import detection, output_folder, reader, settings, shard_plan
 from dfkdata.conversion import job as jobs
 from dfkdata.conversion.job import ConversionJob
 from dfkdata.conversion.options import ConvertOptions, Summary, reject_limit
@@ -140,6 +140,8 @@ def _run(job: ConversionJob, head: dict[str, Any]) -> dict[str, Any]:
     if job.options.workers is None:
         job.folder.start()
         return ConversionRun(job).run()
+    from dfkdata.conversion import shard_merge  # most conversions start no processes
+
     return shard_merge.run(job, head)
 
 

@@ -16,12 +16,12 @@ from dfkdata.conversion import detection, prepass, reader, splits
 from dfkdata.conversion.decode_pool import ImageDecodePool
 from dfkdata.conversion.job import ConversionJob
 from dfkdata.conversion.label_map import unsettled
-from dfkdata.conversion.output_folder import SplitWriter
 from dfkdata.conversion.post_labels import Contradictions, PostKeys
 from dfkdata.conversion.row_builder import BuiltRow
 from dfkdata.conversion.row_run import FinishedRow, RowRun, compared
 from dfkdata.conversion.selection import RowFilter
 from dfkdata.conversion.sita_split import SitaSplit
+from dfkdata.conversion.split_writer import SplitWriter
 from dfkdata.rows.messages import PlainRow
 from dfkdata.rows.record import Record, Reject, RowError
 from dfkdata.validation.leakage import LeakageCheck

@@ -25,7 +25,7 @@ from dfkdata.conversion.counts import Labels
 from dfkdata.conversion.duplicates import KEY_BITS
 from dfkdata.conversion.post_labels import PostKeys
 from dfkdata.conversion.splits import CODE, SPLITS
-from dfkdata.conversion.unread_columns import Look
+from dfkdata.conversion.unread_columns import ColumnLook
 from dfkdata.media.perceptual_hash import DecodedPicture
 from dfkdata.media.probe import Picture
 from dfkdata.rows.chat_turns import without_bytes
@@ -129,7 +129,7 @@ class ShardFacts(msgspec.Struct):
     left_out: int
     columns: dict[str, list[str]]
     table: dict[str, Any]
-    looks: list[Look]
+    looks: list[ColumnLook]
     files: list[tuple[tuple[str, ...], list[str]]]
     named: dict[str, str]
     sizes: dict[str, int] = {}
@@ -308,5 +308,5 @@ class Shard:
                 try:
                     yield decoder.decode(data)
                 except msgspec.MsgspecError as error:
-                    hint = "use --overwrite, which begins again"
+                    hint = "remove that folder; the same command converts it again"
                     raise DataError(f"{self.folder / name}: is damaged ({error}); {hint}") from error

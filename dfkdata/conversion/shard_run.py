@@ -17,12 +17,12 @@ from dfkdata.common.faults import naming
 from dfkdata.common.hashing import number_of
 from dfkdata.conversion import reader
 from dfkdata.conversion.job import ConversionJob
-from dfkdata.conversion.output_folder import writable_reject
 from dfkdata.conversion.row_builder import BuiltRow
 from dfkdata.conversion.row_run import FinishedRow, RowRun, compared
 from dfkdata.conversion.selection import RowFilter
 from dfkdata.conversion.shard_files import RowEvent, ShardFacts, ShardWriter, ShownPicture, ToldRow
 from dfkdata.conversion.shard_plan import Parts, Shards
+from dfkdata.conversion.split_writer import writable_reject
 from dfkdata.conversion.splits import SPLITS
 from dfkdata.media.perceptual_hash import DecodedPicture, decode
 from dfkdata.media.probe import Picture

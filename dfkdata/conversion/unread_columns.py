@@ -77,7 +77,7 @@ def unread(row: Row, make: Callable[[Row], Record]) -> list[str]:
     return [name for name, value in row.items() if name not in read and _is_filled(value)]
 
 
-class Look(NamedTuple):
+class ColumnLook(NamedTuple):
     """What one row shows about columns.
 
     Attributes:
@@ -89,7 +89,7 @@ class Look(NamedTuple):
     used: tuple[str, ...]
 
 
-def lost_columns(looks: Iterable[Look]) -> list[str]:
+def lost_columns(looks: Iterable[ColumnLook]) -> list[str]:
     """Return the columns that were filled in the first `ROWS` looks and read in none, in the order they came."""
     first = [*islice(looks, ROWS)]
     used = {name for look in first for name in look.used}
@@ -112,7 +112,7 @@ class ColumnWatch:
     ) -> None:
         """Watch what `make` reads of the rows of a format; `files` is what is known of earlier rows of the part."""
         self._make, self._format = make, format
-        self.looks: list[Look] = []
+        self.looks: list[ColumnLook] = []
         self.files = {} if files is None else files
 
     @property
@@ -121,10 +121,10 @@ class ColumnWatch:
         return lost_columns(self.looks)
 
     def look(self, row: Row) -> bool:
-        """Look at one of the first rows, which gave a record; return whether more are to be looked at."""
+        """ColumnLook at one of the first rows, which gave a record; return whether more are to be looked at."""
         left = unread(row, self._make)
         used = tuple(name for name, value in row.items() if name not in left and _is_filled(value))
-        self.looks.append(Look(tuple(left), used))
+        self.looks.append(ColumnLook(tuple(left), used))
         return len(self.looks) < ROWS
 
     def checked(self, row: Row, record: Record) -> Record:

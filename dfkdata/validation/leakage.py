@@ -58,14 +58,8 @@ class Compared(NamedTuple):
 
     @classmethod
     def of(cls, rules: RuleReporter, *, groups: bool, deep: bool) -> Compared:
-        """Return what the policies ask for.
-
-        Args:
-            rules: The policies.
-            groups: Whether the source, or a shuffle of rows, divides the rows.
-            deep: Whether everything is asked for.
-        """
-        on = {kind: rules.policy(code) != "off" for kind, (code, *_) in _RULES.items()}
+        """Return what the policies ask for; `groups` is `divides_groups`."""
+        on = {kind: rules.policy(rule[0]) != "off" for kind, rule in _RULES.items()}
         return cls(on["prompts"], groups and on["groups"], deep or on["pictures"], groups, deep)
 
 
@@ -81,8 +75,7 @@ class LeakageCheck:
             rows: Where each row lies; whoever writes a row adds it there after it was taken here.
             compared: What is compared.
         """
-        self._rules, self._compares_groups = rules, compared.divides_groups
-        self._rows = rows
+        self._rules, self._rows, self._compares_groups = rules, rows, compared.divides_groups
         self._folder, self._sources = folder, PlaceList()
         self._texts = _TextSketches(folder / "sketches", compared.deep) if compared.prompts else None
         self._groups: array[int] | None = array("Q") if compared.groups else None

@@ -54,7 +54,7 @@ READING = {
 }
 #: Commands whose work may be stopped, and what they say of it.
 GOING_ON = {
-    "convert": "the same command converts again",
+    "convert": "the same command converts again (with --workers it goes on)",
     "merge": "the same command merges again",
     "run": "keeps every answer that came; the same command goes on there",
     "score": "keeps its answers; the same command scores them again",
