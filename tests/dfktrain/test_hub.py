@@ -19,6 +19,7 @@ from dfktrain.config.sections import ModelCard
 from dfktrain.reports import card_usage, model_card
 from tests.fakes.fake_hub import TOKEN, Hub
 from tests.helpers.commands import called
+from tests.helpers.lines import joined
 from tests.helpers.models import text_row, write_rows
 
 
@@ -158,7 +159,7 @@ def test_a_dry_run_lists_files_sizes_and_the_card_and_asks_nobody(
     code, said, err = called(monkeypatch, capsys, "push", run, "--to", "org/model", "--dry-run")
     assert (code, err, fake.asked) == (0, "", [])
     size = (run / "adapter/adapter_model.safetensors").stat().st_size
-    assert f"{size:>14,}  adapter_model.safetensors" in said and "curves-s.png" in said
+    assert f"adapter_model.safetensors {size:,}" in joined(said) and "curves-s.png" in said
     assert "license: apache-2.0" in said and "![Loss of stage s](curves-s.png)" in said
     assert "optimizer.pt" not in said and "notes.txt" not in said
 

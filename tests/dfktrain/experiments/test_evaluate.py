@@ -21,7 +21,7 @@ def test_a_run_ends_with_base_against_tuned(monkeypatch: Any, capsys: Any, proje
     monkeypatch.chdir(project / "elsewhere")  # --out starts here, the evaluation's paths at its file
     code, said, err = called(monkeypatch, capsys, "run", "../train.yaml", "--out", "out")
     assert code == 0, err
-    assert "4 rows, base against tuned" in said and "answers.f1" in said
+    assert "base -> tuned, 4 common rows" in said and "answers.f1" in said
     assert said.rstrip().endswith(f"report: {Path('out') / FOLDER / 'report.html'}")
     out = project / "elsewhere/out"
     base, tuned = (load_run(out / FOLDER / side) for side in ("base", "tuned"))
@@ -52,7 +52,7 @@ def test_the_weights_are_saved_before_anything_is_scored(
     assert f"the weights are saved in {out / 'adapter'}; the same command scores them" in err
     monkeypatch.undo()
     code, said, _ = called(monkeypatch, capsys, "run", project / "train.yaml", "--out", out)
-    assert code == 0 and "base against tuned" in said  # trained weights are loaded, and scored now
+    assert code == 0 and "base -> tuned" in said  # trained weights are loaded, and scored now
 
 
 @pytest.mark.parametrize(
@@ -127,11 +127,11 @@ def test_scores_on_rows_that_were_trained_on_say_so_everywhere(
     words = ["run", project / "train.yaml", "--out", project / "out"]
     code, _, err = called(monkeypatch, capsys, *words)
     assert code == 2 and "evaluate.data: 4 rows are training rows, by their ids" in err
-    code, said, err = called(monkeypatch, capsys, *words, "--set", "on_overlap=warn")
+    code, _, err = called(monkeypatch, capsys, *words, "--set", "on_overlap=warn")
     assert code == 0, err
     line = "shared with training: 4 rows are training rows, by their ids"
     folder = project / "out" / FOLDER
-    assert line in said and load_run(folder / "tuned").summary["overlap"] == {"ids": 4}
+    assert line in err and load_run(folder / "tuned").summary["overlap"] == {"ids": 4}
     pages = [
         folder / "report.html",
         folder / "comparison.md",
