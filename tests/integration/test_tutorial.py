@@ -99,5 +99,5 @@ def test_the_page_s_training_teaches_what_it_says(tmp_path: Path, monkeypatch: p
         printed = ran(step, tmp_path)
         compare(step, printed, numbers=False)
         if step.command.startswith("dfktrain run"):
-            accuracy = re.search(r"\| labels\.accuracy \| \S+ \| (\S+) \|", printed)
+            accuracy = re.search(r"labels\.accuracy +\S+ +(\S+)", printed)
             assert accuracy is not None and float(accuracy[1]) >= 0.7
