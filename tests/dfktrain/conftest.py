@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,6 +52,16 @@ def libraries_are_no_garbage() -> Iterator[None]:
     gc.freeze()
     yield
     gc.unfreeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def templates_are_compiled_once() -> Iterator[None]:
+    """Every saved adapter gets PEFT's card, whose template takes a tenth of a short run to compile."""
+    from jinja2 import Environment
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Environment, "compile", functools.lru_cache(maxsize=32)(Environment.compile))
+        yield
 
 
 @pytest.fixture(autouse=True)
