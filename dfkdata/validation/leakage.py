@@ -124,14 +124,11 @@ class LeakageCheck:
         if self._groups is not None:
             self._groups.extend(map(number_of, groups))
 
-    def add_known(
-        self, splits: Sequence[int], texts: Sequence[str], groups: Sequence[int], chances: Sequence[int]
-    ) -> None:
+    def add_known(self, splits: bytes, texts: Sequence[str], groups: Sequence[int], chances: bytes) -> None:
         """Take rows of which a shard kept what `add` takes from them: the text and the number of the group."""
         if self._texts is not None:
-            for place, (split, chance) in enumerate(zip(splits, chances, strict=True)):
-                if self._texts.samples(split, chance):
-                    self._texts.add(texts[place], len(self._rows) + place)
+            for place in self._texts.sampled(splits, chances):
+                self._texts.add(texts[place], len(self._rows) + place)
         if self._groups is not None:
             self._groups.extend(groups)
 
@@ -273,6 +270,13 @@ class _TextSketches:
             self._free[split] -= 1
             return True
         return self._deep or not chance & 15
+
+    def sampled(self, splits: bytes, chances: bytes) -> list[int]:
+        """Return which of the next rows leave a sketch."""
+        if self._deep or any(self._free[split] for split in {*splits}):
+            pairs = enumerate(zip(splits, chances, strict=True))
+            return [place for place, (split, chance) in pairs if self.samples(split, chance)]
+        return [place for place, chance in enumerate(chances) if not chance & 15]
 
     def add(self, text: str, row: int) -> None:
         if text:
