@@ -49,7 +49,7 @@ def pool_command(
     first, rest = formatting.split(pooled.values)
     check_names(metric or (), pooled.values)
     rows = []
-    for name in metric or (first + rest if all_ else first or rest):
+    for name in metric or (first + rest if all_ else formatting.leading(pooled.values)):
         value = pooled.values[name]
         by_run = " ".join(formatting.number(number) for number in value.by_run)
         interval = formatting.interval(value.low, value.high)

@@ -10,6 +10,9 @@ from dfkdata.pages import Words
 from dfkeval.analysis.comparison import HEADLINES, Comparison
 from dfkeval.types import NOT_ANSWERED, Sample
 
+#: Values of a metric without a headline value that are shown first.
+OWN = 3
+
 
 def number(value: float | None, digits: int = 3) -> str:
     """Return 0.8333 as "0.833"; None as "n/a"."""
@@ -40,6 +43,19 @@ def split(names: Mapping[str, Any]) -> tuple[list[str], list[str]]:
     """Return the headline values among `names`, and the others."""
     first = [name for name in HEADLINES if name in names]
     return first, [name for name in names if name not in first]
+
+
+def leading(names: Mapping[str, Any]) -> list[str]:
+    """Return the values that are shown first: the headline values, and some of each metric that has none of them.
+
+    A metric of the user's own has no headline value, and is what the user asked for.
+    """
+    first, rest = split(names)
+    led = {name.partition(".")[0] for name in first}
+    own: dict[str, list[str]] = {}
+    for name in rest:
+        own.setdefault(name.partition(".")[0], []).append(name)
+    return first + [name for metric, values in own.items() if metric not in led for name in values[:OWN]]
 
 
 def shown(value: Any) -> str:

@@ -10,7 +10,16 @@ from dfkdata.common.tables import TextTable
 from dfkdata.pages import mask
 from dfkeval.analysis import server_parser
 from dfkeval.analysis.comparison import Comparison
-from dfkeval.reports.formatting import interval, number, p_value, shown, signed, split, verdict_line
+from dfkeval.reports.formatting import (
+    interval,
+    leading,
+    number,
+    p_value,
+    shown,
+    signed,
+    split,
+    verdict_line,
+)
 from dfkeval.reports.notices import notices
 from dfkeval.reports.run_curves import differences
 from dfkeval.runs.run import Run
@@ -70,13 +79,13 @@ def metric_table(run: Run, *, every: bool) -> TextTable:
 
     Args:
         run: The run.
-        every: Whether all values are in it, or only the headline values if the run has any.
+        every: Whether all values are in it, or only those that are shown first (`leading`).
     """
     metrics = run.summary["metrics"]
     first, rest = split(metrics)
     rows = [
         (name, number(m["value"]), interval(m["low"], m["high"]), str(m["n"]))
-        for name in (first + rest if every else first or rest)
+        for name in (first + rest if every else leading(metrics))
         for m in [metrics[name]]
     ]
     return TextTable(("metric", "value", f"{run.summary.get('confidence', 0.95):.0%} interval", "n"), rows)
@@ -108,7 +117,7 @@ def difference_table(comparison: Comparison, names: Sequence[str] | None = None)
 
     Args:
         comparison: The comparison.
-        names: The values to show; None for the headline values, or all if there are none.
+        names: The values to show; None for those that are shown first (`leading`).
     """
     rows = []
     for name in _chosen(comparison, names):
@@ -133,8 +142,7 @@ def comparison_notes(comparison: Comparison, names: Sequence[str] | None = None)
 
 
 def _chosen(comparison: Comparison, names: Sequence[str] | None) -> Sequence[str]:
-    first, rest = split(comparison.differences)
-    return names if names is not None else first or rest
+    return leading(comparison.differences) if names is None else names
 
 
 def _power(name: str, least: float) -> str:

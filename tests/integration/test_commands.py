@@ -20,6 +20,7 @@ from dfkdata.common.plugins import load
 from dfkdata.common.versions import installed_version
 from dfkeval.cli import app as dfkeval
 from dfkeval.models import adapters
+from dfkeval.reports.formatting import leading
 from dfkeval.runs import config as configs
 from dfktrain.cli import app as dfktrain
 from tests.helpers.runs import DFK, caption_gold, caption_text, gold_answers, write_answers, write_rows
@@ -160,6 +161,12 @@ def test_an_evaluation_that_is_there_asks_nothing_and_says_so(
     assert out.count("validity.") == 2 and "more values with --all" in out
     code, again, err = said(capsys, monkeypatch, *words, "--all")
     assert (code, err.count("nothing to ask")) == (0, 1) and again.count("validity.") > 2
+
+
+def test_what_is_shown_first_holds_values_of_every_metric() -> None:
+    names = ("validity.differs", "validity.schema_valid", "own.a", "own.b", "own.c", "own.d", "labels.accuracy")
+    shown = leading(dict.fromkeys(names))
+    assert shown == ["validity.schema_valid", "labels.accuracy", "own.a", "own.b", "own.c"]
 
 
 def test_all_faults_of_an_evaluation_come_at_once(evaluation: Path) -> None:

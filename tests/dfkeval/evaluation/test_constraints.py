@@ -246,6 +246,6 @@ def test_the_command_prints_the_comparison_of_several_modes(
     monkeypatch.setattr(loader, "load", lambda *a, **k: tiny)
     done = CliRunner().invoke(app.app, ["run", str(tmp_path / "eval.yaml"), "--out", str(tmp_path / "m")])
     assert done.exit_code == 0, done.output
-    assert "## free -> constrained" in done.stdout and "validity.schema_valid" in done.stdout
+    assert "free -> constrained, 3 common rows" in done.stdout and "validity.schema_valid" in done.stdout
     for name in ("free/report.html", "constrained/report.html", "comparison.html"):
         assert str(tmp_path / "m" / name) in done.stdout and (tmp_path / "m" / name).is_file()
