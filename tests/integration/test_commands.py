@@ -164,7 +164,15 @@ def test_an_evaluation_that_is_there_asks_nothing_and_says_so(
 
 
 def test_what_is_shown_first_holds_values_of_every_metric() -> None:
-    names = ("validity.differs", "validity.schema_valid", "own.a", "own.b", "own.c", "own.d", "labels.accuracy")
+    names = (
+        "validity.differs",
+        "validity.schema_valid",
+        "own.a",
+        "own.b",
+        "own.c",
+        "own.d",
+        "labels.accuracy",
+    )
     shown = leading(dict.fromkeys(names))
     assert shown == ["validity.schema_valid", "labels.accuracy", "own.a", "own.b", "own.c"]
 
