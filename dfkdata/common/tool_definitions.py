@@ -66,6 +66,11 @@ def function_definitions(tool: Any) -> list[dict[str, Any]]:
     inner = next((tool[key] for key in ("function", "toolSpec") if tool.get(key) is not None), tool)
     if not isinstance(inner, dict) or not isinstance(inner.get("name"), str):
         raise DefinitionError(f"a tool definition needs a name: {_shown(tool)}")
+    beside = [key for key in _SCHEMAS if inner is not tool and tool.get(key) not in (None, {})]
+    if beside:
+        raise DefinitionError(
+            f"tool {inner['name']!r}: {beside[0]!r} stands beside the function; write it inside, as 'parameters'"
+        )
     function = _function(inner)
     if inner is tool.get("function"):
         return [tool if function is inner else tool | {"function": function}]

@@ -106,6 +106,8 @@ class SchemaDocument:
 
     def __init__(self, schema: Any) -> None:
         self._prepared = prepare(schema)
+        for part in self._prepared.unnamed:
+            self._check_form(part)
         if self._prepared.is_shared:
             _ = self.memoised  # it may refuse the schema
         self.root: Any = self._prepared.root
@@ -172,6 +174,18 @@ class SchemaDocument:
 
     def _with_draft(self, schema: dict[str, Any]) -> dict[str, Any]:
         return {"$schema": DRAFT_URIS[self._prepared.draft], **schema}
+
+    def _check_form(self, part: Any) -> None:
+        """Refuse a part that is no schema of its draft."""
+        import jsonschema_rs
+
+        try:
+            jsonschema_rs.meta.validate(self._with_draft(part))
+        except jsonschema_rs.ValidationError as bad:
+            step = "".join(f"/{each}" for each in bad.instance_path)
+            raise SchemaError(f"{self._prepared.places[id(part)]}{step}: {cut(bad.message)}") from None
+        except (ValueError, TypeError, LookupError, jsonschema_rs.ReferencingError) as bad:
+            raise SchemaError(f"the schema cannot be read: {cut(str(bad))}") from None
 
     def _compile(self, schema: Any, registry: Any) -> Any:
         """Let the engine compile a schema that refers to what is in `registry`."""

@@ -54,6 +54,7 @@ class Prepared(NamedTuple):
         targets: id of a schema with a reference -> the schema it refers to.
         parts: the subschemas that are no booleans.
         is_shared: parts are combined in so many ways that the engine would take long to decide.
+        unnamed: the subschemas that only a reference leads to, no keyword: the engine does not check their form.
         looks: some pattern looks around or back, which the linear engine cannot.
         unknown_types: JSON pointer of a `type` that names no type -> that name. It asserts nothing."""
 
@@ -64,6 +65,7 @@ class Prepared(NamedTuple):
     targets: dict[int, Any]
     parts: list[dict[str, Any]]
     is_shared: bool
+    unnamed: list[Any]
     looks: bool
     unknown_types: dict[str, str]
 
@@ -124,6 +126,7 @@ class _Preparation:
         self.places: dict[int, str] = {}
         self.targets: dict[int, Any] = {}
         self._visited: list[dict[str, Any]] = []
+        self._unnamed: list[Any] = []
         self._resources: dict[str, Any] = {}
         self._anchors: dict[str, Any] = {}
         self._references: list[tuple[dict[str, Any], str, str]] = []
@@ -151,6 +154,7 @@ class _Preparation:
             self.targets,
             self._visited,
             ways > _ALWAYS + _AGAIN * len(self._visited),
+            self._unnamed,
             self.looks,
             self._rewriting.unknown_types,
         )
@@ -181,15 +185,19 @@ class _Preparation:
         if "#" in base:  # up to draft 7, an `$id` that is a fragment is an anchor
             self._anchors[base] = schema
             return base.partition("#")[0]
-        self._resources.setdefault(base, schema)
+        if self._resources.setdefault(base, schema) is not schema and _own_id(schema, self.draft):
+            raise SchemaError(f"two parts of the schema are named {_own_id(schema, self.draft)!r}")
         for keyword in ("$anchor", "$dynamicAnchor"):
-            if isinstance(schema.get(keyword), str):
-                self._anchors[f"{base}#{schema[keyword]}"] = schema
+            name = schema.get(keyword)
+            if isinstance(name, str) and self._anchors.setdefault(f"{base}#{name}", schema) is not schema:
+                raise SchemaError(f"two parts of the schema have the anchor {name!r}")
         return base
 
     def _target(self, reference: str, base: str) -> Any:
         """Return the schema that `reference` names; it is prepared too if no keyword leads to it."""
         found, place, _ = self._walk(reference, base)
+        if not isinstance(found, bool) and id(found) not in self.places:
+            self._unnamed.append(found)
         self._visit(found, place, _joined(base, reference).partition("#")[0], 0)
         return found
 

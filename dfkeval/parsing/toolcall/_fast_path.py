@@ -83,7 +83,7 @@ class Canonical:
         if stop < 0 or not _ends(text, stop):
             return None
         if not tool.required <= arguments.keys() or not (tool.covered or tool.validator.is_valid(arguments)):
-            self.unfit = not tool.several
+            self.unfit = not tool.has_choices
             return None
         return ToolCall(head[1], arguments, (start, stop), (), spans), slot is not None and slot.textual
 

@@ -35,7 +35,7 @@ class Tool:
     Attributes:
         name: the name of the function.
         slots: parameter -> slot, for all parameters that the schema declares.
-        several: the slots of each part of the schema, for parameters that several parts declare differently.
+        has_choices: some parameter may be described by several parts of the schema.
         required: names of the parameters that every valid call holds.
         untyped: the definition declares no parameter, so that every name is as good as declared.
         usual: (opening tag, its length, parameter, slot) in declared order.
@@ -44,8 +44,8 @@ class Tool:
         unknown_types: JSON pointer of a `type` that names no type -> that name; it asserts nothing."""
 
     __slots__ = (
-        "_extra", "_patterns", "covered", "name", "required", "several", "slots", "unknown_types", "untyped",
-        "usual", "validator",
+        "_compile", "_forbids", "_known", "_others", "_patterns", "_ways", "covered", "has_choices", "name",
+        "required", "slots", "unknown_types", "untyped", "usual", "validator",
     )  # fmt: skip
 
     def __init__(self, name: str, parameters: Any) -> None:
@@ -58,22 +58,29 @@ class Tool:
             raise SchemaError(
                 f"parameters must describe an object; these take {' or '.join(types) or 'no value'}"
             )
-        declared = _declared(document, root)
-        extra = next((part for part in _chain(document, root) if "additionalProperties" in part), root)
-        other = extra.get("additionalProperties", True)
-        slot = partial(compile_slot, document, PossibleValues(document))
-        self.name = name
-        self.slots = {key: slot(*parts) for key, parts in declared.items()}
-        self.several = {
-            key: [slot(part) for part in parts] for key, parts in declared.items() if len(parts) > 1
-        }
-        self._extra = None if other is False else slot(other)
         self._patterns = [
-            (partial(document.matches, pattern), slot(part))
-            for pattern, part in root.get("patternProperties", {}).items()
+            (partial(document.matches, pattern), part)
+            for schema in _same_object(document, root, always=True)
+            for pattern, part in schema.get("patternProperties", {}).items()
         ]
+        declared = {
+            key: [*parts, *(part for part in self._matching(key) if part not in parts)]
+            for key, parts in _declared(document, root).items()
+        }
+        extra = next((part for part in _chain(document, root) if "additionalProperties" in part), root)
+        self._forbids = extra.get("additionalProperties", True) is False
+        self._others = _other_parameters(document, root)
+        self._compile = partial(compile_slot, document, PossibleValues(document))
+        self._known: dict[tuple[int, ...], Slot] = {}
+        self.name = name
+        self.slots = {key: self._slot(*parts) for key, parts in declared.items()}
+        several = {key: parts for key, parts in declared.items() if len(parts) > 1}
+        self._ways = {key: [self._slot(part) for part in parts] for key, parts in several.items()}
+        for part in (*(part for _, part in self._patterns), *self._others):
+            self._slot(part)  # refused now or never
+        self.has_choices = bool(self._ways) or len(self._patterns) + len(self._others) > 1
         self.required = frozenset(_required(document, root))
-        self.untyped = not declared and other is not False
+        self.untyped = not declared and not self._forbids
         openers = [(parameter_open(key), key, slot) for key, slot in self.slots.items()]
         self.usual = [(opener, len(opener), key, slot) for opener, key, slot in openers]
         self.validator: Validator = document.validator(root)
@@ -84,7 +91,30 @@ class Tool:
         """Return the slot for `key`; None if it is not declared and other keys are forbidden."""
         if key in self.slots:
             return self.slots[key]
-        return next((slot for matches, slot in self._patterns if matches(key)), self._extra)
+        parts = self._undeclared(key)
+        return self._slot(*parts) if parts else None
+
+    def ways(self, key: str) -> list[Slot]:
+        """Return the slots of each part of the schema that describes `key`, if there are several."""
+        if key in self.slots:
+            return self._ways.get(key, [])
+        parts = self._undeclared(key)
+        return [self._slot(part) for part in parts] if len(parts) > 1 else []
+
+    def _slot(self, *parts: Any) -> Slot:
+        """Return the slot of what `parts` of the schema describe."""
+        key = tuple(map(id, parts))
+        if key not in self._known:
+            self._known[key] = self._compile(*parts)
+        return self._known[key]
+
+    def _matching(self, key: str) -> list[Any]:
+        """Return the parts of the schema whose pattern `key` matches."""
+        return [part for matches, part in self._patterns if matches(key)]
+
+    def _undeclared(self, key: str) -> list[Any]:
+        """Return what describes a parameter that no part of the schema declares; nothing if it is forbidden."""
+        return self._matching(key) or ([] if self._forbids else self._others or [True])
 
 
 def _chain(document: SchemaDocument, root: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -127,6 +157,16 @@ def _declared(document: SchemaDocument, root: dict[str, Any]) -> dict[str, list[
             if part not in parts:
                 parts.append(part)
     return declared
+
+
+def _other_parameters(document: SchemaDocument, root: dict[str, Any]) -> list[Any]:
+    """Return the schemas that every undeclared parameter fits."""
+    parts: list[Any] = []
+    for schema in _same_object(document, root, always=True):
+        for word in ("additionalProperties", "unevaluatedProperties"):
+            if schema.get(word, True) not in (True, False, {}) and schema[word] not in parts:
+                parts.append(schema[word])
+    return parts
 
 
 def _required(document: SchemaDocument, root: dict[str, Any]) -> set[str]:

@@ -173,7 +173,7 @@ def _otherwise(frame: Frame, tool: Tool, text: str, dialect: Dialect, arguments:
     most."""
     choices: dict[str, list[Any]] = {}
     for parameter in frame.parameters:
-        slots = tool.several.get(parameter.name, ())
+        slots = tool.ways(parameter.name)
         if slots and parameter.name in arguments:
             start, end = parameter.value_span(text)
             choices[parameter.name] = _readings(slots, text[start:end], dialect, arguments[parameter.name])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from typing import Any
@@ -54,6 +55,8 @@ def nested(levels: int) -> dict[str, Any]:
         ({"multipleOf": 0}, "multipleOf"),
         ({"minLength": "x"}, "minLength"),
         ({"exclusiveMinimum": True}, "exclusiveMinimum"),
+        ({"$defs": {"a": {"$id": "s", "type": "integer"}, "b": {"$id": "s"}}, "$ref": "s"}, "are named 's'"),
+        ({"$defs": {"a": {"$anchor": "s"}, "b": {"$anchor": "s", "type": "null"}}}, "have the anchor 's'"),
         ({"items": [INT], "prefixItems": [INT]}, "items"),
         ({"$schema": "http://example.org/mine"}, "is not known"),
         ({"$schema": 7}, "is not known"),
@@ -68,6 +71,27 @@ def nested(levels: int) -> dict[str, Any]:
 def test_a_schema_that_cannot_be_used_is_refused_when_it_is_compiled(schema: Any, message: str) -> None:
     with pytest.raises(SchemaError, match=message):
         SchemaDocument(schema)
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value"),
+    [
+        ("multipleOf", 0), ("multipleOf", -1), ("multipleOf", "2"), ("uniqueItems", "yes"), ("minContains", -1),
+        ("required", ["a", "a"]), ("$id", 5), ("$anchor", "1 2"), ("title", 5), ("minLength", -1), ("enum", 5),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize(
+    "around",
+    [
+        lambda part: {"properties": {"n": part}},
+        lambda part: {"$defs": {"a": part}},
+        lambda part: {"properties": {"n": {"$ref": "#/parts/a"}}, "parts": {"a": part}},
+        lambda part: {"$ref": "#/parts/a", "parts": {"a": {"items": [{"not": part}]}}},
+    ],
+)
+def test_what_is_no_schema_is_refused_wherever_it_stands(around: Any, keyword: str, value: Any) -> None:
+    with pytest.raises(SchemaError, match=f"{re.escape(keyword)}"):
+        SchemaDocument(around({keyword: value}))
 
 
 @pytest.mark.parametrize(

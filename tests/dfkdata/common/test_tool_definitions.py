@@ -108,6 +108,8 @@ def test_a_json_schema_is_not_taken_for_a_table(schema: Any) -> None:
         ({"name": 5}, "needs a name"),
         ({"function": "f"}, "needs a name"),
         ({"name": "f", "schema": SCHEMA}, "'schema' is not read"),
+        ({"type": "function", "function": {"name": "f"}, "parameters": SCHEMA}, "stands beside the function"),
+        ({"function": {"name": "f", "parameters": {}}, "input_schema": SCHEMA}, "stands beside the function"),
         ({"name": "f", "parameter_definitions": {"n": {"type": "int"}}}, "'parameter_definitions' is not read"),
         ({"name": "f", "parameters": {}, "arguments": SCHEMA}, "'arguments' is not read"),
         ({"name": "f", "parameters": SCHEMA, "inputSchema": {"type": "object"}}, "two schemas, 'parameters' and"),

@@ -194,3 +194,33 @@ def test_a_type_of_no_such_name_is_refused_by_name_where_that_is_asked_for(writt
     known = {"name": "f", "parameters": {"properties": {"d": {"type": "uint8?"}}}}
     parser = ToolCallParser([known], on_unknown_type="refuse")
     assert parser.parse(write_tool_call("f", {"d": 7})).calls[0].arguments == {"d": 7}
+
+
+INT = {"type": "integer"}
+BY_PATTERN = {"patternProperties": {"^n": INT}}
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        BY_PATTERN,
+        {"allOf": [BY_PATTERN]},
+        {"$ref": "#/$defs/a", "$defs": {"a": BY_PATTERN}},
+        {"$ref": "#/$defs/a", "$defs": {"a": {"allOf": [{"$ref": "#/$defs/b"}]}, "b": BY_PATTERN}},
+        {"additionalProperties": INT},
+        {"allOf": [{"additionalProperties": INT}]},
+        {"unevaluatedProperties": INT},
+        {"allOf": [{"$ref": "#/$defs/a"}], "$defs": {"a": {"unevaluatedProperties": INT}}},
+        {"patternProperties": {"^n": {"minimum": 3}, "1$": INT}},
+        {"patternProperties": {"^n": {"minimum": 3}}, "allOf": [{"patternProperties": {"1$": INT}}]},
+        {"additionalProperties": {"minimum": 3}, "allOf": [{"additionalProperties": INT}]},
+        {"properties": {"n1": {"minimum": 3}}, **BY_PATTERN},
+        {"properties": {"n1": {"minimum": 3}}, "allOf": [BY_PATTERN]},
+    ],
+)
+@pytest.mark.parametrize("before", ["", "note: "])
+def test_a_parameter_has_the_type_that_any_part_for_every_call_gives_it(parameters: Any, before: str) -> None:
+    parser = ToolCallParser([{"name": "f", "parameters": {"type": "object", **parameters}}])
+    assert parser.parse(before + write_tool_call("f", {"n1": 5})).calls[0].arguments == {"n1": 5}
+    found = parser.parse(before + write_tool_call("f", {"n1": "five"}))
+    assert not found.calls and found.problems[0].json_pointer == "/n1"
