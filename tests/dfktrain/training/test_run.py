@@ -64,7 +64,7 @@ def test_every_optimiser_that_runs_here_lowers_the_loss(
     base_folder: Path, train_file: Path, tmp_path: Path, optimizer: str
 ) -> None:
     rate = {"sgd": 1.0}.get(optimizer, 1e-2)
-    made = config(base_folder, train_file, steps=4, batch_size=8, optimizer=optimizer, learning_rate=rate)
+    made = config(base_folder, train_file, steps=2, batch_size=8, optimizer=optimizer, learning_rate=rate)
     losses = [line["loss"] for line in train(made, tmp_path / "out").stages[0].history]
     assert losses[-1] < losses[0]
 
