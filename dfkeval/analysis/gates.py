@@ -16,7 +16,9 @@ from dfkdata.common.plugins import suggestion
 _SIGNS: dict[str, Callable[[float, float], bool]] = {
     "<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt,
 }  # fmt: skip
-_GATE = re.compile(r"\s*([\w.<>]+?)\.(value|low|high|n)\s*(<=|>=|<|>)\s*(-?\d+(?:\.\d+)?)\s*")
+#: Names of metrics hold those of labels, with any signs.
+_METRIC, _NUMBER = r"\S(?:.*\S)?", r"-?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?"
+_GATE = re.compile(rf"\s*({_METRIC})\.(value|low|high|n)\s*(<=|>=|<|>)\s*({_NUMBER})\s*", re.ASCII)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from dfkdata.common.errors import ConfigError
 from dfkeval.analysis import gates
 from dfkeval.cli import app
+from dfkeval.metrics._contract import slug
 from tests.helpers.runs import evaluated
 
 
@@ -31,6 +32,19 @@ def test_a_condition_says_whether_the_pipeline_fails(tmp_path: Path, text: str, 
 def test_a_metric_without_a_number_fails_the_condition(tmp_path: Path) -> None:
     summary = {"metrics": {"grounding.rate": {"value": None, "low": None, "high": None, "n": 0}}}
     assert gates.gate("grounding.rate.value < 0.1").fails(summary)
+
+
+@pytest.mark.parametrize(
+    "label", ["Non-Hate", "N/A", "né (è)", "a < b", "x.low", "R&D's", "<5", "a.value < 1"]
+)
+@pytest.mark.parametrize(
+    ("bound", "fails"), [("0.5", False), (".5", False), ("1.", True), ("1e0", True), ("-2e-3", False)]
+)
+def test_a_condition_may_name_every_label(label: str, bound: str, fails: bool) -> None:
+    metric = f"labels.f1.{slug(label)}"
+    summary = {"metrics": {metric: {"value": 0.75, "low": 0.6, "high": 0.9, "n": 8}}}
+    assert gates.gate(f"{metric}.low < {bound}").fails(summary) is fails
+    assert gates.gate(f" {metric}.high>={bound} ").fails(summary) is (not fails)
 
 
 @pytest.mark.parametrize(
