@@ -7,7 +7,9 @@ Guarantees:
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import weakref
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -66,15 +68,17 @@ class StoredLines(MadeSequence[T_co]):
     `scan` finds the lines; until it has been read to its end, the sequence holds the lines up to there.
 
     Args:
-        path: The file. Raises `OSError` if it cannot be opened.
+        path: The file. Raises `OSError` if it cannot be opened or is no regular file.
         read: What makes a value of a line and its number in the file, from 1.
     """
 
     def __init__(self, path: Path, read: Callable[[bytes, int], T_co]) -> None:
         self._path, self._read = path, read
         self._places = range(0)
-        self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe would wait here
         weakref.finalize(self, os.close, self._file)
+        if not stat.S_ISREG(os.fstat(self._file).st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file", str(path))
         self._starts, self._sizes, self._numbers = array("Q"), array("Q"), array("Q")
         self._window = (0, b"")
         self._stamp = self._state()

@@ -29,7 +29,7 @@ from dfkdata.common.errors import ConfigError, DataError
 from dfkdata.common.json_files import read_json, write_json
 from dfkdata.common.stored_lines import StoredById, StoredLines
 from dfkeval.runs.config import answer_identity
-from dfkeval.types import Completion, Likelihood, Sample
+from dfkeval.types import OUTCOMES, Completion, Likelihood, Sample
 
 CONFIG, ENVIRONMENT, COMPLETIONS = "config.json", "environment.json", "completions.jsonl"
 LIKELIHOODS = "likelihoods.jsonl"
@@ -192,7 +192,11 @@ class RunDirectory:
 
         samples = StoredLines(path, read)
         for number, line in samples.scan():
-            read(line, number)
+            outcome = read(line, number).outcome
+            if outcome not in OUTCOMES:
+                raise DataError(
+                    f"{path}:{number}: the outcome {outcome!r:.60} is none; run `dfkeval score` again"
+                )
         return samples
 
 

@@ -1,4 +1,4 @@
-"""Inputs of one shape and four times the size cost about four times the work, counted in lines of Python, not seconds."""
+"""Inputs of one shape and four times the size take four times the work, counted in lines of Python, not seconds."""
 
 from __future__ import annotations
 

@@ -127,3 +127,10 @@ def test_line_by_line_reads_in_windows(
 
 def _ids(lines: StoredLines[Any]) -> Iterator[str]:
     return (value["id"] for value in lines)
+
+
+def test_a_pipe_and_a_folder_are_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for place in (tmp_path / "pipe", tmp_path):
+        with pytest.raises(OSError, match="no regular file"):
+            stored(place)

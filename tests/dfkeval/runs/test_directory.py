@@ -216,3 +216,14 @@ def test_two_scorings_at_once_leave_whole_files_of_one_of_them(tmp_path: Path) -
     assert run.config.metrics[1] in done
     assert {name.split(".")[0] for name in run.summary["metrics"]} == set(run.config.metrics)
     assert not [path for path in run.folder.iterdir() if path.suffix == ".part" or path.name == ".lock"]
+
+
+def test_a_sample_with_an_outcome_that_is_none_is_refused(tmp_path: Path) -> None:
+    from msgspec.structs import replace
+
+    from tests.helpers.runs import DFK, sample_of
+
+    store = RunDirectory(tmp_path)
+    store.write_samples([sample_of(0, DFK), replace(sample_of(1, DFK), outcome="<b>")])
+    with pytest.raises(DataError, match=r"samples\.jsonl:2: the outcome '<b>' is none"):
+        store.samples()
