@@ -25,6 +25,8 @@ _CONTROLS: Final = {"t": 9, "n": 10, "v": 11, "f": 12, "r": 13}
 _SYNTAX: Final = "^$\\.*+?()[]{}|/"
 _LOOKS: Final = ("(?=", "(?!", "(?<=", "(?<!")
 _QUANTIFIER: Final = re.compile(r"[*+?]|\{([0-9]+)(,([0-9]*))?\}")
+#: Turns of counts within counts, `((a{1,20}){1,20})`: the engine may be in as many states at each character.
+_MOST_TURNS: Final = 10_000
 _NAME: Final = re.compile(r"[^\W\d]\w*")
 #: Values of General_Category and binary properties that ECMA-262 and the engine both know.
 _CATEGORIES: Final = frozenset(
@@ -128,6 +130,8 @@ class _Translation:
         self.unicode = self.lenient = ""
         #: Groups, by how many are around them, that hold several alternatives.
         self.branched: set[int] = set()
+        #: Turns of the last part, and of the parts of groups, by how many are around them.
+        self.turns, self.inner_turns = 1, {0: 1}
 
     def whole(self) -> str:
         ignoring_case = self._skip("(?i)")
@@ -179,6 +183,7 @@ class _Translation:
     def _write(self, text: str, *, repeatable: bool = True) -> None:
         self.out.append(text)
         self.atom = self.captures if repeatable else None
+        self.turns = 1
 
     def _quantifier(self, found: re.Match[str]) -> None:
         low, _, high = found.groups()
@@ -186,12 +191,22 @@ class _Translation:
             raise PatternError(f"nothing to repeat before {found.group()!r}")
         if high and int(low) > int(high):
             raise PatternError(f"the numbers of {found.group()!r} are out of order")
+        turns = self.turns * max(1, int(high or low or 1))
+        if turns > _MOST_TURNS and self.turns > 1:
+            raise PatternError(
+                f"counts within counts repeat a part up to {turns:,} times (at most {_MOST_TURNS:,})"
+            )
+        self._keep_turns(turns)
         self.at = found.end()
         self.out.append(found.group() + ("?" if self._skip("?") else ""))
         self.unsure.update(
             range(self.atom + 1, self.captures + 1)
         )  # what the last turn did not match is forgotten
         self.atom = None
+
+    def _keep_turns(self, turns: int) -> None:
+        depth = len(self.groups)
+        self.inner_turns[depth] = max(self.inner_turns.get(depth, 1), turns)
 
     def _branch(self) -> None:
         self.branched.add(len(self.groups))
@@ -238,6 +253,8 @@ class _Translation:
         self.branched.discard(depth)
         self._write(")", repeatable=not group.is_look)
         self.atom = None if group.is_look else group.before
+        self.turns = self.inner_turns.pop(depth, 1)
+        self._keep_turns(self.turns)
 
     def _escape(self) -> None:
         if self.at + 1 == len(self.pattern):

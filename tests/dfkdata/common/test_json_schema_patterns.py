@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from dfkdata.common.json_schema import SchemaDocument, SchemaError, schema_validator
+from dfkdata.common.json_schema._patterns import PatternError, translated
 from tests.helpers.ecma_patterns import GOLDEN, TEXTS, drawn, usual, verdicts
 
 #: Read although JavaScript (as it was then) refuses it: a group with a flag of its own is ECMA-262 of 2025.
@@ -98,3 +99,29 @@ def test_patterns_without_looks_take_linear_time_and_others_give_up_by_name() ->
     assert [issue.message.partition(" on ")[0] for issue in given_up] == [
         "the pattern of the schema takes too long"
     ]
+
+
+@pytest.mark.parametrize("count", [20, 22, 30, 100])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        "((a{{1,{n}}}){{1,{n}}}){{1,{n}}}",
+        "(?:b?(a{{{n}}}c|d){{{n}}}e*){{{n},}}",
+        "((((a{{0,{n}}})?)+x){{{n}}}){{{n}}}",
+    ],
+)
+def test_counts_within_counts_are_read_up_to_a_limit(count: int, shape: str) -> None:
+    """The engine's time is linear in the text, times the turns that counts within counts multiply to."""
+    pattern = shape.format(n=count)
+    if count**3 > 10_000:
+        with pytest.raises(PatternError, match="counts within counts"):
+            translated(pattern, looks=False)
+    else:
+        assert translated(pattern, looks=False)
+
+
+@pytest.mark.parametrize(
+    "pattern", [".{1,65535}", "(?:a|b){60000}", r"([a-z0-9]{1,63}\.){1,127}", "a{900}b{900}(c{900})"]
+)
+def test_counts_beside_each_other_do_not_multiply(pattern: str) -> None:
+    assert translated(pattern, looks=False)
