@@ -21,6 +21,7 @@ from dfkdata.formats._conversation_row import template_options
 from dfkdata.formats._fields import GROUP_KEYS
 from dfkdata.formats._pairs import reasoning_of
 from dfkdata.rows.file_names import file_names
+from dfkdata.rows.loss_weight import ROW_FLAGS, row_flags
 from dfkdata.rows.reasoning import SPELLINGS, canonical_reasoning
 from dfkdata.rows.record import Record, RowError
 
@@ -41,7 +42,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
 
 _MORE = {
     "system", "history", "id", "meta", "messages", "conversations", "chat_template_kwargs", *SPELLINGS, *GROUP_KEYS,
-    *ALIASES["images"], "video", "videos", "audio", "audios",
+    *ALIASES["images"], "video", "videos", "audio", "audios", *ROW_FLAGS,
 }  # fmt: skip
 _LABELS = ("label", "labels", "gold", "target")
 
@@ -185,7 +186,7 @@ def _rich(
         videos=videos,
         audios=audios,
         chat_template_kwargs=template_options(row),
-        warnings=warnings,
+        warnings=(*warnings, *row_flags(row)),
     )
 
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 from dfkdata.rows.record import RowError
@@ -58,11 +59,12 @@ def row_flags(row: Mapping[str, Any]) -> Iterator[RowError]:
     """Yield an error for each flag of a whole row that asks for another weight than 1.
 
     Args:
-        row: The row; columns of texts and lists are no flags.
+        row: The row. A list is a flag if all its entries are; a text is one if it is a number, true or false, as in
+            a CSV file. Other columns of these names are none.
     """
     for key in sorted(ROW_FLAGS.intersection(row)):
         value = row[key]
-        if isinstance(value, bool | int | float) and value not in (True, 1) and not math.isnan(value):
+        if not _says_one(value):
             hint = "write it at the turns that it is about, or rename the column if it is no flag"
             yield _error(f"{key} of the whole row names no turn", key, value, hint)
 
@@ -100,6 +102,28 @@ def unscored(turns: list[dict[str, Any]]) -> Iterator[RowError]:
         hint = f"{way}, or leave the row out; training with turns: last leaves it out and counts it"
         path = f"messages.{answers[-1]}.weight"
         yield RowError("LOSS_LAST", "the last answer has the loss weight 0", path=path, value=0, hint=hint)
+
+
+def _says_one(value: Any) -> bool:
+    """Return whether a column asks for nothing else than the weight 1, or is no flag."""
+    if isinstance(value, list):
+        flags = [_number(each) for each in value]
+        return None in flags or all(each == 1 or math.isnan(each) for each in flags if each is not None)
+    flag = _number(value)
+    return flag is None or flag == 1 or math.isnan(flag)
+
+
+def _number(value: Any) -> float | None:
+    """Return the weight that a value may mean, NaN for a missing one; None if it is no flag."""
+    if value is None:
+        return math.nan
+    if isinstance(value, str):
+        word = value.strip().casefold()
+        value = {"true": 1, "false": 0, "": math.nan}.get(word, word)
+    if isinstance(value, bool | int | float | str):
+        with suppress(ValueError):
+            return float(value)
+    return None
 
 
 def _switch(value: Any, path: str) -> bool:

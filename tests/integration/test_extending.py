@@ -92,9 +92,13 @@ def test_a_model_family_is_one_entry_of_one_file(
     assert len(ENTRY.findall(source)) == 1
     (tmp_path / "rows.jsonl").write_text(ROW)
     (tmp_path / "train.yaml").write_text(TRAIN)
-    with monkeypatch.context() as patched:
-        patched.delitem(families.FAMILIES, "qwen3_5")
-        code, _, err = called(patched, capsys, "check", tmp_path / "train.yaml")
+    all_families = dict(families.FAMILIES)
+    try:
+        del families.FAMILIES["qwen3_5"]
+        code, _, err = called(monkeypatch, capsys, "check", tmp_path / "train.yaml")
         assert code == 2 and "qwen3_5" in err and "Traceback" not in err
+    finally:  # in their order
+        families.FAMILIES.clear()
+        families.FAMILIES.update(all_families)
     code, out, err = called(monkeypatch, capsys, "check", tmp_path / "train.yaml")
     assert code == 0, out + err

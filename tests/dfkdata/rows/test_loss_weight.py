@@ -111,6 +111,13 @@ ROW_FLAGS = [
     ({"trainable": False}, True),
     ({"loss_scale": float("nan"), "loss": True, "weight": 1}, False),
     ({"weight": "3 kg", "loss": None, "train": False}, False),
+    ({"loss_mask": [0, 0, 0, 1]}, True),
+    ({"loss": [False, True]}, True),
+    ({"weight": ["1", None, "0.5"]}, True),
+    ({"loss_mask": [1, True, None], "loss": ["a", 0], "weight": [], "loss_scale": [[0]]}, False),
+    ({"weight": "0"}, True),
+    ({"loss": " False "}, True),
+    ({"trainable": "TRUE", "weight": "1.0", "loss": "", "loss_scale": "nan"}, False),
 ]
 
 
@@ -131,6 +138,26 @@ def test_a_flag_of_a_whole_row_is_refused_by_name(
             check_row(hand_made)
     else:
         check_row(hand_made)
+
+
+@pytest.mark.parametrize("flag", ["0", "false", "0.5", "1", "true", "3 kg", ""])
+@pytest.mark.parametrize(
+    ("layout", "columns"),
+    [
+        ("prompt_completion", "prompt,completion"),
+        ("query_response", "query,response"),
+        ("alpaca", "instruction,output"),
+    ],
+)
+def test_a_flag_in_a_table_is_refused_by_name(layout: str, columns: str, flag: str, tmp_path: Path) -> None:
+    """Cells of CSV files are texts."""
+    (tmp_path / "rows.csv").write_text(f"{columns},loss\nApa?,Ini.,{flag}\n")
+    done = convert(
+        tmp_path / "rows.csv", tmp_path / "o", format=layout, validation=0, max_rejects=1, keep_empty=True
+    )
+    refused = flag in ("0", "false", "0.5")
+    assert done.rows["out"] == (not refused)
+    assert ('"LOSS_FLAG"' in (tmp_path / "o/quarantine.jsonl").read_text()) == refused
 
 
 @pytest.mark.parametrize("to", LAYOUTS)

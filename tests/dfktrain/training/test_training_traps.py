@@ -18,7 +18,7 @@ TRAPS: dict[int, tuple[str, tuple[str, ...]]] = {
     1: (
         "micro-batches are averaged, so a gradient depends on how the batch was split",
         (
-            "test_run::test_the_gradient_of_a_step_does_not_depend_on_how_it_is_split",
+            "test_run_gradients::test_the_gradient_of_a_step_does_not_depend_on_how_it_is_split",
             "test_run_ranks::test_two_ranks_take_the_same_step_as_one",
         ),
     ),
@@ -68,7 +68,7 @@ TRAPS: dict[int, tuple[str, tuple[str, ...]]] = {
     10: (
         "without mm_token_type_ids padding is not neutral",
         (
-            "test_run::test_padding_side_changes_neither_loss_nor_gradient",
+            "test_run_gradients::test_padding_side_changes_neither_loss_nor_gradient",
             "test_collator::test_a_mixed_batch_holds_only_arguments_of_forward",
         ),
     ),
@@ -80,13 +80,13 @@ TRAPS: dict[int, tuple[str, tuple[str, ...]]] = {
         "an adapter of the text-only class has no effect on the whole model",
         (
             "test_engines_families::test_a_vision_language_checkpoint_is_refused_as_a_language_model",
-            "test_run::test_an_adapter_that_changes_nothing_stops_the_run",
+            "test_run_adapters::test_an_adapter_that_changes_nothing_stops_the_run",
         ),
     ),
     13: (
         "saving through the library drops mtp tensors and rounds fp32 ones",
         (
-            "test_run::test_full_fine_tuning_keeps_the_tensors_that_the_class_does_not_load",
+            "test_run_adapters::test_full_fine_tuning_keeps_the_tensors_that_the_class_does_not_load",
             "test_merge::test_what_the_adapter_leaves_alone_is_byte_identical_mtp_and_fp32_gates_included",
         ),
     ),
@@ -127,7 +127,7 @@ TRAPS: dict[int, tuple[str, tuple[str, ...]]] = {
         (
             "test_run::test_a_contradiction_is_refused_and_named",
             "test_contract::test_precision_auto_is_bf16_only_where_it_is_native",
-            "test_run::test_a_run_in_bf16_keeps_fp32_adapters_and_follows_the_fp32_run",
+            "test_run_adapters::test_a_run_in_bf16_keeps_fp32_adapters_and_follows_the_fp32_run",
         ),
     ),
     21: (
@@ -140,7 +140,7 @@ TRAPS: dict[int, tuple[str, tuple[str, ...]]] = {
     ),
     23: (
         "activations are cast to fp32 and back for every adapter",
-        ("test_run::test_in_bf16_no_activation_is_cast_to_fp32_for_an_adapter",),
+        ("test_run_adapters::test_in_bf16_no_activation_is_cast_to_fp32_for_an_adapter",),
     ),
     24: (
         "length grouping fails on rows with images; libraries call home",
