@@ -9,7 +9,7 @@ import typer
 
 from dfkdata.common.console import examples
 from dfkdata.common.faults import leaves
-from dfkeval.models.quiet import wait_passively
+from dfkeval.models.quiet import wait_briefly
 from dfktrain.cli._common import quiet, require_packages
 
 EXAMPLES = examples("dfktrain demo --out demo", "dfktrain demo --out demo --minutes 1")
@@ -30,7 +30,7 @@ def demo_command(
 ) -> None:
     """Go the whole way on generated data with the built-in model on this CPU: from raw rows to a report."""
     quiet()
-    wait_passively()
+    wait_briefly()
     require_packages()
     from dfktrain.demo import demo
 
